@@ -1,0 +1,71 @@
+# Every habit of the project. `make` alone lists them.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+CONFIG ?= conf/thornton.yml
+# BLAS threads beside Spark's task threads only get in each other's way
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install Python 3.11 or run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "setting up .venv (once, a minute or two)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[spark,dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(INSTALLED) ## Create .venv from the pinned versions
+
+.PHONY: java
+java: $(INSTALLED)
+	@$(BIN)/python -m coarse_spark.lake.java
+
+.PHONY: run
+run: java ## Run the main job (CONFIG=conf/thornton.yml) on local Spark and Delta
+	@$(BIN)/coarse-spark run --config $(CONFIG)
+
+.PHONY: simulate
+simulate: java ## Write a simulated promotion of UNITS (20000) units for conf/promotions.yml
+	@$(BIN)/coarse-spark simulate promotions --units $(or $(UNITS),20000) --out output/promotions-data
+
+.PHONY: format
+format: setup ## Format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: lint
+lint: setup ## Format, lint, types and layers, in seconds
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: test
+test: lint java ## Lint, then every test but the slow ones
+	@$(BIN)/pytest -m "not slow"
+
+.PHONY: test-all
+test-all: lint java ## Lint, then every test
+	@$(BIN)/pytest
+
+.PHONY: bench
+bench: $(INSTALLED) .venv/.bench
+.venv/.bench: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[bench]'
+	@touch $@
+
+.PHONY: wheel
+wheel: setup ## Build the wheel and the source package into dist/
+	@$(BIN)/python -m build --no-isolation --outdir dist
+
+.PHONY: clean
+clean: ## Remove what the targets made, except .venv
+	@rm -rf dist output spark-warehouse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,241 @@
+"""Checks across the fields of a configuration: each reads validated values and yields the problems it finds.
+
+A check runs as soon as the values it reads are valid themselves, so that one reading of a file reports everything that is wrong in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.expressions import Expression
+from coarse_spark.core.profit import Profit
+from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
+from coarse_spark.errors import ExpressionError, InvalidInputError, nearest
+
+_TOLERANCE = 1e-9  # of float rounding when a value is compared with a bound or a step
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with the value at ``key``, its path in the configuration."""
+
+    key: tuple[str | int, ...]
+    message: str
+
+
+Values = Mapping[str, Any]
+
+
+def find_problems(values: Values, treatments: Sequence[str]) -> list[Problem]:
+    """Return the problems across fields.
+
+    Parameters
+    ----------
+    values : validated values by dotted key; invalid ones are left out, and checks that need them are skipped.
+    treatments : names of all treatments of the configuration, valid or not.
+    """
+    problems = []
+    for needs, check in _CHECKS:
+        if all(key in values for key in needs):
+            problems += list(check(*(values[key] for key in needs)))
+    problems += _expression_names(values, treatments)
+    problems += _column_roles(values, treatments)
+    space = _space(values)
+    if isinstance(space, TreatmentSpace):
+        problems += _on_the_space(values, space)
+    else:
+        problems += space
+    return problems
+
+
+def _one_source(table: str | None, path: str | None, bundled: str | None) -> Iterator[Problem]:
+    found = [name for name, value in (("table", table), ("path", path), ("bundled", bundled)) if value is not None]
+    if len(found) != 1:
+        yield Problem(("experiment",), f"found {' and '.join(found) or 'no source'}, expected exactly one of table, path, bundled")
+
+
+def _one_population(table: str | None, path: str | None) -> Iterator[Problem]:
+    if table is not None and path is not None:
+        yield Problem(("population",), "found table and path, expected one of them, or neither for the experiment's units")
+
+
+def _one_output(path: str | None, catalog: str | None, schema: str | None) -> Iterator[Problem]:
+    if path is not None and (catalog is not None or schema is not None):
+        yield Problem(("output",), "found a path and a catalog schema, expected one of them")
+    elif catalog is not None and schema is None:
+        yield Problem(("output", "catalog"), f"found the catalog {catalog} without a schema, expected output.schema beside it")
+    elif path is None and schema is None:
+        yield Problem(("output",), "found no place for the tables, expected exactly one of path, schema (with or without catalog)")
+
+
+def _strata(kind: str, strata: tuple[str, ...]) -> Iterator[Problem]:
+    if kind == "stratified" and not strata:
+        message = "found stratified without strata, expected experiment.strata to name the columns that treatments were randomized within"
+        yield Problem(("design", "kind"), message)
+
+
+def _rows_a_model(min_rows: int, max_rows: int) -> Iterator[Problem]:
+    if min_rows > max_rows:
+        yield Problem(("response", "min_rows"), f"found {min_rows}, expected at most response.max_rows = {max_rows}")
+
+
+def _selected(sizes: tuple[int, ...], select: int | str) -> Iterator[Problem]:
+    if select != "auto" and select not in sizes:
+        sizes_text = ", ".join(map(str, sizes))
+        yield Problem(("menu", "select"), f"found {select}, expected auto or one of menu.sizes: {sizes_text}{nearest(select, sizes)}")
+
+
+def _shares(sizes: tuple[int, ...], least: float | tuple[float, ...] | None, most: float | tuple[float, ...] | None) -> Iterator[Problem]:
+    for name, share in (("min_share", least), ("max_share", most)):
+        if isinstance(share, tuple) and sizes != (len(share),):
+            yield Problem(("menu", name), f"found a list of {len(share)} shares, expected menu.sizes to be [{len(share)}] alone")
+            return
+    for k in sizes:
+        low, high = (np.broadcast_to(np.asarray(fallback if s is None else s), (k,)) for s, fallback in ((least, 0.0), (most, 1.0)))
+        if (low > high).any():
+            yield Problem(("menu", "min_share"), f"found {least}, expected no more than menu.max_share = {most}")
+            return
+        if low.sum() > 1 + _TOLERANCE:
+            yield Problem(("menu", "min_share"), f"{k} treatments with these least shares need {low.sum():g} of the population, expected at most 1")
+            return
+        if high.sum() < 1 - _TOLERANCE:
+            message = f"{k} treatments with these largest shares serve {high.sum():g} of the population, expected at least 1"
+            yield Problem(("menu", "max_share"), f"{message}; leave small sizes out of menu.sizes or raise the share")
+            return
+
+
+def _always_fits(sizes: tuple[int, ...], always: tuple[Mapping[str, Any], ...]) -> Iterator[Problem]:
+    if len(always) > sizes[0]:
+        message = f"found {len(always)} treatments, expected no more than the smallest of menu.sizes, {sizes[0]}"
+        yield Problem(("menu", "always_offer"), message)
+
+
+def _method(method: str, treatments: Mapping[str, Any]) -> Iterator[Problem]:
+    if method == "exact" and len(treatments) > 1:
+        yield Problem(("menu", "method"), f"found exact with {len(treatments)} treatment dimensions, expected one dimension, or auto")
+
+
+_CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = (
+    (("experiment.table", "experiment.path", "experiment.bundled"), _one_source),
+    (("population.table", "population.path"), _one_population),
+    (("output.path", "output.catalog", "output.schema"), _one_output),
+    (("design.kind", "experiment.strata"), _strata),
+    (("response.min_rows", "response.max_rows"), _rows_a_model),
+    (("menu.sizes", "menu.select"), _selected),
+    (("menu.sizes", "menu.min_share", "menu.max_share"), _shares),
+    (("menu.sizes", "menu.always_offer"), _always_fits),
+    (("menu.method", "treatments"), _method),
+)
+
+
+def _expression_names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
+    for key in ("profit.margin", "profit.cost", "menu.exclude"):
+        if values.get(key) is not None:
+            try:
+                Expression(values[key]).require_names(treatments)
+            except ExpressionError as error:
+                yield Problem(tuple(key.split(".")), f"{error}")
+
+
+def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for every column with two roles that exclude each other."""
+    taken: dict[str, str] = {name: "a treatment" for name in treatments}
+    for role in ("unit_id", "outcome", "weight", "features", "partition_by", "strata"):
+        found = values.get(f"experiment.{role}") or ()
+        columns = (found,) if isinstance(found, str) else found
+        for position, column in enumerate(columns):
+            if column in taken:
+                key = ("experiment", role) if isinstance(found, str) else ("experiment", role, position)
+                yield Problem(key, f"found '{column}', which is {taken[column]} already, expected another column")
+        # a column may describe a unit, cut partitions and be a stratum at once
+        if role in ("unit_id", "outcome", "weight"):
+            taken |= {column: f"experiment.{role}" for column in columns if column not in taken}
+
+
+def _space(values: Values) -> TreatmentSpace | list[Problem]:
+    """Return the treatment space, or the problems that keep it from being built."""
+    if "treatments" not in values:
+        return []
+    entries = {name: treatment.model_dump() for name, treatment in values["treatments"].items()}
+    problems = []
+    for name, entry in entries.items():
+        try:
+            TreatmentSpace.from_dict({name: entry})
+        except InvalidInputError as error:
+            message = str(error).removeprefix(f"treatment '{name}': ")
+            field = message.split()[0]  # core's messages begin with the field they are about
+            problems.append(Problem(("treatments", name, field) if field in entry else ("treatments", name), message))
+    if problems:
+        return problems
+    exclude = values.get("menu.exclude")
+    if exclude is not None and not Expression(exclude).names <= set(entries):
+        return []  # reported by _expression_names
+    try:
+        space = TreatmentSpace.from_dict(entries, exclude)
+        len(space.candidates)
+    except InvalidInputError as error:
+        return [Problem(("treatments",) if exclude is None or "grid" in str(error) else ("menu", "exclude"), str(error))]
+    return space
+
+
+def _on_the_space(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
+    count = len(space.candidates)
+    if "menu.sizes" in values and values["menu.sizes"][-1] > count:
+        message = f"found {values['menu.sizes'][-1]}, expected at most {count}, the number of treatments that may be offered"
+        yield Problem(("menu", "sizes"), message)
+    for position, treatment in enumerate(values.get("menu.always_offer", ())):
+        yield from _offered(("menu", "always_offer", position), treatment, space)
+    if "response.basis" in values:
+        try:
+            Basis(values["response.basis"], space)
+        except InvalidInputError as error:
+            yield Problem(("response", "basis"), str(error))
+    for name in ("margin", "cost"):
+        text = values.get(f"profit.{name}")
+        if text is not None and Expression(text).names <= set(space.names):
+            try:
+                # the other expression is left at its default, so that each is reported by itself
+                Profit(**{name: text}).terms(space.candidates, space)
+            except InvalidInputError as error:
+                yield Problem(("profit", name), str(error).removeprefix("profit: "))
+
+
+def _offered(key: tuple[str | int, ...], treatment: Mapping[str, Any], space: TreatmentSpace) -> Iterator[Problem]:
+    names = set(treatment)
+    if names != set(space.names):
+        hints = "".join(nearest(name, space.names) for name in sorted(names - set(space.names)))
+        yield Problem(key, f"found {', '.join(treatment) or 'nothing'}, expected a value for each of {', '.join(space.names)}{hints}")
+        return
+    for dimension in space.dimensions:
+        value = treatment[dimension.name]
+        problem = _outside(value, dimension)
+        if problem:
+            yield Problem((*key, dimension.name), f"found {value!r}, expected {problem}")
+            return
+    if not space.allowed(space.encode(pd.DataFrame([treatment]))).all():
+        yield Problem(key, f"found a treatment that menu.exclude leaves out ('{space.exclude.text if space.exclude else ''}')")
+
+
+def _outside(value: Any, dimension: Continuous | Categorical) -> str | None:
+    """Return what was expected where ``value`` is not offered in ``dimension``."""
+    if isinstance(dimension, Categorical):
+        levels = ", ".join(map(str, dimension.levels))
+        return None if value in dimension.levels else f"one of the levels {levels}{nearest(value, dimension.levels)}"
+    if isinstance(value, bool | str):
+        return "a number"
+    if value == dimension.control:
+        return None
+    if not dimension.lower <= value <= dimension.upper:
+        return f"the control {dimension.control:g} or a number from {dimension.lower:g} to {dimension.upper:g}"
+    if dimension.step is not None:
+        steps = (value - dimension.lower) / dimension.step
+        if abs(steps - round(steps)) > _TOLERANCE * max(1.0, abs(steps)):
+            below = dimension.lower + dimension.step * np.floor(steps)
+            return f"a multiple of the step {dimension.step:g} above {dimension.lower:g} (nearest: {below:g} and {below + dimension.step:g})"
+    return None

@@ -1,0 +1,159 @@
+"""A YAML file as plain values, with the place of every key for the report of problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coarse_spark.config.checks import Problem
+from coarse_spark.errors import ConfigurationError
+
+_STRING = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
+_LARGEST = 1_000_000  # bytes; far beyond any configuration, and small enough to parse whatever it holds
+
+Key = tuple[str | int, ...]
+
+
+@dataclass
+class Document:
+    """The values of one file.
+
+    ``places`` maps the path of a key to a text such as "run.yml:12"; ``problems`` are those of the YAML itself.
+    """
+
+    path: Path
+    content: dict[str, Any] = field(default_factory=dict)
+    places: dict[Key, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def place(self, key: Key) -> str:
+        """Return the place of ``key``, or of the nearest block around it where the key is missing."""
+        while key and key not in self.places:
+            key = key[:-1]
+        return self.places.get(key, str(self.path))
+
+    def report(self, problems: Sequence[Problem]) -> str:
+        """Return one message for all problems, in the order of the file."""
+        order = {key: position for position, key in enumerate(self.places)}
+
+        def position(problem: Problem) -> int:
+            key = problem.key
+            while key and key not in order:
+                key = key[:-1]
+            return order.get(key, 0)
+
+        lines = []
+        for problem in sorted(problems, key=position):
+            name = ".".join(map(str, problem.key))
+            lines.append(": ".join(part for part in (self.place(problem.key), name, problem.message) if part))
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        return f"{self.path} has {count}:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def read_document(path: Path, overrides: Mapping[str, str]) -> Document:
+    """Read a YAML mapping and replace values by ``overrides`` (dotted key: YAML text).
+
+    Raises
+    ------
+    ConfigurationError : the file is missing, unreadable, empty, not YAML, or no mapping at its top.
+    """
+    try:
+        size = path.stat().st_size
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        beside = ", ".join(sorted(str(other) for other in path.parent.glob("*.yml"))) if path.parent.is_dir() else ""
+        raise ConfigurationError(f"{path} does not exist; expected a YAML file{f', such as {beside}' if beside else ''}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not a text in UTF-8: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}; expected a YAML file") from None
+    if size > _LARGEST:
+        raise ConfigurationError(f"{path} has {size} bytes, expected a configuration of at most {_LARGEST}")
+    document = Document(path)
+    content = _parse(text, str(path), document)
+    if content is None:
+        raise ConfigurationError(f"{path} is empty; expected a mapping with blocks such as experiment, treatments and output")
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{document.place(())}: found a {type(content).__name__}, expected a mapping of blocks such as experiment:")
+    document.content = content
+    for key, value in overrides.items():
+        _override(document, key, value)
+    return document
+
+
+def _parse(text: str, source: str, document: Document) -> Any:
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _record(node, (), source, document, set())
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()  # type: ignore[no-untyped-call]  # missing in the stubs
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        detail = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigurationError(f"{source}{line}: not valid YAML: {detail}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{source}: not valid YAML: {error}") from None
+
+
+def _record(node: yaml.Node, key: Key, source: str, document: Document, seen: set[int]) -> None:
+    """Note the lines of all keys below ``node`` and the keys that occur twice."""
+    document.places.setdefault(key, f"{source}:{node.start_mark.line + 1}")
+    if id(node) in seen:  # an alias: its keys are noted where they are written
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for name, value in node.value:
+            if not isinstance(name, yaml.ScalarNode) or name.tag == _MERGE:
+                continue
+            # a key is always a name: YAML would read the keys `on` and `no` as true and false
+            name.tag = _STRING
+            line = name.start_mark.line + 1
+            if name.value in lines:
+                message = f"the key occurs twice, first in line {lines[name.value]}; expected it once"
+                document.places[(*key, name.value)] = f"{source}:{line}"
+                document.problems.append(Problem((*key, name.value), message))
+                continue
+            lines[name.value] = line
+            document.places[(*key, name.value)] = f"{source}:{line}"
+            _record(value, (*key, name.value), source, document, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            _record(item, (*key, position), source, document, seen)
+
+
+def _override(document: Document, key: str, value: str) -> None:
+    source = f"--set {key}"
+    path = tuple(key.split("."))
+    if not all(path):
+        document.places[(key,)] = source
+        document.problems.append(Problem((key,), "found an empty part, expected a dotted key such as menu.seed"))
+        return
+    parsed = _parse(value, source, Document(document.path))
+    block = document.content
+    for depth, name in enumerate(path[:-1], start=1):
+        inner = block.get(name)
+        if inner is None:
+            inner = block[name] = {}
+            document.places.setdefault(path[:depth], source)
+        if not isinstance(inner, dict):
+            document.places[path[: depth + 1]] = source
+            found = ".".join(path[:depth])
+            document.problems.append(Problem(path[: depth + 1], f"{found} is no mapping of keys, so nothing can be set in it"))
+            return
+        block = inner
+    block[path[-1]] = parsed
+    for known in [known for known in document.places if known[: len(path)] == path]:
+        del document.places[known]
+    document.places[path] = source

@@ -1,0 +1,140 @@
+"""Types of the configuration's fields: each says in one phrase what it expected when it finds something else.
+
+Unions are read by one function each instead of by pydantic, which would report one problem for every member of the union.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from coarse_spark.core.expressions import Expression
+from coarse_spark.errors import ExpressionError
+
+# the types of problems that the report words itself: "found ..., expected <message>", or the message alone
+EXPECTED = "expected"
+EXPLAINED = "explained"
+
+_IDENTIFIER_PART = re.compile(r"\w[\w-]*")
+_RANGE = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*")
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]*:/")
+_MOST_SIZES = 200
+
+
+def expected(phrase: str) -> PydanticCustomError:
+    """Return the problem "found <the value>, expected <phrase>"."""
+    return PydanticCustomError(EXPECTED, "{phrase}", {"phrase": phrase})
+
+
+def _no_boolean(value: Any) -> Any:
+    # Python counts true as 1; in a configuration it is a slip
+    if isinstance(value, bool):
+        raise expected("a number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise expected("a text; put it in quotes where YAML reads it as something else")
+    if not value.strip():
+        raise expected("a text that is not empty")
+    return value.strip()
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise expected("a list of column names")
+    names = [name.strip() for name in names]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise expected(f"distinct column names; repeated: {', '.join(repeated)}")
+    return tuple(names)
+
+
+def _at_least_one(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise expected("at least one column name")
+    return names
+
+
+def _identifier(value: Any) -> str:
+    parts = _text(value).replace("`", "").split(".")
+    if len(parts) > 3 or not all(_IDENTIFIER_PART.fullmatch(part) for part in parts):
+        raise expected("a name such as catalog.schema.table, of letters, digits, _ and -")
+    return ".".join(parts)
+
+
+def _identifier_part(value: Any) -> str:
+    if not _IDENTIFIER_PART.fullmatch(_text(value)):
+        raise expected("one name of letters, digits, _ and -")
+    return _text(value)
+
+
+def _location(value: Any) -> str:
+    text = _text(value)
+    # an address such as s3://bucket/folder is the storage system's to read
+    return text if _SCHEME.match(text) else str(Path(text).expanduser().resolve())
+
+
+def _expression(value: Any) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        return Expression(str(value) if number else _text(value)).text
+    except ExpressionError as error:
+        raise PydanticCustomError(EXPLAINED, "{message}", {"message": str(error)}) from None
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    phrase = 'numbers of treatments, each at least 1, such as [1, 2, 5] or "1-6"'
+    if isinstance(value, str) and (match := _RANGE.fullmatch(value)):
+        low, high = int(match[1]), int(match[2])
+        if high - low >= _MOST_SIZES:
+            raise expected(f"at most {_MOST_SIZES} sizes")
+        value = list(range(low, high + 1))
+    sizes = list(value) if isinstance(value, list | tuple) else [value]
+    if not sizes or not all(_is_integer(size) and size >= 1 for size in sizes):
+        raise expected(phrase)
+    return tuple(sorted(set(sizes)))
+
+
+def _select(value: Any) -> int | str:
+    if value == "auto" or (_is_integer(value) and value >= 1):
+        return value  # type: ignore[no-any-return]  # checked in the line above
+    raise expected("auto, or one of menu.sizes")
+
+
+def _share(value: Any) -> float | tuple[float, ...]:
+    shares = list(value) if isinstance(value, list | tuple) else [value]
+    if not shares or not all(_is_number(share) and 0 <= share <= 1 for share in shares):
+        raise expected("a share from 0 to 1, or a list with one share for every place on the menu")
+    return tuple(float(share) for share in shares) if isinstance(value, list | tuple) else float(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Column = Text
+Columns = Annotated[tuple[str, ...], BeforeValidator(_names)]
+SomeColumns = Annotated[Columns, AfterValidator(_at_least_one)]
+TableName = Annotated[str, BeforeValidator(_identifier)]
+NamePart = Annotated[str, BeforeValidator(_identifier_part)]
+Location = Annotated[str, BeforeValidator(_location)]
+ExpressionText = Annotated[str, BeforeValidator(_expression)]
+Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+Integer = Annotated[int, BeforeValidator(_no_boolean)]
+Sizes = Annotated[tuple[int, ...], BeforeValidator(_sizes)]
+Select = Annotated[int | str, BeforeValidator(_select)]
+Share = Annotated[float | tuple[float, ...], BeforeValidator(_share)]
+Level = bool | int | float | str

@@ -1,0 +1,158 @@
+"""Load a configuration from YAML, or report every problem in it at once, each with its line."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from coarse_spark.config.checks import Problem, find_problems
+from coarse_spark.config.document import Document, read_document
+from coarse_spark.config.fields import EXPECTED, EXPLAINED
+from coarse_spark.config.models import CategoricalTreatment, Configuration, ContinuousTreatment, Section
+from coarse_spark.errors import ConfigurationError, nearest
+
+_TREATMENT_KINDS: dict[Any, type[Section]] = {"continuous": ContinuousTreatment, "categorical": CategoricalTreatment}
+_NOT_YET = {("design", "kind"): {"learned": "found 'learned', which is not available yet; use randomized or stratified"}}
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+_repr.maxlevel = 2
+
+
+def load_configuration(path: str | Path, overrides: Mapping[str, str] | None = None) -> Configuration:
+    """Return the configuration in the YAML file at ``path``.
+
+    Parameters
+    ----------
+    path : the file.
+    overrides : values by dotted key, such as ``{"menu.seed": "3"}``; each is read as YAML and replaces what the file says.
+
+    Raises
+    ------
+    ConfigurationError : the file cannot be read or has problems. The message has one line for each: file and line, dotted key,
+        what was found, what was expected and the nearest valid name.
+    """
+    document = read_document(Path(path), overrides or {})
+    content = {key: {} if value is None else value for key, value in document.content.items()}
+    problems = _field_problems(content)
+    treatments = content.get("treatments")
+    names = [str(name) for name in treatments] if isinstance(treatments, Mapping) else []
+    problems += find_problems(_valid_values(content), names)
+    problems += document.problems
+    if problems:
+        raise ConfigurationError(document.report(problems))
+    return Configuration.model_validate(content)
+
+
+def _field_problems(content: Mapping[str, Any]) -> list[Problem]:
+    """Return the problems of single fields; those across fields come from ``find_problems``, on what is valid."""
+    problems = []
+    for name, field in Configuration.model_fields.items():
+        if name in content:
+            try:
+                _adapter(field).validate_python(content[name])
+            except ValidationError as error:
+                details = error.errors(include_url=False)
+                problems += [_problem((name, *item["loc"]), item, content) for item in details]
+        elif field.is_required():
+            problems.append(Problem((name,), f"the block is missing; expected {field.description}"))
+    for name in content:
+        if name not in Configuration.model_fields:
+            problems.append(Problem((name,), _unknown(name, Configuration)))
+    return problems
+
+
+def _valid_values(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every value that is valid by itself, defaults included, by dotted key."""
+    values: dict[str, Any] = {}
+    for name, field in Configuration.model_fields.items():
+        model = field.annotation
+        if not _is_section(model):
+            values |= _valid(name, field, content, name)
+            continue
+        block = content.get(name, {})
+        if isinstance(block, Mapping):
+            for key, entry in model.model_fields.items():
+                label = entry.alias or key
+                values |= _valid(f"{name}.{label}", entry, block, label)
+    return values
+
+
+def _valid(key: str, field: FieldInfo, block: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if name not in block:
+        default = field.get_default(call_default_factory=True, validated_data={})
+        return {} if default is PydanticUndefined else {key: default}
+    try:
+        return {key: _adapter(field).validate_python(block[name])}
+    except ValidationError:
+        return {}
+
+
+def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
+    return TypeAdapter(field.rebuild_annotation())
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _problem(location: tuple[str | int, ...], error: ErrorDetails, content: Mapping[str, Any]) -> Problem:
+    """Return one of pydantic's errors in the words of the report."""
+    key = location
+    model: Any = Configuration.model_fields[str(location[0])].annotation
+    if location[0] == "treatments" and len(location) > 2:
+        # pydantic puts the kind of the union's member behind the treatment's name
+        model, key = _TREATMENT_KINDS.get(location[2]), location[:2] + location[3:]
+    kind, found = error["type"], _repr.repr(error["input"])
+    context = error.get("ctx", {})
+    if not_yet := _NOT_YET.get(key, {}).get(error["input"]) if isinstance(error["input"], str) else None:  # type: ignore[call-overload]
+        return Problem(key, not_yet)
+    if kind == "missing":
+        return Problem(key, f"the key is missing; expected {_field(model, key[-1]).description}")
+    if kind == "extra_forbidden":
+        return Problem(key, _unknown(str(key[-1]), model))
+    if kind == EXPLAINED:
+        return Problem(key, error["msg"])
+    if kind == EXPECTED:
+        return Problem(key, f"found {found}, expected {error['msg']}")
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        found = repr(context["tag"]) if "tag" in context else "no kind"
+        return Problem((*key, "kind"), f"found {found}, expected continuous or categorical{nearest(context.get('tag', ''), _TREATMENT_KINDS)}")
+    if kind == "literal_error":
+        valid = re.findall(r"'([^']*)'", str(context["expected"]))
+        return Problem(key, f"found {found}, expected {' or '.join(valid)}{nearest(error['input'], valid)}")
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return Problem(key, f"found {found}, expected a mapping{_keys(model)}")
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return Problem(key, f"found {found}, expected {message[:1].lower()}{message[1:]}")
+
+
+def _keys(model: Any) -> str:
+    if not _is_section(model):
+        return " of names to blocks"
+    return " with the keys " + ", ".join(_names(model))
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _field(model: type[BaseModel], name: str | int) -> FieldInfo:
+    return next(field for key, field in model.model_fields.items() if name in (key, field.alias))
+
+
+def _unknown(name: str, model: type[BaseModel]) -> str:
+    valid = _names(model)
+    hint = nearest(name, valid)
+    if not hint:
+        # a right key in the wrong block is a common slip
+        home = [block for block, field in Configuration.model_fields.items() if _is_section(field.annotation) and name in _names(field.annotation)]
+        hint = f" (it belongs in the block {' or '.join(home)})" if home else ""
+    return f"found an unknown key, expected one of {', '.join(valid)}{hint}"

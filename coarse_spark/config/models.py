@@ -1,0 +1,219 @@
+"""What a configuration may say: one frozen model a block, every field with its meaning, unit and default."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from coarse_spark.config.checks import find_problems
+from coarse_spark.config.fields import (
+    Column,
+    Columns,
+    ExpressionText,
+    Integer,
+    Level,
+    Location,
+    NamePart,
+    Number,
+    Select,
+    Share,
+    Sizes,
+    SomeColumns,
+    TableName,
+    Text,
+)
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.profit import Profit
+from coarse_spark.core.treatments import TreatmentSpace
+
+Format = Literal["delta", "parquet", "csv"]
+
+
+class Section(BaseModel):
+    """A block of the configuration: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Experiment(Section):
+    """The experiment: one row a unit, with its features, the treatment it got and its outcome."""
+
+    table: TableName | None = Field(None, description="table of a catalog, such as catalog.schema.table; or use path or bundled")
+    path: Location | None = Field(None, description="folder or address of the table; relative to the current directory")
+    format: Format = Field("delta", description="format of path: delta, parquet or csv (with a header line)")
+    bundled: Literal["thornton"] | None = Field(None, description="name of a data set that comes with the package: thornton")
+    unit_id: Column = Field(description="column that identifies a unit; unique and never null")
+    partition_by: Columns = Field((), description="business keys such as market; every combination gets models of its own")
+    features: SomeColumns = Field(description="columns that describe a unit before its treatment; numbers, booleans or texts")
+    outcome: Column = Field(description="numeric column with what the treatment is meant to change")
+    weight: Column | None = Field(None, description="column with the weight of a row; default: every row weighs 1")
+    strata: Columns = Field((), description="columns within whose combinations the treatment was randomized")
+
+
+class ContinuousTreatment(Section):
+    """A treatment dimension that takes any value, or any step, between two bounds."""
+
+    kind: Literal["continuous"] = Field(description="continuous: a number between two bounds")
+    lower: Number = Field(description="smallest value that may be offered")
+    upper: Number = Field(description="largest value that may be offered")
+    control: Number = Field(description="value of a unit that is left alone; may lie outside the bounds")
+    step: Number | None = Field(None, description="offer only lower, lower + step, ...; default: any value")
+
+
+class CategoricalTreatment(Section):
+    """A treatment dimension of named levels."""
+
+    kind: Literal["categorical"] = Field(description="categorical: one of a list of levels")
+    levels: tuple[Level, ...] = Field(description="the levels that may be offered, as they are written in the table")
+    control: Level = Field(description="the level of a unit that is left alone")
+
+
+Treatment = Annotated[ContinuousTreatment | CategoricalTreatment, Field(discriminator="kind")]
+
+
+class Design(Section):
+    """How the experiment gave treatments to units; honest values rest on it."""
+
+    kind: Literal["randomized", "stratified"] = Field(
+        description="randomized: independent of everything; stratified: randomized within every combination of experiment.strata"
+    )
+
+
+class Response(Section):
+    """How the responses E[outcome | features, treatment] are learned."""
+
+    basis: Text = Field("quadratic", description="terms of the treatment response joined by +, such as quadratic or any+log1p; or arms")
+    learner: Literal["auto", "sieve"] = Field("auto", description="what learns the response coefficients")
+    folds: Integer = Field(5, ge=2, le=20, description="folds of cross-fitting: a unit is judged by models that never saw it")
+    min_rows: Integer = Field(500, ge=1, description="a partition with fewer usable rows is served by the pooled model")
+    max_rows: Integer = Field(200_000, ge=1, description="a partition with more rows is cut into shards whose models are averaged")
+    max_failed_share: Number = Field(0.1, ge=0, le=1, description="largest share of rows in failed partitions that a run accepts")
+
+
+class ProfitTerms(Section):
+    """Profit of serving a unit with treatment t: margin(t) x expected outcome - cost(t)."""
+
+    margin: ExpressionText = Field("1", description="money per unit of outcome, an expression in the treatment names")
+    cost: ExpressionText = Field("0", description="money per treated unit whatever the outcome, an expression in the treatment names")
+
+
+class Menu(Section):
+    """The menu: how many treatments, under which limits, and how they are searched."""
+
+    sizes: Sizes = Field((1, 2, 3, 4, 5, 6), description='numbers of treatments to choose menus for: a list, or a range such as "1-6"')
+    select: Select = Field("auto", description="the size to publish: one of sizes, or auto (smallest within one standard error of the best)")
+    cost_per_treatment: Number = Field(0.0, ge=0, description="money per treatment on the menu and per unit of population weight")
+    always_offer: tuple[dict[str, Level], ...] = Field((), description="treatments that every menu has, each naming all dimensions")
+    exclude: ExpressionText | None = Field(None, description="expression in the treatment names; where it is not 0 nothing is offered")
+    min_share: Share | None = Field(None, description="least share of the population weight for every treatment on the menu")
+    max_share: Share | None = Field(None, description="largest share of the population weight for every treatment on the menu")
+    budget: Number | None = Field(None, ge=0, description="largest mean of profit.cost per unit of population weight")
+    method: Literal["auto", "lloyd", "exact", "greedy"] = Field("auto", description="solver; exact needs one treatment dimension")
+    starts: Integer = Field(10, ge=1, le=1_000, description="starts of Lloyd's algorithm; the best one is kept")
+    sketch_cells: Integer = Field(4_000, ge=10, le=200_000, description="micro-clusters of responses that the search works on")
+    full_passes: Integer = Field(3, ge=0, le=100, description="Lloyd passes over the full population after the search")
+    seed: Integer = Field(0, ge=0, le=2**31 - 1, description="seed of everything random in a run")
+
+
+class Population(Section):
+    """The units that get an assignment; the experiment's units unless a table or path is named."""
+
+    table: TableName | None = Field(None, description="table of a catalog, with unit_id, partition_by and features of the experiment")
+    path: Location | None = Field(None, description="folder or address of the table; relative to the current directory")
+    format: Format = Field("delta", description="format of path: delta, parquet or csv (with a header line)")
+    weight: Column | None = Field(None, description="column with the weight of a unit; default: every unit weighs 1")
+
+    @property
+    def given(self) -> bool:
+        """Whether the population is a table of its own."""
+        return self.table is not None or self.path is not None
+
+
+class Evaluation(Section):
+    """Honest values of the policies; cross-fitted on response.folds."""
+
+    confidence: Number = Field(0.95, gt=0, lt=1, description="level of the confidence intervals")
+    baselines: tuple[Literal["control", "uniform", "granular"], ...] = Field(
+        ("control", "uniform", "granular"), description="policies to compare menus with: nobody treated, best single treatment, one each"
+    )
+
+
+class Output(Section):
+    """Where the tables go: a folder with a sub-folder a table, or a schema of a catalog."""
+
+    path: Location | None = Field(None, description="folder or address; relative to the current directory")
+    catalog: NamePart | None = Field(None, description="catalog of the schema; default: the session's current catalog")
+    schema_name: NamePart | None = Field(None, alias="schema", description="schema (database) that holds the tables")
+
+
+class Spark(Section):
+    """What only a local session needs; elsewhere the platform's own settings stand."""
+
+    master: Text = Field("local[*]", description="master of a local session")
+    driver_memory: Text = Field("2g", pattern=r"^\d+[kmgtKMGT]$", description="memory of the local Java process, such as 2g")
+    shuffle_partitions: Integer | None = Field(None, ge=1, description="partitions of a shuffle; default: number of cores")
+    conf: dict[str, str] = Field(default_factory=dict, description="further Spark settings, texts both")
+
+
+class Configuration(Section):
+    """A whole configuration, checked block by block and across blocks.
+
+    Build one with ``load_configuration``, whose errors name lines; or in Python from keyword arguments.
+    """
+
+    experiment: Experiment = Field(description="the experiment's table and the meaning of its columns")
+    treatments: dict[str, Treatment] = Field(min_length=1, description="treatment column: its kind, bounds or levels, and control")
+    design: Design = Field(description="how the experiment gave treatments to units")
+    response: Response = Field(default_factory=Response, description="how responses are learned")
+    profit: ProfitTerms = Field(default_factory=ProfitTerms, description="margin and cost of a treatment")
+    menu: Menu = Field(default_factory=Menu, description="sizes, limits and search of the menu")
+    population: Population = Field(default_factory=Population, description="the units that get an assignment")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="honest values and their baselines")
+    output: Output = Field(description="where the tables go")
+    spark: Spark = Field(default_factory=Spark, description="settings of a local Spark session")
+
+    @model_validator(mode="after")
+    def _check_across_blocks(self) -> Configuration:
+        problems = find_problems(self.values(), tuple(self.treatments))
+        if problems:
+            raise ValueError("; ".join(f"{'.'.join(map(str, problem.key))}: {problem.message}" for problem in problems))
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """Return the validated values by dotted key, such as "menu.sizes"; treatments as one value."""
+        result: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            section = getattr(self, name)
+            if isinstance(section, Section):
+                result |= {f"{name}.{field.alias or key}": getattr(section, key) for key, field in type(section).model_fields.items()}
+            else:
+                result[name] = section
+        return result
+
+    @cached_property
+    def space(self) -> TreatmentSpace:
+        """The treatments that may be offered."""
+        entries = {name: treatment.model_dump() for name, treatment in self.treatments.items()}
+        return TreatmentSpace.from_dict(entries, self.menu.exclude)
+
+    @cached_property
+    def basis(self) -> Basis:
+        """The treatment basis on the space."""
+        return Basis(self.response.basis, self.space)
+
+    @cached_property
+    def profit_function(self) -> Profit:
+        """The profit of a treatment."""
+        return Profit(self.profit.margin, self.profit.cost)
+
+    def to_json(self) -> str:
+        """Return the configuration with all defaults as canonical JSON: sorted keys, no spaces."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of ``to_json``: equal for equal configurations whatever the order or comments of their files."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Learners of varying-coefficient responses E[y | x, t] = φ(t)·θ(x)."""

@@ -1,0 +1,271 @@
+"""Features as numbers: spline columns for numeric features, one column a level for categorical ones.
+
+Every column but the first (the constant) is centred on the rows it was fitted on, and a missing or unknown value is the centre:
+what is not known about a unit moves its response nowhere, beyond what a missing indicator learns.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from coarse_spark.errors import InvalidInputError, nearest
+
+FloatArray = npt.NDArray[np.float64]
+
+_CLAMP = 0.001  # share of the rows beyond which a numeric feature is clamped on either side
+_OTHER = "other"
+
+
+@dataclass(frozen=True)
+class NumericFeature:
+    """A numeric feature: its standardized value, hinges at the knots and a missing indicator.
+
+    All columns but the indicator share one scale: the feature's spread between the clamps.
+    """
+
+    name: str
+    lower: float
+    upper: float
+    center: float
+    scale: float
+    knots: tuple[float, ...]
+    hinge_means: tuple[float, ...]
+    missing_share: float
+
+    @staticmethod
+    def fit(name: str, values: FloatArray, weight: FloatArray, knots: int) -> NumericFeature | None:
+        """Return the encoding of values (n,), NaN where missing, or None for a constant column without missing values."""
+        known = np.isfinite(values)
+        missing_share = float(weight[np.isnan(values)].sum() / weight.sum())
+        if not known.any():
+            return None
+        kept, kept_weight = values[known], weight[known]
+        lower, upper = (float(v) for v in np.quantile(kept, [_CLAMP, 1 - _CLAMP], method="nearest"))
+        if lower == upper:
+            lower, upper = float(kept.min()), float(kept.max())
+        kept = np.clip(kept, lower, upper)
+        center = float(kept_weight @ kept / kept_weight.sum())
+        scale = float(np.sqrt(kept_weight @ (kept - center) ** 2 / kept_weight.sum()))
+        if scale <= 1e-12 * max(1.0, abs(center)):
+            if missing_share == 0:
+                return None
+            lower, upper, scale = center, center, 1.0
+        places = _knots(kept, knots)
+        standard = (kept - center) / scale
+        hinges = [float(kept_weight @ np.maximum(standard - (k - center) / scale, 0) / kept_weight.sum()) for k in places]
+        return NumericFeature(name, lower, upper, center, scale, places, tuple(hinges), missing_share)
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """(label, kind) of every column."""
+        linear = [(self.name, "linear")] if self.lower < self.upper else []
+        missing = [(f"{self.name} missing", "level")] if self.missing_share > 0 else []
+        return [*linear, *((f"{self.name} above {knot:.6g}", "hinge") for knot in self.knots), *missing]
+
+    def transform(self, values: pd.Series[Any]) -> FloatArray:
+        raw = numeric_values(values)
+        known = ~np.isnan(raw)
+        standard = np.where(known, (np.clip(raw, self.lower, self.upper) - self.center) / self.scale, 0.0)
+        parts = [standard] if self.lower < self.upper else []
+        for knot, mean in zip(self.knots, self.hinge_means, strict=True):
+            parts.append(np.where(known, np.maximum(standard - (knot - self.center) / self.scale, 0) - mean, 0.0))
+        if self.missing_share > 0:
+            parts.append(~known - self.missing_share)
+        return np.column_stack(parts)
+
+
+@dataclass(frozen=True)
+class CategoricalFeature:
+    """A categorical feature: one centred indicator a level; rare and unseen levels share the level ``other``."""
+
+    name: str
+    levels: tuple[str, ...]
+    shares: tuple[float, ...]
+    has_other: bool
+
+    @staticmethod
+    def fit(name: str, values: pd.Series[Any], weight: FloatArray, min_rows: float, max_levels: int) -> CategoricalFeature | None:
+        """Return the encoding, or None for a constant column."""
+        labels = _labels(values)
+        counts = labels.value_counts()
+        frequent = sorted(counts.index[counts >= min_rows], key=lambda label: (-counts[label], label))[:max_levels]
+        has_other = len(frequent) < len(counts)
+        if len(counts) < 2 or not frequent:
+            return None
+        levels = sorted(frequent)
+        codes = _codes(labels, levels, has_other)
+        shares = np.bincount(codes, weights=weight, minlength=len(levels) + 1) / weight.sum()
+        return CategoricalFeature(name, tuple(levels), tuple(shares[: len(levels) + has_other].tolist()), has_other)
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """(label, kind) of every column."""
+        return [(f"{self.name} = {level}", "level") for level in [*self.levels, *([_OTHER] if self.has_other else [])]]
+
+    def transform(self, values: pd.Series[Any]) -> FloatArray:
+        codes = _codes(_labels(values), self.levels, self.has_other)
+        width = len(self.shares)
+        indicators: FloatArray = np.eye(width + 1)[np.minimum(codes, width)][:, :width] - np.asarray(self.shares)
+        # a level unseen at fit, with no rare levels to stand for it: the centre
+        indicators[codes >= width] = 0.0
+        return indicators
+
+
+Feature = NumericFeature | CategoricalFeature
+
+
+@dataclass(frozen=True)
+class FeatureEncoder:
+    """Maps a frame of features to f(x) (n, m) with f₀ = 1.
+
+    Parameters
+    ----------
+    features : the encoded features, in the order of the frame they were fitted on.
+    required : every feature of that frame; the constant ones are checked for presence but carry no column.
+    """
+
+    features: tuple[Feature, ...]
+    required: tuple[str, ...]
+
+    @staticmethod
+    def fit(
+        X: pd.DataFrame, weight: FloatArray | None = None, *, knots: int = 6, min_level_rows: int = 20, max_levels: int = 50
+    ) -> FeatureEncoder:
+        """Fit on the rows of a frame.
+
+        Parameters
+        ----------
+        X : (n, ·) features; numbers (any width, Decimal, bool) get splines, strings and categories one column a level.
+        weight : (n,) row weights, default one.
+        knots : hinges of a numeric feature, at quantiles; fewer where it has few distinct values.
+        min_level_rows, max_levels : levels with fewer rows, or beyond the most frequent ones, share the level "other".
+
+        Raises
+        ------
+        InvalidInputError : a column that is neither numeric nor categorical (dates, lists).
+        """
+        weight = np.ones(len(X)) if weight is None else weight
+        names = [str(name) for name in X.columns]
+        if len(set(names)) != len(names):
+            raise InvalidInputError(f"feature names are not unique: {', '.join(names)}")
+        features: list[Feature] = []
+        for position, name in enumerate(names):
+            values = X.iloc[:, position]
+            feature: Feature | None
+            if _is_numeric(values):
+                feature = NumericFeature.fit(name, numeric_values(values), weight, knots)
+            else:
+                feature = CategoricalFeature.fit(name, values, weight, min_level_rows, max_levels)
+            if feature is not None and feature.columns:
+                features.append(feature)
+        return FeatureEncoder(tuple(features), tuple(names))
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """(label, kind) of the m columns; kind is constant, linear, hinge or level."""
+        return [("1", "constant")] + [column for feature in self.features for column in feature.columns]
+
+    @property
+    def dropped(self) -> list[str]:
+        """Features that were constant on the fitted rows."""
+        kept = {feature.name for feature in self.features}
+        return [name for name in self.required if name not in kept]
+
+    def transform(self, X: pd.DataFrame) -> FloatArray:
+        """Return f(x) (n, m).
+
+        Raises
+        ------
+        InvalidInputError : a feature of the fit is absent, or a numeric one holds text.
+        """
+        for name in self.required:
+            if name not in X.columns:
+                raise InvalidInputError(f"feature '{name}' is missing{nearest(name, X.columns)}; the model was fitted with it")
+        return np.hstack([np.ones((len(X), 1)), *(feature.transform(X[feature.name]) for feature in self.features)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that ``from_dict`` reads back."""
+        kinds = {NumericFeature: "numeric", CategoricalFeature: "categorical"}
+        return {"features": [{"kind": kinds[type(f)], **asdict(f)} for f in self.features], "required": list(self.required)}
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> FeatureEncoder:
+        """Return the encoder that ``to_dict`` described."""
+        features: list[Feature] = []
+        for entry in content["features"]:
+            fields = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in entry.items() if key != "kind"}
+            features.append(NumericFeature(**fields) if entry["kind"] == "numeric" else CategoricalFeature(**fields))
+        return FeatureEncoder(tuple(features), tuple(content["required"]))
+
+
+def as_frame(X: Any) -> pd.DataFrame:
+    """Return features as a frame with text column names; arrays (n, ·) get the names x0, x1, …
+
+    Raises
+    ------
+    InvalidInputError : not two-dimensional.
+    """
+    if isinstance(X, pd.DataFrame):
+        return X.rename(columns=str)
+    array = np.asarray(X)
+    if array.ndim != 2:
+        raise InvalidInputError(f"features have shape {array.shape}, expected (rows, features)")
+    return pd.DataFrame(array, columns=[f"x{j}" for j in range(array.shape[1])])
+
+
+def numeric_values(values: pd.Series[Any]) -> FloatArray:
+    """Return a numeric column as floats, NaN where missing; infinities are kept."""
+    try:
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise InvalidInputError(f"feature '{values.name}' holds {_first_text(values)!r}, expected numbers as in the fit") from None
+
+
+def _is_numeric(values: pd.Series[Any]) -> bool:
+    if pd.api.types.is_numeric_dtype(values):
+        return True
+    if isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(values.dropna()):
+        return False
+    known = values.dropna()
+    if all(isinstance(value, numbers.Number | Decimal | np.bool_) for value in known):
+        return True
+    if all(isinstance(value, str | bool | numbers.Number | Decimal) for value in known):
+        return False
+    raise InvalidInputError(f"feature '{values.name}' holds {known.iloc[0]!r}, expected numbers or text; turn dates into numbers first")
+
+
+def _first_text(values: pd.Series[Any]) -> object:
+    return next((value for value in values.dropna() if not isinstance(value, numbers.Number | Decimal)), values.dtype)
+
+
+def _knots(values: FloatArray, count: int) -> tuple[float, ...]:
+    """Interior places for hinges: quantiles, or between neighbours where there are few distinct values."""
+    distinct = np.unique(values)
+    if len(distinct) <= count + 2:
+        return tuple(distinct[1:-1].tolist())
+    places = np.quantile(values, np.arange(1, count + 1) / (count + 1))
+    return tuple(sorted({float(p) for p in places if distinct[0] < p < distinct[-1]}))
+
+
+def _labels(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Levels as text; whole numbers without a fraction, so that 1 and 1.0 are one level; missing as its own level."""
+
+    def label(value: Any) -> str:
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+    plain = values.astype(object)
+    return plain.where(plain.notna(), other="missing").map(label)
+
+
+def _codes(labels: pd.Series[Any], levels: tuple[str, ...] | list[str], has_other: bool) -> npt.NDArray[np.int64]:
+    """Positions of the levels; ``len(levels)`` for other ones, one more where none was seen at fit."""
+    position = {level: code for code, level in enumerate(levels)}
+    return labels.map(position).fillna(len(levels) + (not has_other)).to_numpy(np.int64)

@@ -1,0 +1,108 @@
+"""Additive sufficient statistics of a least-squares fit.
+
+Sums of any split of the rows add up to the sums of all rows, so a fit over any number of batches, processes or machines equals
+the fit on one. With one set of sums a fold, every leave-folds-out model comes from the sums alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+_BLOCK_ROWS = 4096  # rows of the wide design held at once
+
+
+@dataclass(frozen=True)
+class GramStatistics:
+    """Sums over rows with design a (q,), outcome y and weight w.
+
+    Parameters
+    ----------
+    gram : Σ w a aᵀ (q, q).
+    moment : Σ w a y (q,).
+    square : Σ w y².
+    weight : Σ w.
+    rows : number of rows.
+    """
+
+    gram: FloatArray
+    moment: FloatArray
+    square: float
+    weight: float
+    rows: float
+
+    @staticmethod
+    def zero(size: int) -> GramStatistics:
+        """Return the sums over no rows of a design with ``size`` columns."""
+        return GramStatistics(np.zeros((size, size)), np.zeros(size), 0.0, 0.0, 0.0)
+
+    @staticmethod
+    def of(design: FloatArray, outcome: FloatArray, weight: FloatArray) -> GramStatistics:
+        """Return the sums over rows of a design (n, q) with outcomes (n,) and weights (n,)."""
+        root = np.sqrt(weight)
+        scaled, target = design * root[:, None], outcome * root
+        return GramStatistics(scaled.T @ scaled, scaled.T @ target, float(target @ target), float(weight.sum()), float(len(outcome)))
+
+    def __add__(self, other: GramStatistics) -> GramStatistics:
+        return GramStatistics(
+            self.gram + other.gram,
+            self.moment + other.moment,
+            self.square + other.square,
+            self.weight + other.weight,
+            self.rows + other.rows,
+        )
+
+    def loss(self, coefficients: FloatArray) -> float:
+        """Return Σ w (y − a·coefficients)² over the rows."""
+        return float(self.square - 2 * coefficients @ self.moment + coefficients @ self.gram @ coefficients)
+
+    def to_array(self) -> FloatArray:
+        """Return one flat array [rows, weight, square, moment, upper triangle of gram]; arrays of batches add up."""
+        upper = self.gram[np.triu_indices(len(self.moment))]
+        return np.concatenate([[self.rows, self.weight, self.square], self.moment, upper])
+
+    @staticmethod
+    def from_array(values: npt.ArrayLike) -> GramStatistics:
+        """Return the sums that ``to_array`` flattened."""
+        flat = np.asarray(values, dtype=np.float64)
+        size = round((np.sqrt(9 + 8 * (len(flat) - 3)) - 3) / 2)  # q + q (q + 1) / 2 numbers follow the first three
+        gram = np.zeros((size, size))
+        gram[np.triu_indices(size)] = flat[3 + size :]
+        gram += np.triu(gram, 1).T
+        return GramStatistics(gram, flat[3 : 3 + size].copy(), float(flat[2]), float(flat[1]), float(flat[0]))
+
+
+def response_gram(
+    features: FloatArray, z: FloatArray, nuisance: FloatArray, outcome: FloatArray, weight: FloatArray
+) -> GramStatistics:
+    """Return the sums of the design [z₀ f, …, z_{p−1} f, nuisance], built a block of rows at a time.
+
+    Parameters
+    ----------
+    features : f(x) (n, m).
+    z : whitened basis (n, p).
+    nuisance : (n, s) columns that only the baseline has, s may be 0.
+    outcome, weight : (n,).
+    """
+    n, m = features.shape
+    p, s = z.shape[1], nuisance.shape[1]
+    total = GramStatistics.zero(m * p + s)
+    for start in range(0, n, _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        product = (z[rows, :, None] * features[rows, None, :]).reshape(-1, m * p)
+        total = total + GramStatistics.of(np.hstack([product, nuisance[rows]]), outcome[rows], weight[rows])
+    return total
+
+
+def total(parts: Mapping[int, GramStatistics], without: set[int] | frozenset[int] = frozenset()) -> GramStatistics:
+    """Return the sum of all parts but those whose key is in ``without``."""
+    kept = [parts[key] for key in sorted(parts) if key not in without]
+    result = GramStatistics.zero(len(kept[0].moment))
+    for part in kept:
+        result = result + part
+    return result

@@ -1,0 +1,108 @@
+"""A fitted model as plain values: what a row of the models table holds. Loading one executes no code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+
+FORMAT_VERSION = 1
+
+
+class ResponseModel(Protocol):
+    """Predicts response coefficients in the raw columns of the basis."""
+
+    def predict(self, X: pd.DataFrame) -> FloatArray:
+        """Return θ(x) (n, p) for a frame with the features of the fit."""
+        ...
+
+    def predict_constant(self, X: pd.DataFrame) -> FloatArray:
+        """Return θ(x) (n, p) of the same baseline with the constant effect: the model to beat."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A fitted model.
+
+    Parameters
+    ----------
+    learner : name of the learner that was chosen.
+    format_version : version of the meaning of ``specification`` and ``arrays``.
+    specification : JSON text: feature encoding, basis, names, settings.
+    arrays : named float arrays of any shape.
+    diagnostics : named numbers of the fit (rows, penalties, R-losses).
+    warnings : sentences for the status row.
+    """
+
+    learner: str
+    specification: str
+    arrays: Mapping[str, FloatArray]
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The parsed specification."""
+        parsed: dict[str, Any] = json.loads(self.specification)
+        return parsed
+
+    def to_row(self) -> dict[str, Any]:
+        """Return plain Python values: arrays as flat lists beside their shapes."""
+        return {
+            "learner": self.learner,
+            "format_version": self.format_version,
+            "specification": self.specification,
+            "arrays": {name: np.asarray(a, dtype=np.float64).ravel().tolist() for name, a in self.arrays.items()},
+            "shapes": {name: list(np.shape(a)) for name, a in self.arrays.items()},
+            "diagnostics": {name: float(value) for name, value in self.diagnostics.items()},
+            "warnings": list(self.warnings),
+        }
+
+    @staticmethod
+    def from_row(row: Mapping[str, Any]) -> ModelRecord:
+        """Return the record of a row; further columns are ignored.
+
+        Raises
+        ------
+        InvalidInputError : written by a newer version of the package.
+        """
+        version = int(row["format_version"])
+        if version > FORMAT_VERSION:
+            raise InvalidInputError(f"model row has format version {version}, this version of coarse_spark reads up to {FORMAT_VERSION}")
+        arrays, shapes = dict(row["arrays"]), dict(row["shapes"])
+        return ModelRecord(
+            learner=str(row["learner"]),
+            specification=str(row["specification"]),
+            arrays={name: np.asarray(a, dtype=np.float64).reshape([int(k) for k in shapes[name]]) for name, a in arrays.items()},
+            diagnostics={name: float(value) for name, value in dict(row.get("diagnostics") or {}).items()},
+            warnings=tuple(row["warnings"] if row.get("warnings") is not None else ()),
+            format_version=version,
+        )
+
+
+def load_model(record: ModelRecord) -> ResponseModel:
+    """Return the model that a record describes.
+
+    Raises
+    ------
+    InvalidInputError : a kind of model this version does not know.
+    """
+    from coarse_spark.core.learners.sieve import SieveModel
+
+    kinds = {"sieve": SieveModel.restore}
+    kind = record.content.get("kind")
+    if kind not in kinds:
+        raise InvalidInputError(f"model row is of kind {kind!r}, expected one of {', '.join(kinds)}")
+    return kinds[kind](record)

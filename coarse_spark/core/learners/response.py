@@ -1,0 +1,139 @@
+"""The response learner as users call it: fit on an experiment, predict response coefficients for units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.crossfit import ALL_ROWS, fit_models
+from coarse_spark.core.learners.features import as_frame
+from coarse_spark.core.learners.preparation import check_rows
+from coarse_spark.core.learners.record import ModelRecord, ResponseModel, load_model
+from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class ResponseLearner:
+    """Learns θ(x) of E[y | x, t] = φ(t)·θ(x) from an experiment.
+
+    Parameters
+    ----------
+    basis : name of the treatment basis (``core.basis``).
+    learner : see ``LearnerSettings``.
+    random_state : seed of the validation parts.
+    space : the treatments; default the box of the observed ones with the control at its lower end.
+    settings : further settings of ``LearnerSettings``.
+
+    Attributes
+    ----------
+    record_ : ModelRecord, the fitted model as plain values.
+    basis_ : Basis on the space that was used.
+
+    Examples
+    --------
+    >>> theta = ResponseLearner(basis="quadratic").fit(X, T, y).predict(X)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        basis: str = "quadratic",
+        learner: str = "auto",
+        random_state: int = 0,
+        space: TreatmentSpace | None = None,
+        **settings: Any,
+    ) -> None:
+        self.basis = basis
+        self.random_state = random_state
+        self.space = space
+        try:
+            self.settings = LearnerSettings(learner=learner, **settings)
+        except TypeError as error:
+            raise InvalidInputError(f"ResponseLearner: {error}") from None
+
+    def fit(
+        self,
+        X: pd.DataFrame | npt.ArrayLike,
+        T: pd.DataFrame | npt.ArrayLike,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        strata: npt.ArrayLike | None = None,
+    ) -> ResponseLearner:
+        """Fit on features X (n, ·), treatments T (n, d) or (n,), outcomes y (n,), weights (n,) and stratum labels (n,).
+
+        Raises
+        ------
+        InvalidInputError : rows that do not match or cannot be used, or treatments that do not identify the basis.
+        """
+        features = as_frame(X)
+        space = self.space or observed_space(T)
+        treatments = space.encode(T)
+        outcome = np.asarray(y, dtype=np.float64).ravel()
+        weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64).ravel()
+        check_rows(features, treatments, outcome, weight)
+        self.basis_ = Basis(self.basis, space)
+        models = fit_models(
+            features,
+            treatments,
+            outcome,
+            np.zeros(len(outcome), dtype=np.int64),
+            basis=self.basis_,
+            key=_content_key(features, treatments, outcome),
+            weight=weight,
+            strata=strata,
+            settings=self.settings,
+            seed=self.random_state,
+        )
+        self.record_: ModelRecord = models[ALL_ROWS]
+        self._model: ResponseModel = load_model(self.record_)
+        return self
+
+    def predict(self, X: pd.DataFrame | npt.ArrayLike) -> FloatArray:
+        """Return θ(x) (n, p) in the columns of the basis.
+
+        Raises
+        ------
+        InvalidInputError : not fitted yet, or a feature of the fit is absent.
+        """
+        if not hasattr(self, "_model"):
+            raise InvalidInputError("this ResponseLearner is not fitted yet; call fit first")
+        return self._model.predict(as_frame(X))
+
+
+def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
+    """Return the box of observed treatments, control at the lower ends; columns of text become categorical, the first level control.
+
+    Raises
+    ------
+    InvalidInputError : a treatment without variation.
+    """
+    if not isinstance(T, pd.DataFrame):
+        array = np.asarray(T)
+        array = array[:, None] if array.ndim == 1 else array
+        T = pd.DataFrame(array, columns=[f"t{j + 1}" for j in range(array.shape[1])])
+    spec: dict[str, dict[str, Any]] = {}
+    for name in T.columns:
+        values = T[name].dropna()
+        distinct = sorted(values.unique().tolist())
+        if len(distinct) < 2:
+            raise InvalidInputError(f"treatment '{name}' has {len(distinct)} distinct values, expected at least 2 to learn a response")
+        if pd.api.types.is_numeric_dtype(values):
+            lower, upper = float(distinct[0]), float(distinct[-1])
+            spec[str(name)] = {"kind": "continuous", "lower": lower, "upper": upper, "control": lower}
+        else:
+            spec[str(name)] = {"kind": "categorical", "levels": distinct, "control": distinct[0]}
+    return TreatmentSpace.from_dict(spec)
+
+
+def _content_key(X: pd.DataFrame, T: FloatArray, y: FloatArray) -> npt.NDArray[np.int64]:
+    """A hash of every row's content: rows have no names here, and their order must not matter."""
+    frame = pd.DataFrame({**{f"t{j}": T[:, j] for j in range(T.shape[1])}, "y": y})
+    text = X.astype({name: str for name in X.columns if X[name].dtype == object})
+    keys = pd.util.hash_pandas_object(text, index=False).to_numpy() ^ pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    return keys.view(np.int64)

@@ -1,0 +1,79 @@
+"""Whitening of the treatment basis: z = W φ(t) with z₀ = 1, the other columns centred, of unit variance and uncorrelated.
+
+In z the baseline (the coefficient of z₀) is E[y | x] of the experiment and the other coefficients are effects, so that one
+penalty means the same for every column, whatever the units of the treatments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+
+# A column whose part that earlier columns do not explain is below this share of its own spread is not identified: rounding
+# of a quadratic over a narrow range (99 to 100 percent) stays above 1e-6.
+_RANK_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """The linear map W (p, p) between the raw basis and the whitened one.
+
+    A response φ·θ equals z·θ_z for θ = Wᵀ θ_z.
+    """
+
+    matrix: FloatArray
+
+    @staticmethod
+    def fit(basis: Basis, treatments: FloatArray, weight: FloatArray) -> Whitening:
+        """Fit on encoded treatments (n, d) with weights (n,), by a QR decomposition of the centred basis columns.
+
+        Raises
+        ------
+        InvalidInputError : the observed treatments do not identify a column of the basis.
+        """
+        phi = basis(treatments)
+        mean = weight @ phi / weight.sum()
+        centred = (phi - mean)[:, 1:]  # the first column is the constant, or with arms one minus all others
+        spread = np.sqrt(weight @ centred**2 / weight.sum())
+        scale = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean[1:])), spread, 1.0)
+        rows = centred / scale * np.sqrt(weight / weight.sum())[:, None]
+        triangle = np.linalg.qr(rows, mode="r")
+        identified = np.abs(np.diag(triangle)) > _RANK_TOLERANCE if len(triangle) == basis.size - 1 else np.zeros(basis.size - 1, bool)
+        if not identified.all():
+            column = basis.columns[1 + int(np.flatnonzero(~identified)[0])]
+            distinct = len(np.unique(treatments, axis=0))
+            raise InvalidInputError(
+                f"basis '{basis.name}': the observed treatments do not identify its column '{column}': {len(treatments)} rows with "
+                f"{distinct} distinct treatments for {basis.size} columns; use a smaller basis or a wider experiment"
+            )
+        triangle *= np.sign(np.diag(triangle))[:, None]
+        inverse = scipy.linalg.solve_triangular(triangle, np.diag(1 / scale), trans="T", lower=False)
+        effects = np.column_stack([np.zeros(len(inverse)), inverse])
+        effects -= np.outer(effects @ mean, basis.constant)
+        return Whitening(np.vstack([basis.constant, effects]))
+
+    def __call__(self, phi: FloatArray) -> FloatArray:
+        """Return z (n, p) for basis rows φ (n, p)."""
+        return phi @ self.matrix.T
+
+    def raw(self, theta: FloatArray) -> FloatArray:
+        """Return coefficients of φ for coefficients of z (n, p)."""
+        return theta @ self.matrix
+
+    def to_list(self) -> list[list[float]]:
+        """Return plain values that ``restore`` reads back."""
+        return [[float(value) for value in row] for row in self.matrix]
+
+    @staticmethod
+    def restore(content: Any) -> Whitening:
+        """Return the whitening that ``to_list`` described."""
+        return Whitening(np.asarray(content, dtype=np.float64))

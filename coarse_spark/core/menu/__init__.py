@@ -1,0 +1,1 @@
+"""Menus: which K treatments to offer and who gets which."""

@@ -1,0 +1,254 @@
+"""Adapted Lloyd passes over a population, wherever its rows live.
+
+A pass needs the population only through one small additive record a menu, the segment sums: profit is linear in (θ, 1), so the sums
+of weights and of weighted coefficients tell a segment's profit under every treatment. ``refine`` asks for the records of all menus
+at once and updates the treatments; whoever calls it says how rows are aggregated (numpy here, Spark elsewhere).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.menu.problem import MenuProblem, row_blocks
+from coarse_spark.errors import RunError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+BoolArray = npt.NDArray[np.bool_]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class PricedMenu:
+    """A menu during the search: unit i takes the first treatment that maximizes π_i(t_k) − price_k.
+
+    Attributes
+    ----------
+    treatments : (K, d) encoded. psi : (K, p + 1) their rows ψ. prices : (K,) per unit of weight.
+    fixed : (K,) whether a treatment has to stay as it is.
+    """
+
+    treatments: FloatArray
+    psi: FloatArray
+    prices: FloatArray
+    fixed: BoolArray
+
+    @staticmethod
+    def build(
+        problem: MenuProblem, treatments: FloatArray, prices: FloatArray | None = None, fixed: BoolArray | None = None
+    ) -> PricedMenu:
+        """Build a menu from encoded treatments (K, d); prices default to 0 and no treatment is fixed."""
+        k = len(treatments)
+        return PricedMenu(
+            treatments,
+            problem.psi_at(treatments),
+            np.zeros(k) if prices is None else np.asarray(prices, dtype=np.float64),
+            np.zeros(k, dtype=bool) if fixed is None else fixed,
+        )
+
+    @property
+    def priced_psi(self) -> FloatArray:
+        """(K, p + 1) rows whose product with (θ, 1) is profit less price: what the assignment maximizes."""
+        priced = self.psi.copy()
+        priced[:, -1] -= self.prices
+        return priced
+
+    def moved(self, problem: MenuProblem, treatments: FloatArray) -> PricedMenu:
+        """Return the menu with other treatments and the same prices."""
+        return replace(self, treatments=treatments, psi=problem.psi_at(treatments))
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentSums:
+    """What a pass over the population returns for one menu. Sums of disjoint sets of rows add up.
+
+    Attributes
+    ----------
+    weight : (K,) sum of weights of the units that take each treatment. theta : (K, p) their weighted sum of coefficients.
+    units : (K,) how many units they are.
+    """
+
+    weight: FloatArray
+    theta: FloatArray
+    units: IntArray
+
+    def __add__(self, other: SegmentSums) -> SegmentSums:
+        return SegmentSums(self.weight + other.weight, self.theta + other.theta, self.units + other.units)
+
+    @property
+    def rows(self) -> FloatArray:
+        """(K, p + 1) Σ w (θ, 1) of every segment."""
+        return np.column_stack([self.theta, self.weight])
+
+    def value(self, psi: FloatArray) -> float:
+        """Return the mean profit per unit weight when segment k gets the treatment of row ``psi[k]``."""
+        return float((self.rows * psi).sum() / self.weight.sum())
+
+    def value_of_all(self, psi: FloatArray) -> FloatArray:
+        """Return the mean profit per unit weight of giving every unit one treatment, for each row of ``psi`` (J, p + 1)."""
+        return np.asarray(psi @ self.rows.sum(axis=0) / self.weight.sum())
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One line of the history: what a pass over the population found for the menu of size k and what it changed then.
+
+    value : mean profit per unit weight, less prices where there are any. gain : over the previous pass.
+    moved : how many treatments the update then changed. step : the largest move, in shares of its dimension's range.
+    what : the treatment that gained most by its move, in words.
+    """
+
+    k: int
+    number: int
+    value: float
+    gain: float
+    moved: int
+    step: float
+    what: str
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """Menus after refinement, with the sums that belong to exactly these menus."""
+
+    menus: dict[int, PricedMenu]
+    sums: dict[int, SegmentSums]
+    history: tuple[Pass, ...] = field(default=())
+
+
+Aggregate = Callable[[Mapping[int, PricedMenu]], Mapping[int, SegmentSums]]
+
+
+def refine(
+    problem: MenuProblem,
+    menus: Mapping[int, PricedMenu],
+    aggregate: Aggregate,
+    *,
+    max_passes: int = 20,
+    tolerance: float = 1e-9,
+) -> Refined:
+    """Alternate assignment and update until menus stay, gains fall below tolerance, or passes are used up.
+
+    Parameters
+    ----------
+    menus : one menu a key (its size, or any other integer).
+    aggregate : returns the segment sums of the menus it is given; one call a pass serves all of them.
+    max_passes : calls of ``aggregate`` at most; at least one is made, since the sums of the final menus are part of the result.
+    tolerance : a menu rests when the next update would gain less, as a share of its profit over the control's.
+
+    Raises
+    ------
+    RunError : profit fell between passes, which only a changing population can cause.
+    """
+    current, resting = dict(menus), set[int]()
+    sums: dict[int, SegmentSums] = {}
+    values: dict[int, float] = {}
+    history: list[Pass] = []
+    for number in range(1, max(1, max_passes) + 1):
+        asked = {k: menu for k, menu in current.items() if k not in resting}
+        if not asked:
+            break
+        sums.update(aggregate(asked))
+        proposals = update(problem, asked, sums)
+        for k, menu in asked.items():
+            value = sums[k].value(menu.psi) - float(sums[k].weight @ menu.prices / sums[k].weight.sum())
+            scale = max(abs(value - float(sums[k].value_of_all(problem.control_psi[None, :])[0])), 1e-12 * abs(value))
+            gain = value - values.get(k, value)
+            if gain < -1e-7 * scale - 1e-12 * abs(value):
+                raise RunError(
+                    f"menu of {k}: profit fell from {values[k]:.12g} to {value:.12g} in pass {number}; "
+                    "it cannot fall over one population, so the rows or weights changed between passes"
+                )
+            values[k] = value
+            fresh = proposals[k]
+            profits = ((fresh.psi - menu.psi) * sums[k].rows).sum(axis=1) / sums[k].weight.sum()
+            history.append(_describe(problem, k, number, value, gain, menu, fresh, profits))
+            if profits.sum() <= tolerance * scale or number >= max_passes:
+                resting.add(k)
+            else:
+                current[k] = fresh
+    return Refined(current, sums, tuple(history))
+
+
+def update(problem: MenuProblem, menus: Mapping[int, PricedMenu], sums: Mapping[int, SegmentSums]) -> dict[int, PricedMenu]:
+    """Give every segment the treatment that maximizes its aggregated profit, without ever making two treatments equal.
+
+    The maximum is exact over the candidates and then located between them. Empty segments and fixed treatments stay.
+    """
+    keys = list(menus)
+    means = np.vstack([sums[k].theta / np.where(sums[k].weight > 0, sums[k].weight, 1.0)[:, None] for k in keys])
+    old = np.vstack([menus[k].treatments for k in keys])
+    fresh, profit = problem.polish(means, problem.best_candidates(means))
+    stayed, kept = problem.polish_from(means, old)
+    fresh[kept >= profit] = stayed[kept >= profit]
+    result, start = {}, 0
+    for k in keys:
+        menu, size = menus[k], len(menus[k].treatments)
+        wanted, treatments = fresh[start : start + size], menus[k].treatments.copy()
+        start += size
+        for position in np.flatnonzero(~menu.fixed & (sums[k].weight > 0)):
+            others = np.delete(treatments, position, axis=0)
+            if not same_treatment(problem, others, wanted[position]).any():
+                treatments[position] = wanted[position]
+        proposal = menu.moved(problem, treatments)
+        # rounding must not move a treatment that is already the best
+        worse = ((proposal.psi - menu.psi) * sums[k].rows).sum(axis=1) <= 0
+        treatments[worse] = menu.treatments[worse]
+        result[k] = menu.moved(problem, treatments)
+    return result
+
+
+def same_treatment(problem: MenuProblem, treatments: FloatArray, treatment: FloatArray) -> BoolArray:
+    """Return (n,) which of the encoded treatments (n, d) equal one (d,) up to a billionth of each dimension's range."""
+    widths = problem.space.bounds[:, 1] - problem.space.bounds[:, 0]
+    return np.asarray((np.abs(treatments - treatment) <= 1e-9 * np.maximum(widths, 1e-300)).all(axis=1))
+
+
+def assign(theta: FloatArray, menu: PricedMenu) -> IntArray:
+    """Return the row of the menu that every unit (n, p) takes: the first maximum of profit less price."""
+    psi = menu.priced_psi
+    chosen = np.empty(len(theta), dtype=np.intp)
+    for block in row_blocks(len(theta), len(psi)):
+        chosen[block] = (theta[block] @ psi[:, :-1].T + psi[:, -1]).argmax(axis=1)
+    return chosen
+
+
+def segment_sums(theta: FloatArray, weights: FloatArray, menus: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
+    """Aggregate units (n, p) with weights (n,) held in memory, all menus in one sweep over blocks of rows."""
+    psi = np.vstack([menu.priced_psi for menu in menus.values()])
+    ends = np.cumsum([0, *(len(menu.treatments) for menu in menus.values())])
+    total = np.zeros((len(psi), theta.shape[1] + 1))
+    units = np.zeros(len(psi), dtype=np.intp)
+    for block in row_blocks(len(theta), len(psi)):
+        profits = theta[block] @ psi[:, :-1].T + psi[:, -1]
+        taken = np.zeros_like(profits)
+        every = np.arange(len(profits))
+        for start, end in zip(ends[:-1], ends[1:], strict=True):
+            taken[every, start + profits[:, start:end].argmax(axis=1)] = 1.0
+        units += taken.sum(axis=0).astype(np.intp)
+        weighted = np.column_stack([theta[block] * weights[block, None], weights[block]])
+        total += taken.T @ weighted
+    return {
+        k: SegmentSums(total[start:end, -1], total[start:end, :-1], units[start:end])
+        for k, start, end in zip(menus, ends[:-1], ends[1:], strict=True)
+    }
+
+
+def _describe(
+    problem: MenuProblem, k: int, number: int, value: float, gain: float, old: PricedMenu, new: PricedMenu, profits: FloatArray
+) -> Pass:
+    widths = problem.space.bounds[:, 1] - problem.space.bounds[:, 0]
+    steps = np.abs(new.treatments - old.treatments) / np.maximum(widths, 1e-300)
+    moved = steps.max(axis=1) > 0
+    what = "nothing moved"
+    if moved.any():
+        most = int(np.flatnonzero(moved)[profits[moved].argmax()])
+        what = f"{problem.space.describe(old.treatments[most])} -> {problem.space.describe(new.treatments[most])}"
+    log.info("menu of %d, pass %d: profit %.8g, gain %.3g, %d moved, most %s", k, number, value, gain, moved.sum(), what)
+    return Pass(k, number, value, gain, int(moved.sum()), float(steps.max(initial=0.0)), what)

@@ -1,0 +1,126 @@
+"""What a menu is chosen from: the candidates of a treatment space and the profit of every unit under each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.menu.climb import climb
+from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+
+_BLOCK_CELLS = 400_000  # of a rows x treatments block: it stays in the processor's cache
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Yield slices of at most so many rows that a block of ``columns`` floats a row stays in cache."""
+    size = max(1, _BLOCK_CELLS // max(columns, 1))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+@dataclass(frozen=True, eq=False)
+class MenuProblem:
+    """Space, basis and profit, with the rows ψ of all candidates.
+
+    Attributes
+    ----------
+    candidates : (J, d) encoded treatments that menus are searched over; continuous dimensions are refined between them.
+    psi : (J, p + 1) rows ψ(t) of the candidates: profit is ψ(t)·(θ, 1).
+    """
+
+    space: TreatmentSpace
+    basis: Basis
+    profit: Profit
+    candidates: FloatArray
+    psi: FloatArray
+
+    @staticmethod
+    def build(space: TreatmentSpace, basis: Basis | str, profit: Profit, extra: FloatArray | None = None) -> MenuProblem:
+        """Build the problem; ``extra`` (m, d) adds encoded treatments to the candidates where they are not among them.
+
+        Raises
+        ------
+        InvalidInputError : a basis of another space, an unknown name in the profit, or a profit that is not finite somewhere.
+        """
+        basis = Basis(basis, space) if isinstance(basis, str) else basis
+        if basis.space != space:
+            raise InvalidInputError(f"basis '{basis.name}' was built on another treatment space; build it on the menu's")
+        profit.require_names(space.names)
+        candidates = space.candidates
+        for treatment in np.empty((0, candidates.shape[1])) if extra is None else np.atleast_2d(extra):
+            if not _same(candidates, treatment).any():
+                candidates = np.vstack([candidates, treatment])
+        return MenuProblem(space, basis, profit, candidates, profit.psi(candidates, basis))
+
+    @property
+    def coefficients(self) -> int:
+        """p, the number of response coefficients of a unit."""
+        return self.psi.shape[1] - 1
+
+    @cached_property
+    def control_psi(self) -> FloatArray:
+        """(p + 1,) row ψ of the control."""
+        return self.psi_at(self.space.control[None, :])[0]
+
+    def psi_at(self, treatments: FloatArray) -> FloatArray:
+        """Return ψ at encoded treatments (n, d) as (n, p + 1)."""
+        return self.profit.psi(treatments, self.basis)
+
+    def position(self, treatment: FloatArray) -> int | None:
+        """Return the row of the candidates that equals an encoded treatment, or None."""
+        rows = np.flatnonzero(_same(self.candidates, treatment))
+        return int(rows[0]) if rows.size else None
+
+    def best_candidates(self, theta: FloatArray) -> IntArray:
+        """Return the row of the best candidate of every unit (n,)."""
+        best = np.empty(len(theta), dtype=np.intp)
+        for block in row_blocks(len(theta), len(self.psi)):
+            best[block] = profit_matrix(theta[block], self.psi).argmax(axis=1)
+        return best
+
+    def granular(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the best treatment (n, d) of every unit and its profit (n,).
+
+        The best candidate is found first; continuous dimensions are then searched around it, up to one spacing away.
+        Memory beyond the result is bounded whatever n.
+        """
+        theta = np.asarray(theta, dtype=np.float64)
+        treatments = np.empty((len(theta), self.candidates.shape[1]))
+        profit = np.empty(len(theta))
+        for start in range(0, len(theta), 100_000):
+            part = slice(start, start + 100_000)
+            treatments[part], profit[part] = self.polish(theta[part], self.best_candidates(theta[part]))
+        return treatments, profit
+
+    def polish(self, theta: FloatArray, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Maximize the profit of responses ``theta`` (m, p) around candidates ``rows`` (m,), within one spacing of each.
+
+        Returns treatments (m, d) and profit (m,), never less than the candidates'.
+        """
+        start = self.candidates[rows]
+        if not self.space.continuous.any():
+            return start.copy(), np.einsum("ij,ij->i", theta, self.psi[rows, :-1]) + self.psi[rows, -1]
+        return self.polish_from(theta, start)
+
+    def polish_from(self, theta: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Maximize the profit of responses ``theta`` (m, p) from encoded treatments ``start`` (m, d)."""
+
+        def value(treatments: FloatArray, rows: IntArray) -> FloatArray:
+            psi = self.psi_at(treatments)
+            return np.asarray(np.einsum("ij,ij->i", theta[rows], psi[:, :-1]) + psi[:, -1])
+
+        return climb(value, lambda treatments, _: self.space.allowed(treatments), start, self.space.bounds, self.space.spacing)
+
+
+def _same(candidates: FloatArray, treatment: FloatArray) -> npt.NDArray[np.bool_]:
+    return np.asarray((np.abs(candidates - treatment) <= 1e-12 * np.maximum(1.0, np.abs(treatment))).all(axis=1))

@@ -1,0 +1,78 @@
+"""Profit of serving a unit with a treatment, linear in its response coefficients: π(t) = ψ(t)·(θ, 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.expressions import Expression
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Profit:
+    """π_i(t) = margin(t)·φ(t)·θ_i − cost(t).
+
+    Parameters
+    ----------
+    margin : expression in the treatment names, money per unit of outcome. A cost paid only on success belongs here: an incentive
+        d paid when y = 1, worth v, gives ``v - d``.
+    cost : expression in the treatment names, money per treated unit whatever the outcome.
+
+    Raises
+    ------
+    ExpressionError : an expression outside the safe subset (see ``core.expressions``).
+    """
+
+    margin: str = "1"
+    cost: str = "0"
+    _margin: Expression = field(init=False, repr=False, compare=False)
+    _cost: Expression = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_margin", Expression(self.margin))
+        object.__setattr__(self, "_cost", Expression(self.cost))
+
+    def require_names(self, valid: Collection[str]) -> None:
+        """Raise ExpressionError when margin or cost uses a name outside ``valid``."""
+        self._margin.require_names(valid)
+        self._cost.require_names(valid)
+
+    def terms(self, treatments: FloatArray, space: TreatmentSpace) -> tuple[FloatArray, FloatArray]:
+        """Return margin and cost, (n,) each, at encoded treatments (n, d).
+
+        Raises
+        ------
+        InvalidInputError : margin or cost is NaN or infinite at one of the treatments.
+        """
+        columns = space.columns(treatments)
+        margin, cost = (expression.evaluate(columns, len(treatments)) for expression in (self._margin, self._cost))
+        for label, text, value in (("margin", self.margin, margin), ("cost", self.cost, cost)):
+            if not np.isfinite(value).all():
+                bad = int(np.flatnonzero(~np.isfinite(value))[0])
+                place = space.describe(treatments[bad])
+                raise InvalidInputError(f"profit: the {label} '{text}' is {value[bad]} at {place}, expected a finite number")
+        return margin, cost
+
+    def psi(self, treatments: FloatArray, basis: Basis) -> FloatArray:
+        """Return ψ(t) = [margin(t)·φ(t), −cost(t)] at encoded treatments (n, d) as (n, p + 1).
+
+        Raises
+        ------
+        InvalidInputError : margin or cost is NaN or infinite at one of the treatments.
+        """
+        treatments = np.atleast_2d(np.asarray(treatments, dtype=np.float64))
+        margin, cost = self.terms(treatments, basis.space)
+        return np.column_stack([margin[:, None] * basis(treatments), -cost])
+
+
+def profit_matrix(theta: FloatArray, psi: FloatArray) -> FloatArray:
+    """Return profits (n, J) of units with coefficients ``theta`` (n, p) under treatments with rows ``psi`` (J, p + 1)."""
+    return theta @ psi[:, :-1].T + psi[:, -1]

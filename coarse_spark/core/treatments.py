@@ -1,0 +1,329 @@
+"""The treatment space T: what may be offered, the control, and the finite candidates that menus are searched over.
+
+Inside the package a treatment is a row of floats, one a dimension; a categorical dimension holds the position of its level.
+Users see DataFrames with their own values: ``encode`` and ``decode`` translate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import floor, isfinite
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from coarse_spark.core.expressions import Expression
+from coarse_spark.errors import InvalidInputError, nearest
+
+FloatArray = npt.NDArray[np.float64]
+
+# Candidates of a continuous dimension without a step, by the number of such dimensions: the number of all candidates stays
+# near a thousand, so that a profit matrix of a few thousand rows fits in cache-sized blocks.
+_GRID_POINTS = {1: 257, 2: 33, 3: 11, 4: 6}
+_MAX_CANDIDATES = 20_000
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """A numeric dimension on [lower, upper], offered in multiples of ``step`` above lower where a step is given."""
+
+    name: str
+    lower: float
+    upper: float
+    control: float
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        for label in ("lower", "upper", "control"):
+            if not isfinite(getattr(self, label)):
+                raise InvalidInputError(f"treatment '{self.name}': {label} is {getattr(self, label)}, expected a finite number")
+        if not self.lower < self.upper:
+            raise InvalidInputError(f"treatment '{self.name}': lower {self.lower:g} is not below upper {self.upper:g}")
+        if self.step is not None and not 0 < self.step <= self.upper - self.lower:
+            expected = f"above 0 and at most upper - lower = {self.upper - self.lower:g}"
+            raise InvalidInputError(f"treatment '{self.name}': step is {self.step:g}, expected {expected}")
+
+    def grid(self, points: int) -> FloatArray:
+        """Return the offered values: every step, or ``points`` equally spaced values of an unstepped dimension."""
+        if self.step is None:
+            return np.linspace(self.lower, self.upper, points)
+        count = floor((self.upper - self.lower) / self.step + 1e-9) + 1
+        # round: 0.1 * 3 is offered as 0.3, not as 0.30000000000000004
+        return np.round(self.lower + self.step * np.arange(count), 12)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A dimension of named levels."""
+
+    name: str
+    levels: tuple[Any, ...]
+    control: Any
+
+    def __post_init__(self) -> None:
+        if not self.levels or len(set(self.levels)) != len(self.levels):
+            raise InvalidInputError(f"treatment '{self.name}': levels are {list(self.levels)}, expected distinct values")
+        if self.control not in self.levels:
+            hint = nearest(self.control, self.levels)
+            raise InvalidInputError(f"treatment '{self.name}': control {self.control!r} is not one of the levels{hint}")
+
+
+Dimension = Continuous | Categorical
+
+
+@dataclass(frozen=True)
+class TreatmentSpace:
+    """All treatments that may be offered.
+
+    Build one with ``from_dict`` (dimensions, each continuous or categorical) or ``from_candidates`` (a finite list). The control
+    is always one of the candidates, even outside the bounds of a dimension: a firm can always leave a unit alone.
+    """
+
+    dimensions: tuple[Dimension, ...]
+    exclude: Expression | None = None
+    finite: tuple[tuple[float, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.dimensions:
+            raise InvalidInputError("the treatment space has no dimensions; name at least one")
+        if len(set(self.names)) != len(self.names):
+            raise InvalidInputError(f"treatment names are not unique: {', '.join(self.names)}")
+        if self.exclude is not None:
+            self.exclude.require_names(self.names)
+
+    @staticmethod
+    def from_dict(spec: Mapping[str, Mapping[str, Any]], exclude: str | None = None) -> TreatmentSpace:
+        """Build a space from ``{name: {"kind": "continuous", "lower", "upper", "step", "control"}}`` or
+        ``{name: {"kind": "categorical", "levels": [...], "control"}}``.
+
+        ``exclude`` is an expression in the treatment names; candidates where it is not 0 are not offered.
+
+        Raises
+        ------
+        InvalidInputError : an unknown kind or key, a missing one, or bounds that leave nothing.
+        """
+        return TreatmentSpace(
+            tuple(_dimension(str(name), dict(entry)) for name, entry in spec.items()),
+            None if exclude is None else Expression(exclude),
+        )
+
+    @staticmethod
+    def from_candidates(candidates: pd.DataFrame, control: Mapping[str, Any]) -> TreatmentSpace:
+        """Build a space from a finite list: one row a candidate, one column a dimension.
+
+        Candidate rows keep their order and duplicates are refused; ``control`` names one value a column. Where the control is
+        not itself a row it becomes a last candidate.
+        """
+        if candidates.empty:
+            raise InvalidInputError("the list of candidates is empty; expected at least one row and one column")
+        missing = [name for name in candidates.columns if name not in control]
+        unknown = [name for name in control if name not in candidates.columns]
+        if missing or unknown:
+            found = ", ".join(map(str, control)) or "nothing"
+            raise InvalidInputError(f"control names {found}; expected a value for each of {', '.join(map(str, candidates.columns))}")
+        dimensions: list[Dimension] = []
+        for name in candidates.columns:
+            values = candidates[name]
+            if values.isna().any():
+                raise InvalidInputError(f"candidate column '{name}' has missing values in rows {_rows(values.isna())}")
+            levels = list(dict.fromkeys([*values.tolist(), control[name]]))
+            if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and len(levels) > 1:
+                numbers = [float(level) for level in levels]
+                dimensions.append(Continuous(str(name), min(numbers), max(numbers), float(control[name])))
+            else:
+                dimensions.append(Categorical(str(name), tuple(levels), control[name]))
+        space = TreatmentSpace(tuple(dimensions))
+        encoded = space.encode(candidates)
+        duplicated = pd.DataFrame(encoded).duplicated()
+        if duplicated.any():
+            raise InvalidInputError(f"candidate rows {_rows(duplicated)} repeat earlier rows")
+        rows = [tuple(row) for row in encoded.tolist()]
+        if tuple(space.control.tolist()) not in rows:
+            rows.append(tuple(space.control.tolist()))
+        return TreatmentSpace(tuple(dimensions), None, tuple(rows))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(dimension.name for dimension in self.dimensions)
+
+    @cached_property
+    def control(self) -> FloatArray:
+        """The control as an encoded row (d,)."""
+        values = [d.levels.index(d.control) if isinstance(d, Categorical) else d.control for d in self.dimensions]
+        return np.asarray(values, dtype=np.float64)
+
+    @cached_property
+    def continuous(self) -> npt.NDArray[np.bool_]:
+        """(d,) whether a dimension may take any value between its bounds, so that a treatment can be polished along it."""
+        if self.finite is not None:
+            return np.zeros(len(self.dimensions), dtype=bool)
+        return np.array([isinstance(d, Continuous) and d.step is None for d in self.dimensions])
+
+    @cached_property
+    def bounds(self) -> FloatArray:
+        """(d, 2) lower and upper value of every dimension, codes for categorical ones."""
+        rows = [(0, len(d.levels) - 1) if isinstance(d, Categorical) else (d.lower, d.upper) for d in self.dimensions]
+        return np.asarray(rows, dtype=np.float64)
+
+    @cached_property
+    def spacing(self) -> FloatArray:
+        """(d,) distance of neighbouring candidates along every dimension; 0 where a dimension is not searched between candidates."""
+        points = self._grid_points
+        widths = self.bounds[:, 1] - self.bounds[:, 0]
+        return np.where(self.continuous, widths / max(points - 1, 1), 0.0)
+
+    @property
+    def _grid_points(self) -> int:
+        count = sum(isinstance(d, Continuous) and d.step is None for d in self.dimensions)
+        return _GRID_POINTS.get(count, 4)
+
+    @cached_property
+    def candidates(self) -> FloatArray:
+        """(J, d) encoded candidates: the finite list, or the grid of all dimensions without the excluded points.
+
+        Raises
+        ------
+        InvalidInputError : nothing is left after the exclusion, or the grid has more points than can be searched.
+        """
+        if self.finite is not None:
+            return np.asarray(self.finite, dtype=np.float64)
+        axes = [
+            np.arange(len(d.levels), dtype=np.float64) if isinstance(d, Categorical) else d.grid(self._grid_points)
+            for d in self.dimensions
+        ]
+        size = int(np.prod([len(axis) for axis in axes]))
+        if size > _MAX_CANDIDATES:
+            sizes = " x ".join(str(len(axis)) for axis in axes)
+            raise InvalidInputError(f"the treatment grid has {sizes} = {size} points, at most {_MAX_CANDIDATES} are searched; use larger steps")
+        grid = np.array(list(product(*axes)), dtype=np.float64).reshape(size, len(axes))
+        grid = grid[self.allowed(grid)]
+        if not len(grid):
+            raise InvalidInputError(f"no treatment is left after the exclusion '{self.exclude.text if self.exclude else ''}'")
+        is_control = (np.abs(grid - self.control) <= 1e-12 * np.maximum(1, np.abs(self.control))).all(axis=1)
+        return grid if is_control.any() else np.vstack([grid, self.control])
+
+    def allowed(self, treatments: FloatArray) -> npt.NDArray[np.bool_]:
+        """(n,) whether the exclusion lets encoded treatments through. The control always passes.
+
+        Raises
+        ------
+        InvalidInputError : the exclusion gives NaN somewhere on the space.
+        """
+        if self.exclude is None:
+            return np.ones(len(treatments), dtype=bool)
+        value = self.exclude.evaluate(self.columns(treatments), len(treatments))
+        if np.isnan(value).any():
+            place = self.describe(treatments[np.flatnonzero(np.isnan(value))[0]])
+            raise InvalidInputError(f"the exclusion '{self.exclude.text}' is not a number at {place}")
+        return np.asarray((value == 0) | (treatments == self.control).all(axis=1))
+
+    def encode(self, treatments: pd.DataFrame | npt.ArrayLike) -> FloatArray:
+        """Return treatments as floats (n, d); levels become their positions.
+
+        Raises
+        ------
+        InvalidInputError : a missing dimension, an unknown level or a value that is not a number.
+        """
+        if not isinstance(treatments, pd.DataFrame):
+            array = np.asarray(treatments)
+            array = array[:, None] if array.ndim == 1 else array
+            if array.ndim != 2 or array.shape[1] != len(self.dimensions):
+                raise InvalidInputError(f"treatments have shape {array.shape}, expected (n, {len(self.dimensions)})")
+            treatments = pd.DataFrame(array, columns=list(self.names))
+        for name in self.names:
+            if name not in treatments.columns:
+                raise InvalidInputError(f"treatment column '{name}' is missing{nearest(name, treatments.columns)}")
+        columns = []
+        for dimension in self.dimensions:
+            values = treatments[dimension.name]
+            if isinstance(dimension, Categorical):
+                codes = values.map({level: code for code, level in enumerate(dimension.levels)})
+                if codes.isna().any():
+                    found = values[codes.isna()].iloc[0]
+                    hint = nearest(found, dimension.levels)
+                    raise InvalidInputError(f"treatment '{dimension.name}' has the unknown level {found!r}{hint} in rows {_rows(codes.isna())}")
+                columns.append(codes.to_numpy(np.float64))
+            else:
+                try:
+                    columns.append(values.to_numpy(np.float64, na_value=np.nan))
+                except (TypeError, ValueError):
+                    raise InvalidInputError(f"treatment '{dimension.name}' holds {values.iloc[0]!r}, expected numbers") from None
+        return np.column_stack(columns)
+
+    def columns(self, treatments: FloatArray) -> dict[str, npt.NDArray[Any]]:
+        """Return encoded treatments as one array a dimension, levels as their own values: what expressions see."""
+        result: dict[str, npt.NDArray[Any]] = {}
+        for position, dimension in enumerate(self.dimensions):
+            values = treatments[:, position]
+            if isinstance(dimension, Categorical):
+                result[dimension.name] = np.asarray(dimension.levels)[values.astype(np.intp)]
+            else:
+                result[dimension.name] = values
+        return result
+
+    def decode(self, treatments: FloatArray) -> pd.DataFrame:
+        """Return encoded treatments (n, d) as a DataFrame in the user's values."""
+        return pd.DataFrame(self.columns(np.atleast_2d(treatments)))
+
+    def describe(self, treatment: FloatArray) -> str:
+        """Return one encoded treatment as readable text, such as "depth = 10, days = 7"."""
+        row = self.columns(np.atleast_2d(treatment))
+        return ", ".join(f"{name} = {values[0]:.6g}" if values.dtype.kind == "f" else f"{name} = {values[0]}" for name, values in row.items())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that ``restore`` reads back; used in model rows and run records."""
+        entries = []
+        for d in self.dimensions:
+            if isinstance(d, Categorical):
+                entries.append({"kind": "categorical", "name": d.name, "levels": list(d.levels), "control": d.control})
+            else:
+                entries.append(
+                    {"kind": "continuous", "name": d.name, "lower": d.lower, "upper": d.upper, "step": d.step, "control": d.control}
+                )
+        finite = None if self.finite is None else [list(row) for row in self.finite]
+        return {"dimensions": entries, "exclude": self.exclude.text if self.exclude else None, "finite": finite}
+
+    @staticmethod
+    def restore(content: Mapping[str, Any]) -> TreatmentSpace:
+        """Return the space that ``to_dict`` described."""
+        dimensions = tuple(_dimension(entry["name"], {k: v for k, v in entry.items() if k != "name"}) for entry in content["dimensions"])
+        exclude, finite = content.get("exclude"), content.get("finite")
+        rows = None if finite is None else tuple(tuple(float(v) for v in row) for row in finite)
+        return TreatmentSpace(dimensions, None if exclude is None else Expression(exclude), rows)
+
+
+def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
+    kind = entry.pop("kind", None)
+    expected: dict[str, tuple[str, ...]] = {
+        "continuous": ("lower", "upper", "control", "step"),
+        "categorical": ("levels", "control"),
+    }
+    if kind not in expected:
+        raise InvalidInputError(f"treatment '{name}': kind is {kind!r}, expected continuous or categorical{nearest(kind, expected)}")
+    for key in entry:
+        if key not in expected[kind]:
+            raise InvalidInputError(f"treatment '{name}': unknown key '{key}'{nearest(key, expected[kind])}")
+    for key in expected[kind]:
+        if key not in entry and key != "step":
+            raise InvalidInputError(f"treatment '{name}': '{key}' is missing; a {kind} dimension needs {', '.join(expected[kind])}")
+    if kind == "categorical":
+        return Categorical(name, tuple(entry["levels"]), entry["control"])
+    step = entry.get("step")
+    try:
+        numbers = {key: float(entry[key]) for key in ("lower", "upper", "control")}
+        return Continuous(name, step=None if step is None else float(step), **numbers)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(f"treatment '{name}': lower, upper, control and step must be numbers, found {entry}") from None
+
+
+def _rows(mask: pd.Series[bool] | Sequence[bool]) -> str:
+    positions = np.flatnonzero(np.asarray(mask))
+    shown = ", ".join(map(str, positions[:5]))
+    return shown if len(positions) <= 5 else f"{shown} and {len(positions) - 5} more"

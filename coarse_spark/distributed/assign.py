@@ -1,0 +1,83 @@
+"""Assignment as native Spark expressions: the argmax of K priced dot products, compiled by Spark, without Python workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.distributed.units import column, theta_columns
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def profit_column(psi: FloatArray) -> Column:
+    """Return π(t) = ψ(t)·(θ, 1) of one treatment, ψ being (p + 1,), as an expression in theta_0 … theta_{p−1}."""
+    terms = [F.lit(float(c)) * F.col(name) for c, name in zip(psi[:-1], theta_columns(len(psi) - 1), strict=True) if c != 0]
+    return reduce(Column.__add__, terms, F.lit(float(psi[-1])))
+
+
+def best_position(profits: Sequence[Column]) -> Column:
+    """Return the position of the largest of K expressions, the first among equals (as numpy's argmax)."""
+    if len(profits) == 1:
+        return F.lit(0)
+    best = F.greatest(*profits)
+    position = F.when(profits[0] == best, F.lit(0))
+    for index in range(1, len(profits)):
+        position = position.when(profits[index] == best, F.lit(index))
+    return position
+
+
+def assign(
+    responses: DataFrame,
+    *,
+    psi: FloatArray,
+    prices: FloatArray,
+    control_psi: FloatArray,
+    treatments: FloatArray,
+    space: TreatmentSpace,
+) -> DataFrame:
+    """Return one row a unit: its treatment of the menu, expected profits, regret and the runner-up.
+
+    Parameters
+    ----------
+    responses : unit_id, theta_0 … theta_{p−1}, granular_profit.
+    psi : (K, p + 1) rows ψ(t_k) of the menu. prices : (K,) dual prices of share limits, 0 without limits.
+    control_psi : (p + 1,). treatments : (K, d) encoded treatments of the menu.
+    """
+    k = len(psi)
+    profits = responses.select(
+        "unit_id",
+        "granular_profit",
+        profit_column(control_psi).alias("control_profit"),
+        *(profit_column(row).alias(f"profit_{i}") for i, row in enumerate(psi)),
+    )
+    priced = [F.col(f"profit_{i}") - F.lit(float(prices[i])) for i in range(k)]
+    chosen = profits.withColumn("treatment_id", best_position(priced))
+    if k > 1:
+        # greatest skips nulls: the chosen treatment drops out of the race for the second place
+        others = [F.when(F.col("treatment_id") != i, priced[i]) for i in range(k)]
+        best_other = F.greatest(*others)
+        runner_up = F.coalesce(*(F.when(others[i] == best_other, F.lit(i)) for i in range(k)))
+    else:
+        runner_up = F.lit(None).cast("int")
+    expected = F.coalesce(*(F.when(F.col("treatment_id") == i, F.col(f"profit_{i}")) for i in range(k)))
+    offered = space.decode(treatments)
+    dimensions = [
+        F.coalesce(*(F.when(F.col("treatment_id") == i, F.lit(value)) for i, value in enumerate(offered[name].tolist()))).alias(name)
+        for name in space.names
+    ]
+    return chosen.select(
+        column("unit_id"),
+        "treatment_id",
+        *dimensions,
+        expected.alias("expected_profit"),
+        (expected - F.col("control_profit")).alias("expected_incremental_profit"),
+        F.greatest(F.col("granular_profit") - expected, F.lit(0.0)).alias("regret"),
+        runner_up.alias("runner_up_treatment_id"),
+    )

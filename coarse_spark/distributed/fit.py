@@ -1,0 +1,176 @@
+"""Fitting on executors: one cross-fitted model set a partition (or hash shard of one), and the pooled model from added sums."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from threadpoolctl import threadpool_limits
+
+from coarse_spark.config.models import Configuration
+from coarse_spark.core.learners.crossfit import LearnerSettings, PooledPlan, fit_models
+from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
+from coarse_spark.distributed.score import FULL
+from coarse_spark.distributed.units import POOLED, feature_frame, matrix, treatment_columns
+
+MODEL_SCHEMA = (
+    "partition string, fold int, member int, learner string, format_version int, specification string, "
+    "arrays map<string,array<double>>, shapes map<string,array<int>>, rows bigint, seconds double, status string, error string, "
+    "warnings array<string>, diagnostics map<string,double>"
+)
+_COLUMNS = [part.split()[0] for part in MODEL_SCHEMA.replace("map<string,array<double>>", "m").replace("map<string,array<int>>", "m").split(", ")]
+_ENCODER_ROWS = 50_000  # a hash sample of this size places knots and finds levels of the pooled model
+_BATCH_ROWS = 20_000
+
+
+def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configuration) -> DataFrame:
+    """Return model rows for every partition and fold, those of the pooled model and a status row for every small partition.
+
+    Parameters
+    ----------
+    units : usable experiment rows in the shape of ``distributed.units.experiment_units``.
+
+    A partition with fewer than ``response.min_rows`` rows gets the status "pooled"; one with more than ``response.max_rows`` is
+    cut into shards by a hash. A partition that fails gets the status "failed" with its error; the run goes on.
+    """
+    response = configuration.response
+    counts = units.groupBy("partition").count().collect()
+    shards = [(row["partition"], ceil(row["count"] / response.max_rows)) for row in counts if row["count"] >= response.min_rows]
+    small = [(row["partition"], row["count"]) for row in counts if row["count"] < response.min_rows]
+    parts = [_pooled_rows(spark, units, configuration)]
+    if small:
+        parts.append(spark.createDataFrame([_status_row(name, "pooled", rows=rows) for name, rows in sorted(small)], MODEL_SCHEMA))
+    if shards:
+        members = spark.createDataFrame(sorted(shards), "partition string, shards int")
+        sharded = units.join(F.broadcast(members), "partition").withColumn("member", F.pmod(F.shiftrightunsigned("key", 7), "shards").cast("int"))
+        groups = sum(count for _, count in shards)
+        # an explicit number keeps adaptive execution from packing all groups of a small table into one task
+        spread = sharded.repartition(min(groups, 10_000), "partition", "member")
+        parts.append(spread.groupBy("partition", "member").applyInPandas(_group_fitter(configuration), MODEL_SCHEMA))
+    result = parts[0]
+    for part in parts[1:]:
+        result = result.unionByName(part)
+    return result
+
+
+def settings_of(configuration: Configuration) -> LearnerSettings:
+    """Return the learner's settings."""
+    return LearnerSettings(learner=configuration.response.learner)
+
+
+def _status_row(partition: str, status: str, *, member: int = 0, rows: int = 0, seconds: float = 0.0, error: str | None = None) -> tuple[Any, ...]:
+    return (partition, FULL, member, None, FORMAT_VERSION, None, None, None, rows, seconds, status, error, [], {})
+
+
+def _model_rows(
+    records: dict[int, ModelRecord], fold_rows: dict[int, int], partition: str, member: int, seconds: float
+) -> list[tuple[Any, ...]]:
+    rows = []
+    for fold, record in sorted(records.items()):
+        values = {
+            **record.to_row(),
+            "partition": partition,
+            "fold": fold,
+            "member": member,
+            "rows": fold_rows[fold],
+            "seconds": seconds,
+            "status": "ok",
+            "error": None,
+        }
+        rows.append(tuple(values[name] for name in _COLUMNS))
+    return rows
+
+
+def _fold_rows(fold_counts: dict[int, int], folds: int) -> dict[int, int]:
+    """Rows that each model was fitted on: all, or all but its fold."""
+    total = sum(fold_counts.values())
+    return {FULL: total, **{fold: total - fold_counts.get(fold, 0) for fold in range(folds)}}
+
+
+def _group_fitter(configuration: Configuration) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    basis, settings = configuration.basis, settings_of(configuration)
+    features, seed, folds = list(configuration.experiment.features), configuration.menu.seed, configuration.response.folds
+    dimensions = treatment_columns(len(configuration.space.dimensions))
+
+    def fit_group(rows: pd.DataFrame) -> pd.DataFrame:
+        start = time.perf_counter()
+        partition, member = str(rows["partition"].iloc[0]), int(rows["member"].iloc[0])
+        # rows arrive in any order; sums of floats should not
+        rows = rows.sort_values("key", kind="stable", ignore_index=True)
+        try:
+            with threadpool_limits(limits=1):
+                records = fit_models(
+                    feature_frame(rows, features),
+                    matrix(rows, dimensions),
+                    rows["outcome"].to_numpy(np.float64),
+                    rows["fold"].to_numpy(),
+                    key=rows["key"].to_numpy(),
+                    folds=folds,
+                    basis=basis,
+                    weight=rows["weight"].to_numpy(np.float64),
+                    strata=rows["stratum"].to_numpy(),
+                    settings=settings,
+                    seed=seed,
+                )
+            counts = _fold_rows(rows["fold"].value_counts().to_dict(), folds)
+            result = _model_rows(records, counts, partition, member, time.perf_counter() - start)
+        except Exception as error:  # one bad partition must not end the run; its status row says what happened
+            cause = "".join(traceback.format_exception_only(error)).strip()
+            result = [_status_row(partition, "failed", member=member, rows=len(rows), seconds=time.perf_counter() - start, error=cause)]
+        return pd.DataFrame(result, columns=_COLUMNS)
+
+    return fit_group
+
+
+def _pooled_rows(spark: SparkSession, units: DataFrame, configuration: Configuration) -> DataFrame:
+    """Fit the pooled model: Gram sums added over batches of rows on executors, solved on the driver."""
+    start = time.perf_counter()
+    features, folds = list(configuration.experiment.features), configuration.response.folds
+    dimensions = treatment_columns(len(configuration.space.dimensions))
+    sample = units.orderBy("key").limit(_ENCODER_ROWS).toPandas().sort_values("key", kind="stable", ignore_index=True)
+    plan = PooledPlan.fit(
+        feature_frame(sample, features),
+        matrix(sample, dimensions),
+        weight=sample["weight"].to_numpy(np.float64),
+        basis=configuration.basis,
+        folds=folds,
+        settings=settings_of(configuration),
+        seed=configuration.menu.seed,
+    )
+
+    def add_up(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        total: dict[int, np.ndarray] = {}
+        with threadpool_limits(limits=1):
+            for rows in batches:
+                for part, sums in _batch_sums(plan, rows, features, dimensions).items():
+                    total[part] = total[part] + sums if part in total else sums
+        yield pd.DataFrame({"part": list(total), "sums": [sums.tolist() for sums in total.values()]})
+
+    partial = units.mapInPandas(add_up, "part int, sums array<double>")
+    summed = partial.groupBy("part").applyInPandas(_sum_arrays, "part int, sums array<double>").toPandas()
+    sums = {int(part): np.asarray(values) for part, values in zip(summed["part"], summed["sums"], strict=True)}
+    records, rows = plan.solve(sums)
+    return spark.createDataFrame(_model_rows(records, rows, POOLED, 0, time.perf_counter() - start), MODEL_SCHEMA)
+
+
+def _batch_sums(plan: PooledPlan, rows: pd.DataFrame, features: Sequence[str], dimensions: Sequence[str]) -> dict[int, np.ndarray]:
+    return plan.sums(
+        feature_frame(rows, features),
+        matrix(rows, dimensions),
+        rows["outcome"].to_numpy(np.float64),
+        rows["fold"].to_numpy(),
+        key=rows["key"].to_numpy(),
+        weight=rows["weight"].to_numpy(np.float64),
+    )
+
+
+def _sum_arrays(rows: pd.DataFrame) -> pd.DataFrame:
+    total = np.sum(np.stack(rows["sums"].tolist()), axis=0)
+    return pd.DataFrame({"part": [int(rows["part"].iloc[0])], "sums": [total.tolist()]})

@@ -1,0 +1,28 @@
+"""The one place that keeps an intermediate result: UDF results are computed once, whatever reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark.sql import DataFrame
+
+
+@contextmanager
+def materialized(frame: DataFrame) -> Iterator[DataFrame]:
+    """Yield the frame persisted for the block; where the platform refuses ``persist``, yield it as it is.
+
+    Serverless runtimes refuse caching: the result is the same there, computed again by each reader, because every function
+    of this package gives the same rows for the same input.
+    """
+    try:
+        kept = frame.persist()
+    except Exception as error:
+        if "PERSIST" not in str(error).upper() and "CACHE" not in str(error).upper():
+            raise
+        yield frame
+        return
+    try:
+        yield kept
+    finally:
+        kept.unpersist()

@@ -1,0 +1,113 @@
+"""Scoring: response coefficients of every unit from the model rows of its partition, as plain float columns.
+
+Units and model rows meet in co-groups of bounded size, so neither the driver nor a closure ever holds the models: a partition
+with many units is cut into chunks by the hash of the unit's id and its model rows are repeated for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import DoubleType, IntegerType, StructField, StructType
+from threadpoolctl import threadpool_limits
+
+from coarse_spark.core.learners.record import ModelRecord, load_model
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.distributed.units import POOLED, feature_columns, feature_frame, theta_columns
+
+CHUNK_ROWS = 100_000  # units scored in one Python call: about 100 MB with a few dozen features
+FULL = -1  # the fold number of models fitted on all folds
+
+
+def granular_columns(problem: MenuProblem) -> list[str]:
+    """Names of the columns with a unit's own best treatment, numbers even for levels."""
+    return [f"granular_{position}" for position in range(problem.control.size)]
+
+
+def score(
+    units: DataFrame,
+    models: DataFrame,
+    *,
+    features: Sequence[str],
+    problem: MenuProblem,
+    keep: Sequence[str],
+    granular: bool,
+) -> DataFrame:
+    """Return one row a unit and model fold: the columns ``keep``, served_by, model_fold, theta_0 … theta_{p−1}.
+
+    Parameters
+    ----------
+    units : rows in the shape of ``distributed.units``.
+    models : rows of the models table of one run, of the folds to score with.
+    granular : whether to add granular_0 … granular_{d−1} (encoded) and granular_profit, the unit's own best treatment.
+
+    Units whose partition has no fitted model are served by the pooled one. Shards of a partition are averaged by their rows.
+    """
+    fitted = models.where(F.col("status") == "ok")
+    own = fitted.where(F.col("partition") != POOLED).select("partition").distinct().withColumn("served_by", F.col("partition"))
+    served = units.join(F.broadcast(own), "partition", "left").fillna({"served_by": POOLED})
+    sizes = served.groupBy("served_by").agg(F.ceil(F.count("*") / F.lit(CHUNK_ROWS)).alias("chunks"))
+    chunked = served.join(F.broadcast(sizes), "served_by").withColumn("chunk", F.pmod("key", "chunks"))
+    spread = (
+        fitted.withColumnRenamed("partition", "served_by")
+        .join(F.broadcast(sizes), "served_by")
+        .withColumn("chunk", F.explode(F.sequence(F.lit(0).cast("long"), F.col("chunks") - 1)))
+    )
+    kept = [name for name in chunked.columns if name in {*keep, "served_by"}]
+    fields = [chunked.schema[name] for name in kept]
+    numbers = [*theta_columns(problem.basis.size), *([*granular_columns(problem), "granular_profit"] if granular else [])]
+    schema = StructType([*fields, StructField("model_fold", IntegerType()), *(StructField(name, DoubleType()) for name in numbers)])
+    group = ["served_by", "chunk"]
+    return (
+        chunked.select(*{*kept, *group, *feature_columns(len(features))})
+        .groupBy(*group)
+        .cogroup(spread.groupBy(*group))
+        .applyInPandas(_scorer(kept, list(features), problem, granular, schema), schema)
+    )
+
+
+def _scorer(
+    keep: Sequence[str], features: Sequence[str], problem: MenuProblem, granular: bool, schema: StructType
+) -> Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]:
+    columns = [field.name for field in schema]
+
+    def score_chunk(units: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+        if units.empty:
+            return pd.DataFrame(columns=columns)
+        with threadpool_limits(limits=1):  # Spark already runs a task on every core
+            X = feature_frame(units, features)
+            parts = []
+            for fold, members in models.groupby("fold", sort=True):
+                theta = predict_members(members.sort_values("member"), X)
+                part = units[list(keep)].copy()
+                part["model_fold"] = fold
+                part[theta_columns(theta.shape[1])] = theta
+                if granular:
+                    treatments, profit = problem.granular(theta)
+                    part[granular_columns(problem)] = treatments
+                    part["granular_profit"] = profit
+                parts.append(part)
+            return pd.concat(parts, ignore_index=True)[columns]
+
+    return score_chunk
+
+
+def predict_members(members: pd.DataFrame, X: pd.DataFrame) -> np.ndarray:
+    """Return the average θ(x) (n, p) of the shard models of one partition, weighted by the rows they were fitted on.
+
+    Raises
+    ------
+    ValueError : a model gives a coefficient that is not finite.
+    """
+    weights = members["rows"].to_numpy(np.float64)
+    rows = members.to_dict("records")
+    predictions = (load_model(ModelRecord.from_row(row)).predict(X) for row in rows)
+    theta = sum(weight * prediction for weight, prediction in zip(weights / weights.sum(), predictions, strict=True))
+    result = np.asarray(theta, dtype=np.float64)
+    if not np.isfinite(result).all():
+        raise ValueError(f"the model of partition {rows[0].get('served_by')} gives coefficients that are not finite")
+    return result

@@ -1,0 +1,127 @@
+"""Units in one internal shape, whatever the user's tables are called and typed.
+
+The user's names become positions (``feature_0``, ``treatment_0`` …), so that no name of theirs can collide with ours or needs
+quoting, and every type becomes double or string. Folds, shards and samples come from hashes of the unit's id, never from row
+positions: the same unit is treated alike whatever the partitioning and the order of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import NumericType
+
+from coarse_spark.config.models import Configuration
+from coarse_spark.core.treatments import Categorical, TreatmentSpace
+
+FloatArray = npt.NDArray[np.float64]
+
+POOLED = "<pooled>"
+ALL = "all"
+
+
+def column(name: str) -> Column:
+    """Return the column of exactly this name, dots and all."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def feature_columns(count: int) -> list[str]:
+    """Internal names of the features."""
+    return [f"feature_{position}" for position in range(count)]
+
+
+def treatment_columns(count: int) -> list[str]:
+    """Internal names of the treatment dimensions."""
+    return [f"treatment_{position}" for position in range(count)]
+
+
+def theta_columns(count: int) -> list[str]:
+    """Names of the response coefficients."""
+    return [f"theta_{position}" for position in range(count)]
+
+
+def _label(columns: Sequence[str], otherwise: str) -> Column:
+    """One readable text for a combination of values, such as ``market=CH/product=3``; nulls keep apart from empty texts."""
+    if not columns:
+        return F.lit(otherwise)
+    parts = [F.concat(F.lit(f"{name}="), F.coalesce(column(name).cast("string"), F.lit("<null>"))) for name in columns]
+    return F.concat_ws("/", *parts)
+
+
+def _feature(table: DataFrame, name: str) -> Column:
+    """A feature as double or string; NaN becomes null, so that missing is missing in one way."""
+    if isinstance(table.schema[name].dataType, NumericType):
+        value = column(name).cast("double")
+        return F.when(~F.isnan(value), value)
+    return column(name).cast("string")
+
+
+def _hash(seed: int, purpose: str, unit_id: str) -> Column:
+    # the id as text: the same unit hashes alike as int in one table and long in another
+    return F.xxhash64(F.lit(seed).cast("long"), F.lit(purpose), column(unit_id).cast("string"))
+
+
+def _treatment(space: TreatmentSpace, position: int) -> Column:
+    dimension = space.dimensions[position]
+    value = column(dimension.name)
+    if isinstance(dimension, Categorical):
+        codes = [F.when(value == F.lit(level), F.lit(float(code))) for code, level in enumerate(dimension.levels)]
+        return F.coalesce(*codes)
+    return value.cast("double")
+
+
+def _unit_columns(table: DataFrame, configuration: Configuration, weight: str | None) -> list[Column]:
+    experiment = configuration.experiment
+    names = feature_columns(len(experiment.features))
+    return [
+        column(experiment.unit_id).alias("unit_id"),
+        _label(experiment.partition_by, ALL).alias("partition"),
+        _hash(configuration.menu.seed, "key", experiment.unit_id).alias("key"),
+        (F.lit(1.0) if weight is None else column(weight).cast("double")).alias("weight"),
+        *(_feature(table, name).alias(alias) for name, alias in zip(experiment.features, names, strict=True)),
+    ]
+
+
+def population_units(table: DataFrame, configuration: Configuration, weight: str | None) -> DataFrame:
+    """Return units to be scored: unit_id, partition, key (a hash of the id), weight and features.
+
+    Parameters
+    ----------
+    table : one row a unit, with the columns that ``configuration.experiment`` names for ids, partitions and features.
+    weight : name of the weight column; None for weight 1.
+    """
+    return table.select(*_unit_columns(table, configuration, weight))
+
+
+def experiment_units(table: DataFrame, configuration: Configuration) -> DataFrame:
+    """Return usable experiment rows: those of ``population_units`` with treatment, outcome, stratum and fold.
+
+    Rows without an outcome or a treatment are left out; ``validate_tables`` counts them.
+    """
+    experiment, space = configuration.experiment, configuration.space
+    usable = reduce(Column.__and__, [column(name).isNotNull() for name in (experiment.outcome, *space.names)])
+    names = treatment_columns(len(space.dimensions))
+    return table.where(usable).select(
+        *_unit_columns(table, configuration, experiment.weight),
+        column(experiment.outcome).cast("double").alias("outcome"),
+        _label(experiment.strata, ALL).alias("stratum"),
+        F.pmod(_hash(configuration.menu.seed, "fold", experiment.unit_id), F.lit(configuration.response.folds)).cast("int").alias("fold"),
+        *(_treatment(space, position).alias(name) for position, name in enumerate(names)),
+    )
+
+
+def feature_frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the features of collected rows under the user's names: float64 for numbers, object for texts."""
+    frame = rows[feature_columns(len(names))]
+    return frame.set_axis(list(names), axis=1)
+
+
+def matrix(rows: pd.DataFrame, columns: Sequence[str]) -> FloatArray:
+    """Return columns of collected rows as a float matrix (n, len(columns))."""
+    return np.ascontiguousarray(rows[list(columns)].to_numpy(np.float64))

@@ -1,0 +1,1 @@
+"""Where data lives: the Spark session, Delta tables with their schemas, and the record of runs."""

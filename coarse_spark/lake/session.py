@@ -1,0 +1,98 @@
+"""The Spark session: the one that is there, or a quiet local one with Delta."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from coarse_spark.errors import EnvironmentProblem
+from coarse_spark.lake.java import check_java
+
+log = logging.getLogger(__name__)
+
+# what a session on one machine with small tables should not spend its time on
+_LOCAL_DEFAULTS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.log.level": "ERROR",
+}
+
+
+def open_session(
+    *,
+    master: str = "local[*]",
+    driver_memory: str = "2g",
+    shuffle_partitions: int | None = None,
+    conf: Mapping[str, str] | None = None,
+) -> SparkSession:
+    """Return the active session, the session of the platform (spark-submit, Connect, managed runtimes), or a local one with Delta.
+
+    The arguments only shape a local session: everywhere else the platform's own settings stand.
+
+    Raises
+    ------
+    EnvironmentProblem : a local session is needed and Java or Delta's jars are missing, or Spark does not start.
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    if any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")):
+        return SparkSession.builder.getOrCreate()
+    check_java()
+    try:
+        from delta import configure_spark_with_delta_pip
+    except ImportError:
+        raise EnvironmentProblem("delta-spark is not installed; install the extra: pip install 'coarse-spark[spark]'") from None
+    # executors must run the interpreter that has this package, whatever `python3` is on PATH
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    partitions = shuffle_partitions or (os.cpu_count() or 2)
+    settings = {
+        **_LOCAL_DEFAULTS,
+        "spark.driver.memory": driver_memory,
+        "spark.sql.shuffle.partitions": str(partitions),
+        "spark.default.parallelism": str(partitions),
+        "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "coarse-spark-warehouse"),
+        **(conf or {}),
+    }
+    builder = SparkSession.builder.appName("coarse_spark").master(master)
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    with _quiet_start() as record:
+        try:
+            return configure_spark_with_delta_pip(builder).getOrCreate()
+        except Exception as error:
+            tail = "\n".join(record.read_text(errors="replace").splitlines()[-15:])
+            raise EnvironmentProblem(f"local Spark did not start: {error}\nlast lines of its log {record}:\n{tail}") from error
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[Path]:
+    """Send the standard error of the Java process to a file: it inherits ours at its start and keeps it for good.
+
+    Its dependency resolver and log would else bury the progress that a person reads.
+    """
+    handle, name = tempfile.mkstemp(prefix="coarse-spark-", suffix=".log")
+    sys.stderr.flush()
+    saved = os.dup(2)
+    os.dup2(handle, 2)
+    try:
+        yield Path(name)
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(handle)
+        log.debug("log of the Java process: %s", name)

@@ -1,0 +1,20 @@
+"""Fixtures that every suite shares: one Spark session, started by the first test that asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    from coarse_spark.lake.session import open_session
+
+    session = open_session(master="local[2]", shuffle_partitions=2)
+    yield session
+    session.stop()

@@ -1,0 +1,145 @@
+"""Delta tables of runs: replaced per run, commented, keyed, and never reached by free text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from coarse_spark.errors import InvalidInputError, TableError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from coarse_spark.lake.tables import Lake
+
+pytestmark = pytest.mark.spark
+
+
+def _assignments(unit_ids: list[int], depth: float) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "unit_id": unit_ids,
+            "treatment_id": 0,
+            "depth": depth,
+            "expected_profit": 1.0,
+            "expected_incremental_profit": 0.5,
+            "regret": 0.0,
+            "runner_up_treatment_id": None,
+        }
+    )
+
+
+@pytest.fixture
+def lake(spark: SparkSession, tmp_path: Path) -> Lake:
+    from coarse_spark.lake.tables import Lake
+
+    return Lake(spark, path=str(tmp_path / "tables"))
+
+
+def _publish(lake: Lake, run_id: str, when: datetime) -> None:
+    from coarse_spark.lake.runs import RunRecord
+
+    RunRecord(run_id, "{}", "hash", started_at=when, status="published", published_at=when).save(lake)
+
+
+def test_replacing_a_run_touches_no_other_run(lake: Lake) -> None:
+    from coarse_spark.lake.schemas import ASSIGNMENTS
+
+    lake.replace(ASSIGNMENTS, "first", _assignments([1, 2], depth=10.0))
+    lake.replace(ASSIGNMENTS, "second", _assignments([1, 2, 3], depth=20.0))
+    lake.replace(ASSIGNMENTS, "first", _assignments([7], depth=30.0))
+    rows = lake.read("assignments").toPandas()
+    assert sorted(zip(rows["run_id"], rows["unit_id"], rows["depth"], strict=True)) == [
+        ("first", 7, 30.0),
+        ("second", 1, 20.0),
+        ("second", 2, 20.0),
+        ("second", 3, 20.0),
+    ]
+
+
+def test_view_follows_the_latest_published_run(lake: Lake) -> None:
+    from coarse_spark.lake.schemas import ASSIGNMENTS
+
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    lake.replace(ASSIGNMENTS, "a", _assignments([1], depth=1.0))
+    _publish(lake, "a", start)
+    lake.replace(ASSIGNMENTS, "b", _assignments([1], depth=2.0))
+    assert [row.run_id for row in lake.current_assignments().collect()] == ["a"]
+    _publish(lake, "b", start + timedelta(hours=1))
+    assert [row.run_id for row in lake.current_assignments().collect()] == ["b"]
+    _publish(lake, "a", start + timedelta(hours=2))
+    assert [row.run_id for row in lake.current_assignments().collect()] == ["a"]
+
+
+def test_run_record_survives_the_round_trip(lake: Lake) -> None:
+    from coarse_spark.lake.runs import RunRecord
+
+    record = RunRecord(
+        "r1",
+        '{"a": 1}',
+        "hash",
+        started_at=datetime(2026, 1, 1, 12, 30, tzinfo=UTC),
+        step_seconds={"fit": 1.5},
+        inputs={"experiment": "3"},
+        warnings=["one"],
+        diagnostics={"rows": 3, "nested": {"x": [1, 2]}},
+    )
+    record.save(lake)
+    assert RunRecord.load(lake, "r1") == record
+    assert RunRecord.load(lake) == record
+    with pytest.raises(TableError, match="no run 'r2'"):
+        RunRecord.load(lake, "r2")
+
+
+def test_columns_have_comments_and_keys_are_not_null(lake: Lake, spark: SparkSession) -> None:
+    from coarse_spark.lake.schemas import ASSIGNMENTS
+
+    lake.replace(ASSIGNMENTS, "first", _assignments([1], depth=1.0))
+    # a second configuration with another treatment adds its column, with a comment
+    lake.replace(ASSIGNMENTS, "second", _assignments([1], depth=1.0).rename(columns={"depth": "price"}))
+    fields = {field.name: field for field in spark.table(lake.reference("assignments")).schema}
+    assert all(field.metadata.get("comment") for field in fields.values())
+    assert {name for name, field in fields.items() if not field.nullable} == {"run_id", "unit_id"}
+    assert "price" in fields["price"].metadata["comment"]
+
+
+def test_repeated_or_null_keys_are_refused_before_anything_is_written(lake: Lake) -> None:
+    from coarse_spark.lake.schemas import SEGMENTS
+
+    with pytest.raises(TableError, match="repeated or null"):
+        lake.replace(SEGMENTS, "r", pd.DataFrame({"treatment_id": [0, 0], "size": [1, 2]}))
+    assert not lake.exists("segments")
+
+
+@pytest.mark.parametrize("run_id", ["x' OR '1'='1", "", "-leading", "a b", "a" * 101])
+def test_run_ids_that_could_leave_the_condition_are_refused(lake: Lake, run_id: str) -> None:
+    from coarse_spark.lake.schemas import SEGMENTS
+
+    with pytest.raises(InvalidInputError, match="run id"):
+        lake.replace(SEGMENTS, run_id, pd.DataFrame({"treatment_id": [0], "size": [1]}))
+
+
+def test_unknown_and_missing_tables_are_named(lake: Lake) -> None:
+    with pytest.raises(TableError, match="did you mean 'assignments'"):
+        lake.read("assignment")
+    with pytest.raises(TableError, match="does not exist yet"):
+        lake.read("menu")
+
+
+def test_catalog_output_has_a_persistent_view(spark: SparkSession) -> None:
+    from coarse_spark.lake.schemas import ASSIGNMENTS
+    from coarse_spark.lake.tables import Lake
+
+    spark.sql("CREATE SCHEMA IF NOT EXISTS promotions_test")
+    try:
+        lake = Lake(spark, schema="promotions_test")
+        lake.replace(ASSIGNMENTS, "a", _assignments([1, 2], depth=1.0))
+        _publish(lake, "a", datetime(2026, 1, 1, tzinfo=UTC))
+        lake.publish_view()
+        assert spark.table("promotions_test.current_assignments").count() == 2
+    finally:
+        spark.sql("DROP SCHEMA promotions_test CASCADE")

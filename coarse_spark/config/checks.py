@@ -1,6 +1,6 @@
 """Checks across the fields of a configuration: each reads validated values and yields the problems it finds.
 
-A check runs as soon as the values it reads are valid themselves, so that one reading of a file reports everything that is wrong in it.
+A check runs as soon as the values it reads are valid themselves, so that one reading of a file reports all that is wrong in it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def _one_output(path: str | None, catalog: str | None, schema: str | None) -> It
 
 def _strata(kind: str, strata: tuple[str, ...]) -> Iterator[Problem]:
     if kind == "stratified" and not strata:
-        message = "found stratified without strata, expected experiment.strata to name the columns that treatments were randomized within"
+        message = (
+            "found stratified without strata, expected experiment.strata to name the columns that treatments were randomized within"
+        )
         yield Problem(("design", "kind"), message)
 
 
@@ -88,10 +90,14 @@ def _rows_a_model(min_rows: int, max_rows: int) -> Iterator[Problem]:
 def _selected(sizes: tuple[int, ...], select: int | str) -> Iterator[Problem]:
     if select != "auto" and select not in sizes:
         sizes_text = ", ".join(map(str, sizes))
-        yield Problem(("menu", "select"), f"found {select}, expected auto or one of menu.sizes: {sizes_text}{nearest(select, sizes)}")
+        yield Problem(
+            ("menu", "select"), f"found {select}, expected auto or one of menu.sizes: {sizes_text}{nearest(select, sizes)}"
+        )
 
 
-def _shares(sizes: tuple[int, ...], least: float | tuple[float, ...] | None, most: float | tuple[float, ...] | None) -> Iterator[Problem]:
+def _shares(
+    sizes: tuple[int, ...], least: float | tuple[float, ...] | None, most: float | tuple[float, ...] | None
+) -> Iterator[Problem]:
     for name, share in (("min_share", least), ("max_share", most)):
         if isinstance(share, tuple) and sizes != (len(share),):
             yield Problem(("menu", name), f"found a list of {len(share)} shares, expected menu.sizes to be [{len(share)}] alone")
@@ -102,7 +108,10 @@ def _shares(sizes: tuple[int, ...], least: float | tuple[float, ...] | None, mos
             yield Problem(("menu", "min_share"), f"found {least}, expected no more than menu.max_share = {most}")
             return
         if low.sum() > 1 + _TOLERANCE:
-            yield Problem(("menu", "min_share"), f"{k} treatments with these least shares need {low.sum():g} of the population, expected at most 1")
+            yield Problem(
+                ("menu", "min_share"),
+                f"{k} treatments with these least shares need {low.sum():g} of the population, expected at most 1",
+            )
             return
         if high.sum() < 1 - _TOLERANCE:
             message = f"{k} treatments with these largest shares serve {high.sum():g} of the population, expected at least 1"
@@ -118,7 +127,9 @@ def _always_fits(sizes: tuple[int, ...], always: tuple[Mapping[str, Any], ...]) 
 
 def _method(method: str, treatments: Mapping[str, Any]) -> Iterator[Problem]:
     if method == "exact" and len(treatments) > 1:
-        yield Problem(("menu", "method"), f"found exact with {len(treatments)} treatment dimensions, expected one dimension, or auto")
+        yield Problem(
+            ("menu", "method"), f"found exact with {len(treatments)} treatment dimensions, expected one dimension, or auto"
+        )
 
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = (
@@ -145,7 +156,7 @@ def _expression_names(values: Values, treatments: Sequence[str]) -> Iterator[Pro
 
 def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
     """Yield a problem for every column with two roles that exclude each other."""
-    taken: dict[str, str] = {name: "a treatment" for name in treatments}
+    taken: dict[str, str] = dict.fromkeys(treatments, "a treatment")
     for role in ("unit_id", "outcome", "weight", "features", "partition_by", "strata"):
         found = values.get(f"experiment.{role}") or ()
         columns = (found,) if isinstance(found, str) else found
@@ -210,7 +221,9 @@ def _offered(key: tuple[str | int, ...], treatment: Mapping[str, Any], space: Tr
     names = set(treatment)
     if names != set(space.names):
         hints = "".join(nearest(name, space.names) for name in sorted(names - set(space.names)))
-        yield Problem(key, f"found {', '.join(treatment) or 'nothing'}, expected a value for each of {', '.join(space.names)}{hints}")
+        yield Problem(
+            key, f"found {', '.join(treatment) or 'nothing'}, expected a value for each of {', '.join(space.names)}{hints}"
+        )
         return
     for dimension in space.dimensions:
         value = treatment[dimension.name]
@@ -237,5 +250,5 @@ def _outside(value: Any, dimension: Continuous | Categorical) -> str | None:
         steps = (value - dimension.lower) / dimension.step
         if abs(steps - round(steps)) > _TOLERANCE * max(1.0, abs(steps)):
             below = dimension.lower + dimension.step * np.floor(steps)
-            return f"a multiple of the step {dimension.step:g} above {dimension.lower:g} (nearest: {below:g} and {below + dimension.step:g})"
+            return f"{dimension.lower:g} plus whole steps of {dimension.step:g}, such as {below:g} or {below + dimension.step:g}"
     return None

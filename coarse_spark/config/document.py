@@ -49,10 +49,15 @@ class Document:
 
         lines = []
         for problem in sorted(problems, key=position):
-            name = ".".join(map(str, problem.key))
+            name = dotted(problem.key)
             lines.append(": ".join(part for part in (self.place(problem.key), name, problem.message) if part))
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
         return f"{self.path} has {count}:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def dotted(key: Key) -> str:
+    """Return a key as people write it, such as "menu.sizes" or "experiment.features[2]"."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
 
 
 def read_document(path: Path, overrides: Mapping[str, str]) -> Document:
@@ -79,7 +84,9 @@ def read_document(path: Path, overrides: Mapping[str, str]) -> Document:
     if content is None:
         raise ConfigurationError(f"{path} is empty; expected a mapping with blocks such as experiment, treatments and output")
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{document.place(())}: found a {type(content).__name__}, expected a mapping of blocks such as experiment:")
+        raise ConfigurationError(
+            f"{document.place(())}: found a {type(content).__name__}, expected a mapping of blocks such as experiment:"
+        )
     document.content = content
     for key, value in overrides.items():
         _override(document, key, value)
@@ -96,7 +103,7 @@ def _parse(text: str, source: str, document: Document) -> Any:
             _record(node, (), source, document, set())
             return loader.construct_document(node)
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]  # missing in the stubs
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from coarse_spark.core.expressions import Expression
-from coarse_spark.errors import ExpressionError
+from coarse_spark.core.learners.settings import LEARNERS
+from coarse_spark.errors import ExpressionError, nearest
 
 # the types of problems that the report words itself: "found ..., expected <message>", or the message alone
 EXPECTED = "expected"
@@ -116,6 +118,19 @@ def _share(value: Any) -> float | tuple[float, ...]:
     return tuple(float(share) for share in shares) if isinstance(value, list | tuple) else float(value)
 
 
+def _learner(value: Any) -> str:
+    if value not in LEARNERS:
+        raise expected(f"{' or '.join(LEARNERS)}{nearest(value, LEARNERS)}")
+    return str(value)
+
+
+def _settings(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(entry, str | int | float) for entry in value.values()):
+        raise expected("a mapping of Spark settings to texts, numbers or true and false")
+    # Spark writes its booleans in small letters
+    return {str(key): str(entry).lower() if isinstance(entry, bool) else str(entry) for key, entry in value.items()}
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -137,4 +152,6 @@ Integer = Annotated[int, BeforeValidator(_no_boolean)]
 Sizes = Annotated[tuple[int, ...], BeforeValidator(_sizes)]
 Select = Annotated[int | str, BeforeValidator(_select)]
 Share = Annotated[float | tuple[float, ...], BeforeValidator(_share)]
+Learner = Annotated[str, BeforeValidator(_learner)]
+SparkSettings = Annotated[dict[str, str], BeforeValidator(_settings)]
 Level = bool | int | float | str

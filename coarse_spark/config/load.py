@@ -6,20 +6,19 @@ import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeGuard
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from coarse_spark.config.checks import Problem, find_problems
-from coarse_spark.config.document import Document, read_document
+from coarse_spark.config.document import read_document
 from coarse_spark.config.fields import EXPECTED, EXPLAINED
 from coarse_spark.config.models import CategoricalTreatment, Configuration, ContinuousTreatment, Section
 from coarse_spark.errors import ConfigurationError, nearest
 
 _TREATMENT_KINDS: dict[Any, type[Section]] = {"continuous": ContinuousTreatment, "categorical": CategoricalTreatment}
-_NOT_YET = {("design", "kind"): {"learned": "found 'learned', which is not available yet; use randomized or stratified"}}
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
@@ -60,7 +59,7 @@ def _field_problems(content: Mapping[str, Any]) -> list[Problem]:
                 _adapter(field).validate_python(content[name])
             except ValidationError as error:
                 details = error.errors(include_url=False)
-                problems += [_problem((name, *item["loc"]), item, content) for item in details]
+                problems += [_problem((name, *item["loc"]), item) for item in details]
         elif field.is_required():
             problems.append(Problem((name,), f"the block is missing; expected {field.description}"))
     for name in content:
@@ -77,7 +76,7 @@ def _valid_values(content: Mapping[str, Any]) -> dict[str, Any]:
         if not _is_section(model):
             values |= _valid(name, field, content, name)
             continue
-        block = content.get(name, {})
+        block = content.get(name, None if field.is_required() else {})
         if isinstance(block, Mapping):
             for key, entry in model.model_fields.items():
                 label = entry.alias or key
@@ -99,11 +98,11 @@ def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
     return TypeAdapter(field.rebuild_annotation())
 
 
-def _is_section(annotation: Any) -> bool:
+def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _problem(location: tuple[str | int, ...], error: ErrorDetails, content: Mapping[str, Any]) -> Problem:
+def _problem(location: tuple[str | int, ...], error: ErrorDetails) -> Problem:
     """Return one of pydantic's errors in the words of the report."""
     key = location
     model: Any = Configuration.model_fields[str(location[0])].annotation
@@ -112,8 +111,8 @@ def _problem(location: tuple[str | int, ...], error: ErrorDetails, content: Mapp
         model, key = _TREATMENT_KINDS.get(location[2]), location[:2] + location[3:]
     kind, found = error["type"], _repr.repr(error["input"])
     context = error.get("ctx", {})
-    if not_yet := _NOT_YET.get(key, {}).get(error["input"]) if isinstance(error["input"], str) else None:  # type: ignore[call-overload]
-        return Problem(key, not_yet)
+    if key == ("design", "kind") and error["input"] == "learned":
+        return Problem(key, "found 'learned', which is not available yet; use randomized or stratified")
     if kind == "missing":
         return Problem(key, f"the key is missing; expected {_field(model, key[-1]).description}")
     if kind == "extra_forbidden":
@@ -124,7 +123,9 @@ def _problem(location: tuple[str | int, ...], error: ErrorDetails, content: Mapp
         return Problem(key, f"found {found}, expected {error['msg']}")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         found = repr(context["tag"]) if "tag" in context else "no kind"
-        return Problem((*key, "kind"), f"found {found}, expected continuous or categorical{nearest(context.get('tag', ''), _TREATMENT_KINDS)}")
+        return Problem(
+            (*key, "kind"), f"found {found}, expected continuous or categorical{nearest(context.get('tag', ''), _TREATMENT_KINDS)}"
+        )
     if kind == "literal_error":
         valid = re.findall(r"'([^']*)'", str(context["expected"]))
         return Problem(key, f"found {found}, expected {' or '.join(valid)}{nearest(error['input'], valid)}")
@@ -153,6 +154,10 @@ def _unknown(name: str, model: type[BaseModel]) -> str:
     hint = nearest(name, valid)
     if not hint:
         # a right key in the wrong block is a common slip
-        home = [block for block, field in Configuration.model_fields.items() if _is_section(field.annotation) and name in _names(field.annotation)]
+        home = [
+            block
+            for block, field in Configuration.model_fields.items()
+            if _is_section(field.annotation) and name in _names(field.annotation)
+        ]
         hint = f" (it belongs in the block {' or '.join(home)})" if home else ""
     return f"found an unknown key, expected one of {', '.join(valid)}{hint}"

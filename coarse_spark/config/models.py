@@ -15,6 +15,7 @@ from coarse_spark.config.fields import (
     Columns,
     ExpressionText,
     Integer,
+    Learner,
     Level,
     Location,
     NamePart,
@@ -23,6 +24,7 @@ from coarse_spark.config.fields import (
     Share,
     Sizes,
     SomeColumns,
+    SparkSettings,
     TableName,
     Text,
 )
@@ -86,8 +88,10 @@ class Design(Section):
 class Response(Section):
     """How the responses E[outcome | features, treatment] are learned."""
 
-    basis: Text = Field("quadratic", description="terms of the treatment response joined by +, such as quadratic or any+log1p; or arms")
-    learner: Literal["auto", "sieve"] = Field("auto", description="what learns the response coefficients")
+    basis: Text = Field(
+        "quadratic", description="terms of the treatment response joined by +, such as quadratic or any+log1p; or arms"
+    )
+    learner: Learner = Field("auto", description="what learns the response coefficients")
     folds: Integer = Field(5, ge=2, le=20, description="folds of cross-fitting: a unit is judged by models that never saw it")
     min_rows: Integer = Field(500, ge=1, description="a partition with fewer usable rows is served by the pooled model")
     max_rows: Integer = Field(200_000, ge=1, description="a partition with more rows is cut into shards whose models are averaged")
@@ -98,17 +102,25 @@ class ProfitTerms(Section):
     """Profit of serving a unit with treatment t: margin(t) x expected outcome - cost(t)."""
 
     margin: ExpressionText = Field("1", description="money per unit of outcome, an expression in the treatment names")
-    cost: ExpressionText = Field("0", description="money per treated unit whatever the outcome, an expression in the treatment names")
+    cost: ExpressionText = Field(
+        "0", description="money per treated unit whatever the outcome, an expression in the treatment names"
+    )
 
 
 class Menu(Section):
     """The menu: how many treatments, under which limits, and how they are searched."""
 
-    sizes: Sizes = Field((1, 2, 3, 4, 5, 6), description='numbers of treatments to choose menus for: a list, or a range such as "1-6"')
-    select: Select = Field("auto", description="the size to publish: one of sizes, or auto (smallest within one standard error of the best)")
+    sizes: Sizes = Field(
+        (1, 2, 3, 4, 5, 6), description='numbers of treatments to choose menus for: a list, or a range such as "1-6"'
+    )
+    select: Select = Field(
+        "auto", description="the size to publish: one of sizes, or auto (smallest within one standard error of the best)"
+    )
     cost_per_treatment: Number = Field(0.0, ge=0, description="money per treatment on the menu and per unit of population weight")
     always_offer: tuple[dict[str, Level], ...] = Field((), description="treatments that every menu has, each naming all dimensions")
-    exclude: ExpressionText | None = Field(None, description="expression in the treatment names; where it is not 0 nothing is offered")
+    exclude: ExpressionText | None = Field(
+        None, description="expression in the treatment names; where it is not 0 nothing is offered"
+    )
     min_share: Share | None = Field(None, description="least share of the population weight for every treatment on the menu")
     max_share: Share | None = Field(None, description="largest share of the population weight for every treatment on the menu")
     budget: Number | None = Field(None, ge=0, description="largest mean of profit.cost per unit of population weight")
@@ -122,7 +134,9 @@ class Menu(Section):
 class Population(Section):
     """The units that get an assignment; the experiment's units unless a table or path is named."""
 
-    table: TableName | None = Field(None, description="table of a catalog, with unit_id, partition_by and features of the experiment")
+    table: TableName | None = Field(
+        None, description="table of a catalog, with unit_id, partition_by and features of the experiment"
+    )
     path: Location | None = Field(None, description="folder or address of the table; relative to the current directory")
     format: Format = Field("delta", description="format of path: delta, parquet or csv (with a header line)")
     weight: Column | None = Field(None, description="column with the weight of a unit; default: every unit weighs 1")
@@ -138,7 +152,8 @@ class Evaluation(Section):
 
     confidence: Number = Field(0.95, gt=0, lt=1, description="level of the confidence intervals")
     baselines: tuple[Literal["control", "uniform", "granular"], ...] = Field(
-        ("control", "uniform", "granular"), description="policies to compare menus with: nobody treated, best single treatment, one each"
+        ("control", "uniform", "granular"),
+        description="policies to compare menus with: nobody treated, best single treatment, one each",
     )
 
 
@@ -156,7 +171,7 @@ class Spark(Section):
     master: Text = Field("local[*]", description="master of a local session")
     driver_memory: Text = Field("2g", pattern=r"^\d+[kmgtKMGT]$", description="memory of the local Java process, such as 2g")
     shuffle_partitions: Integer | None = Field(None, ge=1, description="partitions of a shuffle; default: number of cores")
-    conf: dict[str, str] = Field(default_factory=dict, description="further Spark settings, texts both")
+    conf: SparkSettings = Field(default_factory=dict, description="further Spark settings, texts both")
 
 
 class Configuration(Section):
@@ -189,7 +204,9 @@ class Configuration(Section):
         for name in type(self).model_fields:
             section = getattr(self, name)
             if isinstance(section, Section):
-                result |= {f"{name}.{field.alias or key}": getattr(section, key) for key, field in type(section).model_fields.items()}
+                result |= {
+                    f"{name}.{field.alias or key}": getattr(section, key) for key, field in type(section).model_fields.items()
+                }
             else:
                 result[name] = section
         return result

@@ -53,6 +53,7 @@ class Basis:
 
     @property
     def terms(self) -> tuple[str, ...]:
+        """The terms of the name."""
         return tuple(term.strip() for term in self.name.split("+"))
 
     @cached_property
@@ -103,7 +104,7 @@ class Basis:
         if stray.any():
             place = self.space.describe(treatments[np.flatnonzero(stray)[0]])
             raise InvalidInputError(f"basis 'arms': {place} is not one of the {len(self.space.candidates)} candidates")
-        return np.eye(len(self.space.candidates))[arm]
+        return np.asarray(np.eye(len(self.space.candidates))[arm])
 
 
 def _monomials(dimensions: int, degree: int) -> list[tuple[int, ...]]:
@@ -122,11 +123,11 @@ def _polynomial(degree: int) -> tuple[Callable[[FloatArray, TreatmentSpace], Flo
 
 
 def _log1p(treatments: FloatArray, space: TreatmentSpace) -> FloatArray:
-    return np.log1p(np.abs(treatments - space.control))
+    return np.asarray(np.log1p(np.abs(treatments - space.control)))
 
 
 def _any(treatments: FloatArray, space: TreatmentSpace) -> FloatArray:
-    return (treatments != space.control).any(axis=1)[:, None].astype(np.float64)
+    return np.asarray((treatments != space.control).any(axis=1)[:, None], dtype=np.float64)
 
 
 # term: (values at encoded treatments, names of its columns)

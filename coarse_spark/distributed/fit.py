@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Any
 
@@ -15,8 +15,11 @@ from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.config.models import Configuration
-from coarse_spark.core.learners.crossfit import LearnerSettings, PooledPlan, fit_models
+from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
+from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
+from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.score import FULL
 from coarse_spark.distributed.units import POOLED, feature_frame, matrix, treatment_columns
 
@@ -25,9 +28,8 @@ MODEL_SCHEMA = (
     "arrays map<string,array<double>>, shapes map<string,array<int>>, rows bigint, seconds double, status string, error string, "
     "warnings array<string>, diagnostics map<string,double>"
 )
-_COLUMNS = [part.split()[0] for part in MODEL_SCHEMA.replace("map<string,array<double>>", "m").replace("map<string,array<int>>", "m").split(", ")]
+_COLUMNS = [part.split()[0] for part in MODEL_SCHEMA.split(", ")]
 _ENCODER_ROWS = 50_000  # a hash sample of this size places knots and finds levels of the pooled model
-_BATCH_ROWS = 20_000
 
 
 def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configuration) -> DataFrame:
@@ -41,12 +43,13 @@ def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configur
     cut into shards by a hash. A partition that fails gets the status "failed" with its error; the run goes on.
     """
     response = configuration.response
-    counts = units.groupBy("partition").count().collect()
-    shards = [(row["partition"], ceil(row["count"] / response.max_rows)) for row in counts if row["count"] >= response.min_rows]
-    small = [(row["partition"], row["count"]) for row in counts if row["count"] < response.min_rows]
-    parts = [_pooled_rows(spark, units, configuration)]
+    counts = units.groupBy("partition", "fold").count().toPandas()
+    sizes = counts.groupby("partition")["count"].sum().to_dict()
+    shards = [(name, ceil(rows / response.max_rows)) for name, rows in sizes.items() if rows >= response.min_rows]
+    small = [(name, rows) for name, rows in sizes.items() if rows < response.min_rows]
+    parts = [_pooled_rows(spark, units, configuration, counts.groupby("fold")["count"].sum().to_dict())]
     if small:
-        parts.append(spark.createDataFrame([_status_row(name, "pooled", rows=rows) for name, rows in sorted(small)], MODEL_SCHEMA))
+        parts.append(spark.createDataFrame([_status_row(name, "pooled", rows=int(rows)) for name, rows in sorted(small)], MODEL_SCHEMA))
     if shards:
         members = spark.createDataFrame(sorted(shards), "partition string, shards int")
         sharded = units.join(F.broadcast(members), "partition").withColumn("member", F.pmod(F.shiftrightunsigned("key", 7), "shards").cast("int"))
@@ -112,7 +115,6 @@ def _group_fitter(configuration: Configuration) -> Callable[[pd.DataFrame], pd.D
                     rows["outcome"].to_numpy(np.float64),
                     rows["fold"].to_numpy(),
                     key=rows["key"].to_numpy(),
-                    folds=folds,
                     basis=basis,
                     weight=rows["weight"].to_numpy(np.float64),
                     strata=rows["stratum"].to_numpy(),
@@ -129,46 +131,50 @@ def _group_fitter(configuration: Configuration) -> Callable[[pd.DataFrame], pd.D
     return fit_group
 
 
-def _pooled_rows(spark: SparkSession, units: DataFrame, configuration: Configuration) -> DataFrame:
+def _pooled_rows(spark: SparkSession, units: DataFrame, configuration: Configuration, fold_counts: dict[int, int]) -> DataFrame:
     """Fit the pooled model: Gram sums added over batches of rows on executors, solved on the driver."""
     start = time.perf_counter()
     features, folds = list(configuration.experiment.features), configuration.response.folds
     dimensions = treatment_columns(len(configuration.space.dimensions))
     sample = units.orderBy("key").limit(_ENCODER_ROWS).toPandas().sort_values("key", kind="stable", ignore_index=True)
-    plan = PooledPlan.fit(
+    settings = settings_of(configuration)
+    preparation = Preparation.fit(
         feature_frame(sample, features),
         matrix(sample, dimensions),
-        weight=sample["weight"].to_numpy(np.float64),
+        sample["outcome"].to_numpy(np.float64),
         basis=configuration.basis,
-        folds=folds,
-        settings=settings_of(configuration),
-        seed=configuration.menu.seed,
+        weight=sample["weight"].to_numpy(np.float64),
+        strata=sample["stratum"].to_numpy(),
+        settings=settings,
     )
 
     def add_up(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        total: dict[int, np.ndarray] = {}
+        total: dict[int, GramStatistics] = {}
         with threadpool_limits(limits=1):
             for rows in batches:
-                for part, sums in _batch_sums(plan, rows, features, dimensions).items():
-                    total[part] = total[part] + sums if part in total else sums
-        yield pd.DataFrame({"part": list(total), "sums": [sums.tolist() for sums in total.values()]})
+                sums = accumulate(
+                    preparation,
+                    feature_frame(rows, features),
+                    matrix(rows, dimensions),
+                    rows["outcome"].to_numpy(np.float64),
+                    rows["fold"].to_numpy(),
+                    key=rows["key"].to_numpy(),
+                    folds=folds,
+                    weight=rows["weight"].to_numpy(np.float64),
+                    strata=rows["stratum"].to_numpy(),
+                    settings=settings,
+                    seed=configuration.menu.seed,
+                )
+                for part, statistics in sums.items():
+                    total[part] = total[part] + statistics if part in total else statistics
+        yield pd.DataFrame({"part": list(total), "sums": [statistics.to_array().tolist() for statistics in total.values()]})
 
     partial = units.mapInPandas(add_up, "part int, sums array<double>")
     summed = partial.groupBy("part").applyInPandas(_sum_arrays, "part int, sums array<double>").toPandas()
-    sums = {int(part): np.asarray(values) for part, values in zip(summed["part"], summed["sums"], strict=True)}
-    records, rows = plan.solve(sums)
-    return spark.createDataFrame(_model_rows(records, rows, POOLED, 0, time.perf_counter() - start), MODEL_SCHEMA)
-
-
-def _batch_sums(plan: PooledPlan, rows: pd.DataFrame, features: Sequence[str], dimensions: Sequence[str]) -> dict[int, np.ndarray]:
-    return plan.sums(
-        feature_frame(rows, features),
-        matrix(rows, dimensions),
-        rows["outcome"].to_numpy(np.float64),
-        rows["fold"].to_numpy(),
-        key=rows["key"].to_numpy(),
-        weight=rows["weight"].to_numpy(np.float64),
-    )
+    parts = {int(part): GramStatistics.from_array(sums) for part, sums in zip(summed["part"], summed["sums"], strict=True)}
+    records = solve(preparation, parts, folds=folds, settings=settings)
+    rows = _model_rows(records, _fold_rows(fold_counts, folds), POOLED, 0, time.perf_counter() - start)
+    return spark.createDataFrame(rows, MODEL_SCHEMA)
 
 
 def _sum_arrays(rows: pd.DataFrame) -> pd.DataFrame:

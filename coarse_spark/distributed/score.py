@@ -25,7 +25,7 @@ FULL = -1  # the fold number of models fitted on all folds
 
 def granular_columns(problem: MenuProblem) -> list[str]:
     """Names of the columns with a unit's own best treatment, numbers even for levels."""
-    return [f"granular_{position}" for position in range(problem.control.size)]
+    return [f"granular_{position}" for position in range(problem.candidates.shape[1])]
 
 
 def score(
@@ -59,7 +59,7 @@ def score(
     )
     kept = [name for name in chunked.columns if name in {*keep, "served_by"}]
     fields = [chunked.schema[name] for name in kept]
-    numbers = [*theta_columns(problem.basis.size), *([*granular_columns(problem), "granular_profit"] if granular else [])]
+    numbers = [*theta_columns(problem.coefficients), *([*granular_columns(problem), "granular_profit"] if granular else [])]
     schema = StructType([*fields, StructField("model_fold", IntegerType()), *(StructField(name, DoubleType()) for name in numbers)])
     group = ["served_by", "chunk"]
     return (

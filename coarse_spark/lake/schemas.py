@@ -38,6 +38,7 @@ class TableSchema:
         return self.dynamic[prefix].format(column=column, suffix=column[len(prefix) :])
 
 
+_UNIT = {"unit_id": "The unit, as the input table names it"}
 _TREATMENT = {"": "Treatment dimension {column} of the offered treatment"}
 
 RUNS = TableSchema(
@@ -92,6 +93,7 @@ RESPONSES = TableSchema(
         "granular_profit": ("double", "Expected profit under the unit's own best treatment, plug-in"),
     },
     {
+        **_UNIT,
         "theta_": "Response coefficient {suffix}: column {suffix} of the treatment basis, 0 being the constant",
         "granular_": "Treatment dimension {suffix} of the unit's own best treatment",
     },
@@ -121,7 +123,7 @@ ASSIGNMENTS = TableSchema(
         "regret": ("double", "Expected profit lost against the unit's own best treatment, plug-in"),
         "runner_up_treatment_id": ("int", "The unit's second best treatment on the menu; null on a menu of one"),
     },
-    _TREATMENT,
+    {**_UNIT, **_TREATMENT},
 )
 POLICY_VALUES = TableSchema(
     "policy_values",

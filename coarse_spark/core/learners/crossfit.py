@@ -92,7 +92,9 @@ def solve(
     for fold in [ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS]:
         kept = [sums[number] for number in sorted(sums) if number // parts != fold and sums[number].weight > 0]
         if len(kept) < 2:
-            raise InvalidInputError(f"{len(kept)} validation parts with rows remain outside fold {fold}, expected at least 2; use more rows")
+            raise InvalidInputError(
+                f"{len(kept)} validation parts with rows remain outside fold {fold}, expected at least 2; use more rows"
+            )
         fit = fit_sieve(kept, layout, constant=settings.learner == "constant")
         models[fold] = sieve_record(preparation, fit, total(dict(enumerate(kept))))
     return models
@@ -135,7 +137,5 @@ def fit_models(
     settings = settings or LearnerSettings()
     preparation = Preparation.fit(X, T, y, basis=basis, weight=weight, strata=strata, settings=settings)
     folds = int(np.max(fold)) + 1
-    sums = accumulate(
-        preparation, X, T, y, fold, key=key, folds=folds, weight=weight, strata=strata, settings=settings, seed=seed
-    )
+    sums = accumulate(preparation, X, T, y, fold, key=key, folds=folds, weight=weight, strata=strata, settings=settings, seed=seed)
     return solve(preparation, sums, folds=folds, settings=settings)

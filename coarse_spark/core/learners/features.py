@@ -48,7 +48,7 @@ class NumericFeature:
         if not known.any():
             return None
         kept, kept_weight = values[known], weight[known]
-        lower, upper = (float(v) for v in np.quantile(kept, [_CLAMP, 1 - _CLAMP], method="nearest"))
+        lower, upper = _quantiles(kept, kept_weight, np.array([_CLAMP, 1 - _CLAMP])).tolist()
         if lower == upper:
             lower, upper = float(kept.min()), float(kept.max())
         kept = np.clip(kept, lower, upper)
@@ -58,7 +58,7 @@ class NumericFeature:
             if missing_share == 0:
                 return None
             lower, upper, scale = center, center, 1.0
-        places = _knots(kept, knots)
+        places = _knots(kept, kept_weight, knots)
         standard = (kept - center) / scale
         hinges = [float(kept_weight @ np.maximum(standard - (k - center) / scale, 0) / kept_weight.sum()) for k in places]
         return NumericFeature(name, lower, upper, center, scale, places, tuple(hinges), missing_share)
@@ -71,6 +71,7 @@ class NumericFeature:
         return [*linear, *((f"{self.name} above {knot:.6g}", "hinge") for knot in self.knots), *missing]
 
     def transform(self, values: pd.Series[Any]) -> FloatArray:
+        """Return the columns (n, ·) of raw values (n,)."""
         raw = numeric_values(values)
         known = ~np.isnan(raw)
         standard = np.where(known, (np.clip(raw, self.lower, self.upper) - self.center) / self.scale, 0.0)
@@ -111,6 +112,7 @@ class CategoricalFeature:
         return [(f"{self.name} = {level}", "level") for level in [*self.levels, *([_OTHER] if self.has_other else [])]]
 
     def transform(self, values: pd.Series[Any]) -> FloatArray:
+        """Return the columns (n, ·) of raw values (n,)."""
         codes = _codes(_labels(values), self.levels, self.has_other)
         width = len(self.shares)
         indicators: FloatArray = np.eye(width + 1)[np.minimum(codes, width)][:, :width] - np.asarray(self.shares)
@@ -201,7 +203,9 @@ class FeatureEncoder:
         """Return the encoder that ``to_dict`` described."""
         features: list[Feature] = []
         for entry in content["features"]:
-            fields = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in entry.items() if key != "kind"}
+            fields: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list | tuple) else value for key, value in entry.items() if key != "kind"
+            }
             features.append(NumericFeature(**fields) if entry["kind"] == "numeric" else CategoricalFeature(**fields))
         return FeatureEncoder(tuple(features), tuple(content["required"]))
 
@@ -239,19 +243,29 @@ def _is_numeric(values: pd.Series[Any]) -> bool:
         return True
     if all(isinstance(value, str | bool | numbers.Number | Decimal) for value in known):
         return False
-    raise InvalidInputError(f"feature '{values.name}' holds {known.iloc[0]!r}, expected numbers or text; turn dates into numbers first")
+    raise InvalidInputError(
+        f"feature '{values.name}' holds {known.iloc[0]!r}, expected numbers or text; turn dates into numbers first"
+    )
 
 
 def _first_text(values: pd.Series[Any]) -> object:
     return next((value for value in values.dropna() if not isinstance(value, numbers.Number | Decimal)), values.dtype)
 
 
-def _knots(values: FloatArray, count: int) -> tuple[float, ...]:
+def _quantiles(values: FloatArray, weight: FloatArray, shares: FloatArray) -> FloatArray:
+    """Weighted quantiles by the inverted distribution function: always observed values."""
+    order = np.argsort(values, kind="stable")
+    mass = np.cumsum(weight[order])
+    places = np.searchsorted(mass, shares * mass[-1] * (1 - 1e-12))
+    return np.asarray(values[order][np.minimum(places, len(values) - 1)])
+
+
+def _knots(values: FloatArray, weight: FloatArray, count: int) -> tuple[float, ...]:
     """Interior places for hinges: quantiles, or between neighbours where there are few distinct values."""
     distinct = np.unique(values)
     if len(distinct) <= count + 2:
         return tuple(distinct[1:-1].tolist())
-    places = np.quantile(values, np.arange(1, count + 1) / (count + 1))
+    places = _quantiles(values, weight, np.arange(1, count + 1) / (count + 1))
     return tuple(sorted({float(p) for p in places if distinct[0] < p < distinct[-1]}))
 
 
@@ -268,4 +282,4 @@ def _labels(values: pd.Series[Any]) -> pd.Series[Any]:
 def _codes(labels: pd.Series[Any], levels: tuple[str, ...] | list[str], has_other: bool) -> npt.NDArray[np.int64]:
     """Positions of the levels; ``len(levels)`` for other ones, one more where none was seen at fit."""
     position = {level: code for code, level in enumerate(levels)}
-    return labels.map(position).fillna(len(levels) + (not has_other)).to_numpy(np.int64)
+    return np.asarray(labels.map(position).fillna(len(levels) + (not has_other)), dtype=np.int64)

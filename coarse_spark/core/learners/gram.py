@@ -46,7 +46,9 @@ class GramStatistics:
         """Return the sums over rows of a design (n, q) with outcomes (n,) and weights (n,)."""
         root = np.sqrt(weight)
         scaled, target = design * root[:, None], outcome * root
-        return GramStatistics(scaled.T @ scaled, scaled.T @ target, float(target @ target), float(weight.sum()), float(len(outcome)))
+        return GramStatistics(
+            scaled.T @ scaled, scaled.T @ target, float(target @ target), float(weight.sum()), float(len(outcome))
+        )
 
     def __add__(self, other: GramStatistics) -> GramStatistics:
         return GramStatistics(

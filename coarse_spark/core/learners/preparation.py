@@ -177,7 +177,9 @@ def check_rows(X: pd.DataFrame, T: FloatArray, y: FloatArray, weight: FloatArray
         bad = ~np.isfinite(values).reshape(len(y), -1).all(axis=1)
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
-            raise InvalidInputError(f"{int(bad.sum())} rows have a missing or infinite {name}, the first is row {first}; drop or mend them")
+            raise InvalidInputError(
+                f"{int(bad.sum())} rows have a missing or infinite {name}, the first is row {first}; drop or mend them"
+            )
     if (weight < 0).any() or not weight.any():
         raise InvalidInputError("weights must not be negative, and at least one must be above zero")
     return weight

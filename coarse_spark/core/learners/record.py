@@ -80,7 +80,9 @@ class ModelRecord:
         """
         version = int(row["format_version"])
         if version > FORMAT_VERSION:
-            raise InvalidInputError(f"model row has format version {version}, this version of coarse_spark reads up to {FORMAT_VERSION}")
+            raise InvalidInputError(
+                f"model row has format version {version}, this version of coarse_spark reads up to {FORMAT_VERSION}"
+            )
         arrays, shapes = dict(row["arrays"]), dict(row["shapes"])
         return ModelRecord(
             learner=str(row["learner"]),

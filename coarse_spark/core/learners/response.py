@@ -107,7 +107,7 @@ class ResponseLearner:
 
 
 def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
-    """Return the box of observed treatments, control at the lower ends; columns of text become categorical, the first level control.
+    """Return the box of observed treatments, control at the lower ends; text becomes categorical, its first level control.
 
     Raises
     ------
@@ -122,7 +122,9 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
         values = T[name].dropna()
         distinct = sorted(values.unique().tolist())
         if len(distinct) < 2:
-            raise InvalidInputError(f"treatment '{name}' has {len(distinct)} distinct values, expected at least 2 to learn a response")
+            raise InvalidInputError(
+                f"treatment '{name}' has {len(distinct)} distinct values, expected at least 2 to learn a response"
+            )
         if pd.api.types.is_numeric_dtype(values):
             lower, upper = float(distinct[0]), float(distinct[-1])
             spec[str(name)] = {"kind": "continuous", "lower": lower, "upper": upper, "control": lower}

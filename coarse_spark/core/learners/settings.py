@@ -15,7 +15,7 @@ class LearnerSettings:
 
     Parameters
     ----------
-    learner : ``auto`` (the best by cross-validated R-loss), ``sieve`` (penalised splines), or ``constant`` (one effect for all units).
+    learner : ``auto`` (the best by cross-validated R-loss), ``sieve`` (penalised splines), or ``constant`` (one effect for all).
     validation_parts : parts the rows are cut into for choosing penalties and learners; where models are cross-fitted the
         folds take their place and are cut further only if there are fewer.
     knots : hinges of a numeric feature.
@@ -34,7 +34,9 @@ class LearnerSettings:
 
     def __post_init__(self) -> None:
         if self.learner not in LEARNERS:
-            raise InvalidInputError(f"learner is {self.learner!r}, expected one of {', '.join(LEARNERS)}{nearest(self.learner, LEARNERS)}")
+            raise InvalidInputError(
+                f"learner is {self.learner!r}, expected one of {', '.join(LEARNERS)}{nearest(self.learner, LEARNERS)}"
+            )
         for name, least in (("validation_parts", 2), ("knots", 0), ("min_level_rows", 1), ("max_levels", 1)):
             if getattr(self, name) < least:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}, expected at least {least}")

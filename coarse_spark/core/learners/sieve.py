@@ -17,7 +17,7 @@ import pandas as pd
 import scipy.linalg
 
 from coarse_spark.core.learners.features import FeatureEncoder
-from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.gram import GramStatistics, total
 from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.whitening import Whitening
@@ -39,6 +39,7 @@ class Layout:
 
     @property
     def size(self) -> int:
+        """Number of columns q."""
         return self.m * self.p + self.s
 
     def penalty(self, baseline: float, effect: float) -> FloatArray:
@@ -66,6 +67,7 @@ class SieveFit:
     effect_penalty: float
     r_loss: float
     r_loss_constant: float
+    gain_error: float
 
 
 def ridge(statistics: GramStatistics, penalty: FloatArray) -> FloatArray:
@@ -91,8 +93,9 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout, *, constant: bool
     layout : of the design.
     constant : keep the constant effect whatever the R-loss.
     """
-    everything = sum(parts[1:], parts[0])
-    rest = [sum((q for q in parts[:k] + parts[k + 1 :]), GramStatistics.zero(layout.size)) for k in range(len(parts))]
+    numbered = dict(enumerate(parts))
+    everything = total(numbered)
+    rest = [total(numbered, without={k}) for k in numbered]
 
     def held_out(fits: list[FloatArray]) -> float:
         return sum(part.loss(fit) for part, fit in zip(parts, fits, strict=True)) / everything.weight
@@ -105,8 +108,16 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout, *, constant: bool
     for effect in _GRID[:-1] if not constant else ():
         fits = [ridge(r, layout.penalty(baseline_penalty, effect)) for r in rest]
         effect_losses[effect] = held_out([np.where(base, c, f) for c, f in zip(baseline_fits[baseline_penalty], fits, strict=True)])
-    # the largest penalty first: without evidence for heterogeneity the constant effect stays
-    effect_penalty = min(sorted(effect_losses, reverse=True), key=lambda e: effect_losses[e])
+    effect_penalty = min(effect_losses, key=lambda e: effect_losses[e])
+    gain_error = 0.0
+    if np.isfinite(effect_penalty):
+        fits = [ridge(r, layout.penalty(baseline_penalty, effect_penalty)) for r in rest]
+        shifts = [np.where(base, 0.0, f - c) for c, f in zip(baseline_fits[baseline_penalty], fits, strict=True)]
+        moved = sum(float(shift @ part.gram @ shift) for part, shift in zip(parts, shifts, strict=True))
+        # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w² δ²), δ being what heterogeneity moves held-out predictions by
+        gain_error = 2 * float(np.sqrt(effect_losses[effect_penalty] * moved / everything.weight / everything.rows))
+        if effect_losses[np.inf] - effect_losses[effect_penalty] < gain_error:
+            effect_penalty = np.inf  # no heterogeneity that the data can tell from noise
     average = ridge(everything, layout.penalty(baseline_penalty, np.inf))
     return SieveFit(
         coefficients=ridge(everything, layout.penalty(baseline_penalty, effect_penalty)),
@@ -115,6 +126,7 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout, *, constant: bool
         effect_penalty=effect_penalty,
         r_loss=effect_losses[effect_penalty],
         r_loss_constant=effect_losses[np.inf],
+        gain_error=gain_error,
     )
 
 
@@ -134,6 +146,8 @@ def sieve_record(preparation: Preparation, fit: SieveFit, everything: GramStatis
             "effect_penalty": fit.effect_penalty,
             "r_loss": fit.r_loss * unit,
             "r_loss_constant": fit.r_loss_constant * unit,
+            "r_loss_gain": (fit.r_loss_constant - fit.r_loss) * unit,
+            "r_loss_gain_error": fit.gain_error * unit,
         },
         warnings=tuple(f"feature '{name}' is constant and was left out" for name in preparation.encoder.dropped),
     )

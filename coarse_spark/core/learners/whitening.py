@@ -47,7 +47,9 @@ class Whitening:
         scale = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean[1:])), spread, 1.0)
         rows = centred / scale * np.sqrt(weight / weight.sum())[:, None]
         triangle = np.linalg.qr(rows, mode="r")
-        identified = np.abs(np.diag(triangle)) > _RANK_TOLERANCE if len(triangle) == basis.size - 1 else np.zeros(basis.size - 1, bool)
+        identified = (
+            np.abs(np.diag(triangle)) > _RANK_TOLERANCE if len(triangle) == basis.size - 1 else np.zeros(basis.size - 1, bool)
+        )
         if not identified.all():
             column = basis.columns[1 + int(np.flatnonzero(~identified)[0])]
             distinct = len(np.unique(treatments, axis=0))

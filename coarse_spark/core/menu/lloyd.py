@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -187,19 +188,18 @@ def update(problem: MenuProblem, menus: Mapping[int, PricedMenu], sums: Mapping[
     fresh, profit = problem.polish(means, problem.best_candidates(means))
     stayed, kept = problem.polish_from(means, old)
     fresh[kept >= profit] = stayed[kept >= profit]
+    gains = ((problem.psi_at(fresh) - np.vstack([menus[k].psi for k in keys])) * np.vstack([sums[k].rows for k in keys])).sum(
+        axis=1
+    )
     result, start = {}, 0
     for k in keys:
         menu, size = menus[k], len(menus[k].treatments)
-        wanted, treatments = fresh[start : start + size], menus[k].treatments.copy()
+        wanted, gain, treatments = fresh[start : start + size], gains[start : start + size], menus[k].treatments.copy()
         start += size
-        for position in np.flatnonzero(~menu.fixed & (sums[k].weight > 0)):
+        for position in np.flatnonzero(~menu.fixed & (sums[k].weight > 0) & (gain > 0)):
             others = np.delete(treatments, position, axis=0)
             if not same_treatment(problem, others, wanted[position]).any():
                 treatments[position] = wanted[position]
-        proposal = menu.moved(problem, treatments)
-        # rounding must not move a treatment that is already the best
-        worse = ((proposal.psi - menu.psi) * sums[k].rows).sum(axis=1) <= 0
-        treatments[worse] = menu.treatments[worse]
         result[k] = menu.moved(problem, treatments)
     return result
 
@@ -229,14 +229,14 @@ def segment_sums(theta: FloatArray, weights: FloatArray, menus: Mapping[int, Pri
         profits = theta[block] @ psi[:, :-1].T + psi[:, -1]
         taken = np.zeros_like(profits)
         every = np.arange(len(profits))
-        for start, end in zip(ends[:-1], ends[1:], strict=True):
+        for start, end in pairwise(ends):
             taken[every, start + profits[:, start:end].argmax(axis=1)] = 1.0
         units += taken.sum(axis=0).astype(np.intp)
         weighted = np.column_stack([theta[block] * weights[block, None], weights[block]])
         total += taken.T @ weighted
     return {
         k: SegmentSums(total[start:end, -1], total[start:end, :-1], units[start:end])
-        for k, start, end in zip(menus, ends[:-1], ends[1:], strict=True)
+        for k, (start, end) in zip(menus, pairwise(ends), strict=True)
     }
 
 

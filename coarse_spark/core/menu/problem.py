@@ -65,12 +65,12 @@ class MenuProblem:
     @property
     def coefficients(self) -> int:
         """p, the number of response coefficients of a unit."""
-        return self.psi.shape[1] - 1
+        return int(self.psi.shape[1]) - 1
 
     @cached_property
     def control_psi(self) -> FloatArray:
         """(p + 1,) row ψ of the control."""
-        return self.psi_at(self.space.control[None, :])[0]
+        return np.asarray(self.psi_at(self.space.control[None, :])[0])
 
     def psi_at(self, treatments: FloatArray) -> FloatArray:
         """Return ψ at encoded treatments (n, d) as (n, p + 1)."""

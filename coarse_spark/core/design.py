@@ -1,0 +1,193 @@
+"""The experiment's design: the moments Λ = E[φφᵀ | x] of the treatment basis, and the coefficients they debias.
+
+Moments are sums over rows, one set a stratum (a randomized design has the single stratum ``""``), so that batches add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.treatments import Categorical, TreatmentSpace
+from coarse_spark.errors import InvalidInputError, nearest
+
+FloatArray = npt.NDArray[np.float64]
+
+RANDOMIZED = ""  # the one stratum of a design without strata
+
+# Rounding of sums over millions of rows reaches 1e-14 of the diagonal; a direction below that does not vary.
+_SINGULAR = 1e-14
+
+
+@dataclass(frozen=True)
+class MomentSums:
+    """Sums over rows with basis columns φ (p,) and weight w: Σ w φφᵀ (p, p), Σ w, Σ w² and the number of rows."""
+
+    moment: FloatArray
+    weight: float
+    square_weight: float
+    rows: float
+
+    def __add__(self, other: MomentSums) -> MomentSums:
+        return MomentSums(
+            self.moment + other.moment, self.weight + other.weight, self.square_weight + other.square_weight, self.rows + other.rows
+        )
+
+    @property
+    def matrix(self) -> FloatArray:
+        """Λ (p, p)."""
+        return self.moment / self.weight
+
+    @property
+    def effective_rows(self) -> float:
+        """Effective sample size (Σw)² / Σw² (Kish 1965)."""
+        return self.weight**2 / self.square_weight
+
+    @property
+    def smallest_eigenvalue(self) -> float:
+        """Smallest eigenvalue of Λ scaled to a unit diagonal, 0 … 1: how far the treatments vary in the weakest direction."""
+        diagonal = np.sqrt(np.diag(self.matrix))
+        if (diagonal == 0).any():
+            return 0.0
+        return max(float(np.linalg.eigvalsh(self.matrix / np.outer(diagonal, diagonal))[0]), 0.0)
+
+    def to_array(self) -> FloatArray:
+        """Return one flat array [rows, Σw, Σw², moment]; arrays of batches add up."""
+        return np.concatenate([[self.rows, self.weight, self.square_weight], self.moment.ravel()])
+
+    @staticmethod
+    def from_array(values: npt.ArrayLike) -> MomentSums:
+        """Return the sums that ``to_array`` flattened."""
+        flat = np.asarray(values, dtype=np.float64)
+        size = round(np.sqrt(len(flat) - 3))
+        return MomentSums(flat[3:].reshape(size, size), float(flat[1]), float(flat[2]), float(flat[0]))
+
+
+def moment_sums(phi: FloatArray, strata: npt.ArrayLike | None = None, weight: FloatArray | None = None) -> dict[str, MomentSums]:
+    """Return the moment sums of a batch: of every stratum label, or of the stratum ``RANDOMIZED`` where there are none.
+
+    Parameters
+    ----------
+    phi : (n, p) basis columns of the treatments given. Whitened columns keep the sums of narrow ranges accurate.
+    strata : (n,) labels.
+    weight : (n,) row weights, default one.
+    """
+    weight = np.ones(len(phi)) if weight is None else np.asarray(weight, dtype=np.float64)
+    labels = np.full(len(phi), RANDOMIZED) if strata is None else np.asarray(strata).astype(str)
+    sums = {}
+    for label in np.unique(labels):
+        rows, w = phi[labels == label], weight[labels == label]
+        sums[str(label)] = MomentSums((rows * w[:, None]).T @ rows, float(w.sum()), float(w @ w), float(len(w)))
+    return sums
+
+
+def merge_moments(batches: Iterable[Mapping[str, MomentSums]]) -> dict[str, MomentSums]:
+    """Return the sums of all batches, stratum by stratum."""
+    merged: dict[str, MomentSums] = {}
+    for batch in batches:
+        for label, sums in batch.items():
+            merged[label] = merged[label] + sums if label in merged else sums
+    return dict(sorted(merged.items()))
+
+
+def row_moments(moments: Mapping[str, MomentSums], strata: npt.ArrayLike | None, size: int) -> FloatArray:
+    """Return Λ of every row: (p, p) for a randomized design, (n, p, p) for n = ``size`` rows of a stratified one.
+
+    Raises
+    ------
+    InvalidInputError : a stratum without moments.
+    """
+    if set(moments) == {RANDOMIZED}:
+        return moments[RANDOMIZED].matrix
+    if strata is None:
+        raise InvalidInputError(f"the design has {len(moments)} strata, found {size} rows without strata")
+    labels, codes = np.unique(np.asarray(strata).astype(str), return_inverse=True)
+    for label in labels:
+        if label not in moments:
+            raise InvalidInputError(
+                f"stratum '{label}' has no moments{nearest(label, moments)}; the experiment has {', '.join(moments)}"
+            )
+    matrices: FloatArray = np.stack([moments[str(label)].matrix for label in labels])[codes]
+    return matrices
+
+
+def design_problems(moments: Mapping[str, MomentSums], basis: Basis, *, min_effective_rows: float = 30.0) -> list[str]:
+    """Return a sentence for every stratum whose treatments do not identify the basis or that has few effective rows."""
+    problems = []
+    for label, sums in moments.items():
+        place = f"stratum '{label}'" if label != RANDOMIZED else "the design"
+        if sums.smallest_eigenvalue <= _SINGULAR:
+            problems.append(
+                f"{place}: the {sums.rows:.0f} treatments given do not identify the {basis.size} columns of '{basis.name}'"
+            )
+        elif sums.effective_rows < min_effective_rows:
+            problems.append(f"{place} has {sums.effective_rows:.0f} effective rows, fewer than {min_effective_rows:.0f}")
+    return problems
+
+
+def debiased_coefficients(theta_hat: FloatArray, phi: FloatArray, y: FloatArray, moments: FloatArray) -> FloatArray:
+    """Return θ̃_i = θ̂(x_i) + Λ(x_i)⁻¹ φ(t_i)(y_i − φ(t_i)·θ̂(x_i)) (n, p).
+
+    The mean of ψ·(θ̃, 1) estimates a policy's value without the bias of θ̂, given θ̂ from other rows: the influence function
+    of Farrell, Liang & Misra (2021); with one column per arm it is augmented inverse-propensity weighting.
+
+    Parameters
+    ----------
+    theta_hat : (n, p) out-of-fold coefficients.
+    phi : (n, p) basis columns of the treatments given; y : (n,) outcomes.
+    moments : Λ, (p, p) for all rows or (n, p, p), in the same columns as ``phi``.
+
+    Raises
+    ------
+    InvalidInputError : Λ is singular: the treatments do not vary enough to identify the basis.
+    """
+    residual = y - np.einsum("ij,ij->i", phi, theta_hat)
+    return np.asarray(theta_hat + _solve(moments, phi) * residual[:, None])
+
+
+def _solve(moments: FloatArray, phi: FloatArray) -> FloatArray:
+    """Λ⁻¹ φ by eigenvectors of Λ scaled to a unit diagonal: raw columns of narrow ranges differ by many magnitudes."""
+    diagonal = np.sqrt(np.einsum("...ii->...i", moments))
+    if not (diagonal > 0).all():
+        raise InvalidInputError("the moments of the design are singular: a column of the basis is zero at every treatment given")
+    values, vectors = np.linalg.eigh(moments / (diagonal[..., :, None] * diagonal[..., None, :]))
+    if not (values > _SINGULAR).all():
+        raise InvalidInputError(
+            f"the moments of the design are singular (smallest eigenvalue {values.min():.1g} of a unit diagonal): the treatments "
+            "given do not vary enough for this basis; use a smaller basis, or merge the strata"
+        )
+    scaled = phi / diagonal
+    if moments.ndim == 2:
+        projected: FloatArray = (scaled @ vectors / values) @ vectors.T / diagonal
+        return projected
+    within = np.einsum("nij,ni->nj", vectors, scaled) / values
+    return np.asarray(np.einsum("nij,nj->ni", vectors, within) / diagonal)
+
+
+def extrapolation(space: TreatmentSpace, lower: FloatArray, upper: FloatArray) -> list[str]:
+    """Return a sentence for every dimension whose declared range reaches beyond the observed one.
+
+    Parameters
+    ----------
+    space : declared treatments.
+    lower, upper : (d,) smallest and largest observed encoded treatment.
+    """
+    sentences = []
+    for dimension, bounds, low, high in zip(space.dimensions, space.bounds, lower, upper, strict=True):
+        slack = 1e-9 * max(1.0, abs(bounds).max())
+        if not isinstance(dimension, Categorical) and (bounds[0] < low - slack or bounds[1] > high + slack):
+            sentences.append(
+                f"treatment '{dimension.name}' is declared on {bounds[0]:g} to {bounds[1]:g} but was observed on "
+                f"{low:g} to {high:g}: responses beyond that are extrapolated"
+            )
+    return sentences
+
+
+def extrapolated(treatments: FloatArray, lower: FloatArray, upper: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return (n,) whether encoded treatments (n, d) lie outside the observed box in any dimension."""
+    slack = 1e-9 * np.maximum(1.0, np.maximum(np.abs(lower), np.abs(upper)))
+    return np.asarray(((treatments < lower - slack) | (treatments > upper + slack)).any(axis=1))

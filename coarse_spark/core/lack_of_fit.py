@@ -1,0 +1,152 @@
+"""Lack of fit of a treatment basis: what a saturated response over bins of treatments explains beyond it.
+
+Rows are put into bins, the sums of bins add up over batches, and one test reads the sums: three functions, so that the middle
+one can run on many machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+
+_MIN_BIN_ROWS = 5
+
+
+@dataclass(frozen=True)
+class TreatmentBins:
+    """A product grid over the treatment dimensions.
+
+    Parameters
+    ----------
+    names : of the dimensions.
+    edges : of every dimension, ascending interior edges; a value belongs to the number of edges at or below it.
+    """
+
+    names: tuple[str, ...]
+    edges: tuple[tuple[float, ...], ...]
+
+    @staticmethod
+    def fit(treatments: FloatArray, space: TreatmentSpace, max_bins: int = 30) -> TreatmentBins:
+        """Return bins of encoded treatments (n, d): one a distinct value where few, else quantiles; about ``max_bins`` in all."""
+        each = max(2, round(max_bins ** (1 / treatments.shape[1])))
+        edges = []
+        for values in treatments.T:
+            distinct = np.unique(values)
+            if len(distinct) <= each:
+                places = (distinct[:-1] + distinct[1:]) / 2
+            else:
+                places = np.unique(np.quantile(values, np.arange(1, each) / each))
+                places = places[places > distinct[0]]
+            edges.append(tuple(places.tolist()))
+        return TreatmentBins(space.names, tuple(edges))
+
+    @property
+    def size(self) -> int:
+        """B, the number of bins."""
+        return int(np.prod([len(edges) + 1 for edges in self.edges]))
+
+    def assign(self, treatments: FloatArray) -> npt.NDArray[np.int64]:
+        """Return the bin (n,) of encoded treatments (n, d)."""
+        codes = [np.searchsorted(edges, values, side="right") for edges, values in zip(self.edges, treatments.T, strict=True)]
+        return np.asarray(np.ravel_multi_index(codes, [len(edges) + 1 for edges in self.edges]), dtype=np.int64)
+
+    def describe(self, number: int) -> str:
+        """Return the range of a bin in words."""
+        codes = np.unravel_index(number, [len(edges) + 1 for edges in self.edges])
+        words = []
+        for name, edges, code in zip(self.names, self.edges, codes, strict=True):
+            low = f"{edges[code - 1]:.4g} <= " if code > 0 else ""
+            high = f" < {edges[code]:.4g}" if code < len(edges) else ""
+            words.append(f"{low}{name}{high}")
+        return ", ".join(words)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that ``from_dict`` reads back."""
+        return {"names": list(self.names), "edges": [list(edges) for edges in self.edges]}
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> TreatmentBins:
+        """Return the bins that ``to_dict`` described."""
+        return TreatmentBins(tuple(content["names"]), tuple(tuple(edges) for edges in content["edges"]))
+
+
+@dataclass(frozen=True)
+class LackOfFit:
+    """Result of the test.
+
+    Parameters
+    ----------
+    table : one row a bin: bin, rows, observed and fitted mean outcome, standard error of their difference.
+    statistic, degrees, p_value : of the chi-square test that the basis holds.
+    """
+
+    table: pd.DataFrame
+    statistic: float
+    degrees: int
+    p_value: float
+
+    def __str__(self) -> str:
+        test = f"chi-square {self.statistic:.1f} on {self.degrees}, p = {self.p_value:.3g}"
+        return f"lack of fit over {len(self.table)} treatment bins: {test}"
+
+
+def bin_sums(bins: TreatmentBins, treatments: FloatArray, phi: FloatArray, y: FloatArray, fitted: FloatArray) -> FloatArray:
+    """Return the sums (B, 4 + p) of a batch; arrays of batches add up.
+
+    Columns: rows, Σ y, Σ fitted, Σ (y − fitted)², and Σ φ of the p basis columns. ``fitted`` (n,) is φ(t)·θ̂(x) of a model fitted
+    on other rows.
+    """
+    columns = np.column_stack([np.ones(len(y)), y, fitted, (y - fitted) ** 2, phi])
+    sums = np.zeros((bins.size, columns.shape[1]))
+    np.add.at(sums, bins.assign(treatments), columns)
+    return sums
+
+
+def lack_of_fit(bins: TreatmentBins, sums: FloatArray) -> LackOfFit:
+    """Test from summed bins whether mean residuals differ between bins beyond what the basis columns could absorb.
+
+    The mean residuals of the bins are regressed on the bins' mean basis columns, weighted by their variances; the weighted sum
+    of squares left over is chi-square with (bins − rank) degrees of freedom when the basis holds. Errors of θ̂ that are constant
+    over units lie in the span of the basis and do not count. Bins with fewer than five rows are left out.
+
+    Raises
+    ------
+    InvalidInputError : no bin has enough rows.
+    """
+    used = np.flatnonzero(sums[:, 0] >= _MIN_BIN_ROWS)
+    if not len(used):
+        raise InvalidInputError(f"no treatment bin has {_MIN_BIN_ROWS} rows; expected more rows or fewer bins")
+    rows, total_y, total_fit, squares = sums[used, :4].T
+    residual = (total_y - total_fit) / rows
+    variance = np.maximum(squares / rows - residual**2, 0) / (rows - 1)
+    pooled = float((variance * (rows - 1)).sum() / rows.sum())
+    variance = np.where(variance > 0, variance, max(pooled, 1e-300) / rows)
+    table = pd.DataFrame(
+        {
+            "bin": [bins.describe(number) for number in used],
+            "rows": rows.astype(int),
+            "observed": total_y / rows,
+            "fitted": total_fit / rows,
+            "standard_error": np.sqrt(variance),
+        }
+    )
+    root = 1 / np.sqrt(variance)
+    phi = sums[used, 4:] / rows[:, None]
+    scaled = phi * root[:, None]
+    scaled /= np.sqrt((scaled**2).sum(axis=0)).clip(1e-300)
+    coefficients, _, rank, _ = np.linalg.lstsq(scaled, residual * root, rcond=1e-10)
+    statistic = float(((residual * root - scaled @ coefficients) ** 2).sum())
+    degrees = len(used) - int(rank)
+    p_value = float(stats.chi2.sf(statistic, degrees)) if degrees > 0 else 1.0
+    return LackOfFit(table, statistic, degrees, p_value)

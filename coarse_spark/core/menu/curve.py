@@ -1,0 +1,165 @@
+"""Search for the menus of all sizes on a sketch, each size started from the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums, refine, same_treatment, segment_sums
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.search import ProfitTable, spanning_candidates
+from coarse_spark.core.menu.sketch import MicroClusters, SketchTree
+from coarse_spark.core.profit import profit_matrix
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+
+# starts and their swaps run on a coarse table; the best few are then refined on the sketch itself
+_COARSE_UNITS, _COARSE_CANDIDATES, _REFINED_STARTS = 1_000, 256, 3
+_SWAP_CYCLES = 4
+
+
+def search_curve(
+    problem: MenuProblem,
+    sketch: MicroClusters,
+    sizes: Iterable[int],
+    *,
+    fixed: FloatArray | None = None,
+    previous: FloatArray | None = None,
+    starts: int = 8,
+    seed: int = 0,
+) -> dict[int, PricedMenu]:
+    """Find the menus of all ``sizes`` on a sketch, continuous dimensions refined.
+
+    Parameters
+    ----------
+    fixed : (f, d) encoded treatments that every menu holds; they have to be candidates.
+    previous : (l, d) encoded treatments of an earlier menu, one more start.
+    starts : random starts for every size. seed : of the random starts.
+
+    Raises
+    ------
+    InvalidInputError : a size below 1, below the number of fixed treatments or above the number of candidates.
+    """
+    fixed = np.empty((0, problem.candidates.shape[1])) if fixed is None else fixed
+    wanted = sorted(set(sizes))
+    _check_sizes(wanted, len(problem.psi), len(fixed))
+    search = _Search.prepare(problem, sketch, fixed)
+    menus: dict[int, PricedMenu] = {}
+    grown: FloatArray | None = fixed if len(fixed) else None
+    for k in range(max(1, len(fixed)), wanted[-1] + 1):
+        pool = [] if grown is None else [search.grow(grown, k)]
+        if k in wanted or grown is None:
+            rng = np.random.default_rng([seed, k])
+            pool += search.starts(k, starts, rng)
+            if previous is not None:
+                pool.append(search.grow(_merged(problem, fixed, previous)[:k], k))
+        best = search.improve(pool)
+        grown = best.treatments
+        if k in wanted:
+            menus[k] = best
+    return menus
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    problem: MenuProblem
+    sketch: MicroClusters
+    fixed: FloatArray
+    table: ProfitTable
+    coarse: ProfitTable
+    coarse_candidates: FloatArray
+
+    @staticmethod
+    def prepare(problem: MenuProblem, sketch: MicroClusters, fixed: FloatArray) -> _Search:
+        held = np.array([problem.position(row) for row in fixed], dtype=np.intp)
+        table = ProfitTable(profit_matrix(sketch.theta, problem.psi), sketch.weights, tuple(held.tolist()))
+        few = sketch
+        if len(sketch.weights) > _COARSE_UNITS:
+            few = (
+                SketchTree.build(sketch.theta, sketch.weights, problem.psi, _COARSE_UNITS)
+                .sums(sketch.theta, sketch.weights)
+                .clusters()
+            )
+        columns = spanning_candidates(problem.psi, few.theta, few.weights, _COARSE_CANDIDATES, held)
+        coarse = ProfitTable(
+            profit_matrix(few.theta, problem.psi[columns]), few.weights, tuple(np.searchsorted(columns, held).tolist())
+        )
+        return _Search(problem, sketch, fixed, table, coarse, problem.candidates[columns])
+
+    def starts(self, k: int, count: int, rng: np.random.Generator) -> list[FloatArray]:
+        """Return the treatments (k, d) of the best few coarse menus."""
+        coarse = self.coarse
+        if k > coarse.profits.shape[1]:
+            return []
+        drawn = [coarse.greedy(k, np.array(coarse.fixed, dtype=np.intp))]
+        drawn += [coarse.random(k, rng) if number % 4 == 3 else coarse.spread(k, rng) for number in range(count)]
+        found = {tuple(sorted(coarse.swap(menu).tolist())) for menu in drawn}
+        ranked = sorted(found, key=lambda menu: (-coarse.value(np.array(menu)), menu))
+        return [self.coarse_candidates[list(menu)] for menu in ranked[:_REFINED_STARTS]]
+
+    def grow(self, treatments: FloatArray, k: int) -> FloatArray:
+        """Add the candidates of largest gain until the menu holds k."""
+        psi = self.problem.psi_at(treatments)
+        size, count = len(self.problem.psi), len(treatments)
+        if count >= k:
+            return treatments
+        table = self.table.extended(profit_matrix(self.sketch.theta, psi))
+        # candidates that equal a treatment of the menu must not be added again
+        twins = [row for row in (self.problem.position(t) for t in treatments) if row is not None]
+        menu = table.greedy(k + len(twins), np.array([*range(size, size + count), *twins], dtype=np.intp))
+        return np.vstack([treatments, self.problem.candidates[menu[count + len(twins) :]]])
+
+    def improve(self, pool: list[FloatArray]) -> PricedMenu:
+        """Refine all menus of the pool on the sketch, then the best one by swaps and refinement in turn."""
+        best, value = self._refine(pool)
+        for _ in range(_SWAP_CYCLES):
+            size, k = len(self.problem.psi), len(best.treatments)
+            table = self.table.extended(profit_matrix(self.sketch.theta, best.psi))
+            own = np.arange(size, size + k)
+            fixed = own[best.fixed]
+            swapped = ProfitTable(table.profits, table.weights, tuple(fixed.tolist())).swap(own)
+            if (swapped >= size).all():
+                break
+            everything = np.vstack([self.problem.candidates, best.treatments])
+            fresh, gained = self._refine([everything[swapped]])
+            if gained <= value + 1e-12 * abs(value):
+                break
+            best, value = fresh, gained
+        return best
+
+    def _refine(self, pool: list[FloatArray]) -> tuple[PricedMenu, float]:
+        def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
+            return segment_sums(self.sketch.theta, self.sketch.weights, asked)
+
+        ready = {}
+        for number, treatments in enumerate(pool):
+            mask = np.array([same_treatment(self.problem, self.fixed, row).any() for row in treatments], dtype=bool)
+            ready[number] = PricedMenu.build(self.problem, treatments, fixed=mask)
+        refined = refine(self.problem, ready, aggregate, max_passes=300, tolerance=1e-10)
+        values = {number: refined.sums[number].value(menu.psi) for number, menu in refined.menus.items()}
+        best = max(values, key=lambda number: (values[number], -number))
+        return refined.menus[best], values[best]
+
+
+def _merged(problem: MenuProblem, first: FloatArray, second: FloatArray) -> FloatArray:
+    merged = first
+    for row in second:
+        if not same_treatment(problem, merged, row).any():
+            merged = np.vstack([merged, row])
+    return merged
+
+
+def _check_sizes(sizes: list[int], candidates: int, fixed: int) -> None:
+    if not sizes or sizes[0] < 1:
+        raise InvalidInputError(f"menu sizes are {sizes}, expected whole numbers from 1")
+    if sizes[0] < fixed:
+        raise InvalidInputError(
+            f"a menu of {sizes[0]} cannot hold the {fixed} treatments of always_offer; choose k of at least {fixed}"
+        )
+    if sizes[-1] > candidates:
+        raise InvalidInputError(f"a menu of {sizes[-1]} treatments from {candidates} candidates; choose k of at most {candidates}")

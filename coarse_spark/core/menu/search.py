@@ -1,0 +1,116 @@
+"""Search for the best menu among finitely many candidates, on a matrix of profits (units x candidates).
+
+Swap moves exchange one treatment of the menu for one candidate. All exchanges are valued together from each unit's best and second
+best offer (the removal-loss decomposition of FastPAM: Schubert & Rousseeuw, 2021), so a round costs a few sweeps over the matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+
+_MAX_ROUNDS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class ProfitTable:
+    """Profits (m, J) of weighted units under candidates; ``fixed`` are columns that every menu holds."""
+
+    profits: FloatArray
+    weights: FloatArray
+    fixed: tuple[int, ...] = ()
+
+    def value(self, menu: IntArray) -> float:
+        """Return Σ w max over the menu's columns."""
+        return float(self.weights @ self.profits[:, menu].max(axis=1))
+
+    def extended(self, columns: FloatArray) -> ProfitTable:
+        """Return the table with further columns (m, c)."""
+        return ProfitTable(np.hstack([self.profits, columns]), self.weights, self.fixed)
+
+    def greedy(self, k: int, start: IntArray) -> IntArray:
+        """Add to ``start`` the column of largest gain until the menu holds k."""
+        menu = [int(column) for column in start]
+        while len(menu) < k:
+            offered = self.profits if not menu else np.maximum(self.profits, self.profits[:, menu].max(axis=1)[:, None])
+            value = self.weights @ offered
+            value[menu] = -np.inf
+            menu.append(int(value.argmax()))
+        return np.array(menu, dtype=np.intp)
+
+    def spread(self, k: int, rng: np.random.Generator) -> IntArray:
+        """Draw a menu as k-means++ does: the favourite of a unit drawn with probability of its weighted regret so far."""
+        menu = list(self.fixed)
+        granular = self.profits.max(axis=1)
+        while len(menu) < k:
+            regret = self.weights.copy() if not menu else self.weights * (granular - self.profits[:, menu].max(axis=1))
+            total = regret.sum()
+            if total <= 0:
+                return self.greedy(k, np.array(menu, dtype=np.intp))
+            unit = int(np.searchsorted(np.cumsum(regret), rng.random() * total, side="right").clip(0, len(regret) - 1))
+            column = int(self.profits[unit].argmax())
+            if column in menu:
+                return self.greedy(k, np.array(menu, dtype=np.intp))
+            menu.append(column)
+        return np.array(menu, dtype=np.intp)
+
+    def random(self, k: int, rng: np.random.Generator) -> IntArray:
+        """Draw a menu uniformly."""
+        free = np.setdiff1d(np.arange(self.profits.shape[1]), self.fixed)
+        return np.concatenate([np.array(self.fixed, dtype=np.intp), rng.choice(free, k - len(self.fixed), replace=False)])
+
+    def swap(self, menu: IntArray, rounds: int = _MAX_ROUNDS) -> IntArray:
+        """Exchange treatments, best exchange first, until none gains; fixed columns stay."""
+        menu = menu.copy()
+        removable = ~np.isin(menu, self.fixed)
+        rows = np.arange(len(self.profits))
+        floor = 1e-12 * float(self.weights @ np.abs(self.profits[:, menu].max(axis=1)))
+        for _ in range(rounds):
+            offers = self.profits[:, menu]
+            taken = offers.argmax(axis=1)
+            first = offers[rows, taken]
+            if len(menu) > 1:
+                offers = offers.copy()
+                offers[rows, taken] = -np.inf
+                second = offers.max(axis=1)
+            else:
+                second = np.full(len(rows), -np.inf)
+            with_first = np.maximum(self.profits, first[:, None])
+            gain = self.weights @ with_first - self.weights @ first
+            with_first -= np.maximum(self.profits, second[:, None])
+            owner = np.zeros((len(menu), len(rows)))
+            owner[taken, rows] = self.weights
+            exchange = gain[None, :] - owner @ with_first
+            exchange[~removable] = -np.inf
+            exchange[:, menu] = -np.inf
+            position, column = np.unravel_index(int(exchange.argmax()), exchange.shape)
+            if exchange[position, column] <= floor:
+                break
+            menu[position] = column
+        return menu
+
+
+def spanning_candidates(psi: FloatArray, theta: FloatArray, weights: FloatArray, count: int, keep: IntArray) -> IntArray:
+    """Return ``count`` of the candidates that stand for all: each next one is the farthest from those chosen, in the root mean
+    square difference of profits over the units. ``keep`` are always among them."""
+    if count >= len(psi):
+        return np.arange(len(psi))
+    extended = np.column_stack([theta, np.ones(len(theta))])
+    moment = extended.T @ (extended * (weights / weights.sum())[:, None])
+    values, vectors = np.linalg.eigh(moment)
+    points = psi @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+    favourite = int((weights @ (theta @ psi[:, :-1].T + psi[:, -1])).argmax())
+    chosen = list(dict.fromkeys([*keep.tolist(), favourite]))
+    distance = np.full(len(psi), np.inf)
+    for column in chosen:
+        distance = np.minimum(distance, ((points - points[column]) ** 2).sum(axis=1))
+    while len(chosen) < count and distance.max() > 0:
+        column = int(distance.argmax())
+        chosen.append(column)
+        distance = np.minimum(distance, ((points - points[column]) ** 2).sum(axis=1))
+    return np.sort(np.array(chosen, dtype=np.intp))

@@ -1,0 +1,84 @@
+"""Descriptions of the segments: native aggregates over all units, and a rule from a hash sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
+
+from coarse_spark.config.models import Configuration
+from coarse_spark.core.segments import distinguishing_features, segment_rules
+from coarse_spark.distributed.units import feature_columns, feature_frame
+
+_SAMPLE_UNITS = 20_000
+_MAX_LEVELS = 30  # of a text feature; rarer levels are not described
+
+
+def describe_segments(assignments: DataFrame, units: DataFrame, configuration: Configuration) -> pd.DataFrame:
+    """Return one row a treatment: treatment_id, size, feature_means, distinguishing, rule.
+
+    Parameters
+    ----------
+    assignments : unit_id, treatment_id. units : rows in the shape of ``distributed.units.population_units``.
+    """
+    names = list(configuration.experiment.features)
+    aliases = feature_columns(len(names))
+    joined = units.join(assignments.select("unit_id", "treatment_id"), "unit_id")
+    texts = [i for i, alias in enumerate(aliases) if isinstance(units.schema[alias].dataType, StringType)]
+    numbers = [i for i in range(len(names)) if i not in texts]
+    means, overall, spread, sizes = _numeric(joined, [names[i] for i in numbers], [aliases[i] for i in numbers])
+    if texts:
+        shares, all_shares = _levels(joined, [names[i] for i in texts], [aliases[i] for i in texts], sizes)
+        means = means.join(shares)
+        overall = pd.concat([overall, all_shares])
+        spread = pd.concat([spread, np.sqrt(all_shares * (1 - all_shares))])
+    sample = joined.orderBy("key").limit(_SAMPLE_UNITS).select("treatment_id", *aliases).toPandas()
+    segments = [int(number) for number in means.index]
+    rules = segment_rules(feature_frame(sample, names), sample["treatment_id"].to_numpy(), np.ones(len(sample)), segments)
+    return pd.DataFrame(
+        {
+            "treatment_id": segments,
+            "size": sizes.loc[segments].to_numpy(),
+            "feature_means": [{k: float(v) for k, v in means.loc[s].items() if v == v} for s in segments],
+            "distinguishing": distinguishing_features(means, overall, spread),
+            "rule": rules,
+        }
+    )
+
+
+def _numeric(joined: DataFrame, names: list[str], aliases: list[str]) -> tuple[pd.DataFrame, pd.Series, pd.Series, pd.Series]:
+    """Means by segment, and mean and standard deviation of all units, of number features; sizes of the segments."""
+    sums = [F.sum(alias).alias(f"sum_{i}") for i, alias in enumerate(aliases)]
+    squares = [F.sum(F.col(alias) * F.col(alias)).alias(f"square_{i}") for i, alias in enumerate(aliases)]
+    held = [F.count(alias).alias(f"held_{i}") for i, alias in enumerate(aliases)]
+    rows = joined.groupBy("treatment_id").agg(F.count("*").alias("size"), *sums, *squares, *held).toPandas()
+    rows = rows.set_index("treatment_id").sort_index()
+
+    def part(prefix: str) -> pd.DataFrame:
+        columns = [f"{prefix}_{i}" for i in range(len(names))]
+        return rows[columns].astype(np.float64).set_axis(names, axis=1)
+
+    total, square, count = part("sum"), part("square"), part("held")
+    held_all = count.sum().where(count.sum() > 0)
+    overall = total.sum() / held_all
+    variance = (square.sum() / held_all - overall**2).clip(lower=0)
+    return total / count.where(count > 0), overall, np.sqrt(variance), rows["size"].astype(np.int64)
+
+
+def _levels(joined: DataFrame, names: list[str], aliases: list[str], sizes: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
+    """Shares of the most frequent levels of text features, by segment and of all units, in one job."""
+    pairs = [F.struct(F.lit(name).alias("feature"), F.col(alias).alias("level")) for name, alias in zip(names, aliases, strict=True)]
+    rows = (
+        joined.select("treatment_id", F.explode(F.array(*pairs)).alias("pair"))
+        .groupBy("treatment_id", "pair.feature", "pair.level")
+        .count()
+        .where(F.col("level").isNotNull())
+        .toPandas()
+    )
+    rows["name"] = rows["feature"] + "=" + rows["level"]
+    table = rows.pivot_table(index="treatment_id", columns="name", values="count", fill_value=0, aggfunc="sum").reindex(sizes.index, fill_value=0)
+    frequent = table.sum().sort_values(ascending=False, kind="stable").index[: _MAX_LEVELS * len(names)]
+    table = table[sorted(frequent)]
+    return table.div(sizes, axis=0), table.sum() / sizes.sum()

@@ -1,0 +1,161 @@
+"""What the steps of one run share: the configuration, where the tables are, and the record that each step adds to."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from coarse_spark.config.models import Configuration, Experiment, Population
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.errors import CoarseSparkError, InvalidInputError, RunError
+from coarse_spark.lake.inputs import input_name, input_version, read_input
+from coarse_spark.lake.runs import FAILED, RUNNING, RunRecord, new_run_id
+from coarse_spark.lake.tables import Lake, check_run_id
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """One run: everything a step needs. ``record`` is replaced as the steps go and saved by each."""
+
+    spark: SparkSession
+    configuration: Configuration
+    lake: Lake
+    record: RunRecord
+
+    @property
+    def run_id(self) -> str:
+        return self.record.run_id
+
+    @cached_property
+    def problem(self) -> MenuProblem:
+        """Space, basis and profit of the configuration."""
+        return MenuProblem.build(self.configuration.space, self.configuration.basis, self.configuration.profit_function)
+
+    @cached_property
+    def experiment(self) -> DataFrame:
+        """The experiment's table as the user has it."""
+        return read_input(self.spark, self.configuration.experiment, "experiment")
+
+    @cached_property
+    def population(self) -> DataFrame | None:
+        """The population's table, None where it is the experiment's units."""
+        if not self.configuration.population.given:
+            return None
+        return read_input(self.spark, self.configuration.population, "population")
+
+    def note(self, **diagnostics: Any) -> None:
+        """Add diagnostics to the record."""
+        self.record = self.record.with_changes(diagnostics={**self.record.diagnostics, **diagnostics})
+
+    def warn(self, *sentences: str) -> None:
+        """Add warnings to the record, each once."""
+        fresh = [sentence for sentence in sentences if sentence not in self.record.warnings]
+        for sentence in fresh:
+            log.warning("%s", sentence)
+        self.record = self.record.with_changes(warnings=[*self.record.warnings, *fresh])
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step and save the record after it; a failure is recorded before it is raised.
+
+        Raises
+        ------
+        RunError : the step failed for a reason that is no error of ours; the message names step and cause.
+        """
+        start = time.perf_counter()
+        log.info("%s ...", name)
+        try:
+            yield
+        except BaseException as error:
+            message = str(error) if isinstance(error, CoarseSparkError) else f"{type(error).__name__}: {error}"
+            self._save_failure(name, message)
+            if isinstance(error, CoarseSparkError) or not isinstance(error, Exception):
+                raise
+            raise RunError(f"step '{name}' failed: {first_cause(message)}") from error
+        seconds = time.perf_counter() - start
+        self.record = self.record.with_changes(
+            step_seconds={**self.record.step_seconds, name: round(seconds, 3)}, ended_at=datetime.now(UTC)
+        )
+        log.info("%s done in %.1f s", name, seconds)
+
+    def _save_failure(self, step: str, message: str) -> None:
+        self.record = self.record.with_changes(
+            status=FAILED, ended_at=datetime.now(UTC), stop_reason=f"failed in step '{step}'", error=f"{step}: {first_cause(message)}"
+        )
+        try:
+            self.record.save(self.lake)
+        except Exception:  # the first failure is the one to report
+            log.exception("the failure could not be recorded in %s", self.lake.reference("runs"))
+
+
+def first_cause(message: str) -> str:
+    """Return the part of a Spark error that a person can act on: the last Python error in it, without the Java stack."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    python = [line for line in lines if line.split(":")[0].split(".")[-1].endswith(("Error", "Exception")) and "at " not in line[:3]]
+    chosen = next((line for line in reversed(python) if "PythonException" not in line and "Py4J" not in line), None)
+    return chosen or (lines[0] if lines else "unknown cause")
+
+
+def lake_of(spark: SparkSession, configuration: Configuration) -> Lake:
+    """Return where the configuration wants its tables."""
+    output = configuration.output
+    if output.path is not None:
+        return Lake(spark, path=output.path)
+    name = ".".join(part for part in (output.catalog, output.schema_name) if part)
+    return Lake(spark, schema=name)
+
+
+def start_run(spark: SparkSession, configuration: Configuration, run_id: str | None = None) -> Run:
+    """Open a new run, or the rerun of an old one: its record says "running", its published rows stay until they are replaced."""
+    lake = lake_of(spark, configuration)
+    run_id = check_run_id(run_id) if run_id is not None else new_run_id()
+    published = None
+    if run_id is not None and lake.exists("runs"):
+        # a rerun stays current with its old assignments until the new ones are published
+        old = lake.read("runs", run_id).select("published_at").collect()
+        published = old[0]["published_at"] if old else None
+    record = RunRecord(
+        run_id,
+        configuration.to_json(),
+        configuration.fingerprint(),
+        started_at=datetime.now(UTC),
+        status=RUNNING,
+        published_at=None if published is None else published.astimezone(UTC),
+        inputs={input_name(source): input_version(lake, source) for source in _sources(configuration)},
+    )
+    run = Run(spark, configuration, lake, record)
+    record.save(lake)
+    return run
+
+
+def open_run(spark: SparkSession, configuration: Configuration, run_id: str | None = None) -> Run:
+    """Go on with a run whose first steps are done: the one named, or the one that started last.
+
+    Raises
+    ------
+    TableError : there is no such run.
+    InvalidInputError : the run was made with another configuration.
+    """
+    lake = lake_of(spark, configuration)
+    record = RunRecord.load(lake, run_id)
+    if record.config_hash != configuration.fingerprint():
+        raise InvalidInputError(
+            f"run {record.run_id} was started with another configuration (hash {record.config_hash[:12]}, this file's is "
+            f"{configuration.fingerprint()[:12]}); start a new run with 'fit' or use the run's own configuration"
+        )
+    return Run(spark, configuration, lake, record.with_changes(status=RUNNING, error=None, stop_reason=None))
+
+
+def _sources(configuration: Configuration) -> list[Experiment | Population]:
+    population = [configuration.population] if configuration.population.given else []
+    return [configuration.experiment, *population]

@@ -1,0 +1,116 @@
+"""What all pictures share: colours that survive colour blindness and a dark page, lettered treatments, and SVG for one HTML page."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from io import StringIO
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from coarse_spark.report.wording import letter
+
+# Stand-ins that ``to_svg`` turns into the page's CSS variables, so that pictures follow a light or dark page.
+INK, MUTED, GRID, PAPER = "#111213", "#717273", "#d1d2d3", "#fafbfc"
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
+
+# Okabe and Ito's palette (Color Universal Design, 2008), without its yellow and black, with the letter colour that reads on each.
+_PALETTE = (
+    ("#0072b2", "#ffffff"),
+    ("#d55e00", "#ffffff"),
+    ("#009e73", "#ffffff"),
+    ("#cc79a7", "#000000"),
+    ("#e69f00", "#000000"),
+    ("#56b4e9", "#000000"),
+)
+_LINES = ("-", "--", "-.", ":")
+BLUE = _PALETTE[0][0]
+WIDTH = 8.8
+"""Width of every picture in inches; a point of text is 1.4 pixels in a column of 880 pixels."""
+
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: small, sharp, selectable
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "axes.formatter.useoffset": False,
+}
+
+
+def style() -> Any:
+    """Return a context in which pictures are drawn, leaving the user's own matplotlib settings alone."""
+    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": matplotlib.rcParams["backend"]})
+
+
+def new_figure(height: float) -> Figure:
+    """Return an empty picture of the page's width; ``height`` in inches."""
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def plain(text: str) -> str:
+    """Return the user's text such that matplotlib reads no mathematics into its dollar signs."""
+    return text.replace("$", r"\$")
+
+
+def colour(position: int) -> str:
+    """Return the colour of a treatment."""
+    return _PALETTE[position % len(_PALETTE)][0]
+
+
+def ink(position: int) -> str:
+    """Return the colour of letters that read on a treatment's colour."""
+    return _PALETTE[position % len(_PALETTE)][1]
+
+
+def line(position: int) -> str:
+    """Return the line style of a treatment: colours repeat after six, styles tell the repeats apart."""
+    return _LINES[position // len(_PALETTE) % len(_LINES)]
+
+
+def mark(axes: Axes, x: float, y: float, position: int, size: float = 13.0) -> None:
+    """Draw a treatment as a disc with its letter; ``size`` is the diameter in points."""
+    axes.plot([x], [y], "o", ms=size, mfc=colour(position), mec=PAPER, mew=1.0, zorder=5, clip_on=False)
+    axes.text(x, y, letter(position), color=ink(position), ha="center", va="center_baseline", fontsize=7.5, fontweight="bold", zorder=6)
+
+
+def to_svg(figure: Figure, name: str, description: str) -> str:
+    """Return a picture as an SVG element for inclusion in HTML, the same text for the same picture.
+
+    ``name`` prefixes all ids, which must be unique on a page; ``description`` is what a screen reader says.
+    """
+    buffer = StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\b(id="|url\(#|xlink:href="#)', lambda match: f"{match[1]}{name}-", svg)
+    for stand_in, variable in _VARIABLES.items():
+        svg = svg.replace(stand_in, variable)
+    # sizes come from the page's style sheet; the viewBox keeps the proportions
+    svg = re.sub(r'^(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
+    svg = re.sub(r'^(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
+    svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1sans-serif", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)

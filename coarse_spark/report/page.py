@@ -1,0 +1,123 @@
+"""The page of a run: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from coarse_spark.report import wording
+from coarse_spark.report.content import ReportContent
+from coarse_spark.report.drawing import colour, ink
+from coarse_spark.report.pictures import fit_picture, k_curve
+from coarse_spark.report.responses import response_picture
+
+
+def write_report(content: ReportContent, path: str | Path) -> Path:
+    """Write the page to ``path`` and return it; the same content gives the same bytes."""
+    path = Path(path)
+    path.write_text(render_report(content), encoding="utf-8")
+    return path
+
+
+def render_report(content: ReportContent) -> str:
+    """Return the page as HTML. The user's texts are escaped; pictures are the package's own SVG."""
+    environment = Environment(
+        loader=PackageLoader("coarse_spark.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    menu_picture, menu_caption = response_picture(content)
+    digits = wording.value_decimals(content)
+    return environment.get_template("page.html.j2").render(
+        content=content,
+        words=wording,
+        advice=wording.headline(content),
+        findings=wording.findings(content),
+        rule=wording.sentence(content.selection_rule),
+        digits=digits,
+        level=wording.level(content),
+        offers=_offers(content, digits),
+        values=_values(content, digits),
+        differences=_differences(content),
+        history=_history(content),
+        k_curve=Markup(k_curve(content)),  # noqa: S704  # drawn here; texts in it are escaped by matplotlib and drawing.to_svg
+        menu_picture=Markup(menu_picture),  # noqa: S704
+        menu_caption=menu_caption,
+        fit_picture=Markup(fit_picture(content)) if content.fit is not None else None,  # noqa: S704
+    )
+
+
+def _offers(content: ReportContent, digits: int) -> list[dict[str, Any]]:
+    """Return the treatments of the published menu with who gets them."""
+    segments = content.segments.set_index("treatment_id")
+    offers = []
+    for position, (_, row) in enumerate(content.selected.iterrows()):
+        segment = segments.loc[row["treatment_id"]] if row["treatment_id"] in segments.index else None
+        offers.append(
+            {
+                "letter": wording.letter(position),
+                "id": int(row["treatment_id"]),
+                "colour": colour(position),
+                "ink": ink(position),
+                "text": wording.treatment_text(content, row),
+                "is_control": wording.is_control(content, position),
+                "share": float(row["share"]),
+                "size": None if segment is None else wording.count(segment["size"]),
+                "profit": wording.number(row["expected_profit"], digits),
+                "gain": wording.number(content.segment_profits[position, position] - content.segment_profits[position, -1], digits),
+                "distinguishing": [] if segment is None else list(segment["distinguishing"]),
+                "rule": "" if segment is None else str(segment["rule"] or ""),
+            }
+        )
+    return offers
+
+
+def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
+    rows = []
+    names = {"control": "control (nobody treated)", "uniform": "best single treatment (uniform)", "granular": "full personalization (granular)"}
+    order = {"control": 0, "uniform": 1, "menu": 2, "granular": 3}
+    frame = content.policy_values.assign(order=content.policy_values["policy"].map(order)).sort_values(["order", "k"])
+    for _, row in frame.iterrows():
+        is_menu = row["policy"] == "menu"
+        rows.append(
+            {
+                "name": f"menu of {row['k']}" if is_menu else names.get(row["policy"], row["policy"]),
+                "selected": is_menu and row["k"] == content.selected_k,
+                "value": wording.number(row["value"], digits),
+                "interval": wording.interval(row, digits),
+                "se": wording.number(row["se"], digits),
+                "of_control": wording.captured_text(content, row, "control"),
+                "of_uniform": wording.captured_text(content, row, "uniform"),
+                "plug_in": wording.number(row["plug_in_value"], digits),
+                "bound": wording.number(row.get("upper_bound", np.nan), digits),
+            }
+        )
+    return rows
+
+
+def _differences(content: ReportContent) -> list[dict[str, Any]]:
+    rows = []
+    for _, row in content.contrasts.iterrows():
+        digits = wording.decimals_for([row["se"]])
+        rows.append(
+            {
+                "name": f"menu of {row['k']}" if row["policy"] == "menu" else row["policy"],
+                "versus": row["versus"],
+                "difference": wording.number(row["difference"], digits),
+                "interval": wording.interval(row, digits),
+                "undecided": wording.undecided(row),
+            }
+        )
+    return rows
+
+
+def _history(content: ReportContent) -> list[dict[str, Any]]:
+    """Return the passes for the published size, in the user's numbers."""
+    history = content.history
+    if history.empty:
+        return []
+    if "k" in history:
+        history = history[history["k"] == content.selected_k]
+    return [{str(name): value for name, value in row.items()} for row in history.to_dict("records")]

@@ -1,0 +1,96 @@
+"""The summary of a run on the terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from coarse_spark.report.content import ReportContent
+from coarse_spark.report.wording import (
+    advice,
+    captured_text,
+    count,
+    findings,
+    fit_sentence,
+    interval,
+    level,
+    models_sentence,
+    number,
+    percent,
+    treatment_text,
+    value_decimals,
+)
+
+
+def print_summary(content: ReportContent, console: Console) -> None:
+    """Print what to do and how sure that is, in about a screen; reads well from 100 columns on.
+
+    Values are honest (cross-fitted, debiased) unless they are marked as plug-in. The published menu is marked with an arrow.
+    """
+    left_out = f" ({count(content.left_out_units)} left out)" if content.left_out_units else ""
+    console.print()
+    console.print(Text.assemble((content.title, "bold"), (f"  run {content.run_id}", "dim")))
+    console.print(
+        Text(
+            f"{count(content.experiment_units)} units of the experiment{left_out}, {count(content.population_units)} of the population; "
+            f"outcome {content.outcome}",
+            style="dim",
+        )
+    )
+    console.print()
+    console.print(_menus(content))
+    console.print(Text("Honest: cross-fitted and debiased, per unit. Plug-in: by the estimated responses themselves, optimistic.", "dim"))
+    if any(captured_text(content, content.menus.iloc[0], reference).startswith("(") for reference in ("control", "uniform")):
+        console.print(Text("In parentheses: a share of a gain that this experiment does not settle.", "dim"))
+    console.print()
+    lines = [(advice(content), "bold"), *((line, "") for line in findings(content))]
+    lines.append((f"Choice of K: {content.selection_rule.rstrip('.')}.", ""))
+    if content.fit is not None:
+        lines.append((fit_sentence(content), ""))
+    if content.models is not None:
+        lines.append((models_sentence(content), ""))
+    lines += [(f"Warning: {warning}", "yellow") for warning in content.warnings]
+    bullets = Table.grid(padding=(0, 1))
+    for line, style in lines:
+        bullets.add_row(Text("•", style), Text(line, style))  # Text, not markup: names may hold square brackets
+    console.print(bullets)
+
+
+def _menus(content: ReportContent) -> Table:
+    digits = value_decimals(content)
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column("\nK", justify="right", no_wrap=True)
+    table.add_column(Text(f"\ntreatments ({'/'.join(content.space.names)})"), overflow="fold")
+    table.add_column("shares\n%", overflow="fold")
+    table.add_column("honest\nprofit", justify="right", no_wrap=True)
+    table.add_column(f"{level(content)}\ninterval", justify="right", no_wrap=True)
+    table.add_column("captured\nof control", justify="right", no_wrap=True)
+    table.add_column("captured\nof uniform", justify="right", no_wrap=True)
+    table.add_column("plug-in\nprofit", justify="right", no_wrap=True)
+
+    def add(name: str, offers: str, shares: str, policy: str, k: int | None = None, style: str = "") -> None:
+        row = content.value_of(policy, k)
+        numbers = (
+            number(row["value"], digits),
+            interval(row, digits),
+            captured_text(content, row, "control"),
+            captured_text(content, row, "uniform"),
+            number(row["plug_in_value"], digits),
+        )
+        mark = "→" if policy == "menu" and k == content.selected_k else ""
+        table.add_row(mark, name, *(Text(text) for text in (offers, shares, *numbers)), style=style)
+
+    add("–", "control", "", "control", style="dim")
+    single = content.menus.loc[content.menus["k"] == 1, "value"]
+    if not np.isclose(single, content.value_of("uniform")["value"]).any():
+        add("1", "best single treatment (uniform)", "", "uniform", style="dim")
+    for k in content.menus["k"].astype(int):
+        menu = content.menu_of(k)
+        offers = ", ".join(treatment_text(content, row, names=False) for _, row in menu.iterrows())
+        shares = ", ".join(percent(share).removesuffix("%") for share in menu["share"])
+        add(str(k), offers, shares, "menu", k, "bold green" if k == content.selected_k else "")
+    add("∞", "each unit its own (granular)", "", "granular", style="dim")
+    return table

@@ -1,0 +1,233 @@
+"""Numbers and findings in words. Every sentence is as sure as its interval, never surer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from coarse_spark.core.treatments import Categorical, Dimension
+from coarse_spark.report.content import ReportContent
+
+NONE = "–"
+
+
+def letter(position: int) -> str:
+    """Return the label of a treatment: A, B, …, Z, AA, …"""
+    label = ""
+    position += 1
+    while position:
+        position, rest = divmod(position - 1, 26)
+        label = chr(65 + rest) + label
+    return label
+
+
+def decimals_for(errors: Iterable[float]) -> int:
+    """Return how many decimals show two significant digits of the smallest positive error, at most 6."""
+    sizes = [abs(error) for error in errors if math.isfinite(error) and error != 0]
+    return min(max(1 - math.floor(math.log10(min(sizes))), 0), 6) if sizes else 2
+
+
+def number(value: Any, decimals: int = 2) -> str:
+    """Return a number with thousands separators and a true minus, or a dash for a missing one."""
+    if value is None or pd.isna(value):
+        return NONE
+    text = f"{float(value):,.{decimals}f}"
+    if float(text.replace(",", "")) == 0:  # no "-0.00"
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def count(value: int) -> str:
+    """Return an integer with thousands separators."""
+    return f"{int(value):,}"
+
+
+def percent(share: Any) -> str:
+    """Return a share as percent; with one decimal near 0 and 100 %, where it tells shares apart."""
+    if share is None or pd.isna(share):
+        return NONE
+    value = 100 * float(share)
+    near_an_end = 0.05 <= value < 2 or 98 < value < 99.95
+    return f"{number(value, 1 if near_an_end else 0)}%"
+
+
+def seconds(value: float) -> str:
+    """Return a duration."""
+    return f"{value / 60:.1f} min" if value >= 120 else f"{value:.1f} s"
+
+
+def treatment_text(content: ReportContent, row: pd.Series[Any], *, names: bool = True) -> str:
+    """Return one treatment of the menu in words, such as "depth 12.5, days 7", or without names "12.5/7"."""
+    values = [_dimension_text(dimension, row[dimension.name]) for dimension in content.space.dimensions]
+    if names:
+        return ", ".join(f"{name} {value}" for name, value in zip(content.space.names, values, strict=True))
+    return "/".join(values)
+
+
+def _dimension_text(dimension: Dimension, value: Any) -> str:
+    if isinstance(dimension, Categorical):
+        return str(value)
+    # to a hundredth to a thousandth of the range; finer steps than that cannot be told apart in an experiment
+    decimals = max(2 - math.floor(math.log10(dimension.upper - dimension.lower)), 0)
+    text = number(value, decimals)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital first letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def is_control(content: ReportContent, position: int) -> bool:
+    """Return whether a treatment of the published menu is the control."""
+    return bool((np.abs(content.treatments[position] - content.space.control) <= 1e-9).all())
+
+
+def value_decimals(content: ReportContent) -> int:
+    """Return the decimals at which the policy values of this run are shown."""
+    return decimals_for(content.policy_values["se"])
+
+
+def interval(row: pd.Series[Any], decimals: int) -> str:
+    """Return a confidence interval in words."""
+    return f"{number(row['ci_low'], decimals)} to {number(row['ci_high'], decimals)}"
+
+
+def difference_text(content: ReportContent, row: pd.Series[Any]) -> str:
+    """Return a difference with its interval, such as "0.021 (95 % interval −0.079 to 0.120)"."""
+    digits = decimals_for([row["se"]])
+    return f"{number(row['difference'], digits)} ({level(content)} interval {interval(row, digits)})"
+
+
+def level(content: ReportContent) -> str:
+    """Return the confidence of the intervals."""
+    return f"{100 * content.confidence:g}%"
+
+
+def captured_text(content: ReportContent, row: pd.Series[Any], reference: str) -> str:
+    """Return the captured share of the gain over ``reference``; in parentheses where the gain itself is not settled."""
+    share = row[f"captured_of_{reference}"]
+    if not undecided(content.contrast("granular", reference)):
+        return percent(share)
+    return f"({percent(share)})" if abs(share) < 10 else f"({NONE})"
+
+
+def undecided(row: pd.Series[Any] | None) -> bool:
+    """Return whether a difference is unknown, or its interval holds zero."""
+    return row is None or not (row["ci_low"] > 0 or row["ci_high"] < 0)
+
+
+def advice(content: ReportContent) -> str:
+    """Return what to do: the treatments of the published menu and how many units get each."""
+    menu = content.selected
+    if len(menu) == 1:
+        return headline(content)
+    offers = [
+        f"{treatment_text(content, row)}{' (the control)' if is_control(content, position) else ''} to {percent(row['share'])}"
+        for position, (_, row) in enumerate(menu.iterrows())
+    ]
+    return f"Offer {len(menu)} treatments: {_join(offers, '; ')}."
+
+
+def headline(content: ReportContent) -> str:
+    """Return what to do in one line: the treatment that everyone gets, or how many there are."""
+    if len(content.selected) > 1:
+        return f"Offer {len(content.selected)} treatments"
+    what = treatment_text(content, content.selected.iloc[0])
+    return f"Leave every unit at the control ({what})." if is_control(content, 0) else f"Offer everyone the same treatment: {what}."
+
+
+def findings(content: ReportContent) -> list[str]:
+    """Return what the run found about the published menu, one sentence each."""
+    k, digits = content.selected_k, value_decimals(content)
+    value, control = content.value_of("menu", k), content.value_of("control")
+    sentences = [
+        f"Expected profit is {number(value['value'], digits)} per unit ({level(content)} interval {interval(value, digits)}), "
+        f"against {number(control['value'], digits)} under the control."
+    ]
+    gain = content.contrast("menu", "control", k)
+    if gain is not None and undecided(gain):
+        sentences.append(
+            f"This experiment does not show that the menu earns more than the control: the difference is {difference_text(content, gain)}."
+        )
+    elif gain is not None and gain["difference"] < 0:
+        sentences.append(f"The menu earns less than the control: the difference is {difference_text(content, gain)}.")
+    return [*sentences, *_captured(content, value), *_neighbours(content)]
+
+
+def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
+    """Return the captured shares, as far as the gains that they are shares of are known to exist."""
+    known, doubts = [], []
+    for reference, name in (("control", "the control"), ("uniform", "the best single treatment")):
+        gain, share = content.contrast("granular", reference), value[f"captured_of_{reference}"]
+        if gain is None or pd.isna(gain["difference"]):
+            continue
+        if undecided(gain):
+            doubts.append(
+                f"Whether full personalization gains anything over {name} is not settled: the difference is "
+                f"{difference_text(content, gain)}, so a share of it means little."
+            )
+        elif gain["difference"] < 0:
+            doubts.append(f"Full personalization as learned here earns less than {name}: {difference_text(content, gain)}.")
+        elif not pd.isna(share):
+            known.append(f"{percent(share)} of what {'it' if known else 'full personalization'} would gain over {name}")
+    short = content.contrast("menu", "granular", content.selected_k)
+    if known:
+        tail = "" if short is None else f"; menu minus full personalization: {difference_text(content, short)}"
+        return [f"That captures {_join(known)}{tail}.", *doubts]
+    return doubts
+
+
+def _neighbours(content: ReportContent) -> list[str]:
+    """Return how the published size compares with the next smaller and the next larger one."""
+    sentences = []
+    sizes = content.menus["k"].tolist()
+    for smaller, larger in zip(sizes[:-1], sizes[1:], strict=True):
+        row = content.contrast("menu", f"menu of {smaller}", larger)
+        if row is None or content.selected_k not in (smaller, larger):
+            continue
+        if undecided(row):
+            sentences.append(f"This run cannot tell K = {smaller} from K = {larger} apart: the difference is {difference_text(content, row)}.")
+        else:
+            verb = "adds" if row["difference"] > 0 else "costs"
+            sentences.append(f"Going from {smaller} to {larger} treatments {verb} profit: the difference is {difference_text(content, row)}.")
+    return sentences
+
+
+def fit_sentence(content: ReportContent) -> str:
+    """Return how well the basis follows the response, in words; empty where it was not tested."""
+    fit = content.fit
+    if fit is None:
+        return ""
+    worst = fit.bins.assign(z=(fit.bins["observed"] - fit.bins["fitted"]).abs() / fit.bins["se"]).sort_values("z").iloc[-1]
+    text = f"χ² = {number(fit.chi2, 1)} on {fit.df} degrees of freedom, p = {fit.p_value:.2g}"
+    if fit.p_value >= 0.05:
+        return f"Observed and fitted means agree within noise ({text})."
+    return (
+        f"The basis “{content.basis.name}” misses part of the response ({text}); the largest miss is at {worst['label']}: "
+        f"observed {worst['observed']:.3g}, fitted {worst['fitted']:.3g}. Consider a richer basis."
+    )
+
+
+def models_sentence(content: ReportContent) -> str:
+    """Return how the partitions are served, in words; empty where nothing is known."""
+    models = content.models
+    if models is None:
+        return ""
+    parts = [f"{count(models.own)} with a model of their own", f"{count(models.pooled)} served by the pooled model"]
+    if models.failed:
+        parts.append(f"{count(models.failed)} failed")
+    text = f"Partitions: {_join(parts)}."
+    if models.r_loss_gain is not None:
+        text += f" Out of fold, individual responses cut the R-loss of one common effect by {percent(models.r_loss_gain)}."
+    return text
+
+
+def _join(parts: Sequence[str], separator: str = ", ") -> str:
+    if separator == ", " and len(parts) > 1:
+        return f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return separator.join(parts)

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.design import (
+    RANDOMIZED,
+    MomentSums,
+    debiased_coefficients,
+    design_problems,
+    extrapolated,
+    extrapolation,
+    merge_moments,
+    moment_sums,
+    row_moments,
+)
+from coarse_spark.core.lack_of_fit import TreatmentBins, bin_sums, lack_of_fit
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+PERCENT = TreatmentSpace.from_dict({"price": {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}})
+QUADRATIC = Basis("quadratic", PERCENT)
+
+
+@given(st.integers(1, 9))
+def test_batches_of_moments_add_up(batches):
+    rng = np.random.default_rng(0)
+    phi, strata, weight = rng.normal(size=(60, 3)), rng.choice(["a", "b"], 60), rng.random(60)
+    whole = moment_sums(phi, strata, weight)
+    split = merge_moments(moment_sums(phi[i], strata[i], weight[i]) for i in np.array_split(np.arange(60), batches))
+    for label in whole:
+        np.testing.assert_allclose(split[label].matrix, whole[label].matrix)
+        np.testing.assert_allclose(MomentSums.from_array(split[label].to_array()).matrix, whole[label].matrix)
+        assert split[label].effective_rows == pytest.approx(whole[label].effective_rows)
+
+
+def test_debiasing_repairs_a_wrong_model_on_raw_percent_columns():
+    rng = np.random.default_rng(0)
+    n = 200_000
+    T = rng.uniform(80, 100, (n, 1))
+    phi = QUADRATIC(T)
+    truth = np.array([30.0, -0.5, 0.003])
+    y = phi @ truth + rng.normal(size=n)
+    wrong = np.tile(truth * [1, 1.2, 0.8], (n, 1))
+    lam = row_moments(moment_sums(phi), None, n)
+    assert np.linalg.cond(lam) > 1e10
+    debiased = debiased_coefficients(wrong, phi, y, lam).mean(axis=0)
+    at = QUADRATIC(np.array([[80.0], [90.0], [100.0]]))
+    np.testing.assert_allclose(at @ debiased, at @ truth, atol=0.02)
+    assert np.abs(at @ wrong[0] - at @ truth).min() > 0.5
+
+
+def test_debiased_arms_are_augmented_inverse_propensity_weighting():
+    rng = np.random.default_rng(1)
+    arm = rng.choice(3, 900, p=[0.5, 0.3, 0.2])
+    phi, y, theta = np.eye(3)[arm], rng.normal(size=900), rng.normal(size=(900, 3))
+    share = np.bincount(arm) / 900
+    expected = theta + phi * ((y - theta[np.arange(900), arm]) / share[arm])[:, None]
+    np.testing.assert_allclose(debiased_coefficients(theta, phi, y, moment_sums(phi)[RANDOMIZED].matrix), expected)
+
+
+def test_strata_use_their_own_moments():
+    rng = np.random.default_rng(2)
+    strata = np.where(np.arange(4000) % 2 == 0, "low", "high")
+    T = np.where(strata == "low", rng.uniform(80, 85, 4000), rng.uniform(90, 100, 4000))[:, None]
+    phi, y, theta = QUADRATIC(T), rng.normal(size=4000), np.zeros((4000, 3))
+    moments = moment_sums(phi, strata)
+    all_rows = debiased_coefficients(theta, phi, y, row_moments(moments, strata, 4000))
+    for label in ("low", "high"):
+        rows = strata == label
+        alone = debiased_coefficients(theta[rows], phi[rows], y[rows], moments[label].matrix)
+        np.testing.assert_allclose(all_rows[rows], alone)
+    with pytest.raises(InvalidInputError, match="stratum 'lowe' has no moments \\(did you mean 'low'"):
+        row_moments(moments, ["lowe"], 1)
+
+
+def test_treatments_without_variation_are_refused_and_reported():
+    phi = QUADRATIC(np.full((50, 1), 90.0))
+    moments = moment_sums(phi)
+    with pytest.raises(InvalidInputError, match="singular"):
+        debiased_coefficients(np.zeros((50, 3)), phi, np.zeros(50), moments[RANDOMIZED].matrix)
+    assert "do not identify" in design_problems(moments, QUADRATIC)[0]
+    few = moment_sums(QUADRATIC(np.linspace(80, 100, 12)[:, None]))
+    assert "12 effective rows" in design_problems(few, QUADRATIC)[0]
+
+
+def test_extrapolation_is_told_for_every_dimension():
+    low, high = np.array([85.0]), np.array([100.0])
+    assert extrapolation(PERCENT, low, high) == [
+        "treatment 'price' is declared on 80 to 100 but was observed on 85 to 100: responses beyond that are extrapolated"
+    ]
+    assert extrapolation(PERCENT, np.array([80.0]), high) == []
+    np.testing.assert_array_equal(extrapolated(np.array([[80.0], [85.0], [100.0]]), low, high), [True, False, False])
+
+
+def _lack_of_fit(basis_name, response, seed):
+    rng = np.random.default_rng(seed)
+    n = 4000
+    basis = Basis(basis_name, PERCENT)
+    T = rng.uniform(80, 100, (n, 1))
+    y = response(T[:, 0] - 90) + rng.normal(size=n)
+    phi = basis(T)
+    fitted = phi @ np.linalg.lstsq(phi, y, rcond=None)[0]
+    bins = TreatmentBins.from_dict(TreatmentBins.fit(T, PERCENT, 12).to_dict())
+    halves = [bin_sums(bins, T[h], phi[h], y[h], fitted[h]) for h in (slice(0, 1500), slice(1500, None))]
+    return lack_of_fit(bins, halves[0] + halves[1])
+
+
+def test_lack_of_fit_finds_a_missing_curve_and_holds_its_level():
+    assert _lack_of_fit("linear", lambda t: 0.01 * t**2, 0).p_value < 1e-6
+    p_values = [_lack_of_fit("quadratic", lambda t: 0.01 * t**2, seed).p_value for seed in range(40)]
+    assert sum(p < 0.05 for p in p_values) <= 6
+    assert 0.3 < np.mean(p_values) < 0.7
+
+
+def test_lack_of_fit_table_shows_the_bins():
+    report = _lack_of_fit("quadratic", lambda t: 0.01 * t**2, 0)
+    assert len(report.table) == 12
+    assert report.table["rows"].sum() == 4000
+    assert report.degrees == 9
+    assert np.abs(report.table["observed"] - report.table["fitted"]).max() < 5 * report.table["standard_error"].max()
+
+
+def test_distinct_treatments_get_a_bin_each_and_dimensions_a_product_grid():
+    space = TreatmentSpace.from_dict(
+        {
+            "a": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0},
+            "b": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0},
+        }
+    )
+    T = np.array([[a, b] for a in (0, 1, 2) for b in (0, 1)], dtype=float)
+    bins = TreatmentBins.fit(T, space)
+    assert bins.size == 6
+    assert sorted(bins.assign(T)) == list(range(6))
+    assert bins.describe(int(bins.assign(np.array([[1.0, 1.0]]))[0])) == "0.5 <= a < 1.5, 0.5 <= b"

@@ -1,0 +1,207 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from causaldata import thornton_hiv
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.crossfit import ALL_ROWS, accumulate, fit_models, solve
+from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.preparation import Preparation
+from coarse_spark.core.learners.record import ModelRecord, load_model
+from coarse_spark.core.learners.response import ResponseLearner
+from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.learners.whitening import Whitening
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+PRICE = TreatmentSpace.from_dict({"price": {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}})
+QUADRATIC = Basis("quadratic", PRICE)
+
+
+def experiment(n=4000, seed=0, heterogeneity=1.0):
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame({"x0": rng.uniform(-1, 1, n), "x1": rng.normal(size=n), "group": rng.choice(["a", "b", "c"], n)})
+    T = rng.uniform(80, 100, (n, 1))
+    slope = -0.1 + heterogeneity * (0.1 * X["x0"] + 0.1 * (X["group"] == "a"))
+    y = 5 + X["x1"] + slope * (T[:, 0] - 100) + 0.005 * (T[:, 0] - 100) ** 2 + rng.normal(size=n)
+    return X, T, y.to_numpy(), slope.to_numpy()
+
+
+def keys(n):
+    return np.arange(n) * 7919
+
+
+def test_whitened_columns_are_uncorrelated_and_coefficients_carry_over():
+    _, T, _, _ = experiment()
+    whitening = Whitening.fit(QUADRATIC, T, np.ones(len(T)))
+    z = whitening(QUADRATIC(T))
+    np.testing.assert_allclose(z.T @ z / len(z), np.eye(3), atol=1e-9)
+    theta = np.random.default_rng(1).normal(size=(len(T), 3))
+    np.testing.assert_allclose((z * theta).sum(1), (QUADRATIC(T) * whitening.raw(theta)).sum(1), atol=1e-9)
+
+
+def test_arms_are_whitened_although_they_hold_no_constant_column():
+    space = TreatmentSpace.from_dict({"arm": {"kind": "categorical", "levels": ["a", "b", "c"], "control": "a"}})
+    basis = Basis("arms", space)
+    T = np.random.default_rng(0).integers(0, 3, (500, 1)).astype(float)
+    z = Whitening.fit(basis, T, np.ones(500))(basis(T))
+    np.testing.assert_allclose(z[:, 0], 1)
+    np.testing.assert_allclose(z.T @ z / 500, np.eye(3), atol=1e-9)
+
+
+def test_treatments_that_do_not_identify_the_basis_are_refused():
+    with pytest.raises(InvalidInputError, match=r"do not identify its column 'price\^2'.*2 distinct"):
+        Whitening.fit(QUADRATIC, np.array([[80.0], [100.0]] * 10), np.ones(20))
+
+
+def test_gram_statistics_add_up_and_survive_flattening():
+    rng = np.random.default_rng(0)
+    design, y, w = rng.normal(size=(50, 4)), rng.normal(size=50), rng.random(50)
+    whole = GramStatistics.of(design, y, w)
+    split = GramStatistics.of(design[:20], y[:20], w[:20]) + GramStatistics.of(design[20:], y[20:], w[20:])
+    again = GramStatistics.from_array(split.to_array())
+    np.testing.assert_allclose(again.gram, whole.gram)
+    np.testing.assert_allclose(again.moment, whole.moment)
+    b = rng.normal(size=4)
+    assert whole.loss(b) == pytest.approx(w @ (y - design @ b) ** 2)
+
+
+@pytest.mark.parametrize("folds", [1, 2, 5])
+def test_sums_of_batches_in_any_order_give_the_models_of_one_machine(folds):
+    X, T, y, _ = experiment()
+    fold, weight, strata = keys(len(y)) % folds, np.random.default_rng(1).random(len(y)), X["group"].to_numpy()
+    settings = LearnerSettings(learner="sieve")
+    common = {"key": keys(len(y)), "weight": weight, "strata": strata}
+    whole = fit_models(X, T, y, fold, basis=QUADRATIC, settings=settings, **common)
+    assert sorted(whole) == ([ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS])
+
+    preparation = Preparation.fit(X, T, y, basis=QUADRATIC, weight=weight, strata=strata, settings=settings)
+    preparation = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
+    sums: dict[int, GramStatistics] = {}
+    for rows in np.array_split(np.random.default_rng(2).permutation(len(y)), 7):
+        part = accumulate(
+            preparation, X.iloc[rows], T[rows], y[rows], fold[rows], folds=folds, settings=settings,
+            **{name: value[rows] for name, value in common.items()},
+        )  # fmt: skip
+        sums = {k: sums[k] + part[k] if k in sums and k in part else sums.get(k, part.get(k)) for k in {*sums, *part}}
+    spread = solve(preparation, sums, folds=folds, settings=settings)
+    for key, record in whole.items():
+        np.testing.assert_allclose(load_model(spread[key]).predict(X), load_model(record).predict(X), rtol=1e-8)
+
+
+def test_a_fold_model_never_sees_its_fold():
+    X, T, y, _ = experiment(1000)
+    fold = keys(1000) % 3
+    before = fit_models(X, T, y, fold, basis=QUADRATIC, key=keys(1000))
+    changed = np.where(fold == 1, y + 100 * np.sin(y), y)
+    preparation_moves = fit_models(X, T, changed, fold, basis=QUADRATIC, key=keys(1000))
+    np.testing.assert_allclose(load_model(preparation_moves[1]).predict(X), load_model(before[1]).predict(X), rtol=0.05, atol=0.05)
+    assert not np.allclose(load_model(preparation_moves[0]).predict(X), load_model(before[0]).predict(X), rtol=0.05, atol=0.05)
+
+
+def test_heterogeneous_slopes_are_recovered():
+    X, T, y, slope = experiment(20_000)
+    theta = ResponseLearner(space=PRICE).fit(X, pd.DataFrame(T, columns=["price"]), y).predict(X)
+    at_90 = theta[:, 1] + 2 * 90 * theta[:, 2]
+    truth = slope + 2 * 0.005 * (90 - 100)
+    assert np.corrcoef(at_90, truth)[0, 1] > 0.95
+    assert np.abs(at_90 - truth).mean() < 0.03
+
+
+def test_no_heterogeneity_gives_the_constant_effect():
+    constants = []
+    for seed in range(5):
+        X, T, y, _ = experiment(3000, seed, heterogeneity=0.0)
+        learner = ResponseLearner(space=PRICE).fit(X, T, y)
+        lift = learner.predict(X) @ (QUADRATIC(np.array([[80.0]])) - QUADRATIC(np.array([[100.0]])))[0]
+        assert lift.mean() == pytest.approx(2 + 2, abs=0.3)
+        assert lift.std() < 0.4  # with heterogeneity 1 it is 1.6
+        constants.append(learner.record_.learner == "constant")
+    assert sum(constants) >= 3
+
+
+def test_weights_equal_repeated_rows():
+    X, T, y, _ = experiment(600)
+    weight = np.where(np.arange(600) < 300, 1.0, 2.0)
+    twice = np.concatenate([np.arange(600), np.arange(300, 600)])
+    fold = np.zeros(600, dtype=int)
+    a = fit_models(X, T, y, fold, basis=QUADRATIC, key=keys(600), weight=weight, settings=LearnerSettings(knots=0))[ALL_ROWS]
+    b = fit_models(
+        X.iloc[twice],
+        T[twice],
+        y[twice],
+        fold[:1].repeat(900),
+        basis=QUADRATIC,
+        key=keys(600)[twice],
+        settings=LearnerSettings(knots=0),
+    )[ALL_ROWS]
+    np.testing.assert_allclose(load_model(a).predict(X), load_model(b).predict(X), rtol=1e-6)
+
+
+def test_strata_remove_confounding_between_strata():
+    rng = np.random.default_rng(0)
+    n = 20_000
+    risk = rng.integers(0, 4, n)
+    X = pd.DataFrame({"x": rng.normal(size=n)})
+    T = (80 + 4 * risk + 8 * rng.random(n))[:, None]
+    y = -0.1 * T[:, 0] + 2.0 * risk + rng.normal(size=n)
+    basis = Basis("linear", PRICE)
+    slopes = {}
+    for name, strata in (("ignored", None), ("known", risk)):
+        record = fit_models(X, T, y, np.zeros(n, dtype=int), basis=basis, key=keys(n), strata=strata)[ALL_ROWS]
+        slopes[name] = load_model(record).predict(X)[:, 1].mean()
+    assert abs(slopes["known"] + 0.1) < 0.02
+    assert slopes["ignored"] > 0.1
+
+
+def test_record_survives_a_table_row():
+    X, T, y, _ = experiment(500)
+    learner = ResponseLearner(space=PRICE).fit(X, T, y)
+    row = json.loads(json.dumps(learner.record_.to_row()))
+    np.testing.assert_array_equal(load_model(ModelRecord.from_row(row)).predict(X), learner.predict(X))
+    with pytest.raises(InvalidInputError, match="format version 99"):
+        ModelRecord.from_row({**row, "format_version": 99})
+
+
+def test_order_of_rows_does_not_matter():
+    X, T, y, _ = experiment(1500)
+    shuffled = np.random.default_rng(3).permutation(1500)
+    a = ResponseLearner(space=PRICE).fit(X, T, y).predict(X)
+    b = ResponseLearner(space=PRICE).fit(X.iloc[shuffled], T[shuffled], y[shuffled]).predict(X)
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_thornton_incentives_raise_the_chance_of_learning_results():
+    data = thornton_hiv.load_pandas().data.dropna(subset=["got", "tinc", "age", "distvct"])
+    space = TreatmentSpace.from_dict({"tinc": {"kind": "continuous", "lower": 0, "upper": 3, "control": 0}})
+    learner = ResponseLearner("any+log1p", space=space).fit(data[["age", "distvct"]], data[["tinc"]], data["got"])
+    theta = learner.predict(data[["age", "distvct"]])
+    chance = theta @ learner.basis_(np.array([[0.0], [1.0], [3.0]])).T
+    share = data.groupby(pd.cut(data["tinc"], [-1, 0, 1.5, 4]), observed=True)["got"].mean()
+    assert 0.30 < chance[:, 0].mean() < 0.38
+    assert chance[:, 0].mean() == pytest.approx(share.iloc[0], abs=0.02)
+    assert chance[:, 0].mean() + 0.25 < chance[:, 1].mean() < chance[:, 2].mean() < 0.95
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": np.full(100, np.nan)}, "100 rows have a missing or infinite outcome"),
+        ({"T": np.full((100, 1), 90.0)}, "do not identify"),
+        ({"T": np.full((99, 1), 90.0)}, "rows do not match: 100 features, 99 treatments"),
+        ({"sample_weight": -np.ones(100)}, "weights must not be negative"),
+    ],
+)
+def test_bad_rows_are_named(change, message):
+    X, T, y, _ = experiment(100)
+    with pytest.raises(InvalidInputError, match=message):
+        ResponseLearner(space=PRICE).fit(**{"X": X, "T": T, "y": y, **change})
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(InvalidInputError, match="did you mean 'sieve'"):
+        ResponseLearner(learner="seive")
+    with pytest.raises(InvalidInputError, match="not fitted yet"):
+        ResponseLearner().predict(np.zeros((1, 1)))

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coarse_spark.core.menu.choose import choose_curve, choose_menu
+from coarse_spark.core.menu.lloyd import PricedMenu, refine, segment_sums
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+LINE = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
+STEPS = TreatmentSpace.from_dict(
+    {
+        "a": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0},
+        "b": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0},
+    }
+)
+
+
+def _line_units(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    bend = rng.uniform(0.5, 1.5, n)
+    return np.column_stack([rng.normal(size=n), rng.uniform(0.2, 2.0, n) * bend, -bend / 2])
+
+
+def _plane_units(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.column_stack(
+        [rng.normal(size=n), rng.uniform(0, 2, (n, 2)), -rng.uniform(0.5, 1, n), np.full(n, 0.1), -rng.uniform(0.5, 1, n)]
+    )
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(6))
+def test_reaches_the_brute_force_optimum_of_a_finite_space(k: int, seed: int) -> None:
+    theta, weights = _plane_units(60, seed), np.random.default_rng(seed).uniform(0.1, 3, 60)
+    profit = Profit("1", "0.2 * a + 0.1 * b")
+    menu = choose_menu(theta, space=STEPS, basis="quadratic", profit=profit, k=k, weights=weights)
+    problem = MenuProblem.build(STEPS, "quadratic", profit)
+    profits = profit_matrix(theta, problem.psi)
+    best = max(weights @ profits[:, list(rows)].max(axis=1) for rows in combinations(range(len(profits.T)), k)) / weights.sum()
+    assert menu.value == pytest.approx(best, abs=1e-9)
+    assert menu.shares.sum() == pytest.approx(1)
+    taken = profit_matrix(theta, menu.psi)[np.arange(60), menu.assign(theta)]
+    assert weights @ taken / weights.sum() == pytest.approx(menu.value, abs=1e-12)
+
+
+def test_granular_is_above_every_treatment_of_the_space() -> None:
+    problem = MenuProblem.build(LINE, "cubic", Profit("2 - t", "0.1 * t"))
+    theta = np.column_stack([_line_units(300), np.random.default_rng(3).normal(0, 0.2, 300)])
+    treatments, profit = problem.granular(theta)
+    fine = np.linspace(0, 2, 20_001)[:, None]
+    assert (profit - profit_matrix(theta, problem.psi_at(fine)).max(axis=1)).min() > -1e-12
+    at = np.einsum("ij,ij->i", np.column_stack([theta, np.ones(300)]), problem.psi_at(treatments))
+    np.testing.assert_allclose(at, profit, atol=1e-12)
+
+
+def test_treatments_sit_where_the_gradient_of_their_segment_vanishes() -> None:
+    theta = _line_units(500)
+    menu = choose_menu(theta, space=LINE, basis="quadratic", profit=Profit("1", "0.3 * t"), k=4)
+    segments = menu.assign(theta)
+    for row in range(4):
+        total = theta[segments == row].sum(axis=0)
+        best = np.clip((0.3 * (segments == row).sum() - total[1]) / (2 * total[2]), 0, 2)
+        assert menu.encoded[row, 0] == pytest.approx(best, abs=1e-9)
+
+
+def test_curve_rises_and_scales_and_ignores_the_order_of_rows() -> None:
+    theta = _plane_units(400)
+    space = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")})
+    problem = MenuProblem.build(space, "quadratic", Profit("1", "0.2 * a"))
+    curve = choose_curve(problem, theta, range(1, 7))
+    values = [curve[k].value for k in range(1, 7)]
+    assert np.all(np.diff(values) > 0)
+    order = np.random.default_rng(0).permutation(400)
+    shuffled = choose_curve(problem, theta[order], range(1, 7))
+    dearer = choose_curve(MenuProblem.build(space, "quadratic", Profit("1000", "200 * a")), theta, range(1, 7))
+    for k in range(1, 7):
+        np.testing.assert_allclose(shuffled[k].encoded, curve[k].encoded, atol=1e-9)
+        np.testing.assert_allclose(dearer[k].encoded, curve[k].encoded, atol=1e-7)
+        assert dearer[k].value == pytest.approx(1000 * curve[k].value, rel=1e-9)
+
+
+def test_refine_never_loses_profit_and_tells_what_moved() -> None:
+    theta, problem = _line_units(800), MenuProblem.build(LINE, "quadratic", Profit("1", "0.3 * t"))
+    start = {3: PricedMenu.build(problem, np.array([[0.1], [0.2], [0.3]])), 2: PricedMenu.build(problem, np.array([[0.0], [2.0]]))}
+    result = refine(problem, start, lambda asked: segment_sums(theta, np.ones(800), asked), max_passes=200)
+    for k in (2, 3):
+        lines = [line for line in result.history if line.k == k]
+        assert all(later.value >= earlier.value - 1e-12 for earlier, later in pairwise(lines))
+        assert lines[0].moved == k
+        assert "->" in lines[0].what
+        assert result.sums[k].value(result.menus[k].psi) == pytest.approx(lines[-1].value)
+
+
+def test_always_offered_treatments_stay() -> None:
+    menu = choose_menu(
+        _line_units(300), space=LINE, basis="quadratic", profit=Profit(), k=3, always_offer=[{"t": 0.0}, {"t": 0.123}]
+    )
+    assert {0.0, 0.123} <= set(menu.treatments["t"])
+    assert menu.k == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"theta": np.full((5, 3), np.nan)}, "5 of 5 units have missing or infinite"),
+        ({"theta": np.ones((5, 2))}, r"expected \(n, 3\)"),
+        ({"weights": np.zeros(5)}, "no unit has weight"),
+        ({"weights": -np.ones(5)}, "5 weights are negative"),
+        ({"k": 0}, "whole numbers from 1"),
+        ({"k": 6}, "for 5 units"),
+        ({"always_offer": [{"t": 5.0}]}, "not a treatment of the space"),
+        ({"always_offer": [{"t": 0.0}, {"t": 1.0}], "k": 1}, "cannot hold the 2 treatments"),
+    ],
+)
+def test_bad_input_gets_one_clear_error(change: dict[str, object], message: str) -> None:
+    arguments = {"theta": np.ones((5, 3)), "k": 2, "space": LINE, "basis": "quadratic", "profit": Profit(), **change}
+    with pytest.raises(InvalidInputError, match=message):
+        choose_menu(arguments.pop("theta"), **arguments)
+
+
+def test_degenerate_populations_get_a_menu_without_duplicates() -> None:
+    for theta in (np.tile([1.0, 1.0, -0.5], (20, 1)), np.tile([1.0, 0.0, 0.0], (20, 1)), np.zeros((20, 3))):
+        menu = choose_menu(theta, space=LINE, basis="quadratic", profit=Profit(), k=4)
+        assert len(menu.treatments.drop_duplicates()) == 4
+        assert menu.value == pytest.approx(menu.uniform_value)
+        assert menu.gap == pytest.approx(0, abs=1e-9)
+
+
+def test_arms_choose_among_a_finite_list() -> None:
+    space = TreatmentSpace.from_candidates(pd.DataFrame({"mail": ["none", "letter", "card"]}), control={"mail": "none"})
+    theta = np.random.default_rng(0).normal(size=(50, 3))
+    menu = choose_menu(theta, space=space, basis="arms", profit=Profit("1", "where(mail == 'letter', 0.1, 0)"), k=2)
+    profits = theta - np.array([0, 0.1, 0])
+    assert menu.value == pytest.approx(max(profits[:, list(rows)].max(axis=1).mean() for rows in combinations(range(3), 2)))
+    assert "Menu of 2 treatments" in str(menu)

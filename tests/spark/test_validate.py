@@ -1,0 +1,286 @@
+"""Every message of the table checks, on real Spark tables; and a clean table that has none."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from coarse_spark.config.models import Configuration
+from coarse_spark.distributed.validate import TableReport, validate_tables
+from coarse_spark.errors import TableError
+
+pytestmark = pytest.mark.spark
+
+_DOUBLES, _TEXTS = ("age", "spend", "w", "depth"), ("market", "channel", "wave", "arm")
+SCHEMA = pa.schema(
+    [("unit_id", pa.int64()), *((name, pa.string()) for name in _TEXTS), *((name, pa.float64()) for name in _DOUBLES)]
+)
+
+
+def configuration(**changes: Any) -> Configuration:
+    content: dict[str, Any] = {
+        "experiment": {
+            "table": "trial",
+            "unit_id": "unit_id",
+            "partition_by": ["market"],
+            "features": ["age", "channel"],
+            "outcome": "spend",
+            "weight": "w",
+            "strata": ["wave"],
+        },
+        "treatments": {
+            "depth": {"kind": "continuous", "lower": 0, "upper": 40, "step": 10, "control": 0},
+            "arm": {"kind": "categorical", "levels": ["mail", "phone"], "control": "mail"},
+        },
+        "design": {"kind": "stratified"},
+        "response": {"basis": "arms", "folds": 2, "min_rows": 3},
+        "output": {"path": "output"},
+    }
+    for key, value in changes.items():
+        content[key] = content.get(key, {}) | value
+    return Configuration.model_validate(content)
+
+
+def rows(count: int = 12) -> list[dict[str, Any]]:
+    """Clean rows: every combination of depth and arm occurs, markets A and B have half each."""
+    return [
+        {
+            "unit_id": i,
+            "market": "AB"[i % 2],
+            "age": 20.0 + i,
+            "channel": None if i == 3 else "web",
+            "wave": "1",
+            "spend": float(i),
+            "w": 1.0,
+            "depth": 10.0 * (i % 4),
+            "arm": ("mail", "phone")[i % 3 == 0],
+        }
+        for i in range(count)
+    ]
+
+
+def table(spark: Any, content: list[dict[str, Any]]) -> Any:
+    # from Arrow: None stays null and NaN stays NaN, and no Python worker starts
+    return spark.createDataFrame(pa.Table.from_pylist(content, SCHEMA))
+
+
+def population(spark: Any, content: list[dict[str, Any]]) -> Any:
+    return table(spark, content).select("unit_id", "market", "age", "channel", "w")
+
+
+def problems(spark: Any, content: list[dict[str, Any]], config: Configuration | None = None) -> list[str]:
+    with pytest.raises(TableError) as caught:
+        validate_tables(config or configuration(), table(spark, content))
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"the tables have {len(lines)} problem{'s' if len(lines) > 1 else ''}:"
+    return [line.strip() for line in lines]
+
+
+def test_clean_tables_have_no_problem_and_are_counted(spark: Any) -> None:
+    report = validate_tables(configuration(), table(spark, rows()), population(spark, rows(5)))
+    assert report == TableReport(rows=12, usable_rows=12, partitions=2, small_partitions=0, population_rows=5, warnings=())
+    assert validate_tables(configuration(), table(spark, rows())).population_rows == 12
+
+
+def test_rows_without_outcome_or_treatment_are_left_out_with_a_warning(spark: Any, caplog: pytest.LogCaptureFixture) -> None:
+    content = rows()
+    content[0]["spend"] = None
+    content[1]["depth"] = None
+    content[2]["depth"] = content[2]["spend"] = None
+    with caplog.at_level(logging.WARNING):
+        report = validate_tables(configuration(), table(spark, content))
+    assert (report.rows, report.usable_rows) == (12, 9)
+    assert report.warnings == (
+        "experiment: 2 of 12 rows have no spend, so they are left out",
+        "experiment: 2 of 12 rows have no depth, so they are left out",
+    )
+    assert [record.getMessage() for record in caplog.records] == list(report.warnings)
+
+
+def test_small_partitions_are_counted_on_usable_rows(spark: Any) -> None:
+    content = rows()
+    content[0]["market"] = None
+    content[1]["spend"] = None
+    report = validate_tables(configuration(response={"min_rows": 6}), table(spark, content))
+    assert (report.partitions, report.small_partitions) == (3, 3)
+    assert report.warnings[-1] == (
+        "experiment: 3 of 3 partitions have fewer usable rows than response.min_rows = 6, the smallest 1; the pooled model serves them"
+    )
+
+
+def test_without_keys_the_experiment_is_one_partition(spark: Any) -> None:
+    report = validate_tables(configuration(experiment={"partition_by": []}), table(spark, rows()))
+    assert (report.partitions, report.small_partitions) == (1, 0)
+
+
+def test_missing_columns_and_unfit_types_come_all_at_once(spark: Any) -> None:
+    trial = spark.createDataFrame(
+        [(1, "A", [1.0], "x", 1.0, True, "7")],
+        "Unit_ID bigint, marketing string, age array<double>, spend string, w double, depth boolean, arm string",
+    )
+    people = spark.createDataFrame([(1, "A", "old", 3.0)], "unit_id bigint, market string, age string, channel double")
+    with pytest.raises(TableError) as caught:
+        validate_tables(configuration(), trial.drop("arm").selectExpr("*", "1 AS arm"), people)
+    lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    has = "the table has Unit_ID, marketing, age, spend, w, depth, arm"
+    assert lines == [
+        f"experiment: the partition key column 'market' is missing (did you mean 'marketing'?); {has}",
+        "experiment: the feature column 'age' is of type array<double>, expected a numeric, boolean or string type",
+        f"experiment: the feature column 'channel' is missing; {has}",
+        f"experiment: the unit_id column 'unit_id' is missing (did you mean 'Unit_ID'?); {has}",
+        f"experiment: the stratum column 'wave' is missing (did you mean 'age'?); {has}",
+        "experiment: the outcome column 'spend' is of type string, expected a numeric type",
+        "experiment: the treatment column 'depth' is of type boolean, expected a numeric type",
+        "experiment: the treatment column 'arm' is of type int, expected string, as the declared levels are texts",
+    ]
+
+
+def test_a_feature_must_be_of_like_type_in_both_tables(spark: Any) -> None:
+    people = population(spark, rows(4)).selectExpr("unit_id", "market", "CAST(age AS string) AS age", "channel", "w")
+    with pytest.raises(
+        TableError, match=r"population: feature 'age' is of type string, expected a type like the experiment's, double"
+    ):
+        validate_tables(configuration(), table(spark, rows()), people)
+
+
+def test_columns_that_differ_in_case_only(spark: Any) -> None:
+    trial = table(spark, rows())
+    trial = trial.toDF(*["AGE" if name == "channel" else name for name in trial.columns])
+    with pytest.raises(TableError, match="the columns AGE, age differ in case only"):
+        validate_tables(configuration(experiment={"features": ["age"]}), trial)
+
+
+def test_null_and_repeated_unit_ids(spark: Any) -> None:
+    content = rows(14)
+    for position, unit in enumerate([None, None, 5, 5, 5, 6, 6, 7, 7, 8, 8, 100, 101, 102]):
+        content[position]["unit_id"] = unit
+    assert problems(spark, content) == [
+        "experiment: 2 of 14 rows have a null unit_id 'unit_id', expected an id in every row",
+        "experiment: 4 unit ids occur in 9 rows, expected one row a unit; such as 5 (3 times), 6 (2 times), 7 (2 times)",
+    ]
+
+
+def test_treatments_outside_the_space(spark: Any) -> None:
+    content = rows()
+    for position, value in {0: -5.0, 1: 41.0, 2: float("inf"), 3: float("nan"), 4: 12.5, 5: 40.0000001}.items():
+        content[position]["depth"] = value
+    content[6]["arm"], content[7]["arm"] = "fax", "Mail"
+    assert problems(spark, content) == [
+        "experiment: 1 of 12 rows have NaN as treatment 'depth', expected a number or null",
+        "experiment: 3 of 12 rows have a treatment 'depth' outside the declared space (from -5.0 to inf), "
+        "expected 0 to 40 or the control 0",
+        "experiment: 2 of 12 rows have an undeclared level of treatment 'arm' (from Mail to fax), expected one of mail, phone",
+        "experiment: 1 of 12 rows have a treatment 'depth' between candidates (from 12.5 to 12.5), "
+        "expected steps of 10 from 0 with response.basis arms, or another basis",
+    ]
+
+
+def test_a_control_outside_the_bounds_is_inside_the_space(spark: Any) -> None:
+    treatments = {"depth": {"kind": "continuous", "lower": 10, "upper": 40, "step": 10, "control": 0}}
+    report = validate_tables(configuration(treatments=treatments), table(spark, rows()))
+    assert report.usable_rows == 12
+    content = rows()
+    content[0]["depth"] = 5.0
+    (line,) = problems(spark, content, configuration(treatments=treatments))
+    assert "1 of 12 rows have a treatment 'depth' outside the declared space (from 5.0 to 5.0)" in line
+
+
+def test_treatments_without_variation_among_usable_rows(spark: Any) -> None:
+    content = rows()
+    for position, row in enumerate(content):
+        row["arm"] = "phone" if position == 0 else "mail"
+        row["depth"] = 20.0
+    content[0]["spend"] = None
+    assert problems(spark, content) == [
+        "experiment: treatment 'depth' is 20.0 in all usable rows, expected at least two values to learn its effect from",
+        "experiment: treatment 'arm' is mail in all usable rows, expected at least two values to learn its effect from",
+    ]
+
+
+def test_values_that_are_no_finite_numbers(spark: Any) -> None:
+    content = rows()
+    content[0]["spend"], content[1]["spend"] = float("nan"), float("-inf")
+    content[2]["w"], content[3]["w"], content[4]["w"], content[5]["w"] = None, float("nan"), -2.0, -3.0
+    content[6]["wave"] = None
+    content[7]["age"], content[8]["age"] = float("inf"), float("nan")
+    assert problems(spark, content) == [
+        "experiment: 1 of 12 rows have an infinite feature 'age', expected a number, or null where it is unknown",
+        "experiment: 1 of 12 rows have a null weight 'w', expected a number in every row",
+        "experiment: 1 of 12 rows have a weight 'w' that is NaN or infinite, expected a number of at least 0",
+        "experiment: 2 of 12 rows have a negative weight 'w' (from -3.0 to -2.0), expected a number of at least 0",
+        "experiment: 1 of 12 rows have a null stratum 'wave', expected a value in every row",
+        "experiment: 2 of 12 rows have an outcome 'spend' that is NaN or infinite, expected a number or null",
+    ]
+
+
+def test_nothing_usable(spark: Any) -> None:
+    assert problems(spark, []) == ["experiment: the table has no rows"]
+    assert problems(spark, [row | {"spend": None} for row in rows()]) == [
+        "experiment: none of the 12 rows has both an outcome and a treatment, so nothing can be learned"
+    ]
+    assert problems(spark, [row | {"w": 0.0} for row in rows()]) == [
+        "experiment: the weights 'w' sum to 0, expected some weight above 0"
+    ]
+    few = [row | {"spend": row["spend"] if position in (0, 1) else None} for position, row in enumerate(rows())]
+    assert problems(spark, few, configuration(response={"folds": 3})) == [
+        "experiment: 2 usable rows cannot be cut into response.folds = 3 folds"
+    ]
+
+
+def test_the_population_is_checked_by_its_own_weight(spark: Any) -> None:
+    people = rows(6)
+    people[0]["w"], people[1]["w"], people[2]["unit_id"], people[3]["unit_id"] = -1.0, None, None, 4
+    with pytest.raises(TableError) as caught:
+        validate_tables(
+            configuration(population={"table": "people", "weight": "w"}), table(spark, rows()), population(spark, people)
+        )
+    assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
+        "population: 1 of 6 rows have a null unit_id 'unit_id', expected an id in every row",
+        "population: 1 of 6 rows have a null weight 'w', expected a number in every row",
+        "population: 1 of 6 rows have a negative weight 'w' (from -1.0 to -1.0), expected a number of at least 0",
+        "population: 1 unit ids occur in 2 rows, expected one row a unit; such as 4 (2 times)",
+    ]
+    assert validate_tables(configuration(), table(spark, rows()), population(spark, people[4:]).drop("w")).population_rows == 2
+    with pytest.raises(TableError, match="population: the table has no rows"):
+        validate_tables(configuration(), table(spark, rows()), population(spark, []))
+
+
+def test_names_with_dots_backticks_and_braces(spark: Any) -> None:
+    odd = "age.of {low} `it`"
+    content = rows()
+    content[0]["age"] = float("inf")
+    trial = table(spark, content).withColumnRenamed("age", odd)
+    with pytest.raises(TableError) as caught:
+        validate_tables(configuration(experiment={"features": [odd, "channel"]}), trial)
+    assert f"1 of 12 rows have an infinite feature '{odd}'" in str(caught.value)
+
+
+def test_integer_decimal_and_boolean_columns_pass(spark: Any) -> None:
+    trial = table(spark, rows()).selectExpr(
+        "CAST(unit_id AS string) AS unit_id",
+        "market",
+        "CAST(age AS decimal(10, 2)) AS age",
+        "age > 25 AS channel",
+        "wave",
+        "CAST(spend AS int) AS spend",
+        "CAST(w AS float) AS w",
+        "CAST(depth AS smallint) AS depth",
+        "arm",
+    )
+    assert validate_tables(configuration(), trial).usable_rows == 12
+
+
+def test_the_field_experiment_of_thornton(spark: Any) -> None:
+    from coarse_spark.config.load import load_configuration
+    from coarse_spark.lake.inputs import read_input
+
+    config = load_configuration("conf/thornton.yml")
+    report = validate_tables(config, read_input(spark, config.experiment, "experiment"))
+    assert (report.rows, report.usable_rows, report.partitions, report.small_partitions) == (4820, 2834, 1, 0)
+    assert report.warnings == (
+        "experiment: 1926 of 4820 rows have no got, so they are left out",
+        "experiment: 1919 of 4820 rows have no tinc, so they are left out",
+    )

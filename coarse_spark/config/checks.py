@@ -151,7 +151,18 @@ def _expression_names(values: Values, treatments: Sequence[str]) -> Iterator[Pro
             try:
                 Expression(values[key]).require_names(treatments)
             except ExpressionError as error:
-                yield Problem(tuple(key.split(".")), f"{error}")
+                yield Problem(tuple(key.split(".")), str(error))
+
+
+def _expression_levels(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
+    """Yield a problem for every text in an expression that is no level: it would silently equal nothing."""
+    levels = [level for d in space.dimensions if isinstance(d, Categorical) for level in d.levels if isinstance(level, str)]
+    for key in ("profit.margin", "profit.cost", "menu.exclude"):
+        if values.get(key) is not None:
+            for text in sorted(Expression(values[key]).texts - set(levels)):
+                known = ", ".join(levels) or "none"
+                message = f"'{values[key]}' compares with '{text}', which is no level of a treatment{nearest(text, levels)}"
+                yield Problem(tuple(key.split(".")), f"{message}; declared levels that are texts: {known}")
 
 
 def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
@@ -196,6 +207,7 @@ def _space(values: Values) -> TreatmentSpace | list[Problem]:
 
 
 def _on_the_space(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
+    yield from _expression_levels(values, space)
     count = len(space.candidates)
     if "menu.sizes" in values and values["menu.sizes"][-1] > count:
         message = f"found {values['menu.sizes'][-1]}, expected at most {count}, the number of treatments that may be offered"

@@ -25,6 +25,7 @@ EXPLAINED = "explained"
 _IDENTIFIER_PART = re.compile(r"\w[\w-]*")
 _RANGE = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*")
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*:/")
+_MEMORY = re.compile(r"[1-9]\d*[mgtMGT]")
 _MOST_SIZES = 200
 
 
@@ -124,6 +125,12 @@ def _learner(value: Any) -> str:
     return str(value)
 
 
+def _memory(value: Any) -> str:
+    if not isinstance(value, str) or not _MEMORY.fullmatch(value):
+        raise expected("a size such as 2g or 512m")
+    return value
+
+
 def _settings(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(entry, str | int | float) for entry in value.values()):
         raise expected("a mapping of Spark settings to texts, numbers or true and false")
@@ -153,5 +160,6 @@ Sizes = Annotated[tuple[int, ...], BeforeValidator(_sizes)]
 Select = Annotated[int | str, BeforeValidator(_select)]
 Share = Annotated[float | tuple[float, ...], BeforeValidator(_share)]
 Learner = Annotated[str, BeforeValidator(_learner)]
+Memory = Annotated[str, BeforeValidator(_memory)]
 SparkSettings = Annotated[dict[str, str], BeforeValidator(_settings)]
 Level = bool | int | float | str

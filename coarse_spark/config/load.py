@@ -109,30 +109,34 @@ def _problem(location: tuple[str | int, ...], error: ErrorDetails) -> Problem:
     if location[0] == "treatments" and len(location) > 2:
         # pydantic puts the kind of the union's member behind the treatment's name
         model, key = _TREATMENT_KINDS.get(location[2]), location[:2] + location[3:]
-    kind, found = error["type"], _repr.repr(error["input"])
-    context = error.get("ctx", {})
     if key == ("design", "kind") and error["input"] == "learned":
         return Problem(key, "found 'learned', which is not available yet; use randomized or stratified")
-    if kind == "missing":
+    if error["type"] == "missing":
         return Problem(key, f"the key is missing; expected {_field(model, key[-1]).description}")
-    if kind == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         return Problem(key, _unknown(str(key[-1]), model))
-    if kind == EXPLAINED:
+    if error["type"] == EXPLAINED:
         return Problem(key, error["msg"])
-    if kind == EXPECTED:
-        return Problem(key, f"found {found}, expected {error['msg']}")
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        found = repr(context["tag"]) if "tag" in context else "no kind"
-        return Problem(
-            (*key, "kind"), f"found {found}, expected continuous or categorical{nearest(context.get('tag', ''), _TREATMENT_KINDS)}"
-        )
+    if error["type"].startswith("union_tag"):
+        tag = error.get("ctx", {}).get("tag")
+        expected = f"continuous or categorical{nearest(tag, _TREATMENT_KINDS) if tag else ''}"
+        return Problem((*key, "kind"), f"found {_repr.repr(tag) if tag else 'no kind'}, expected {expected}")
+    return Problem(key, f"found {_repr.repr(error['input'])}, expected {_expected(error, model)}")
+
+
+def _expected(error: ErrorDetails, model: Any) -> str:
+    kind, message = error["type"], error["msg"]
     if kind == "literal_error":
-        valid = re.findall(r"'([^']*)'", str(context["expected"]))
-        return Problem(key, f"found {found}, expected {' or '.join(valid)}{nearest(error['input'], valid)}")
+        valid = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+        return f"{' or '.join(valid)}{nearest(error['input'], valid)}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return Problem(key, f"found {found}, expected a mapping{_keys(model)}")
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return Problem(key, f"found {found}, expected {message[:1].lower()}{message[1:]}")
+        return f"a mapping{_keys(model)}"
+    if kind == "too_short":
+        return "at least one entry"
+    if kind != EXPECTED:
+        message = message.removeprefix("Value error, ").removeprefix("Input should be ")
+        message = message[:1].lower() + message[1:]
+    return message
 
 
 def _keys(model: Any) -> str:

@@ -18,6 +18,7 @@ from coarse_spark.config.fields import (
     Learner,
     Level,
     Location,
+    Memory,
     NamePart,
     Number,
     Select,
@@ -169,7 +170,7 @@ class Spark(Section):
     """What only a local session needs; elsewhere the platform's own settings stand."""
 
     master: Text = Field("local[*]", description="master of a local session")
-    driver_memory: Text = Field("2g", pattern=r"^\d+[kmgtKMGT]$", description="memory of the local Java process, such as 2g")
+    driver_memory: Memory = Field("2g", description="memory of the local Java process, such as 2g")
     shuffle_partitions: Integer | None = Field(None, ge=1, description="partitions of a shuffle; default: number of cores")
     conf: SparkSettings = Field(default_factory=dict, description="further Spark settings, texts both")
 

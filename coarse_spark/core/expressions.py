@@ -1,13 +1,15 @@
 """Arithmetic expressions in treatment names, parsed to a safe subset and evaluated with numpy.
 
-Allowed: names, numbers, ``+ - * / **``, comparisons, and the functions min, max, abs, exp, log and where. Text never reaches
-``eval``: it is parsed once into Python's syntax tree, every node is checked, and the checked tree is walked.
+Allowed: names, numbers, ``+ - * / **``, comparisons, and the functions min, max, abs, exp, log and where; texts beside == and !=
+alone, to compare with levels. An expression never reaches ``eval``: it is parsed once into Python's syntax tree, every node is
+checked, and the checked tree is walked.
 """
 
 from __future__ import annotations
 
 import ast
 import operator
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
@@ -20,7 +22,11 @@ from coarse_spark.errors import ExpressionError, nearest
 
 FloatArray = npt.NDArray[np.float64]
 
-_MAX_LENGTH = 1_000  # keeps the recursion of parsing and walking far below Python's limit
+_MAX_LENGTH = 1_000
+_MAX_DEPTH = 100  # keeps the recursion of checking and evaluating far below Python's limit, wherever it is called from
+
+_LARGEST = sys.float_info.max  # Python's float, which compares with integers of any size
+_SHOWN = 120  # characters of an expression that messages repeat
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -58,6 +64,10 @@ class Expression:
     ----------
     text : the expression as the user wrote it.
 
+    Attributes
+    ----------
+    names, texts : the names it uses, and the texts it compares them with.
+
     Raises
     ------
     ExpressionError : the text is not an expression of the allowed subset.
@@ -65,6 +75,7 @@ class Expression:
 
     text: str
     names: frozenset[str] = field(init=False, compare=False)
+    texts: frozenset[str] = field(init=False, compare=False)
     _tree: ast.expr = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,20 +84,29 @@ class Expression:
             raise ExpressionError("the expression is empty; write 0 for none")
         if len(text) > _MAX_LENGTH:
             raise ExpressionError(f"the expression has {len(text)} characters; at most {_MAX_LENGTH} are read")
+        shown = _shown(text)
         try:
             tree = ast.parse(text, mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            detail = getattr(error, "msg", None) or "it nests too deeply"
-            raise ExpressionError(f"'{text}' is not an arithmetic expression: {detail}") from None
+        except SyntaxError as error:
+            raise ExpressionError(f"'{shown}' is not an arithmetic expression: {error.msg}") from None
+        except ValueError as error:  # null bytes, lone surrogates
+            raise ExpressionError(f"'{shown}' is not an arithmetic expression: {error}") from None
+        except (RecursionError, MemoryError):
+            raise ExpressionError(f"'{shown}' nests too deeply; at most {_MAX_DEPTH} levels are read") from None
+        if _deeper_than(tree, _MAX_DEPTH):
+            raise ExpressionError(f"'{shown}' nests too deeply; at most {_MAX_DEPTH} levels are read")
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "_tree", tree)
-        object.__setattr__(self, "names", frozenset(_check(tree, text)))
+        object.__setattr__(self, "names", frozenset(_check(tree, shown)))
+        object.__setattr__(self, "texts", frozenset(_texts(tree)))
 
     def require_names(self, valid: Collection[str]) -> None:
         """Raise ExpressionError when the expression uses a name outside ``valid``."""
         for name in sorted(self.names - set(valid)):
             known = ", ".join(sorted(valid)) or "none"
-            raise ExpressionError(f"'{self.text}' uses the unknown name '{name}'{nearest(name, valid)}; known names: {known}")
+            raise ExpressionError(
+                f"'{_shown(self.text)}' uses the unknown name '{name}'{nearest(name, valid)}; known names: {known}"
+            )
 
     def evaluate(self, columns: Mapping[str, npt.ArrayLike], size: int) -> FloatArray:
         """Evaluate on columns of length ``size``; returns a float array (size,), comparisons as 0 and 1."""
@@ -94,44 +114,78 @@ class Expression:
         arrays = {name: np.asarray(columns[name]) for name in self.names}
         with np.errstate(all="ignore"):  # NaN and infinities are reported by the caller, who knows the rows
             try:
-                value = np.asarray(_evaluate(self._tree, arrays), dtype=np.float64)
+                value = np.asarray(_evaluate(self._tree, arrays))
             except (TypeError, ValueError) as error:
-                raise ExpressionError(f"'{self.text}' cannot be evaluated: {error}") from None
-        return np.array(np.broadcast_to(value, (size,)))
+                raise ExpressionError(f"'{_shown(self.text)}' cannot be evaluated: {error}") from None
+        if value.dtype.kind not in "biuf":
+            raise ExpressionError(f"'{_shown(self.text)}' gives texts, expected numbers")
+        return np.array(np.broadcast_to(value, (size,)), dtype=np.float64)
+
+
+def _deeper_than(tree: ast.expr, levels: int) -> bool:
+    level: list[ast.AST] = [tree]
+    for _ in range(levels):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return bool(level)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _texts(tree: ast.expr) -> set[str]:
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def _shown(text: str) -> str:
+    short = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    return short.encode("utf-8", "backslashreplace").decode()
 
 
 def _check(node: ast.expr, text: str) -> set[str]:
     """Return the names used below ``node``; raise ExpressionError at the first node outside the subset."""
-
-    def refuse(found: str) -> ExpressionError:
-        return ExpressionError(f"'{text}' contains {found}, which is not allowed; allowed: {_ALLOWED}")
-
-    def names_of(*nodes: ast.expr) -> set[str]:
-        return set().union(*(_check(child, text) for child in nodes))
-
     match node:
-        case ast.Constant(value=bool()):
-            raise refuse(f"the constant {node.value}")
-        case ast.Constant(value=int() | float() | str()):
+        case ast.Constant(value=value):
+            _check_constant(value, text)
             return set()
         case ast.Name(id=name):
             return {name}
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-            return names_of(left, right)
+            children = [left, right]
         case ast.UnaryOp(op=unary, operand=operand) if type(unary) in _UNARY:
-            return names_of(operand)
+            children = [operand]
         case ast.Compare(left=left, ops=ops, comparators=comparators) if all(type(op) in _COMPARE for op in ops):
-            return names_of(left, *comparators)
+            # levels are texts: they can be told apart, and nothing else can be done with them
+            equality = all(isinstance(op, ast.Eq | ast.NotEq) for op in ops)
+            children = [child for child in (left, *comparators) if not (equality and _is_text(child))]
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
-            if name not in _FUNCTIONS:
-                raise refuse(f"the function '{name}'{nearest(name, _FUNCTIONS)}")
-            _, least, most = _FUNCTIONS[name]
-            if not least <= len(args) <= most:
-                expected = f"{least}" if least == most else f"{least} to {most}"
-                raise ExpressionError(f"'{text}': {name} takes {expected} arguments, found {len(args)}")
-            return names_of(*args)
+            _check_call(name, len(args), text)
+            children = args
         case _:
-            raise refuse(f"'{ast.unparse(node)}'")
+            raise _refusal(f"'{_shown(ast.unparse(node))}'", text)
+    return set().union(*(_check(child, text) for child in children))
+
+
+def _check_constant(value: object, text: str) -> None:
+    if isinstance(value, str):
+        raise _refusal(f"the text {value!r} outside of == and !=", text)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _refusal(f"the constant {value!r}", text)
+    if value > _LARGEST:
+        raise _refusal("a number too large for a float", text)
+
+
+def _check_call(name: str, arguments: int, text: str) -> None:
+    if name not in _FUNCTIONS:
+        raise _refusal(f"the function '{name}'{nearest(name, _FUNCTIONS)}", text)
+    _, least, most = _FUNCTIONS[name]
+    if not least <= arguments <= most:
+        expected = f"{least}" if least == most else f"{least} to {most}"
+        raise ExpressionError(f"'{text}': {name} takes {expected} arguments, found {arguments}")
+
+
+def _refusal(found: str, text: str) -> ExpressionError:
+    return ExpressionError(f"'{text}' contains {found}, which is not allowed; allowed: {_ALLOWED}")
 
 
 def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:

@@ -261,7 +261,10 @@ class TreatmentSpace:
         for position, dimension in enumerate(self.dimensions):
             values = treatments[:, position]
             if isinstance(dimension, Categorical):
-                result[dimension.name] = np.asarray(dimension.levels)[values.astype(np.intp)]
+                kinds = {type(level) for level in dimension.levels}
+                # numpy would turn the number of a number and a text into a text
+                levels = np.array(dimension.levels, dtype=None if len(kinds) == 1 else object)
+                result[dimension.name] = levels[values.astype(np.intp)]
             else:
                 result[dimension.name] = values
         return result

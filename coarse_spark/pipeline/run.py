@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
 from coarse_spark.config.models import Configuration, Experiment, Population
@@ -19,6 +22,8 @@ from coarse_spark.errors import CoarseSparkError, InvalidInputError, RunError
 from coarse_spark.lake.inputs import input_name, input_version, read_input
 from coarse_spark.lake.runs import FAILED, RUNNING, RunRecord, new_run_id
 from coarse_spark.lake.tables import Lake, check_run_id
+
+FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +44,14 @@ class Run:
     @cached_property
     def problem(self) -> MenuProblem:
         """Space, basis and profit of the configuration."""
-        return MenuProblem.build(self.configuration.space, self.configuration.basis, self.configuration.profit_function)
+        configuration = self.configuration
+        return MenuProblem.build(configuration.space, configuration.basis, configuration.profit_function, self.always_offered)
+
+    @cached_property
+    def always_offered(self) -> FloatArray | None:
+        """The encoded treatments (f, d) that every menu holds, None without any."""
+        rows = self.configuration.menu.always_offer
+        return self.configuration.space.encode(pd.DataFrame(list(rows))) if rows else None
 
     @cached_property
     def experiment(self) -> DataFrame:

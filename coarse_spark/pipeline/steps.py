@@ -170,7 +170,8 @@ def choose(run: Run) -> None:
             )
             curve[str(k)] = {"value": sums.value(menu.psi), "segment_theta": _means(sums.theta, sums.weight).tolist()}
         control = float(next(iter(refined.sums.values())).value_of_all(problem.control_psi[None, :])[0])
-        run.lake.replace(MENU, run.run_id, pd.concat(frames, ignore_index=True))
+        table = pd.concat(frames, ignore_index=True)
+        run.lake.replace(MENU, run.run_id, table[table["k"].isin(configuration.menu.sizes)])
         run.note(
             control_value=control,
             micro_clusters=len(clusters.weights),
@@ -185,9 +186,8 @@ def _means(sums: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _search(run: Run, clusters: MicroClusters) -> dict[int, PricedMenu]:
-    menu, space = run.configuration.menu, run.configuration.space
-    fixed = space.encode(pd.DataFrame(list(menu.always_offer))) if menu.always_offer else None
-    return search_curve(run.problem, clusters, menu.sizes, fixed=fixed, starts=menu.starts, seed=menu.seed)
+    menu = run.configuration.menu
+    return search_curve(run.problem, clusters, {1, *menu.sizes}, fixed=run.always_offered, starts=menu.starts, seed=menu.seed)
 
 
 def evaluate(run: Run) -> None:

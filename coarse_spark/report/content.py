@@ -35,8 +35,8 @@ class LackOfFit:
 
     Attributes
     ----------
-    bins : columns label, n, observed, fitted (means of the outcome) and se (of observed − fitted); with one numeric treatment dimension
-        also its mean in the bin, under the dimension's name.
+    bins : columns label, n, observed, fitted (means of the outcome) and se (of observed − fitted); with one numeric treatment
+        dimension also its mean in the bin, under the dimension's name.
     chi2, df, p_value : test that observed and fitted agree in every bin.
     """
 
@@ -65,7 +65,7 @@ class ReportContent:
     ----------
     title, run_id, started_at, outcome : texts of the user's or the run's.
     basis, profit : of the run; treatments and their names come from ``basis.space``.
-    experiment_units, left_out_units, population_units : numbers of units; left out are those of the experiment that could not be used.
+    experiment_units, left_out_units, population_units : numbers of units; left out are unusable ones of the experiment.
     selected_k, selection_rule : the size of the published menu, and why.
     menu, policy_values, contrasts, segments : frames; contrasts name their reference control, uniform, granular or "menu of K".
     segment_theta : (selected_k, p) mean response coefficients of the segments, in the order of treatment_id.
@@ -142,13 +142,8 @@ class ReportContent:
 
     @cached_property
     def segment_profits(self) -> FloatArray:
-        """(selected_k, selected_k + 1) mean plug-in profit of each segment under each treatment of the menu and, last, the control."""
+        """(selected_k, selected_k + 1) plug-in profit of each segment under each treatment of the menu, and last the control."""
         return self.profits(np.vstack([self.treatments, self.space.control]))
-
-    @cached_property
-    def has_control(self) -> bool:
-        """Whether the control is itself on the published menu."""
-        return bool((np.abs(self.treatments - self.space.control) <= 1e-9).all(axis=1).any())
 
     def menu_of(self, k: int) -> pd.DataFrame:
         """Return the rows of the menu of size ``k``, in the order of treatment_id."""

@@ -1,4 +1,4 @@
-"""What all pictures share: colours that survive colour blindness and a dark page, lettered treatments, and SVG for one HTML page."""
+"""What all pictures share: colours that survive colour blindness and a dark page, lettered treatments, and SVG for one page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ BLUE = _PALETTE[0][0]
 WIDTH = 8.8
 """Width of every picture in inches; a point of text is 1.4 pixels in a column of 880 pixels."""
 
-_STYLE = {
+_STYLE: Any = {
+    "text.parse_math": False,  # dollar signs in the user's names are dollar signs
     "svg.fonttype": "none",  # text stays text: small, sharp, selectable
     "font.family": "sans-serif",
     "font.size": 8.5,
@@ -69,11 +70,6 @@ def new_figure(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def plain(text: str) -> str:
-    """Return the user's text such that matplotlib reads no mathematics into its dollar signs."""
-    return text.replace("$", r"\$")
-
-
 def colour(position: int) -> str:
     """Return the colour of a treatment."""
     return _PALETTE[position % len(_PALETTE)][0]
@@ -89,10 +85,20 @@ def line(position: int) -> str:
     return _LINES[position // len(_PALETTE) % len(_LINES)]
 
 
+def calm(axes: Axes) -> None:
+    """Widen a vertical axis that shows nothing but rounding errors."""
+    low, high = axes.get_ylim()
+    middle = (low + high) / 2
+    if high - low <= 1e-6 * abs(middle):
+        axes.set_ylim(middle - 0.05 * abs(middle), middle + 0.05 * abs(middle))
+
+
 def mark(axes: Axes, x: float, y: float, position: int, size: float = 13.0) -> None:
     """Draw a treatment as a disc with its letter; ``size`` is the diameter in points."""
     axes.plot([x], [y], "o", ms=size, mfc=colour(position), mec=PAPER, mew=1.0, zorder=5, clip_on=False)
-    axes.text(x, y, letter(position), color=ink(position), ha="center", va="center_baseline", fontsize=7.5, fontweight="bold", zorder=6)
+    axes.text(
+        x, y, letter(position), color=ink(position), ha="center", va="center_baseline", fontsize=7.5, fontweight="bold", zorder=6
+    )
 
 
 def to_svg(figure: Figure, name: str, description: str) -> str:

@@ -26,7 +26,11 @@ def write_report(content: ReportContent, path: str | Path) -> Path:
 def render_report(content: ReportContent) -> str:
     """Return the page as HTML. The user's texts are escaped; pictures are the package's own SVG."""
     environment = Environment(
-        loader=PackageLoader("coarse_spark.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("coarse_spark.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     menu_picture, menu_caption = response_picture(content)
     digits = wording.value_decimals(content)
@@ -45,7 +49,7 @@ def render_report(content: ReportContent) -> str:
         k_curve=Markup(k_curve(content)),  # noqa: S704  # drawn here; texts in it are escaped by matplotlib and drawing.to_svg
         menu_picture=Markup(menu_picture),  # noqa: S704
         menu_caption=menu_caption,
-        fit_picture=Markup(fit_picture(content)) if content.fit is not None else None,  # noqa: S704
+        fit_picture=Markup(fit_picture(content, content.fit)) if content.fit is not None else None,  # noqa: S704
     )
 
 
@@ -76,7 +80,11 @@ def _offers(content: ReportContent, digits: int) -> list[dict[str, Any]]:
 
 def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
     rows = []
-    names = {"control": "control (nobody treated)", "uniform": "best single treatment (uniform)", "granular": "full personalization (granular)"}
+    names = {
+        "control": "control (nobody treated)",
+        "uniform": "best single treatment (uniform)",
+        "granular": "full personalization (granular)",
+    }
     order = {"control": 0, "uniform": 1, "menu": 2, "granular": 3}
     frame = content.policy_values.assign(order=content.policy_values["policy"].map(order)).sort_values(["order", "k"])
     for _, row in frame.iterrows():

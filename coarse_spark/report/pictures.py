@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from coarse_spark.core.treatments import Continuous
-from coarse_spark.report.content import ReportContent
-from coarse_spark.report.drawing import BLUE, GRID, INK, MUTED, PAPER, new_figure, plain, style, to_svg
+from coarse_spark.report.content import LackOfFit, ReportContent
+from coarse_spark.report.drawing import BLUE, GRID, INK, MUTED, PAPER, calm, new_figure, style, to_svg
 from coarse_spark.report.wording import level, number, value_decimals
 
 
@@ -50,6 +50,7 @@ def _values(axes: Axes, content: ReportContent) -> None:
     axes.set_xticks([*x, last], [*(str(k) for k in places), "no limit"])
     axes.set_xlabel("K, number of unique treatments")
     axes.set_title("Expected profit per unit")
+    calm(axes)
     axes.grid(visible=False, axis="x")
 
 
@@ -80,7 +81,9 @@ def _gains(axes: Axes, content: ReportContent) -> None:
     places = _positions(content)
     rows = content.contrasts[(content.contrasts["versus"] == "uniform") & content.contrasts["policy"].isin(["menu", "granular"])]
     rows = rows.rename(columns={"difference": "value"})
-    x = np.array([len(places) if row.policy == "granular" else places.get(int(row.k), -1) for row in rows.itertuples()])
+    x = np.array(
+        [len(places) if policy == "granular" else places.get(k, -1) for policy, k in zip(rows["policy"], rows["k"], strict=True)]
+    )
     axes.axvspan(places[content.selected_k] - 0.4, places[content.selected_k] + 0.4, color=GRID, alpha=0.45, lw=0)
     axes.axhline(0, color=MUTED, lw=1, ls="--", zorder=1)
     if len(rows):
@@ -89,13 +92,14 @@ def _gains(axes: Axes, content: ReportContent) -> None:
     axes.set_xticks(range(len(places) + 1), [*(str(k) for k in places), "no limit"])
     axes.set_xlabel("K, number of unique treatments")
     axes.set_title("Gain over the best single treatment (paired)")
+    if len(rows) and all(abs(end) <= 1e-9 * content.policy_values["value"].abs().max() for end in axes.dataLim.intervaly):
+        axes.set_ylim(-1, 1)
     axes.grid(visible=False, axis="x")
 
 
-def fit_picture(content: ReportContent) -> str:
+def fit_picture(content: ReportContent, fit: LackOfFit) -> str:
     """Return observed against fitted outcome means: along the treatment where it is one number, else against each other."""
-    assert content.fit is not None
-    bins = content.fit.bins
+    bins = fit.bins
     z = stats.norm.ppf(0.5 + content.confidence / 2)
     names = content.space.names
     along = len(names) == 1 and isinstance(content.space.dimensions[0], Continuous) and names[0] in bins
@@ -107,13 +111,14 @@ def fit_picture(content: ReportContent) -> str:
         axes.errorbar(x, bins["observed"], **bars, label=f"observed mean, {level(content)} interval")
         if along:
             axes.plot(x, bins["fitted"], "_", ms=18, mec=INK, mew=1.8, label=f"fitted by the basis “{content.basis.name}”")
-            axes.set_xlabel(plain(names[0]))
-            axes.set_ylabel(f"mean of {plain(content.outcome)}")
+            axes.set_xlabel(names[0])
+            axes.set_ylabel(f"mean of {content.outcome}")
         else:
             ends = [min(x.min(), bins["observed"].min()), max(x.max(), bins["observed"].max())]
             axes.plot(ends, ends, color=MUTED, lw=1, ls="--", label="perfect fit", zorder=1)
-            axes.set_xlabel(f"fitted mean of {plain(content.outcome)}, by bin of treatment")
+            axes.set_xlabel(f"fitted mean of {content.outcome}, by bin of treatment")
             axes.set_ylabel("observed mean")
         axes.yaxis.set_major_locator(MaxNLocator(5))
+        calm(axes)
         axes.legend(loc="best", fontsize=7.5)
         return to_svg(figure, "fit", f"Observed and fitted means of {content.outcome} in {len(bins)} bins of treatment.")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from coarse_spark.core.treatments import Continuous
 from coarse_spark.report.content import ReportContent
-from coarse_spark.report.drawing import BLUE, INK, MUTED, PAPER, colour, line, mark, new_figure, plain, style, to_svg
+from coarse_spark.report.drawing import BLUE, INK, MUTED, PAPER, calm, colour, line, mark, new_figure, style, to_svg
 from coarse_spark.report.wording import letter, percent, treatment_text
 
 FloatArray = npt.NDArray[np.float64]
@@ -24,7 +23,9 @@ _ROWS_SHOWN = 12  # candidates of a categorical treatment that fit one under the
 def response_picture(content: ReportContent) -> tuple[str, str]:
     """Return the picture and its caption: curves for one numeric treatment, maps for two, points for anything else."""
     numeric = all(isinstance(dimension, Continuous) for dimension in content.space.dimensions)
-    draw = {1: _curves, 2: _maps}.get(len(content.space.dimensions), _points) if numeric and content.basis.name != "arms" else _points
+    draw = (
+        {1: _curves, 2: _maps}.get(len(content.space.dimensions), _points) if numeric and content.basis.name != "arms" else _points
+    )
     with style():
         figure, caption = draw(content)
         offers = "; ".join(
@@ -47,10 +48,12 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
             axes.plot([control], [at_control[k]], "o", ms=5, mfc=PAPER, mec=colour(k), mew=1.3, zorder=4, clip_on=False)
         for k in range(len(curves)):
             mark(axes, treatments[k], own[k], k)
-        axes.set_xlabel(plain(name))
+        axes.set_xlabel(name)
         axes.yaxis.set_major_locator(MaxNLocator(6))
     left, right = figure.axes
-    left.set_title(f"Expected {plain(content.outcome)}")
+    calm(left)
+    calm(right)
+    left.set_title(f"Expected {content.outcome}")
     right.set_title("Expected profit per unit")
     if content.fit is not None and name in content.fit.bins:
         bins = content.fit.bins
@@ -59,8 +62,8 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
     else:
         observed = ""
     return figure, (
-        "Each curve is the mean response of the units that get one treatment; the letter marks what they are offered, the open circle is "
-        f"the control.{observed}"
+        "Each curve is the mean response of the units that get one treatment; the letter marks what they are offered, "
+        f"the open circle is the control.{observed}"
     )
 
 
@@ -68,49 +71,54 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
     count = len(content.selected) + 1
     rows = -(-count // _COLUMNS)
     figure = new_figure(2.75 * rows + 0.3)
-    panels: Sequence[Axes] = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False).ravel().tolist()
-    for axes in panels[count:]:
-        axes.remove()
+    panels = _panels(figure, rows, _COLUMNS, count)
     x, y = _axis(content, 0, 41), _axis(content, 1, 41)
     points = np.column_stack([np.tile(x, len(y)), np.repeat(y, len(x))])
     gains = content.profits(points) - content.profits(content.space.control[None, :])
     gains[:, ~content.space.allowed(points)] = np.nan
     top = float(np.nanmax(gains))
-    levels = MaxNLocator(7).tick_values(0, top if top > 0 else 1.0)
+    levels = np.asarray(MaxNLocator(7).tick_values(0.0, top if top > 0 else 1.0))
     levels = levels[levels >= 0]
-    fills = [(*_rgb(BLUE), 0.08 + 0.62 * step / max(len(levels) - 2, 1)) for step in range(len(levels) - 1)]
-    overview = panels[0]
-    overview.set_title("The menu; discs sized by share")
+    blue = to_rgb(BLUE)
+    fills = [(*blue, 0.08 + 0.62 * step / max(len(levels) - 2, 1)) for step in range(len(levels) - 1)]
+    panels[0].set_title("The menu; discs sized by share")
     for k, (t, share) in enumerate(zip(content.treatments, content.selected["share"], strict=True)):
-        mark(overview, t[0], t[1], k, size=9 + 24 * float(np.sqrt(share)))
-    filled = None
-    for k, axes in enumerate(panels[1:count]):
-        filled = axes.contourf(x, y, gains[k].reshape(len(y), len(x)), levels=levels, colors=fills)
-        if np.nanmin(gains[k]) < 0 < np.nanmax(gains[k]):
-            axes.contour(x, y, gains[k].reshape(len(y), len(x)), levels=[0.0], colors=[MUTED], linewidths=0.9, linestyles="--")
-        for other, t in enumerate(content.treatments):
-            if other != k:
-                axes.plot([t[0]], [t[1]], "o", ms=3.5, mfc=PAPER, mec=INK, mew=0.8, zorder=4, clip_on=False)
-        mark(axes, *content.treatments[k], k)
+        mark(panels[0], t[0], t[1], k, size=9 + 24 * float(np.sqrt(share)))
+    for k, axes in enumerate(panels[1:]):
+        gain = gains[k].reshape(len(y), len(x))
+        filled = axes.contourf(x, y, gain, levels=levels, colors=fills)
+        if np.nanmin(gain) < 0 < np.nanmax(gain):
+            axes.contour(x, y, gain, levels=[0.0], colors=[MUTED], linewidths=0.9, linestyles="--")
+        others = np.delete(content.treatments, k, axis=0)
+        axes.plot(others[:, 0], others[:, 1], "o", ms=3.5, mfc=PAPER, mec=INK, mew=0.8, zorder=4)
+        mark(axes, content.treatments[k, 0], content.treatments[k, 1], k)
         axes.set_title(f"Segment {letter(k)}, {percent(content.selected['share'][k])} of units")
-    for place, axes in enumerate(panels[:count]):
-        axes.plot(*content.space.control[:, None], "x", ms=5, mec=MUTED, mew=1.4, zorder=3, clip_on=False)
+    for place, axes in enumerate(panels):
+        axes.plot(content.space.control[:1], content.space.control[1:], "x", ms=5, mec=MUTED, mew=1.4, zorder=3)
         axes.grid(visible=place == 0)
         axes.set_xlim(*_with_margin(content, 0))
         axes.set_ylim(*_with_margin(content, 1))
         if place % _COLUMNS == 0:
-            axes.set_ylabel(plain(content.space.names[1]))
+            axes.set_ylabel(content.space.names[1])
         if place + _COLUMNS >= count:
-            axes.set_xlabel(plain(content.space.names[0]))
-            axes.tick_params(labelbottom=True)
-    if filled is not None:
-        bar = figure.colorbar(filled, ax=panels[:count], shrink=0.6, aspect=30, pad=0.02, label="profit per unit above the control")
-        bar.outline.set_visible(False)
+            axes.set_xlabel(content.space.names[0])
+    bar = figure.colorbar(filled, ax=panels, shrink=0.6, aspect=30, pad=0.02, label="profit per unit above the control")
+    bar.outline.set_visible(False)
     return figure, (
-        "Each map is the mean profit of one segment over all treatments, above its profit under the control (the cross). Darker is more; "
-        "outside the dashed line it is less than under the control. The letter marks what the segment is offered, small circles are the "
-        "other treatments of the menu."
+        "Each map is the mean profit of one segment over all treatments, above its profit under the control (the cross). "
+        "Darker is more; outside the dashed line it is less than under the control. The letter marks what the segment is "
+        "offered, small circles are the other treatments of the menu."
     )
+
+
+def _panels(figure: Figure, rows: int, columns: int, count: int) -> list[Axes]:
+    """Return the first ``count`` of a grid of small pictures with common axes; the lowest of each column has tick labels."""
+    panels: list[Axes] = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    for axes in panels[count:]:
+        axes.remove()
+    for axes in panels[max(count - columns, 0) : count]:
+        axes.tick_params(labelbottom=True)
+    return panels[:count]
 
 
 def _points(content: ReportContent) -> tuple[Figure, str]:
@@ -120,27 +128,26 @@ def _points(content: ReportContent) -> tuple[Figure, str]:
     columns = min(count, _COLUMNS)
     rows = -(-count // columns)
     figure = new_figure(rows * (0.7 + 0.26 * len(shown)) + 0.3)
-    panels: Sequence[Axes] = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
-    for axes in panels[count:]:
-        axes.remove()
+    panels = _panels(figure, rows, columns, count)
     places = np.arange(len(shown))[::-1]
     profits = content.profits(shown)
-    labels = [plain(treatment_text(content, row)) for _, row in content.space.decode(shown).iterrows()]
-    is_control = (np.abs(shown - content.space.control) <= 1e-9).all(axis=1)
-    for k, axes in enumerate(panels[:count]):
+    labels = [treatment_text(content, row) for _, row in content.space.decode(shown).iterrows()]
+    is_control = np.all(np.abs(shown - content.space.control) <= 1e-9, axis=1).tolist()
+    for k, axes in enumerate(panels):
         axes.plot(profits[k], places, "o", ms=5, mfc=MUTED, mec=PAPER, zorder=3)
-        axes.axvline(float(profits[k][is_control][0]), color=MUTED, lw=1, ls=":")
+        axes.axvline(float(profits[k][is_control.index(True)]), color=MUTED, lw=1, ls=":")
         own = int(np.abs(shown - content.treatments[k]).max(axis=1).argmin())
         mark(axes, float(profits[k][own]), float(places[own]), k)
         axes.set_title(f"Segment {letter(k)}, {percent(content.selected['share'][k])} of units")
-        axes.set_yticks(places, [f"{text} (control)" if control else text for text, control in zip(labels, is_control, strict=True)])
+        axes.set_yticks(
+            places, [f"{text} (control)" if control else text for text, control in zip(labels, is_control, strict=True)]
+        )
         axes.margins(y=0.15 if len(shown) < 6 else 0.06)
         if k + columns >= count:
             axes.set_xlabel("expected profit per unit")
-            axes.tick_params(labelbottom=True)
     return figure, (
-        f"Mean profit of each segment under {'every treatment' if everything else 'the treatments of the menu and the control'}; the letter "
-        "marks what the segment is offered, the dotted line its profit under the control."
+        f"Mean profit of each segment under {'every treatment' if everything else 'the treatments of the menu and the control'}; "
+        "the letter marks what the segment is offered, the dotted line its profit under the control."
     )
 
 
@@ -157,8 +164,3 @@ def _with_margin(content: ReportContent, dimension: int) -> tuple[float, float]:
     lower, upper = content.space.bounds[dimension]
     control = content.space.control[dimension]
     return float(min(lower, control) - 0.06 * (upper - lower)), float(max(upper, control) + 0.06 * (upper - lower))
-
-
-def _rgb(colour_code: str) -> tuple[float, float, float]:
-    red, green, blue = (int(colour_code[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    return red, green, blue

@@ -34,14 +34,16 @@ def print_summary(content: ReportContent, console: Console) -> None:
     console.print(Text.assemble((content.title, "bold"), (f"  run {content.run_id}", "dim")))
     console.print(
         Text(
-            f"{count(content.experiment_units)} units of the experiment{left_out}, {count(content.population_units)} of the population; "
-            f"outcome {content.outcome}",
+            f"{count(content.experiment_units)} units of the experiment{left_out}, "
+            f"{count(content.population_units)} of the population; outcome {content.outcome}",
             style="dim",
         )
     )
     console.print()
     console.print(_menus(content))
-    console.print(Text("Honest: cross-fitted and debiased, per unit. Plug-in: by the estimated responses themselves, optimistic.", "dim"))
+    console.print(
+        Text("Honest: cross-fitted and debiased, per unit. Plug-in: by the estimated responses themselves, optimistic.", "dim")
+    )
     if any(captured_text(content, content.menus.iloc[0], reference).startswith("(") for reference in ("control", "uniform")):
         console.print(Text("In parentheses: a share of a gain that this experiment does not settle.", "dim"))
     console.print()
@@ -86,11 +88,11 @@ def _menus(content: ReportContent) -> Table:
     add("–", "control", "", "control", style="dim")
     single = content.menus.loc[content.menus["k"] == 1, "value"]
     if not np.isclose(single, content.value_of("uniform")["value"]).any():
-        add("1", "best single treatment (uniform)", "", "uniform", style="dim")
+        add("1", "uniform", "", "uniform", style="dim")
     for k in content.menus["k"].astype(int):
         menu = content.menu_of(k)
         offers = ", ".join(treatment_text(content, row, names=False) for _, row in menu.iterrows())
         shares = ", ".join(percent(share).removesuffix("%") for share in menu["share"])
         add(str(k), offers, shares, "menu", k, "bold green" if k == content.selected_k else "")
-    add("∞", "each unit its own (granular)", "", "granular", style="dim")
+    add("∞", "granular: no limit", "", "granular", style="dim")
     return table

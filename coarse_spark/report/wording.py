@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def is_control(content: ReportContent, position: int) -> bool:
 
 def value_decimals(content: ReportContent) -> int:
     """Return the decimals at which the policy values of this run are shown."""
-    return decimals_for(content.policy_values["se"])
+    return decimals_for(error for error in content.policy_values["se"] if error > _negligible(content))
 
 
 def interval(row: pd.Series[Any], decimals: int) -> str:
@@ -99,7 +100,7 @@ def interval(row: pd.Series[Any], decimals: int) -> str:
 
 def difference_text(content: ReportContent, row: pd.Series[Any]) -> str:
     """Return a difference with its interval, such as "0.021 (95 % interval −0.079 to 0.120)"."""
-    digits = decimals_for([row["se"]])
+    digits = decimals_for([row["se"]] if row["se"] > _negligible(content) else content.policy_values["se"])
     return f"{number(row['difference'], digits)} ({level(content)} interval {interval(row, digits)})"
 
 
@@ -113,7 +114,17 @@ def captured_text(content: ReportContent, row: pd.Series[Any], reference: str) -
     share = row[f"captured_of_{reference}"]
     if not undecided(content.contrast("granular", reference)):
         return percent(share)
-    return f"({percent(share)})" if abs(share) < 10 else f"({NONE})"
+    return f"({percent(share)})" if abs(share) < 10 else NONE
+
+
+def _negligible(content: ReportContent) -> float:
+    """Return the size below which a difference is rounding: two policies that serve every unit alike."""
+    return 1e-9 * float(content.policy_values["value"].abs().max())
+
+
+def identical(content: ReportContent, row: pd.Series[Any] | None) -> bool:
+    """Return whether two policies served every unit of the experiment alike."""
+    return row is not None and max(abs(row["difference"]), row["se"]) <= _negligible(content)
 
 
 def undecided(row: pd.Series[Any] | None) -> bool:
@@ -150,25 +161,46 @@ def findings(content: ReportContent) -> list[str]:
         f"against {number(control['value'], digits)} under the control."
     ]
     gain = content.contrast("menu", "control", k)
-    if gain is not None and undecided(gain):
+    if identical(content, gain):
+        sentences.append("On every unit of the experiment the menu does the same as the control.")
+    elif gain is not None and undecided(gain):
         sentences.append(
-            f"This experiment does not show that the menu earns more than the control: the difference is {difference_text(content, gain)}."
+            "This experiment does not show that the menu earns more than the control: "
+            f"the difference is {difference_text(content, gain)}."
         )
     elif gain is not None and gain["difference"] < 0:
-        sentences.append(f"The menu earns less than the control: the difference is {difference_text(content, gain)}.")
-    return [*sentences, *_captured(content, value), *_neighbours(content)]
+        sentences.append(f"That is less than the control: the difference is {difference_text(content, gain)}.")
+    return [*sentences, *_over_uniform(content), *_captured(content, value), *_neighbours(content)]
+
+
+def _over_uniform(content: ReportContent) -> list[str]:
+    """Return what the menu adds to the best single treatment; nothing on a menu of one, which is that treatment."""
+    gain = content.contrast("menu", "uniform", content.selected_k)
+    if gain is None or len(content.selected) == 1 or identical(content, gain):
+        return []
+    if undecided(gain):
+        return [
+            f"Whether it earns more than the best single treatment is not settled: the difference is {difference_text(content, gain)}."
+        ]
+    verb = "more" if gain["difference"] > 0 else "less"
+    return [f"It earns {verb} than the best single treatment: the difference is {difference_text(content, gain)}."]
 
 
 def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
     """Return the captured shares, as far as the gains that they are shares of are known to exist."""
-    known, doubts = [], []
+    known: list[str] = []
+    doubts: list[str] = []
     for reference, name in (("control", "the control"), ("uniform", "the best single treatment")):
         gain, share = content.contrast("granular", reference), value[f"captured_of_{reference}"]
         if gain is None or pd.isna(gain["difference"]):
             continue
-        if undecided(gain):
+        if identical(content, gain):
             doubts.append(
-                f"Whether full personalization gains anything over {name} is not settled: the difference is "
+                f"Full personalization as learned here does the same as {name} on every unit: there is nothing to capture."
+            )
+        elif undecided(gain):
+            doubts.append(
+                f"Whether full personalization gains anything over {name} is not settled either way: the difference is "
                 f"{difference_text(content, gain)}, so a share of it means little."
             )
         elif gain["difference"] < 0:
@@ -186,15 +218,19 @@ def _neighbours(content: ReportContent) -> list[str]:
     """Return how the published size compares with the next smaller and the next larger one."""
     sentences = []
     sizes = content.menus["k"].tolist()
-    for smaller, larger in zip(sizes[:-1], sizes[1:], strict=True):
+    for smaller, larger in pairwise(sizes):
         row = content.contrast("menu", f"menu of {smaller}", larger)
         if row is None or content.selected_k not in (smaller, larger):
             continue
         if undecided(row):
-            sentences.append(f"This run cannot tell K = {smaller} from K = {larger} apart: the difference is {difference_text(content, row)}.")
+            sentences.append(
+                f"This run cannot tell K = {smaller} from K = {larger} apart: the difference is {difference_text(content, row)}."
+            )
         else:
             verb = "adds" if row["difference"] > 0 else "costs"
-            sentences.append(f"Going from {smaller} to {larger} treatments {verb} profit: the difference is {difference_text(content, row)}.")
+            sentences.append(
+                f"Going from {smaller} to {larger} treatments {verb} profit: the difference is {difference_text(content, row)}."
+            )
     return sentences
 
 
@@ -204,12 +240,13 @@ def fit_sentence(content: ReportContent) -> str:
     if fit is None:
         return ""
     worst = fit.bins.assign(z=(fit.bins["observed"] - fit.bins["fitted"]).abs() / fit.bins["se"]).sort_values("z").iloc[-1]
-    text = f"χ² = {number(fit.chi2, 1)} on {fit.df} degrees of freedom, p = {fit.p_value:.2g}"
+    p_value = "p < 0.0001" if fit.p_value < 1e-4 else f"p = {fit.p_value:.2g}"
+    text = f"χ² = {number(fit.chi2, 1)}, df = {fit.df}, {p_value}"
     if fit.p_value >= 0.05:
         return f"Observed and fitted means agree within noise ({text})."
     return (
         f"The basis “{content.basis.name}” misses part of the response ({text}); the largest miss is at {worst['label']}: "
-        f"observed {worst['observed']:.3g}, fitted {worst['fitted']:.3g}. Consider a richer basis."
+        f"observed {worst['observed']:.3g}, fitted {worst['fitted']:.3g}."
     )
 
 

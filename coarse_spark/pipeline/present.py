@@ -1,0 +1,76 @@
+"""What a person sees of a run: its report content read back from the tables, the page, and where everything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from coarse_spark.errors import TableError
+from coarse_spark.pipeline.run import Run
+from coarse_spark.report.content import LackOfFit, ModelCounts, ReportContent
+from coarse_spark.report.page import write_report
+
+
+def report_content(run: Run) -> ReportContent:
+    """Return everything that the summary and the page say of a run whose values are estimated and whose units are assigned.
+
+    Raises
+    ------
+    TableError : a step before the report has not run yet.
+    """
+    notes = run.record.diagnostics
+    for needed, step in (("curve", "choose"), ("selected_k", "evaluate")):
+        if needed not in notes:
+            raise TableError(f"run {run.run_id} has nothing to report yet; run '{step}' first")
+
+    def table(name: str) -> pd.DataFrame:
+        rows = run.lake.read(name, run.run_id).drop("run_id").toPandas()
+        if rows.empty:
+            raise TableError(f"run {run.run_id} has no rows in table '{name}'; run the step that writes it first")
+        return rows
+
+    k = int(notes["selected_k"])
+    fit = notes["lack_of_fit"]
+    bins = pd.DataFrame(fit["table"]).rename(columns={"bin": "label", "rows": "n", "standard_error": "se"})
+    menu = table("menu")
+    return ReportContent(
+        title=_title(run),
+        run_id=run.run_id,
+        started_at=f"{run.record.started_at:%Y-%m-%d %H:%M} UTC",
+        outcome=run.configuration.experiment.outcome,
+        basis=run.problem.basis,
+        profit=run.problem.profit,
+        experiment_units=int(notes["usable_rows"]),
+        left_out_units=int(notes["experiment_rows"]) - int(notes["usable_rows"]),
+        population_units=int(notes["scored_units"]),
+        selected_k=k,
+        selection_rule=str(notes["selection_rule"]),
+        menu=menu,
+        policy_values=table("policy_values"),
+        contrasts=table("contrasts"),
+        segments=table("segments"),
+        segment_theta=np.asarray(notes["curve"][str(k)]["segment_theta"], dtype=np.float64),
+        fit=LackOfFit(bins, fit["statistic"], int(fit["degrees"]), fit["p_value"]),
+        models=ModelCounts(**notes["models"]),
+        history=pd.DataFrame(notes["history"]),
+        timings=run.record.step_seconds,
+        warnings=tuple(run.record.warnings),
+        confidence=run.configuration.evaluation.confidence,
+    )
+
+
+def _title(run: Run) -> str:
+    source: Any = run.configuration.experiment
+    name = str(source.bundled or source.table or Path(str(source.path)).name)
+    return f"{' and '.join(run.configuration.space.names)} on {name}"
+
+
+def report(run: Run, content: ReportContent, path: Path | None = None) -> Path:
+    """Write the page and return where it is: ``path``, or report.html in the output folder (or here, where that is not local)."""
+    if path is None:
+        folder = run.lake.path
+        path = Path(folder) / "report.html" if folder is not None and "://" not in folder else Path("report.html")
+    return write_report(content, path)

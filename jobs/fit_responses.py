@@ -1,0 +1,7 @@
+"""Fit response models per partition and score the population; starts a run: spark-submit jobs/fit_responses.py --config conf/NAME.yml."""
+
+import sys
+
+from coarse_spark.cli import main
+
+main(["fit", *sys.argv[1:]])

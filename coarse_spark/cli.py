@@ -23,15 +23,21 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Which few treatments should we offer, and who gets which? From an experiment to published assignments on Spark and Delta.",
+    help="Which few treatments should we offer, and who gets which? From an experiment to assignments, on Spark and Delta.",
 )
 simulate = typer.Typer(no_args_is_help=True, help="Write simulated data with known responses.")
 app.add_typer(simulate, name="simulate")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The configuration, a YAML file.")]
-RunId = Annotated[str | None, typer.Option("--run-id", help="The run to go on with (default: the last started), or the id of a new run.")]
-Set = Annotated[list[str], typer.Option("--set", help="Replace a value of the configuration, such as --set menu.seed=3; repeatable.")]
-ReportPath = Annotated[Path | None, typer.Option("--report", help="Where the page goes (default: report.html in the output folder).")]
+RunId = Annotated[
+    str | None, typer.Option("--run-id", help="The run to go on with (default: the last started), or the id of a new run.")
+]
+Set = Annotated[
+    list[str], typer.Option("--set", help="Replace a value of the configuration, such as --set menu.seed=3; repeatable.")
+]
+ReportPath = Annotated[
+    Path | None, typer.Option("--report", help="Where the page goes (default: report.html in the output folder).")
+]
 
 
 def _load(config: Path, settings: Sequence[str]) -> Configuration:
@@ -61,6 +67,7 @@ def _go_on(steps: Sequence[str], config: Path, run_id: str | None, settings: Seq
     run = open_run(session, configuration, run_id)
     for step in steps:
         STEPS[step](run)
+    run.save()
     _say(f"run {run.run_id}: {' and '.join(steps)} done")
 
 
@@ -88,6 +95,7 @@ def fit(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # no
     started = pipeline.start_run(session, configuration, run_id)
     pipeline.fit(started)
     pipeline.score(started)
+    started.save()
     _say(f"run {started.run_id}: fit and score done")
 
 
@@ -153,7 +161,9 @@ def validate(
 
     experiment = read_input(session, configuration.experiment, "experiment")
     given = configuration.population.given
-    found = validate_tables(configuration, experiment, read_input(session, configuration.population, "population") if given else None)
+    found = validate_tables(
+        configuration, experiment, read_input(session, configuration.population, "population") if given else None
+    )
     _say(f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in {found.partitions:,} partitions")
     _say(f"population: {found.population_rows:,} units")
     for warning in found.warnings:
@@ -170,7 +180,9 @@ def version() -> None:
 def promotions(
     units: Annotated[int, typer.Option(min=1, help="Units of the population.")],
     out: Annotated[Path, typer.Option(help="Folder for the Delta tables experiment, population and truth.")],
-    experiment_units: Annotated[int | None, typer.Option(min=1, help="Units of the experiment (default: as many as --units).")] = None,
+    experiment_units: Annotated[
+        int | None, typer.Option(min=1, help="Units of the experiment (default: as many as --units).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same rows.")] = 0,
 ) -> None:
     """Write a promotion experiment and a population with known responses; conf/promotions.yml runs it."""

@@ -1,4 +1,7 @@
-"""Assign every unit a treatment for the last run, or --run-id: spark-submit jobs/assign_policy.py --config conf/NAME.yml."""
+"""Assign every unit a treatment of the selected menu, and publish.
+
+spark-submit jobs/assign_policy.py --config conf/NAME.yml
+"""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""Choose a menu of every size for the last run, or --run-id: spark-submit jobs/choose_menu.py --config conf/NAME.yml."""
+"""Choose a menu of every size for the last run, or the one of --run-id.
+
+spark-submit jobs/choose_menu.py --config conf/NAME.yml
+"""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""Estimate honest values and select the menu size for the last run, or --run-id: spark-submit jobs/evaluate_policy.py --config conf/NAME.yml."""
+"""Estimate honest values and select the menu size.
+
+spark-submit jobs/evaluate_policy.py --config conf/NAME.yml
+"""
 
 import sys
 

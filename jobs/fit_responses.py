@@ -1,4 +1,7 @@
-"""Fit response models per partition and score the population; starts a run: spark-submit jobs/fit_responses.py --config conf/NAME.yml."""
+"""Start a run: fit response models per partition and score the population.
+
+spark-submit jobs/fit_responses.py --config conf/NAME.yml
+"""
 
 import sys
 

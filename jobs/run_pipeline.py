@@ -1,4 +1,7 @@
-"""Run all steps and publish: spark-submit jobs/run_pipeline.py --config conf/NAME.yml."""
+"""Run all steps and publish.
+
+spark-submit jobs/run_pipeline.py --config conf/NAME.yml
+"""
 
 import sys
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def spark() -> Iterator[SparkSession]:
     from coarse_spark.lake.session import open_session
 
-    session = open_session(master="local[2]", shuffle_partitions=2)
+    # small data: Java's quick compiler alone costs less than what the thorough one would save
+    quick = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC"}
+    session = open_session(master="local[2]", shuffle_partitions=2, conf=quick)
     yield session
     session.stop()

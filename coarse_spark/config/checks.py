@@ -20,6 +20,23 @@ from coarse_spark.errors import ExpressionError, InvalidInputError, nearest
 
 _TOLERANCE = 1e-9  # of float rounding when a value is compared with a bound or a step
 
+# columns beside those of the treatments in the tables `menu` and `assignments`
+WRITTEN_COLUMNS = frozenset(
+    {
+        "run_id",
+        "k",
+        "treatment_id",
+        "share",
+        "shadow_price",
+        "selected",
+        "unit_id",
+        "expected_profit",
+        "expected_incremental_profit",
+        "regret",
+        "runner_up_treatment_id",
+    }
+)
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -46,6 +63,7 @@ def find_problems(values: Values, treatments: Sequence[str]) -> list[Problem]:
             problems += list(check(*(values[key] for key in needs)))
     problems += _expression_names(values, treatments)
     problems += _column_roles(values, treatments)
+    problems += _treatment_names(treatments)
     space = _space(values)
     if isinstance(space, TreatmentSpace):
         problems += _on_the_space(values, space)
@@ -119,17 +137,19 @@ def _shares(
             return
 
 
+def _available(least: object, most: object, budget: object, method: str) -> Iterator[Problem]:
+    """Yield a problem for every setting that the menu search does not know yet: ignoring one would be worse than refusing it."""
+    for name, value in (("min_share", least), ("max_share", most), ("budget", budget)):
+        if value is not None:
+            yield Problem(("menu", name), f"found {value}, but limits on menus are not available yet; leave {name} out")
+    if method not in ("auto", "lloyd"):
+        yield Problem(("menu", "method"), f"found {method}, which is not available yet; use auto or lloyd")
+
+
 def _always_fits(sizes: tuple[int, ...], always: tuple[Mapping[str, Any], ...]) -> Iterator[Problem]:
     if len(always) > sizes[0]:
         message = f"found {len(always)} treatments, expected no more than the smallest of menu.sizes, {sizes[0]}"
         yield Problem(("menu", "always_offer"), message)
-
-
-def _method(method: str, treatments: Mapping[str, Any]) -> Iterator[Problem]:
-    if method == "exact" and len(treatments) > 1:
-        yield Problem(
-            ("menu", "method"), f"found exact with {len(treatments)} treatment dimensions, expected one dimension, or auto"
-        )
 
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = (
@@ -141,7 +161,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("menu.sizes", "menu.select"), _selected),
     (("menu.sizes", "menu.min_share", "menu.max_share"), _shares),
     (("menu.sizes", "menu.always_offer"), _always_fits),
-    (("menu.method", "treatments"), _method),
+    (("menu.min_share", "menu.max_share", "menu.budget", "menu.method"), _available),
 )
 
 
@@ -178,6 +198,17 @@ def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem
         # a column may describe a unit, cut partitions and be a stratum at once
         if role in ("unit_id", "outcome", "weight"):
             taken |= {column: f"experiment.{role}" for column in columns if column not in taken}
+
+
+def _treatment_names(treatments: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for every name that cannot be a column of the tables that a run writes."""
+    for name in treatments:
+        if name.casefold() in WRITTEN_COLUMNS:
+            message = f"'{name}' is a column of its own in the tables that a run writes, expected another name"
+            yield Problem(("treatments", name), f"{message}; rename the column of the experiment, for instance to offered_{name}")
+        elif not name.strip() or set(name) & set(" ,;{}()\n\t="):
+            message = f"found the name '{name}', expected one without spaces and , ; {{ }} ( ) =, which Delta tables refuse"
+            yield Problem(("treatments", name), message)
 
 
 def _space(values: Values) -> TreatmentSpace | list[Problem]:

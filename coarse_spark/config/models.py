@@ -125,7 +125,7 @@ class Menu(Section):
     min_share: Share | None = Field(None, description="least share of the population weight for every treatment on the menu")
     max_share: Share | None = Field(None, description="largest share of the population weight for every treatment on the menu")
     budget: Number | None = Field(None, ge=0, description="largest mean of profit.cost per unit of population weight")
-    method: Literal["auto", "lloyd", "exact", "greedy"] = Field("auto", description="solver; exact needs one treatment dimension")
+    method: Literal["auto", "lloyd", "exact", "greedy"] = Field("auto", description="what searches the menus")
     starts: Integer = Field(10, ge=1, le=1_000, description="starts of Lloyd's algorithm; the best one is kept")
     sketch_cells: Integer = Field(4_000, ge=10, le=200_000, description="micro-clusters of responses that the search works on")
     full_passes: Integer = Field(3, ge=0, le=100, description="Lloyd passes over the full population after the search")
@@ -152,10 +152,6 @@ class Evaluation(Section):
     """Honest values of the policies; cross-fitted on response.folds."""
 
     confidence: Number = Field(0.95, gt=0, lt=1, description="level of the confidence intervals")
-    baselines: tuple[Literal["control", "uniform", "granular"], ...] = Field(
-        ("control", "uniform", "granular"),
-        description="policies to compare menus with: nobody treated, best single treatment, one each",
-    )
 
 
 class Output(Section):
@@ -188,7 +184,7 @@ class Configuration(Section):
     profit: ProfitTerms = Field(default_factory=ProfitTerms, description="margin and cost of a treatment")
     menu: Menu = Field(default_factory=Menu, description="sizes, limits and search of the menu")
     population: Population = Field(default_factory=Population, description="the units that get an assignment")
-    evaluation: Evaluation = Field(default_factory=Evaluation, description="honest values and their baselines")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="honest values of the policies")
     output: Output = Field(description="where the tables go")
     spark: Spark = Field(default_factory=Spark, description="settings of a local Spark session")
 

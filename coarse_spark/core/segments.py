@@ -50,8 +50,8 @@ def segment_rules(features: pd.DataFrame, segment: np.ndarray, weight: np.ndarra
     features : (n, ·) numbers and texts. segment : (n,) segment of every unit. weight : (n,).
     segments : the segments to describe.
 
-    A rule is the tree's largest leaf of the segment, with the share of that leaf's units that belong to it; a segment without a leaf
-    of its own has no short rule, and says so.
+    A rule is the tree's largest leaf of the segment, with the share of that leaf's units that belong to it; a segment without a
+    leaf of its own has no short rule, and says so.
     """
     encoded = pd.get_dummies(features, prefix_sep="=", dummy_na=False).astype(np.float64)
     columns = list(encoded.columns)

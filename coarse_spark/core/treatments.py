@@ -124,8 +124,8 @@ class TreatmentSpace:
         missing = [name for name in candidates.columns if name not in control]
         unknown = [name for name in control if name not in candidates.columns]
         if missing or unknown:
-            found = ", ".join(map(str, control)) or "nothing"
-            raise InvalidInputError(f"control names {found}; expected a value for each of {', '.join(map(str, candidates.columns))}")
+            found, expected = ", ".join(map(str, control)) or "nothing", ", ".join(map(str, candidates.columns))
+            raise InvalidInputError(f"control names {found}; expected a value for each of {expected}")
         dimensions: list[Dimension] = []
         for name in candidates.columns:
             values = candidates[name]
@@ -149,6 +149,7 @@ class TreatmentSpace:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the dimensions, in order."""
         return tuple(dimension.name for dimension in self.dimensions)
 
     @cached_property
@@ -172,7 +173,7 @@ class TreatmentSpace:
 
     @cached_property
     def spacing(self) -> FloatArray:
-        """(d,) distance of neighbouring candidates along every dimension; 0 where a dimension is not searched between candidates."""
+        """(d,) distance of neighbouring candidates along every dimension; 0 where nothing is searched between candidates."""
         points = self._grid_points
         widths = self.bounds[:, 1] - self.bounds[:, 0]
         return np.where(self.continuous, widths / max(points - 1, 1), 0.0)
@@ -199,13 +200,15 @@ class TreatmentSpace:
         size = int(np.prod([len(axis) for axis in axes]))
         if size > _MAX_CANDIDATES:
             sizes = " x ".join(str(len(axis)) for axis in axes)
-            raise InvalidInputError(f"the treatment grid has {sizes} = {size} points, at most {_MAX_CANDIDATES} are searched; use larger steps")
+            limit = f"at most {_MAX_CANDIDATES} are searched; use larger steps"
+            raise InvalidInputError(f"the treatment grid has {sizes} = {size} points, {limit}")
         grid = np.array(list(product(*axes)), dtype=np.float64).reshape(size, len(axes))
-        grid = grid[self.allowed(grid)]
-        if not len(grid):
-            raise InvalidInputError(f"no treatment is left after the exclusion '{self.exclude.text if self.exclude else ''}'")
         is_control = (np.abs(grid - self.control) <= 1e-12 * np.maximum(1, np.abs(self.control))).all(axis=1)
-        return grid if is_control.any() else np.vstack([grid, self.control])
+        grid[is_control] = self.control  # exactly, since a step's rounding must not make a treatment of the control
+        allowed = self.allowed(grid)
+        if not allowed.any():
+            raise InvalidInputError(f"no treatment is left after the exclusion '{self.exclude.text if self.exclude else ''}'")
+        return grid[allowed] if is_control.any() else np.vstack([grid[allowed], self.control])
 
     def allowed(self, treatments: FloatArray) -> npt.NDArray[np.bool_]:
         """(n,) whether the exclusion lets encoded treatments through. The control always passes.
@@ -246,7 +249,8 @@ class TreatmentSpace:
                 if codes.isna().any():
                     found = values[codes.isna()].iloc[0]
                     hint = nearest(found, dimension.levels)
-                    raise InvalidInputError(f"treatment '{dimension.name}' has the unknown level {found!r}{hint} in rows {_rows(codes.isna())}")
+                    place = f"in rows {_rows(codes.isna())}"
+                    raise InvalidInputError(f"treatment '{dimension.name}' has the unknown level {found!r}{hint} {place}")
                 columns.append(codes.to_numpy(np.float64))
             else:
                 try:
@@ -276,7 +280,8 @@ class TreatmentSpace:
     def describe(self, treatment: FloatArray) -> str:
         """Return one encoded treatment as readable text, such as "depth = 10, days = 7"."""
         row = self.columns(np.atleast_2d(treatment))
-        return ", ".join(f"{name} = {values[0]:.6g}" if values.dtype.kind == "f" else f"{name} = {values[0]}" for name, values in row.items())
+        shown = {name: f"{values[0]:.6g}" if values.dtype.kind == "f" else f"{values[0]}" for name, values in row.items()}
+        return ", ".join(f"{name} = {value}" for name, value in shown.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that ``restore`` reads back; used in model rows and run records."""
@@ -294,7 +299,8 @@ class TreatmentSpace:
     @staticmethod
     def restore(content: Mapping[str, Any]) -> TreatmentSpace:
         """Return the space that ``to_dict`` described."""
-        dimensions = tuple(_dimension(entry["name"], {k: v for k, v in entry.items() if k != "name"}) for entry in content["dimensions"])
+        entries = [dict(entry) for entry in content["dimensions"]]
+        dimensions = tuple(_dimension(entry.pop("name"), entry) for entry in entries)
         exclude, finite = content.get("exclude"), content.get("finite")
         rows = None if finite is None else tuple(tuple(float(v) for v in row) for row in finite)
         return TreatmentSpace(dimensions, None if exclude is None else Expression(exclude), rows)
@@ -307,7 +313,8 @@ def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
         "categorical": ("levels", "control"),
     }
     if kind not in expected:
-        raise InvalidInputError(f"treatment '{name}': kind is {kind!r}, expected continuous or categorical{nearest(kind, expected)}")
+        hint = nearest(kind, expected)
+        raise InvalidInputError(f"treatment '{name}': kind is {kind!r}, expected continuous or categorical{hint}")
     for key in entry:
         if key not in expected[kind]:
             raise InvalidInputError(f"treatment '{name}': unknown key '{key}'{nearest(key, expected[kind])}")

@@ -117,7 +117,7 @@ def policy_values(policies: Sequence[Policy], moments: ScoreMoments, confidence:
 
 
 def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: float) -> pd.DataFrame:
-    """Return paired differences of every policy against control, uniform and granular, and of every menu against the next smaller."""
+    """Return paired differences: of every policy to control, uniform and granular, and of every menu to the next smaller one."""
     z = stats.norm.ppf(0.5 + confidence / 2)
     index = {(policy.name, policy.k): position for position, policy in enumerate(policies)}
     references = [next(p for p in policies if p.name == name) for name in ("control", "uniform", "granular")]

@@ -69,7 +69,9 @@ def assign(
     expected = F.coalesce(*(F.when(F.col("treatment_id") == i, F.col(f"profit_{i}")) for i in range(k)))
     offered = space.decode(treatments)
     dimensions = [
-        F.coalesce(*(F.when(F.col("treatment_id") == i, F.lit(value)) for i, value in enumerate(offered[name].tolist()))).alias(name)
+        F.coalesce(*(F.when(F.col("treatment_id") == i, F.lit(value)) for i, value in enumerate(offered[name].tolist()))).alias(
+            name
+        )
         for name in space.names
     ]
     return chosen.select(

@@ -18,7 +18,7 @@ from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.lloyd import assign as assign_menu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.values import Policy, ScoreMoments
-from coarse_spark.distributed.units import matrix, theta_columns, treatment_columns
+from coarse_spark.distributed.units import matrix, parts, theta_columns, treatment_columns
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -114,19 +114,20 @@ def _scorer(
 
     def score(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         total: ScoreMoments | None = None
-        bin_total = 0.0
+        bin_total: FloatArray | None = None
         with threadpool_limits(limits=1):
             for batch in batches:
-                for fold, rows in batch.groupby("fold", sort=True):
+                for fold, rows in parts(batch, "fold"):
                     theta, treatments = matrix(rows, names), matrix(rows, dimensions)
                     phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
                     moments = row_moments(design, rows["stratum"].to_numpy(), len(rows))
                     debiased = debiased_coefficients(theta, phi, y, moments)
-                    scores = policy_scores(theta, debiased, problem, policies, fold_menus[int(fold)])
+                    scores = policy_scores(theta, debiased, problem, policies, fold_menus[fold])
                     part = ScoreMoments.of(scores, rows["weight"].to_numpy(np.float64))
                     total = part if total is None else total + part
-                    bin_total = bin_total + bin_sums(bins, treatments, phi, y, np.einsum("ij,ij->i", phi, theta))
-        if total is not None:
+                    sums = bin_sums(bins, treatments, phi, y, np.einsum("ij,ij->i", phi, theta))
+                    bin_total = sums if bin_total is None else bin_total + sums
+        if total is not None and bin_total is not None:
             yield pd.DataFrame({"moments": [total.to_list()], "bins": [np.ravel(bin_total).tolist()]})
 
     return score

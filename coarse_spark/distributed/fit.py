@@ -43,16 +43,21 @@ def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configur
     cut into shards by a hash. A partition that fails gets the status "failed" with its error; the run goes on.
     """
     response = configuration.response
-    counts = units.groupBy("partition", "fold").count().toPandas()
-    sizes = counts.groupby("partition")["count"].sum().to_dict()
+    sizes: dict[str, int] = {}
+    fold_sizes: dict[int, int] = {}
+    for row in units.groupBy("partition", "fold").agg(F.count("*").alias("rows")).collect():
+        sizes[row["partition"]] = sizes.get(row["partition"], 0) + row["rows"]
+        fold_sizes[row["fold"]] = fold_sizes.get(row["fold"], 0) + row["rows"]
     shards = [(name, ceil(rows / response.max_rows)) for name, rows in sizes.items() if rows >= response.min_rows]
     small = [(name, rows) for name, rows in sizes.items() if rows < response.min_rows]
-    parts = [_pooled_rows(spark, units, configuration, counts.groupby("fold")["count"].sum().to_dict())]
+    parts = [_pooled_rows(spark, units, configuration, fold_sizes)]
     if small:
-        parts.append(spark.createDataFrame([_status_row(name, "pooled", rows=int(rows)) for name, rows in sorted(small)], MODEL_SCHEMA))
+        parts.append(spark.createDataFrame([_status_row(name, "pooled", rows=rows) for name, rows in sorted(small)], MODEL_SCHEMA))
     if shards:
         members = spark.createDataFrame(sorted(shards), "partition string, shards int")
-        sharded = units.join(F.broadcast(members), "partition").withColumn("member", F.pmod(F.shiftrightunsigned("key", 7), "shards").cast("int"))
+        sharded = units.join(F.broadcast(members), "partition").withColumn(
+            "member", F.pmod(F.shiftrightunsigned("key", 7), "shards").cast("int")
+        )
         groups = sum(count for _, count in shards)
         # an explicit number keeps adaptive execution from packing all groups of a small table into one task
         spread = sharded.repartition(min(groups, 10_000), "partition", "member")
@@ -68,7 +73,9 @@ def settings_of(configuration: Configuration) -> LearnerSettings:
     return LearnerSettings(learner=configuration.response.learner)
 
 
-def _status_row(partition: str, status: str, *, member: int = 0, rows: int = 0, seconds: float = 0.0, error: str | None = None) -> tuple[Any, ...]:
+def _status_row(
+    partition: str, status: str, *, member: int = 0, rows: int = 0, seconds: float = 0.0, error: str | None = None
+) -> tuple[Any, ...]:
     return (partition, FULL, member, None, FORMAT_VERSION, None, None, None, rows, seconds, status, error, [], {})
 
 
@@ -121,11 +128,14 @@ def _group_fitter(configuration: Configuration) -> Callable[[pd.DataFrame], pd.D
                     settings=settings,
                     seed=seed,
                 )
-            counts = _fold_rows(rows["fold"].value_counts().to_dict(), folds)
+            held = np.bincount(rows["fold"].to_numpy(), minlength=folds)
+            counts = _fold_rows(dict(enumerate(held.tolist())), folds)
             result = _model_rows(records, counts, partition, member, time.perf_counter() - start)
         except Exception as error:  # one bad partition must not end the run; its status row says what happened
             cause = "".join(traceback.format_exception_only(error)).strip()
-            result = [_status_row(partition, "failed", member=member, rows=len(rows), seconds=time.perf_counter() - start, error=cause)]
+            result = [
+                _status_row(partition, "failed", member=member, rows=len(rows), seconds=time.perf_counter() - start, error=cause)
+            ]
         return pd.DataFrame(result, columns=_COLUMNS)
 
     return fit_group

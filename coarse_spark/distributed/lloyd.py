@@ -33,7 +33,9 @@ def segment_sums(responses: DataFrame, menus: Mapping[int, PricedMenu]) -> dict[
     taken = responses.select("weight", *names, F.explode(F.array(*segments)).alias("taken"))
     weighted = [F.sum(F.col("weight") * F.col(name)).alias(name) for name in names]
     rows = (
-        taken.groupBy("taken.menu", "taken.segment").agg(F.sum("weight").alias("weight"), F.count("*").alias("units"), *weighted).toPandas()
+        taken.groupBy("taken.menu", "taken.segment")
+        .agg(F.sum("weight").alias("weight"), F.count("*").alias("units"), *weighted)
+        .toPandas()
     )
     result = {}
     for key, menu in menus.items():

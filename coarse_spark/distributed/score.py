@@ -7,8 +7,10 @@ with many units is cut into chunks by the hash of the unit's id and its model ro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,7 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.learners.record import ModelRecord, load_model
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.distributed.units import POOLED, feature_columns, feature_frame, theta_columns
+from coarse_spark.distributed.units import POOLED, feature_columns, feature_frame, parts, theta_columns
+
+FloatArray = npt.NDArray[np.float64]
 
 CHUNK_ROWS = 100_000  # units scored in one Python call: about 100 MB with a few dozen features
 FULL = -1  # the fold number of models fitted on all folds
@@ -80,8 +84,8 @@ def _scorer(
             return pd.DataFrame(columns=columns)
         with threadpool_limits(limits=1):  # Spark already runs a task on every core
             X = feature_frame(units, features)
-            parts = []
-            for fold, members in models.groupby("fold", sort=True):
+            scored = []
+            for fold, members in parts(models, "fold"):
                 theta = predict_members(members.sort_values("member"), X)
                 part = units[list(keep)].copy()
                 part["model_fold"] = fold
@@ -90,13 +94,13 @@ def _scorer(
                     treatments, profit = problem.granular(theta)
                     part[granular_columns(problem)] = treatments
                     part["granular_profit"] = profit
-                parts.append(part)
-            return pd.concat(parts, ignore_index=True)[columns]
+                scored.append(part)
+            return pd.concat(scored, ignore_index=True)[columns]
 
     return score_chunk
 
 
-def predict_members(members: pd.DataFrame, X: pd.DataFrame) -> np.ndarray:
+def predict_members(members: pd.DataFrame, X: pd.DataFrame) -> FloatArray:
     """Return the average θ(x) (n, p) of the shard models of one partition, weighted by the rows they were fitted on.
 
     Raises
@@ -104,7 +108,7 @@ def predict_members(members: pd.DataFrame, X: pd.DataFrame) -> np.ndarray:
     ValueError : a model gives a coefficient that is not finite.
     """
     weights = members["rows"].to_numpy(np.float64)
-    rows = members.to_dict("records")
+    rows: list[dict[str, Any]] = members.to_dict("records")  # type: ignore[assignment]  # column names are texts
     predictions = (load_model(ModelRecord.from_row(row)).predict(X) for row in rows)
     theta = sum(weight * prediction for weight, prediction in zip(weights / weights.sum(), predictions, strict=True))
     result = np.asarray(theta, dtype=np.float64)

@@ -32,8 +32,8 @@ def describe_segments(assignments: DataFrame, units: DataFrame, configuration: C
     if texts:
         shares, all_shares = _levels(joined, [names[i] for i in texts], [aliases[i] for i in texts], sizes)
         means = means.join(shares)
-        overall = pd.concat([overall, all_shares])
-        spread = pd.concat([spread, np.sqrt(all_shares * (1 - all_shares))])
+        all_spread = (all_shares * (1 - all_shares)) ** 0.5
+        overall, spread = pd.concat([overall, all_shares]), pd.concat([spread, all_spread])
     sample = joined.orderBy("key").limit(_SAMPLE_UNITS).select("treatment_id", *aliases).toPandas()
     segments = [int(number) for number in means.index]
     rules = segment_rules(feature_frame(sample, names), sample["treatment_id"].to_numpy(), np.ones(len(sample)), segments)
@@ -41,7 +41,7 @@ def describe_segments(assignments: DataFrame, units: DataFrame, configuration: C
         {
             "treatment_id": segments,
             "size": sizes.loc[segments].to_numpy(),
-            "feature_means": [{k: float(v) for k, v in means.loc[s].items() if v == v} for s in segments],
+            "feature_means": [means.loc[segment].dropna().to_dict() for segment in segments],
             "distinguishing": distinguishing_features(means, overall, spread),
             "rule": rules,
         }
@@ -69,7 +69,9 @@ def _numeric(joined: DataFrame, names: list[str], aliases: list[str]) -> tuple[p
 
 def _levels(joined: DataFrame, names: list[str], aliases: list[str], sizes: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
     """Shares of the most frequent levels of text features, by segment and of all units, in one job."""
-    pairs = [F.struct(F.lit(name).alias("feature"), F.col(alias).alias("level")) for name, alias in zip(names, aliases, strict=True)]
+    pairs = [
+        F.struct(F.lit(name).alias("feature"), F.col(alias).alias("level")) for name, alias in zip(names, aliases, strict=True)
+    ]
     rows = (
         joined.select("treatment_id", F.explode(F.array(*pairs)).alias("pair"))
         .groupBy("treatment_id", "pair.feature", "pair.level")
@@ -78,7 +80,9 @@ def _levels(joined: DataFrame, names: list[str], aliases: list[str], sizes: pd.S
         .toPandas()
     )
     rows["name"] = rows["feature"] + "=" + rows["level"]
-    table = rows.pivot_table(index="treatment_id", columns="name", values="count", fill_value=0, aggfunc="sum").reindex(sizes.index, fill_value=0)
+    table = rows.pivot_table(index="treatment_id", columns="name", values="count", fill_value=0, aggfunc="sum").reindex(
+        sizes.index, fill_value=0
+    )
     frequent = table.sum().sort_values(ascending=False, kind="stable").index[: _MAX_LEVELS * len(names)]
     table = table[sorted(frequent)]
     return table.div(sizes, axis=0), table.sum() / sizes.sum()

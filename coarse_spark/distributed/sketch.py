@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
-from coarse_spark.distributed.units import matrix, theta_columns
+from coarse_spark.distributed.units import matrix, parts, theta_columns
 
 _SAMPLE_PER_CELL = 10  # sampled units a cell: enough to place cuts, small enough for the driver
 
@@ -37,7 +37,7 @@ def sketch(responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Se
     limit = 2**63 - 1 if largest <= wanted else round((2 * wanted / largest - 1) * 2**63)
     sample = responses.where(F.col("key") <= limit).select("sketch_group", "key", "weight", *names).toPandas()
     sample = sample.sort_values(["sketch_group", "key"], kind="stable")
-    rows = {int(group): part for group, part in sample.groupby("sketch_group")}
+    rows = dict(parts(sample, "sketch_group"))
     trees, clusters = {}, {}
     for group in groups:
         part = rows[group]
@@ -75,10 +75,10 @@ def _router(
         total: dict[int, SketchSums] = {}
         with threadpool_limits(limits=1):
             for rows in batches:
-                for group, part in rows.groupby("sketch_group"):
-                    if int(group) in trees:
-                        sums = trees[int(group)].sums(matrix(part, names), part["weight"].to_numpy(np.float64))
-                        total[int(group)] = total[int(group)] + sums if int(group) in total else sums
+                for group, part in parts(rows, "sketch_group"):
+                    if group in trees:
+                        sums = trees[group].sums(matrix(part, names), part["weight"].to_numpy(np.float64))
+                        total[group] = total[group] + sums if group in total else sums
         for group, sums in total.items():
             filled = np.flatnonzero(sums.units > 0)
             values = [np.full(len(filled), group), filled, sums.weight[filled], sums.units[filled], *sums.theta[filled].T]

@@ -7,7 +7,7 @@ positions: the same unit is treated alike whatever the partitioning and the orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 
 import numpy as np
@@ -99,19 +99,26 @@ def population_units(table: DataFrame, configuration: Configuration, weight: str
     return table.select(*_unit_columns(table, configuration, weight))
 
 
+def usable(configuration: Configuration) -> Column:
+    """Whether an experiment row has an outcome and a treatment."""
+    names = (configuration.experiment.outcome, *configuration.space.names)
+    return reduce(Column.__and__, [column(name).isNotNull() for name in names])
+
+
 def experiment_units(table: DataFrame, configuration: Configuration) -> DataFrame:
     """Return usable experiment rows: those of ``population_units`` with treatment, outcome, stratum and fold.
 
     Rows without an outcome or a treatment are left out; ``validate_tables`` counts them.
     """
     experiment, space = configuration.experiment, configuration.space
-    usable = reduce(Column.__and__, [column(name).isNotNull() for name in (experiment.outcome, *space.names)])
     names = treatment_columns(len(space.dimensions))
-    return table.where(usable).select(
+    return table.where(usable(configuration)).select(
         *_unit_columns(table, configuration, experiment.weight),
         column(experiment.outcome).cast("double").alias("outcome"),
         _label(experiment.strata, ALL).alias("stratum"),
-        F.pmod(_hash(configuration.menu.seed, "fold", experiment.unit_id), F.lit(configuration.response.folds)).cast("int").alias("fold"),
+        F.pmod(_hash(configuration.menu.seed, "fold", experiment.unit_id), F.lit(configuration.response.folds))
+        .cast("int")
+        .alias("fold"),
         *(_treatment(space, position).alias(name) for position, name in enumerate(names)),
     )
 
@@ -120,6 +127,13 @@ def feature_frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return the features of collected rows under the user's names: float64 for numbers, object for texts."""
     frame = rows[feature_columns(len(names))]
     return frame.set_axis(list(names), axis=1)
+
+
+def parts(rows: pd.DataFrame, name: str) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield the rows of every value of an integer column, smallest first."""
+    values = rows[name].to_numpy()
+    for value in np.unique(values):
+        yield int(value), rows[values == value]
 
 
 def matrix(rows: pd.DataFrame, columns: Sequence[str]) -> FloatArray:

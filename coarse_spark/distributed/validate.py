@@ -6,10 +6,8 @@ for repeated unit ids, and one for the sizes of partitions where there are any.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -28,10 +26,8 @@ from pyspark.sql.types import (
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
-from coarse_spark.distributed.units import column
+from coarse_spark.distributed.units import column, usable
 from coarse_spark.errors import TableError, nearest
-
-logger = logging.getLogger(__name__)
 
 _EXAMPLES = 3
 _TOLERANCE = 1e-6  # of the width of a dimension: values stored in single precision may miss a bound by that much
@@ -105,8 +101,6 @@ def validate_tables(configuration: Configuration, experiment: DataFrame, populat
     if found.problems:
         raise _error(found.problems)
     partitions, small = _partition_sizes(configuration, experiment, found)
-    for warning in found.warnings:
-        logger.warning(warning)
     return TableReport(rows, usable_rows, partitions, small, population_rows, tuple(found.warnings))
 
 
@@ -201,7 +195,7 @@ def _check_experiment(configuration: Configuration, table: DataFrame, found: _Fi
     """Check the experiment's values; return its number of rows and of usable ones."""
     setup, space = configuration.experiment, configuration.space
     needed = (setup.outcome, *space.names)
-    usable = _usable(configuration)
+    counted = usable(configuration)
     rules = [
         *_unit_rules(configuration, table, setup.weight),
         *(_Rule(column(name).isNull(), f"have no {name}", "so they are left out", warning=True) for name in needed),
@@ -212,8 +206,8 @@ def _check_experiment(configuration: Configuration, table: DataFrame, found: _Fi
         *(rule for dimension in space.dimensions for rule in _treatment_rules(dimension)),
         *(_candidate_rules(space) if configuration.basis.terms == ("arms",) else ()),
     ]
-    extremes = [extreme(F.when(usable, column(name))) for name in space.names for extreme in (F.min, F.max)]
-    rows, usable_rows, values = _measure("experiment", table, setup.weight, usable, rules, extremes, found)
+    extremes = [extreme(F.when(counted, column(name))) for name in space.names for extreme in (F.min, F.max)]
+    rows, usable_rows, values = _measure("experiment", table, setup.weight, counted, rules, extremes, found)
     if rows and not usable_rows:
         found.problems.append(f"experiment: none of the {rows} rows has both an outcome and a treatment, so nothing can be learned")
     elif 0 < usable_rows < configuration.response.folds:
@@ -235,11 +229,6 @@ def _check_population(configuration: Configuration, table: DataFrame, found: _Fi
     rows, _, _ = _measure("population", table, weight, F.lit(True), rules, [], found)
     _check_repeated_ids("population", table, configuration.experiment.unit_id, found)
     return rows
-
-
-def _usable(configuration: Configuration) -> Column:
-    names = (configuration.experiment.outcome, *configuration.space.names)
-    return reduce(Column.__and__, [column(name).isNotNull() for name in names])
 
 
 def _unit_rules(configuration: Configuration, table: DataFrame, weight: str | None) -> list[_Rule]:
@@ -330,7 +319,7 @@ def _check_repeated_ids(label: str, table: DataFrame, unit_id: str, found: _Find
 def _partition_sizes(configuration: Configuration, table: DataFrame, found: _Findings) -> tuple[int, int]:
     """Return the number of partitions with usable rows and of those too small for models of their own."""
     keys, least = configuration.experiment.partition_by, configuration.response.min_rows
-    sizes = table.where(_usable(configuration)).groupBy(*(column(name).alias(f"k{i}") for i, name in enumerate(keys)))
+    sizes = table.where(usable(configuration)).groupBy(*(column(name).alias(f"k{i}") for i, name in enumerate(keys)))
     small = F.col("n") < least
     counts = sizes.agg(F.count(F.lit(1)).alias("n"))
     partitions, few, smallest = counts.agg(F.count(F.lit(1)), F.count(F.when(small, F.lit(1))), F.min("n")).collect()[0]

@@ -26,7 +26,9 @@ def read_input(spark: SparkSession, source: Experiment | Population, label: str)
     """
     bundled = getattr(source, "bundled", None)
     if bundled is not None:
-        return spark.createDataFrame(_BUNDLED[bundled]())
+        frame = _BUNDLED[bundled]()
+        # missing as null, also where the platform's conversion would keep NaN
+        return spark.createDataFrame(frame.astype(object).where(frame.notna(), None))
     name = source.table if source.table is not None else f"{source.path} ({source.format})"
     try:
         if source.table is not None:

@@ -95,7 +95,7 @@ RESPONSES = TableSchema(
     {
         **_UNIT,
         "theta_": "Response coefficient {suffix}: column {suffix} of the treatment basis, 0 being the constant",
-        "granular_": "Treatment dimension {suffix} of the unit's own best treatment",
+        "best_": "Treatment dimension {suffix} of the unit's own best treatment",
     },
 )
 MENU = TableSchema(
@@ -106,7 +106,7 @@ MENU = TableSchema(
         "k": ("int", "Number of unique treatments on the menu"),
         "treatment_id": ("int", "Position on the menu, from 0"),
         "share": ("double", "Share of the population's weight that is served with this treatment"),
-        "price": ("double", "Shadow price of the treatment's share limit; 0 where no limit binds"),
+        "shadow_price": ("double", "Price of the treatment's share limit; 0 where no limit binds"),
         "expected_profit": ("double", "Mean expected profit of the units served with it, plug-in"),
         "selected": ("boolean", "Whether this menu size was selected for the assignments"),
     },

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -51,7 +51,9 @@ def check_run_id(run_id: str) -> str:
     InvalidInputError : other characters than letters, digits, ``_ . -``; or longer than 100.
     """
     if not _RUN_ID.fullmatch(run_id):
-        raise InvalidInputError(f"run id {run_id!r}: expected 1 to 100 letters, digits, '_', '.' or '-', the first a letter or digit")
+        raise InvalidInputError(
+            f"run id {run_id!r}: expected 1 to 100 letters, digits, '_', '.' or '-', the first a letter or digit"
+        )
     return run_id
 
 
@@ -74,6 +76,8 @@ class Lake:
     spark: SparkSession
     path: str | None = None
     schema: str | None = None
+    _found: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    _unwritten: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.schema is None):
@@ -91,11 +95,13 @@ class Lake:
         return f"{quote(str(self.schema))}.{quote(table)}"
 
     def exists(self, table: str) -> bool:
-        """Whether the table is there."""
-        try:
-            self.spark.table(self.reference(table)).schema  # noqa: B018  # Connect analyses only on use
-        except AnalysisException:
-            return False
+        """Whether the table is there; tables of runs are never dropped by a run, so one look is enough."""
+        if table not in self._found:
+            try:
+                self.spark.table(self.reference(table)).schema  # noqa: B018  # Connect analyses only on use
+            except AnalysisException:
+                return False
+            self._found.add(table)
         return True
 
     def read(self, table: str, run_id: str | None = None) -> DataFrame:
@@ -111,6 +117,10 @@ class Lake:
             raise TableError(f"table {self.reference(table)} does not exist yet; run the step that writes it first")
         rows = self.spark.table(self.reference(table))
         return rows if run_id is None else rows.where(F.col("run_id") == F.lit(check_run_id(run_id)))
+
+    def begin(self, run_id: str) -> None:
+        """Say that no table holds rows of this run: the first write to each may append and need not look for old rows."""
+        self._unwritten.update((name, check_run_id(run_id)) for name in TABLES)
 
     def replace(self, schema: TableSchema, run_id: str, rows: DataFrame | pd.DataFrame) -> None:
         """Replace the rows of one run by ``rows`` (without a run_id column) in one commit.
@@ -128,7 +138,8 @@ class Lake:
         rows = rows.select(*(F.col(f"`{c}`").alias(c, metadata={"comment": schema.comment_of(c)}) for c in order))
         if not self.exists(schema.name):
             self._create(schema, rows.schema)
-        _write(rows, self, schema.name, f"run_id = '{run_id}'")
+        _write(rows, self, schema.name, None if (schema.name, run_id) in self._unwritten else f"run_id = '{run_id}'")
+        self._unwritten.discard((schema.name, run_id))
 
     def _from_driver(self, schema: TableSchema, rows: pd.DataFrame) -> DataFrame:
         keys = rows[list(schema.key)] if schema.key else rows.iloc[:, :0]
@@ -190,8 +201,9 @@ class Lake:
     wait=wait_random_exponential(multiplier=0.5, max=10),
     reraise=True,
 )
-def _write(rows: DataFrame, lake: Lake, table: str, condition: str) -> None:
-    writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", condition).option("mergeSchema", "true")
+def _write(rows: DataFrame, lake: Lake, table: str, replaced: str | None) -> None:
+    writer = rows.write.format("delta").option("mergeSchema", "true")
+    writer = writer.mode("append") if replaced is None else writer.mode("overwrite").option("replaceWhere", replaced)
     if lake.path is not None:
         writer.save(f"{lake.path}/{table}")
     else:
@@ -202,7 +214,7 @@ def _missing(value: object) -> bool:
     return value is None or value is pd.NaT or (isinstance(value, float) and value != value)
 
 
-def _sql_type(values: pd.Series) -> str:  # type: ignore[type-arg]
+def _sql_type(values: pd.Series) -> str:
     if pd.api.types.is_bool_dtype(values):
         return "boolean"
     if pd.api.types.is_integer_dtype(values):

@@ -39,6 +39,7 @@ class Run:
 
     @property
     def run_id(self) -> str:
+        """The run's id in every table."""
         return self.record.run_id
 
     @cached_property
@@ -65,6 +66,10 @@ class Run:
             return None
         return read_input(self.spark, self.configuration.population, "population")
 
+    def save(self) -> None:
+        """Save the record: a later command goes on from it."""
+        self.record.save(self.lake)
+
     def note(self, **diagnostics: Any) -> None:
         """Add diagnostics to the record."""
         self.record = self.record.with_changes(diagnostics={**self.record.diagnostics, **diagnostics})
@@ -78,7 +83,7 @@ class Run:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a step and save the record after it; a failure is recorded before it is raised.
+        """Time a step and note it in the record; a failure is saved before it is raised.
 
         Raises
         ------
@@ -102,10 +107,13 @@ class Run:
 
     def _save_failure(self, step: str, message: str) -> None:
         self.record = self.record.with_changes(
-            status=FAILED, ended_at=datetime.now(UTC), stop_reason=f"failed in step '{step}'", error=f"{step}: {first_cause(message)}"
+            status=FAILED,
+            ended_at=datetime.now(UTC),
+            stop_reason=f"failed in step '{step}'",
+            error=f"{step}: {first_cause(message)}",
         )
         try:
-            self.record.save(self.lake)
+            self.save()
         except Exception:  # the first failure is the one to report
             log.exception("the failure could not be recorded in %s", self.lake.reference("runs"))
 
@@ -113,7 +121,9 @@ class Run:
 def first_cause(message: str) -> str:
     """Return the part of a Spark error that a person can act on: the last Python error in it, without the Java stack."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    python = [line for line in lines if line.split(":")[0].split(".")[-1].endswith(("Error", "Exception")) and "at " not in line[:3]]
+    python = [
+        line for line in lines if line.split(":")[0].split(".")[-1].endswith(("Error", "Exception")) and "at " not in line[:3]
+    ]
     chosen = next((line for line in reversed(python) if "PythonException" not in line and "Py4J" not in line), None)
     return chosen or (lines[0] if lines else "unknown cause")
 
@@ -130,23 +140,24 @@ def lake_of(spark: SparkSession, configuration: Configuration) -> Lake:
 def start_run(spark: SparkSession, configuration: Configuration, run_id: str | None = None) -> Run:
     """Open a new run, or the rerun of an old one: its record says "running", its published rows stay until they are replaced."""
     lake = lake_of(spark, configuration)
-    run_id = check_run_id(run_id) if run_id is not None else new_run_id()
-    published = None
+    old = None
     if run_id is not None and lake.exists("runs"):
         # a rerun stays current with its old assignments until the new ones are published
-        old = lake.read("runs", run_id).select("published_at").collect()
-        published = old[0]["published_at"] if old else None
+        old = lake.read("runs", run_id).select("published_at").first()
+    run_id = new_run_id() if run_id is None else check_run_id(run_id)
+    if old is None:
+        lake.begin(run_id)
     record = RunRecord(
         run_id,
         configuration.to_json(),
         configuration.fingerprint(),
         started_at=datetime.now(UTC),
         status=RUNNING,
-        published_at=None if published is None else published.astimezone(UTC),
+        published_at=None if old is None or old["published_at"] is None else old["published_at"].astimezone(UTC),
         inputs={input_name(source): input_version(lake, source) for source in _sources(configuration)},
     )
     run = Run(spark, configuration, lake, record)
-    record.save(lake)
+    run.save()
     return run
 
 

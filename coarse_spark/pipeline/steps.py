@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -31,10 +32,12 @@ from coarse_spark.distributed.segments import describe_segments
 from coarse_spark.distributed.sketch import sketch
 from coarse_spark.distributed.units import experiment_units, matrix, population_units, theta_columns, treatment_columns
 from coarse_spark.distributed.validate import validate_tables
-from coarse_spark.errors import InvalidInputError, RunError, TableError
+from coarse_spark.errors import RunError, TableError
 from coarse_spark.lake.runs import PUBLISHED
 from coarse_spark.lake.schemas import ASSIGNMENTS, CONTRASTS, MENU, MODELS, POLICY_VALUES, RESPONSES, SEGMENTS
 from coarse_spark.pipeline.run import Run, start_run
+
+FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,6 @@ def fit(run: Run) -> None:
         with materialized(units) as kept:
             run.lake.replace(MODELS, run.run_id, fit_responses(run.spark, kept, run.configuration))
         run.note(models=_model_counts(run))
-    run.record.save(run.lake)
 
 
 def _model_counts(run: Run) -> dict[str, int]:
@@ -79,9 +81,10 @@ def _model_counts(run: Run) -> dict[str, int]:
     failed, limit = by_rows.get("failed", 0), run.configuration.response.max_failed_share
     share = failed / max(int(run.record.diagnostics["usable_rows"]), 1)
     if failed:
-        worst = rows.where(F.col("status") == "failed").orderBy(F.col("rows").desc()).first()
-        assert worst is not None  # there is at least one
-        sentence = f"{models['failed']} partition models failed ({share:.1%} of the rows), first {worst['partition']}: {worst['error']}"
+        worst = rows.where(F.col("status") == "failed").orderBy(F.col("rows").desc()).head(1)[0]
+        sentence = (
+            f"{models['failed']} partition models failed ({share:.1%} of the rows), first {worst['partition']}: {worst['error']}"
+        )
         if share > limit:
             raise RunError(f"{sentence}; at most {limit:.1%} may fail (response.max_failed_share)")
         run.warn(f"{sentence}; their units are served by the pooled model")
@@ -105,9 +108,7 @@ def score(run: Run) -> None:
             keep=["unit_id", "partition", "weight"],
             granular=True,
         )
-        granular = [
-            _decoded(run, position).alias(f"granular_{name}") for position, name in enumerate(configuration.space.names)
-        ]
+        granular = [_decoded(run, position).alias(f"best_{name}") for position, name in enumerate(configuration.space.names)]
         run.lake.replace(
             RESPONSES,
             run.run_id,
@@ -121,10 +122,10 @@ def score(run: Run) -> None:
             F.sum("weight").alias("weight"),
             F.sum(F.col("weight") * F.col("granular_profit")).alias("granular"),
             F.sum((F.col("partition") != F.col("served_by")).cast("long")).alias("pooled"),
-        ).first()
-        assert row is not None
-        run.note(scored_units=int(row["units"]), granular_value=row["granular"] / row["weight"], units_of_pooled_model=int(row["pooled"]))
-    run.record.save(run.lake)
+        ).collect()[0]
+        run.note(
+            scored_units=int(row["units"]), granular_value=row["granular"] / row["weight"], units_of_pooled_model=int(row["pooled"])
+        )
 
 
 def _decoded(run: Run, position: int) -> Any:
@@ -150,7 +151,15 @@ def choose(run: Run) -> None:
         with materialized(responses.select("weight", *names)) as kept:
             refined = refine(problem, menus, population_aggregate(kept), max_passes=passes)
         for line in refined.history:
-            log.info("K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s", line.k, line.number, line.value, line.gain, line.moved, line.what)
+            log.info(
+                "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s",
+                line.k,
+                line.number,
+                line.value,
+                line.gain,
+                line.moved,
+                line.what,
+            )
         frames = []
         curve: dict[str, Any] = {}
         for k, menu in refined.menus.items():
@@ -163,7 +172,7 @@ def choose(run: Run) -> None:
             frames.append(
                 frame.assign(
                     share=sums.weight / weight,
-                    price=menu.prices,
+                    shadow_price=menu.prices,
                     expected_profit=np.divide(profits, sums.weight, out=np.full(len(frame), np.nan), where=sums.weight > 0),
                     selected=k == configuration.menu.select,
                 )
@@ -178,11 +187,10 @@ def choose(run: Run) -> None:
             curve=curve,
             history=[{**vars(line)} for line in refined.history],
         )
-    run.record.save(run.lake)
 
 
-def _means(sums: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return np.divide(sums, weight[:, None], out=np.zeros_like(sums), where=weight[:, None] > 0)
+def _means(sums: FloatArray, weight: FloatArray) -> FloatArray:
+    return np.asarray(np.divide(sums, weight[:, None], out=np.zeros_like(sums), where=weight[:, None] > 0))
 
 
 def _search(run: Run, clusters: MicroClusters) -> dict[int, PricedMenu]:
@@ -217,8 +225,9 @@ def evaluate(run: Run) -> None:
                 )
         confidence = configuration.evaluation.confidence
         values = policy_values(policies, result.moments, confidence)
-        plug_in = {("control", 1): run.record.diagnostics["control_value"], ("granular", 0): run.record.diagnostics["granular_value"]}
-        curve = run.record.diagnostics["curve"]
+        notes = run.record.diagnostics
+        curve = notes["curve"]
+        plug_in = {("control", 1): notes["control_value"], ("granular", 0): notes["granular_value"]}
         plug_in |= {("uniform", 1): curve["1"]["value"]} | {("menu", k): curve[str(k)]["value"] for k in sizes}
         keys = list(zip(values["policy"], values["k"], strict=True))
         costs = {(policy.name, policy.k): policy.variety_cost for policy in policies}
@@ -244,7 +253,6 @@ def evaluate(run: Run) -> None:
                 "table": fit.table.to_dict("list"),
             },
         )
-    run.record.save(run.lake)
 
 
 def _policies(configuration: Configuration) -> list[Policy]:
@@ -275,7 +283,7 @@ def assign(run: Run) -> None:
         assigned = assign_units(
             run.lake.read("responses", run.run_id),
             psi=problem.psi_at(treatments),
-            prices=menu["price"].to_numpy(np.float64),
+            prices=menu["shadow_price"].to_numpy(np.float64),
             control_psi=problem.control_psi,
             treatments=treatments,
             space=configuration.space,
@@ -285,7 +293,6 @@ def assign(run: Run) -> None:
         units = population_units(table, configuration, None)
         landed = run.lake.read("assignments", run.run_id)
         run.lake.replace(SEGMENTS, run.run_id, describe_segments(landed, units, configuration))
-    run.record.save(run.lake)
 
 
 def publish(run: Run) -> None:
@@ -302,9 +309,9 @@ def publish(run: Run) -> None:
             raise RunError(f"{landed} units have an assignment, expected {expected}; nothing was published")
         run.lake.publish_view()
         now = datetime.now(UTC)
-        record = run.record.with_changes(status=PUBLISHED, published_at=now, ended_at=now, stop_reason="all steps done", error=None)
-        record.save(run.lake)
-        run.record = record
+        done = {"status": PUBLISHED, "published_at": now, "ended_at": now, "stop_reason": "all steps done", "error": None}
+        run.record = run.record.with_changes(**done)
+        run.save()
 
 
 STEPS: dict[str, Callable[[Run], None]] = {
@@ -330,4 +337,4 @@ def run_all(spark: SparkSession, configuration: Configuration, run_id: str | Non
     return run
 
 
-__all__ = ["STEPS", "InvalidInputError", "assign", "choose", "evaluate", "fit", "publish", "run_all", "score", "validate"]
+__all__ = ["STEPS", "assign", "choose", "evaluate", "fit", "publish", "run_all", "score", "validate"]

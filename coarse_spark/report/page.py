@@ -71,7 +71,7 @@ def _offers(content: ReportContent, digits: int) -> list[dict[str, Any]]:
                 "size": None if segment is None else wording.count(segment["size"]),
                 "profit": wording.number(row["expected_profit"], digits),
                 "gain": wording.number(content.segment_profits[position, position] - content.segment_profits[position, -1], digits),
-                "distinguishing": [] if segment is None else list(segment["distinguishing"]),
+                "distinguishing": [] if segment is None or segment["distinguishing"] is None else list(segment["distinguishing"]),
                 "rule": "" if segment is None else str(segment["rule"] or ""),
             }
         )

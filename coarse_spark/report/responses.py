@@ -106,8 +106,8 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
     bar.outline.set_visible(False)
     return figure, (
         "Each map is the mean profit of one segment over all treatments, above its profit under the control (the cross). "
-        "Darker is more; outside the dashed line it is less than under the control. The letter marks what the segment is "
-        "offered, small circles are the other treatments of the menu."
+        "The stronger the colour, the more; outside the dashed line it is less than under the control. The letter marks what "
+        "the segment is offered, small circles are the other treatments of the menu."
     )
 
 

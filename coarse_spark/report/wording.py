@@ -179,9 +179,7 @@ def _over_uniform(content: ReportContent) -> list[str]:
     if gain is None or len(content.selected) == 1 or identical(content, gain):
         return []
     if undecided(gain):
-        return [
-            f"Whether it earns more than the best single treatment is not settled: the difference is {difference_text(content, gain)}."
-        ]
+        return [f"Whether it beats the best single treatment is not settled: the difference is {difference_text(content, gain)}."]
     verb = "more" if gain["difference"] > 0 else "less"
     return [f"It earns {verb} than the best single treatment: the difference is {difference_text(content, gain)}."]
 
@@ -210,7 +208,7 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
     short = content.contrast("menu", "granular", content.selected_k)
     if known:
         tail = "" if short is None else f"; menu minus full personalization: {difference_text(content, short)}"
-        return [f"That captures {_join(known)}{tail}.", *doubts]
+        return [f"It captures {_join(known)}{tail}.", *doubts]
     return doubts
 
 
@@ -239,7 +237,8 @@ def fit_sentence(content: ReportContent) -> str:
     fit = content.fit
     if fit is None:
         return ""
-    worst = fit.bins.assign(z=(fit.bins["observed"] - fit.bins["fitted"]).abs() / fit.bins["se"]).sort_values("z").iloc[-1]
+    misses = (fit.bins["observed"] - fit.bins["fitted"]).abs() / fit.bins["se"]
+    worst = fit.bins.iloc[int(misses.fillna(0.0).to_numpy().argmax())]
     p_value = "p < 0.0001" if fit.p_value < 1e-4 else f"p = {fit.p_value:.2g}"
     text = f"χ² = {number(fit.chi2, 1)}, df = {fit.df}, {p_value}"
     if fit.p_value >= 0.05:

@@ -36,13 +36,13 @@ def test_columns_are_centred_and_the_constant_feature_is_dropped():
     assert (f[:, 0] == 1).all()
     np.testing.assert_allclose(f[:, 1:].mean(axis=0), 0, atol=0.02)  # clamping moves a mean a little where values are missing
     assert encoder.dropped == ["flat"]
-    assert ("income missing", "level") in encoder.columns
+    assert ("income missing", "level", "income") in encoder.columns
 
 
 def test_a_missing_value_sits_at_the_centre_of_its_splines():
     X = frame()
     encoder = FeatureEncoder.fit(X)
-    labels = [label for label, _ in encoder.columns]
+    labels = [label for label, _, _ in encoder.columns]
     f = encoder.transform(X.iloc[:1])
     income = [j for j, label in enumerate(labels) if label.startswith("income") and label != "income missing"]
     assert (f[0, income] == 0).all()
@@ -61,7 +61,7 @@ def test_survives_json_and_ignores_row_order():
 def test_rare_levels_share_other_with_unseen_ones():
     levels = ["a"] * 100 + ["b"] * 80 + ["rare1"] * 3 + ["rare2"] * 2
     encoder = FeatureEncoder.fit(pd.DataFrame({"c": levels}), min_level_rows=10)
-    assert [label for label, _ in encoder.columns] == ["1", "c = a", "c = b", "c = other"]
+    assert [label for label, _, _ in encoder.columns] == ["1", "c = a", "c = b", "c = other"]
     f = encoder.transform(pd.DataFrame({"c": ["rare1", "never seen"]}))
     np.testing.assert_array_equal(f[0], f[1])
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import ceil
 
 import numpy as np
@@ -15,16 +15,15 @@ import pandas as pd
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.gram import GramStatistics, response_gram, total
-from coarse_spark.core.learners.preparation import Preparation
+from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation, PreparedRows, check_rows
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.sieve import Layout, fit_sieve, sieve_record
+from coarse_spark.core.learners.sieve import Layout, SieveFit, fit_sieve
+from coarse_spark.core.learners.stack import sieve_record, stacked_record
 from coarse_spark.errors import InvalidInputError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-ALL_ROWS = -1  # key of the model fitted on all rows
 
 
 def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
@@ -66,38 +65,22 @@ def accumulate(
     folds : number of folds in the whole data.
     """
     rows = preparation.rows(X, T, y, weight, strata)
-    parts = parts_per_fold(folds, settings)
-    part = np.asarray(fold, dtype=np.int64) * parts + (hash_uniform(key, seed) % np.uint64(parts)).astype(np.int64)
-    sums = {}
-    for number in np.unique(part):
-        chosen = part == number
-        sums[int(number)] = response_gram(
-            rows.features[chosen], rows.z[chosen], rows.strata[chosen], rows.outcome[chosen], rows.weight[chosen]
-        )
-    return sums
+    return _sums(rows, _parts(fold, key, folds, settings, seed))
 
 
 def solve(
     preparation: Preparation, sums: Mapping[int, GramStatistics], *, folds: int, settings: LearnerSettings
 ) -> dict[int, ModelRecord]:
-    """Return the models of every fold and of all rows from the summed parts of ``accumulate``.
+    """Return the models of every fold and of all rows from the summed parts of ``accumulate``: sieves, or constant effects.
 
     Raises
     ------
     InvalidInputError : fewer than two parts with rows remain for a model.
     """
-    layout = Layout(*preparation.shape)
-    parts = parts_per_fold(folds, settings)
-    models = {}
-    for fold in [ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS]:
-        kept = [sums[number] for number in sorted(sums) if number // parts != fold and sums[number].weight > 0]
-        if len(kept) < 2:
-            raise InvalidInputError(
-                f"{len(kept)} validation parts with rows remain outside fold {fold}, expected at least 2; use more rows"
-            )
-        fit = fit_sieve(kept, layout, constant=settings.learner == "constant")
-        models[fold] = sieve_record(preparation, fit, total(dict(enumerate(kept))))
-    return models
+    return {
+        fold: sieve_record(preparation, layout, fit, total(parts), constant=settings.learner == "constant")
+        for fold, layout, parts, fit in _sieves(preparation, sums, folds, settings)
+    }
 
 
 def fit_models(
@@ -135,7 +118,56 @@ def fit_models(
     InvalidInputError : rows that do not match or cannot be used, or treatments that do not identify the basis.
     """
     settings = settings or LearnerSettings()
-    preparation = Preparation.fit(X, T, y, basis=basis, weight=weight, strata=strata, settings=settings)
-    folds = int(np.max(fold)) + 1
-    sums = accumulate(preparation, X, T, y, fold, key=key, folds=folds, weight=weight, strata=strata, settings=settings, seed=seed)
-    return solve(preparation, sums, folds=folds, settings=settings)
+    weight, folds = check_rows(X, T, y, weight), int(np.max(fold)) + 1
+    # from here on the order of rows is that of mixed keys: random for boosting, the same for every order they arrive in
+    order = np.lexsort([np.asarray(key), hash_uniform(key, seed)])
+    X, T, y, weight, fold, key = X.iloc[order], T[order], y[order], weight[order], np.asarray(fold)[order], np.asarray(key)[order]
+    strata = None if strata is None else np.asarray(strata)[order]
+    inside = fold if folds > 1 else None
+    preparation = Preparation.fit(X, T, y, basis=basis, weight=weight, strata=strata, fold=inside, settings=settings)
+    rows = preparation.rows(X, T, y, weight, strata)
+    part = _parts(fold, key, folds, settings, seed)
+    sums = _sums(rows, part)
+    if settings.learner in ("sieve", "constant"):
+        return solve(preparation, sums, folds=folds, settings=settings)
+    models = {}
+    for left_out, layout, parts, fit in _sieves(preparation, sums, folds, settings):
+        place = np.full(int(part.max()) + 1, -1)
+        place[list(parts)] = np.arange(len(parts))
+        models[left_out] = stacked_record(
+            preparation, layout, fit, total(parts), rows, place[part], learner=settings.learner, seed=seed + 1000 * (left_out + 1)
+        )
+    return models
+
+
+def _parts(fold: IntArray, key: npt.ArrayLike, folds: int, settings: LearnerSettings, seed: int) -> IntArray:
+    parts = parts_per_fold(folds, settings)
+    within = hash_uniform(key, seed) >> np.uint64(32)  # the low bits already order the rows
+    return np.asarray(np.asarray(fold, dtype=np.int64) * parts + (within % np.uint64(parts)).astype(np.int64))
+
+
+def _sums(rows: PreparedRows, part: IntArray) -> dict[int, GramStatistics]:
+    sums = {}
+    for number in np.unique(part):
+        chosen = part == number
+        sums[int(number)] = response_gram(
+            rows.features[chosen], rows.z[chosen], rows.strata[chosen], rows.outcome[chosen], rows.weight[chosen]
+        )
+    return sums
+
+
+def _sieves(
+    preparation: Preparation, sums: Mapping[int, GramStatistics], folds: int, settings: LearnerSettings
+) -> Iterator[tuple[int, Layout, dict[int, GramStatistics], SieveFit]]:
+    """Yield (fold, layout, its parts, its sieve) for all rows and for every fold left out."""
+    per_fold, start = parts_per_fold(folds, settings), None
+    for fold in [ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS]:
+        parts = {number: sums[number] for number in sorted(sums) if number // per_fold != fold and sums[number].weight > 0}
+        if len(parts) < 2:
+            raise InvalidInputError(
+                f"{len(parts)} validation parts with rows remain outside fold {fold}, expected at least 2; use more rows"
+            )
+        layout = Layout.of(preparation, fold)
+        fit = fit_sieve(list(parts.values()), layout, start=start)
+        start = fit.penalties if start is None else start
+        yield fold, layout, parts, fit

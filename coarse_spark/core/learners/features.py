@@ -7,9 +7,11 @@ what is not known about a unit moves its response nowhere, beyond what a missing
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
+from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -132,22 +134,31 @@ class FeatureEncoder:
     ----------
     features : the encoded features, in the order of the frame they were fitted on.
     required : every feature of that frame; the constant ones are checked for presence but carry no column.
+    products : pairs of main columns whose products follow the main columns.
     """
 
     features: tuple[Feature, ...]
     required: tuple[str, ...]
+    products: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
     def fit(
-        X: pd.DataFrame, weight: FloatArray | None = None, *, knots: int = 6, min_level_rows: int = 20, max_levels: int = 50
+        X: pd.DataFrame,
+        weight: FloatArray | None = None,
+        *,
+        knots: int = 6,
+        min_level_rows: int = 20,
+        max_levels: int = 50,
+        max_columns: int = 160,
     ) -> FeatureEncoder:
-        """Fit on the rows of a frame.
+        """Fit on the rows of a frame. Products are added by ``with_products``.
 
         Parameters
         ----------
         X : (n, ·) features; numbers (any width, Decimal, bool) get splines, strings and categories one column a level.
         weight : (n,) row weights, default one.
         knots : hinges of a numeric feature, at quantiles; fewer where it has few distinct values.
+        max_columns : hinges get fewer where all features together would need more than three fifths of these columns.
         min_level_rows, max_levels : levels with fewer rows, or beyond the most frequent ones, share the level "other".
 
         Raises
@@ -158,11 +169,13 @@ class FeatureEncoder:
         names = [str(name) for name in X.columns]
         if len(set(names)) != len(names):
             raise InvalidInputError(f"feature names are not unique: {', '.join(names)}")
+        numeric = [_is_numeric(X.iloc[:, position]) for position in range(len(names))]
+        knots = max(0, min(knots, (3 * max_columns // 5) // max(sum(numeric), 1) - 1))
         features: list[Feature] = []
         for position, name in enumerate(names):
             values = X.iloc[:, position]
             feature: Feature | None
-            if _is_numeric(values):
+            if numeric[position]:
                 feature = NumericFeature.fit(name, numeric_values(values), weight, knots)
             else:
                 feature = CategoricalFeature.fit(name, values, weight, min_level_rows, max_levels)
@@ -170,10 +183,32 @@ class FeatureEncoder:
                 features.append(feature)
         return FeatureEncoder(tuple(features), tuple(names))
 
+    @cached_property
+    def main_columns(self) -> list[tuple[str, str, str]]:
+        """(label, kind, feature) of the columns before products; kind is constant, linear, hinge or level."""
+        main = [(label, kind, feature.name) for feature in self.features for label, kind in feature.columns]
+        return [("1", "constant", ""), *main]
+
+    @cached_property
+    def columns(self) -> list[tuple[str, str, str]]:
+        """(label, kind, feature) of the m columns; kind is constant, linear, hinge, level or product (of the feature "")."""
+        labels = [label for label, _, _ in self.main_columns]
+        return [*self.main_columns, *((f"{labels[a]} * {labels[b]}", "product", "") for a, b in self.products)]
+
+    @cached_property
+    def plain(self) -> npt.NDArray[np.int64]:
+        """Columns that hold a feature itself: numbers and levels. Trees split on them and products multiply them."""
+        return np.array([j for j, (_, kind, _) in enumerate(self.main_columns) if kind in ("linear", "level")], dtype=np.int64)
+
     @property
-    def columns(self) -> list[tuple[str, str]]:
-        """(label, kind) of the m columns; kind is constant, linear, hinge or level."""
-        return [("1", "constant")] + [column for feature in self.features for column in feature.columns]
+    def pairs(self) -> list[tuple[int, int]]:
+        """All pairs of plain columns of different features."""
+        names = [feature for _, _, feature in self.main_columns]
+        return [(int(a), int(b)) for a, b in combinations(self.plain, 2) if names[a] != names[b]]
+
+    def with_products(self, products: Sequence[tuple[int, int]]) -> FeatureEncoder:
+        """Return the encoder with products of pairs of main columns."""
+        return replace(self, products=tuple(products))
 
     @property
     def dropped(self) -> list[str]:
@@ -191,12 +226,17 @@ class FeatureEncoder:
         for name in self.required:
             if name not in X.columns:
                 raise InvalidInputError(f"feature '{name}' is missing{nearest(name, X.columns)}; the model was fitted with it")
-        return np.hstack([np.ones((len(X), 1)), *(feature.transform(X[feature.name]) for feature in self.features)])
+        main = np.hstack([np.ones((len(X), 1)), *(feature.transform(X[feature.name]) for feature in self.features)])
+        if not self.products:
+            return main
+        left, right = np.array(self.products).T
+        return np.hstack([main, main[:, left] * main[:, right]])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that ``from_dict`` reads back."""
         kinds = {NumericFeature: "numeric", CategoricalFeature: "categorical"}
-        return {"features": [{"kind": kinds[type(f)], **asdict(f)} for f in self.features], "required": list(self.required)}
+        features = [{"kind": kinds[type(f)], **asdict(f)} for f in self.features]
+        return {"features": features, "required": list(self.required), "products": [list(pair) for pair in self.products]}
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> FeatureEncoder:
@@ -207,7 +247,8 @@ class FeatureEncoder:
                 key: tuple(value) if isinstance(value, list | tuple) else value for key, value in entry.items() if key != "kind"
             }
             features.append(NumericFeature(**fields) if entry["kind"] == "numeric" else CategoricalFeature(**fields))
-        return FeatureEncoder(tuple(features), tuple(content["required"]))
+        products = tuple((int(a), int(b)) for a, b in content["products"])
+        return FeatureEncoder(tuple(features), tuple(content["required"]), products)
 
 
 def as_frame(X: Any) -> pd.DataFrame:

@@ -26,7 +26,7 @@ class GramStatistics:
     gram : Σ w a aᵀ (q, q).
     moment : Σ w a y (q,).
     square : Σ w y².
-    weight : Σ w.
+    weight, square_weight : Σ w and Σ w².
     rows : number of rows.
     """
 
@@ -34,21 +34,21 @@ class GramStatistics:
     moment: FloatArray
     square: float
     weight: float
+    square_weight: float
     rows: float
 
     @staticmethod
     def zero(size: int) -> GramStatistics:
         """Return the sums over no rows of a design with ``size`` columns."""
-        return GramStatistics(np.zeros((size, size)), np.zeros(size), 0.0, 0.0, 0.0)
+        return GramStatistics(np.zeros((size, size)), np.zeros(size), 0.0, 0.0, 0.0, 0.0)
 
     @staticmethod
     def of(design: FloatArray, outcome: FloatArray, weight: FloatArray) -> GramStatistics:
         """Return the sums over rows of a design (n, q) with outcomes (n,) and weights (n,)."""
         root = np.sqrt(weight)
         scaled, target = design * root[:, None], outcome * root
-        return GramStatistics(
-            scaled.T @ scaled, scaled.T @ target, float(target @ target), float(weight.sum()), float(len(outcome))
-        )
+        sums = float(target @ target), float(weight.sum()), float(weight @ weight), float(len(outcome))
+        return GramStatistics(scaled.T @ scaled, scaled.T @ target, *sums)
 
     def __add__(self, other: GramStatistics) -> GramStatistics:
         return GramStatistics(
@@ -56,7 +56,20 @@ class GramStatistics:
             self.moment + other.moment,
             self.square + other.square,
             self.weight + other.weight,
+            self.square_weight + other.square_weight,
             self.rows + other.rows,
+        )
+
+    @property
+    def effective_rows(self) -> float:
+        """Rows of equal weight that are worth as much: (Σw)² / Σw² (Kish 1965)."""
+        return self.weight**2 / self.square_weight if self.square_weight > 0 else 0.0
+
+    def scaled(self, factor: float) -> GramStatistics:
+        """Return the sums with all weights times ``factor``."""
+        w = factor
+        return GramStatistics(
+            self.gram * w, self.moment * w, self.square * w, self.weight * w, self.square_weight * w * w, self.rows
         )
 
     def loss(self, coefficients: FloatArray) -> float:
@@ -64,19 +77,20 @@ class GramStatistics:
         return float(self.square - 2 * coefficients @ self.moment + coefficients @ self.gram @ coefficients)
 
     def to_array(self) -> FloatArray:
-        """Return one flat array [rows, weight, square, moment, upper triangle of gram]; arrays of batches add up."""
+        """Return one flat array [rows, Σw, Σw², Σwy², moment, upper triangle of gram]; arrays of batches add up."""
         upper = self.gram[np.triu_indices(len(self.moment))]
-        return np.concatenate([[self.rows, self.weight, self.square], self.moment, upper])
+        return np.concatenate([[self.rows, self.weight, self.square_weight, self.square], self.moment, upper])
 
     @staticmethod
     def from_array(values: npt.ArrayLike) -> GramStatistics:
         """Return the sums that ``to_array`` flattened."""
         flat = np.asarray(values, dtype=np.float64)
-        size = round((np.sqrt(9 + 8 * (len(flat) - 3)) - 3) / 2)  # q + q (q + 1) / 2 numbers follow the first three
+        size = round((np.sqrt(9 + 8 * (len(flat) - 4)) - 3) / 2)  # q + q (q + 1) / 2 numbers follow the first four
         gram = np.zeros((size, size))
-        gram[np.triu_indices(size)] = flat[3 + size :]
+        gram[np.triu_indices(size)] = flat[4 + size :]
         gram += np.triu(gram, 1).T
-        return GramStatistics(gram, flat[3 : 3 + size].copy(), float(flat[2]), float(flat[1]), float(flat[0]))
+        rows, weight, square_weight, square = flat[:4].tolist()
+        return GramStatistics(gram, flat[4 : 4 + size].copy(), square, weight, square_weight, rows)
 
 
 def response_gram(

@@ -6,7 +6,7 @@ Fitted once (on all rows, or on a sample where the rows are spread over machines
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,16 @@ import pandas as pd
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.features import FeatureEncoder
+from coarse_spark.core.learners.screening import screen_products
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+ALL_ROWS = -1  # stands for no fold: the model fitted on all rows
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,10 @@ class Preparation:
     basis : of the treatments.
     whitening : of the basis columns.
     center, scale : of the outcome.
+    clip : bounds that outcomes are winsorized to.
     strata : labels of the strata, sorted; empty without strata.
     strata_shares : weight share of every stratum.
+    products : columns of products that the model leaving out a fold may use, by fold: they were screened on the other folds.
     """
 
     encoder: FeatureEncoder
@@ -62,8 +68,10 @@ class Preparation:
     whitening: Whitening
     center: float
     scale: float
+    clip: tuple[float, float] = (-np.inf, np.inf)
     strata: tuple[str, ...] = ()
     strata_shares: tuple[float, ...] = ()
+    products: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @staticmethod
     def fit(
@@ -74,9 +82,12 @@ class Preparation:
         basis: Basis,
         weight: FloatArray | None = None,
         strata: npt.ArrayLike | None = None,
+        fold: IntArray | None = None,
         settings: LearnerSettings | None = None,
     ) -> Preparation:
         """Fit on rows of features X, encoded treatments T (n, d), outcomes y (n,), weights (n,) and stratum labels (n,).
+
+        With ``fold`` (n,), products of features that have to be screened are screened for every fold on the rows outside it.
 
         Raises
         ------
@@ -86,16 +97,50 @@ class Preparation:
         settings = settings or LearnerSettings()
         weight = check_rows(X, T, y, weight)
         encoder = FeatureEncoder.fit(
-            X, weight, knots=settings.knots, min_level_rows=settings.min_level_rows, max_levels=settings.max_levels
+            X,
+            weight,
+            knots=settings.knots,
+            min_level_rows=settings.min_level_rows,
+            max_levels=settings.max_levels,
+            max_columns=settings.max_columns,
         )
         share = weight / weight.sum()
+        clip = _clip_bounds(y, settings.winsorize)
+        y = np.clip(y, *clip)
         center = float(share @ y)
         scale = float(np.sqrt(share @ (y - center) ** 2)) or 1.0
         labels = np.asarray([] if strata is None else strata).astype(str)
         levels, codes = np.unique(labels, return_inverse=True)
         shares = np.bincount(codes, weights=share, minlength=len(levels)) if len(levels) else np.zeros(0)
         whitening = Whitening.fit(basis, T, weight)
-        return Preparation(encoder, basis, whitening, center, scale, tuple(levels.tolist()), tuple(shares.tolist()))
+        plain = Preparation(encoder, basis, whitening, center, scale, clip, tuple(levels.tolist()), tuple(shares.tolist()))
+        return plain._with_products(X, T, y, weight, fold, settings.max_columns)
+
+    def _with_products(
+        self, X: pd.DataFrame, T: FloatArray, y: FloatArray, weight: FloatArray, fold: IntArray | None, max_columns: int
+    ) -> Preparation:
+        pairs, count = self.encoder.pairs, max(max_columns - len(self.encoder.main_columns), 0)
+        if len(pairs) <= count:
+            return replace(self, encoder=self.encoder.with_products(pairs))
+        columns = self.encoder.transform(X)[:, : int(self.encoder.plain.max()) + 1]
+        z, outcome = self.whitening(self.basis(T)), (y - self.center) / self.scale
+        left_out: list[int] = [ALL_ROWS] if fold is None else [ALL_ROWS, *np.unique(fold).tolist()]
+        kept = {}
+        for number in left_out:
+            rows = np.ones(len(y), dtype=bool) if fold is None else fold != number
+            kept[number] = screen_products(columns[rows], z[rows], outcome[rows], weight[rows], pairs, count)
+        union = sorted(set().union(*kept.values()))
+        first = len(self.encoder.main_columns)
+        products = {number: tuple(first + union.index(pair) for pair in chosen) for number, chosen in kept.items()}
+        return replace(self, encoder=self.encoder.with_products([pairs[pair] for pair in union]), products=products)
+
+    def excluded(self, fold: int) -> npt.NDArray[np.bool_]:
+        """Return (m,) the columns that the model leaving out a fold must not use."""
+        columns = np.zeros(len(self.encoder.columns), dtype=bool)
+        if self.products:
+            columns[len(self.encoder.main_columns) :] = True
+            columns[list(self.products.get(fold, self.products[ALL_ROWS]))] = False
+        return columns
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -118,7 +163,8 @@ class Preparation:
         """
         weight = check_rows(X, T, y, weight)
         z = self.whitening(self.basis(T))
-        return PreparedRows(self.encoder.transform(X), z, self._indicators(strata, len(y)), (y - self.center) / self.scale, weight)
+        outcome = (np.clip(y, *self.clip) - self.center) / self.scale
+        return PreparedRows(self.encoder.transform(X), z, self._indicators(strata, len(y)), outcome, weight)
 
     def _indicators(self, strata: npt.ArrayLike | None, size: int) -> FloatArray:
         if not self.strata:
@@ -142,8 +188,10 @@ class Preparation:
             "whitening": self.whitening.to_list(),
             "center": self.center,
             "scale": self.scale,
+            "clip": list(self.clip) if np.isfinite(self.clip).all() else None,
             "strata": list(self.strata),
             "strata_shares": list(self.strata_shares),
+            "products": {str(fold): list(columns) for fold, columns in self.products.items()},
         }
 
     @staticmethod
@@ -155,9 +203,18 @@ class Preparation:
             Whitening.restore(content["whitening"]),
             float(content["center"]),
             float(content["scale"]),
+            tuple(content["clip"] or (-np.inf, np.inf)),
             tuple(content["strata"]),
             tuple(content["strata_shares"]),
+            {int(fold): tuple(columns) for fold, columns in content["products"].items()},
         )
+
+
+def _clip_bounds(y: FloatArray, share: float) -> tuple[float, float]:
+    if share == 0:
+        return -np.inf, np.inf
+    lower, upper = np.quantile(y, [share, 1 - share])
+    return float(lower), float(upper)
 
 
 def check_rows(X: pd.DataFrame, T: FloatArray, y: FloatArray, weight: FloatArray | None) -> FloatArray:

@@ -101,10 +101,9 @@ def load_model(record: ModelRecord) -> ResponseModel:
     ------
     InvalidInputError : a kind of model this version does not know.
     """
-    from coarse_spark.core.learners.sieve import SieveModel
+    from coarse_spark.core.learners.model import KIND, AdditiveModel
 
-    kinds = {"sieve": SieveModel.restore}
     kind = record.content.get("kind")
-    if kind not in kinds:
-        raise InvalidInputError(f"model row is of kind {kind!r}, expected one of {', '.join(kinds)}")
-    return kinds[kind](record)
+    if kind != KIND:
+        raise InvalidInputError(f"model row is of kind {kind!r}, expected {KIND}")
+    return AdditiveModel.restore(record)

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.crossfit import ALL_ROWS, fit_models
+from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.features import as_frame
-from coarse_spark.core.learners.preparation import check_rows
+from coarse_spark.core.learners.preparation import ALL_ROWS, check_rows
 from coarse_spark.core.learners.record import ModelRecord, ResponseModel, load_model
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace

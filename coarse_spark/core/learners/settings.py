@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from coarse_spark.errors import InvalidInputError, nearest
 
-LEARNERS = ("auto", "sieve", "constant")
+LEARNERS = ("auto", "sieve", "boosting", "constant")
+
+_LEAST = {"validation_parts": 2, "knots": 0, "max_columns": 2, "min_level_rows": 1, "max_levels": 1}
 
 
 @dataclass(frozen=True)
@@ -15,11 +17,15 @@ class LearnerSettings:
 
     Parameters
     ----------
-    learner : ``auto`` (the best by cross-validated R-loss), ``sieve`` (penalised splines), or ``constant`` (one effect for all).
-    validation_parts : parts the rows are cut into for choosing penalties and learners; where models are cross-fitted the
+    learner : ``sieve`` (penalised splines and products), ``boosting`` (trees with coefficient leaves), ``auto`` (both, stacked by
+        held-out R-loss), or ``constant`` (one effect for all). Any of them falls back to the constant effect where the data show
+        no heterogeneity.
+    validation_parts : parts the rows are cut into for choosing penalties, rounds and weights; where models are cross-fitted the
         folds take their place and are cut further only if there are fewer.
     knots : hinges of a numeric feature.
+    max_columns : columns of the encoded features; many features get fewer hinges and only the most promising products.
     min_level_rows, max_levels : rarer categorical levels, or more of them, share the level "other".
+    winsorize : share of the rows on either side whose outcomes are clipped to that quantile; 0 for none. Reported in the record.
 
     Raises
     ------
@@ -29,14 +35,18 @@ class LearnerSettings:
     learner: str = "auto"
     validation_parts: int = 5
     knots: int = 6
+    max_columns: int = 160
     min_level_rows: int = 20
     max_levels: int = 50
+    winsorize: float = 0.0
 
     def __post_init__(self) -> None:
         if self.learner not in LEARNERS:
             raise InvalidInputError(
                 f"learner is {self.learner!r}, expected one of {', '.join(LEARNERS)}{nearest(self.learner, LEARNERS)}"
             )
-        for name, least in (("validation_parts", 2), ("knots", 0), ("min_level_rows", 1), ("max_levels", 1)):
+        for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        if not 0 <= self.winsorize < 0.5:
+            raise InvalidInputError(f"winsorize is {self.winsorize}, expected a share from 0 to below 0.5")

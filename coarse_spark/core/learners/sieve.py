@@ -1,193 +1,149 @@
 """The sieve: ridge regression of the outcome on features ⊗ treatment basis, solved from Gram statistics.
 
-E[y | x, t] = z(t)·C f(x) with one penalty for how the baseline varies with x and one for how the effects do; the average
-response is not penalised. An infinite effect penalty is the constant-effect model. Penalties are chosen by cross-validation in
-closed form: the coefficients and the held-out loss both come from sums over rows, never from the rows.
+E[y | x, t] = z(t)·C f(x). Every feature has a penalty of its own in every coefficient function, one for its line and one for
+its hinges, and the products share one; empirical Bayes finds them. The average response is not penalised. Cross-validation in
+closed form then decides how far the effects are shrunk beyond that, up to the constant effect: coefficients and held-out losses
+both come from sums over rows, never from the rows.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import scipy.linalg
 
-from coarse_spark.core.learners.features import FeatureEncoder
 from coarse_spark.core.learners.gram import GramStatistics, total
+from coarse_spark.core.learners.penalties import EXCLUDED, FREE, RidgeFit, empirical_bayes, expand, ridge
 from coarse_spark.core.learners.preparation import Preparation
-from coarse_spark.core.learners.record import ModelRecord
-from coarse_spark.core.learners.whitening import Whitening
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
-# The outcome has unit variance and so has every feature: the grid runs from no shrinkage to the slightest heterogeneity.
-_GRID = (*np.geomspace(0.1, 1e5, 13).tolist(), np.inf)
-_JITTER = 1e-9  # of the mean diagonal: solves collinear columns (all levels of a feature) without moving the fit
+_EVIDENCE = 1.645  # standard errors: one-sided five per cent
+_MULTIPLIERS = (1.0, 3.0, 10.0, 0.3)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Positions of the design's columns: z_j f_i at j·m + i, then the nuisance columns."""
+    """The design's columns: z_j f_i at j·m + i, then the nuisance columns.
+
+    Parameters
+    ----------
+    m, p, s : columns of features, basis and nuisance.
+    groups : (q,) penalty group of every column.
+    """
 
     m: int
     p: int
     s: int
+    groups: IntArray
+
+    @staticmethod
+    def of(preparation: Preparation, fold: int) -> Layout:
+        """Return the layout of the model that leaves out a fold."""
+        m, p, s = preparation.shape
+        kinds = [(kind, feature) for _, kind, feature in preparation.encoder.columns]
+        number = {kind: position for position, kind in enumerate(dict.fromkeys(kinds[1:]))}
+        within = np.array([FREE, *(number[kind] for kind in kinds[1:])])
+        within[preparation.excluded(fold)] = EXCLUDED
+        blocks = np.where(within >= 0, within + len(number) * np.arange(p)[:, None], within)
+        return Layout(m, p, s, np.concatenate([blocks.ravel(), np.full(s, FREE)]))
 
     @property
-    def size(self) -> int:
-        """Number of columns q."""
-        return self.m * self.p + self.s
-
-    def penalty(self, baseline: float, effect: float) -> FloatArray:
-        """(q,) penalty of every column: none for the average response and the nuisance columns."""
-        blocks = np.full((self.p, self.m), effect)
-        blocks[0] = baseline
-        blocks[:, 0] = 0.0
-        return np.concatenate([blocks.ravel(), np.zeros(self.s)])
-
-    def baseline_columns(self) -> npt.NDArray[np.bool_]:
+    def baseline(self) -> npt.NDArray[np.bool_]:
         """(q,) columns that do not involve the treatment."""
-        columns = np.zeros(self.size, dtype=bool)
-        columns[: self.m] = True
-        columns[self.m * self.p :] = True
-        return columns
+        return np.concatenate([np.arange(self.m * self.p) < self.m, np.ones(self.s, dtype=bool)])
+
+    @property
+    def effect_constants(self) -> IntArray:
+        """(p − 1,) columns of the average effects."""
+        return np.arange(1, self.p) * self.m
+
+    def effects(self, coefficients: FloatArray) -> FloatArray:
+        """Return the coefficient functions C (p, m) of coefficients (q,)."""
+        return coefficients[: self.m * self.p].reshape(self.p, self.m)
 
 
 @dataclass(frozen=True)
 class SieveFit:
-    """Chosen penalties, coefficients (q,) and constant effects (p − 1,) in the whitened basis, with their held-out losses."""
+    """A fit and what it predicts for held-out rows.
+
+    Parameters
+    ----------
+    coefficients : (q,) on all rows; penalties (groups,).
+    constant : (q,) of the model with constant effects.
+    held_out, held_out_constant : (parts, q) the same, fitted without each part.
+    multiplier : factor on the effects' penalties, infinite for the constant effect.
+    r_loss, r_loss_constant : mean held-out squared errors given the same held-out baseline.
+    gain_error : standard error of their difference.
+    """
 
     coefficients: FloatArray
-    constant_effect: FloatArray
-    baseline_penalty: float
-    effect_penalty: float
+    penalties: FloatArray
+    constant: FloatArray
+    held_out: FloatArray
+    held_out_constant: FloatArray
+    multiplier: float
     r_loss: float
     r_loss_constant: float
     gain_error: float
 
 
-def ridge(statistics: GramStatistics, penalty: FloatArray) -> FloatArray:
-    """Return argmin over b of Σ w (y − a·b)² + Σ penalty b²; columns with an infinite penalty get 0."""
-    active = np.flatnonzero(np.isfinite(penalty))
-    gram = statistics.gram[np.ix_(active, active)]
-    diagonal = np.einsum("ii->i", gram)
-    diagonal += penalty[active] + _JITTER * max(diagonal.mean(), 1e-300)
-    coefficients = np.zeros(len(penalty))
-    coefficients[active] = scipy.linalg.solve(gram, statistics.moment[active], assume_a="pos", overwrite_a=True)
-    return coefficients
+def detectable(gain: float, error: float) -> bool:
+    """Return whether heterogeneity beats the constant effect by more than chance: what does not is not shown to anybody."""
+    return gain > _EVIDENCE * error
 
 
-def fit_sieve(parts: Sequence[GramStatistics], layout: Layout, *, constant: bool = False) -> SieveFit:
-    """Choose both penalties by cross-validation over the parts and fit on all of them.
+def fit_sieve(parts: Sequence[GramStatistics], layout: Layout, *, start: FloatArray | None = None) -> SieveFit:
+    """Find the penalties and fit on all parts and on all but each.
 
-    The baseline penalty minimises the held-out squared error with constant effects. The effect penalty then minimises the R-loss:
-    the squared error of the effects given ONE held-out baseline, so that fitting the baseline well earns effects nothing.
+    The R-loss of effects is their squared error given ONE held-out baseline, so that fitting the baseline well earns effects
+    nothing.
 
     Parameters
     ----------
     parts : statistics of disjoint parts of the rows, at least two.
     layout : of the design.
-    constant : keep the constant effect whatever the R-loss.
+    start : penalties to start the search from.
     """
-    numbered = dict(enumerate(parts))
-    everything = total(numbered)
-    rest = [total(numbered, without={k}) for k in numbered]
+    sums = total(dict(enumerate(parts)))
+    factor = sums.effective_rows / sums.weight  # the noise of a row must count once, whatever the unit of the weights
+    scaled = {number: part.scaled(factor) for number, part in enumerate(parts)}
+    everything = total(scaled)
+    rest = [total(scaled, without={number}) for number in scaled]
+    bayes: RidgeFit = empirical_bayes(everything, layout.groups, start)
+    penalty, base = expand(bayes.penalties, layout.groups), layout.baseline
 
-    def held_out(fits: list[FloatArray]) -> float:
-        return sum(part.loss(fit) for part, fit in zip(parts, fits, strict=True)) / everything.weight
+    def penalty_of(multiplier: float) -> FloatArray:
+        free = layout.groups == FREE
+        return np.where(base | free, penalty, np.where(free, 1.0, penalty) * multiplier)
 
-    baseline_fits = {b: [ridge(r, layout.penalty(b, np.inf)) for r in rest] for b in _GRID}
-    losses = {b: held_out(fits) for b, fits in baseline_fits.items()}
-    baseline_penalty = min(losses, key=lambda b: losses[b])
-    base = layout.baseline_columns()
-    effect_losses = {np.inf: losses[baseline_penalty]}
-    for effect in _GRID[:-1] if not constant else ():
-        fits = [ridge(r, layout.penalty(baseline_penalty, effect)) for r in rest]
-        effect_losses[effect] = held_out([np.where(base, c, f) for c, f in zip(baseline_fits[baseline_penalty], fits, strict=True)])
-    effect_penalty = min(effect_losses, key=lambda e: effect_losses[e])
-    gain_error = 0.0
-    if np.isfinite(effect_penalty):
-        fits = [ridge(r, layout.penalty(baseline_penalty, effect_penalty)) for r in rest]
-        shifts = [np.where(base, 0.0, f - c) for c, f in zip(baseline_fits[baseline_penalty], fits, strict=True)]
-        moved = sum(float(shift @ part.gram @ shift) for part, shift in zip(parts, shifts, strict=True))
-        # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w² δ²), δ being what heterogeneity moves held-out predictions by
-        gain_error = 2 * float(np.sqrt(effect_losses[effect_penalty] * moved / everything.weight / everything.rows))
-        if effect_losses[np.inf] - effect_losses[effect_penalty] < gain_error:
-            effect_penalty = np.inf  # no heterogeneity that the data can tell from noise
-    average = ridge(everything, layout.penalty(baseline_penalty, np.inf))
+    def fits(multiplier: float) -> FloatArray:
+        return np.stack([ridge(statistics, penalty_of(multiplier)) for statistics in rest])
+
+    def held_out_loss(coefficients: FloatArray) -> float:
+        return sum(part.loss(b) for part, b in zip(scaled.values(), coefficients, strict=True)) / everything.weight
+
+    first = fits(1.0)
+    constant = np.where(base, first, fits(np.inf))
+    r_loss_constant = held_out_loss(constant)
+    candidates = {m: np.where(base, first, first if m == 1.0 else fits(m)) for m in _MULTIPLIERS}
+    losses = {m: held_out_loss(candidate) for m, candidate in candidates.items()}
+    multiplier = min(losses, key=lambda m: losses[m])
+    shifts = candidates[multiplier] - constant
+    moved = sum(float(shift @ part.gram @ shift) for part, shift in zip(scaled.values(), shifts, strict=True))
+    # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what heterogeneity moves held-out predictions by
+    gain_error = 2 * float(np.sqrt(max(losses[multiplier] * moved, 0.0))) / everything.weight
     return SieveFit(
-        coefficients=ridge(everything, layout.penalty(baseline_penalty, effect_penalty)),
-        constant_effect=average[layout.m : layout.m * layout.p : layout.m],
-        baseline_penalty=baseline_penalty,
-        effect_penalty=effect_penalty,
-        r_loss=effect_losses[effect_penalty],
-        r_loss_constant=effect_losses[np.inf],
+        coefficients=bayes.coefficients if multiplier == 1.0 else ridge(everything, penalty_of(multiplier)),
+        penalties=bayes.penalties,
+        constant=ridge(everything, penalty_of(np.inf)),
+        held_out=candidates[multiplier],
+        held_out_constant=constant,
+        multiplier=multiplier,
+        r_loss=losses[multiplier],
+        r_loss_constant=r_loss_constant,
         gain_error=gain_error,
     )
-
-
-def sieve_record(preparation: Preparation, fit: SieveFit, everything: GramStatistics) -> ModelRecord:
-    """Return the model row of a fit."""
-    m, p, _ = preparation.shape
-    specification = {"kind": "sieve", "preparation": preparation.to_dict()}
-    unit = preparation.scale**2
-    return ModelRecord(
-        learner="sieve" if np.isfinite(fit.effect_penalty) else "constant",
-        specification=json.dumps(specification),
-        arrays={"coefficients": fit.coefficients[: m * p].reshape(p, m), "constant_effect": fit.constant_effect},
-        diagnostics={
-            "rows": everything.rows,
-            "weight": everything.weight,
-            "baseline_penalty": fit.baseline_penalty,
-            "effect_penalty": fit.effect_penalty,
-            "r_loss": fit.r_loss * unit,
-            "r_loss_constant": fit.r_loss_constant * unit,
-            "r_loss_gain": (fit.r_loss_constant - fit.r_loss) * unit,
-            "r_loss_gain_error": fit.gain_error * unit,
-        },
-        warnings=tuple(f"feature '{name}' is constant and was left out" for name in preparation.encoder.dropped),
-    )
-
-
-@dataclass(frozen=True)
-class SieveModel:
-    """Scores with the coefficients of a sieve."""
-
-    encoder: FeatureEncoder
-    whitening: Whitening
-    coefficients: FloatArray
-    constant_effect: FloatArray
-    center: float
-    scale: float
-
-    @staticmethod
-    def restore(record: ModelRecord) -> SieveModel:
-        """Return the model of a record."""
-        preparation = Preparation.from_dict(record.content["preparation"])
-        return SieveModel(
-            preparation.encoder,
-            preparation.whitening,
-            record.arrays["coefficients"],
-            record.arrays["constant_effect"],
-            preparation.center,
-            preparation.scale,
-        )
-
-    def predict(self, X: pd.DataFrame) -> FloatArray:
-        """Return θ(x) (n, p)."""
-        return self._raw(self.encoder.transform(X) @ self.coefficients.T)
-
-    def predict_constant(self, X: pd.DataFrame) -> FloatArray:
-        """Return θ(x) (n, p) of the same baseline with the constant effect."""
-        theta = self.encoder.transform(X) @ self.coefficients.T
-        theta[:, 1:] = self.constant_effect
-        return self._raw(theta)
-
-    def _raw(self, theta: FloatArray) -> FloatArray:
-        theta = theta * self.scale
-        theta[:, 0] += self.center
-        return self.whitening.raw(theta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,28 @@ import numpy.typing as npt
 import pandas as pd
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.menu.curve import search_curve
-from coarse_spark.core.menu.lloyd import Refined, refine, same_treatment, segment_sums
+from coarse_spark.core.menu.certificate import LimitPrices, dual_prices, dual_sums, limit_prices
+from coarse_spark.core.menu.constrained import ConstrainedSearch, settle
+from coarse_spark.core.menu.curve import rising, search_curve
+from coarse_spark.core.menu.inputs import always_offered, validated_units
+from coarse_spark.core.menu.limits import Budget, ShareLimits, Shares
+from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums, refine, segment_sums
+from coarse_spark.core.menu.milp import milp_menu
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.result import Menu
-from coarse_spark.core.menu.sketch import DEFAULT_CELLS, MicroClusters, SketchTree
-from coarse_spark.core.profit import Profit
+from coarse_spark.core.menu.result import Constraints, Menu, menus_of
+from coarse_spark.core.menu.rounding import Rounding
+from coarse_spark.core.menu.rules import Loyalty, UnitRules, penalty_of, restrictions
+from coarse_spark.core.menu.sketch import DEFAULT_CELLS, MicroClusters, SketchSums, SketchTree
+from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.errors import InvalidInputError
+from coarse_spark.errors import InvalidInputError, nearest
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
 
+METHODS = ("auto", "exact", "lloyd", "greedy", "milp")
 _TREE_ROWS = 100_000
+_BOUND_TOLERANCE = 2e-4  # of granular − control: what the search for a bound may leave open
 
 
 def choose_menu(
@@ -32,22 +43,61 @@ def choose_menu(
     profit: Profit,
     k: int,
     weights: npt.ArrayLike | None = None,
+    min_share: Shares = None,
+    max_share: Shares = None,
+    budget: float | Budget | None = None,
     always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
+    eligible: Mapping[str, npt.ArrayLike] | None = None,
     previous_menu: Menu | None = None,
+    switching_cost: float = 0.0,
+    cost_per_treatment: float = 0.0,
+    method: str = "auto",
     starts: int = 8,
+    invalid: str = "raise",
     seed: int = 0,
 ) -> Menu:
-    """Choose the k treatments and the assignment that maximize profit.
+    """Choose k treatments and the assignment that maximize profit, with a bound on what any menu can earn.
 
     Parameters
     ----------
-    theta : (n, p) response coefficients of the units. weights : (n,), default 1.
+    theta : (n, p) response coefficients of the units, in the order of the basis's columns. weights : (n,), default 1.
+    space, basis, profit : what may be offered, how responses depend on it, and what a response is worth.
+    k : number of treatments; with ``cost_per_treatment`` the largest number.
+    min_share, max_share : a share for every treatment; or k shares, one a position of the menu (which treatment takes which is part
+        of the choice); or {candidate row: share}, where a minimum puts the candidate on the menu.
+    budget : most that may be spent per unit weight, counted by the profit's cost, or a ``Budget`` that says what counts as spending.
     always_offer : treatments that stay on the menu.
+    eligible : {expression in the treatment names: (n,) booleans}: treatments where the expression is not 0 go to these units only.
+    previous_menu, switching_cost : an earlier menu, and what it costs per unit to give a unit another treatment than it assigns.
+    cost_per_treatment : per unit weight; the size of largest value less cost is chosen.
+    method : "auto", "exact" (one dimension), "lloyd", "greedy", or "milp" (small finite spaces).
+    starts, seed : random starts of the search and their seed. invalid : "raise" or "drop", for units with missing numbers.
+
+    Raises
+    ------
+    InvalidInputError : anything above that cannot be used; limits that cannot be met, with the nearest that can.
     """
     problem = MenuProblem.build(space, basis, profit)
-    return choose_curve(
-        problem, theta, [k], weights=weights, always_offer=always_offer, previous_menu=previous_menu, starts=starts, seed=seed
-    )[k]
+    if cost_per_treatment < 0 or switching_cost < 0:
+        raise InvalidInputError("cost_per_treatment and switching_cost cannot be negative")
+    if not isinstance(k, int | np.integer) or k < 1:
+        raise InvalidInputError(f"k is {k!r}, expected a whole number from 1")
+    population = Population.of(
+        problem, theta, weights, always_offer=always_offer, eligible=eligible, previous_menu=previous_menu,
+        switching_cost=switching_cost, invalid=invalid,
+    )  # fmt: skip
+    least = max(1, len(population.fixed))
+    sizes = range(least, int(k) + 1) if cost_per_treatment and k >= least else [int(k)]
+    if isinstance(budget, int | float):
+        budget = Budget(float(budget), Profit("0", profit.cost))
+    if min_share is None and max_share is None and budget is None:
+        curve = population.curve(sizes, method=method, starts=starts, seed=seed)
+    else:
+        curve = {}
+        for size in sizes:
+            limits = ShareLimits.parse(min_share, max_share, size, population.problem)
+            curve[size] = population.constrained(size, limits, budget, method=method, starts=starts, seed=seed)
+    return curve[best_size({size: menu.value for size, menu in curve.items()}, cost_per_treatment)]
 
 
 def choose_curve(
@@ -57,133 +107,209 @@ def choose_curve(
     *,
     weights: npt.ArrayLike | None = None,
     always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
+    eligible: Mapping[str, npt.ArrayLike] | None = None,
     previous_menu: Menu | None = None,
+    switching_cost: float = 0.0,
+    method: str = "auto",
     starts: int = 8,
     max_passes: int = 100,
     tolerance: float = 1e-9,
+    invalid: str = "raise",
     seed: int = 0,
 ) -> dict[int, Menu]:
     """Choose a menu of every size in ``sizes``, each started from the one before; value never falls with size.
 
-    Parameters
-    ----------
-    problem : space, basis and profit. theta : (n, p) response coefficients. weights : (n,), default 1.
-    always_offer : treatments that stay on every menu, as mappings of the user's values or a DataFrame.
-    starts : random starts for every size. max_passes, tolerance : of the refinement on all units (see ``lloyd.refine``).
+    Parameters are those of ``choose_menu``; max_passes and tolerance belong to the refinement on all units (``lloyd.refine``).
     """
-    units, mass = validated_units(problem, theta, weights)
-    fixed = always_offered(problem, always_offer)
-    problem = MenuProblem.build(problem.space, problem.basis, problem.profit, fixed)
-    wanted = sorted({int(k) for k in sizes})
-    if wanted and wanted[-1] > len(units):
-        raise InvalidInputError(
-            f"a menu of {wanted[-1]} treatments for {len(units)} units with weight; choose k of at most {len(units)}"
-        )
-    seeds = None if previous_menu is None else previous_menu.encoded
-    menus = search_curve(problem, sketch_units(problem, units, mass), wanted, fixed=fixed, previous=seeds, starts=starts, seed=seed)
-    refined = refine(problem, menus, lambda asked: segment_sums(units, mass, asked), max_passes=max_passes, tolerance=tolerance)
-    granular = float(mass @ problem.granular(units)[1] / mass.sum())
-    return menus_of(problem, refined, granular)
+    population = Population.of(
+        problem, theta, weights, always_offer=always_offer, eligible=eligible, previous_menu=previous_menu,
+        switching_cost=switching_cost, invalid=invalid,
+    )  # fmt: skip
+    return population.curve(sizes, method=method, starts=starts, max_passes=max_passes, tolerance=tolerance, seed=seed)
 
 
-def menus_of(problem: MenuProblem, refined: Refined, granular_value: float, method: str = "lloyd") -> dict[int, Menu]:
-    """Return the public results of refined menus, treatments in ascending order.
+def best_size(values: Mapping[int, float], cost_per_treatment: float) -> int:
+    """Return the menu size of largest value less ``cost_per_treatment`` times size, the smaller one of equals."""
+    return max(values, key=lambda size: (values[size] - cost_per_treatment * size, -size))
 
-    Parameters
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Units in memory with the problem they pose, rules included, and their sketch.
+
+    Attributes
     ----------
-    granular_value : profit per unit weight when every unit gets its own best treatment.
+    theta : (n, p) coefficients, those of rules after those of the basis. weights : (n,). kept : rows of the user's data they are.
+    fixed : (f, d) treatments on every menu. clusters : their micro-clusters. cells : (n,) micro-cluster of every unit.
     """
-    result = {}
-    for k, menu in refined.menus.items():
-        sums = refined.sums[k]
-        order = np.lexsort(menu.treatments.T[::-1])
-        mean = sums.theta.sum(axis=0, keepdims=True) / sums.weight.sum()
-        uniform = float(problem.polish(mean, problem.best_candidates(mean))[1][0])
-        value = sums.value(menu.psi)
-        ceiling = max(granular_value, value, uniform)
-        result[k] = Menu(
-            treatments=problem.space.decode(menu.treatments[order]),
-            encoded=menu.treatments[order],
-            psi=menu.psi[order],
-            shares=sums.weight[order] / sums.weight.sum(),
-            prices=menu.prices[order],
-            value=value,
-            upper_bound=ceiling,
-            uniform_value=uniform,
-            control_value=float(sums.value_of_all(problem.control_psi[None, :])[0]),
-            granular_value=ceiling,
-            method=method,
-            history=tuple(line for line in refined.history if line.k == k),
+
+    problem: MenuProblem
+    rules: UnitRules
+    theta: FloatArray
+    weights: FloatArray
+    fixed: FloatArray
+    previous: Menu | None
+    clusters: MicroClusters
+    cells: IntArray
+
+    @staticmethod
+    def of(
+        problem: MenuProblem,
+        theta: npt.ArrayLike | pd.DataFrame,
+        weights: npt.ArrayLike | None,
+        *,
+        always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
+        eligible: Mapping[str, npt.ArrayLike] | None = None,
+        previous_menu: Menu | None = None,
+        switching_cost: float = 0.0,
+        invalid: str = "raise",
+    ) -> Population:
+        """Check what the user handed over, add rules to problem and units, and sketch the units."""
+        units, mass, kept = validated_units(problem, theta, weights, invalid)
+        fixed = always_offered(problem, always_offer)
+        extra = fixed
+        rules = UnitRules()
+        if eligible:
+            columns = {
+                name: np.asarray(column)[kept] if np.shape(column) == kept.shape else column for name, column in eligible.items()
+            }
+            rules = replace(rules, restrictions=restrictions(columns, problem.space, penalty_of(units, problem.psi)))
+            eligible = columns
+        if previous_menu is not None:
+            if previous_menu.encoded.shape[1] != len(problem.space.dimensions):
+                raise InvalidInputError(
+                    f"previous_menu has {previous_menu.encoded.shape[1]} treatment dimensions, the space has others"
+                )
+            inside = [row for row in previous_menu.encoded if problem.position(row) is not None or problem.space.continuous.any()]
+            extra = np.vstack([extra, *[row[None, :] for row in inside]])
+            if switching_cost > 0:
+                loyalty = tuple(Loyalty(row, switching_cost) for row in previous_menu.encoded)
+                rules = replace(rules, loyalty=loyalty, previous=previous_menu.assign)
+        problem = MenuProblem.build(problem.space, problem.basis, problem.profit, extra, rules.all)
+        units = rules.extended(units, eligible)
+        clusters, cells = sketch_units(problem, units, mass)
+        return Population(problem, rules, units, mass, fixed, previous_menu, clusters, cells)
+
+    def curve(
+        self, sizes: Iterable[int], *, method: str, starts: int, seed: int, max_passes: int = 100, tolerance: float = 1e-9
+    ) -> dict[int, Menu]:
+        """Choose menus of all sizes without limits."""
+        wanted = self._checked(sizes, method)
+        if method == "milp":
+            return {k: self.constrained(k, None, None, method=method, starts=starts, seed=seed) for k in wanted}
+
+        def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
+            return segment_sums(self.theta, self.weights, asked)
+
+        previous = None if self.previous is None else self.previous.encoded
+        found = search_curve(
+            self.problem, self.clusters, wanted, fixed=self.fixed, previous=previous, method=method, starts=starts, seed=seed
         )
-    return result
+        refined = refine(self.problem, found, aggregate, max_passes=max_passes, tolerance=tolerance)
+        refined = rising(self.problem, self.clusters, refined, aggregate, max_passes=max_passes, tolerance=tolerance)
+        granular = self._granular()
+        control = float(next(iter(refined.sums.values())).value_of_all(self.problem.control_psi[None, :])[0])
+        # one pass over all units gives bounds that hold for all of them
+        rounding, held = Rounding.of(self.problem), self._held()
+        slack = _BOUND_TOLERANCE * max(granular - control, 1e-12 * abs(granular))
+        duals = dual_prices(rounding, refined.menus, self.clusters, slack, held)
+        sums = dual_sums(rounding, duals, self.theta, self.weights, self.cells)
+        bounds = {k: min(record.bound(k, held), granular) for k, record in sums.items()}
+        menus = menus_of(self.problem, refined, granular, bounds)
+        return {k: self._finished(menu) for k, menu in menus.items()}
+
+    def constrained(
+        self, k: int, limits: ShareLimits | None, budget: Budget | None, *, method: str, starts: int, seed: int
+    ) -> Menu:
+        """Choose the menu of one size under share limits and a budget."""
+        self._checked([k], method)
+        if method in ("exact", "greedy"):
+            raise InvalidInputError(f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'")
+        previous = () if self.previous is None or len(self.previous.encoded) != k else (self.previous.encoded,)
+        search = ConstrainedSearch(self.problem, self.clusters, k, limits, budget, self.fixed, previous, starts, seed)
+        menu, charge = milp_menu(search) if method == "milp" else search.run()
+        settled = settle(search, menu, charge, self.theta, self.weights)
+        priced = PricedMenu.build(self.problem, settled.treatments, settled.prices)
+        if budget is not None:
+            priced = replace(priced, charges=settled.charge * search.spending_rows(settled.treatments))
+        sums = SegmentSums.of(settled.assignment, self.theta, self.weights, k)
+        lower, upper = search.share_bounds(settled.treatments)
+        constraints = Constraints(
+            lower, upper, 0.0 if budget is None else budget.limit, settled.charge, settled.spending, len(self.theta)
+        )
+        granular = self._granular()
+        bound = min(self._limited_bound(search, priced, settled.charge, constraints), granular)
+        result = menus_of(self.problem, Refined({k: priced}, {k: sums}), granular, {k: bound}, constraints={k: constraints})
+        return self._finished(replace(result[k], method="milp" if method == "milp" else "transport"))
+
+    def _limited_bound(self, search: ConstrainedSearch, menu: PricedMenu, charge: float, constraints: Constraints) -> float:
+        rounding = Rounding.of(search.at(charge))
+        profits = profit_matrix(self.clusters.theta, rounding.psi)
+        offers = profit_matrix(self.clusters.theta, menu.priced_psi).max(axis=1)
+        lower, upper = search.candidate_bounds(len(rounding.psi))
+        finite = not self.problem.space.continuous.any()
+        template = LimitPrices.none(len(rounding.psi), charge * constraints.budget, finite)
+        aim = float(np.maximum(menu.prices * constraints.upper, menu.prices * constraints.lower).sum())
+        slack = _BOUND_TOLERANCE * max(float(np.ptp(offers)), 1e-12)
+        limits, found = limit_prices(
+            profits, self.clusters.weights, offers, search.k, slack, lower, upper, template, self._held(), aim
+        )
+        sums = dual_sums(limits.shifted(rounding), {search.k: (menu, found)}, self.theta, self.weights, self.cells)
+        return sums[search.k].bound(search.k, self._held(), limits)
+
+    def _granular(self) -> float:
+        return float(self.weights @ self.problem.granular(self.theta)[1] / self.weights.sum())
+
+    def _held(self) -> IntArray:
+        return np.array([self.problem.position(row) for row in self.fixed], dtype=np.intp)
+
+    def _checked(self, sizes: Iterable[int], method: str) -> list[int]:
+        if method not in METHODS:
+            raise InvalidInputError(f"unknown method '{method}'{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
+        wanted = sorted({int(k) for k in sizes})
+        if wanted and wanted[-1] > len(self.theta):
+            raise InvalidInputError(
+                f"a menu of {wanted[-1]} treatments for {len(self.theta)} units with weight; choose k of at most {len(self.theta)}"
+            )
+        return wanted
+
+    def _finished(self, menu: Menu) -> Menu:
+        """Add the rules, and how many units the menu gives another treatment than the earlier one."""
+        for position, rule in enumerate(self.rules.restrictions):
+            column = self.problem.basis.size + position
+            taken = menu.assign_extended(self.theta, self.weights)
+            restricted = rule.restricts(menu.encoded, self.problem.space)
+            barred = int((restricted[taken] & (self.theta[:, column] > 0)).sum())
+            if barred:
+                raise InvalidInputError(
+                    f"eligible: {barred} units may get none of the {menu.k} treatments because of '{rule.expression.text}'; "
+                    "allow a larger k, or add a treatment that everyone may get to always_offer"
+                )
+        changed = None
+        if self.previous is not None:
+            basis = self.theta[:, : self.problem.basis.size]
+            before = self.previous.encoded[self.previous.assign(basis)]
+            widths = np.maximum(self.problem.space.bounds[:, 1] - self.problem.space.bounds[:, 0], 1e-300)
+            after = menu.encoded[menu.assign_extended(self.theta, self.weights)]
+            other = (np.abs(after - before) > 1e-9 * widths).any(axis=1)
+            changed = float(self.weights @ other / self.weights.sum())
+        return replace(menu, rules=self.rules, changed_share=changed)
 
 
-def sketch_units(problem: MenuProblem, theta: FloatArray, weights: FloatArray, cells: int = DEFAULT_CELLS) -> MicroClusters:
-    """Return units (n, p) with weights (n,) as at most ``cells`` micro-clusters: the units themselves where they are few."""
+def sketch_units(
+    problem: MenuProblem, theta: FloatArray, weights: FloatArray, cells: int = DEFAULT_CELLS
+) -> tuple[MicroClusters, IntArray]:
+    """Return units (n, p) with weights (n,) as at most ``cells`` micro-clusters, and the cluster (n,) of every unit.
+
+    Few units are their own clusters.
+    """
     if len(theta) <= cells:
-        return MicroClusters(weights, theta, np.ones(len(theta), dtype=np.intp))
+        return MicroClusters(weights, theta, np.ones(len(theta), dtype=np.intp)), np.arange(len(theta))
     sample = np.arange(len(theta))
     if len(theta) > _TREE_ROWS:
         # every so many-th in the order of values, not of rows: the sample does not depend on the order of rows
         sample = np.lexsort(np.column_stack([weights, theta]).T)[:: -(-len(theta) // _TREE_ROWS)]
-    return SketchTree.build(theta[sample], weights[sample], problem.psi, cells).sums(theta, weights).clusters()
-
-
-def validated_units(
-    problem: MenuProblem, theta: npt.ArrayLike | pd.DataFrame, weights: npt.ArrayLike | None
-) -> tuple[FloatArray, FloatArray]:
-    """Return coefficients (n, p) and weights (n,) as floats, without the units of weight 0.
-
-    Raises
-    ------
-    InvalidInputError : another shape, a missing or infinite number, a negative weight, or no weight at all.
-    """
-    try:
-        units = np.asarray(theta, dtype=np.float64)
-        mass = np.ones(len(units)) if weights is None else np.asarray(weights, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"theta and weights must be numbers: {error}") from None
-    if units.ndim != 2 or units.shape[1] != problem.coefficients:
-        raise InvalidInputError(
-            f"theta has shape {units.shape}, expected (n, {problem.coefficients}) for basis '{problem.basis.name}'"
-            f" with columns {', '.join(problem.basis.columns[:8])}"
-        )
-    if mass.shape != (len(units),):
-        raise InvalidInputError(f"weights have shape {mass.shape}, expected ({len(units)},)")
-    broken = np.flatnonzero(~np.isfinite(units).all(axis=1) | ~np.isfinite(mass))
-    if broken.size:
-        shown = ", ".join(map(str, broken[:5])) + (", …" if broken.size > 5 else "")
-        raise InvalidInputError(
-            f"{broken.size} of {len(units)} units have missing or infinite coefficients or weights: rows {shown}"
-        )
-    if (mass < 0).any():
-        raise InvalidInputError(f"{int((mass < 0).sum())} weights are negative, the first in row {int((mass < 0).argmax())}")
-    if not mass.sum() > 0:
-        raise InvalidInputError(f"no unit has weight: theta has {len(units)} rows and the weights add up to 0")
-    kept = mass > 0
-    return (units, mass) if kept.all() else (units[kept], mass[kept])
-
-
-def always_offered(problem: MenuProblem, always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None) -> FloatArray:
-    """Return the treatments that stay on the menu, encoded (f, d).
-
-    Raises
-    ------
-    InvalidInputError : a treatment outside the space, excluded, or named twice.
-    """
-    space = problem.space
-    if always_offer is None:
-        return np.empty((0, len(space.dimensions)))
-    frame = always_offer if isinstance(always_offer, pd.DataFrame) else pd.DataFrame([dict(row) for row in always_offer])
-    if frame.empty:
-        return np.empty((0, len(space.dimensions)))
-    encoded = space.encode(frame)
-    for row, treatment in enumerate(encoded):
-        inside = ((treatment >= space.bounds[:, 0]) & (treatment <= space.bounds[:, 1])).all()
-        known = problem.position(treatment) is not None
-        searched = bool(np.isfinite(treatment).all() and inside and space.continuous.any() and space.finite is None)
-        if not known and not (searched and space.allowed(treatment[None, :])[0]):
-            raise InvalidInputError(f"always_offer: {space.describe(treatment)} is not a treatment of the space")
-        if same_treatment(problem, encoded[:row], treatment).any():
-            raise InvalidInputError(f"always_offer: {space.describe(treatment)} is named twice")
-    return encoded
+    tree = SketchTree.build(theta[sample], weights[sample], problem.psi, cells)
+    routed = tree.cells(theta)
+    # every cell holds units of the sample, and all of them have weight
+    return SketchSums.of(routed, theta, weights, tree.count).clusters(), routed

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums, refine, same_treatment, segment_sums
+from coarse_spark.core.menu.exact import exact_menus, is_small_enough, is_unimodal
+from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, Refined, SegmentSums, refine, same_treatment, segment_sums
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.search import ProfitTable, spanning_candidates
 from coarse_spark.core.menu.sketch import MicroClusters, SketchTree
@@ -30,6 +31,7 @@ def search_curve(
     *,
     fixed: FloatArray | None = None,
     previous: FloatArray | None = None,
+    method: str = "auto",
     starts: int = 8,
     seed: int = 0,
 ) -> dict[int, PricedMenu]:
@@ -39,6 +41,8 @@ def search_curve(
     ----------
     fixed : (f, d) encoded treatments that every menu holds; they have to be candidates.
     previous : (l, d) encoded treatments of an earlier menu, one more start.
+    method : "exact" (ordered candidates, see ``exact``), "lloyd" (starts, swaps, Lloyd passes), "greedy" (the smaller menu and the
+        best single addition), or "auto": exact where it applies.
     starts : random starts for every size. seed : of the random starts.
 
     Raises
@@ -48,34 +52,71 @@ def search_curve(
     fixed = np.empty((0, problem.candidates.shape[1])) if fixed is None else fixed
     wanted = sorted(set(sizes))
     _check_sizes(wanted, len(problem.psi), len(fixed))
-    search = _Search.prepare(problem, sketch, fixed)
+    search = CandidateSearch.prepare(problem, sketch, fixed)
+    if method in ("auto", "exact"):
+        found = search.exact(wanted[-1])
+        if found is None and method == "exact":
+            raise InvalidInputError(
+                "method 'exact' needs one treatment dimension along which every unit's profit rises and then falls; use 'auto'"
+            )
+        if found is not None:
+            return {k: replace(refined_on(problem, sketch, [found[k]], fixed)[0], found_by="exact") for k in wanted}
     menus: dict[int, PricedMenu] = {}
     grown: FloatArray | None = fixed if len(fixed) else None
     for k in range(max(1, len(fixed)), wanted[-1] + 1):
         pool = [] if grown is None else [search.grow(grown, k)]
-        if k in wanted or grown is None:
+        if grown is None or (k in wanted and method != "greedy"):
             rng = np.random.default_rng([seed, k])
             pool += search.starts(k, starts, rng)
             if previous is not None:
                 pool.append(search.grow(_merged(problem, fixed, previous)[:k], k))
-        best = search.improve(pool)
+        best = search.improve(pool, cycles=0 if method == "greedy" else _SWAP_CYCLES)
         grown = best.treatments
         if k in wanted:
-            menus[k] = best
+            menus[k] = replace(best, found_by="greedy" if method == "greedy" else "lloyd")
     return menus
 
 
+def rising(
+    problem: MenuProblem,
+    sketch: MicroClusters,
+    refined: Refined,
+    aggregate: Aggregate,
+    *,
+    max_passes: int = 20,
+    tolerance: float = 1e-9,
+) -> Refined:
+    """Replace every menu that earns less than a smaller one, which a coarse sketch can cause, by that one with more treatments."""
+    menus, sums, history = dict(refined.menus), dict(refined.sums), refined.history
+    smaller: int | None = None
+    for k in sorted(menus):
+        if smaller is not None and sums[k].value(menus[k].psi) < sums[smaller].value(menus[smaller].psi):
+            search = CandidateSearch.prepare(problem, sketch, menus[k].treatments[menus[k].fixed])
+            grown = search.grow(menus[smaller].treatments, k)
+            mask = np.array([same_treatment(problem, search.fixed, row).any() for row in grown], dtype=bool)
+            again = refine(
+                problem, {k: PricedMenu.build(problem, grown, fixed=mask)}, aggregate, max_passes=max_passes, tolerance=tolerance
+            )
+            menus[k], sums[k], history = again.menus[k], again.sums[k], (*history, *again.history)
+        smaller = k
+    return Refined(menus, sums, history)
+
+
 @dataclass(frozen=True, eq=False)
-class _Search:
+class CandidateSearch:
+    """Starts, additions and swaps on one sketch; ``few`` and ``columns`` are the coarse units and candidates that starts use."""
+
     problem: MenuProblem
     sketch: MicroClusters
     fixed: FloatArray
     table: ProfitTable
     coarse: ProfitTable
-    coarse_candidates: FloatArray
+    few: MicroClusters
+    columns: IntArray
 
     @staticmethod
-    def prepare(problem: MenuProblem, sketch: MicroClusters, fixed: FloatArray) -> _Search:
+    def prepare(problem: MenuProblem, sketch: MicroClusters, fixed: FloatArray) -> CandidateSearch:
+        """Set up a search in which every menu holds the candidates ``fixed`` (f, d)."""
         held = np.array([problem.position(row) for row in fixed], dtype=np.intp)
         table = ProfitTable(profit_matrix(sketch.theta, problem.psi), sketch.weights, tuple(held.tolist()))
         few = sketch
@@ -89,7 +130,19 @@ class _Search:
         coarse = ProfitTable(
             profit_matrix(few.theta, problem.psi[columns]), few.weights, tuple(np.searchsorted(columns, held).tolist())
         )
-        return _Search(problem, sketch, fixed, table, coarse, problem.candidates[columns])
+        return CandidateSearch(problem, sketch, fixed, table, coarse, few, columns)
+
+    def exact(self, largest: int) -> dict[int, FloatArray] | None:
+        """Return the treatments of the best candidate menus of all sizes, or None where the dynamic program does not apply."""
+        profits = self.table.profits
+        if len(self.problem.space.dimensions) > 1 or not is_small_enough(*profits.shape):
+            return None
+        order = np.argsort(self.problem.candidates[:, 0], kind="stable")
+        ordered = profits[:, order]
+        if not is_unimodal(ordered):
+            return None
+        menus = exact_menus(ordered, self.table.weights, largest, np.flatnonzero(np.isin(order, self.table.fixed)))
+        return {k: self.problem.candidates[order[menu]] for k, menu in menus.items()}
 
     def starts(self, k: int, count: int, rng: np.random.Generator) -> list[FloatArray]:
         """Return the treatments (k, d) of the best few coarse menus."""
@@ -100,7 +153,7 @@ class _Search:
         drawn += [coarse.random(k, rng) if number % 4 == 3 else coarse.spread(k, rng) for number in range(count)]
         found = {tuple(sorted(coarse.swap(menu).tolist())) for menu in drawn}
         ranked = sorted(found, key=lambda menu: (-coarse.value(np.array(menu)), menu))
-        return [self.coarse_candidates[list(menu)] for menu in ranked[:_REFINED_STARTS]]
+        return [self.problem.candidates[self.columns[list(menu)]] for menu in ranked[:_REFINED_STARTS]]
 
     def grow(self, treatments: FloatArray, k: int) -> FloatArray:
         """Add the candidates of largest gain until the menu holds k."""
@@ -114,10 +167,10 @@ class _Search:
         menu = table.greedy(k + len(twins), np.array([*range(size, size + count), *twins], dtype=np.intp))
         return np.vstack([treatments, self.problem.candidates[menu[count + len(twins) :]]])
 
-    def improve(self, pool: list[FloatArray]) -> PricedMenu:
+    def improve(self, pool: list[FloatArray], cycles: int = _SWAP_CYCLES) -> PricedMenu:
         """Refine all menus of the pool on the sketch, then the best one by swaps and refinement in turn."""
-        best, value = self._refine(pool)
-        for _ in range(_SWAP_CYCLES):
+        best, value = refined_on(self.problem, self.sketch, pool, self.fixed)
+        for _ in range(cycles):
             size, k = len(self.problem.psi), len(best.treatments)
             table = self.table.extended(profit_matrix(self.sketch.theta, best.psi))
             own = np.arange(size, size + k)
@@ -126,24 +179,27 @@ class _Search:
             if (swapped >= size).all():
                 break
             everything = np.vstack([self.problem.candidates, best.treatments])
-            fresh, gained = self._refine([everything[swapped]])
+            fresh, gained = refined_on(self.problem, self.sketch, [everything[swapped]], self.fixed)
             if gained <= value + 1e-12 * abs(value):
                 break
             best, value = fresh, gained
         return best
 
-    def _refine(self, pool: list[FloatArray]) -> tuple[PricedMenu, float]:
-        def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
-            return segment_sums(self.sketch.theta, self.sketch.weights, asked)
 
-        ready = {}
-        for number, treatments in enumerate(pool):
-            mask = np.array([same_treatment(self.problem, self.fixed, row).any() for row in treatments], dtype=bool)
-            ready[number] = PricedMenu.build(self.problem, treatments, fixed=mask)
-        refined = refine(self.problem, ready, aggregate, max_passes=300, tolerance=1e-10)
-        values = {number: refined.sums[number].value(menu.psi) for number, menu in refined.menus.items()}
-        best = max(values, key=lambda number: (values[number], -number))
-        return refined.menus[best], values[best]
+def refined_on(problem: MenuProblem, sketch: MicroClusters, pool: list[FloatArray], fixed: FloatArray) -> tuple[PricedMenu, float]:
+    """Refine all menus of a pool on the sketch; return the best one and its value."""
+
+    def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
+        return segment_sums(sketch.theta, sketch.weights, asked)
+
+    ready = {}
+    for number, treatments in enumerate(pool):
+        mask = np.array([same_treatment(problem, fixed, row).any() for row in treatments], dtype=bool)
+        ready[number] = PricedMenu.build(problem, treatments, fixed=mask)
+    refined = refine(problem, ready, aggregate, max_passes=300, tolerance=1e-10)
+    values = {number: refined.sums[number].value(menu.psi) for number, menu in refined.menus.items()}
+    best = max(values, key=lambda number: (values[number], -number))
+    return refined.menus[best], values[best]
 
 
 def _merged(problem: MenuProblem, first: FloatArray, second: FloatArray) -> FloatArray:

@@ -33,12 +33,16 @@ class PricedMenu:
     ----------
     treatments : (K, d) encoded. psi : (K, p + 1) their rows ψ. prices : (K,) per unit of weight.
     fixed : (K,) whether a treatment has to stay as it is.
+    charges : (K, p + 1) rows of what a budget charges, subtracted from profit before the choice like the prices.
+    found_by : the solver that found it.
     """
 
     treatments: FloatArray
     psi: FloatArray
     prices: FloatArray
     fixed: BoolArray
+    charges: FloatArray | None = None
+    found_by: str = "lloyd"
 
     @staticmethod
     def build(
@@ -56,9 +60,23 @@ class PricedMenu:
     @property
     def priced_psi(self) -> FloatArray:
         """(K, p + 1) rows whose product with (θ, 1) is profit less price: what the assignment maximizes."""
-        priced = self.psi.copy()
+        priced = self.psi.copy() if self.charges is None else self.psi - self.charges
         priced[:, -1] -= self.prices
         return priced
+
+    def ordered(self) -> tuple[PricedMenu, IntArray]:
+        """Return the menu with its treatments in ascending order, and that order."""
+        rows = np.lexsort(self.treatments.T[::-1])
+        charges = None if self.charges is None else self.charges[rows]
+        menu = replace(
+            self,
+            treatments=self.treatments[rows],
+            psi=self.psi[rows],
+            prices=self.prices[rows],
+            fixed=self.fixed[rows],
+            charges=charges,
+        )
+        return menu, rows
 
     def moved(self, problem: MenuProblem, treatments: FloatArray) -> PricedMenu:
         """Return the menu with other treatments and the same prices."""
@@ -78,6 +96,17 @@ class SegmentSums:
     weight: FloatArray
     theta: FloatArray
     units: IntArray
+
+    @staticmethod
+    def of(assignment: IntArray, theta: FloatArray, weights: FloatArray, k: int) -> SegmentSums:
+        """Add up units (n, p) with weights (n,) by their treatment (n,)."""
+        sums = [np.bincount(assignment, weights * column, minlength=k) for column in theta.T]
+        weight = np.asarray(np.bincount(assignment, weights, minlength=k), dtype=np.float64)
+        return SegmentSums(weight, np.column_stack(sums), np.bincount(assignment, minlength=k).astype(np.intp))
+
+    def ordered(self, rows: IntArray) -> SegmentSums:
+        """Return the sums with segments in another order."""
+        return SegmentSums(self.weight[rows], self.theta[rows], self.units[rows])
 
     def __add__(self, other: SegmentSums) -> SegmentSums:
         return SegmentSums(self.weight + other.weight, self.theta + other.theta, self.units + other.units)
@@ -116,7 +145,7 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Refined:
-    """Menus after refinement, with the sums that belong to exactly these menus."""
+    """Menus after refinement, treatments in ascending order, with the sums that belong to exactly these menus."""
 
     menus: dict[int, PricedMenu]
     sums: dict[int, SegmentSums]
@@ -174,7 +203,12 @@ def refine(
                 resting.add(k)
             else:
                 current[k] = fresh
-    return Refined(current, sums, tuple(history))
+    ordered = {k: menu.ordered() for k, menu in current.items()}
+    return Refined(
+        {k: menu for k, (menu, _) in ordered.items()},
+        {k: sums[k].ordered(rows) for k, (_, rows) in ordered.items()},
+        tuple(history),
+    )
 
 
 def update(problem: MenuProblem, menus: Mapping[int, PricedMenu], sums: Mapping[int, SegmentSums]) -> dict[int, PricedMenu]:

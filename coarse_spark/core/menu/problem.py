@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.climb import climb
+from coarse_spark.core.menu.rules import Rule
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -19,6 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
 _BLOCK_CELLS = 400_000  # of a rows x treatments block: it stays in the processor's cache
+_BESIDE = 1e-6  # of a dimension's range
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:
@@ -36,6 +38,8 @@ class MenuProblem:
     ----------
     candidates : (J, d) encoded treatments that menus are searched over; continuous dimensions are refined between them.
     psi : (J, p + 1) rows ψ(t) of the candidates: profit is ψ(t)·(θ, 1).
+    rules : effects that add one coefficient each after those of the basis (see ``rules``); p counts them.
+    charge, spend : profit is less ``charge`` times what ``spend``, itself a profit, says is spent (the price of a budget).
     """
 
     space: TreatmentSpace
@@ -43,9 +47,14 @@ class MenuProblem:
     profit: Profit
     candidates: FloatArray
     psi: FloatArray
+    rules: tuple[Rule, ...] = ()
+    charge: float = 0.0
+    spend: Profit | None = None
 
     @staticmethod
-    def build(space: TreatmentSpace, basis: Basis | str, profit: Profit, extra: FloatArray | None = None) -> MenuProblem:
+    def build(
+        space: TreatmentSpace, basis: Basis | str, profit: Profit, extra: FloatArray | None = None, rules: Sequence[Rule] = ()
+    ) -> MenuProblem:
         """Build the problem; ``extra`` (m, d) adds encoded treatments to the candidates where they are not among them.
 
         Raises
@@ -57,15 +66,29 @@ class MenuProblem:
             raise InvalidInputError(f"basis '{basis.name}' was built on another treatment space; build it on the menu's")
         profit.require_names(space.names)
         candidates = space.candidates
-        for treatment in np.empty((0, candidates.shape[1])) if extra is None else np.atleast_2d(extra):
+        added = [] if extra is None else list(np.atleast_2d(extra))
+        if space.continuous.any() and "any" in basis.terms:
+            added.append(_beside_control(space))
+        for treatment in added:
             if not _same(candidates, treatment).any():
                 candidates = np.vstack([candidates, treatment])
-        return MenuProblem(space, basis, profit, candidates, profit.psi(candidates, basis))
+        problem = MenuProblem(space, basis, profit, candidates, np.empty((0, 0)), tuple(rules))
+        return replace(problem, psi=problem.psi_at(candidates))
+
+    def charged(self, charge: float, spend: Profit) -> MenuProblem:
+        """Return the problem in which every unit of spending costs ``charge`` besides."""
+        problem = replace(self, charge=charge, spend=spend)
+        return replace(problem, psi=problem.psi_at(self.candidates))
 
     @property
     def coefficients(self) -> int:
         """p, the number of response coefficients of a unit."""
         return int(self.psi.shape[1]) - 1
+
+    @property
+    def basis_size(self) -> int:
+        """Number of coefficients that belong to the basis."""
+        return self.basis.size
 
     @cached_property
     def control_psi(self) -> FloatArray:
@@ -74,7 +97,18 @@ class MenuProblem:
 
     def psi_at(self, treatments: FloatArray) -> FloatArray:
         """Return ψ at encoded treatments (n, d) as (n, p + 1)."""
-        return self.profit.psi(treatments, self.basis)
+        psi = self.profit.psi(treatments, self.basis)
+        if self.spend is not None and self.charge:
+            psi = psi - self.charge * self.spend.psi(treatments, self.basis)
+        if self.rules:
+            effects = [rule.effect(treatments, self.space) for rule in self.rules]
+            psi = np.column_stack([psi[:, :-1], *effects, psi[:, -1]])
+        return psi
+
+    def spend_at(self, treatments: FloatArray, spend: Profit) -> FloatArray:
+        """Return the rows of spending at encoded treatments (n, d) as (n, p + 1)."""
+        rows = spend.psi(treatments, self.basis)
+        return np.column_stack([rows[:, :-1], np.zeros((len(rows), len(self.rules))), rows[:, -1]])
 
     def position(self, treatment: FloatArray) -> int | None:
         """Return the row of the candidates that equals an encoded treatment, or None."""
@@ -120,6 +154,15 @@ class MenuProblem:
             return np.asarray(np.einsum("ij,ij->i", theta[rows], psi[:, :-1]) + psi[:, -1])
 
         return climb(value, lambda treatments, _: self.space.allowed(treatments), start, self.space.bounds, self.space.spacing)
+
+
+def _beside_control(space: TreatmentSpace) -> FloatArray:
+    # profit jumps off the control: treatments arbitrarily near it are offered as well
+    treatment = space.control.copy()
+    axis = int(np.flatnonzero(space.continuous)[0])
+    low, high = space.bounds[axis]
+    treatment[axis] += _BESIDE * (high - low) * (1.0 if treatment[axis] < (low + high) / 2 else -1.0)
+    return treatment
 
 
 def _same(candidates: FloatArray, treatment: FloatArray) -> npt.NDArray[np.bool_]:

@@ -50,6 +50,12 @@ class SketchSums:
         weight = np.asarray(np.bincount(cells, weights, minlength=count), dtype=np.float64)
         return SketchSums(weight, np.column_stack(sums), np.bincount(cells, minlength=count).astype(np.intp))
 
+    def spread(self, values: FloatArray) -> FloatArray:
+        """Return values of the micro-clusters (m,) by cell (cells,); cells without weight get the mean."""
+        result = np.full(len(self.weight), values.mean())
+        result[self.weight > 0] = values
+        return result
+
     def clusters(self) -> MicroClusters:
         """Return the cells that hold any weight as micro-clusters."""
         filled = self.weight > 0

@@ -1,0 +1,159 @@
+"""Varying-coefficient boosting: trees whose leaves hold coefficients, fitted to target ≈ Z·τ(x) across validation parts.
+
+Newton boosting of the coefficient functions τ: each round grows one tree on the gradients Z·residual of a random share of the
+rows and gives every leaf its own penalised least-squares step (ZᵀZ + λI)⁻¹ Zᵀ residual. With Z = 1 it boosts a baseline, with Z
+the whitened treatment columns the effects. One booster a part is fitted on the other parts; all stop at the same round, where
+their summed held-out loss is least, and their average is the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.learners.trees import CodeArray, Trees, bin_codes, bin_edges, grow, route
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_RATE, _DEPTH, _ROUNDS, _PATIENCE = 0.1, 3, 500, 30
+_SHARE = 0.7  # of the rows, for each tree
+_SPLIT_ROWS, _SPLIT_SHARE = 10_000, 0.4  # rows of those that splits are searched on; leaf values need more rows than splits
+_COLUMNS = 32  # at most so many columns are searched for each tree
+_MIN_ROWS, _PENALTY = 25.0, 50.0  # effects are faint beside the noise: leaf steps shrink by n / (n + 50)
+
+
+@dataclass(frozen=True)
+class BoostedFit:
+    """The average booster: starting coefficients (k,), trees with leaf values (k,), held-out predictions (n, k) and rounds."""
+
+    start: FloatArray
+    trees: Trees
+    held_out: FloatArray
+    rounds: int
+
+
+@dataclass
+class _Booster:
+    """The booster of one part, in the middle of fitting."""
+
+    start: FloatArray
+    codes: CodeArray
+    columns: FloatArray  # (k, n), as held_columns
+    residual: FloatArray
+    weight: FloatArray
+    held_codes: CodeArray
+    held_columns: FloatArray
+    held_residual: FloatArray
+    held_weight: FloatArray
+    random: np.random.Generator
+    features: list[IntArray] = field(default_factory=list)
+    places: list[IntArray] = field(default_factory=list)
+    values: list[FloatArray] = field(default_factory=list)
+
+    def step(self) -> None:
+        """Add one tree."""
+        rows = self.residual.size
+        size, offset = max(1, int(_SHARE * rows)), int(self.random.integers(rows))
+        # rows are in random order, so that a cyclic window is a random sample without a gather
+        codes, Z, weight, residual = (
+            _window(array, offset, size) for array in (self.codes, self.columns, self.weight, self.residual)
+        )
+        target = weight * residual
+        count = len(codes)
+        columns = np.arange(count) if count <= _COLUMNS else np.sort(self.random.choice(count, _COLUMNS, replace=False))
+        few = min(size, max(_SPLIT_ROWS, int(_SPLIT_SHARE * size)))
+        features, places = grow(
+            codes[:, :few], Z[:, :few] * target[:few], weight[:few], columns, depth=_DEPTH, min_rows=_MIN_ROWS, penalty=_PENALTY
+        )
+        leaf = route(codes, features, places)
+        value = np.zeros((2**_DEPTH, len(Z)))
+        for number in range(len(value)):
+            inside = np.flatnonzero(leaf == number)
+            if inside.size:
+                here = Z[:, inside]
+                value[number] = _RATE * np.linalg.solve(
+                    (here * weight[inside]) @ here.T + _PENALTY * np.eye(len(Z)), here @ target[inside]
+                )
+        self.residual -= _product(self.columns, value, route(self.codes, features, places))
+        self.held_residual -= _product(self.held_columns, value, route(self.held_codes, features, places))
+        self.features.append(features)
+        self.places.append(places)
+        self.values.append(value)
+
+    @property
+    def held_out_loss(self) -> float:
+        return float(self.held_weight @ self.held_residual**2)
+
+    def trees(self, rounds: int, edges: list[FloatArray]) -> Trees:
+        features = np.array(self.features[:rounds], dtype=np.int64).reshape(rounds, 2**_DEPTH - 1)
+        places = np.array(self.places[:rounds], dtype=np.int64).reshape(rounds, 2**_DEPTH - 1)
+        threshold = np.zeros(features.shape)
+        for column, cuts in enumerate(edges):
+            threshold = np.where(features == column, np.append(cuts, np.inf)[np.minimum(places, len(cuts))], threshold)
+        values = np.array(self.values[:rounds]).reshape(rounds, 2**_DEPTH, len(self.start))
+        return Trees(features, threshold, values)
+
+
+def fit_boosting(
+    inputs: FloatArray, Z: FloatArray, target: FloatArray, weight: FloatArray, part: IntArray, *, seed: int
+) -> BoostedFit:
+    """Fit one booster a part on the rows outside it and return their average.
+
+    Parameters
+    ----------
+    inputs : (n, c) columns to split on, rows in random order.
+    Z : (n, k) columns whose coefficients vary.
+    target : (n,), of unit variance or near.
+    weight : (n,) row weights that add up to the number of rows they stand for.
+    part : (n,) validation part of every row, at least two different ones.
+    """
+    edges = bin_edges(inputs)
+    codes = bin_codes(inputs, edges)
+    parts = np.unique(part)
+    boosters = []
+    for number in parts:
+        train, held = np.flatnonzero(part != number), np.flatnonzero(part == number)
+        scaled = Z[train] * weight[train, None]
+        start = np.asarray(np.linalg.lstsq(scaled.T @ Z[train], scaled.T @ target[train], rcond=1e-10)[0], dtype=np.float64)
+        boosters.append(
+            _Booster(
+                start,
+                codes[:, train],
+                np.ascontiguousarray(Z[train].T),
+                target[train] - Z[train] @ start,
+                weight[train],
+                codes[:, held],
+                np.ascontiguousarray(Z[held].T),
+                target[held] - Z[held] @ start,
+                weight[held],
+                np.random.default_rng([seed, int(number)]),
+            )
+        )
+    losses = [sum(booster.held_out_loss for booster in boosters)]
+    while len(losses) <= _ROUNDS and len(losses) - 1 - int(np.argmin(losses)) < _PATIENCE:
+        for booster in boosters:
+            booster.step()
+        losses.append(sum(booster.held_out_loss for booster in boosters))
+    rounds = int(np.argmin(losses))
+    ensembles = [booster.trees(rounds, edges) for booster in boosters]
+    held_out = np.empty((len(target), Z.shape[1]))
+    for number, booster, ensemble in zip(parts, boosters, ensembles, strict=True):
+        held = part == number
+        held_out[held] = booster.start + ensemble.predict(inputs[held])
+    start = np.mean([booster.start for booster in boosters], axis=0)
+    return BoostedFit(start, Trees.concatenate([e.scaled(1 / len(boosters)) for e in ensembles]), held_out, rounds)
+
+
+def _window(array: npt.NDArray[Any], offset: int, size: int) -> npt.NDArray[Any]:
+    """``size`` entries of the last axis from ``offset`` on, around the end."""
+    ahead = array[..., offset : offset + size]
+    return np.concatenate([ahead, array[..., : size - ahead.shape[-1]]], axis=-1) if ahead.shape[-1] < size else ahead
+
+
+def _product(Z: FloatArray, value: FloatArray, leaf: IntArray) -> FloatArray:
+    """Z·value of every row's leaf (n,), a coefficient at a time: small tables stay in cache."""
+    return np.asarray(sum(column * values[leaf] for column, values in zip(Z, value.T, strict=True)))

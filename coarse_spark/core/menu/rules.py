@@ -1,0 +1,145 @@
+"""Rules that make a treatment worth less to some units: eligibility, and the cost of switching from an earlier assignment.
+
+A rule is one more coefficient of every unit (1 where it concerns the unit, else 0) and one more entry of ψ (its effect at a treatment).
+Profit stays linear in the coefficients, so sketches, segment sums, certificates and assignments need to know nothing of rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.expressions import Expression
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError, nearest
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+
+
+class Rule(Protocol):
+    """The effect of a rule on the profit of the units that it concerns."""
+
+    def effect(self, treatments: FloatArray, space: TreatmentSpace) -> FloatArray:
+        """Return what the rule adds to profit at encoded treatments (n, d) as (n,)."""
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """Treatments where ``expression`` is not 0 cost more than any profit: units that are not eligible for them never take them."""
+
+    expression: Expression
+    penalty: float
+
+    def effect(self, treatments: FloatArray, space: TreatmentSpace) -> FloatArray:
+        """Return −penalty at restricted treatments, else 0."""
+        return np.where(self.restricts(treatments, space), -self.penalty, 0.0)
+
+    def restricts(self, treatments: FloatArray, space: TreatmentSpace) -> npt.NDArray[np.bool_]:
+        """Return (n,) at which encoded treatments the rule asks for eligibility."""
+        value = self.expression.evaluate(space.columns(treatments), len(treatments))
+        if np.isnan(value).any():
+            place = space.describe(treatments[np.flatnonzero(np.isnan(value))[0]])
+            raise InvalidInputError(f"eligible: the expression '{self.expression.text}' is not a number at {place}")
+        return np.asarray(value != 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Loyalty:
+    """Units that had ``treatment`` (d,) before cost ``cost`` each when they get another one."""
+
+    treatment: FloatArray
+    cost: float
+
+    def effect(self, treatments: FloatArray, space: TreatmentSpace) -> FloatArray:
+        """Return −cost at every treatment but the earlier one."""
+        widths = np.maximum(space.bounds[:, 1] - space.bounds[:, 0], 1e-300)
+        kept = (np.abs(treatments - self.treatment) <= 1e-9 * widths).all(axis=1)
+        return np.where(kept, 0.0, -self.cost)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitRules:
+    """All rules of a menu, and how a unit's coefficients for them are found.
+
+    Attributes
+    ----------
+    restrictions : by eligibility. loyalty : one for every treatment of the earlier menu.
+    previous : returns the row of the earlier menu for every unit's coefficients (n, p).
+    """
+
+    restrictions: tuple[Restriction, ...] = ()
+    loyalty: tuple[Loyalty, ...] = ()
+    previous: Callable[[FloatArray], IntArray] | None = None
+
+    @property
+    def all(self) -> tuple[Rule, ...]:
+        """The rules in the order of their coefficients."""
+        return (*self.restrictions, *self.loyalty)
+
+    def extended(self, theta: FloatArray, eligible: Mapping[str, npt.ArrayLike] | None) -> FloatArray:
+        """Return response coefficients (n, p) followed by those of the rules.
+
+        Raises
+        ------
+        InvalidInputError : ``eligible`` does not fit the restrictions.
+        """
+        if not self.all:
+            if eligible:
+                barred(eligible, (), len(theta))
+            return theta
+        parts = [theta, barred(eligible or {}, [rule.expression.text for rule in self.restrictions], len(theta))]
+        if self.previous is not None:
+            parts.append(np.eye(len(self.loyalty))[self.previous(theta)])
+        return np.hstack(parts)
+
+
+def restrictions(eligible: Mapping[str, npt.ArrayLike], space: TreatmentSpace, penalty: float) -> tuple[Restriction, ...]:
+    """Return one restriction an entry of ``eligible``: {expression in the treatment names: which units may get such treatments}.
+
+    Raises
+    ------
+    ExpressionError : an expression outside the safe subset or with unknown names.
+    """
+    rules = []
+    for text in eligible:
+        expression = Expression(text)
+        expression.require_names(space.names)
+        rules.append(Restriction(expression, penalty))
+    return tuple(rules)
+
+
+def barred(eligible: Mapping[str, npt.ArrayLike], names: Sequence[str], units: int) -> FloatArray:
+    """Return the units' coefficients (n, rules) of the restrictions ``names``: 1 where a unit is not eligible.
+
+    Raises
+    ------
+    InvalidInputError : a rule is missing or unknown, or its column is not one boolean a unit.
+    """
+    for name in eligible:
+        if name not in names:
+            raise InvalidInputError(
+                f"eligible: unknown rule '{name}'{nearest(name, names)}; the menu was chosen with {list(names)}"
+            )
+    columns = []
+    for name in names:
+        if name not in eligible:
+            raise InvalidInputError(f"eligible: rule '{name}' is missing; give one boolean a unit")
+        column = np.asarray(eligible[name])
+        if column.shape != (units,) or not np.isin(column, (0, 1)).all():
+            raise InvalidInputError(
+                f"eligible: rule '{name}' has shape {column.shape} and type {column.dtype}, expected {units} booleans"
+            )
+        columns.append(1.0 - column.astype(np.float64))
+    return np.column_stack(columns) if columns else np.empty((units, 0))
+
+
+def penalty_of(theta: FloatArray, psi: FloatArray) -> float:
+    """Return an amount that no unit's choice of treatment is worth: a multiple of the widest range of profits in a sample."""
+    sample = theta[:: max(1, len(theta) // 10_000)]
+    reach = np.abs(sample).max(axis=0) @ np.ptp(psi[:, :-1], axis=0) + np.ptp(psi[:, -1])
+    return float(10.0 * max(reach, 1e-9))

@@ -1,0 +1,192 @@
+"""What a valid configuration gives: defaults, parsed values, overrides and a stable fingerprint."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from coarse_spark.config.load import load_configuration
+from coarse_spark.config.models import Configuration
+from coarse_spark.errors import ConfigurationError
+
+CONF = Path(__file__).parents[2] / "conf"
+SMALL = """
+experiment: {bundled: thornton, unit_id: unit_id, features: [age], outcome: got}
+treatments:
+  tinc: {kind: continuous, lower: 0, upper: 2.84, step: 0.1, control: 0}
+design: {kind: randomized}
+output: {path: output/thornton}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.yml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write(tmp_path, SMALL)
+
+
+def test_defaults(small: Path) -> None:
+    configuration = load_configuration(small)
+    assert configuration.menu.sizes == (1, 2, 3, 4, 5, 6)
+    assert configuration.menu.select == "auto"
+    assert (configuration.response.basis, configuration.response.folds) == ("quadratic", 5)
+    assert (configuration.response.min_rows, configuration.response.max_rows) == (500, 200_000)
+    assert (configuration.profit.margin, configuration.profit.cost) == ("1", "0")
+    assert configuration.evaluation.confidence == 0.95
+    assert not configuration.population.given
+    assert configuration.spark.master == "local[*]"
+
+
+def test_the_mathematical_objects(small: Path) -> None:
+    configuration = load_configuration(small, {"profit.margin": "4 - tinc", "menu.exclude": "0 < tinc < 0.5"})
+    assert configuration.space.candidates[:3, 0].tolist() == [0.0, 0.5, 0.6]
+    assert configuration.basis.columns == ("1", "tinc", "tinc^2")
+    psi = configuration.profit_function.psi(np.array([[1.0]]), configuration.basis)
+    np.testing.assert_array_equal(psi, [[3.0, 3.0, 3.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [("1-4", (1, 2, 3, 4)), ("[5, 2, 2]", (2, 5)), ("3", (3,)), ("'2 - 3'", (2, 3))],
+)
+def test_sizes(small: Path, text: str, sizes: tuple[int, ...]) -> None:
+    assert load_configuration(small, {"menu.sizes": text}).menu.sizes == sizes
+
+
+def test_overrides_are_yaml_and_make_blocks(small: Path) -> None:
+    overrides = {
+        "menu.seed": "3",
+        "experiment.features": "[age, distvct]",
+        "spark.conf": "{spark.a: true, spark.b: 2}",
+        "treatments.tinc.step": "null",
+        "profit.cost": "0.25",
+        "response": "{folds: 2}",
+    }
+    configuration = load_configuration(small, overrides)
+    assert configuration.menu.seed == 3
+    assert configuration.experiment.features == ("age", "distvct")
+    assert configuration.spark.conf == {"spark.a": "true", "spark.b": "2"}
+    assert configuration.space.continuous.all()
+    assert configuration.profit.cost == "0.25"
+    assert configuration.response.folds == 2
+
+
+def test_an_override_in_an_empty_block(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL + "menu:\n  # sizes: 1-3\n")
+    assert load_configuration(path).menu.seed == 0
+    assert load_configuration(path, {"menu.seed": "9"}).menu.seed == 9
+
+
+def test_paths_count_from_the_current_directory(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    configuration = load_configuration(small, {"population": "{path: people/../units}"})
+    assert configuration.output.path == str(tmp_path.resolve() / "output/thornton")
+    assert configuration.population.path == str(tmp_path.resolve() / "units")
+    assert load_configuration(small, {"output.path": "s3://bucket/a/../b"}).output.path == "s3://bucket/a/../b"
+
+
+def test_a_catalog_schema(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL.replace("{path: output/thornton}", "{catalog: main, schema: coarse}"))
+    output = load_configuration(path).output
+    assert (output.catalog, output.schema_name, output.path) == ("main", "coarse", None)
+
+
+def test_keys_that_yaml_takes_for_booleans_are_names(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL.replace("  tinc:", "  on:"))
+    assert load_configuration(path, {"profit.margin": "4 - on"}).space.names == ("on",)
+
+
+def test_anchors_and_merges(tmp_path: Path) -> None:
+    text = SMALL.replace("  tinc: {", "  tinc: &dose {") + "  # a second dimension like the first\n"
+    text = text.replace("design:", "  more: {<<: *dose, upper: 1}\ndesign:")
+    configuration = load_configuration(write(tmp_path, text))
+    assert configuration.space.bounds.tolist() == [[0, 2.84], [0, 1]]
+
+
+def test_the_fingerprint_knows_the_values_alone(small: Path, tmp_path: Path) -> None:
+    configuration = load_configuration(small)
+    blocks = yaml.safe_load(SMALL)
+    (tmp_path / "other").mkdir()
+    shuffled = write(tmp_path / "other", "# a comment\n" + yaml.safe_dump(dict(reversed(blocks.items())), sort_keys=False))
+    assert load_configuration(shuffled).fingerprint() == configuration.fingerprint()
+    assert load_configuration(small, {"menu.seed": "0"}).fingerprint() == configuration.fingerprint()
+    assert load_configuration(small, {"menu.seed": "1"}).fingerprint() != configuration.fingerprint()
+    assert len(configuration.fingerprint()) == 64
+
+
+def test_json_gives_the_same_configuration_back(small: Path) -> None:
+    configuration = load_configuration(small, {"menu.always_offer": "[{tinc: 0}]", "experiment.strata": "[villnum]"})
+    restored = Configuration.model_validate_json(configuration.to_json())
+    assert restored == configuration
+    assert restored.fingerprint() == configuration.fingerprint()
+
+
+def test_values_never_change(small: Path) -> None:
+    configuration = load_configuration(small)
+    with pytest.raises(ValidationError, match="frozen"):
+        configuration.menu.seed = 3  # type: ignore[misc]  # that is the test
+
+
+def test_python_gets_the_checks_across_blocks_too() -> None:
+    blocks: dict[str, Any] = yaml.safe_load(SMALL)
+    assert Configuration(**blocks) == Configuration.model_validate(blocks)
+    with pytest.raises(ValidationError, match=r"menu\.select: found 9.*profit\.margin: '4 - tin' uses the unknown name 'tin'"):
+        Configuration(**blocks, profit={"margin": "4 - tin"}, menu={"select": 9})
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yml")), ids=lambda path: path.name)
+def test_the_projects_own_configurations(path: Path) -> None:
+    configuration = load_configuration(path)
+    assert configuration.menu.select == "auto"
+    assert len(configuration.space.candidates) >= configuration.menu.sizes[-1]
+
+
+def test_the_main_job() -> None:
+    configuration = load_configuration(CONF / "thornton.yml")
+    assert configuration.experiment.bundled == "thornton"
+    assert configuration.menu.sizes == (1, 2, 3, 4, 5, 6)
+    assert "hiv" not in str(configuration.experiment).lower()
+    offered = configuration.space.candidates[:, 0]
+    assert offered[0] == 0
+    # the smallest positive incentive of the experiment is 0.09456 dollars, the largest 2.8368
+    assert offered[1] >= 0.09456
+    assert offered[-1] <= 2.8368
+
+
+def test_every_field_says_what_it_means() -> None:
+    def sections(model: Any) -> Any:
+        yield model
+        for field in model.model_fields.values():
+            if hasattr(field.annotation, "model_fields"):
+                yield from sections(field.annotation)
+
+    from coarse_spark.config.models import CategoricalTreatment, ContinuousTreatment
+
+    for model in (*sections(Configuration), ContinuousTreatment, CategoricalTreatment):
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"
+
+
+def test_the_configuration_knows_no_spark() -> None:
+    heavy = "('pyspark', 'delta', 'matplotlib', 'sklearn')"
+    code = f"import sys, coarse_spark.config.load; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    assert found == "[]"
+
+
+def test_errors_are_of_the_class_for_configurations(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(tmp_path / "none.yml")
+    assert caught.value.exit_code == 2

@@ -1,0 +1,329 @@
+"""Every message about a bad configuration: its line, what was found, what was expected, and the nearest valid name."""
+
+# ruff: noqa: E501  # a message a line
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coarse_spark.config.checks import WRITTEN_COLUMNS
+from coarse_spark.config.load import load_configuration
+from coarse_spark.core.learners.settings import LEARNERS
+from coarse_spark.errors import ConfigurationError
+from coarse_spark.lake.schemas import ASSIGNMENTS, MENU
+
+GOOD = """\
+experiment:
+  table: main.trial.units
+  unit_id: customer
+  partition_by: [market]
+  features: [age, channel]
+  outcome: spend
+  weight: w
+  strata: [wave]
+treatments:
+  depth: {kind: continuous, lower: 0, upper: 40, step: 10, control: 0}
+  arm: {kind: categorical, levels: [mail, phone], control: mail}
+design: {kind: stratified}
+response: {basis: arms, folds: 3}
+profit:
+  margin: 0.4 - depth / 100
+  cost: where(arm == 'phone', 2, 0.5)
+menu:
+  sizes: 2-4
+  select: 3
+  always_offer:
+    - {depth: 0, arm: mail}
+  exclude: depth == 40
+output: {schema: coarse}
+"""
+
+
+def problems(text: str, folder: Path, **overrides: str) -> list[str]:
+    """Return the lines of the report, with the file's name for its path."""
+    path = folder / "run.yml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(path, {key.replace("__", "."): value for key, value in overrides.items()})
+    lines = str(caught.value).replace(str(path), "run.yml").splitlines()
+    if len(lines) == 1:
+        return lines
+    assert lines[0] == ("run.yml has 1 problem:" if len(lines) == 2 else f"run.yml has {len(lines) - 1} problems:")
+    return [line.removeprefix("  ") for line in lines[1:]]
+
+
+def test_the_good_one_is_good(tmp_path: Path) -> None:
+    (tmp_path / "run.yml").write_text(GOOD)
+    assert load_configuration(tmp_path / "run.yml").menu.sizes == (2, 3, 4)
+
+
+# (what is replaced in the good configuration, by what, the whole message)
+ONE = [
+    ("unit_id: customer", "# none", "run.yml:1: experiment.unit_id: the key is missing; expected column that identifies a unit; unique and never null"),
+    ("unit_id: customer", "unit_id: 7", "run.yml:3: experiment.unit_id: found 7, expected a text; put it in quotes where YAML reads it as something else"),
+    ("unit_id: customer", "unit_id: ''", "run.yml:3: experiment.unit_id: found '', expected a text that is not empty"),
+    ("table: main.trial.units", "table: main.trial;drop", "run.yml:2: experiment.table: found 'main.trial;drop', expected a name such as catalog.schema.table, of letters, digits, _ and -"),
+    ("table: main.trial.units", "table: a.b.c.d", "run.yml:2: experiment.table: found 'a.b.c.d', expected a name such as catalog.schema.table, of letters, digits, _ and -"),
+    ("table: main.trial.units", "bundled: thorton", "run.yml:2: experiment.bundled: found 'thorton', expected thornton (did you mean 'thornton'?)"),
+    ("table: main.trial.units", "path: x\n  format: prquet", "run.yml:3: experiment.format: found 'prquet', expected delta or parquet or csv (did you mean 'parquet'?)"),
+    ("table: main.trial.units", "# none", "run.yml:1: experiment: found no source, expected exactly one of table, path, bundled"),
+    ("table: main.trial.units", "table: t\n  bundled: thornton", "run.yml:1: experiment: found table and bundled, expected exactly one of table, path, bundled"),
+    ("features: [age, channel]", "features: []", "run.yml:5: experiment.features: found [], expected at least one column name"),
+    ("features: [age, channel]", "features: {age: 1}", "run.yml:5: experiment.features: found {'age': 1}, expected a list of column names"),
+    ("features: [age, channel]", "features: [age, age]", "run.yml:5: experiment.features: found ['age', 'age'], expected distinct column names; repeated: age"),
+    ("features: [age, channel]", "features:\n    - age\n    - depth", "run.yml:7: experiment.features[1]: found 'depth', which is a treatment already, expected another column"),
+    ("features: [age, channel]", "features: [age, spend]", "run.yml:5: experiment.features[1]: found 'spend', which is experiment.outcome already, expected another column"),
+    ("outcome: spend", "outcome: customer", "run.yml:6: experiment.outcome: found 'customer', which is experiment.unit_id already, expected another column"),
+    ("partition_by: [market]", "partition_by: [arm]", "run.yml:4: experiment.partition_by[0]: found 'arm', which is a treatment already, expected another column"),
+    ("strata: [wave]", "# none", "run.yml:12: design.kind: found stratified without strata, expected experiment.strata to name the columns that treatments were randomized within"),
+    ("kind: stratified", "kind: learned", "run.yml:12: design.kind: found 'learned', which is not available yet; use randomized or stratified"),
+    ("kind: stratified", "kind: stratifed", "run.yml:12: design.kind: found 'stratifed', expected randomized or stratified (did you mean 'stratified'?)"),
+    ("design: {kind: stratified}", "", "run.yml:1: design: the block is missing; expected how the experiment gave treatments to units"),
+    ("design: {kind: stratified}", "design: randomized", "run.yml:12: design: found 'randomized', expected a mapping with the keys kind"),
+    ("kind: continuous", "kind: continous", "run.yml:10: treatments.depth.kind: found 'continous', expected continuous or categorical (did you mean 'continuous'?)"),
+    ("kind: continuous, ", "", "run.yml:10: treatments.depth.kind: found no kind, expected continuous or categorical"),
+    ("upper: 40", "upper: forty", "run.yml:10: treatments.depth.upper: found 'forty', expected a valid number, unable to parse string as a number"),
+    ("upper: 40", "upper: .inf", "run.yml:10: treatments.depth.upper: found inf, expected a finite number"),
+    ("upper: 40", "upper: yes", "run.yml:10: treatments.depth.upper: found True, expected a number"),
+    ("upper: 40", "upper: -1", "run.yml:10: treatments.depth.lower: lower 0 is not below upper -1"),
+    ("step: 10", "step: 41", "run.yml:10: treatments.depth.step: step is 41, expected above 0 and at most upper - lower = 40"),
+    ("levels: [mail, phone]", "levels: [mail, mail, phone]", "run.yml:11: treatments.arm.levels: levels are ['mail', 'mail', 'phone'], expected distinct values"),
+    ("control: mail", "control: mial", "run.yml:11: treatments.arm.control: control 'mial' is not one of the levels (did you mean 'mail'?)"),
+    ("levels: [mail, phone]", "levels: [mail, phone], step: 2", "run.yml:11: treatments.arm.step: found an unknown key, expected one of kind, levels, control"),
+    ("basis: arms", "basis: any+quadratc", "run.yml:13: response.basis: basis 'any+quadratc': unknown term 'quadratc' (did you mean 'quadratic'?)"),
+    ("basis: arms", "basis: quadratic", "run.yml:13: response.basis: basis 'quadratic': treatment 'arm' is categorical; use basis 'arms'"),
+    ("folds: 3", "folds: 1", "run.yml:13: response.folds: found 1, expected greater than or equal to 2"),
+    ("folds: 3", "folds: 2.5", "run.yml:13: response.folds: found 2.5, expected a valid integer, got a number with a fractional part"),
+    ("folds: 3", "min_rows: 9, max_rows: 8", "run.yml:13: response.min_rows: found 9, expected at most response.max_rows = 8"),
+    ("margin: 0.4 - depth / 100", "margin: 0.4 - dept / 100", "run.yml:15: profit.margin: '0.4 - dept / 100' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth"),
+    ("margin: 0.4 - depth / 100", "margin: 1 / depth", "run.yml:15: profit.margin: the margin '1 / depth' is inf at depth = 0, arm = mail, expected a finite number"),
+    ("margin: 0.4 - depth / 100", "margin: __import__('os').system('true')", "run.yml:15: profit.margin: '__import__('os').system('true')' contains '__import__('os').system('true')', which is not allowed; allowed: numbers, names, + - * / **, comparisons, min, max, abs, exp, log, where"),
+    ("margin: 0.4 - depth / 100", "margin: [1]", "run.yml:15: profit.margin: found [1], expected a text; put it in quotes where YAML reads it as something else"),
+    ("margin: 0.4 - depth / 100", "margin: arm", "run.yml:15: profit.margin: 'arm' gives texts, expected numbers"),
+    ("cost: where(arm == 'phone', 2, 0.5)", "cost: log(depth - 50)", "run.yml:16: profit.cost: the cost 'log(depth - 50)' is nan at depth = 0, arm = mail, expected a finite number"),
+    ("cost: where(arm == 'phone', 2, 0.5)", "cost: where(arm == 'fone', 2, 0.5)", "run.yml:16: profit.cost: 'where(arm == 'fone', 2, 0.5)' compares with 'fone', which is no level of a treatment (did you mean 'phone'?); declared levels that are texts: mail, phone"),
+    ("cost: where(arm == 'phone', 2, 0.5)", "cost: 3 +", "run.yml:16: profit.cost: '3 +' is not an arithmetic expression: invalid syntax"),
+    ("sizes: 2-4", "sizes: 2-9", "run.yml:18: menu.sizes: found 9, expected at most 8, the number of treatments that may be offered"),
+    ("sizes: 2-4", "sizes: many", "run.yml:18: menu.sizes: found 'many', expected numbers of treatments, each at least 1, such as [1, 2, 5] or \"1-6\""),
+    ("sizes: 2-4", "sizes: 4-2", "run.yml:18: menu.sizes: found '4-2', expected numbers of treatments, each at least 1, such as [1, 2, 5] or \"1-6\""),
+    ("sizes: 2-4", "sizes: 1-9999", "run.yml:18: menu.sizes: found '1-9999', expected at most 200 sizes"),
+    ("select: 3", "select: 7", "run.yml:19: menu.select: found 7, expected auto or one of menu.sizes: 2, 3, 4"),
+    ("select: 3", "select: best", "run.yml:19: menu.select: found 'best', expected auto, or one of menu.sizes"),
+    ("select: 3", "cost_per_treatment: -1", "run.yml:19: menu.cost_per_treatment: found -1, expected greater than or equal to 0"),
+    ("select: 3", "min_share: 1.5", "run.yml:19: menu.min_share: found 1.5, expected a share from 0 to 1, or a list with one share for every place on the menu"),
+    ("select: 3", "method: exact", "run.yml:19: menu.method: found exact, which is not available yet; use auto or lloyd"),
+    ("select: 3", "budget: 2", "run.yml:19: menu.budget: found 2.0, but limits on menus are not available yet; leave budget out"),
+    ("select: 3", "method: loyd", "run.yml:19: menu.method: found 'loyd', expected auto or lloyd or exact or greedy (did you mean 'lloyd'?)"),
+    ("- {depth: 0, arm: mail}", "- {dept: 0, arm: mail}", "run.yml:21: menu.always_offer[0]: found dept, arm, expected a value for each of depth, arm (did you mean 'depth'?)"),
+    ("- {depth: 0, arm: mail}", "- {depth: 0, arm: fax}", "run.yml:21: menu.always_offer[0].arm: found 'fax', expected one of the levels mail, phone"),
+    ("- {depth: 0, arm: mail}", "- {depth: 50, arm: mail}", "run.yml:21: menu.always_offer[0].depth: found 50, expected the control 0 or a number from 0 to 40"),
+    ("- {depth: 0, arm: mail}", "- {depth: 12, arm: mail}", "run.yml:21: menu.always_offer[0].depth: found 12, expected 0 plus whole steps of 10, such as 10 or 20"),
+    ("- {depth: 0, arm: mail}", "- {depth: 40, arm: mail}", "run.yml:21: menu.always_offer[0]: found a treatment that menu.exclude leaves out ('depth == 40')"),
+    ("- {depth: 0, arm: mail}", "- {depth: 0, arm: mail}\n    - {depth: 10, arm: mail}\n    - {depth: 20, arm: mail}", "run.yml:20: menu.always_offer: found 3 treatments, expected no more than the smallest of menu.sizes, 2"),
+    ("exclude: depth == 40", "exclude: dpth > 3", "run.yml:22: menu.exclude: 'dpth > 3' uses the unknown name 'dpth' (did you mean 'depth'?); known names: arm, depth"),
+    ("exclude: depth == 40", "exclude: log(depth - 5)", "run.yml:22: menu.exclude: the exclusion 'log(depth - 5)' is not a number at depth = 0, arm = mail"),
+    ("output: {schema: coarse}", "output: {catalog: main}", "run.yml:23: output.catalog: found the catalog main without a schema, expected output.schema beside it"),
+    ("output: {schema: coarse}", "output: {schema: coarse, path: x}", "run.yml:23: output: found a path and a catalog schema, expected one of them"),
+    ("output: {schema: coarse}", "output:", "run.yml:23: output: found no place for the tables, expected exactly one of path, schema (with or without catalog)"),
+    ("output: {schema: coarse}", "output: {schema: a.b}", "run.yml:23: output.schema: found 'a.b', expected one name of letters, digits, _ and -"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\npopulation: {table: t, path: x}", "run.yml:24: population: found table and path, expected one of them, or neither for the experiment's units"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\nspark: {driver_memory: much}", "run.yml:24: spark.driver_memory: found 'much', expected a size such as 2g or 512m"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\nspark: {conf: {a: [1]}}", "run.yml:24: spark.conf: found {'a': [1]}, expected a mapping of Spark settings to texts, numbers or true and false"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\noutputs: 3", "run.yml:24: outputs: found an unknown key, expected one of experiment, treatments, design, response, profit, menu, population, evaluation, output, spark (did you mean 'output'?)"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\nmenu: {}", "run.yml:24: menu: the key occurs twice, first in line 17; expected it once"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\n3: x", "run.yml:24: 3: found an unknown key, expected one of experiment, treatments, design, response, profit, menu, population, evaluation, output, spark"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), ONE, ids=[case[1][:40] for case in ONE])
+def test_one_problem(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert GOOD.count(old) >= 1
+    assert problems(GOOD.replace(old, new, 1), tmp_path) == [message]
+
+
+def test_a_misspelt_key_and_what_its_absence_means(tmp_path: Path) -> None:
+    keys = "table, path, format, bundled, unit_id, partition_by, features, outcome, weight, strata"
+    text = GOOD.replace("table: main", "tabel: main").replace("unit_id: customer", "seed: 3").replace("upper: 40", "uper: 40")
+    assert problems(text, tmp_path) == [
+        "run.yml:1: experiment.unit_id: the key is missing; expected column that identifies a unit; unique and never null",
+        "run.yml:1: experiment: found no source, expected exactly one of table, path, bundled",
+        f"run.yml:2: experiment.tabel: found an unknown key, expected one of {keys} (did you mean 'table'?)",
+        f"run.yml:3: experiment.seed: found an unknown key, expected one of {keys} (it belongs in the block menu)",
+        "run.yml:10: treatments.depth.upper: the key is missing; expected largest value that may be offered",
+        "run.yml:10: treatments.depth.uper: found an unknown key, expected one of kind, lower, upper, control, step (did you mean 'upper'?)",
+    ]
+
+
+def test_everything_at_once_and_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = (
+        GOOD.replace("outcome: spend", "outcome: [spend]").replace("folds: 3", "folds: x").replace("- depth / 100", "- dpth / 100")
+    )
+    text = (
+        text.replace("select: 3", "select: 9")
+        .replace("depth: 0, arm: mail", "depth: 5, arm: mail")
+        .replace("coarse}", "c, path: x}")
+    )
+    found = problems(text, tmp_path, menu__starts="-1", spark__mastr="local")
+    assert [line.split(": ")[:2] for line in found] == [
+        ["run.yml:6", "experiment.outcome"],
+        ["run.yml:13", "response.folds"],
+        ["run.yml:15", "profit.margin"],
+        ["run.yml:19", "menu.select"],
+        ["run.yml:21", "menu.always_offer[0].depth"],
+        ["run.yml:23", "output"],
+        ["--set menu.starts", "menu.starts"],
+        ["--set spark.mastr", "spark.mastr"],
+    ]
+
+
+LIMITS = [
+    ("select: 3", "max_share: 0.4", "run.yml:19: menu.max_share: 2 treatments with these largest shares serve 0.8 of the population, expected at least 1; leave small sizes out of menu.sizes or raise the share"),
+    ("select: 3", "min_share: 0.3", "run.yml:19: menu.min_share: 4 treatments with these least shares need 1.2 of the population, expected at most 1"),
+    ("select: 3", "min_share: 0.2\n  max_share: 0.1", "run.yml:19: menu.min_share: found 0.2, expected no more than menu.max_share = 0.1"),
+    ("select: 3", "min_share: [0.2, 0.3]", "run.yml:19: menu.min_share: found a list of 2 shares, expected menu.sizes to be [2] alone"),
+    ("select: 3", "max_share: 0.9", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), LIMITS, ids=[case[1][:40] for case in LIMITS])
+def test_limits_are_checked_and_not_available_yet(old: str, new: str, message: str | None, tmp_path: Path) -> None:
+    *contradictions, last = sorted(problems(GOOD.replace(old, new), tmp_path), key=lambda line: "not available yet" in line)
+    assert "but limits on menus are not available yet; leave" in last
+    assert [line for line in contradictions if "not available yet" not in line] == ([message] if message else [])
+
+
+def test_unknown_learners(tmp_path: Path) -> None:
+    expected = f"expected {' or '.join(LEARNERS)} (did you mean 'sieve'?)"
+    assert problems(GOOD.replace("folds: 3", "learner: siev"), tmp_path) == [
+        f"run.yml:13: response.learner: found 'siev', {expected}"
+    ]
+
+
+def test_treatment_names_that_the_tables_cannot_hold(tmp_path: Path) -> None:
+    head = "is a column of its own in the tables that a run writes, expected another name"
+    assert problems(GOOD.replace("depth", "Price"), tmp_path) == [
+        f"run.yml:10: treatments.Price: 'Price' {head}; rename the column of the experiment, for instance to offered_Price"
+    ]
+    text = GOOD.replace("0.4 - depth / 100", "0.4").replace("depth == 40", "0").replace("depth", "depth (%)")
+    refused = "expected one without spaces and , ; { } ( ) =, which Delta tables refuse"
+    assert problems(text, tmp_path) == [f"run.yml:10: treatments.depth (%): found the name 'depth (%)', {refused}"]
+
+
+def test_the_names_of_written_columns_are_those_of_the_tables() -> None:
+    assert {"run_id"}.union(*(table.key + tuple(table.columns) for table in (MENU, ASSIGNMENTS))) == WRITTEN_COLUMNS
+
+
+def test_a_grid_too_large_to_search(tmp_path: Path) -> None:
+    (line,) = problems(GOOD.replace("step: 10", "step: 0.001"), tmp_path)
+    assert line.startswith("run.yml:9: treatments: the treatment grid has 40001 x 2 = 80002 points, at most 20000 are searched")
+
+
+def test_problems_of_overrides_name_the_override(tmp_path: Path) -> None:
+    assert problems(GOOD, tmp_path, menu__seed="many") == [
+        "--set menu.seed: menu.seed: found 'many', expected a valid integer, unable to parse string as an integer"
+    ]
+    assert problems(GOOD, tmp_path, menu__select__deep="1") == [
+        "--set menu.select.deep: menu.select.deep: menu.select is no mapping of keys, so nothing can be set in it"
+    ]
+    assert problems(GOOD, tmp_path, menu__="1") == [
+        "--set menu.: menu.: found an empty part, expected a dotted key such as menu.seed"
+    ]
+    (line,) = problems(GOOD, tmp_path, menu__seed="[1")
+    assert line.startswith("--set menu.seed:1: not valid YAML: while parsing a flow sequence")
+
+
+FILES = [
+    (b"", "run.yml is empty; expected a mapping with blocks such as experiment, treatments and output"),
+    (b"# nothing but a comment\n", "run.yml is empty; expected a mapping"),
+    (b"\n- a\n- b\n", "run.yml:2: found a list, expected a mapping of blocks such as experiment:"),
+    (b"just a text", "run.yml:1: found a str, expected a mapping of blocks"),
+    (b"a: 1\nb: [1, 2\nc: 3\n", "run.yml:3: not valid YAML: while parsing a flow sequence"),
+    (b"a: 1\n\tb: 2\n", "run.yml:2: not valid YAML: "),
+    (b"a: 1\n--- \nb: 2\n", "run.yml:2: not valid YAML: expected a single document in the stream"),
+    (
+        b"a: !!python/object/apply:os.system ['touch owned']\n",
+        "run.yml:1: not valid YAML: could not determine a constructor for the tag",
+    ),
+    (b"a: *nowhere\n", "run.yml:1: not valid YAML: found undefined alias"),
+    (b"a: \xff\xfe\n", "run.yml is not a text in UTF-8: invalid start byte at byte 3"),
+    (b"a: \x00\n", "run.yml: not valid YAML: "),
+    (b"? [a, b]\n: 1\n", "run.yml:1: not valid YAML: while constructing a mapping, found unhashable key"),
+    (b"a: " + b"[" * 3000, "run.yml: not valid YAML: "),
+    (b"# " + b"x" * 1_000_001, "run.yml has 1000003 bytes, expected a configuration of at most 1000000"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), FILES, ids=[str(content[:24]) for content, _ in FILES])
+def test_files_that_are_no_configuration(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(path)
+    assert str(caught.value).replace(str(path), "run.yml").startswith(message)
+    assert not Path("owned").exists()
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "thornton.yml").touch()
+    with pytest.raises(ConfigurationError, match=r"torton\.yml does not exist; expected a YAML file, such as .*thornton\.yml"):
+        load_configuration(tmp_path / "torton.yml")
+    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory; expected a YAML file"):
+        load_configuration(tmp_path)
+
+
+def test_aliases_that_explode_or_contain_themselves_are_reported_briefly(tmp_path: Path) -> None:
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12)
+    )
+    assert len("\n".join(problems(bomb + "output: {schema: *a11}\n", tmp_path))) < 5_000
+    assert "menu" in "\n".join(problems("menu: &m {always_offer: [*m]}\n", tmp_path))
+
+
+fragments = st.sampled_from([line for line in GOOD.splitlines(keepends=True) if line.strip()])
+noise = st.text(alphabet="abz019 :-{}[],'\"#&*!|>%@`\n\t.", max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(fragments, noise), max_size=15))
+def test_no_file_gets_more_than_a_report(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.yml"
+    path.write_text("".join(parts))
+    # fragments of a good file are never a whole one
+    with pytest.raises(ConfigurationError, match=re.escape(str(path))):
+        load_configuration(path)
+
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=4)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    max_leaves=5,
+)
+KEYS = [
+    f"{block}.{key}"
+    for block, content in yaml.safe_load(GOOD).items()
+    for key in [*content, "extra", "path", "min_share", "budget", "cost_per_treatment", "method", "seed"]
+] + [
+    "treatments.depth.lower",
+    "treatments.depth.step",
+    "treatments.arm.levels",
+    "treatments.arm.control",
+    "menu",
+    "treatments",
+    "spark.conf",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=3))
+def test_no_value_gets_more_than_a_report(tmp_path_factory: pytest.TempPathFactory, overrides: dict[str, object]) -> None:
+    path = tmp_path_factory.getbasetemp() / "good.yml"
+    path.write_text(GOOD)
+    with contextlib.suppress(ConfigurationError):
+        load_configuration(path, {key: yaml.safe_dump(value) for key, value in overrides.items()})

@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.simulation import field_simulation
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.core.values import Policy, ScoreMoments, contrasts, policy_values, select_menu_size
+from coarse_spark.errors import InvalidInputError
+from coarse_spark.report.content import LackOfFit, ModelCounts, ReportContent
+from coarse_spark.report.summary import print_summary
+
+NASTY = '<b>gift</b> & "50 $" [red]card[/red] $x'
+
+
+def make_content(
+    basis: Basis, profit: Profit, theta: np.ndarray, *, sizes: tuple[int, ...], k: int | None, noise: float, **texts: Any
+) -> ReportContent:
+    """Build the content of a run whose responses are known: menus by Lloyd's algorithm, values from noisy scores."""
+    space, n = basis.space, len(theta)
+    psi = profit.psi(space.candidates, basis)
+    profits = profit_matrix(theta, psi)
+    rng, rows = np.random.default_rng(0), np.arange(n)
+    control = int(np.abs(space.candidates - space.control).sum(axis=1).argmin())
+    policies = [Policy("control", 1), Policy("uniform", 1), *(Policy("menu", size) for size in sizes), Policy("granular", 0)]
+    served = [np.full(n, control), np.full(n, profits.mean(axis=0).argmax())]
+    menu_rows = []
+    for size in sizes:
+        best = np.unique(profits.argmax(axis=1)) if size > 1 else served[1][:1]
+        menu = best[np.linspace(0, len(best) - 1, size).astype(int)]
+        for _ in range(20):
+            segment = profits[:, menu].argmax(axis=1)
+            menu = np.array([profits[segment == s].sum(axis=0).argmax() if (segment == s).any() else menu[s] for s in range(size)])
+        segment = profits[:, menu].argmax(axis=1)
+        served.append(menu[segment])
+        shares = np.bincount(segment, minlength=size) / n
+        offered = space.decode(space.candidates[menu]).assign(k=size, treatment_id=range(size), share=shares, price=0.0)
+        menu_rows.append(
+            offered.assign(expected_profit=[profits[segment == s, menu[s]].mean() if shares[s] else np.nan for s in range(size)])
+        )
+    served.append(profits.argmax(axis=1))
+    own = np.column_stack([profits[rows, choice] for choice in served])
+    # the noise of a unit is common to the policies that serve it alike, as with debiased scores
+    errors = rng.normal(size=profits.shape)
+    scores = own + noise * np.column_stack([errors[rows, choice] for choice in served])
+    moments = ScoreMoments.of(scores, np.ones(n))
+    values = policy_values(policies, moments, 0.95).assign(plug_in_value=own.mean(axis=0), upper_bound=np.nan)
+    chosen, rule = select_menu_size(policies, moments)
+    chosen = k or chosen
+    menu_table = pd.concat(menu_rows, ignore_index=True)
+    menu_table["selected"] = menu_table["k"] == chosen
+    selected = menu_table[menu_table["selected"]]
+    choice = served[2 + sizes.index(chosen)]
+    candidates = space.encode(selected)
+    segment_theta, segments = [], []
+    for s in range(chosen):
+        mine = (space.candidates[choice] == candidates[s]).all(axis=1)
+        segment_theta.append(theta[mine].mean(axis=0) if mine.any() else theta.mean(axis=0))
+        segments.append(
+            {"treatment_id": s, "size": int(mine.sum()), "distinguishing": [f"theta {s} is high"], "rule": f"age > {s}"}
+        )
+    bins = pd.DataFrame(
+        {"label": ["low", "middle", "high"], "n": 100, "observed": [1.0, 1.4, 1.7], "fitted": [1.01, 1.38, 1.5], "se": 0.04}
+    )
+    if len(space.names) == 1 and basis.name != "arms":
+        bins[space.names[0]] = np.linspace(*space.bounds[0], 3)
+    fields = {"title": "trial", "run_id": "run-7", "started_at": "2024-05-06 07:08 UTC", "outcome": "spend"} | texts
+    return ReportContent(
+        basis=basis,
+        profit=profit,
+        experiment_units=n,
+        left_out_units=12,
+        population_units=12_345,
+        selected_k=chosen,
+        selection_rule=rule,
+        menu=menu_table,
+        policy_values=values,
+        contrasts=contrasts(policies, moments, 0.95),
+        segments=pd.DataFrame(segments),
+        segment_theta=np.array(segment_theta),
+        fit=LackOfFit(bins, 25.3, 2, 3.2e-6),
+        models=ModelCounts(own=3, pooled=1, failed=1, r_loss_gain=0.08),
+        history=pd.DataFrame({"k": [chosen], "number": [1], "value": [1.23], "what": ["t1 moved"]}),
+        timings={"fit": 61.5, "choose": 2.0},
+        **fields,
+    )
+
+
+def field_content(
+    dimensions: int, *, sizes: tuple[int, ...] = (1, 2, 3, 4), k: int | None = 3, noise: float = 1.0, **texts: Any
+) -> ReportContent:
+    names = [f"t{j + 1}" for j in range(dimensions)]
+    space = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in names})
+    theta = field_simulation(4_000, dimensions, seed=1).theta
+    profit = Profit(cost=" + ".join(f"0.3*{name}" for name in names))
+    return make_content(Basis("quadratic", space), profit, theta, sizes=sizes, k=k, noise=noise, **texts)
+
+
+def arms_content(**texts: Any) -> ReportContent:
+    space = TreatmentSpace.from_dict({NASTY: {"kind": "categorical", "levels": ["none", NASTY, "mail"], "control": "none"}})
+    base = np.random.default_rng(2).normal([0.0, 0.3, 0.2], 1.0, size=(3_000, 3))
+    return make_content(Basis("arms", space), Profit(), base, sizes=(1, 2, 3), k=2, noise=0.5, **texts)
+
+
+class Page(HTMLParser):
+    """Collects what a browser would: visible text, tags with attributes, and whether tags close in order."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "path", "use"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.open = "", [], []  # type: ignore[var-annotated]
+        self.feed(html)
+        self.close()
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+
+def page_of(content: ReportContent, folder: Path) -> tuple[str, Page]:
+    from coarse_spark.report.page import write_report
+
+    html = write_report(content, folder / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.open == []
+    return html, page
+
+
+def summary_of(content: ReportContent, width: int = 100) -> str:
+    console = Console(width=width, record=True, file=StringIO())
+    print_summary(content, console)
+    return console.export_text()
+
+
+def flowing(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+@pytest.fixture(scope="module")
+def one() -> ReportContent:
+    return field_content(1)
+
+
+@pytest.fixture(scope="module")
+def two() -> ReportContent:
+    return field_content(2)
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: field_content(1), lambda: field_content(2), arms_content, lambda: field_content(1, sizes=(1,), k=1)]
+)
+def test_page_needs_nothing_from_outside_and_has_unique_ids(build: Any, tmp_path: Path) -> None:
+    html, page = page_of(build(), tmp_path)
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"script", "link", "img", "iframe", "object", "metadata"}
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert not re.search(r"url\((?!#)|@import", html)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    referred = re.findall(r"url\(#([^)]+)\)", html) + [a["xlink:href"][1:] for _, a in page.tags if "xlink:href" in a]
+    assert set(referred) <= set(ids)
+    pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(pictures) == 3
+    assert all(picture["role"] == "img" and len(picture["aria-label"]) > 30 for picture in pictures)
+
+
+def test_page_says_what_to_do_and_what_it_earns(one: ReportContent, tmp_path: Path) -> None:
+    _, page = page_of(one, tmp_path)
+    assert "Offer 3 treatments" in page.text
+    value = one.value_of("menu", 3)
+    assert (
+        f"Expected profit is {value['value']:.3f} per unit (95% interval {value['ci_low']:.3f} to {value['ci_high']:.3f})"
+        in page.text
+    )
+    for _, row in one.selected.iterrows():
+        assert f"t1 {row['t1']:.2f}".rstrip("0").rstrip(".") in page.text
+        assert f"to {100 * row['share']:.0f}% of the units" in page.text
+    for expected in (
+        "run-7",
+        "2024-05-06 07:08 UTC",
+        "12,345",
+        "theta 2 is high",
+        "age > 2",
+        "Time: 63.5 s",
+        "t1 moved",
+        "1 failed",
+    ):
+        assert expected in page.text
+    for row in one.policy_values.itertuples():
+        assert f"{row.value:.3f}".replace("-", "−") in page.text
+
+
+def test_same_content_gives_the_same_bytes(two: ReportContent) -> None:
+    from coarse_spark.report.page import render_report
+
+    assert render_report(two) == render_report(two)
+
+
+def test_captured_shares_are_those_of_the_values(one: ReportContent) -> None:
+    text, value = flowing(summary_of(one)), one.value_of("menu", 3)
+    assert f"It captures {100 * value['captured_of_control']:.0f}% of what full personalization would gain over the control" in text
+    assert f"{100 * value['captured_of_uniform']:.0f}% of what it would gain over the best single treatment" in text
+
+
+def test_wide_intervals_are_admitted(tmp_path: Path) -> None:
+    content = field_content(1, noise=60.0)
+    page = page_of(content, tmp_path)[1].text
+    for text in (page, flowing(summary_of(content))):
+        assert "does not show that the menu earns more than the control" in text
+        assert "Whether it beats the best single treatment is not settled" in text
+        assert "Whether full personalization gains anything over the control is not settled" in text
+        assert "It captures" not in text
+        assert "This run cannot tell K = 2 from K = 3 apart" in text
+        assert "This run cannot tell K = 3 from K = 4 apart" in text
+
+
+def test_clear_differences_are_called_clear() -> None:
+    text = flowing(summary_of(field_content(1, noise=0.0)))
+    assert "It earns more than the best single treatment" in text
+    assert "Going from 2 to 3 treatments adds profit" in text
+    assert "not settled" not in text
+    assert "cannot tell" not in text
+
+
+def test_a_menu_that_loses_is_said_to_lose() -> None:
+    content = field_content(1, noise=0.1)
+    flipped = content.contrasts.assign(difference=-content.contrasts["difference"])
+    flipped[["ci_low", "ci_high"]] = -content.contrasts[["ci_high", "ci_low"]].to_numpy()
+    text = flowing(summary_of(dataclasses.replace(content, contrasts=flipped)))
+    assert "That is less than the control" in text
+    assert "It earns less than the best single treatment" in text
+    assert "It captures" not in text
+
+
+def test_user_texts_are_escaped_everywhere(tmp_path: Path) -> None:
+    content = arms_content(title=NASTY, outcome=NASTY, warnings=(NASTY,), run_id=NASTY)
+    html, page = page_of(content, tmp_path)
+    assert "<b>" not in html
+    assert page.text.count(NASTY) >= 6
+    assert not any(tag == "b" for tag, _ in page.tags)
+    summary = flowing(summary_of(content, width=250))
+    assert summary.count(NASTY) >= 4
+
+
+def test_a_single_treatment_needs_no_plural(tmp_path: Path) -> None:
+    content = field_content(2, sizes=(1,), k=1)
+    page = page_of(content, tmp_path)[1].text
+    best = content.selected.iloc[0]
+    assert f"Offer everyone the same treatment: t1 {best['t1']:.2f}, t2 {best['t2']:.2f}." in page
+    assert "cannot tell" not in page
+
+
+def test_nothing_to_gain_is_said_plainly(tmp_path: Path) -> None:
+    space = TreatmentSpace.from_dict({"fee": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
+    theta = np.tile([5.0, 0.0, 0.0], (50, 1)) + np.random.default_rng(0).normal(size=(50, 1)) * [1, 0, 0]
+    content = make_content(Basis("quadratic", space), Profit(cost="fee"), theta, sizes=(1, 2), k=1, noise=0.0)
+    assert content.policy_values["captured_of_control"].isna().all()
+    page = page_of(content, tmp_path)[1].text
+    for text in (page, flowing(summary_of(content))):
+        assert "Leave every unit at the control (fee 0)." in text
+        assert "On every unit of the experiment the menu does the same as the control." in text
+        assert "there is nothing to capture" in text
+        assert "nan" not in text.lower()
+
+
+def test_summary_fits_a_hundred_columns_and_marks_the_published_menu(two: ReportContent) -> None:
+    lines = summary_of(two).splitlines()
+    assert max(map(len, lines)) <= 100
+    marked = [line for line in lines if line.startswith("→")]
+    assert len(marked) == 1
+    assert marked[0].split()[1] == "3"
+    numbers = re.findall(r"−?\d+\.\d{3}", marked[0])
+    value = two.value_of("menu", 3)
+    assert numbers[:3] == [f"{value[name]:.3f}" for name in ("value", "ci_low", "ci_high")]
+
+
+def test_lack_of_fit_names_the_worst_bin(one: ReportContent) -> None:
+    text = flowing(summary_of(one))
+    assert "misses part of the response (χ² = 25.3, df = 2, p < 0.0001); the largest miss is at high" in text
+    assert one.fit is not None
+    good = dataclasses.replace(one, fit=dataclasses.replace(one.fit, p_value=0.4))
+    assert "agree within noise" in flowing(summary_of(good))
+
+
+def test_optional_parts_may_be_missing(one: ReportContent, tmp_path: Path) -> None:
+    bare = dataclasses.replace(one, fit=None, models=None, history=pd.DataFrame(), timings={}, contrasts=one.contrasts.iloc[:0])
+    _, page = page_of(bare, tmp_path)
+    assert "Does the response model follow" not in page.text
+    assert sum(tag == "svg" for tag, _ in page.tags) == 2
+    assert "It captures" not in summary_of(bare)  # without contrasts nothing says that the gain exists
+
+
+def test_a_jump_at_the_control_is_not_joined_by_the_curve(tmp_path: Path) -> None:
+    space = TreatmentSpace.from_dict({"incentive": {"kind": "continuous", "lower": 0, "upper": 3, "control": 0}})
+    theta = np.random.default_rng(3).normal([0.3, 0.3, 0.2], 0.05, size=(2_000, 3))
+    content = make_content(Basis("any+log1p", space), Profit("4 - incentive"), theta, sizes=(1, 2), k=2, noise=0.3)
+    from coarse_spark.report.responses import _axis
+
+    grid = _axis(content, 0, 50)
+    assert (grid != 0).all()
+    curve = content.outcomes(grid[:, None])
+    assert np.abs(np.diff(curve, axis=1)).max() < 0.05
+    assert (curve[:, 0] - content.outcomes(space.control[None, :])[:, 0] > 0.15).all()
+    assert "Offer 2 treatments" in page_of(content, tmp_path)[1].text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: {"menu": c.menu.drop(columns="share")}, "table 'menu' lacks the column 'share'"),
+        (lambda c: {"menu": c.menu.rename(columns={"t1": "t_1"})}, r"lacks the column 't1' \(did you mean 't_1'\?\)"),
+        (lambda c: {"policy_values": c.policy_values[c.policy_values["policy"] != "granular"]}, "no row for the policy 'granular'"),
+        (lambda _: {"selected_k": 9}, "no menu of 9"),
+        (lambda c: {"segment_theta": c.segment_theta[:1]}, r"shape \(1, 3\), expected \(3, 3\)"),
+    ],
+)
+def test_incomplete_content_is_refused(one: ReportContent, change: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        dataclasses.replace(one, **change(one))
+
+
+def test_drawing_leaves_the_users_matplotlib_alone(one: ReportContent, tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    page_of(one, tmp_path)
+    assert dict(mpl.rcParams) == before
+
+
+def test_content_and_summary_import_neither_matplotlib_nor_pyspark() -> None:
+    code = "import sys, coarse_spark.report.summary; sys.exit(any(m in sys.modules for m in ('matplotlib', 'pyspark', 'jinja2')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603

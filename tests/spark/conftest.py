@@ -1,0 +1,59 @@
+"""One small simulated promotion and one finished run on it, shared by the tests that only look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from coarse_spark.config.models import Configuration
+    from coarse_spark.pipeline import Run
+
+EXPERIMENT_UNITS, POPULATION_UNITS = 6_000, 3_000
+PROMOTIONS = Path(__file__).parents[2] / "conf" / "promotions.yml"
+
+
+@dataclass(frozen=True)
+class Promotions:
+    """Paths of the simulated tables, and a maker of configurations for them."""
+
+    paths: dict[str, str]
+    configure: Callable[..., Configuration]
+
+
+@pytest.fixture(scope="session")
+def promotions(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Promotions:
+    from coarse_spark.config.load import load_configuration
+    from coarse_spark.simulate.promotions import write_promotions
+
+    folder = tmp_path_factory.mktemp("promotions")
+    paths = write_promotions(spark, POPULATION_UNITS, str(folder / "data"), experiment_units=EXPERIMENT_UNITS, seed=1)
+
+    def configure(**overrides: object) -> Configuration:
+        defaults = {
+            "experiment.path": paths["experiment"],
+            "population.path": paths["population"],
+            "output.path": folder / "tables",
+            "response.folds": 2,
+            "response.min_rows": 800,
+            "menu.sizes": "1-3",
+            "menu.sketch_cells": 500,
+            "menu.starts": 3,
+        }
+        given = {key.replace("__", "."): value for key, value in overrides.items()}
+        return load_configuration(PROMOTIONS, {key: str(value) for key, value in {**defaults, **given}.items()})
+
+    return Promotions(paths, configure)
+
+
+@pytest.fixture(scope="session")
+def finished(spark: SparkSession, promotions: Promotions) -> Run:
+    from coarse_spark.pipeline import run_all
+
+    return run_all(spark, promotions.configure(), "first")

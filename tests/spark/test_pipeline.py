@@ -1,0 +1,215 @@
+"""The whole path on simulated promotions with known responses: true tables, honest values, repeatable, never half-published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.errors import InvalidInputError, RunError, TableError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from coarse_spark.pipeline import Run
+
+    from .conftest import Promotions
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+
+THETA = [f"theta_{position}" for position in range(6)]
+
+
+def _table(run: Run, name: str) -> pd.DataFrame:
+    return run.lake.read(name, run.run_id).drop("run_id").toPandas()
+
+
+def _selected(run: Run) -> pd.DataFrame:
+    menu = _table(run, "menu")
+    return menu[menu["selected"]].sort_values("treatment_id", ignore_index=True)
+
+
+def _truth(spark: SparkSession, promotions: Promotions, table: str) -> pd.DataFrame:
+    units = spark.read.format("delta").load(promotions.paths[table]).select("unit_id")
+    return spark.read.format("delta").load(promotions.paths["truth"]).join(units, "unit_id").orderBy("unit_id").toPandas()
+
+
+def test_every_table_has_its_key_comments_and_only_this_run(finished: Run) -> None:
+    from coarse_spark.lake.schemas import TABLES
+
+    for name, schema in TABLES.items():
+        rows = finished.lake.read(name, finished.run_id)
+        assert rows.count() > 0, name
+        assert rows.select("run_id", *schema.key).distinct().count() == rows.count(), f"{name}: key repeated"
+        assert all(field.metadata.get("comment") for field in rows.schema), f"{name}: a column has no comment"
+    record = finished.lake.read("runs", finished.run_id).toPandas().iloc[0]
+    assert record["status"] == "published"
+    assert record["config_hash"] == finished.configuration.fingerprint()
+    assert set(record["step_seconds"]) >= {"validate", "fit", "score", "choose", "evaluate", "assign"}
+    assert all(version == "0" for version in record["inputs"].values())
+
+
+def test_assignments_equal_a_local_argmax_for_every_unit(finished: Run) -> None:
+    responses = _table(finished, "responses").sort_values("unit_id")
+    assignments = _table(finished, "assignments").sort_values("unit_id")
+    theta, menu = responses[THETA].to_numpy(), _selected(finished)
+    problem: MenuProblem = finished.problem
+    treatments = problem.space.encode(menu)
+    psi = problem.psi_at(treatments)
+    profits = theta @ psi[:, :-1].T + psi[:, -1]
+    chosen, rows = profits.argmax(axis=1), np.arange(len(profits))
+    assert assignments["unit_id"].tolist() == responses["unit_id"].tolist()
+    np.testing.assert_array_equal(assignments["treatment_id"], chosen)
+    np.testing.assert_allclose(assignments["expected_profit"], profits[rows, chosen], rtol=1e-12)
+    control = theta @ problem.control_psi[:-1] + problem.control_psi[-1]
+    np.testing.assert_allclose(assignments["expected_incremental_profit"], profits[rows, chosen] - control, atol=1e-12)
+    np.testing.assert_allclose(assignments["regret"], np.maximum(problem.granular(theta)[1] - profits[rows, chosen], 0), atol=1e-9)
+    np.testing.assert_allclose(assignments[list(problem.space.names)], treatments[chosen])
+    if len(menu) > 1:
+        without = profits.copy()
+        without[rows, chosen] = -np.inf
+        np.testing.assert_array_equal(assignments["runner_up_treatment_id"], without.argmax(axis=1))
+    shares = np.bincount(chosen, minlength=len(menu)) / len(chosen)
+    np.testing.assert_allclose(menu["share"], shares, atol=1e-12)
+
+
+def test_responses_come_from_the_partition_or_the_pooled_model(finished: Run) -> None:
+    models, responses = _table(finished, "models"), _table(finished, "responses")
+    full = models[models["fold"] == -1].set_index("partition")
+    assert set(full["status"]) == {"ok", "pooled"}, "the skewed markets should need both"
+    served = responses.groupby("partition")["served_by"].unique()
+    for partition, by in served.items():
+        own = partition in full.index and full.loc[partition, "status"] == "ok"
+        assert by.tolist() == [partition if own else "<pooled>"]
+    assert len(responses) == finished.record.diagnostics["scored_units"]
+
+
+def test_honest_values_cover_the_truth(spark: SparkSession, finished: Run, promotions: Promotions) -> None:
+    problem: MenuProblem = finished.problem
+    truth = _truth(spark, promotions, "experiment")[THETA].to_numpy()
+    values = _table(finished, "policy_values").set_index(["policy", "k"])
+    control = float(np.mean(truth @ problem.control_psi[:-1] + problem.control_psi[-1]))
+    estimate = values.loc[("control", 1)]
+    assert abs(estimate["value"] - control) < 4 * estimate["se"]
+    uniform = problem.psi_at(problem.space.encode(_table(finished, "menu").query("k == 1")))[0]
+    true_uniform = float(np.mean(truth @ uniform[:-1] + uniform[-1]))
+    # the folds' own best single treatments differ a little from the run's: hence the allowance of one more standard error
+    assert abs(values.loc[("uniform", 1), "value"] - true_uniform) < 5 * values.loc[("uniform", 1), "se"]
+    granular = float(np.mean(problem.granular(truth)[1]))
+    for (_, _), row in values.iterrows():
+        assert row["value"] < granular + 4 * row["se"], "no policy can honestly earn more than the true best for everyone"
+        assert row["ci_low"] < row["value"] < row["ci_high"]
+
+
+def test_values_of_the_menu_curve_belong_together(finished: Run) -> None:
+    values = _table(finished, "policy_values")
+    menus = values[values["policy"] == "menu"].sort_values("k")
+    assert menus["k"].tolist() == [1, 2, 3]
+    assert menus["plug_in_value"].is_monotonic_increasing
+    granular = values.set_index("policy").loc["granular"]
+    assert (menus["plug_in_value"] <= granular["plug_in_value"] + 1e-9).all()
+    uniform = values.set_index("policy").loc["uniform"]
+    assert menus.iloc[0]["value"] == pytest.approx(uniform["value"], abs=1e-12)
+    differences = _table(finished, "contrasts").set_index(["policy", "versus", "k"])["difference"]
+    assert differences["menu", "menu of 1", 2] == pytest.approx(menus["value"].iloc[1] - menus["value"].iloc[0], abs=1e-9)
+
+
+def test_segments_describe_all_units(finished: Run) -> None:
+    segments = _table(finished, "segments")
+    assert segments["size"].sum() == finished.record.diagnostics["scored_units"]
+    for means in segments["feature_means"]:
+        channels = [share for name, share in means.items() if name.startswith("channel=")]
+        assert sum(channels) == pytest.approx(1.0)
+
+
+def test_same_seed_same_menu_and_assignments_whatever_partitions_and_order(
+    spark: SparkSession, finished: Run, promotions: Promotions, tmp_path: Path
+) -> None:
+    from coarse_spark.pipeline import run_all
+
+    shuffled = {}
+    for name in ("experiment", "population"):
+        table = spark.read.format("delta").load(promotions.paths[name])
+        shuffled[name] = str(tmp_path / name)
+        table.orderBy("past_spend").repartition(7, "age").write.format("delta").save(shuffled[name])
+    before = spark.conf.get("spark.sql.shuffle.partitions")
+    spark.conf.set("spark.sql.shuffle.partitions", "5")
+    try:
+        configuration = promotions.configure(
+            experiment__path=shuffled["experiment"], population__path=shuffled["population"], output__path=tmp_path / "tables"
+        )
+        again = run_all(spark, configuration, "again")
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", before)
+    columns = ["k", "treatment_id", "depth", "days", "share"]
+    order = ["k", "treatment_id"]
+    one, two = (_table(run, "menu").sort_values(order)[columns].to_numpy(float) for run in (finished, again))
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-9)
+    one, two = (_table(run, "assignments").sort_values("unit_id")[["unit_id", "treatment_id"]] for run in (finished, again))
+    np.testing.assert_array_equal(two.to_numpy(), one.to_numpy())
+    one, two = (_table(run, "policy_values").sort_values(["policy", "k"])["value"].to_numpy() for run in (finished, again))
+    # each unit's own best treatment is located to about 1e-8 of its range, and values move with it
+    np.testing.assert_allclose(two, one, rtol=1e-7)
+
+
+def test_second_run_moves_the_view_a_failed_one_does_not_and_a_rerun_replaces_its_own(
+    spark: SparkSession, promotions: Promotions, tmp_path: Path
+) -> None:
+    from coarse_spark.pipeline import run_all
+
+    output = tmp_path / "tables"
+    small = {"output__path": output, "menu__sizes": "[2]", "menu__select": 2}
+
+    def current(run: Run) -> set[str]:
+        run.lake.publish_view()
+        return {row["run_id"] for row in spark.table("current_assignments").select("run_id").distinct().collect()}
+
+    first = run_all(spark, promotions.configure(**small), "one")
+    assert current(first) == {"one"}
+    second = run_all(spark, promotions.configure(**small, menu__seed=5), "two")
+    assert current(second) == {"two"}
+    kept = _table(second, "assignments").sort_values("unit_id", ignore_index=True)
+
+    # a market whose customers all got the same treatment cannot be fitted; no failure is tolerated
+    table = spark.read.format("delta").load(promotions.paths["experiment"])
+    biggest = table.groupBy("market").count().orderBy("count", ascending=False).first()["market"]
+    from pyspark.sql import functions as F
+
+    constant = table
+    for name in ("depth", "days"):
+        constant = constant.withColumn(name, F.when(F.col("market") == biggest, F.lit(7.0)).otherwise(F.col(name)))
+    broken = str(tmp_path / "broken")
+    constant.write.format("delta").save(broken)
+    with pytest.raises(RunError, match=f"market={biggest}.*identify"):
+        run_all(spark, promotions.configure(**small, experiment__path=broken, response__max_failed_share=0), "three")
+    record = first.lake.read("runs", "three").toPandas().iloc[0]
+    assert record["status"] == "failed"
+    assert record["error"].startswith("fit: ")
+    assert current(second) == {"two"}
+
+    again = run_all(spark, promotions.configure(**small), "one")
+    assert current(again) == {"one"}, "the run that was published last is current"
+    runs = again.lake.read("assignments").groupBy("run_id").count().toPandas().set_index("run_id")["count"].to_dict()
+    assert runs == {"one": len(kept), "two": len(kept)}
+    pd.testing.assert_frame_equal(_table(second, "assignments").sort_values("unit_id", ignore_index=True), kept)
+
+
+def test_steps_one_by_one_need_their_order_and_their_configuration(
+    spark: SparkSession, promotions: Promotions, tmp_path: Path
+) -> None:
+    from coarse_spark.pipeline import assign, open_run, start_run
+
+    configuration = promotions.configure(output__path=tmp_path / "tables")
+    with pytest.raises(TableError, match="does not exist yet"):
+        open_run(spark, configuration)
+    start_run(spark, configuration, "stepwise")
+    run = open_run(spark, configuration)
+    assert run.run_id == "stepwise"
+    with pytest.raises(TableError, match="run the step that writes it first"):
+        assign(run)
+    with pytest.raises(InvalidInputError, match="another configuration"):
+        open_run(spark, promotions.configure(output__path=tmp_path / "tables", menu__seed=9))

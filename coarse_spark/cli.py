@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from coarse_spark.config.models import Configuration
     from coarse_spark.pipeline import Run
 
+_STOPPED = 130  # typer's silent exit code of a command that was stopped by hand
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -223,9 +225,10 @@ def guarded(command: Callable[[], object]) -> int:
     except CoarseSparkError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 130
+    except SystemExit as end:
+        if end.code == _STOPPED:
+            sys.stderr.write("stopped\n")
+        raise
     except Exception as error:  # a bug or an outage: a sentence for the user above the traceback for us
         sys.stderr.write(f"error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}\n")
         traceback.print_exc()
@@ -237,12 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``coarse-spark`` and of the files in ``jobs/``."""
     _show_progress()
     command = typer.main.get_command(app)
-
-    def invoke() -> None:
-        code = command.main(args=None if arguments is None else list(arguments), prog_name="coarse-spark", standalone_mode=True)
-        sys.exit(code)
-
-    sys.exit(guarded(invoke))
+    given = None if arguments is None else list(arguments)
+    sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))
 
 
 if __name__ == "__main__":

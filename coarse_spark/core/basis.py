@@ -1,23 +1,25 @@
 """The treatment basis φ: T → R^p with φ₀ = 1, in which every response is linear: E[y | x, t] = φ(t)·θ(x).
 
-A basis is named by a text such as ``"quadratic"`` or ``"any+log1p"``: terms joined by ``+``, each adding columns after the
-constant. The polynomial terms follow the column order of scikit-learn's PolynomialFeatures.
+A basis is named by a text: terms joined by ``+``, each adding columns after the constant. ``a * b`` adds the columns of both and
+all their products. A kind of term may be restricted to dimensions: ``levels(channel) * quadratic(price) + any``. The polynomial
+terms follow the column order of scikit-learn's PolynomialFeatures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations_with_replacement
 
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.basis_terms import Factor, evaluate, parse
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
-from coarse_spark.errors import InvalidInputError, nearest
+from coarse_spark.errors import InvalidInputError
 
 FloatArray = npt.NDArray[np.float64]
+
+_KNOT_SHARES = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,15 @@ class Basis:
 
     Parameters
     ----------
-    name : terms joined by ``+``: linear, quadratic, cubic (polynomials with all products up to that degree), log1p (logarithm of
-        one plus the distance from the control, one column a dimension), any (1 off the control: a jump), or ``arms`` alone
-        (one column a candidate; no constant).
+    name : terms joined by ``+``: linear, quadratic, cubic (polynomials with all products up to that degree), spline (natural cubic,
+        one set of columns a dimension; ``spline(price, 0.85, 0.9)`` gives the knots), log1p (logarithm of one plus the distance
+        from the control, one column a dimension), any (1 off the control: a jump), levels (1 for every level of a categorical
+        dimension but the control), products of terms with ``*``; or ``arms`` alone (one column a candidate; no constant).
     space : the treatments it is defined on.
 
     Raises
     ------
-    InvalidInputError : an unknown term.
+    InvalidInputError : an unknown term, treatment or knot, or a treatment that no term uses.
     """
 
     name: str
@@ -41,30 +44,35 @@ class Basis:
 
     def __post_init__(self) -> None:
         terms = self.terms
-        for term in terms:
-            if term not in _TERMS and term != "arms":
-                raise InvalidInputError(f"basis '{self.name}': unknown term '{term}'{nearest(term, [*_TERMS, 'arms'])}")
         if "arms" in terms and len(terms) > 1:
             raise InvalidInputError(f"basis '{self.name}': arms has one column a candidate and cannot be joined with other terms")
-        if "arms" not in terms:
-            for dimension in self.space.dimensions:
-                if isinstance(dimension, Categorical):
-                    raise InvalidInputError(f"basis '{self.name}': treatment '{dimension.name}' is categorical; use basis 'arms'")
+        if not self._is_arms:
+            parse(self.name, self.space)
 
     @property
     def terms(self) -> tuple[str, ...]:
         """The terms of the name."""
         return tuple(term.strip() for term in self.name.split("+"))
 
+    @property
+    def _is_arms(self) -> bool:
+        return self.terms == ("arms",)
+
+    @cached_property
+    def _factors(self) -> tuple[tuple[Factor, ...], ...]:
+        return parse(self.name, self.space)
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the response may jump at the control, so that its limit there is not its value."""
+        return not self._is_arms and any(factor.kind == "any" for term in self._factors for factor in term)
+
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Readable names of the p columns."""
-        if self.terms == ("arms",):
+        if self._is_arms:
             return tuple(self.space.describe(candidate) for candidate in self.space.candidates)
-        names = ["1"]
-        for term in self.terms:
-            names += [name for name in _TERMS[term][1](self.space) if name not in names]
-        return tuple(names)
+        return tuple(self._evaluate(self.space.control[None, :])[1])
 
     @property
     def size(self) -> int:
@@ -74,7 +82,7 @@ class Basis:
     @cached_property
     def constant(self) -> FloatArray:
         """(p,) the coefficients with which the columns add up to one at every treatment."""
-        constant = np.ones(self.size) if self.terms == ("arms",) else np.eye(self.size)[0]
+        constant = np.ones(self.size) if self._is_arms else np.eye(self.size)[0]
         constant.flags.writeable = False
         return constant
 
@@ -86,15 +94,16 @@ class Basis:
         InvalidInputError : basis ``arms`` at a treatment that is no candidate.
         """
         treatments = np.atleast_2d(np.asarray(treatments, dtype=np.float64))
-        if self.terms == ("arms",):
-            return self._arms(treatments)
+        return self._arms(treatments) if self._is_arms else self._evaluate(treatments)[0]
+
+    def _evaluate(self, treatments: FloatArray) -> tuple[FloatArray, list[str]]:
         parts, names = [np.ones((len(treatments), 1))], ["1"]
-        for term in self.terms:
-            values, labels = _TERMS[term][0](treatments, self.space), _TERMS[term][1](self.space)
-            fresh = [position for position, label in enumerate(labels) if label not in names]
+        for term in self._factors:
+            values, labels = evaluate(term, treatments, self.space)
+            fresh = [position for position, label in enumerate(labels) if label not in names and labels.index(label) == position]
             parts.append(values[:, fresh])
             names += [labels[position] for position in fresh]
-        return np.hstack(parts)
+        return np.hstack(parts), names
 
     def _arms(self, treatments: FloatArray) -> FloatArray:
         # a treatment belongs to the candidate it equals; candidates are few and distinct
@@ -107,34 +116,46 @@ class Basis:
         return np.asarray(np.eye(len(self.space.candidates))[arm])
 
 
-def _monomials(dimensions: int, degree: int) -> list[tuple[int, ...]]:
-    return [powers for d in range(1, degree + 1) for powers in combinations_with_replacement(range(dimensions), d)]
+def place_knots(name: str, space: TreatmentSpace, treatments: FloatArray) -> str:
+    """Return a basis name whose splines have their knots spelled out, at the quartiles of observed treatments (n, d).
+
+    The name alone then fixes φ. Splines with knots and other terms stay as they are; a spline of a treatment with fewer than five
+    distinct observed values gets the knots between them that it can carry.
+    """
+    if "spline" not in name:
+        return name
+    terms = []
+    for term in parse(name, space):
+        factors = []
+        for factor in term:
+            if factor.kind != "spline" or factor.knots:
+                factors.append([factor.text(space)])
+                continue
+            factors.append([_knotted(position, space, treatments[:, position]) for position in factor.dimensions])
+        # a product of splines of several treatments is the sum of the products of each
+        expanded = [""]
+        for texts in factors:
+            expanded = [f"{head} * {text}" if head else text for head in expanded for text in texts]
+        terms += expanded
+    return " + ".join(terms)
 
 
-def _polynomial(degree: int) -> tuple[Callable[[FloatArray, TreatmentSpace], FloatArray], Callable[[TreatmentSpace], list[str]]]:
-    def values(treatments: FloatArray, space: TreatmentSpace) -> FloatArray:
-        return np.column_stack([treatments[:, list(m)].prod(axis=1) for m in _monomials(len(space.dimensions), degree)])
-
-    def label(names: tuple[str, ...], monomial: tuple[int, ...]) -> str:
-        powers = [(names[j], monomial.count(j)) for j in dict.fromkeys(monomial)]
-        return " ".join(name if power == 1 else f"{name}^{power}" for name, power in powers)
-
-    return values, lambda space: [label(space.names, m) for m in _monomials(len(space.dimensions), degree)]
-
-
-def _log1p(treatments: FloatArray, space: TreatmentSpace) -> FloatArray:
-    return np.asarray(np.log1p(np.abs(treatments - space.control)))
+def default_bases(space: TreatmentSpace) -> tuple[str, ...]:
+    """Return the bases that ``auto`` compares on a space, the smallest first."""
+    categorical = [isinstance(d, Categorical) for d in space.dimensions]
+    if all(categorical):
+        return ("levels", "arms") if len(categorical) > 1 else ("arms",)
+    smooth = ("linear", "quadratic", "any + quadratic", "spline")
+    if not any(categorical):
+        return smooth
+    return tuple(f"levels {sign} {term}" for sign in ("+", "*") for term in ("linear", "quadratic", "spline"))
 
 
-def _any(treatments: FloatArray, space: TreatmentSpace) -> FloatArray:
-    return np.asarray((treatments != space.control).any(axis=1)[:, None], dtype=np.float64)
-
-
-# term: (values at encoded treatments, names of its columns)
-_TERMS: dict[str, tuple[Callable[[FloatArray, TreatmentSpace], FloatArray], Callable[[TreatmentSpace], list[str]]]] = {
-    "linear": _polynomial(1),
-    "quadratic": _polynomial(2),
-    "cubic": _polynomial(3),
-    "log1p": (_log1p, lambda space: [f"log1p({name})" for name in space.names]),
-    "any": (_any, lambda space: [f"any({', '.join(space.names)})"]),
-}
+def _knotted(position: int, space: TreatmentSpace, observed: FloatArray) -> str:
+    lower, upper = space.bounds[position]
+    inside = observed[(observed > lower) & (observed < upper)]
+    places = np.unique(np.quantile(inside, _KNOT_SHARES)) if len(inside) else np.empty(0)
+    carried = max(len(np.unique(observed)) - 2, 0)  # a natural spline with k interior knots needs k + 2 values
+    places = places[(places > lower) & (places < upper)][:carried]
+    name = space.names[position]
+    return f"spline({', '.join([name, *(f'{place:.12g}' for place in places)])})" if len(places) else f"linear({name})"

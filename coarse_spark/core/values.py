@@ -19,63 +19,47 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScoreMoments:
-    """Weighted first and second moments of the scores of q policies over units; adds up over blocks of rows.
+    """Weighted first and second moments of the scores of q policies over units.
 
     Attributes
     ----------
-    units : number of rows.
-    weight : Σ w_i.
+    units : number of rows. weight : Σ w_i.
     mean : (q,) Σ w_i s_i / Σ w_i.
-    scatter : (q + 1, q + 1) Σ w_i² (d_i)(d_i)ᵀ with d_i = (s_i − mean, 1): the extra row keeps what is needed to move the mean.
+    covariance : (q, q) of the means: Σ w_i² (s_i − mean)(s_i − mean)ᵀ / (Σ w_i)², with n / (n − 1).
     """
 
     units: int
     weight: float
     mean: FloatArray
-    scatter: FloatArray
+    covariance: FloatArray
 
     @staticmethod
-    def of(scores: FloatArray, weight: FloatArray) -> ScoreMoments:
-        """Return the moments of scores (n, q) with weights (n,)."""
-        total = float(weight.sum())
-        mean = weight @ scores / total if total > 0 else np.zeros(scores.shape[1])
-        deviation = np.column_stack([scores - mean, np.ones(len(scores))]) * weight[:, None]
-        return ScoreMoments(len(scores), total, mean, deviation.T @ deviation)
+    def sums(scores: FloatArray, weight: FloatArray, center: FloatArray) -> FloatArray:
+        """Return additive sums over rows with scores (n, q) and weights (n,), as one flat array.
 
-    def __add__(self, other: ScoreMoments) -> ScoreMoments:
-        total = self.weight + other.weight
-        mean = (self.weight * self.mean + other.weight * other.mean) / total if total > 0 else self.mean
-        return ScoreMoments(self.units + other.units, total, mean, self._about(mean) + other._about(mean))
+        ``center`` (q,) is any value near the mean, the same for all batches: it keeps the sums of squares accurate.
+        """
+        moved = np.column_stack([scores - center, np.ones(len(scores))])
+        weighted = moved * weight[:, None]
+        return np.concatenate([[float(len(scores))], weighted.sum(axis=0), (weighted.T @ weighted).ravel()])
 
-    def _about(self, mean: FloatArray) -> FloatArray:
-        # (s − m', 1) = A (s − m, 1) with A = [[I, m − m'], [0, 1]]
-        shift = np.eye(len(mean) + 1)
-        shift[:-1, -1] = self.mean - mean
-        return shift @ self.scatter @ shift.T
-
-    @property
-    def covariance(self) -> FloatArray:
-        """(q, q) covariance of the mean scores: Σ w_i² (s_i − mean)(s_i − mean)ᵀ / (Σ w_i)², with n / (n − 1)."""
-        correction = self.units / max(self.units - 1, 1)
-        return np.asarray(self.scatter[:-1, :-1] / self.weight**2 * correction)
+    @staticmethod
+    def of(sums: FloatArray, center: FloatArray) -> ScoreMoments:
+        """Return the moments that summed ``sums`` amount to."""
+        q = len(center)
+        units, weight, first = round(sums[0]), float(sums[q + 1]), sums[1 : q + 1]
+        mean = first / weight
+        # (s − m, 1) = A (s − c, 1) with A = [[I, c − m], [0, 1]]
+        shift = np.eye(q + 1)
+        shift[:-1, -1] = -mean
+        scatter = (shift @ sums[q + 2 :].reshape(q + 1, q + 1) @ shift.T)[:-1, :-1]
+        return ScoreMoments(units, weight, center + mean, scatter / weight**2 * (units / max(units - 1, 1)))
 
     def contrast(self, first: int, second: int) -> tuple[float, float]:
         """Return the paired difference of two policies' values and its standard error."""
         cov = self.covariance
         variance = cov[first, first] + cov[second, second] - 2 * cov[first, second]
         return float(self.mean[first] - self.mean[second]), float(np.sqrt(max(variance, 0.0)))
-
-    def to_list(self) -> list[float]:
-        """Return all numbers as one list, the form in which they leave a Spark executor."""
-        return [float(self.units), self.weight, *self.mean.tolist(), *self.scatter.ravel().tolist()]
-
-    @staticmethod
-    def from_list(values: Sequence[float]) -> ScoreMoments:
-        """Return the moments that ``to_list`` wrote."""
-        array = np.asarray(values, dtype=np.float64)
-        # 2 + q + (q + 1)² numbers
-        q = round((-3 + np.sqrt(9 + 4 * (len(array) - 3))) / 2)
-        return ScoreMoments(int(array[0]), float(array[1]), array[2 : 2 + q], array[2 + q :].reshape(q + 1, q + 1))
 
 
 @dataclass(frozen=True)

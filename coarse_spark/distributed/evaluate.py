@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from threadpoolctl import threadpool_limits
 
-from coarse_spark.core.design import MomentSums, debiased_coefficients, merge_moments, moment_sums, row_moments
+from coarse_spark.core.design import MomentSums, debiased_coefficients, moment_sums, row_moments
 from coarse_spark.core.lack_of_fit import TreatmentBins, bin_sums
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.lloyd import assign as assign_menu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.values import Policy, ScoreMoments
+from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.units import matrix, parts, theta_columns, treatment_columns
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,16 +28,13 @@ def design_moments(units: DataFrame, problem: MenuProblem, *, stratified: bool) 
     dimensions = treatment_columns(problem.candidates.shape[1])
     basis = problem.basis
 
-    def add_up(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        parts = []
-        for rows in batches:
-            strata = rows["stratum"].to_numpy() if stratified else None
-            parts.append(moment_sums(basis(matrix(rows, dimensions)), strata, rows["weight"].to_numpy(np.float64)))
-        merged = merge_moments(parts)
-        yield pd.DataFrame({"stratum": list(merged), "sums": [sums.to_array().tolist() for sums in merged.values()]})
+    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+        strata = rows["stratum"].to_numpy() if stratified else None
+        sums = moment_sums(basis(matrix(rows, dimensions)), strata, rows["weight"].to_numpy(np.float64))
+        return {label: part.to_array() for label, part in sums.items()}
 
-    rows = units.select("stratum", "weight", *dimensions).mapInPandas(add_up, "stratum string, sums array<double>").collect()
-    return merge_moments({row["stratum"]: MomentSums.from_array(row["sums"])} for row in rows)
+    total = add_up(units.select("stratum", "weight", *dimensions), record)
+    return {label: MomentSums.from_array(total[label]) for label in sorted(total)}
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,7 @@ def evaluate(
     fold_menus: Mapping[int, Mapping[int, PricedMenu]],
     design: Mapping[str, MomentSums],
     bins: TreatmentBins,
+    center: FloatArray,
 ) -> Evaluation:
     """Return the score moments of all policies over units that their fold's learner and menus never saw.
 
@@ -64,19 +62,24 @@ def evaluate(
     held : fold, stratum, weight, outcome, treatment_0 …, and theta_0 … of models fitted on the other folds.
     policies : control, uniform, menus of K treatments and granular, in the order of the scores.
     fold_menus : fold → K → the menu chosen on the other folds; K = 1 is the best single treatment.
-    design : moments of ``design_moments``.
+    design : moments of ``design_moments``. center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
     """
-    partial = held.mapInPandas(_scorer(problem, policies, fold_menus, design, bins), "moments array<double>, bins array<double>")
-    total: ScoreMoments | None = None
-    bin_total: FloatArray | None = None
-    # sorted: the order in which tasks end must not decide the rounding
-    for row in sorted(partial.collect(), key=lambda row: tuple(row["moments"])):
-        moments, sums = ScoreMoments.from_list(row["moments"]), np.asarray(row["bins"])
-        total = moments if total is None else total + moments
-        bin_total = sums if bin_total is None else bin_total + sums
-    if total is None or bin_total is None:
-        raise ValueError("no experiment unit is left to evaluate on")
-    return Evaluation(total, bin_total.reshape(bins.size, -1))
+    names, dimensions = theta_columns(problem.coefficients), treatment_columns(problem.candidates.shape[1])
+
+    def record(batch: pd.DataFrame) -> dict[str, FloatArray]:
+        moments: list[FloatArray] = []
+        binned: list[FloatArray] = []
+        for fold, rows in parts(batch, "fold"):
+            theta, treatments = matrix(rows, names), matrix(rows, dimensions)
+            phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
+            debiased = debiased_coefficients(theta, phi, y, row_moments(design, rows["stratum"].to_numpy(), len(rows)))
+            scores = policy_scores(theta, debiased, problem, policies, fold_menus[fold])
+            moments.append(ScoreMoments.sums(scores, rows["weight"].to_numpy(np.float64), center))
+            binned.append(bin_sums(bins, treatments, phi, y, np.einsum("ij,ij->i", phi, theta)).ravel())
+        return {"moments": np.sum(moments, axis=0), "bins": np.sum(binned, axis=0)}
+
+    total = add_up(held.select("fold", "stratum", "weight", "outcome", *dimensions, *names), record)
+    return Evaluation(ScoreMoments.of(total["moments"], center), total["bins"].reshape(bins.size, -1))
 
 
 def policy_scores(
@@ -101,36 +104,6 @@ def policy_scores(
             psi = menu.psi[assign_menu(theta, menu)]
         scores[:, position] = earned(psi)
     return scores
-
-
-def _scorer(
-    problem: MenuProblem,
-    policies: Sequence[Policy],
-    fold_menus: Mapping[int, Mapping[int, PricedMenu]],
-    design: Mapping[str, MomentSums],
-    bins: TreatmentBins,
-) -> Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]:
-    names, dimensions = theta_columns(problem.coefficients), treatment_columns(problem.candidates.shape[1])
-
-    def score(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        total: ScoreMoments | None = None
-        bin_total: FloatArray | None = None
-        with threadpool_limits(limits=1):
-            for batch in batches:
-                for fold, rows in parts(batch, "fold"):
-                    theta, treatments = matrix(rows, names), matrix(rows, dimensions)
-                    phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
-                    moments = row_moments(design, rows["stratum"].to_numpy(), len(rows))
-                    debiased = debiased_coefficients(theta, phi, y, moments)
-                    scores = policy_scores(theta, debiased, problem, policies, fold_menus[fold])
-                    part = ScoreMoments.of(scores, rows["weight"].to_numpy(np.float64))
-                    total = part if total is None else total + part
-                    sums = bin_sums(bins, treatments, phi, y, np.einsum("ij,ij->i", phi, theta))
-                    bin_total = sums if bin_total is None else bin_total + sums
-        if total is not None and bin_total is not None:
-            yield pd.DataFrame({"moments": [total.to_list()], "bins": [np.ravel(bin_total).tolist()]})
-
-    return score
 
 
 def held_out(scored: DataFrame) -> DataFrame:

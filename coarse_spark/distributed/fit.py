@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import ceil
 from typing import Any
 
@@ -20,6 +20,7 @@ from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.distributed.aggregate import FloatArray, add_up
 from coarse_spark.distributed.score import FULL
 from coarse_spark.distributed.units import POOLED, feature_frame, matrix, treatment_columns
 
@@ -158,35 +159,23 @@ def _pooled_rows(spark: SparkSession, units: DataFrame, configuration: Configura
         settings=settings,
     )
 
-    def add_up(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        total: dict[int, GramStatistics] = {}
-        with threadpool_limits(limits=1):
-            for rows in batches:
-                sums = accumulate(
-                    preparation,
-                    feature_frame(rows, features),
-                    matrix(rows, dimensions),
-                    rows["outcome"].to_numpy(np.float64),
-                    rows["fold"].to_numpy(),
-                    key=rows["key"].to_numpy(),
-                    folds=folds,
-                    weight=rows["weight"].to_numpy(np.float64),
-                    strata=rows["stratum"].to_numpy(),
-                    settings=settings,
-                    seed=configuration.menu.seed,
-                )
-                for part, statistics in sums.items():
-                    total[part] = total[part] + statistics if part in total else statistics
-        yield pd.DataFrame({"part": list(total), "sums": [statistics.to_array().tolist() for statistics in total.values()]})
+    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+        sums = accumulate(
+            preparation,
+            feature_frame(rows, features),
+            matrix(rows, dimensions),
+            rows["outcome"].to_numpy(np.float64),
+            rows["fold"].to_numpy(),
+            key=rows["key"].to_numpy(),
+            folds=folds,
+            weight=rows["weight"].to_numpy(np.float64),
+            strata=rows["stratum"].to_numpy(),
+            settings=settings,
+            seed=configuration.menu.seed,
+        )
+        return {str(part): statistics.to_array() for part, statistics in sums.items()}
 
-    partial = units.mapInPandas(add_up, "part int, sums array<double>")
-    summed = partial.groupBy("part").applyInPandas(_sum_arrays, "part int, sums array<double>").toPandas()
-    parts = {int(part): GramStatistics.from_array(sums) for part, sums in zip(summed["part"], summed["sums"], strict=True)}
+    parts = {int(part): GramStatistics.from_array(sums) for part, sums in add_up(units, record).items()}
     records = solve(preparation, parts, folds=folds, settings=settings)
     rows = _model_rows(records, _fold_rows(fold_counts, folds), POOLED, 0, time.perf_counter() - start)
     return spark.createDataFrame(rows, MODEL_SCHEMA)
-
-
-def _sum_arrays(rows: pd.DataFrame) -> pd.DataFrame:
-    total = np.sum(np.stack(rows["sums"].tolist()), axis=0)
-    return pd.DataFrame({"part": [int(rows["part"].iloc[0])], "sums": [total.tolist()]})

@@ -1,16 +1,21 @@
-"""Lloyd passes over the full population: one small aggregate of native expressions a pass, for all menus at once."""
+"""Lloyd passes over the full population: one pass serves the menus of all sizes.
+
+A pass is one matrix product a batch for all treatments of all menus. As native expressions the same sums of ten menus make
+generated code too large to compile, and one menu at a time costs a pass each; ``tests/benchmarks/bench_scale.py`` measures both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
+from coarse_spark.core.menu import lloyd
 from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, SegmentSums
-from coarse_spark.distributed.assign import best_position, profit_column
-from coarse_spark.distributed.units import theta_columns
+from coarse_spark.distributed.aggregate import FloatArray, add_up
+from coarse_spark.distributed.units import matrix, theta_columns
 
 
 def population_aggregate(responses: DataFrame) -> Aggregate:
@@ -26,24 +31,11 @@ def segment_sums(responses: DataFrame, menus: Mapping[int, PricedMenu]) -> dict[
     """Return the segment sums of every menu, in one pass over the responses."""
     coefficients = next(iter(menus.values())).psi.shape[1] - 1
     names = theta_columns(coefficients)
-    segments = [
-        F.struct(F.lit(key).alias("menu"), best_position([profit_column(row) for row in menu.priced_psi]).alias("segment"))
-        for key, menu in menus.items()
-    ]
-    taken = responses.select("weight", *names, F.explode(F.array(*segments)).alias("taken"))
-    weighted = [F.sum(F.col("weight") * F.col(name)).alias(name) for name in names]
-    rows = (
-        taken.groupBy("taken.menu", "taken.segment")
-        .agg(F.sum("weight").alias("weight"), F.count("*").alias("units"), *weighted)
-        .toPandas()
-    )
-    result = {}
-    for key, menu in menus.items():
-        k = len(menu.treatments)
-        weight, theta, units = np.zeros(k), np.zeros((k, coefficients)), np.zeros(k, dtype=np.intp)
-        own = rows[rows["menu"] == key]
-        position = own["segment"].to_numpy(np.intp)
-        weight[position], units[position] = own["weight"], own["units"]
-        theta[position] = own[names].to_numpy(np.float64)
-        result[key] = SegmentSums(weight, theta, units)
-    return result
+
+    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+        sums = lloyd.segment_sums(matrix(rows, names), rows["weight"].to_numpy(np.float64), menus)
+        return {str(key): np.column_stack([part.weight, part.units, part.theta]).ravel() for key, part in sums.items()}
+
+    total = add_up(responses.select("weight", *names), record)
+    tables = {key: total[str(key)].reshape(-1, coefficients + 2) for key in menus}
+    return {key: SegmentSums(table[:, 0], table[:, 2:], table[:, 1].astype(np.intp)) for key, table in tables.items()}

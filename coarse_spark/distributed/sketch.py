@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
+from coarse_spark.distributed.aggregate import FloatArray, add_up
 from coarse_spark.distributed.units import matrix, parts, theta_columns
 
 _SAMPLE_PER_CELL = 10  # sampled units a cell: enough to place cuts, small enough for the driver
 
 
-def sketch(responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Sequence[int]) -> dict[int, MicroClusters]:
-    """Return the micro-clusters of every group of responses.
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """Micro-clusters and the tree that routes units to them.
+
+    Attributes
+    ----------
+    clusters : what menus are searched on. tree : None where the clusters are the units themselves.
+    filled : (cells,) which cells of the tree are clusters.
+    """
+
+    clusters: MicroClusters
+    tree: SketchTree | None
+    filled: npt.NDArray[np.bool_]
+
+    def by_cell(self, values: FloatArray) -> FloatArray:
+        """Return values of the clusters (m,) by cell of the tree (cells,), 0 in empty ones."""
+        result = np.zeros(len(self.filled))
+        result[self.filled] = values
+        return result
+
+
+def sketch(responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Sequence[int]) -> dict[int, Sketch]:
+    """Return the sketch of every group of responses.
 
     Parameters
     ----------
@@ -38,50 +61,34 @@ def sketch(responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Se
     sample = responses.where(F.col("key") <= limit).select("sketch_group", "key", "weight", *names).toPandas()
     sample = sample.sort_values(["sketch_group", "key"], kind="stable")
     rows = dict(parts(sample, "sketch_group"))
-    trees, clusters = {}, {}
+    trees: dict[int, SketchTree] = {}
+    sketches: dict[int, Sketch] = {}
     for group in groups:
         part = rows[group]
         theta, weights = matrix(part, names), part["weight"].to_numpy(np.float64)
         if sizes[group] <= cells:
             held = weights > 0
-            clusters[group] = MicroClusters(weights[held], theta[held], np.ones(int(held.sum()), dtype=np.intp))
+            units = np.ones(int(held.sum()), dtype=np.intp)
+            sketches[group] = Sketch(MicroClusters(weights[held], theta[held], units), None, units > 0)
         else:
             trees[group] = SketchTree.build(theta, weights, problem.psi, cells)
     if trees:
-        clusters |= _routed(responses, trees, problem.coefficients)
-    return {group: clusters[group] for group in groups}
+        for group, sums in _routed(responses, trees, problem.coefficients).items():
+            sketches[group] = Sketch(sums.clusters(), trees[group], sums.weight > 0)
+    return {group: sketches[group] for group in groups}
 
 
-def _routed(responses: DataFrame, trees: dict[int, SketchTree], coefficients: int) -> dict[int, MicroClusters]:
+def _routed(responses: DataFrame, trees: dict[int, SketchTree], coefficients: int) -> dict[int, SketchSums]:
     names = theta_columns(coefficients)
-    schema = ", ".join(["sketch_group int", "cell int", "weight double", "units bigint", *(f"{name} double" for name in names)])
-    columns = ["sketch_group", "cell", "weight", "units", *names]
-    partial = responses.select("sketch_group", "weight", *names).mapInPandas(_router(trees, names, columns), schema)
-    sums = partial.groupBy("sketch_group", "cell").agg(*(F.sum(name).alias(name) for name in columns[2:])).toPandas()
-    result = {}
-    for group, tree in trees.items():
-        own = sums[sums["sketch_group"] == group]
-        cell = own["cell"].to_numpy(np.intp)
-        weight, units, theta = np.zeros(tree.count), np.zeros(tree.count, dtype=np.intp), np.zeros((tree.count, coefficients))
-        weight[cell], units[cell], theta[cell] = own["weight"], own["units"], matrix(own, names)
-        result[group] = SketchSums(weight, theta, units).clusters()
-    return result
 
+    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+        result = {}
+        for group, part in parts(rows, "sketch_group"):
+            if group in trees:
+                sums = trees[group].sums(matrix(part, names), part["weight"].to_numpy(np.float64))
+                result[str(group)] = np.column_stack([sums.weight, sums.units, sums.theta]).ravel()
+        return result
 
-def _router(
-    trees: dict[int, SketchTree], names: Sequence[str], columns: Sequence[str]
-) -> Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]:
-    def route(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        total: dict[int, SketchSums] = {}
-        with threadpool_limits(limits=1):
-            for rows in batches:
-                for group, part in parts(rows, "sketch_group"):
-                    if group in trees:
-                        sums = trees[group].sums(matrix(part, names), part["weight"].to_numpy(np.float64))
-                        total[group] = total[group] + sums if group in total else sums
-        for group, sums in total.items():
-            filled = np.flatnonzero(sums.units > 0)
-            values = [np.full(len(filled), group), filled, sums.weight[filled], sums.units[filled], *sums.theta[filled].T]
-            yield pd.DataFrame(dict(zip(columns, values, strict=True)))
-
-    return route
+    total = add_up(responses.select("sketch_group", "weight", *names), record)
+    tables = {group: total[str(group)].reshape(-1, coefficients + 2) for group in trees}
+    return {group: SketchSums(table[:, 0], table[:, 2:], table[:, 1].astype(np.intp)) for group, table in tables.items()}

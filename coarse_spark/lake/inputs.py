@@ -67,7 +67,7 @@ def _thornton() -> pd.DataFrame:
     from causaldata import thornton_hiv
 
     data = thornton_hiv.load_pandas().data
-    columns = data[["villnum", "got", "distvct", "tinc", "age"]].astype("float64")
+    columns: pd.DataFrame = data[["villnum", "got", "distvct", "tinc", "age"]].astype("float64")
     # stored as single precision: 0.09456 dollars would read 0.0945599973
     columns[["distvct", "tinc"]] = columns[["distvct", "tinc"]].round(5)
     columns.insert(0, "unit_id", range(len(columns)))

@@ -21,6 +21,7 @@ from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
 from coarse_spark.distributed.assign import assign as assign_units
+from coarse_spark.distributed.certify import upper_bounds
 from coarse_spark.distributed.evaluate import design_moments, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.fit import fit_responses
@@ -41,6 +42,7 @@ FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
+_BOUND_TOLERANCE = 2e-4  # of granular − control: what the search for an upper bound may leave open
 _BIN_ROWS = 20_000  # a hash sample of this size places the treatment bins of the lack-of-fit test
 
 
@@ -144,12 +146,17 @@ def choose(run: Run) -> None:
         units = responses.select(
             F.lit(0).alias("sketch_group"), F.xxhash64(F.col("unit_id").cast("string")).alias("key"), "weight", *names
         )
-        clusters = sketch(units, problem, cells=configuration.menu.sketch_cells, groups=[0])[0]
+        population = sketch(units, problem, cells=configuration.menu.sketch_cells, groups=[0])[0]
+        clusters = population.clusters
         menus = _search(run, clusters)
         log.info("searched menus of %s treatments on %d micro-clusters", ", ".join(map(str, menus)), len(clusters.weights))
         passes = max(configuration.menu.full_passes, 1)
+        granular = float(run.record.diagnostics["granular_value"])
         with materialized(responses.select("weight", *names)) as kept:
             refined = refine(problem, menus, population_aggregate(kept), max_passes=passes)
+            control = float(next(iter(refined.sums.values())).value_of_all(problem.control_psi[None, :])[0])
+            tolerance = _BOUND_TOLERANCE * (granular - control)
+            bounds = upper_bounds(kept, problem, refined.menus, population, tolerance=tolerance, always_offered=run.always_offered)
         for line in refined.history:
             log.info(
                 "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s",
@@ -177,8 +184,9 @@ def choose(run: Run) -> None:
                     selected=k == configuration.menu.select,
                 )
             )
-            curve[str(k)] = {"value": sums.value(menu.psi), "segment_theta": _means(sums.theta, sums.weight).tolist()}
-        control = float(next(iter(refined.sums.values())).value_of_all(problem.control_psi[None, :])[0])
+            value, bound = sums.value(menu.psi), min(bounds[k], granular)
+            log.info("K = %d: profit %.6g a unit, no menu of %d exceeds %.6g", k, value, k, bound)
+            curve[str(k)] = {"value": value, "upper_bound": bound, "segment_theta": _means(sums.theta, sums.weight).tolist()}
         table = pd.concat(frames, ignore_index=True)
         run.lake.replace(MENU, run.run_id, table[table["k"].isin(configuration.menu.sizes)])
         run.note(
@@ -204,6 +212,10 @@ def evaluate(run: Run) -> None:
         configuration, problem = run.configuration, run.problem
         folds, sizes = range(configuration.response.folds), configuration.menu.sizes
         policies = _policies(configuration)
+        notes = run.record.diagnostics
+        curve = notes["curve"]
+        plug_in = {("control", 1): notes["control_value"], ("granular", 0): notes["granular_value"]}
+        plug_in |= {("uniform", 1): curve["1"]["value"]} | {("menu", k): curve[str(k)]["value"] for k in sizes}
         units = experiment_units(run.experiment, configuration)
         with materialized(units) as kept:
             stratified = configuration.design.kind == "stratified"
@@ -217,22 +229,25 @@ def evaluate(run: Run) -> None:
                 granular=False,
             )
             with materialized(scored) as predictions:
-                clusters = sketch(seen(predictions), problem, cells=configuration.menu.sketch_cells, groups=list(folds))
-                fold_menus = {fold: _search(run, clusters[fold]) for fold in folds}
+                sketches = sketch(seen(predictions), problem, cells=configuration.menu.sketch_cells, groups=list(folds))
+                fold_menus = {fold: _search(run, sketches[fold].clusters) for fold in folds}
                 bins = _treatment_bins(kept, configuration)
                 result = evaluate_policies(
-                    held_out(predictions), problem, policies=policies, fold_menus=fold_menus, design=design, bins=bins
+                    held_out(predictions),
+                    problem,
+                    policies=policies,
+                    fold_menus=fold_menus,
+                    design=design,
+                    bins=bins,
+                    center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
                 )
         confidence = configuration.evaluation.confidence
         values = policy_values(policies, result.moments, confidence)
-        notes = run.record.diagnostics
-        curve = notes["curve"]
-        plug_in = {("control", 1): notes["control_value"], ("granular", 0): notes["granular_value"]}
-        plug_in |= {("uniform", 1): curve["1"]["value"]} | {("menu", k): curve[str(k)]["value"] for k in sizes}
         keys = list(zip(values["policy"], values["k"], strict=True))
         costs = {(policy.name, policy.k): policy.variety_cost for policy in policies}
         values["plug_in_value"] = [plug_in[key] - costs[key] for key in keys]
-        values["upper_bound"] = np.nan
+        bounds = {(name, k): curve[str(k)]["upper_bound"] - costs[name, k] for name, k in keys if name in ("uniform", "menu")}
+        values["upper_bound"] = [bounds.get(key, np.nan) for key in keys]
         run.lake.replace(POLICY_VALUES, run.run_id, values)
         run.lake.replace(CONTRASTS, run.run_id, contrasts(policies, result.moments, confidence))
         fit = lack_of_fit(bins, result.bins)

@@ -98,7 +98,7 @@ ONE = [
     ("control: mail", "control: mial", "run.yml:11: treatments.arm.control: control 'mial' is not one of the levels (did you mean 'mail'?)"),
     ("levels: [mail, phone]", "levels: [mail, phone], step: 2", "run.yml:11: treatments.arm.step: found an unknown key, expected one of kind, levels, control"),
     ("basis: arms", "basis: any+quadratc", "run.yml:13: response.basis: basis 'any+quadratc': unknown term 'quadratc' (did you mean 'quadratic'?)"),
-    ("basis: arms", "basis: quadratic", "run.yml:13: response.basis: basis 'quadratic': treatment 'arm' is categorical; use basis 'arms'"),
+    ("basis: arms", "basis: quadratic", "run.yml:13: response.basis: basis 'quadratic': treatment 'arm' is categorical; use basis 'arms' or 'levels * quadratic'"),
     ("folds: 3", "folds: 1", "run.yml:13: response.folds: found 1, expected greater than or equal to 2"),
     ("folds: 3", "folds: 2.5", "run.yml:13: response.folds: found 2.5, expected a valid integer, got a number with a fractional part"),
     ("folds: 3", "min_rows: 9, max_rows: 8", "run.yml:13: response.min_rows: found 9, expected at most response.max_rows = 8"),

@@ -113,7 +113,7 @@ def test_always_offered_treatments_stay() -> None:
         ({"theta": np.ones((5, 2))}, r"expected \(n, 3\)"),
         ({"weights": np.zeros(5)}, "no unit has weight"),
         ({"weights": -np.ones(5)}, "5 weights are negative"),
-        ({"k": 0}, "whole numbers from 1"),
+        ({"k": 0}, "whole number from 1"),
         ({"k": 6}, "for 5 units"),
         ({"always_offer": [{"t": 5.0}]}, "not a treatment of the space"),
         ({"always_offer": [{"t": 0.0}, {"t": 1.0}], "k": 1}, "cannot hold the 2 treatments"),

@@ -38,7 +38,9 @@ def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
 
 def parts_per_fold(folds: int, settings: LearnerSettings) -> int:
     """Return into how many validation parts every fold is cut, so that any model has enough of them outside its fold."""
-    return ceil(settings.validation_parts / max(folds - 1, 1)) if folds < settings.validation_parts else 1
+    if folds >= max(settings.validation_parts, 3):
+        return 1
+    return ceil(settings.validation_parts / max(folds - 1, 1))
 
 
 def accumulate(
@@ -78,7 +80,7 @@ def solve(
     InvalidInputError : fewer than two parts with rows remain for a model.
     """
     return {
-        fold: sieve_record(preparation, layout, fit, total(parts), constant=settings.learner == "constant")
+        fold: sieve_record(preparation, layout, fit, total(parts), settings)
         for fold, layout, parts, fit in _sieves(preparation, sums, folds, settings)
     }
 
@@ -135,7 +137,7 @@ def fit_models(
         place = np.full(int(part.max()) + 1, -1)
         place[list(parts)] = np.arange(len(parts))
         models[left_out] = stacked_record(
-            preparation, layout, fit, total(parts), rows, place[part], learner=settings.learner, seed=seed + 1000 * (left_out + 1)
+            preparation, layout, fit, total(parts), rows, place[part], settings=settings, seed=seed + 1000 * (left_out + 1)
         )
     return models
 
@@ -160,7 +162,7 @@ def _sieves(
     preparation: Preparation, sums: Mapping[int, GramStatistics], folds: int, settings: LearnerSettings
 ) -> Iterator[tuple[int, Layout, dict[int, GramStatistics], SieveFit]]:
     """Yield (fold, layout, its parts, its sieve) for all rows and for every fold left out."""
-    per_fold, start = parts_per_fold(folds, settings), None
+    per_fold = parts_per_fold(folds, settings)
     for fold in [ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS]:
         parts = {number: sums[number] for number in sorted(sums) if number // per_fold != fold and sums[number].weight > 0}
         if len(parts) < 2:
@@ -168,6 +170,4 @@ def _sieves(
                 f"{len(parts)} validation parts with rows remain outside fold {fold}, expected at least 2; use more rows"
             )
         layout = Layout.of(preparation, fold)
-        fit = fit_sieve(list(parts.values()), layout, start=start)
-        start = fit.penalties if start is None else start
-        yield fold, layout, parts, fit
+        yield fold, layout, parts, fit_sieve(list(parts.values()), layout)

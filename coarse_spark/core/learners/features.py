@@ -200,6 +200,13 @@ class FeatureEncoder:
         """Columns that hold a feature itself: numbers and levels. Trees split on them and products multiply them."""
         return np.array([j for j, (_, kind, _) in enumerate(self.main_columns) if kind in ("linear", "level")], dtype=np.int64)
 
+    @cached_property
+    def groups(self) -> npt.NDArray[np.int64]:
+        """(m,) columns that share a penalty: a feature's line, its hinges, its levels, all products; −1 for the constant."""
+        kinds = [(kind, feature) for _, kind, feature in self.columns[1:]]
+        number = {kind: position for position, kind in enumerate(dict.fromkeys(kinds))}
+        return np.array([-1, *(number[kind] for kind in kinds)], dtype=np.int64)
+
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """All pairs of plain columns of different features."""

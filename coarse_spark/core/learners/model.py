@@ -12,6 +12,7 @@ import pandas as pd
 
 from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord
+from coarse_spark.core.learners.shape import project
 from coarse_spark.core.learners.trees import Trees
 
 FloatArray = npt.NDArray[np.float64]
@@ -29,12 +30,14 @@ class AdditiveModel:
     coefficients : C (p, m).
     constant_effect : (p − 1,) effects of the constant-effect model.
     trees : with leaf values (p,); None without boosting.
+    constraints : (c, p) half-spaces a·θ_z ≥ 0 that predictions are projected to; None without a shape.
     """
 
     preparation: Preparation
     coefficients: FloatArray
     constant_effect: FloatArray
     trees: Trees | None = None
+    constraints: FloatArray | None = None
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
         """Return θ(x) (n, p) in the columns of the raw basis."""
@@ -54,6 +57,8 @@ class AdditiveModel:
         return np.asarray(theta)
 
     def _raw(self, theta: FloatArray) -> FloatArray:
+        if self.constraints is not None:
+            theta = project(theta, self.constraints)
         theta = theta * self.preparation.scale
         theta[:, 0] += self.preparation.center
         return self.preparation.whitening.raw(theta)
@@ -61,6 +66,8 @@ class AdditiveModel:
     def to_record(self, learner: str, diagnostics: Mapping[str, float], warnings: Sequence[str]) -> ModelRecord:
         """Return the model as plain values."""
         arrays = {"coefficients": self.coefficients, "constant_effect": self.constant_effect}
+        if self.constraints is not None:
+            arrays["constraints"] = self.constraints
         if self.trees is not None:
             arrays |= {
                 "tree_feature": self.trees.feature.astype(np.float64),
@@ -77,4 +84,4 @@ class AdditiveModel:
         if "tree_value" in arrays:
             trees = Trees(arrays["tree_feature"].astype(np.int64), arrays["tree_threshold"], arrays["tree_value"])
         preparation = Preparation.from_dict(record.content["preparation"])
-        return AdditiveModel(preparation, arrays["coefficients"], arrays["constant_effect"], trees)
+        return AdditiveModel(preparation, arrays["coefficients"], arrays["constant_effect"], trees, arrays.get("constraints"))

@@ -49,18 +49,17 @@ def ridge(statistics: GramStatistics, penalty: FloatArray) -> FloatArray:
     return coefficients
 
 
-def empirical_bayes(statistics: GramStatistics, groups: IntArray, start: FloatArray | None = None) -> RidgeFit:
+def empirical_bayes(statistics: GramStatistics, groups: IntArray) -> RidgeFit:
     """Return the penalties of largest marginal likelihood and the fit they give.
 
     Parameters
     ----------
     statistics : of rows whose weights count as rows (see ``GramStatistics.per_row``).
     groups : (q,) group of every column, or ``FREE`` or ``EXCLUDED``.
-    start : (groups,) penalties to start from, for instance of a fit on more rows; only the speed depends on it.
     """
     count = int(groups.max()) + 1
     sizes = np.bincount(groups[groups >= 0], minlength=count)
-    penalties = np.full(count, _START) if start is None else np.clip(start, _SMALLEST, 1e4)
+    penalties = np.full(count, _START)
     coefficients, variance = np.zeros(len(groups)), 0.0
     for iteration in range(_ITERATIONS):
         penalty = expand(penalties, groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coarse_spark.errors import InvalidInputError, nearest
@@ -26,6 +27,7 @@ class LearnerSettings:
     max_columns : columns of the encoded features; many features get fewer hinges and only the most promising products.
     min_level_rows, max_levels : rarer categorical levels, or more of them, share the level "other".
     winsorize : share of the rows on either side whose outcomes are clipped to that quantile; 0 for none. Reported in the record.
+    shape : words such as ``{"price": "decreasing concave"}`` that every unit's response is projected to (``learners.shape``).
 
     Raises
     ------
@@ -39,6 +41,7 @@ class LearnerSettings:
     min_level_rows: int = 20
     max_levels: int = 50
     winsorize: float = 0.0
+    shape: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.learner not in LEARNERS:

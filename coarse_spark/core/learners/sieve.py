@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.learners.gram import GramStatistics, total
-from coarse_spark.core.learners.penalties import EXCLUDED, FREE, RidgeFit, empirical_bayes, expand, ridge
+from coarse_spark.core.learners.penalties import EXCLUDED, FREE, empirical_bayes, expand, ridge
 from coarse_spark.core.learners.preparation import Preparation
 
 FloatArray = npt.NDArray[np.float64]
@@ -44,11 +44,9 @@ class Layout:
     def of(preparation: Preparation, fold: int) -> Layout:
         """Return the layout of the model that leaves out a fold."""
         m, p, s = preparation.shape
-        kinds = [(kind, feature) for _, kind, feature in preparation.encoder.columns]
-        number = {kind: position for position, kind in enumerate(dict.fromkeys(kinds[1:]))}
-        within = np.array([FREE, *(number[kind] for kind in kinds[1:])])
-        within[preparation.excluded(fold)] = EXCLUDED
-        blocks = np.where(within >= 0, within + len(number) * np.arange(p)[:, None], within)
+        groups = preparation.encoder.groups
+        within = np.where(preparation.excluded(fold), EXCLUDED, groups)
+        blocks = np.where(within >= 0, within + (groups.max() + 1) * np.arange(p)[:, None], within)
         return Layout(m, p, s, np.concatenate([blocks.ravel(), np.full(s, FREE)]))
 
     @property
@@ -72,7 +70,7 @@ class SieveFit:
 
     Parameters
     ----------
-    coefficients : (q,) on all rows; penalties (groups,).
+    coefficients : (q,) on all rows.
     constant : (q,) of the model with constant effects.
     held_out, held_out_constant : (parts, q) the same, fitted without each part.
     multiplier : factor on the effects' penalties, infinite for the constant effect.
@@ -81,7 +79,6 @@ class SieveFit:
     """
 
     coefficients: FloatArray
-    penalties: FloatArray
     constant: FloatArray
     held_out: FloatArray
     held_out_constant: FloatArray
@@ -96,7 +93,7 @@ def detectable(gain: float, error: float) -> bool:
     return gain > _EVIDENCE * error
 
 
-def fit_sieve(parts: Sequence[GramStatistics], layout: Layout, *, start: FloatArray | None = None) -> SieveFit:
+def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     """Find the penalties and fit on all parts and on all but each.
 
     The R-loss of effects is their squared error given ONE held-out baseline, so that fitting the baseline well earns effects
@@ -106,14 +103,13 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout, *, start: FloatAr
     ----------
     parts : statistics of disjoint parts of the rows, at least two.
     layout : of the design.
-    start : penalties to start the search from.
     """
     sums = total(dict(enumerate(parts)))
     factor = sums.effective_rows / sums.weight  # the noise of a row must count once, whatever the unit of the weights
     scaled = {number: part.scaled(factor) for number, part in enumerate(parts)}
     everything = total(scaled)
     rest = [total(scaled, without={number}) for number in scaled]
-    bayes: RidgeFit = empirical_bayes(everything, layout.groups, start)
+    bayes = empirical_bayes(everything, layout.groups)
     penalty, base = expand(bayes.penalties, layout.groups), layout.baseline
 
     def penalty_of(multiplier: float) -> FloatArray:
@@ -138,7 +134,6 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout, *, start: FloatAr
     gain_error = 2 * float(np.sqrt(max(losses[multiplier] * moved, 0.0))) / everything.weight
     return SieveFit(
         coefficients=bayes.coefficients if multiplier == 1.0 else ridge(everything, penalty_of(multiplier)),
-        penalties=bayes.penalties,
         constant=ridge(everything, penalty_of(np.inf)),
         held_out=candidates[multiplier],
         held_out_constant=constant,

@@ -9,7 +9,7 @@ fits on all parts but one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.model import AdditiveModel
 from coarse_spark.core.learners.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.record import ModelRecord
+from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.learners.shape import shape_constraints
 from coarse_spark.core.learners.sieve import Layout, SieveFit, detectable
 from coarse_spark.core.learners.trees import Trees
 
@@ -53,10 +55,10 @@ class _Blend:
 
 
 def sieve_record(
-    preparation: Preparation, layout: Layout, fit: SieveFit, sums: GramStatistics, *, constant: bool = False
+    preparation: Preparation, layout: Layout, fit: SieveFit, sums: GramStatistics, settings: LearnerSettings
 ) -> ModelRecord:
-    """Return the model row of a sieve alone, which needs no rows; of its constant-effect model if ``constant`` or not beaten."""
-    constant = constant or not detectable(fit.r_loss_constant - fit.r_loss, fit.gain_error)
+    """Return the model row of a sieve alone, which needs no rows; of its constant-effect model where that is not beaten."""
+    constant = settings.learner == "constant" or not detectable(fit.r_loss_constant - fit.r_loss, fit.gain_error)
     functions = layout.effects(fit.coefficients).copy()
     if constant:
         functions[1:] = layout.effects(fit.constant)[1:]
@@ -66,7 +68,7 @@ def sieve_record(
         model,
         name,
         sums,
-        preparation,
+        settings,
         fit.r_loss,
         fit.r_loss_constant,
         fit.gain_error,
@@ -82,7 +84,7 @@ def stacked_record(
     rows: PreparedRows,
     part: IntArray,
     *,
-    learner: str,
+    settings: LearnerSettings,
     seed: int,
 ) -> ModelRecord:
     """Return the model row of the stack ``auto``, or of ``boosting`` alone.
@@ -96,8 +98,8 @@ def stacked_record(
     used = np.flatnonzero(part >= 0)
     part, z, plain = part[used], rows.z[used], preparation.encoder.plain
     weight = rows.weight[used] * (sums.effective_rows / sums.weight)
-    if sums.effective_rows < _LEAST_ROWS and learner == "auto":
-        return sieve_record(preparation, layout, fit, sums)
+    if sums.effective_rows < _LEAST_ROWS and settings.learner == "auto":
+        return sieve_record(preparation, layout, fit, sums, settings)
     inputs = rows.features[np.ix_(used, plain)]
     theta, average, outcome = np.empty(z.shape), np.empty((len(used), layout.p - 1)), rows.outcome[used].copy()
     for number in range(len(fit.held_out)):
@@ -108,7 +110,7 @@ def stacked_record(
     functions = layout.effects(fit.coefficients)
     folded = part % (5 if len(used) <= _FIVE_PARTS_ROWS else 3)
 
-    ones, with_sieve = np.ones((len(used), 1)), learner == "auto"
+    ones, with_sieve = np.ones((len(used), 1)), settings.learner == "auto"
     effects = theta[:, 1:] if with_sieve else average
     target = outcome - np.einsum("ij,ij->i", z[:, 1:], effects)
     boosted = fit_boosting(inputs, ones, target, weight, folded, seed=2 * seed)
@@ -140,7 +142,7 @@ def stacked_record(
     }
     name = "constant" if constant else "+".join(name for name, value in blend.weights.items() if value > 0)
     mean = float(weight @ loss / weight.sum())
-    return _record(model, name, sums, preparation, mean, mean + mean_gain, error, details)
+    return _record(model, name, sums, settings, mean, mean + mean_gain, error, details)
 
 
 def _boosted_member(fit: BoostedFit, m: int) -> _Member:
@@ -185,12 +187,15 @@ def _record(
     model: AdditiveModel,
     name: str,
     sums: GramStatistics,
-    preparation: Preparation,
+    settings: LearnerSettings,
     r_loss: float,
     r_loss_constant: float,
     gain_error: float,
     details: dict[str, float],
 ) -> ModelRecord:
+    preparation = model.preparation
+    if settings.shape:
+        model = replace(model, constraints=shape_constraints(settings.shape, preparation.basis, preparation.whitening))
     unit = preparation.scale**2
     diagnostics = {
         "rows": sums.rows,

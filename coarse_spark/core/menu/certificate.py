@@ -166,7 +166,7 @@ def limit_prices(
     """
     mass = weights / weights.sum()
     u = offers - max(float(mass @ (profits.max(axis=1) - offers)), tolerance)
-    best: tuple[float, LimitPrices, FloatArray] | None = None
+    best = np.inf, template, np.zeros(len(mass))
     for _ in range(_PRICE_ROUNDS):
         prices = _clearing_prices(profits - u[:, None], mass, lower, upper)
         limits = replace(template, prices=prices, constants=np.maximum(prices, 0) * upper + np.minimum(prices, 0) * lower)
@@ -174,9 +174,8 @@ def limit_prices(
         u = offers - found
         gains = _gains((profits - prices - offers[:, None]).astype(np.float32), mass.astype(np.float32), -found)
         bound = float(mass @ u) + _largest(gains + limits.constants, k, np.empty(0, dtype=np.intp) if held is None else held)
-        if best is None or bound < best[0]:
+        if bound < best[0]:
             best = bound, limits, found
-    assert best is not None
     return best[1], best[2]
 
 
@@ -249,7 +248,7 @@ def dual_sums(
         buffer = np.empty_like(relative)
         for key, (menu, correction) in menus.items():
             priced = menu.priced_psi
-            offer = (units @ priced[:, :-1].T + priced[:, -1]).max(axis=1)
+            offer = (priced[:, :-1] @ units.T + priced[:, -1, None]).max(axis=0)
             u = offer - correction[cells[block]]
             level = (u - favourite).astype(np.float32)
             np.maximum(relative, level[:, None], out=buffer)

@@ -12,13 +12,14 @@ import pandas as pd
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.certificate import LimitPrices, dual_prices, dual_sums, limit_prices
-from coarse_spark.core.menu.constrained import ConstrainedSearch, settle
+from coarse_spark.core.menu.budget import BudgetSearch, settle
+from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.curve import rising, search_curve
 from coarse_spark.core.menu.inputs import always_offered, validated_units
 from coarse_spark.core.menu.limits import Budget, ShareLimits, Shares
 from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums, refine, segment_sums
 from coarse_spark.core.menu.milp import milp_menu
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.problem import MenuProblem, row_blocks
 from coarse_spark.core.menu.result import Constraints, Menu, menus_of
 from coarse_spark.core.menu.rounding import Rounding
 from coarse_spark.core.menu.rules import Loyalty, UnitRules, penalty_of, restrictions
@@ -52,7 +53,7 @@ def choose_menu(
     switching_cost: float = 0.0,
     cost_per_treatment: float = 0.0,
     method: str = "auto",
-    starts: int = 8,
+    starts: int = 12,
     invalid: str = "raise",
     seed: int = 0,
 ) -> Menu:
@@ -111,7 +112,7 @@ def choose_curve(
     previous_menu: Menu | None = None,
     switching_cost: float = 0.0,
     method: str = "auto",
-    starts: int = 8,
+    starts: int = 12,
     max_passes: int = 100,
     tolerance: float = 1e-9,
     invalid: str = "raise",
@@ -196,7 +197,10 @@ class Population:
         """Choose menus of all sizes without limits."""
         wanted = self._checked(sizes, method)
         if method == "milp":
-            return {k: self.constrained(k, None, None, method=method, starts=starts, seed=seed) for k in wanted}
+            return {
+                k: self.constrained(k, ShareLimits.none(k, len(self.problem.psi)), None, method=method, starts=starts, seed=seed)
+                for k in wanted
+            }
 
         def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
             return segment_sums(self.theta, self.weights, asked)
@@ -207,7 +211,7 @@ class Population:
         )
         refined = refine(self.problem, found, aggregate, max_passes=max_passes, tolerance=tolerance)
         refined = rising(self.problem, self.clusters, refined, aggregate, max_passes=max_passes, tolerance=tolerance)
-        granular = self._granular()
+        granular = self._granular(refined.menus.values())
         control = float(next(iter(refined.sums.values())).value_of_all(self.problem.control_psi[None, :])[0])
         # one pass over all units gives bounds that hold for all of them
         rounding, held = Rounding.of(self.problem), self._held()
@@ -218,47 +222,58 @@ class Population:
         menus = menus_of(self.problem, refined, granular, bounds)
         return {k: self._finished(menu) for k, menu in menus.items()}
 
-    def constrained(
-        self, k: int, limits: ShareLimits | None, budget: Budget | None, *, method: str, starts: int, seed: int
-    ) -> Menu:
+    def constrained(self, k: int, limits: ShareLimits, budget: Budget | None, *, method: str, starts: int, seed: int) -> Menu:
         """Choose the menu of one size under share limits and a budget."""
         self._checked([k], method)
         if method in ("exact", "greedy"):
             raise InvalidInputError(f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'")
-        previous = () if self.previous is None or len(self.previous.encoded) != k else (self.previous.encoded,)
-        search = ConstrainedSearch(self.problem, self.clusters, k, limits, budget, self.fixed, previous, starts, seed)
-        menu, charge = milp_menu(search) if method == "milp" else search.run()
-        settled = settle(search, menu, charge, self.theta, self.weights)
+        pool = () if self.previous is None or len(self.previous.encoded) != k else (self.previous.encoded,)
+        search = ConstrainedSearch(self.problem, self.clusters, k, limits, self.fixed, pool, starts, seed)
+        charge = 0.0
+        if method == "milp":
+            menu = milp_menu(search, budget)
+        elif budget is not None:
+            menu, charge = BudgetSearch(search, budget).run()
+        else:
+            menu = search.best()
+        settled = settle(search, budget, menu, charge, self.theta, self.weights)
         priced = PricedMenu.build(self.problem, settled.treatments, settled.prices)
+        priced = replace(priced, found_by="milp" if method == "milp" else "transport")
         if budget is not None:
-            priced = replace(priced, charges=settled.charge * search.spending_rows(settled.treatments))
+            priced = replace(priced, charges=settled.charge * BudgetSearch(search, budget).rows(settled.treatments))
         sums = SegmentSums.of(settled.assignment, self.theta, self.weights, k)
         lower, upper = search.share_bounds(settled.treatments)
-        constraints = Constraints(
-            lower, upper, 0.0 if budget is None else budget.limit, settled.charge, settled.spending, len(self.theta)
-        )
-        granular = self._granular()
-        bound = min(self._limited_bound(search, priced, settled.charge, constraints), granular)
-        result = menus_of(self.problem, Refined({k: priced}, {k: sums}), granular, {k: bound}, constraints={k: constraints})
-        return self._finished(replace(result[k], method="milp" if method == "milp" else "transport"))
+        limit = np.inf if budget is None else budget.limit
+        constraints = Constraints(lower, upper, limit, settled.charge, settled.spending, len(self.theta))
+        if budget is not None:
+            search = BudgetSearch(search, budget).charged(settled.charge)
+        granular = self._granular([priced])
+        bound = min(self._constrained_bound(search, priced, constraints), granular)
+        refined = Refined({k: priced}, {k: sums})
+        return self._finished(menus_of(self.problem, refined, granular, {k: bound}, {k: constraints})[k])
 
-    def _limited_bound(self, search: ConstrainedSearch, menu: PricedMenu, charge: float, constraints: Constraints) -> float:
-        rounding = Rounding.of(search.at(charge))
+    def _constrained_bound(self, search: ConstrainedSearch, menu: PricedMenu, constraints: Constraints) -> float:
+        rounding = Rounding.of(search.problem)
         profits = profit_matrix(self.clusters.theta, rounding.psi)
         offers = profit_matrix(self.clusters.theta, menu.priced_psi).max(axis=1)
         lower, upper = search.candidate_bounds(len(rounding.psi))
         finite = not self.problem.space.continuous.any()
-        template = LimitPrices.none(len(rounding.psi), charge * constraints.budget, finite)
+        paid = constraints.budget_price * constraints.budget if constraints.budget_price else 0.0
+        template = LimitPrices.none(len(rounding.psi), paid, finite)
         aim = float(np.maximum(menu.prices * constraints.upper, menu.prices * constraints.lower).sum())
         slack = _BOUND_TOLERANCE * max(float(np.ptp(offers)), 1e-12)
-        limits, found = limit_prices(
-            profits, self.clusters.weights, offers, search.k, slack, lower, upper, template, self._held(), aim
-        )
+        held = np.union1d(self._held(), search.limits.forced)
+        limits, found = limit_prices(profits, self.clusters.weights, offers, search.k, slack, lower, upper, template, held, aim)
         sums = dual_sums(limits.shifted(rounding), {search.k: (menu, found)}, self.theta, self.weights, self.cells)
-        return sums[search.k].bound(search.k, self._held(), limits)
+        return sums[search.k].bound(search.k, held, limits)
 
-    def _granular(self) -> float:
-        return float(self.weights @ self.problem.granular(self.theta)[1] / self.weights.sum())
+    def _granular(self, menus: Iterable[PricedMenu]) -> float:
+        """Return the mean profit when every unit gets the best treatment found for it, alone or on a menu."""
+        best = self.problem.granular(self.theta)[1]
+        psi = np.vstack([menu.psi for menu in menus])
+        for block in row_blocks(len(best), len(psi)):
+            np.maximum(best[block], (psi[:, :-1] @ self.theta[block].T + psi[:, -1, None]).max(axis=0), out=best[block])
+        return float(self.weights @ best / self.weights.sum())
 
     def _held(self) -> IntArray:
         return np.array([self.problem.position(row) for row in self.fixed], dtype=np.intp)

@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
 # starts and their swaps run on a coarse table; the best few are then refined on the sketch itself
-_COARSE_UNITS, _COARSE_CANDIDATES, _REFINED_STARTS = 1_000, 256, 3
+_COARSE_UNITS, _COARSE_CANDIDATES, _REFINED_STARTS = 1_000, 256, 6
 _SWAP_CYCLES = 4
 
 
@@ -32,7 +32,7 @@ def search_curve(
     fixed: FloatArray | None = None,
     previous: FloatArray | None = None,
     method: str = "auto",
-    starts: int = 8,
+    starts: int = 12,
     seed: int = 0,
 ) -> dict[int, PricedMenu]:
     """Find the menus of all ``sizes`` on a sketch, continuous dimensions refined.
@@ -121,11 +121,7 @@ class CandidateSearch:
         table = ProfitTable(profit_matrix(sketch.theta, problem.psi), sketch.weights, tuple(held.tolist()))
         few = sketch
         if len(sketch.weights) > _COARSE_UNITS:
-            few = (
-                SketchTree.build(sketch.theta, sketch.weights, problem.psi, _COARSE_UNITS)
-                .sums(sketch.theta, sketch.weights)
-                .clusters()
-            )
+            few = SketchTree.build(sketch.theta, sketch.weights, problem.psi, _COARSE_UNITS).merged(sketch)
         columns = spanning_candidates(problem.psi, few.theta, few.weights, _COARSE_CANDIDATES, held)
         coarse = ProfitTable(
             profit_matrix(few.theta, problem.psi[columns]), few.weights, tuple(np.searchsorted(columns, held).tolist())

@@ -40,7 +40,7 @@ class LimitedSearch:
 
     def solve(self, treatments: FloatArray) -> tuple[Transport, float] | None:
         """Return the transport to given treatments and its mean profit, or None where their limits cannot be met together."""
-        lower, upper = self.limits.bounds(self._rows(treatments))
+        lower, upper = self.limits.bounds(self.rows(treatments))
         total = float(self.sketch.weights.sum())
         if (lower > upper + 1e-12).any() or lower.sum() > 1 + 1e-9 or upper.sum() < 1 - 1e-9:
             return None
@@ -75,7 +75,7 @@ class LimitedSearch:
         wanted, _ = self.problem.polish(means, profits.argmax(axis=1).astype(np.intp))
         gain = ((self.problem.psi_at(wanted) - self.problem.psi_at(treatments)) * sums).sum(axis=1)
         gain[~np.isfinite(profits).any(axis=1)] = 0.0
-        rows = self._rows(treatments)
+        rows = self.rows(treatments)
         result = treatments.copy()
         for k in np.argsort(-gain, kind="stable"):
             stays = self._is_fixed(treatments[k]) or (rows[k] >= 0 and self.limits.candidate_lower[rows[k]] > 0)
@@ -102,7 +102,7 @@ class LimitedSearch:
         theta, mass = self.sketch.theta, self.sketch.weights / self.sketch.weights.sum()
         net = profit_matrix(theta, self.problem.psi_at(menu.treatments)) - menu.prices
         offered = profit_matrix(theta, self.problem.psi[columns])
-        rows = self._rows(menu.treatments)
+        rows = self.rows(menu.treatments)
         bounds = np.full((len(menu.treatments), len(columns)), -np.inf)
         for k in range(len(menu.treatments)):
             if self._is_fixed(menu.treatments[k]) or (rows[k] >= 0 and self.limits.candidate_lower[rows[k]] > 0):
@@ -114,7 +114,7 @@ class LimitedSearch:
         current = float(mass @ net.max(axis=1))
         order = np.argsort(-bounds, axis=None, kind="stable")[:_TRIED_SWAPS]
         for flat in order:
-            k, column = np.unravel_index(int(flat), bounds.shape)
+            k, column = divmod(int(flat), bounds.shape[1])
             if bounds[k, column] <= current + 1e-10 * abs(current):
                 return None
             treatments = menu.treatments.copy()
@@ -147,7 +147,8 @@ class LimitedSearch:
                         placed, found, improved = trial, result, True
         return placed
 
-    def _rows(self, treatments: FloatArray) -> IntArray:
+    def rows(self, treatments: FloatArray) -> IntArray:
+        """Return the candidate row (K,) of each treatment, −1 for one between candidates."""
         rows = [self.problem.position(treatment) for treatment in treatments]
         return np.array([-1 if row is None else row for row in rows], dtype=np.intp)
 

@@ -48,8 +48,8 @@ class ShareLimits:
     candidate_upper: FloatArray
 
     @staticmethod
-    def parse(min_share: Shares, max_share: Shares, k: int, problem: MenuProblem) -> ShareLimits | None:
-        """Read the limits of a menu of k treatments; None where there are none.
+    def parse(min_share: Shares, max_share: Shares, k: int, problem: MenuProblem) -> ShareLimits:
+        """Read the limits of a menu of k treatments.
 
         Raises
         ------
@@ -60,8 +60,6 @@ class ShareLimits:
         lower, candidate_lower = _shares(min_share, "min_share", 0.0, k, size, len(problem.space.candidates))
         upper, candidate_upper = _shares(max_share, "max_share", 1.0, k, size, len(problem.space.candidates))
         limits = ShareLimits(lower, upper, candidate_lower, candidate_upper)
-        if not (lower.any() or candidate_lower.any() or (upper < 1).any() or (candidate_upper < 1).any()):
-            return None
         limits._check(k, min_share, max_share)
         return limits
 
@@ -69,6 +67,16 @@ class ShareLimits:
     def none(k: int, candidates: int) -> ShareLimits:
         """Limits that every menu of k treatments meets."""
         return ShareLimits(np.zeros(k), np.ones(k), np.zeros(candidates), np.ones(candidates))
+
+    @property
+    def free(self) -> bool:
+        """Whether every assignment meets the limits."""
+        return bool(
+            (self.lower <= 0).all()
+            and (self.candidate_lower <= 0).all()
+            and (self.upper >= 1).all()
+            and (self.candidate_upper >= 1).all()
+        )
 
     @property
     def forced(self) -> IntArray:

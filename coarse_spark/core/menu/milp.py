@@ -7,8 +7,10 @@ import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
+from coarse_spark.core.menu.budget import BudgetSearch
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.limited import LimitedMenu
+from coarse_spark.core.menu.limits import Budget
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
 
@@ -18,7 +20,7 @@ _MAX_SIZE = 60_000  # units x candidates
 _SECONDS = 120
 
 
-def milp_menu(search: ConstrainedSearch) -> tuple[LimitedMenu, float]:
+def milp_menu(search: ConstrainedSearch, budget: Budget | None) -> LimitedMenu:
     """Solve for the menu of candidates; returns it with prices 0, which the settlement on all units improves.
 
     Variables: x_ij share of unit i on candidate j, y_jk whether candidate j takes position k. Maximize Σ w_i π_ij x_ij with Σ_j x_ij = 1,
@@ -36,7 +38,7 @@ def milp_menu(search: ConstrainedSearch) -> tuple[LimitedMenu, float]:
         raise InvalidInputError(
             f"method 'milp' has {m} x {size} units x candidates, more than {_MAX_SIZE} can be solved; use 'auto'"
         )
-    symmetric = search.limits is None or search.limits.symmetric
+    limits, symmetric = search.limits, search.limits.symmetric
     positions = 1 if symmetric else k
     count = m * size + size * positions
     x = np.arange(m * size).reshape(m, size)
@@ -59,8 +61,7 @@ def milp_menu(search: ConstrainedSearch) -> tuple[LimitedMenu, float]:
     wanted = float(k) if symmetric else 1.0
     add(np.tile(np.arange(positions), size), y.ravel(), np.ones(y.size), np.full(positions, wanted), np.full(positions, wanted))
     add(np.repeat(np.arange(size), positions), y.ravel(), np.ones(y.size), np.zeros(size), np.ones(size))
-    if search.limits is not None:
-        limits = search.limits
+    if not limits.free:
         lower = np.maximum(limits.lower[None, :positions], limits.candidate_lower[:, None])
         upper = np.minimum(limits.upper[None, :positions], limits.candidate_upper[:, None])
         column = np.concatenate([x.T.ravel(), y.ravel()])
@@ -68,19 +69,17 @@ def milp_menu(search: ConstrainedSearch) -> tuple[LimitedMenu, float]:
         share = np.tile(mass, size)
         add(row, column, np.concatenate([share, -lower.ravel()]), np.zeros(size), np.full(size, np.inf))
         add(row, column, np.concatenate([share, -upper.ravel()]), np.full(size, -np.inf), np.zeros(size))
-    if search.budget is not None:
-        spending = profit_matrix(search.sketch.theta, search.spending_rows(problem.candidates)) * mass[:, None]
-        add(np.zeros(m * size, dtype=np.intp), x.ravel(), spending.ravel(), np.array([-np.inf]), np.array([search.budget.limit]))
+    if budget is not None:
+        spending = profit_matrix(search.sketch.theta, BudgetSearch(search, budget).rows(problem.candidates)) * mass[:, None]
+        add(np.zeros(m * size, dtype=np.intp), x.ravel(), spending.ravel(), np.array([-np.inf]), np.array([budget.limit]))
     low, high = np.zeros(count), np.ones(count)
-    for treatment in search.fixed:
-        row_of = problem.position(treatment)
-        assert row_of is not None  # fixed treatments are candidates
+    for row_of in search.limited.rows(search.fixed):
         if symmetric:
             low[y[row_of]] = 1.0
         else:
             add(np.zeros(positions, dtype=np.intp), y[row_of], np.ones(positions), np.ones(1), np.ones(1))
-    if search.limits is not None and symmetric:
-        low[y[search.limits.forced]] = 1.0
+    if symmetric:
+        low[y[limits.forced]] = 1.0
     gain = np.zeros(count)
     gain[: m * size] = -(profits * mass[:, None]).ravel()
     whole = np.concatenate([np.zeros(m * size), np.ones(y.size)])
@@ -93,4 +92,4 @@ def milp_menu(search: ConstrainedSearch) -> tuple[LimitedMenu, float]:
         raise InvalidInputError(f"method 'milp' did not finish in {_SECONDS} s: {solved.message}; use 'auto'")
     open_ = solved.x[m * size :].reshape(size, positions) > 0.5
     columns = np.flatnonzero(open_[:, 0]) if symmetric else open_.argmax(axis=0)
-    return LimitedMenu(problem.candidates[columns], np.zeros(k), -float(solved.fun)), 0.0
+    return LimitedMenu(problem.candidates[columns], np.zeros(k), -float(solved.fun))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.menu.climb import climb
+from coarse_spark.core.menu.climb import Hills, central_differences, climb
 from coarse_spark.core.menu.rules import Rule
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
@@ -20,6 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
 _BLOCK_CELLS = 400_000  # of a rows x treatments block: it stays in the processor's cache
+_HALVINGS = 45  # of a spacing, to find the edge of an exclusion
 _BESIDE = 1e-6  # of a dimension's range
 
 
@@ -66,7 +67,7 @@ class MenuProblem:
             raise InvalidInputError(f"basis '{basis.name}' was built on another treatment space; build it on the menu's")
         profit.require_names(space.names)
         candidates = space.candidates
-        added = [] if extra is None else list(np.atleast_2d(extra))
+        added = [*_edge_of_exclusion(space), *([] if extra is None else np.atleast_2d(extra))]
         if space.continuous.any() and "any" in basis.terms:
             added.append(_beside_control(space))
         for treatment in added:
@@ -133,27 +134,68 @@ class MenuProblem:
         profit = np.empty(len(theta))
         for start in range(0, len(theta), 100_000):
             part = slice(start, start + 100_000)
-            treatments[part], profit[part] = self.polish(theta[part], self.best_candidates(theta[part]))
+            treatments[part], profit[part] = self.polish(theta[part], self.best_candidates(theta[part]), precise=False)
         return treatments, profit
 
-    def polish(self, theta: FloatArray, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+    def polish(self, theta: FloatArray, rows: IntArray, *, precise: bool = True) -> tuple[FloatArray, FloatArray]:
         """Maximize the profit of responses ``theta`` (m, p) around candidates ``rows`` (m,), within one spacing of each.
 
-        Returns treatments (m, d) and profit (m,), never less than the candidates'.
+        Returns treatments (m, d) and profit (m,), never less than the candidates'. ``precise`` is explained in ``climb``.
         """
-        start = self.candidates[rows]
         if not self.space.continuous.any():
-            return start.copy(), np.einsum("ij,ij->i", theta, self.psi[rows, :-1]) + self.psi[rows, -1]
-        return self.polish_from(theta, start)
+            return self.candidates[rows], np.einsum("ij,ij->i", theta, self.psi[rows, :-1]) + self.psi[rows, -1]
+        slope, bend = self._slopes
+        extended = np.column_stack([theta, np.ones(len(theta))])
+        derivatives = np.einsum("rap,rp->ra", slope[rows], extended), np.einsum("rabp,rp->rab", bend[rows], extended)
+        start = self.candidates[rows]
+        return self._kept(start, *climb(self._hills(theta, self.psi[rows]), start, derivatives, precise=precise))
 
     def polish_from(self, theta: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Maximize the profit of responses ``theta`` (m, p) from encoded treatments ``start`` (m, d)."""
+        return self._kept(start, *climb(self._hills(theta, self.psi_at(start)), start))
 
+    def _kept(self, start: FloatArray, treatments: FloatArray, profit: FloatArray) -> tuple[FloatArray, FloatArray]:
+        # a rule may single out one treatment, up to rounding: whoever stood there stays exactly there
+        if self.rules:
+            widths = self.space.bounds[:, 1] - self.space.bounds[:, 0]
+            stayed = (np.abs(treatments - start) <= 2e-9 * widths).all(axis=1)
+            treatments[stayed] = start[stayed]
+        return treatments, profit
+
+    @cached_property
+    def _slopes(self) -> tuple[FloatArray, FloatArray]:
+        """Gradient (J, d, p + 1) and Hessian (J, d, d, p + 1) of ψ at the candidates: derivatives of any response follow linearly."""
+        space = self.space
+        return central_differences(
+            lambda treatments, _: self.psi_at(treatments), self.candidates, np.arange(len(self.psi)), space.bounds, space.spacing
+        )
+
+    def _hills(self, theta: FloatArray, psi: FloatArray) -> Hills:
         def value(treatments: FloatArray, rows: IntArray) -> FloatArray:
             psi = self.psi_at(treatments)
             return np.asarray(np.einsum("ij,ij->i", theta[rows], psi[:, :-1]) + psi[:, -1])
 
-        return climb(value, lambda treatments, _: self.space.allowed(treatments), start, self.space.bounds, self.space.spacing)
+        noise = 1e-15 * (np.einsum("ij,ij->i", np.abs(theta), np.abs(psi[:, :-1])) + np.abs(psi[:, -1]))
+        return Hills(value, self.space.allowed, self.space.bounds, self.space.spacing, noise)
+
+
+def _edge_of_exclusion(space: TreatmentSpace) -> FloatArray:
+    """Return the last offered treatments between each candidate and its excluded neighbours along the continuous dimensions."""
+    edges = [np.empty((0, len(space.dimensions)))]
+    inside = (space.candidates >= space.bounds[:, 0]) & (space.candidates <= space.bounds[:, 1])
+    candidates = space.candidates[inside.all(axis=1)]
+    for axis in np.flatnonzero(space.continuous) if space.exclude is not None else ():
+        for sign in (1.0, -1.0):
+            far = candidates.copy()
+            far[:, axis] = np.clip(far[:, axis] + sign * space.spacing[axis], *space.bounds[axis])
+            cut = ~space.allowed(far)
+            near, far = candidates[cut].copy(), far[cut]
+            for _ in range(_HALVINGS):
+                middle = (near + far) / 2
+                open_ = space.allowed(middle)[:, None]
+                near, far = np.where(open_, middle, near), np.where(open_, far, middle)
+            edges.append(near)
+    return np.unique(np.vstack(edges), axis=0)
 
 
 def _beside_control(space: TreatmentSpace) -> FloatArray:

@@ -155,6 +155,13 @@ class SketchTree:
         """Route units (n, p) with weights (n,) and add them up by cell."""
         return SketchSums.of(self.cells(theta), theta, weights, self.count)
 
+    def merged(self, clusters: MicroClusters) -> MicroClusters:
+        """Return micro-clusters merged by cell, with the number of units behind them."""
+        cells = self.cells(clusters.theta)
+        merged = SketchSums.of(cells, clusters.theta, clusters.weights, self.count)
+        units = np.bincount(cells, clusters.units, minlength=self.count).astype(np.intp)
+        return SketchSums(merged.weight, merged.theta, units).clusters()
+
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the tree as plain arrays, to be shipped to other processes."""
         return {

@@ -71,10 +71,18 @@ def transport(profits: FloatArray, weights: FloatArray, lower: FloatArray, upper
     prices = -np.where(flexible | (level[:k] == -np.inf), level[k:], level[:k]) * scale
     result = real[:, :k] + real[:, k:]
     shares = result.sum(axis=0)
-    return Transport(result * mean, _normalized(prices, shares, lower, upper, total), float((result * profits).sum()) * mean)
+    prices = _normalized(prices, shares, lower, upper, total, 1e-9 * scale)
+    closed = upper <= 0
+    if closed.any() and not closed.all():
+        # nobody may have it: the lowest price at which nobody wants it
+        best = (profits[:, ~closed] - prices[~closed]).max(axis=1)
+        prices[closed] = np.maximum((profits[:, closed] - best[:, None]).max(axis=0), 0.0)
+    return Transport(result * mean, prices, float((result * profits).sum()) * mean)
 
 
-def _normalized(prices: FloatArray, shares: FloatArray, lower: FloatArray, upper: FloatArray, total: float) -> FloatArray:
+def _normalized(
+    prices: FloatArray, shares: FloatArray, lower: FloatArray, upper: FloatArray, total: float, noise: float
+) -> FloatArray:
     """Fix the constant that the constraints leave open, and the sign and the zeros that complementary slackness demands."""
     at_upper, at_lower = shares >= upper - 1e-9 * total, shares <= lower + 1e-9 * total
     slack = ~at_upper & ~at_lower
@@ -82,12 +90,16 @@ def _normalized(prices: FloatArray, shares: FloatArray, lower: FloatArray, upper
     if slack.any():
         prices = prices - prices[slack].mean()
         prices[slack] = 0.0
-        return np.where(at_upper & ~at_lower, np.maximum(prices, 0), np.where(at_lower & ~at_upper, np.minimum(prices, 0), prices))
-    if not at_lower.any():
-        return prices - prices.min()
-    if not at_upper.any():
-        return prices - prices.max()
-    return np.asarray(prices - shares @ prices / total)
+        prices = np.where(
+            at_upper & ~at_lower, np.maximum(prices, 0), np.where(at_lower & ~at_upper, np.minimum(prices, 0), prices)
+        )
+    elif not at_lower.any():
+        prices = prices - prices.min()
+    elif not at_upper.any():
+        prices = prices - prices.max()
+    else:
+        prices = prices - shares @ prices / total
+    return np.asarray(np.where(np.abs(prices) > noise, prices, 0.0))
 
 
 def improve_prices(

@@ -1,0 +1,196 @@
+"""Menus within a budget: the search at a price of spending, and the lowest price that keeps the budget.
+
+Profit less price times spending is again linear in (θ, 1), so at any price the search is the one without a budget, and spending falls as
+the price rises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.menu.constrained import ConstrainedSearch
+from coarse_spark.core.menu.curve import CandidateSearch
+from coarse_spark.core.menu.limited import LimitedMenu, LimitedSearch
+from coarse_spark.core.menu.limits import Budget
+from coarse_spark.core.menu.sketch import MicroClusters
+from coarse_spark.core.profit import profit_matrix
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+
+_DOUBLINGS, _BISECTIONS, _FINE_BISECTIONS, _SETTLEMENTS = 60, 14, 50, 3
+
+
+@dataclass(frozen=True, eq=False)
+class BudgetSearch:
+    """A constrained search within a budget."""
+
+    search: ConstrainedSearch
+    budget: Budget
+
+    def charged(self, charge: float) -> ConstrainedSearch:
+        """Return the search in which every unit of spending costs ``charge``."""
+        return replace(self.search, problem=self.search.problem.charged(charge, self.budget.row_profit))
+
+    def rows(self, treatments: FloatArray) -> FloatArray:
+        """Return the rows (K, p + 1) of the spending on each treatment."""
+        return self.search.problem.spend_at(treatments, self.budget.row_profit)
+
+    def run(self) -> tuple[LimitedMenu, float]:
+        """Return the best menu found on the sketch and the price of the budget.
+
+        Raises
+        ------
+        InvalidInputError : a budget that no menu can keep; the message names the nearest that one can.
+        """
+        free = self.search.best()
+        if self._spent(free.treatments, 0.0) <= self.budget.limit:
+            return free, 0.0
+        self._check()
+        high, above = self._first_affordable(free)
+        low, below = 0.0, free
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            fresh = self.charged(middle).warm([below.treatments, above.treatments])
+            if self._spent(fresh.treatments, middle) > self.budget.limit:
+                low, below = middle, fresh
+            else:
+                high, above = middle, fresh
+        thorough = self.charged(high).best((above.treatments,))
+        found = [(self._affordable(menu.treatments, high), menu) for menu in (below, above, thorough)]
+        (_, charge), best = max(found, key=lambda entry: entry[0][0])
+        return self.charged(charge).priced(best.treatments), charge
+
+    def _spent(self, treatments: FloatArray, charge: float) -> float:
+        return self._mean(self.charged(charge).solve(treatments)[0], self.rows(treatments))
+
+    def _mean(self, plan: FloatArray, psi: FloatArray) -> float:
+        return float((plan * profit_matrix(self.search.sketch.theta, psi)).sum() / self.search.sketch.weights.sum())
+
+    def _affordable(self, treatments: FloatArray, charge: float) -> tuple[float, float]:
+        """Return the profit (−inf where there is none) and the lowest price at which given treatments keep the budget."""
+        steps = _FINE_BISECTIONS if self.search.limits.free else _BISECTIONS
+        found = lowest_price(lambda price: self._spent(treatments, price), self.budget.limit, charge, steps)
+        if found is None:
+            return -np.inf, charge
+        plan = self.charged(found).solve(treatments)[0]
+        return self._mean(plan, self.search.problem.psi_at(treatments)), found
+
+    def _first_affordable(self, menu: LimitedMenu) -> tuple[float, LimitedMenu]:
+        charge = 1e-2 * max(abs(menu.value), 1e-9) / max(self._spent(menu.treatments, 0.0), 1e-9)
+        for _ in range(_DOUBLINGS):
+            menu = self.charged(charge).warm([menu.treatments, self._from_cheapest(charge)])
+            if self._spent(menu.treatments, charge) <= self.budget.limit:
+                return charge, menu
+            charge *= 2
+        raise InvalidInputError(
+            f"budget: no menu of {self.search.k} treatments within the other limits was found that spends at most "
+            f"{self.budget.limit:g}; the least found is {self._spent(menu.treatments, charge):.6g}"
+        )
+
+    def _from_cheapest(self, charge: float) -> FloatArray:
+        search = self.charged(charge)
+        spending = profit_matrix(search.sketch.theta, self.rows(search.problem.candidates)).T @ search.sketch.weights
+        start = np.vstack([search.fixed, search.problem.candidates[[int(spending.argmin())]]])
+        return CandidateSearch.prepare(search.problem, search.sketch, search.fixed).grow(
+            np.unique(start, axis=0)[: search.k], search.k
+        )
+
+    def _check(self) -> None:
+        spending = profit_matrix(self.search.sketch.theta, self.rows(self.search.problem.candidates))
+        mass = self.search.sketch.weights / self.search.sketch.weights.sum()
+        least = float(mass @ spending.min(axis=1))
+        if self.budget.limit < least - 1e-12:
+            raise InvalidInputError(
+                f"budget {self.budget.limit:g} is below {least:.6g}, what the cheapest treatment of every unit costs on average; "
+                f"the nearest feasible budget is {float((mass @ spending).min()):.6g}, the cost of the cheapest single treatment"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """treatments (K, d), the treatment of every unit (n,), prices (K,), price of the budget, value and spending per unit weight."""
+
+    treatments: FloatArray
+    assignment: IntArray
+    prices: FloatArray
+    charge: float
+    value: float
+    spending: float
+
+
+def settle(
+    search: ConstrainedSearch, budget: Budget | None, menu: LimitedMenu, charge: float, theta: FloatArray, weights: FloatArray
+) -> Settled:
+    """Assign every unit (n, p) with weights (n,) within limits and budget, and let the treatments follow while that earns more."""
+    within = None if budget is None else BudgetSearch(search, budget)
+    best = _assigned(search, within, menu.treatments, menu.prices, charge, theta, weights)
+    everyone = MicroClusters(weights, theta, np.ones(len(theta), dtype=np.intp))
+    for _ in range(_SETTLEMENTS):
+        taken = np.zeros((len(theta), len(best.treatments)))
+        taken[np.arange(len(theta)), best.assignment] = weights
+        problem = search.problem if within is None else within.charged(best.charge).problem
+        lloyd = LimitedSearch(problem, everyone, search.limits, search.fixed)
+        fresh = lloyd.update(best.treatments, taken.T @ np.column_stack([theta, np.ones(len(theta))]))
+        if np.array_equal(fresh, best.treatments):
+            break
+        better = _assigned(search, within, fresh, best.prices, best.charge, theta, weights)
+        if better.value <= best.value + 1e-12 * abs(best.value):
+            break
+        best = better
+    return best
+
+
+def _assigned(
+    search: ConstrainedSearch,
+    within: BudgetSearch | None,
+    treatments: FloatArray,
+    prices: FloatArray,
+    charge: float,
+    theta: FloatArray,
+    weights: FloatArray,
+) -> Settled:
+    profits = profit_matrix(theta, search.problem.psi_at(treatments))
+    rows, total = np.arange(len(theta)), float(weights.sum())
+    spending = np.zeros_like(profits)
+    if within is not None:
+        spending = profit_matrix(theta, within.rows(treatments))
+
+        def spent(price: float) -> float:
+            chosen = search.assigned(treatments, prices, profits - price * spending, weights)[0]
+            return float(weights @ spending[rows, chosen]) / total
+
+        steps = _FINE_BISECTIONS if search.limits.free else _BISECTIONS
+        start = max(charge, 1e-3 * float(np.ptp(profits)) / max(float(np.ptp(spending)), 1e-300))
+        found = lowest_price(spent, within.budget.limit, start, steps)
+        if found is None:
+            raise InvalidInputError(
+                f"budget {within.budget.limit:g} cannot be kept on all units with the menu found; the least that can be spent is "
+                f"{spent(start * 2.0**_DOUBLINGS):.6g}"
+            )
+        charge = found
+    chosen, prices = search.assigned(treatments, prices, profits - charge * spending, weights)
+    value, used = (float(weights @ matrix[rows, chosen]) / total for matrix in (profits, spending))
+    return Settled(treatments, chosen, prices, charge, value, used)
+
+
+def lowest_price(spent: Callable[[float], float], limit: float, start: float, bisections: int) -> float | None:
+    """Return about the lowest price at which ``spent`` is within the limit, None where no price reaches it."""
+    if spent(0.0) <= limit:
+        return 0.0
+    low, high = 0.0, max(start, 1e-12)
+    for _ in range(_DOUBLINGS):
+        if spent(high) <= limit:
+            break
+        low, high = high, 2 * high
+    else:
+        return None
+    for _ in range(bisections):
+        middle = (low + high) / 2
+        low, high = (low, middle) if spent(middle) <= limit else (middle, high)
+    return high

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coarse_spark.core.basis import Basis, default_bases, place_knots
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+PRICE = TreatmentSpace.from_dict({"price": {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}})
+OFFER = TreatmentSpace.from_dict(
+    {
+        "price": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0},
+        "channel": {"kind": "categorical", "levels": ["post", "mail", "app"], "control": "mail"},
+    }
+)
+
+
+def test_levels_leave_out_the_control():
+    basis = Basis("levels + linear", OFFER)
+    assert basis.columns == ("1", "channel = post", "channel = app", "price")
+    np.testing.assert_array_equal(basis(np.array([[0.5, 0], [0.5, 1], [2, 2]])), [[1, 1, 0, 0.5], [1, 0, 0, 0.5], [1, 0, 1, 2]])
+
+
+def test_products_hold_both_factors_and_every_cross_term():
+    basis = Basis("levels(channel) * quadratic(price)", OFFER)
+    assert basis.columns[:5] == ("1", "channel = post", "channel = app", "price", "price^2")
+    assert basis.columns[5:] == (
+        "channel = post * price",
+        "channel = post * price^2",
+        "channel = app * price",
+        "channel = app * price^2",
+    )
+    row = basis(np.array([[1.5, 2.0]]))[0]
+    np.testing.assert_allclose(row, [1, 0, 1, 1.5, 2.25, 0, 0, 1.5, 2.25])
+
+
+def test_arms_and_saturated_levels_span_the_same_responses():
+    space = TreatmentSpace.from_dict({n: {"kind": "categorical", "levels": [0, 1, 2], "control": 0} for n in ("a", "b")})
+    saturated, arms = Basis("levels(a) * levels(b)", space), Basis("arms", space)
+    assert saturated.size == arms.size == 9
+    assert np.linalg.matrix_rank(saturated(space.candidates)) == 9
+
+
+@given(st.lists(st.floats(81, 99), min_size=1, max_size=4, unique=True).map(sorted))
+def test_splines_are_cubic_between_knots_and_linear_at_the_ends(knots):
+    if min(np.diff([80, *knots, 100])) < 0.5:
+        return
+    basis = Basis(f"spline(price, {', '.join(str(k) for k in knots)})", PRICE)
+    assert basis.size == len(knots) + 2
+    step = 0.05
+    for place in (80.0, 100.0):
+        inside = place + np.array([0, 1, 2]) * (step if place == 80 else -step)
+        phi = basis(inside[:, None])
+        # the second derivative vanishes at the boundary, so the second difference is of third order in the step
+        assert np.abs(phi[0] - 2 * phi[1] + phi[2]).max() < 30 * (step / 20) ** 3 * 20
+    grid = basis(np.linspace(80, 100, 60)[:, None])
+    assert np.linalg.matrix_rank(grid / np.linalg.norm(grid, axis=0), tol=1e-9) == basis.size
+
+
+def test_knots_are_placed_at_quantiles_of_the_observed_treatments():
+    observed = np.linspace(80, 90, 101)[:, None]
+    name = place_knots("any + spline", PRICE, observed)
+    assert name == "any(price) + spline(price, 82.575, 85.05, 87.525)"
+    assert Basis(name, PRICE).size == 6
+    assert place_knots("quadratic", PRICE, observed) == "quadratic"
+    assert place_knots(name, PRICE, observed) == name
+    assert place_knots("spline", PRICE, np.array([[80.0], [90.0], [100.0]])) == "spline(price, 90)"
+    assert place_knots("spline", PRICE, np.array([[80.0], [100.0]])) == "linear(price)"
+
+
+def test_knots_of_several_dimensions_keep_products():
+    space = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 1, "control": 0} for n in ("a", "b")})
+    observed = np.random.default_rng(0).random((200, 2))
+    name = place_knots("spline + linear", space, observed)
+    assert [term.split("(")[0] for term in Basis(name, space).terms] == ["spline", "spline", "linear"]
+
+
+def test_a_jump_inside_a_product_is_known():
+    assert Basis("any(price) * levels", OFFER).jumps
+    assert not Basis("quadratic", PRICE).jumps
+
+
+def test_auto_has_bases_for_every_kind_of_space():
+    for space in (PRICE, OFFER):
+        for name in default_bases(space):
+            Basis(name, space)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("linear", "treatment 'channel' is categorical; use basis 'arms' or 'levels \\* linear'"),
+        ("levels", "treatment 'price' is in no term"),
+        ("levels + quadratic(prise)", "names 'prise' \\(did you mean 'price'"),
+        ("levels(price) + linear", "levels of treatment 'price', expected a categorical treatment"),
+        ("levels + spline(price, 1, 0.5)", "knots are \\[1.0, 0.5\\], expected ascending numbers between 0 and 2"),
+        ("levels + spline(price, 2)", "expected ascending numbers between 0 and 2"),
+        ("levels * ", "unknown term ''"),
+    ],
+)
+def test_bad_names_are_explained(name, message):
+    with pytest.raises(InvalidInputError, match=message):
+        Basis(name, OFFER)

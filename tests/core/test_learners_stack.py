@@ -1,0 +1,212 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.tree import DecisionTreeRegressor
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.boosting import fit_boosting
+from coarse_spark.core.learners.crossfit import fit_models
+from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.penalties import FREE, empirical_bayes, expand
+from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation
+from coarse_spark.core.learners.record import ModelRecord, load_model
+from coarse_spark.core.learners.response import ResponseLearner
+from coarse_spark.core.learners.screening import screen_products
+from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.learners.trees import Trees, bin_codes, bin_edges, grow, route
+from coarse_spark.core.simulation import field_simulation
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
+LINEAR = Basis("linear", UNIT)
+
+
+def stepped(n, seed=0):
+    """Effects that jump: 1 + 2·1{x0 > 0 and x1 > 0}; a hard case for splines, an easy one for trees."""
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame(rng.uniform(-1, 1, (n, 4)), columns=list("abcd"))
+    T = rng.random((n, 1))
+    effect = 1 + 2.0 * ((X["a"] > 0) & (X["b"] > 0)).to_numpy()
+    return X, T, 2 * (X["c"] > 0).to_numpy() + effect * T[:, 0] + 0.5 * rng.normal(size=n), effect
+
+
+def test_the_first_split_is_the_one_scikit_learn_finds():
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 12, (800, 5)).astype(float)
+    target = np.where(inputs[:, 3] > 7, 2.0, -1.0) + np.where(inputs[:, 1] > 4, 0.7, 0) + 0.1 * rng.normal(size=800)
+    edges = bin_edges(inputs)
+    features, places = grow(bin_codes(inputs, edges), target[None], np.ones(800), np.arange(5), depth=2, min_rows=5, penalty=1e-9)
+    peer = DecisionTreeRegressor(max_depth=2, min_samples_leaf=5).fit(inputs, target).tree_
+    assert features[0] == peer.feature[0] == 3
+    assert edges[3][places[0]] < peer.threshold[0] < edges[3][places[0]] + 1
+    assert set(features[1:]) == {1}
+
+
+def test_trees_route_raw_values_as_they_routed_bins():
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(3000, 6))
+    edges = bin_edges(inputs)
+    codes = bin_codes(inputs, edges)
+    features, places = grow(codes, rng.normal(size=(2, 3000)), np.ones(3000), np.arange(6), depth=3, min_rows=20, penalty=10)
+    threshold = np.array([edges[f][p] for f, p in zip(features, places, strict=True)])
+    value = rng.normal(size=(8, 2))
+    predicted = Trees(features[None], threshold[None], value[None]).predict(inputs)
+    np.testing.assert_array_equal(predicted, value[route(codes, features, places)])
+    leaf = np.zeros(3000, dtype=int)
+    for row in range(3000):
+        node = 0
+        for _ in range(3):
+            node = 2 * node + 1 + int(inputs[row, features[node]] > threshold[node])
+        leaf[row] = node - 7
+    np.testing.assert_array_equal(route(codes, features, places), leaf)
+
+
+def test_boosting_recovers_jumps_and_stops_without_signal():
+    X, T, y, effect = stepped(4000)
+    Z = np.column_stack([np.ones(4000), T[:, 0] - 0.5])
+    fit = fit_boosting(X.to_numpy(), Z, y, np.ones(4000), np.arange(4000) % 3, seed=0)
+    predicted = (fit.start + fit.trees.predict(X.to_numpy()))[:, 1]
+    assert np.corrcoef(predicted, effect)[0, 1] > 0.9
+    assert np.corrcoef(fit.held_out[:, 1], effect)[0, 1] > 0.85
+    noise = fit_boosting(
+        X.to_numpy(), Z[:, 1:], np.random.default_rng(2).normal(size=4000), np.ones(4000), np.arange(4000) % 3, seed=0
+    )
+    assert noise.rounds < fit.rounds / 2
+
+
+def test_empirical_bayes_finds_the_variance_of_each_group():
+    rng = np.random.default_rng(3)
+    groups = np.repeat([FREE, 0, 1, 2], [1, 40, 40, 40])
+    spread = np.repeat([1.0, 0.5, 0.05, 0.0], [1, 40, 40, 40])
+    design = rng.normal(size=(6000, 121))
+    y = design @ (spread * rng.normal(size=121)) + rng.normal(size=6000)
+    fit = empirical_bayes(GramStatistics.of(design, y, np.ones(6000)), groups)
+    assert fit.variance == pytest.approx(1, abs=0.06)
+    assert fit.penalties[0] == pytest.approx(1 / 0.25, rel=0.5)
+    assert fit.penalties[1] == pytest.approx(1 / 0.0025, rel=0.5)
+    assert fit.penalties[2] > 5000
+    assert expand(np.array([2.0, 1e9]), np.array([FREE, 0, 1])).tolist() == [0.0, 2.0, np.inf]
+
+
+def test_auto_takes_trees_for_jumps_and_splines_for_lines():
+    X, T, y, effect = stepped(4000)
+    errors = {}
+    for name in ("sieve", "boosting", "auto"):
+        learner = ResponseLearner("linear", learner=name, space=UNIT).fit(X, T, y)
+        errors[name] = np.abs(learner.predict(X)[:, 1] - effect).mean()
+    assert errors["boosting"] < 0.8 * errors["sieve"]
+    assert errors["auto"] < 1.15 * errors["boosting"]
+    assert learner.record_.diagnostics["effect_weight_boosting"] > 0.5
+
+    smooth = field_simulation(4000, 1, seed=1)
+    record = ResponseLearner().fit(smooth.X, smooth.T, smooth.y).record_
+    assert record.diagnostics["effect_weight_sieve"] > 0.7
+    assert record.diagnostics["r_loss_gain"] > 5 * record.diagnostics["r_loss_gain_error"]
+
+
+def test_a_stack_survives_a_table_row_and_ignores_the_order_of_rows():
+    X, T, y, _ = stepped(1500)
+    fold, key = np.arange(1500) % 2, np.arange(1500) * 31
+    settings = LearnerSettings(validation_parts=3)
+    records = fit_models(X, T, y, fold, basis=LINEAR, key=key, settings=settings)
+    shuffled = np.random.default_rng(4).permutation(1500)
+    again = fit_models(
+        X.iloc[shuffled], T[shuffled], y[shuffled], fold[shuffled], basis=LINEAR, key=key[shuffled], settings=settings
+    )
+    assert sorted(records) == [ALL_ROWS, 0, 1]
+    for number, record in records.items():
+        row = json.loads(json.dumps(again[number].to_row()))
+        np.testing.assert_array_equal(load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X))
+    assert "tree_value" in records[ALL_ROWS].arrays
+
+
+def test_the_constant_model_of_a_record_keeps_its_baseline():
+    X, T, y, _ = stepped(2000)
+    model = load_model(ResponseLearner("linear", space=UNIT).fit(X, T, y).record_)
+    constant = model.predict_constant(X)
+    assert np.ptp(constant[:, 1]) < 1e-9
+    middle = LINEAR(np.array([[T.mean()]]))[0]
+    np.testing.assert_allclose(constant @ middle, model.predict(X) @ middle, atol=0.02)
+
+
+@pytest.mark.parametrize("draw", ["binary", "count"])
+def test_binary_and_count_outcomes(draw):
+    rng = np.random.default_rng(5)
+    X = pd.DataFrame({"x": rng.uniform(-1, 1, 6000)})
+    T = rng.random((6000, 1))
+    mean = 0.4 + 0.4 * X["x"].to_numpy() * T[:, 0]
+    y = (rng.random(6000) < mean) if draw == "binary" else rng.poisson(mean)
+    theta = ResponseLearner("linear", learner="sieve", space=UNIT).fit(X, T, y).predict(X)
+    assert np.abs(theta[:, 1] - 0.4 * X["x"]).mean() < 0.08
+
+
+def test_heavy_tails_are_winsorized_only_on_demand_and_reported():
+    rng = np.random.default_rng(6)
+    X = pd.DataFrame({"x": rng.uniform(-1, 1, 4000)})
+    T = rng.random((4000, 1))
+    y = (1 + X["x"].to_numpy()) * T[:, 0] + rng.standard_t(1.5, 4000)
+    plain = ResponseLearner("linear", learner="sieve", space=UNIT).fit(X, T, y)
+    clipped = ResponseLearner("linear", learner="sieve", space=UNIT, winsorize=0.01).fit(X, T, y)
+    assert plain.record_.warnings == ()
+    assert "outcomes were clipped to" in clipped.record_.warnings[0]
+    truth = 1 + X["x"]
+    assert np.abs(clipped.predict(X)[:, 1] - truth).mean() < np.abs(plain.predict(X)[:, 1] - truth).mean()
+
+
+def test_screening_finds_the_products_that_matter():
+    rng = np.random.default_rng(7)
+    plain, t = rng.normal(size=(3000, 12)), rng.normal(size=3000)
+    y = plain[:, 0] + 0.3 * plain[:, 2] * plain[:, 5] + 0.3 * t * plain[:, 7] * plain[:, 9] + rng.normal(size=3000)
+    pairs = [(a, b) for a in range(12) for b in range(a)]
+    kept = [pairs[k] for k in screen_products(plain, np.column_stack([np.ones(3000), t]), y, np.ones(3000), pairs, 6)]
+    assert len(kept) == 6
+    assert {(5, 2), (9, 7)} <= set(kept)
+
+
+def test_many_features_get_screened_products_that_the_left_out_fold_did_not_choose():
+    rng = np.random.default_rng(8)
+    X = pd.DataFrame(rng.normal(size=(900, 20)), columns=[f"x{j}" for j in range(20)])
+    T = rng.random((900, 1))
+    y = X["x3"].to_numpy() * X["x4"].to_numpy() * T[:, 0] * 4 + rng.normal(size=900)
+    fold = np.arange(900) % 3
+    settings = LearnerSettings(learner="sieve", max_columns=60)
+    preparation = Preparation.fit(X, T, y, basis=LINEAR, fold=fold, settings=settings)
+    columns = preparation.encoder.columns
+    assert ("x3 * x4", "product", "") in columns
+    assert (~preparation.excluded(ALL_ROWS)).sum() <= 60
+    assert len(columns) > 60
+    changed = np.where(fold == 1, y[::-1], y)
+    again = Preparation.fit(X, T, changed, basis=LINEAR, fold=fold, settings=settings)
+    labels = [{c[0] for c, out in zip(p.encoder.columns, p.excluded(1), strict=True) if not out} for p in (preparation, again)]
+    assert labels[0] == labels[1]
+    theta = ResponseLearner("linear", learner="sieve", space=UNIT, max_columns=60).fit(X, T, y).predict(X)
+    assert np.corrcoef(theta[:, 1], X["x3"] * X["x4"])[0, 1] > 0.8
+
+
+def test_no_features_at_all_give_the_average_response():
+    rng = np.random.default_rng(9)
+    T = rng.random((500, 1))
+    y = 1 + 2 * T[:, 0] + 0.1 * rng.normal(size=500)
+    theta = ResponseLearner("linear", space=UNIT).fit(pd.DataFrame({"flat": np.ones(500)}), T, y)
+    assert theta.record_.learner == "constant"
+    assert "feature 'flat' is constant and was left out" in theta.record_.warnings
+    np.testing.assert_allclose(theta.predict(pd.DataFrame({"flat": [1.0]})), [[1, 2]], atol=0.1)
+
+
+def test_auto_basis_finds_the_curve():
+    rng = np.random.default_rng(10)
+    X, T = pd.DataFrame({"x": rng.normal(size=3000)}), rng.random((3000, 1))
+    curves = {
+        "linear": 2 * T[:, 0],
+        "quadratic": 4 * T[:, 0] - 4 * T[:, 0] ** 2,
+        "spline": np.sin(6 * T[:, 0]),
+    }
+    for expected, curve in curves.items():
+        learner = ResponseLearner("auto", learner="sieve", space=UNIT).fit(X, T, curve + 0.3 * rng.normal(size=3000))
+        assert learner.basis_.name.startswith(expected)
+        assert len(learner.basis_losses_) == 4 - ("any + quadratic" not in learner.basis_losses_)
+    with pytest.raises(InvalidInputError, match="none of the bases quadratic, cubic is identified"):
+        ResponseLearner(["quadratic", "cubic"], space=UNIT).fit(X, np.round(T), T[:, 0])

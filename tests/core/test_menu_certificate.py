@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coarse_spark.core.menu.certificate import dual_prices, dual_sums
+from coarse_spark.core.menu.choose import choose_curve, choose_menu
+from coarse_spark.core.menu.lloyd import PricedMenu
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.rounding import Rounding
+from coarse_spark.core.menu.sketch import SketchTree
+from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.treatments import TreatmentSpace
+
+PLANE = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")})
+LINE = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
+
+
+def _units(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    bend = rng.uniform(0.5, 1.0, (n, 2))
+    return np.column_stack([rng.normal(size=n), rng.uniform(0, 2, (n, 2)), -bend[:, 0], rng.normal(0, 0.2, n), -bend[:, 1]])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 3))
+def test_no_menu_of_candidates_is_above_the_bound(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    steps = TreatmentSpace.from_dict(
+        {name: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0} for name in ("a", "b")}
+    )
+    theta, weights = _units(12, seed), rng.uniform(0.1, 2, 12)
+    menu = choose_menu(theta, space=steps, basis="quadratic", profit=Profit(), k=k, weights=weights, method="greedy")
+    profits = profit_matrix(theta, MenuProblem.build(steps, "quadratic", Profit()).psi)
+    best = max(weights @ profits[:, list(rows)].max(axis=1) for rows in combinations(range(25), k)) / weights.sum()
+    assert menu.upper_bound >= best - 1e-9
+    assert menu.upper_bound >= menu.value
+
+
+@pytest.mark.parametrize(
+    ("space", "basis", "profit"),
+    [
+        (LINE, "quadratic", Profit("1", "0.2 * t")),
+        (LINE, "cubic", Profit("2 - t", "0.1 * t")),
+        (LINE, "log1p", Profit("3 - t", "0")),
+        (LINE, "any+quadratic", Profit("3 - t", "0")),
+        (PLANE, "quadratic", Profit("3 - a", "0.1 * b")),
+        (PLANE, "quadratic", Profit("1", "0.3 * abs(a - 1)")),
+        (TreatmentSpace.from_dict({**{n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in "ab"}}, exclude="a + b > 2.51"),
+         "quadratic", Profit()),
+    ],
+)  # fmt: skip
+def test_rounding_covers_every_menu_between_candidates(space: TreatmentSpace, basis: str, profit: Profit) -> None:
+    problem = MenuProblem.build(space, basis, profit)
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=(200, problem.coefficients))
+    rounding = Rounding.of(problem)
+    loss = rounding.loss(theta)
+    cell = problem.space.spacing
+    treatments = rng.uniform(0, 2, (300, len(space.dimensions)))
+    treatments = treatments[space.allowed(treatments)]
+    # the best of the candidates nearby is at least as good as their random choice
+    for treatment in treatments:
+        near = (np.abs(problem.candidates - treatment) <= cell + 1e-9).all(axis=1)
+        rows = np.vstack([problem.psi[near], rounding.psi[len(problem.psi) :]])
+        best = profit_matrix(theta, rows).max(axis=1)
+        assert (profit_matrix(theta, problem.psi_at(treatment[None, :]))[:, 0] <= best + loss + 1e-6 * np.abs(best)).all()
+
+
+def test_loss_of_quadratic_profits_is_the_textbook_interpolation_error() -> None:
+    problem = MenuProblem.build(LINE, "quadratic", Profit())
+    theta = np.array([[1.0, 2.0, -3.0], [0.0, 1.0, 2.0]])
+    spacing = 2 / 256
+    np.testing.assert_allclose(Rounding.of(problem).loss(theta), [spacing**2 / 8 * 6.0, 0.0], rtol=1e-6)
+
+
+def test_finite_spaces_round_nothing() -> None:
+    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.1, "control": 0}})
+    assert not Rounding.of(MenuProblem.build(space, "quadratic", Profit())).loss(np.ones((3, 3))).any()
+
+
+def test_bound_from_a_sketch_holds_on_all_units_and_adds_up_over_blocks() -> None:
+    theta, weights = _units(6_000), np.random.default_rng(1).uniform(0.5, 2, 6_000)
+    problem = MenuProblem.build(PLANE, "quadratic", Profit("1", "0.2 * a"))
+    tree = SketchTree.build(theta, weights, problem.psi, 500)
+    cells, sums = tree.cells(theta), tree.sums(theta, weights)
+    menu = PricedMenu.build(problem, np.array([[0.4, 0.6], [1.2, 0.5], [1.5, 1.7]]))
+    rounding = Rounding.of(problem)
+    found = dual_prices(rounding, {3: menu}, sums.clusters(), 1e-3)
+    spread = {3: (menu, sums.spread(found[3][1]))}
+    whole = dual_sums(rounding, spread, theta, weights, cells)[3]
+    parts = [
+        dual_sums(rounding, spread, theta[rows], weights[rows], cells[rows])[3] for rows in np.array_split(np.arange(6_000), 5)
+    ]
+    total = parts[0] + parts[1] + parts[2] + parts[3] + parts[4]
+    assert total.bound(3) == pytest.approx(whole.bound(3), rel=1e-6)
+    best = choose_menu(theta, space=PLANE, basis="quadratic", profit=problem.profit, k=3, weights=weights)
+    assert whole.bound(3) >= best.value
+    # even from a poor menu the bound comes near what a good one earns
+    gain = best.granular_value - best.control_value
+    assert whole.bound(3) <= best.value + 0.02 * gain
+
+
+@pytest.mark.parametrize(("space", "basis", "tolerance"), [(LINE, "quadratic", 0.001), (PLANE, "quadratic", 0.005)])
+def test_gaps_reach_their_targets(space: TreatmentSpace, basis: str, tolerance: float) -> None:
+    theta = _units(2_500) if len(space.dimensions) == 2 else _units(2_500)[:, [0, 1, 3]]
+    curve = choose_curve(MenuProblem.build(space, basis, Profit("1", "0.0")), theta, range(1, 11))
+    for menu in curve.values():
+        assert 0 <= menu.gap <= tolerance
+    bounds = [curve[k].upper_bound for k in range(1, 11)]
+    assert all(menu.value <= bound for menu, bound in zip(curve.values(), bounds, strict=True))

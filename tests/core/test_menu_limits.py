@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coarse_spark.core.menu.choose import choose_menu
+from coarse_spark.core.menu.limits import Budget
+from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+STEPS = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0} for n in ("a", "b")})
+PLANE = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")})
+PROFIT = Profit("1", "0.2 * a + 0.1 * b")
+
+
+def _units(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.column_stack(
+        [rng.normal(size=n), rng.uniform(0, 2, (n, 2)), -rng.uniform(0.5, 1, n), np.full(n, 0.1), -rng.uniform(0.5, 1, n)]
+    )
+
+
+LIMITS = [
+    {"max_share": 0.4},
+    {"min_share": 0.3},
+    {"min_share": 0.2, "max_share": 0.45},
+    {"min_share": [0.2, 0.3, 0.5], "max_share": [0.2, 0.3, 0.5]},
+    {"max_share": {7: 0.1, 12: 0.05, 11: 0.1}},
+    {"min_share": {0: 0.2, 24: 0.3}},
+    {"budget": 0.15},
+    {"budget": 0.12, "max_share": 0.5},
+    {"always_offer": [{"a": 2.0, "b": 2.0}], "min_share": 0.2},
+]
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_search_by_transport_reaches_the_integer_program(limits: dict, seed: int) -> None:
+    theta = _units(60, seed)
+    arguments = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 3, **limits}
+    menu, oracle = (choose_menu(theta, method=method, **arguments) for method in ("auto", "milp"))
+    assert menu.value == pytest.approx(oracle.value, abs=1e-9)
+    assert menu.method == "transport"
+    for found in (menu, oracle):
+        assert found.upper_bound >= menu.value - 1e-9
+        chosen = found.assign(theta)
+        np.testing.assert_allclose(np.bincount(chosen, minlength=3) / 60, found.shares, atol=1e-12)
+        assert (found.shares <= found.constraints.upper + 1e-9).all()
+        assert (found.shares >= found.constraints.lower - 1e-9).all()
+        assert profit_matrix(theta, found.psi)[np.arange(60), chosen].mean() == pytest.approx(found.value)
+        assert found.constraints.spending <= limits.get("budget", np.inf) + 1e-12
+
+
+def test_positions_take_their_masses_exactly() -> None:
+    theta = _units(5_000)
+    menu = choose_menu(
+        theta, space=PLANE, basis="quadratic", profit=PROFIT, k=3, min_share=[0.5, 0.2, 0.3], max_share=[0.5, 0.2, 0.3]
+    )
+    assert sorted(np.bincount(menu.assign(theta)).tolist()) == [1_000, 1_500, 2_500]
+    free = choose_menu(theta, space=PLANE, basis="quadratic", profit=PROFIT, k=3)
+    assert menu.value <= free.value
+    assert menu.value <= menu.upper_bound
+    assert not free.prices.any()
+    assert free.constraints is None
+
+
+def test_limits_that_bind_nobody_cost_nothing() -> None:
+    theta = _units(800)
+    arguments = {"space": PLANE, "basis": "quadratic", "profit": PROFIT, "k": 3}
+    free = choose_menu(theta, **arguments)
+    loose = choose_menu(theta, min_share=0.01, max_share=0.99, budget=10.0, **arguments)
+    assert loose.value == pytest.approx(free.value, rel=1e-6)
+    assert not loose.prices.any()
+    assert loose.constraints.budget_price == 0
+
+
+def test_price_of_the_budget_is_what_one_more_unit_of_it_earns() -> None:
+    theta = _units(4_000)
+    arguments = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 4}
+    menus = [choose_menu(theta, budget=limit, **arguments) for limit in (0.11, 0.115)]
+    assert all(
+        menu.constraints.spending == pytest.approx(limit, abs=1e-3) for menu, limit in zip(menus, (0.11, 0.115), strict=True)
+    )
+    worth = (menus[1].value - menus[0].value) / 0.005
+    assert menus[1].constraints.budget_price * 0.8 <= worth <= menus[0].constraints.budget_price * 1.2
+    assert "one more of budget" in str(menus[0])
+
+
+def test_budget_on_what_success_costs() -> None:
+    theta = _units(1_000)
+    paid = Budget(0.05, Profit("0.2 * a", "0"))
+    menu = choose_menu(theta, space=STEPS, basis="quadratic", profit=Profit("1 - 0.2 * a", "0"), k=3, budget=paid)
+    chosen = menu.encoded[menu.assign(theta)]
+    expected = np.einsum(
+        "ij,ij->i", np.column_stack([np.ones(1_000), chosen, chosen[:, 0] ** 2, chosen.prod(axis=1), chosen[:, 1] ** 2]), theta
+    )
+    assert (0.2 * chosen[:, 0] * expected).mean() == pytest.approx(menu.constraints.spending)
+    assert menu.constraints.spending <= 0.05 + 1e-12
+    assert menu.constraints.budget_price > 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"min_share": 0.4}, "asks for 1.2 of the population.*nearest feasible minimum is 0.333"),
+        ({"max_share": 0.3}, "leaves 0.1 of the population.*k = 3 is 0.333"),
+        ({"min_share": 0.3, "max_share": 0.2}, "min_share 0.3 is above max_share 0.2"),
+        ({"min_share": [0.2, 0.2]}, "has 2 numbers, expected one, or 3"),
+        ({"max_share": 1.5}, "expected a share between 0 and 1"),
+        ({"min_share": {99: 0.1}}, "no candidate row 99; rows are 0 to 24"),
+        ({"min_share": {0: 0.1, 1: 0.1, 2: 0.1, 3: 0.1}}, "puts 4 candidates on a menu of 3"),
+        ({"budget": -0.1}, "budget -0.1 is below 0, .*nearest feasible budget is 0"),
+        ({"max_share": 0.5, "method": "exact"}, "'exact' knows neither share limits nor a budget"),
+        ({"method": "exakt"}, "did you mean 'exact'"),
+    ],
+)
+def test_limits_that_cannot_be_met_are_refused_with_the_nearest_that_can(limits: dict, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        choose_menu(_units(50), space=STEPS, basis="quadratic", profit=PROFIT, k=3, **limits)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coarse_spark.core.menu.choose import choose_menu
+from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import ExpressionError, InvalidInputError
+
+LINE = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
+STEPS = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.25, "control": 0}})
+PROFIT = Profit("1", "0.1 * t")
+
+
+def _units(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    bend = rng.uniform(0.5, 1.5, n)
+    return np.column_stack([rng.normal(size=n), rng.uniform(0.2, 2.0, n) * bend, -bend / 2])
+
+
+@pytest.mark.parametrize("space", [LINE, STEPS])
+def test_units_never_get_what_they_are_not_eligible_for(space: TreatmentSpace) -> None:
+    theta, adult = _units(400), np.random.default_rng(1).random(400) < 0.5
+    eligible = {"t > 1": adult}
+    menu = choose_menu(theta, space=space, basis="quadratic", profit=PROFIT, k=3, eligible=eligible)
+    chosen = menu.encoded[menu.assign(theta, eligible=eligible), 0]
+    assert (chosen[~adult] <= 1).all()
+    assert (chosen[adult] > 1).any()
+    psi = np.column_stack([np.ones(3), menu.encoded, menu.encoded**2, -0.1 * menu.encoded])
+    profits = profit_matrix(theta, psi)
+    profits[np.ix_(~adult, menu.encoded[:, 0] > 1)] = -np.inf
+    assert profits.max(axis=1).mean() == pytest.approx(menu.value, rel=1e-9)
+    assert menu.value <= menu.upper_bound
+    free = choose_menu(theta, space=space, basis="quadratic", profit=PROFIT, k=3)
+    assert menu.value < free.value
+
+
+def test_eligibility_reaches_brute_force() -> None:
+    from itertools import combinations
+
+    theta, adult = _units(50), np.arange(50) % 3 > 0
+    menu = choose_menu(theta, space=STEPS, basis="quadratic", profit=PROFIT, k=3, eligible={"t >= 1": adult})
+    t = np.arange(9) * 0.25
+    profits = profit_matrix(theta, np.column_stack([np.ones(9), t, t**2, -0.1 * t]))
+    profits[np.ix_(~adult, t >= 1)] = -np.inf
+    best = max(profits[:, rows].max(axis=1).mean() for rows in map(list, combinations(range(9), 3)))
+    assert menu.value == pytest.approx(best, abs=1e-9)
+
+
+def test_units_without_any_eligible_treatment_are_reported() -> None:
+    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 1, "upper": 2, "step": 0.5, "control": 1}})
+    with pytest.raises(InvalidInputError, match="20 units may get none"):
+        choose_menu(_units(40), space=space, basis="quadratic", profit=PROFIT, k=2, eligible={"t >= 1": np.arange(40) < 20})
+
+
+def test_rules_need_one_boolean_a_unit_and_known_names() -> None:
+    arguments = {"space": LINE, "basis": "quadratic", "profit": PROFIT, "k": 2}
+    with pytest.raises(InvalidInputError, match="expected 40 booleans"):
+        choose_menu(_units(40), eligible={"t > 1": np.ones(3)}, **arguments)
+    with pytest.raises(ExpressionError, match="unknown name 'depth'"):
+        choose_menu(_units(40), eligible={"depth > 1": np.ones(40)}, **arguments)
+    menu = choose_menu(_units(40), eligible={"t > 1": np.ones(40, dtype=bool)}, **arguments)
+    with pytest.raises(InvalidInputError, match="rule 't > 1' is missing"):
+        menu.assign(_units(40))
+
+
+def test_switching_costs_keep_treatments_and_assignments() -> None:
+    theta, later = _units(600, 0), _units(600, 0) + np.random.default_rng(5).normal(0, 0.05, (600, 3))
+    arguments = {"space": LINE, "basis": "quadratic", "profit": PROFIT, "k": 3}
+    before = choose_menu(theta, **arguments)
+    free = choose_menu(later, previous_menu=before, **arguments)
+    loyal = choose_menu(later, previous_menu=before, switching_cost=0.02, **arguments)
+    bound = choose_menu(later, previous_menu=before, switching_cost=100.0, **arguments)
+    assert free.changed_share == 1.0  # every treatment moved a little
+    assert loyal.changed_share < 0.2
+    assert bound.changed_share == 0.0
+    np.testing.assert_allclose(bound.encoded, before.encoded)
+    moved = loyal.encoded[loyal.assign(later)] - before.encoded[before.assign(later)]
+    assert (np.abs(moved[:, 0]) > 1e-9).mean() == pytest.approx(loyal.changed_share)
+    assert loyal.value <= loyal.upper_bound
+    assert loyal.value >= bound.value
+    assert "get another treatment than before" in str(loyal)
+
+
+def test_cost_of_a_treatment_chooses_the_size() -> None:
+    theta = _units(500)
+    arguments = {"space": LINE, "basis": "quadratic", "profit": PROFIT}
+    values = {k: choose_menu(theta, k=k, **arguments).value for k in range(1, 7)}
+    for cost in (0.0005, 0.005, 0.5):
+        best = max(values, key=lambda k: values[k] - cost * k)
+        assert choose_menu(theta, k=6, cost_per_treatment=cost, **arguments).k == best
+    with pytest.raises(InvalidInputError, match="cannot be negative"):
+        choose_menu(theta, k=6, cost_per_treatment=-1.0, **arguments)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coarse_spark.core.menu.choose import choose_menu, sketch_units
+from coarse_spark.core.menu.debiased import correction_sums, debiased_menu
+from coarse_spark.core.menu.lloyd import PricedMenu, assign
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.sketch import profit_metric
+from coarse_spark.core.menu.stability import menu_stability
+from coarse_spark.core.profit import Profit
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+
+STEPS = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.25, "control": 0}})
+LINE = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
+
+
+def _two_kinds(n: int, noise: float, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    peak = np.where(np.arange(n) % 2, 0.5, 1.5) + rng.normal(0, noise, n)
+    return np.column_stack([np.zeros(n), peak, np.full(n, -0.5)])
+
+
+def test_a_clear_choice_is_always_made_again() -> None:
+    problem = MenuProblem.build(STEPS, "quadratic", Profit())
+    clusters, _ = sketch_units(problem, _two_kinds(500, 0.01), np.ones(500))
+    result = menu_stability(problem, clusters, np.array([[0.5], [1.5]]), resamples=20)
+    assert result.chosen.to_dict("records") == [{"t": 0.5, "frequency": 1.0}, {"t": 1.5, "frequency": 1.0}]
+    assert result.expected_loss == pytest.approx(0, abs=1e-12)
+
+
+def test_uncertain_responses_spread_the_choice_and_cost_value() -> None:
+    problem = MenuProblem.build(STEPS, "quadratic", Profit())
+    theta = _two_kinds(200, 0.4)
+    menu = choose_menu(theta, space=STEPS, basis="quadratic", profit=Profit(), k=2)
+    clusters, _ = sketch_units(problem, theta, np.ones(200))
+    sure = menu_stability(problem, clusters, menu.encoded, resamples=30)
+    unsure = menu_stability(problem, clusters, menu.encoded, covariance=np.diag([0.0, 0.5, 0.0]), resamples=30)
+    assert (sure.lost >= -1e-12).all()  # the menu is the best one on the original sketch
+    assert unsure.expected_loss > sure.expected_loss
+    assert len(unsure.chosen) > 2
+    assert sure.chosen["frequency"].sum() == pytest.approx(2)
+    again = menu_stability(problem, clusters, menu.encoded, resamples=30)
+    np.testing.assert_array_equal(again.lost, sure.lost)
+    with pytest.raises(InvalidInputError, match="covariance has shape"):
+        menu_stability(problem, clusters, menu.encoded, covariance=np.eye(2))
+
+
+def _experiment(n: int, shrink: float, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True, shrunk and debiased coefficients of units that saw a uniform treatment."""
+    rng = np.random.default_rng(4)
+    true = _two_kinds(n, 0.1)
+    learned = true.copy()
+    learned[:, 1] = 1.0 + shrink * (true[:, 1] - 1.0)
+    t = rng.uniform(0, 2, n)
+    phi = np.column_stack([np.ones(n), t, t**2])
+    moments = np.array([[1, 1, 4 / 3], [1, 4 / 3, 2], [4 / 3, 2, 16 / 5]])  # of uniform treatments on [0, 2]
+    outcome = (phi * true).sum(axis=1) + rng.normal(0, noise, n)
+    residual = outcome - (phi * learned).sum(axis=1)
+    return true, learned, learned + residual[:, None] * (phi @ np.linalg.inv(moments))
+
+
+def test_shrunk_responses_are_undone_and_good_ones_left_alone() -> None:
+    problem = MenuProblem.build(LINE, "quadratic", Profit())
+    weights = np.ones(20_000)
+    for shrink, expected in ((0.3, [0.5, 1.5]), (1.0, None)):
+        _, learned, debiased = _experiment(20_000, shrink, 0.5)
+        plain = choose_menu(learned, space=LINE, basis="quadratic", profit=Profit(), k=2)
+        menu, share = debiased_menu(problem, plain.priced, learned, debiased, weights)
+        if expected is not None:
+            assert plain.encoded[:, 0] == pytest.approx([0.85, 1.15], abs=0.01)
+            assert menu.treatments[:, 0] == pytest.approx(expected, abs=0.06)
+            assert share > 0.9
+        else:
+            assert menu.treatments[:, 0] == pytest.approx(plain.encoded[:, 0], abs=0.05)
+            assert share < 0.6
+
+
+def test_correction_sums_add_up_and_share_is_a_fraction() -> None:
+    problem = MenuProblem.build(LINE, "quadratic", Profit())
+    _, learned, debiased = _experiment(1_000, 0.5, 1.0)
+    menu = PricedMenu.build(problem, np.array([[0.8], [1.2]]))
+    weights = np.random.default_rng(0).uniform(0.5, 2, 1_000)
+    whole = correction_sums(learned, debiased, weights, menu)
+    parts = correction_sums(learned[:300], debiased[:300], weights[:300], menu) + correction_sums(
+        learned[300:], debiased[300:], weights[300:], menu
+    )
+    np.testing.assert_allclose(parts.squares, whole.squares)
+    np.testing.assert_allclose(parts.correction, whole.correction)
+    segments = assign(learned, menu)
+    np.testing.assert_allclose(
+        whole.corrected(1.0).theta, [(debiased * weights[:, None])[segments == k].sum(axis=0) for k in range(2)], atol=1e-9
+    )
+    assert 0 <= whole.share(profit_metric(learned, problem.psi)) <= 1
+    with pytest.raises(InvalidInputError, match="do not belong together"):
+        debiased_menu(problem, menu, learned, debiased[:5], weights)

@@ -1,0 +1,410 @@
+"""The command line as a person meets it: what it prints, its exit codes, and one readable message for whatever is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+import coarse_spark
+from coarse_spark.cli import guarded, main
+from coarse_spark.errors import RunError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from coarse_spark.lake.tables import Lake
+
+    from .conftest import Promotions
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+THORNTON = ROOT / "conf" / "thornton.yml"
+# two features and one learner: these tests look at the commands, not at the responses
+LEAN = {
+    "experiment__features": "[tenure_months, past_spend]",
+    "response__learner": "sieve",
+    "menu__sizes": "1-2",
+    "menu__sketch_cells": 300,
+    "menu__starts": 1,
+    "menu__full_passes": 1,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+def _command(*arguments: object) -> Outcome:
+    """Run ``coarse-spark`` in this process, on the session that is there."""
+    out, err = io.StringIO(), io.StringIO()
+    with _logging_restored(), redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return Outcome(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def _logging_restored() -> Iterator[None]:
+    """Undo what a command does to the package's loggers: other tests listen to them."""
+    package, pipeline = logging.getLogger("coarse_spark"), logging.getLogger("coarse_spark.pipeline")
+    before = package.handlers, package.level, package.propagate, pipeline.level
+    try:
+        yield
+    finally:
+        package.handlers, package.propagate = before[0], before[2]
+        package.setLevel(before[1])
+        pipeline.setLevel(before[3])
+
+
+def _refused(outcome: Outcome, *fragments: str, code: int = 2) -> None:
+    """Check that a command ended with one readable message that has all fragments."""
+    assert outcome.code == code, outcome
+    assert "Traceback" not in outcome.err
+    assert len(re.findall(r"^error: ", outcome.err, flags=re.MULTILINE)) == 1, outcome.err
+    for fragment in fragments:
+        assert fragment in outcome.err, outcome.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("command-line")
+
+
+@pytest.fixture(scope="module")
+def config(promotions: Promotions, folder: Path) -> Path:
+    path = folder / "promotions.yml"
+    # what a run records as its configuration is itself a configuration file: JSON is YAML
+    path.write_text(promotions.configure(**LEAN, output__path=folder / "tables").to_json())
+    return path
+
+
+@pytest.fixture(scope="module")
+def published(spark: SparkSession, config: Path) -> Outcome:
+    return _command("run", "--config", config, "--run-id", "first")
+
+
+@pytest.fixture
+def lake(spark: SparkSession, folder: Path) -> Lake:
+    from coarse_spark.lake.tables import Lake
+
+    return Lake(spark, path=str(folder / "tables"))
+
+
+def _rows(lake: Lake, table: str, run_id: str, order: list[str]) -> pd.DataFrame:
+    return lake.read(table, run_id).drop("run_id").toPandas().sort_values(order, ignore_index=True)
+
+
+# --- what a run prints and leaves ------------------------------------------------------------------------------------------------
+
+
+def test_run_prints_progress_summary_and_where_everything_is(published: Outcome, folder: Path, lake: Lake) -> None:
+    assert published.code == 0, published.err
+    for step in ("validate", "fit", "score", "choose", "evaluate", "assign", "publish"):
+        assert re.search(rf"^[\d:]+  {step} done in [\d.]+ s$", published.err, flags=re.MULTILINE), step
+    assert re.search(r"K = 2, pass 1: profit", published.err)
+    for words in ("control", "granular", "Choice of K:"):
+        assert words in published.out
+    assert f"tables: {folder / 'tables'} (run first)" in published.out
+    assert f"page:   {folder / 'tables' / 'report.html'}" in published.out
+    assert (folder / "tables" / "report.html").stat().st_size > 10_000
+    assert {row["run_id"] for row in lake.current_assignments().select("run_id").distinct().collect()} == {"first"}
+
+
+def test_steps_one_by_one_give_what_run_gives(published: Outcome, config: Path, lake: Lake) -> None:
+    steps = ("--config", config, "--set", "evaluation.confidence=0.9")
+    assert _command("fit", *steps, "--run-id", "steps").code == 0
+    chosen = _command("choose", *steps)
+    assert chosen.out == "run steps: choose done\n", chosen.err
+    _refused(_command("assign", *steps), "menu.select is auto", "run 'evaluate' before 'assign'")
+    _refused(_command("report", *steps), "run steps has nothing to report yet; run 'evaluate' first")
+    _refused(_command("evaluate", "--config", config), "run steps was started with another configuration")
+    assert _command("evaluate", *steps).code == 0
+    assert _command("assign", *steps, "--no-publish").code == 0
+    assert {row["run_id"] for row in lake.current_assignments().collect()} == {"first"}
+    assert _command("publish", *steps).code == 0
+    assert {row["run_id"] for row in lake.current_assignments().collect()} == {"steps"}
+
+    record = lake.read("runs", "steps").collect()[0]
+    assert record["status"] == "published"
+    assert record["error"] is None
+    assert json.loads(record["config"])["evaluation"]["confidence"] == 0.9
+    for table, order in (("menu", ["k", "treatment_id"]), ("assignments", ["unit_id"])):
+        pd.testing.assert_frame_equal(_rows(lake, table, "steps", order), _rows(lake, table, "first", order), rtol=1e-9)
+
+
+def test_report_of_a_finished_run_writes_its_page_again(published: Outcome, config: Path, folder: Path, tmp_path: Path) -> None:
+    page = folder / "tables" / "report.html"
+    page.unlink()
+    again = _command("report", "--config", config, "--run-id", "first")
+    assert again.code == 0, again.err
+    assert again.out == published.out
+    first = page.read_text()
+    elsewhere = tmp_path / "pages" / "first.html"
+    assert _command("report", "--config", config, "--run-id", "first", "--report", elsewhere).code == 0
+    assert elsewhere.read_text() == first
+
+
+def test_validate_prints_what_it_found(spark: SparkSession, config: Path) -> None:
+    found = _command("validate", "--config", config)
+    assert found.code == 0, found.err
+    lines = found.out.splitlines()
+    assert lines[0] == f"{config}: the configuration is valid"
+    assert lines[1] == "experiment: 6,000 of 6,000 rows usable, in 12 partitions"
+    assert lines[2] == "population: 3,000 units"
+    assert lines[3].startswith("note: experiment: 10 of 12 partitions have fewer usable rows than response.min_rows = 800")
+    without = _command("validate", "--config", config, "--no-tables", "--set", "experiment.path=nowhere")
+    assert without.out.splitlines() == lines[:1]
+
+
+def test_version() -> None:
+    assert _command("version") == Outcome(0, f"{coarse_spark.__version__}\n", "")
+
+
+# --- what the user can mend: exit code 2 ------------------------------------------------------------------------------------------
+
+
+def test_missing_configuration_file(tmp_path: Path) -> None:
+    _refused(_command("run", "--config", tmp_path / "nowhere.yml"), "nowhere.yml does not exist", "expected a YAML file")
+
+
+def test_all_problems_of_a_configuration_come_at_once(tmp_path: Path) -> None:
+    text = THORNTON.read_text()
+    for right, wrong in (("margin: 4 - tinc", "margin: 4 - tink"), ("folds: 5", "folds: 1"), ("  seed: 0", "  sead: 0")):
+        assert right in text
+        text = text.replace(right, wrong)
+    path = tmp_path / "wrong.yml"
+    path.write_text(text)
+    outcome = _command("run", "--config", path)
+    _refused(outcome, "wrong.yml has 3 problems", "did you mean 'tinc'?", "found 1, expected", "did you mean 'seed'?")
+    numbers = [number for number, line in enumerate(text.splitlines(), 1) if re.search("4 - tink|folds: 1|sead", line)]
+    for number in numbers:
+        assert f"{path}:{number}" in outcome.err or f"line {number}" in outcome.err, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["run", "--confg", "x.yml"], ["--confg", "--config"]),
+        (["run"], ["--config"]),
+        (["runs"], ["runs", "run"]),
+        (["simulate", "promotions", "--units", "0", "--out", "x"], ["--units", "1"]),
+    ],
+)
+def test_unknown_and_missing_options(arguments: list[str], fragments: list[str]) -> None:
+    outcome = _command(*arguments)
+    assert outcome.code == 2
+    assert "Traceback" not in outcome.err
+    for fragment in fragments:
+        assert fragment in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "fragments"),
+    [
+        ("menu.seed", ["--set menu.seed", "expected key=value"]),
+        ("menu.sead=3", ["--set menu.sead", "did you mean 'seed'?"]),
+        ("menu.select=9", ["--set menu.select", "found 9, expected auto or one of menu.sizes: 1, 2"]),
+    ],
+)
+def test_settings_that_cannot_be_used(config: Path, setting: str, fragments: list[str]) -> None:
+    _refused(_command("validate", "--config", config, "--no-tables", "--set", setting), *fragments)
+
+
+@pytest.mark.parametrize("command", ["run", "validate"])
+@pytest.mark.parametrize(
+    ("settings", "fragments"),
+    [
+        (["experiment.path=nowhere/at-all"], ["experiment: ", "nowhere/at-all (delta) cannot be read"]),
+        (["experiment.path=null", "experiment.table=nowhere"], ["experiment: nowhere cannot be read", "TABLE_OR_VIEW_NOT_FOUND"]),
+        (
+            ["experiment.features=[tenure_month, past_spend]"],
+            ["experiment: the feature column 'tenure_month' is missing (did you mean 'tenure_months'?)", "population: the feature"],
+        ),
+    ],
+)
+def test_tables_and_columns_that_are_not_there(
+    spark: SparkSession, config: Path, tmp_path: Path, command: str, settings: list[str], fragments: list[str]
+) -> None:
+    given = [part for setting in [*settings, f"output.path={tmp_path}"] for part in ("--set", setting)]
+    _refused(_command(command, "--config", config, *given), *fragments)
+
+
+@pytest.mark.parametrize("command", ["run", "fit", "choose", "report"])
+@pytest.mark.parametrize("run_id", ["x' OR '1'='1", "a b", "../first", ""])
+def test_run_ids_that_are_refused(published: Outcome, config: Path, command: str, run_id: str) -> None:
+    _refused(_command(command, "--config", config, "--run-id", run_id), f"run id {run_id!r}", "letters, digits")
+
+
+def test_a_run_that_is_not_there(published: Outcome, config: Path) -> None:
+    _refused(_command("report", "--config", config, "--run-id", "firts"), "there is no run 'firts'")
+
+
+# --- a run that fails: exit code 1 -----------------------------------------------------------------------------------------------
+
+
+def _overflowing(population: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    return population.withColumn("past_spend", F.lit(1.7e308))
+
+
+@pytest.mark.parametrize(("step", "cause"), [("score", "ValueError: the model of partition"), ("validate", "FAILED_READ_FILE")])
+def test_a_run_that_fails_on_executors_says_where_and_publishes_nothing(
+    spark: SparkSession, published: Outcome, promotions: Promotions, config: Path, lake: Lake, tmp_path: Path, step: str, cause: str
+) -> None:
+    population = spark.read.format("delta").load(promotions.paths["population"])
+    broken = tmp_path / "population"
+    (_overflowing(population) if step == "score" else population).write.format("delta").save(str(broken))
+    if step == "validate":
+        for lost in broken.glob("*.parquet"):
+            lost.unlink()
+    current = lake.current_assignments().orderBy("unit_id").toPandas()
+    run_id = f"broken-{step}"
+    outcome = _command("run", "--config", config, "--run-id", run_id, "--set", f"population.path={broken}")
+    _refused(outcome, f"error: step '{step}' failed: ", cause, code=1)
+    record = lake.read("runs", run_id).collect()[0]
+    assert record["status"] == "failed"
+    assert record["published_at"] is None
+    assert record["stop_reason"] == f"failed in step '{step}'"
+    assert record["error"].startswith(f"{step}: ")
+    assert cause in record["error"]
+    pd.testing.assert_frame_equal(lake.current_assignments().orderBy("unit_id").toPandas(), current)
+
+
+def _fail(error: Exception) -> Callable[[], None]:
+    def raising() -> None:
+        raise error
+
+    return raising
+
+
+def test_a_bug_gets_a_sentence_above_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(_fail(ZeroDivisionError("division by zero\nand more"))) == 1
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    assert first == "error: ZeroDivisionError: division by zero"
+    assert second.startswith("Traceback")
+    assert guarded(_fail(RunError("step 'fit' failed: why"))) == 1
+    assert capsys.readouterr().err == "error: step 'fit' failed: why\n"
+
+
+# --- processes of their own -------------------------------------------------------------------------------------------------------
+
+
+def _environment(**changes: str | None) -> dict[str, str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **changes}
+    return {name: value for name, value in environment.items() if value is not None}
+
+
+def _java(folder: Path, says: str) -> Path:
+    """Write a ``java`` that only says its version, and return its home."""
+    java = folder / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(f"#!/bin/sh\necho '{says}' >&2\n")
+    java.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "entry", [["-m", "coarse_spark.cli", "validate", "--config", str(THORNTON)], ["-m", "coarse_spark.lake.java"]]
+)
+@pytest.mark.parametrize(
+    ("case", "fragments"),
+    [
+        ("nothing at JAVA_HOME", ["JAVA_HOME is ", "nowhere/bin/java does not exist"]),
+        ("no java on PATH", ["no Java was found", "JAVA_HOME is not set and no java is on PATH"]),
+        ("version 11", ["bin/java is Java 11."]),
+        ("version 8", ["bin/java is Java 8."]),
+        ("no version", ["bin/java -version said nothing that names a version"]),
+        ("no program", ["bin/java did not run"]),
+    ],
+)
+def test_java_that_spark_cannot_use(tmp_path: Path, entry: list[str], case: str, fragments: list[str]) -> None:
+    homes: dict[str, Callable[[], Path]] = {
+        "nothing at JAVA_HOME": lambda: tmp_path / "nowhere",
+        "version 11": lambda: _java(tmp_path, 'openjdk version "11.0.2" 2019-01-15'),
+        "version 8": lambda: _java(tmp_path, 'java version "1.8.0_392"'),
+        "no version": lambda: _java(tmp_path, "hello"),
+    }
+    if case == "no java on PATH":
+        environment = _environment(JAVA_HOME=None, PATH=str(tmp_path))
+    elif case == "no program":
+        home = _java(tmp_path, "")
+        (home / "bin" / "java").chmod(0o644)
+        environment = _environment(JAVA_HOME=str(home))
+    else:
+        environment = _environment(JAVA_HOME=str(homes[case]()))
+    done = subprocess.run(
+        [sys.executable, *entry], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    (message,) = done.stderr.splitlines()
+    assert message.startswith("error: ")
+    assert "Spark needs Java 17 or 21: install it and put it on PATH, or set JAVA_HOME to its folder." in message
+    for fragment in fragments:
+        assert fragment in message
+
+
+def _thornton(tmp_path: Path) -> list[str]:
+    settings = [
+        f"output.path={tmp_path / 'tables'}",
+        "response.learner=sieve",
+        "menu.sizes=1-2",
+        "menu.starts=1",
+        "response.folds=2",
+    ]
+    return [
+        *[sys.executable, "-m", "coarse_spark.cli", "run", "--config", str(THORNTON), "--run-id", "process"],
+        *[part for setting in settings for part in ("--set", setting)],
+    ]
+
+
+def test_a_process_of_its_own_starts_spark_quietly_and_runs_real_data(tmp_path: Path) -> None:
+    done = subprocess.run(
+        _thornton(tmp_path), env=_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2,834 units of the experiment" in done.stdout
+    assert f"page:   {tmp_path / 'tables' / 'report.html'}" in done.stdout
+    # progress and warnings of ours alone: nothing of Ivy's, Spark's or Java's
+    noise = [line for line in done.stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\d  \S", line)]
+    assert noise == []
+
+
+@pytest.mark.slow
+def test_a_run_stopped_by_hand_ends_at_once_and_is_recorded(spark: SparkSession, tmp_path: Path) -> None:
+    from coarse_spark.lake.tables import Lake
+
+    process = subprocess.Popen(_thornton(tmp_path), env=_environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rstrip().endswith("fit ..."):
+                process.send_signal(signal.SIGINT)
+                break
+        _, rest = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait(timeout=60)
+    assert process.returncode == 130, rest
+    assert "stopped" in rest
+    assert "Traceback" not in rest
+    record = Lake(spark, path=str(tmp_path / "tables")).read("runs", "process").collect()[0]
+    assert record["status"] == "failed"
+    assert record["error"].startswith("fit: KeyboardInterrupt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -208,7 +209,7 @@ def _present(run: Run, path: Path | None) -> None:
 
 
 def _show_progress() -> None:
-    """Send the pipeline's progress and everybody's warnings to standard error."""
+    """Send the pipeline's progress and the package's warnings to standard error, and what Spark repeats of an error nowhere."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("coarse_spark")
@@ -216,6 +217,9 @@ def _show_progress() -> None:
     logger.setLevel(logging.WARNING)
     logger.propagate = False
     logging.getLogger("coarse_spark.pipeline").setLevel(logging.INFO)
+    for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "toPandas attempted Arrow optimization")
 
 
 def guarded(command: Callable[[], object]) -> int:

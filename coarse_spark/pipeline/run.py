@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from coarse_spark.lake.tables import Lake, check_run_id
 FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
+
+_JAVA_CAUSE = re.compile(r"(?:Caused by)?: (?:\w+\.)+([\w$]+: \S.*)")  # "Caused by: java.io.IOException: why", with its message
 
 
 @dataclass
@@ -119,13 +122,15 @@ class Run:
 
 
 def first_cause(message: str) -> str:
-    """Return the part of a Spark error that a person can act on: the last Python error in it, without the Java stack."""
+    """Return the part of a Spark error that a person can act on: its last Python error, else its last Java cause."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     python = [
         line for line in lines if line.split(":")[0].split(".")[-1].endswith(("Error", "Exception")) and "at " not in line[:3]
     ]
-    chosen = next((line for line in reversed(python) if "PythonException" not in line and "Py4J" not in line), None)
-    return chosen or (lines[0] if lines else "unknown cause")
+    chosen = [line for line in python if "PythonException" not in line and "Py4J" not in line]
+    java = [cause[1] for line in lines if (cause := _JAVA_CAUSE.match(line))]
+    told = [*lines[:1], *java, *chosen]  # the least telling first
+    return told[-1] if told else "unknown cause"
 
 
 def lake_of(spark: SparkSession, configuration: Configuration) -> Lake:

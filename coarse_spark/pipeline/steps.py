@@ -16,16 +16,15 @@ from pyspark.sql import functions as F
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
 from coarse_spark.core.menu.curve import search_curve
-from coarse_spark.core.menu.lloyd import PricedMenu, refine
+from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
 from coarse_spark.distributed.assign import assign as assign_units
-from coarse_spark.distributed.certify import upper_bounds
+from coarse_spark.distributed.choose import choose_menus
 from coarse_spark.distributed.evaluate import design_moments, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.fit import fit_responses
-from coarse_spark.distributed.lloyd import population_aggregate
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.score import FULL, granular_columns
 from coarse_spark.distributed.score import score as score_units
@@ -42,7 +41,6 @@ FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
-_BOUND_TOLERANCE = 2e-4  # of granular − control: what the search for an upper bound may leave open
 _BIN_ROWS = 20_000  # a hash sample of this size places the treatment bins of the lack-of-fit test
 
 
@@ -141,32 +139,23 @@ def choose(run: Run) -> None:
     """Choose a menu of every size into ``menu``: on a sketch, then by Lloyd passes over the full population."""
     with run.step("choose"):
         configuration, problem = run.configuration, run.problem
-        responses = run.lake.read("responses", run.run_id)
-        names = theta_columns(problem.coefficients)
-        units = responses.select(
-            F.lit(0).alias("sketch_group"), F.xxhash64(F.col("unit_id").cast("string")).alias("key"), "weight", *names
-        )
-        population = sketch(units, problem, cells=configuration.menu.sketch_cells, groups=[0])[0]
-        clusters = population.clusters
-        menus = _search(run, clusters)
-        log.info("searched menus of %s treatments on %d micro-clusters", ", ".join(map(str, menus)), len(clusters.weights))
-        passes = max(configuration.menu.full_passes, 1)
-        granular = float(run.record.diagnostics["granular_value"])
-        with materialized(responses.select("weight", *names)) as kept:
-            refined = refine(problem, menus, population_aggregate(kept), max_passes=passes)
-            control = float(next(iter(refined.sums.values())).value_of_all(problem.control_psi[None, :])[0])
-            tolerance = _BOUND_TOLERANCE * (granular - control)
-            bounds = upper_bounds(kept, problem, refined.menus, population, tolerance=tolerance, always_offered=run.always_offered)
-        for line in refined.history:
-            log.info(
-                "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s",
-                line.k,
-                line.number,
-                line.value,
-                line.gain,
-                line.moved,
-                line.what,
+        sizes, granular = {1, *configuration.menu.sizes}, float(run.record.diagnostics["granular_value"])
+        responses = run.lake.read("responses", run.run_id).select("unit_id", "weight", *theta_columns(problem.coefficients))
+        with materialized(responses) as kept:
+            found = choose_menus(
+                kept,
+                problem,
+                sizes,
+                cells=configuration.menu.sketch_cells,
+                passes=configuration.menu.full_passes,
+                starts=configuration.menu.starts,
+                seed=configuration.menu.seed,
+                always_offered=run.always_offered,
             )
+        refined = found.refined
+        for line in refined.history:
+            text = "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s"
+            log.info(text, line.k, line.number, line.value, line.gain, line.moved, line.what)
         frames = []
         curve: dict[str, Any] = {}
         for k, menu in refined.menus.items():
@@ -184,14 +173,14 @@ def choose(run: Run) -> None:
                     selected=k == configuration.menu.select,
                 )
             )
-            value, bound = sums.value(menu.psi), min(bounds[k], granular)
+            value, bound = sums.value(menu.psi), min(found.bounds[k], granular)
             log.info("K = %d: profit %.6g a unit, no menu of %d exceeds %.6g", k, value, k, bound)
             curve[str(k)] = {"value": value, "upper_bound": bound, "segment_theta": _means(sums.theta, sums.weight).tolist()}
         table = pd.concat(frames, ignore_index=True)
         run.lake.replace(MENU, run.run_id, table[table["k"].isin(configuration.menu.sizes)])
         run.note(
-            control_value=control,
-            micro_clusters=len(clusters.weights),
+            control_value=found.control_value,
+            micro_clusters=found.micro_clusters,
             curve=curve,
             history=[{**vars(line)} for line in refined.history],
         )

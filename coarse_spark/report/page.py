@@ -9,6 +9,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from coarse_spark.errors import InvalidInputError
 from coarse_spark.report import wording
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.drawing import colour, ink
@@ -17,9 +18,19 @@ from coarse_spark.report.responses import response_picture
 
 
 def write_report(content: ReportContent, path: str | Path) -> Path:
-    """Write the page to ``path`` and return it; the same content gives the same bytes."""
+    """Write the page to ``path`` and return it; the same content gives the same bytes.
+
+    Raises
+    ------
+    InvalidInputError : the page cannot be written there.
+    """
     path = Path(path)
-    path.write_text(render_report(content), encoding="utf-8")
+    page = render_report(content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInputError(f"the page cannot be written to {path}: {error.strerror}; expected a file's path") from None
     return path
 
 

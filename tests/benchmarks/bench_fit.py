@@ -193,7 +193,9 @@ def known_numbers(_sizes: list[int], _seeds: int, _memo: dict[Any, dict[str, flo
     squared = {fold: float(load_model(record).predict(X)[:, 2].mean()) for fold, record in models.items()}
     without = np.array([squared[fold] for fold in range(folds)])
     error = float(np.sqrt((folds - 1) / folds * ((without - without.mean()) ** 2).sum()))  # delete-a-group jackknife
-    yield line("known numbers: coefficient of T^2", squared[-1], 0.507, "y / T^2", truth=0.5, our_error=round(error, 4), peer_error=0.024)
+    yield line(
+        "known numbers: coefficient of T^2", squared[-1], 0.507, "y / T^2", truth=0.5, our_error=round(error, 4), peer_error=0.024
+    )
 
 
 SECTIONS = {"accuracy": accuracy, "cpu": cpu, "memory": peak_memory, "known": known_numbers}

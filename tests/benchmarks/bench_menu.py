@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_menu.py                 all of it, a few minutes
     python tests/benchmarks/bench_menu.py truth gaps      some of: tables gaps truth masses scale debiased
 
-Each line: {"name", "ours", "peer", "ratio", "unit", "reached", …}. Shares are percent of (granular − best uniform) at the truth of the
-field simulation. One thread.
+Each line: {"name", "ours", "peer", "ratio", "unit", "reached", …}. Shares are percent of (granular − best uniform) at the truth
+of the field simulation. One thread.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from coarse_spark.core.simulation import field_simulation  # noqa: E402
 from coarse_spark.core.treatments import TreatmentSpace  # noqa: E402
 
 Line = dict[str, Any]
+TIE = 1e-3  # percentage points: two runs that reach the same optimum of a finite population differ by less
 
 
 def field_problem(dimensions: int) -> MenuProblem:
@@ -58,7 +59,14 @@ def tables() -> Iterator[Line]:
     curve = choose_curve(problem, theta, [2, 4, 5, 8])
     for k, distortion in {2: 0.3634, 4: 0.1175, 5: 0.07994, 8: 0.03454}.items():
         ours = -curve[k].value
-        yield line(f"Lloyd-Max distortion, K = {k}", ours, distortion, "squared distance", abs(ours / distortion - 1) <= 0.005, gap=curve[k].gap)
+        yield line(
+            f"Lloyd-Max distortion, K = {k}",
+            ours,
+            distortion,
+            "squared distance",
+            abs(ours / distortion - 1) <= 0.005,
+            gap=curve[k].gap,
+        )
 
 
 def gaps() -> Iterator[Line]:
@@ -87,7 +95,7 @@ def truth() -> Iterator[Line]:
                 other = float(profit_matrix(theta, problem.psi_at(menu)).max(axis=1).mean())
                 share = 100 * (other - ours.uniform_value) / (ours.granular_value - ours.uniform_value)
                 mine = 100 * ours.captured_of_uniform
-                yield line(f"{peer}, K = {k}, seed {seed}", mine, share, "% of granular − uniform", mine >= share)
+                yield line(f"{peer}, K = {k}, seed {seed}", mine, share, "% of granular − uniform", mine >= share - TIE)
 
 
 def peers(problem: MenuProblem, theta: np.ndarray, k: int, seed: int) -> dict[str, np.ndarray]:
@@ -130,7 +138,15 @@ def masses() -> Iterator[Line]:
         else:
             oracle, kind = float((profits - prices).max(axis=1).sum() + prices @ wanted), "dual bound"
         reached = abs(value / oracle - 1) <= 1e-6 and off == 0
-        yield line(f"fixed masses, {units} units against {kind}", value, oracle, "profit", reached, share_error=off, cpu_seconds=round(seconds, 2))
+        yield line(
+            f"fixed masses, {units} units against {kind}",
+            value,
+            oracle,
+            "profit",
+            reached,
+            share_error=off,
+            cpu_seconds=round(seconds, 2),
+        )
 
 
 def scale() -> Iterator[Line]:
@@ -163,7 +179,11 @@ def debiased() -> Iterator[Line]:
                     learned[held] = model.predict(data.X.iloc[held])
                 residual = np.asarray(data.y) - (phi * learned).sum(axis=1)
                 corrected = learned + residual[:, None] * (phi @ inverse)
-                full = ResponseLearner(basis="quadratic", learner=learner, random_state=seed).fit(data.X, data.T, data.y).predict(new.X)
+                full = (
+                    ResponseLearner(basis="quadratic", learner=learner, random_state=seed)
+                    .fit(data.X, data.T, data.y)
+                    .predict(new.X)
+                )
                 clusters, _ = sketch_units(problem, learned, np.ones(rows))
                 plain = search_curve(problem, clusters, [k])[k]
                 moved = [debiased_menu(problem, plain, learned, corrected, np.ones(rows), share)[0] for share in (None, 1.0)]

@@ -17,6 +17,9 @@ from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 
 PLANE = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")})
+CUT = TreatmentSpace.from_dict(
+    {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}, exclude="a + b > 2.51"
+)
 LINE = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
 
 
@@ -50,10 +53,9 @@ def test_no_menu_of_candidates_is_above_the_bound(seed: int, k: int) -> None:
         (LINE, "any+quadratic", Profit("3 - t", "0")),
         (PLANE, "quadratic", Profit("3 - a", "0.1 * b")),
         (PLANE, "quadratic", Profit("1", "0.3 * abs(a - 1)")),
-        (TreatmentSpace.from_dict({**{n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in "ab"}}, exclude="a + b > 2.51"),
-         "quadratic", Profit()),
+        (CUT, "quadratic", Profit()),
     ],
-)  # fmt: skip
+)
 def test_rounding_covers_every_menu_between_candidates(space: TreatmentSpace, basis: str, profit: Profit) -> None:
     problem = MenuProblem.build(space, basis, profit)
     rng = np.random.default_rng(0)

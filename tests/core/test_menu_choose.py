@@ -115,6 +115,8 @@ def test_always_offered_treatments_stay() -> None:
         ({"weights": -np.ones(5)}, "5 weights are negative"),
         ({"k": 0}, "whole number from 1"),
         ({"k": 6}, "for 5 units"),
+        ({"profit": Profit("log(t - 1)")}, "the margin .* is .* at t = 0, expected a finite number"),
+        ({"profit": Profit("price")}, "unknown name 'price'"),
         ({"always_offer": [{"t": 5.0}]}, "not a treatment of the space"),
         ({"always_offer": [{"t": 0.0}, {"t": 1.0}], "k": 1}, "cannot hold the 2 treatments"),
     ],
@@ -140,3 +142,32 @@ def test_arms_choose_among_a_finite_list() -> None:
     profits = theta - np.array([0, 0.1, 0])
     assert menu.value == pytest.approx(max(profits[:, list(rows)].max(axis=1).mean() for rows in combinations(range(3), 2)))
     assert "Menu of 2 treatments" in str(menu)
+
+
+def test_categories_and_numbers_are_chosen_together() -> None:
+    space = TreatmentSpace.from_dict(
+        {
+            "channel": {"kind": "categorical", "levels": ["mail", "app", "none"], "control": "none"},
+            "price": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0},
+        }
+    )
+    problem = MenuProblem.build(space, "levels(channel) * quadratic(price)", Profit("2 - price", "0.1"))
+    theta = np.random.default_rng(0).normal(size=(300, problem.coefficients))
+    menu = choose_curve(problem, theta, [4])[4]
+    assert set(menu.treatments["channel"]) <= {"mail", "app", "none"}
+    assert menu.treatments["price"].between(0, 1).all()
+    assert menu.value <= menu.upper_bound
+    # no candidate in the place of any treatment earns more
+    base = profit_matrix(theta, menu.psi)
+    candidates = profit_matrix(theta, problem.psi)
+    for row in range(4):
+        others = np.delete(base, row, axis=1).max(axis=1)
+        assert np.maximum(candidates, others[:, None]).mean(axis=0).max() <= menu.value + 1e-4
+
+
+def test_arms_are_never_refined_between_candidates() -> None:
+    problem = MenuProblem.build(LINE, "arms", Profit())
+    theta = np.random.default_rng(0).normal(size=(40, 257))
+    menu = choose_curve(problem, theta, [2])[2]
+    assert all(problem.position(row) is not None for row in menu.encoded)
+    assert problem.granular(theta)[1] == pytest.approx(theta.max(axis=1))

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from coarse_spark.core.menu.choose import choose_curve, choose_menu
 from coarse_spark.core.menu.exact import exact_menus, is_unimodal
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -60,11 +61,16 @@ def _ideal_points(points: np.ndarray) -> np.ndarray:
     return np.column_stack([-(points**2), 2 * points, np.full(len(points), -1.0)])
 
 
-def test_normal_ideal_points_give_the_lloyd_max_quantizers() -> None:
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param(norm.ppf((np.arange(40_000) + 0.5) / 40_000), id="quantiles"),
+        pytest.param(np.random.default_rng(7).normal(size=1_000_000), id="a million drawn", marks=pytest.mark.slow),
+    ],
+)
+def test_normal_ideal_points_give_the_lloyd_max_quantizers(points: np.ndarray) -> None:
     space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": -5, "upper": 5, "control": 0}})
-    problem = MenuProblem.build(space, "quadratic", Profit())
-    points = np.random.default_rng(7).normal(size=1_000_000)
-    curve = choose_curve(problem, _ideal_points(points), [2, 4, 5, 8])
+    curve = choose_curve(MenuProblem.build(space, "quadratic", Profit()), _ideal_points(points), [2, 4, 5, 8])
     for k, distortion in {2: 0.3634, 4: 0.1175, 5: 0.07994, 8: 0.03454}.items():
         assert -curve[k].value == pytest.approx(distortion, rel=0.005)
         assert curve[k].gap < 0.001

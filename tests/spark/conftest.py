@@ -40,6 +40,9 @@ def promotions(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
             "experiment.path": paths["experiment"],
             "population.path": paths["population"],
             "output.path": folder / "tables",
+            # few features: these tests are about tables and repeatability, not about the last bit of accuracy
+            "experiment.features": "[past_spend, visits, channel]",
+            "response.learner": "sieve",
             "response.folds": 2,
             "response.min_rows": 800,
             "menu.sizes": "1-3",

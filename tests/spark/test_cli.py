@@ -24,7 +24,7 @@ from coarse_spark.cli import guarded, main
 from coarse_spark.errors import RunError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from coarse_spark.lake.tables import Lake
 
@@ -159,6 +159,7 @@ def test_report_of_a_finished_run_writes_its_page_again(published: Outcome, conf
     elsewhere = tmp_path / "pages" / "first.html"
     assert _command("report", "--config", config, "--run-id", "first", "--report", elsewhere).code == 0
     assert elsewhere.read_text() == first
+    _refused(_command("report", "--config", config, "--run-id", "first", "--report", tmp_path), f"cannot be written to {tmp_path}")
 
 
 def test_validate_prints_what_it_found(spark: SparkSession, config: Path) -> None:
@@ -259,26 +260,75 @@ def test_a_run_that_is_not_there(published: Outcome, config: Path) -> None:
 # --- a run that fails: exit code 1 -----------------------------------------------------------------------------------------------
 
 
-def _overflowing(population: DataFrame) -> DataFrame:
+def _copy_of_the_first_run(spark: SparkSession, config: Path, lake: Lake, run_id: str) -> None:
+    """Start a run whose models and responses are those of the first."""
+    from coarse_spark.config.load import load_configuration
+    from coarse_spark.lake.schemas import MODELS, RESPONSES
+    from coarse_spark.pipeline import start_run
+
+    start_run(spark, load_configuration(config), run_id)
+    for schema in (MODELS, RESPONSES):
+        lake.replace(schema, run_id, lake.read(schema.name, "first").drop("run_id"))
+
+
+def _lose_files(folder: Path) -> None:
+    files = list(folder.rglob("*.parquet"))
+    assert files
+    for file in files:
+        file.unlink()
+
+
+def _lost_population(spark: SparkSession, config: Path, lake: Lake, tmp_path: Path) -> list[object]:
+    path = json.loads(config.read_text())["population"]["path"]
+    broken = tmp_path / "population"
+    spark.read.format("delta").load(path).write.format("delta").save(str(broken))
+    _lose_files(broken)
+    return ["run", "--set", f"population.path={broken}"]
+
+
+def _models_of_a_later_version(spark: SparkSession, config: Path, lake: Lake, tmp_path: Path) -> list[object]:
     from pyspark.sql import functions as F
 
-    return population.withColumn("past_spend", F.lit(1.7e308))
+    from coarse_spark.lake.schemas import MODELS
+
+    _copy_of_the_first_run(spark, config, lake, "broken-score")
+    models = lake.read("models", "first").drop("run_id")
+    lake.replace(MODELS, "broken-score", models.withColumn("format_version", F.lit(99)))
+    return ["score"]
 
 
-@pytest.mark.parametrize(("step", "cause"), [("score", "ValueError: the model of partition"), ("validate", "FAILED_READ_FILE")])
-def test_a_run_that_fails_on_executors_says_where_and_publishes_nothing(
-    spark: SparkSession, published: Outcome, promotions: Promotions, config: Path, lake: Lake, tmp_path: Path, step: str, cause: str
+def _lost_responses(spark: SparkSession, config: Path, lake: Lake, tmp_path: Path) -> list[object]:
+    _copy_of_the_first_run(spark, config, lake, "broken-choose")
+    _lose_files(Path(str(lake.path)) / "responses" / "run_id=broken-choose")
+    return ["choose"]
+
+
+@pytest.mark.parametrize(
+    ("step", "broken", "cause"),
+    [
+        ("validate", _lost_population, "does not exist"),
+        ("score", _models_of_a_later_version, "model row has format version 99, this version of coarse_spark reads up to 1"),
+        ("choose", _lost_responses, "does not exist"),
+    ],
+)
+def test_a_run_that_fails_on_executors_says_where_and_why_and_publishes_nothing(
+    spark: SparkSession,
+    published: Outcome,
+    config: Path,
+    lake: Lake,
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+    step: str,
+    broken: Callable[..., list[object]],
+    cause: str,
 ) -> None:
-    population = spark.read.format("delta").load(promotions.paths["population"])
-    broken = tmp_path / "population"
-    (_overflowing(population) if step == "score" else population).write.format("delta").save(str(broken))
-    if step == "validate":
-        for lost in broken.glob("*.parquet"):
-            lost.unlink()
     current = lake.current_assignments().orderBy("unit_id").toPandas()
+    command, *settings = broken(spark, config, lake, tmp_path)
     run_id = f"broken-{step}"
-    outcome = _command("run", "--config", config, "--run-id", run_id, "--set", f"population.path={broken}")
+    outcome = _command(command, "--config", config, "--run-id", run_id, *settings)
     _refused(outcome, f"error: step '{step}' failed: ", cause, code=1)
+    assert "Py4J" not in outcome.err
+    assert not [warning for warning in recwarn if "Arrow" in str(warning.message)], "a Java stack above the message"
     record = lake.read("runs", run_id).collect()[0]
     assert record["status"] == "failed"
     assert record["published_at"] is None

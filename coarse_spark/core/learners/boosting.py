@@ -19,7 +19,7 @@ from coarse_spark.core.learners.trees import CodeArray, Trees, bin_codes, bin_ed
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_RATE, _DEPTH, _ROUNDS, _PATIENCE = 0.1, 3, 500, 30
+_RATE, _DEPTH, _ROUNDS, _PATIENCE = 0.1, 3, 500, 10
 _SHARE = 0.7  # of the rows, for each tree
 _SPLIT_ROWS, _SPLIT_SHARE = 10_000, 0.4  # rows of those that splits are searched on; leaf values need more rows than splits
 _COLUMNS = 32  # at most so many columns are searched for each tree

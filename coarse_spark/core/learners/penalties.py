@@ -22,7 +22,7 @@ IntArray = npt.NDArray[np.int64]
 FREE, EXCLUDED = -1, -2  # group numbers of columns without a penalty and of columns outside the model
 
 _START, _SMALLEST, _DROPPED = 30.0, 1e-2, 1e7  # outcome and columns have variances near one
-_ITERATIONS, _TOLERANCE = 30, 0.05
+_ITERATIONS, _TOLERANCE, _LEAST_FREEDOM = 30, 0.05, 0.02
 _JITTER = 1e-9  # of the mean diagonal: solves collinear columns (all levels of a feature) without moving the fit
 
 
@@ -75,7 +75,9 @@ def empirical_bayes(statistics: GramStatistics, groups: IntArray) -> RidgeFit:
         freedom = np.where(kept, np.maximum(sizes - penalties * trace, 1e-6), 0.0)
         used = freedom.sum() + (~inside).sum()
         variance = max(statistics.loss(coefficients), 1e-12 * statistics.square) / max(statistics.weight - used, 1.0)
-        updated = np.where(kept, np.clip(freedom * variance / np.maximum(square, 1e-300), _SMALLEST, 10 * _DROPPED), penalties)
+        updated = np.clip(freedom * variance / np.maximum(square, 1e-300), _SMALLEST, 10 * _DROPPED)
+        # a group that has next to no freedom left only crawls towards infinity
+        updated = np.where(kept & (freedom > _LEAST_FREEDOM), updated, 10 * _DROPPED)
         moved = np.abs(np.log(np.minimum(updated, _DROPPED) / np.minimum(penalties, _DROPPED)))
         penalties = updated
         if iteration >= 2 and moved.max(initial=0.0) < _TOLERANCE:

@@ -18,6 +18,7 @@ IntArray = npt.NDArray[np.int64]
 
 BINS = 32
 NO_SPLIT = -1
+_CELLS = 65_536  # entries of a histogram pass
 
 
 @dataclass(frozen=True)
@@ -113,33 +114,44 @@ def grow(
     min_rows : least weight of a leaf.
     """
     rows = codes.shape[1]
+    together = max(1, _CELLS // rows)  # few rows: many columns at once save calls; many rows: one column at a time stays in cache
     node: IntArray = np.zeros(rows, dtype=np.int64)
     features, places = np.full(2**depth - 1, NO_SPLIT), np.zeros(2**depth - 1, dtype=np.int64)
     for level in range(depth):
         width = 2**level
-        best, base = np.full(width, 1e-12), node * BINS
-        chosen, place = np.full(width, NO_SPLIT), np.zeros(width, dtype=np.int64)
-        for column in columns:
-            cell = base + codes[column]
-
-            def sums(weights: FloatArray, cell: IntArray = cell, width: int = width) -> FloatArray:
-                return np.bincount(cell, weights=weights, minlength=width * BINS).reshape(width, BINS).cumsum(axis=1)
-
-            left = sums(weight)
-            right = left[:, -1:] - left
-            allowed = (left >= min_rows) & (right >= min_rows)
-            if not allowed.any():
-                continue
-            gain = np.zeros((width, BINS))
-            for part in gradient:
-                below = sums(part)
-                total = below[:, -1:]
-                gain += below**2 / (left + penalty) + (total - below) ** 2 / (right + penalty) - total**2 / (left[:, -1:] + penalty)
-            gain = np.where(allowed, gain, -np.inf)
-            place_here = gain.argmax(axis=1)
-            value = gain[np.arange(width), place_here]
-            better = value > best
-            best[better], chosen[better], place[better] = value[better], column, place_here[better]
+        best, chosen, place = np.full(width, 1e-12), np.full(width, NO_SPLIT), np.zeros(width, dtype=np.int64)
+        for start in range(0, len(columns), together):
+            block = columns[start : start + together]
+            gain = _gains(codes[block], node, width, gradient, weight, min_rows, penalty)
+            nodes, where = np.arange(width), gain.argmax(axis=2)
+            value = np.take_along_axis(gain, where[:, :, None], axis=2)[:, :, 0]
+            column = value.argmax(axis=0)
+            better = value[column, nodes] > best
+            best = np.where(better, value[column, nodes], best)
+            chosen = np.where(better, block[column], chosen)
+            place = np.where(better, where[column, nodes], place)
         features[width - 1 : 2 * width - 1], places[width - 1 : 2 * width - 1] = chosen, place
         node = route(codes, features[: 2 * width - 1], places[: 2 * width - 1])
     return features, places
+
+
+def _gains(
+    codes: CodeArray, node: IntArray, width: int, gradient: FloatArray, weight: FloatArray, min_rows: float, penalty: float
+) -> FloatArray:
+    """Gain (b, width, BINS) of splitting each of ``width`` nodes after each bin of b columns; −inf where a side is too light."""
+    count, cells = len(codes), width * BINS
+    cell = (codes + (node * BINS) + (np.arange(count) * cells)[:, None]).ravel()
+
+    def below(values: FloatArray) -> FloatArray:
+        sums = np.bincount(cell, weights=np.tile(values, count) if count > 1 else values, minlength=count * cells)
+        return np.asarray(sums.reshape(count, width, BINS).cumsum(axis=2))
+
+    left = below(weight)
+    right = left[:, :, -1:] - left
+    allowed = (left >= min_rows) & (right >= min_rows)
+    gain = np.zeros(left.shape)
+    for part in gradient:
+        sums = below(part)
+        total = sums[:, :, -1:]
+        gain += sums**2 / (left + penalty) + (total - sums) ** 2 / (right + penalty) - total**2 / (left[:, :, -1:] + penalty)
+    return np.where(allowed, gain, -np.inf)

@@ -1,7 +1,7 @@
 """Menus within a budget: the search at a price of spending, and the lowest price that keeps the budget.
 
-Profit less price times spending is again linear in (θ, 1), so at any price the search is the one without a budget, and spending falls as
-the price rises.
+Profit less price times spending is again linear in (θ, 1), so at any price the search is the one without a budget, and spending
+falls as the price rises.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Upper bounds on what any menu can earn.
 
-Giving every unit exactly one treatment is relaxed at a price u_i a unit (the Lagrangian of the p-median problem: Cornuéjols, Fisher &
-Nemhauser, 1977). Whatever u is, no menu of K candidates earns more than
+Giving every unit exactly one treatment is relaxed at a price u_i a unit (the Lagrangian of the p-median problem: Cornuéjols,
+Fisher & Nemhauser, 1977). Whatever u is, no menu of K candidates earns more than
 
     Σ_i w_i u_i + sum of the K largest over candidates j of ρ_j,     ρ_j = Σ_i w_i (π_ij − u_i)⁺,
 
-and the rounding loss (see ``rounding``) extends that to the treatments between the candidates. u is searched on a sketch. It carries to
-every unit of the population as u_i = (its own best offer of the menu) − (the correction found for its cell), so that one pass over all
-units gives a bound that is valid for all of them, not only for the sketch.
+and the rounding loss (see ``rounding``) extends that to the treatments between the candidates. u is searched on a sketch. It
+carries to every unit of the population as u_i = (its own best offer of the menu) − (the correction found for its cell), so that
+one pass over all units gives a bound that is valid for all of them, not only for the sketch.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _ADDING_LOSS = 2e-5  # relative error of adding up a few hundred single precisio
 class LimitPrices:
     """What share limits and a budget add to the bound: a price λ_j a candidate, chosen freely like u.
 
-    A candidate that serves a share s within [lower, upper] of the units earns at most Σ w (π_ij − λ_j − u_i)⁺ + λ_j s, and λ_j s is at most
-    λ_j⁺ upper − λ_j⁻ lower.
+    A candidate that serves a share s within [lower, upper] of the units earns at most Σ w (π_ij − λ_j − u_i)⁺ + λ_j s, and λ_j s
+    is at most λ_j⁺ upper − λ_j⁻ lower.
 
     Attributes
     ----------
@@ -180,7 +180,9 @@ def limit_prices(
 
 
 def _clearing_prices(surplus: FloatArray, mass: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """Return the price (J',) at which the units with surplus (m, J') above it weigh upper, or lower where they weigh less at price 0."""
+    """Return the price (J',) at which the units with surplus (m, J') above it weigh upper, or lower where they weigh less at price
+    0.
+    """
     prices = np.zeros(surplus.shape[1])
     for column in range(surplus.shape[1]):
         order = np.argsort(-surplus[:, column])
@@ -237,15 +239,21 @@ def dual_sums(
     gains = {key: np.zeros(len(psi)) for key in menus}
     base = dict.fromkeys(menus, 0.0)
     loss = 0.0
-    for block in row_blocks(len(theta), len(psi)):
+    blocks = list(row_blocks(len(theta), len(psi)))
+    # memory of the largest block, used again for every one: fresh pages would cost more than the arithmetic
+    largest = max((block.stop - block.start for block in blocks), default=0)
+    exact, single, raised = (np.empty((largest, len(psi)), dtype=kind) for kind in (np.float64, np.float32, np.float32))
+    for block in blocks:
         units, mass = theta[block], weights[block]
-        profits = units @ psi[:, :-1].T + psi[:, -1]
+        size = len(units)
+        profits, relative, buffer = exact[:size], single[:size], raised[:size]
+        np.matmul(units, psi[:, :-1].T, out=profits)
+        profits += psi[:, -1]
         loss += float(mass @ rounding.loss(units))
         # relative to the unit's best candidate, so that single precision resolves what lies near it
         favourite = profits.max(axis=1)
-        relative = (profits - favourite[:, None]).astype(np.float32)
+        np.subtract(profits, favourite[:, None], out=relative, casting="same_kind")
         light = mass.astype(np.float32)
-        buffer = np.empty_like(relative)
         for key, (menu, correction) in menus.items():
             priced = menu.priced_psi
             offer = (priced[:, :-1] @ units.T + priced[:, -1, None]).max(axis=0)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.menu.certificate import LimitPrices, dual_prices, dual_sums, limit_prices
 from coarse_spark.core.menu.budget import BudgetSearch, settle
+from coarse_spark.core.menu.certificate import LimitPrices, dual_prices, dual_sums, limit_prices
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.curve import rising, search_curve
 from coarse_spark.core.menu.inputs import always_offered, validated_units
@@ -66,7 +66,8 @@ def choose_menu(
     k : number of treatments; with ``cost_per_treatment`` the largest number.
     min_share, max_share : a share for every treatment; or k shares, one a position of the menu (which treatment takes which is part
         of the choice); or {candidate row: share}, where a minimum puts the candidate on the menu.
-    budget : most that may be spent per unit weight, counted by the profit's cost, or a ``Budget`` that says what counts as spending.
+    budget : most that may be spent per unit weight, counted by the profit's cost, or a ``Budget`` that says what counts as
+        spending.
     always_offer : treatments that stay on the menu.
     eligible : {expression in the treatment names: (n,) booleans}: treatments where the expression is not 0 go to these units only.
     previous_menu, switching_cost : an earlier menu, and what it costs per unit to give a unit another treatment than it assigns.
@@ -181,7 +182,7 @@ class Population:
                 raise InvalidInputError(
                     f"previous_menu has {previous_menu.encoded.shape[1]} treatment dimensions, the space has others"
                 )
-            inside = [row for row in previous_menu.encoded if problem.position(row) is not None or problem.space.continuous.any()]
+            inside = [row for row in previous_menu.encoded if problem.position(row) is not None or problem.searched.any()]
             extra = np.vstack([extra, *[row[None, :] for row in inside]])
             if switching_cost > 0:
                 loyalty = tuple(Loyalty(row, switching_cost) for row in previous_menu.encoded)
@@ -257,7 +258,7 @@ class Population:
         profits = profit_matrix(self.clusters.theta, rounding.psi)
         offers = profit_matrix(self.clusters.theta, menu.priced_psi).max(axis=1)
         lower, upper = search.candidate_bounds(len(rounding.psi))
-        finite = not self.problem.space.continuous.any()
+        finite = not self.problem.searched.any()
         paid = constraints.budget_price * constraints.budget if constraints.budget_price else 0.0
         template = LimitPrices.none(len(rounding.psi), paid, finite)
         aim = float(np.maximum(menu.prices * constraints.upper, menu.prices * constraints.lower).sum())

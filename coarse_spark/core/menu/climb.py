@@ -100,7 +100,9 @@ def climb(
 def central_differences(
     value: Callable[[FloatArray, IntArray], FloatArray], point: FloatArray, rows: IntArray, bounds: FloatArray, spacing: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return gradient (r, d, …) and Hessian (r, d, d, …) of ``value`` (r, …) by central differences, moved inside the bounds at the edge."""
+    """Return gradient (r, d, …) and Hessian (r, d, d, …) of ``value`` (r, …) by central differences, moved inside the bounds at
+    the edge.
+    """
     width = DIFFERENCE * spacing
     free = np.flatnonzero(spacing > 0)
     center = np.clip(point, bounds[:, 0] + width, bounds[:, 1] - width)

@@ -1,13 +1,14 @@
 """Treatments chosen by debiased segment responses.
 
 Learned responses θ̂ are shrunk towards the middle, and the best treatment of a segment with them. The debiased coefficients
-θ̃_i = θ̂(x_i) + Λ(x_i)⁻¹ φ(t_i)(y_i − φ(t_i)·θ̂(x_i)) are right on average but noisy. Segments are still formed by θ̂; each segment's treatment
-maximizes profit under its mean θ̂ plus a share of the mean correction θ̃ − θ̂. The share is positive-part James–Stein over all segments,
+θ̃_i = θ̂(x_i) + Λ(x_i)⁻¹ φ(t_i)(y_i − φ(t_i)·θ̂(x_i)) are right on average but noisy. Segments are still formed by θ̂; each segment's
+treatment maximizes profit under its mean θ̂ plus a share of the mean correction θ̃ − θ̂. The share is positive-part James–Stein over
+all segments,
 
     share = max(0, 1 − noise / signal),   signal = Σ_k W_k |c_k|²,   noise = Σ_k W_k E|c_k − E c_k|²,
 
-with c_k the mean correction of segment k in the coordinates of profit differences between treatments, so that corrections which are mere
-noise, as after a good learner, move nothing.
+with c_k the mean correction of segment k in the coordinates of profit differences between treatments, so that corrections which
+are mere noise, as after a good learner, move nothing.
 """
 
 from __future__ import annotations

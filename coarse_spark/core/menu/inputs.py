@@ -92,7 +92,7 @@ def always_offered(problem: MenuProblem, always_offer: Iterable[Mapping[str, Any
 
 def _is_offered(problem: MenuProblem, treatment: FloatArray) -> bool:
     """Return whether a treatment that is no candidate lies between candidates along the continuous dimensions."""
-    space, free = problem.space, problem.space.continuous
+    space, free = problem.space, problem.searched
     if not free.any() or not np.isfinite(treatment).all():
         return False
     inside = bool(((treatment >= space.bounds[:, 0]) & (treatment <= space.bounds[:, 1])).all())

@@ -53,8 +53,8 @@ class ShareLimits:
 
         Raises
         ------
-        InvalidInputError : shares outside [0, 1], of another number than k, of unknown candidate rows, or contradictory; the message
-            names the nearest limits that can be met.
+        InvalidInputError : shares outside [0, 1], of another number than k, of unknown candidate rows, or contradictory; the
+            message names the nearest limits that can be met.
         """
         size = len(problem.candidates)
         lower, candidate_lower = _shares(min_share, "min_share", 0.0, k, size, len(problem.space.candidates))
@@ -100,7 +100,8 @@ class ShareLimits:
         if (self.lower > self.upper + 1e-12).any():
             row = int((self.lower > self.upper + 1e-12).argmax())
             raise InvalidInputError(
-                f"position {row}: min_share {self.lower[row]:g} is above max_share {self.upper[row]:g}; lower it to {self.upper[row]:g} at most"
+                f"position {row}: min_share {self.lower[row]:g} is above max_share {self.upper[row]:g}; "
+                f"lower it to {self.upper[row]:g} at most"
             )
         crossed = self.candidate_lower > self.candidate_upper + 1e-12
         if crossed.any():
@@ -112,13 +113,14 @@ class ShareLimits:
         if least > 1 + 1e-9:
             raise InvalidInputError(
                 f"min_share {min_share} asks for {least:g} of the population in all, more than 1; the nearest feasible minimum is "
-                f"{min_share / least if isinstance(min_share, float | int) else f'each times {1 / least:.6g}'}"
+                f"{f'{min_share / least:.6g}' if isinstance(min_share, float | int) else f'each times {1 / least:.6g}'}"
             )
         if self.upper.sum() < 1 - 1e-9:
             most = float(self.upper.sum())
             raise InvalidInputError(
-                f"max_share {max_share} leaves {1 - most:g} of the population without a treatment; the nearest feasible maximum for "
-                f"k = {k} is {1 / k if isinstance(max_share, float | int) else f'each times {1 / most:.6g}'}"
+                f"max_share {max_share} leaves {1 - most:g} of the population without a treatment; "
+                f"the nearest feasible maximum for k = {k} is "
+                f"{f'{1 / k:.6g}' if isinstance(max_share, float | int) else f'each times {1 / most:.6g}'}"
             )
         if len(self.forced) > k:
             raise InvalidInputError(

@@ -22,6 +22,9 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
 
+# how much further than a Lloyd step its stretched companion goes: at first, at least and at most
+_FIRST_STRETCH, _LEAST_STRETCH, _MOST_STRETCH = 1.5, 1.2, 6.0
+
 log = logging.getLogger(__name__)
 
 
@@ -120,6 +123,10 @@ class SegmentSums:
         """Return the mean profit per unit weight when segment k gets the treatment of row ``psi[k]``."""
         return float((self.rows * psi).sum() / self.weight.sum())
 
+    def worth(self, menu: PricedMenu) -> float:
+        """Return the mean profit per unit weight of a menu, less its prices."""
+        return self.value(menu.psi) - float(self.weight @ menu.prices / self.weight.sum())
+
     def value_of_all(self, psi: FloatArray) -> FloatArray:
         """Return the mean profit per unit weight of giving every unit one treatment, for each row of ``psi`` (J, p + 1)."""
         return np.asarray(psi @ self.rows.sum(axis=0) / self.weight.sum())
@@ -168,7 +175,8 @@ def refine(
     Parameters
     ----------
     menus : one menu a key (its size, or any other integer).
-    aggregate : returns the segment sums of the menus it is given; one call a pass serves all of them.
+    aggregate : returns the segment sums of the menus it is given, under the keys it is given (plain numbers, not sizes); one call a
+        pass serves all of them. Each menu comes with a companion whose treatments moved further; the better of the two goes on.
     max_passes : calls of ``aggregate`` at most; at least one is made, since the sums of the final menus are part of the result.
     tolerance : a menu rests when the next update would gain less, as a share of its profit over the control's.
 
@@ -179,36 +187,66 @@ def refine(
     current, resting = dict(menus), set[int]()
     sums: dict[int, SegmentSums] = {}
     values: dict[int, float] = {}
+    tries: dict[int, list[PricedMenu]] = {k: [menu] for k, menu in menus.items()}
+    stretch = dict.fromkeys(menus, _FIRST_STRETCH)
     history: list[Pass] = []
     for number in range(1, max(1, max_passes) + 1):
-        asked = {k: menu for k, menu in current.items() if k not in resting}
+        asked = {(k, place): menu for k in tries if k not in resting for place, menu in enumerate(tries[k])}
         if not asked:
             break
-        sums.update(aggregate(asked))
-        proposals = update(problem, asked, sums)
-        for k, menu in asked.items():
-            value = sums[k].value(menu.psi) - float(sums[k].weight @ menu.prices / sums[k].weight.sum())
-            scale = max(abs(value - float(sums[k].value_of_all(problem.control_psi[None, :])[0])), 1e-12 * abs(value))
-            gain = value - values.get(k, value)
-            if gain < -1e-7 * scale - 1e-12 * abs(value):
+        records = aggregate(dict(enumerate(asked.values())))
+        found = {pair: records[place] for place, pair in enumerate(asked)}
+        active = [k for k in tries if k not in resting]
+        for k in active:
+            worth = [found[k, place].worth(menu) for place, menu in enumerate(tries[k])]
+            best = int(np.argmax(worth))
+            value, before = worth[best], values.get(k, worth[best])
+            scale = _scale(problem, found[k, best], value)
+            if value - before < -1e-7 * scale - 1e-12 * abs(value):
                 raise RunError(
-                    f"menu of {k}: profit fell from {values[k]:.12g} to {value:.12g} in pass {number}; "
+                    f"menu of {k}: profit fell from {before:.12g} to {value:.12g} in pass {number}; "
                     "it cannot fall over one population, so the rows or weights changed between passes"
                 )
-            values[k] = value
-            fresh = proposals[k]
+            if len(worth) > 1:
+                stretch[k] = min(stretch[k] * 1.3, _MOST_STRETCH) if best == 1 else max(stretch[k] * 0.7, _LEAST_STRETCH)
+            current[k], sums[k], values[k] = tries[k][best], found[k, best], value
+        proposals = update(problem, {k: current[k] for k in active}, sums)
+        for k in active:
+            menu, fresh = current[k], proposals[k]
             profits = ((fresh.psi - menu.psi) * sums[k].rows).sum(axis=1) / sums[k].weight.sum()
-            history.append(_describe(problem, k, number, value, gain, menu, fresh, profits))
-            if profits.sum() <= tolerance * scale or number >= max_passes:
+            earlier = [line.value for line in history if line.k == k][-1:]
+            gain = values[k] - earlier[0] if earlier else 0.0
+            history.append(_describe(problem, k, number, values[k], gain, menu, fresh, profits))
+            if profits.sum() <= tolerance * _scale(problem, sums[k], values[k]):
                 resting.add(k)
-            else:
-                current[k] = fresh
+            tries[k] = [fresh, *_stretched(problem, menu, fresh, stretch[k])]
     ordered = {k: menu.ordered() for k, menu in current.items()}
     return Refined(
         {k: menu for k, (menu, _) in ordered.items()},
         {k: sums[k].ordered(rows) for k, (_, rows) in ordered.items()},
         tuple(history),
     )
+
+
+def _scale(problem: MenuProblem, sums: SegmentSums, value: float) -> float:
+    return max(abs(value - float(sums.value_of_all(problem.control_psi[None, :])[0])), 1e-12 * abs(value))
+
+
+def _stretched(problem: MenuProblem, menu: PricedMenu, fresh: PricedMenu, factor: float) -> list[PricedMenu]:
+    """Return the menu whose treatments move further than the update asks for, where such treatments exist.
+
+    Lloyd steps are too short near an optimum; where the longer step earns more it saves passes, and where not the plain one is
+    taken.
+    """
+    space, move = problem.space, fresh.treatments - menu.treatments
+    straight = (move[:, ~problem.searched] == 0).all(axis=1) & (move != 0).any(axis=1)
+    if not straight.any():
+        return []
+    treatments = fresh.treatments.copy()
+    further = np.clip(menu.treatments + factor * move, space.bounds[:, 0], space.bounds[:, 1])[straight]
+    treatments[straight] = np.where(space.allowed(further)[:, None], further, treatments[straight])
+    twins = [same_treatment(problem, np.delete(treatments, place, axis=0), row).any() for place, row in enumerate(treatments)]
+    return [] if any(twins) or np.array_equal(treatments, fresh.treatments) else [fresh.moved(problem, treatments)]
 
 
 def update(problem: MenuProblem, menus: Mapping[int, PricedMenu], sums: Mapping[int, SegmentSums]) -> dict[int, PricedMenu]:

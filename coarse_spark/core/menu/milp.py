@@ -23,8 +23,8 @@ _SECONDS = 120
 def milp_menu(search: ConstrainedSearch, budget: Budget | None) -> LimitedMenu:
     """Solve for the menu of candidates; returns it with prices 0, which the settlement on all units improves.
 
-    Variables: x_ij share of unit i on candidate j, y_jk whether candidate j takes position k. Maximize Σ w_i π_ij x_ij with Σ_j x_ij = 1,
-    x_ij <= Σ_k y_jk <= 1, Σ_j y_jk = 1, and lower_jk y_jk <= Σ_i w_i x_ij <= upper_jk y_jk summed over positions.
+    Variables: x_ij share of unit i on candidate j, y_jk whether candidate j takes position k. Maximize Σ w_i π_ij x_ij with Σ_j
+    x_ij = 1, x_ij <= Σ_k y_jk <= 1, Σ_j y_jk = 1, and lower_jk y_jk <= Σ_i w_i x_ij <= upper_jk y_jk summed over positions.
 
     Raises
     ------

@@ -21,7 +21,7 @@ IntArray = npt.NDArray[np.intp]
 
 _BLOCK_CELLS = 400_000  # of a rows x treatments block: it stays in the processor's cache
 _HALVINGS = 45  # of a spacing, to find the edge of an exclusion
-_BESIDE = 1e-6  # of a dimension's range
+_BESIDE, _JUMP = 1e-6, 1e-4  # of a dimension's range; of the entries of ψ
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:
@@ -67,14 +67,18 @@ class MenuProblem:
             raise InvalidInputError(f"basis '{basis.name}' was built on another treatment space; build it on the menu's")
         profit.require_names(space.names)
         candidates = space.candidates
-        added = [*_edge_of_exclusion(space), *([] if extra is None else np.atleast_2d(extra))]
-        if space.continuous.any() and "any" in basis.terms:
-            added.append(_beside_control(space))
+        added = [*(_edge_of_exclusion(space) if _is_searched(basis) else []), *([] if extra is None else np.atleast_2d(extra))]
         for treatment in added:
             if not _same(candidates, treatment).any():
                 candidates = np.vstack([candidates, treatment])
         problem = MenuProblem(space, basis, profit, candidates, np.empty((0, 0)), tuple(rules))
-        return replace(problem, psi=problem.psi_at(candidates))
+        problem = replace(problem, psi=problem.psi_at(candidates))
+        beside = _beside_control(space) if _is_searched(basis) else np.empty((0, candidates.shape[1]))
+        if len(beside) and (np.abs(problem.psi_at(beside) - problem.control_psi) > _JUMP * np.abs(problem.psi).max(axis=0)).any():
+            # profit jumps off the control: treatments arbitrarily near it are offered as well
+            candidates = np.vstack([candidates, beside])
+            problem = replace(problem, candidates=candidates, psi=problem.psi_at(candidates))
+        return problem
 
     def charged(self, charge: float, spend: Profit) -> MenuProblem:
         """Return the problem in which every unit of spending costs ``charge`` besides."""
@@ -90,6 +94,16 @@ class MenuProblem:
     def basis_size(self) -> int:
         """Number of coefficients that belong to the basis."""
         return self.basis.size
+
+    @cached_property
+    def searched(self) -> npt.NDArray[np.bool_]:
+        """(d,) whether treatments are searched between candidates along a dimension; never where each candidate is an arm."""
+        return self.space.continuous & _is_searched(self.basis)
+
+    @cached_property
+    def spacing(self) -> FloatArray:
+        """(d,) distance of neighbouring candidates along every searched dimension, 0 along the others."""
+        return np.where(self.searched, self.space.spacing, 0.0)
 
     @cached_property
     def control_psi(self) -> FloatArray:
@@ -142,7 +156,7 @@ class MenuProblem:
 
         Returns treatments (m, d) and profit (m,), never less than the candidates'. ``precise`` is explained in ``climb``.
         """
-        if not self.space.continuous.any():
+        if not self.searched.any():
             return self.candidates[rows], np.einsum("ij,ij->i", theta, self.psi[rows, :-1]) + self.psi[rows, -1]
         slope, bend = self._slopes
         extended = np.column_stack([theta, np.ones(len(theta))])
@@ -164,10 +178,10 @@ class MenuProblem:
 
     @cached_property
     def _slopes(self) -> tuple[FloatArray, FloatArray]:
-        """Gradient (J, d, p + 1) and Hessian (J, d, d, p + 1) of ψ at the candidates: derivatives of any response follow linearly."""
+        """Gradient (J, d, p + 1) and Hessian (J, d, d, p + 1) of ψ at the candidates; any response's follow linearly."""
         space = self.space
         return central_differences(
-            lambda treatments, _: self.psi_at(treatments), self.candidates, np.arange(len(self.psi)), space.bounds, space.spacing
+            lambda treatments, _: self.psi_at(treatments), self.candidates, np.arange(len(self.psi)), space.bounds, self.spacing
         )
 
     def _hills(self, theta: FloatArray, psi: FloatArray) -> Hills:
@@ -176,7 +190,11 @@ class MenuProblem:
             return np.asarray(np.einsum("ij,ij->i", theta[rows], psi[:, :-1]) + psi[:, -1])
 
         noise = 1e-15 * (np.einsum("ij,ij->i", np.abs(theta), np.abs(psi[:, :-1])) + np.abs(psi[:, -1]))
-        return Hills(value, self.space.allowed, self.space.bounds, self.space.spacing, noise)
+        return Hills(value, self.space.allowed, self.space.bounds, self.spacing, noise)
+
+
+def _is_searched(basis: Basis) -> bool:
+    return basis.terms != ("arms",)
 
 
 def _edge_of_exclusion(space: TreatmentSpace) -> FloatArray:
@@ -199,12 +217,14 @@ def _edge_of_exclusion(space: TreatmentSpace) -> FloatArray:
 
 
 def _beside_control(space: TreatmentSpace) -> FloatArray:
-    # profit jumps off the control: treatments arbitrarily near it are offered as well
+    """Return the treatment just beside the control along the first continuous dimension, none where that is not offered."""
     treatment = space.control.copy()
-    axis = int(np.flatnonzero(space.continuous)[0])
-    low, high = space.bounds[axis]
-    treatment[axis] += _BESIDE * (high - low) * (1.0 if treatment[axis] < (low + high) / 2 else -1.0)
-    return treatment
+    for axis in np.flatnonzero(space.continuous)[:1]:
+        low, high = space.bounds[axis]
+        treatment[axis] += _BESIDE * (high - low) * (1.0 if treatment[axis] < (low + high) / 2 else -1.0)
+    inside = ((treatment >= space.bounds[:, 0]) & (treatment <= space.bounds[:, 1])).all()
+    offered = inside and (treatment != space.control).any() and space.allowed(treatment[None, :])[0]
+    return treatment[None, :] if offered else np.empty((0, len(treatment)))
 
 
 def _same(candidates: FloatArray, treatment: FloatArray) -> npt.NDArray[np.bool_]:

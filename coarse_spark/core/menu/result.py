@@ -119,8 +119,8 @@ class Menu:
         ----------
         weights : (n,) of the units, default 1; they matter only where shares are limited.
         eligible : as the menu was chosen with.
-        exact : whether shares have to hold on these very units. Default: on as many units as the menu was chosen on; others, such as
-            new customers one by one, follow the prices.
+        exact : whether shares have to hold on these very units. Default: on as many units as the menu was chosen on; others, such
+            as new customers one by one, follow the prices.
 
         Raises
         ------

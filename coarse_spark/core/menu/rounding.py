@@ -1,9 +1,9 @@
 """How much a menu can lose by moving its treatments onto the candidates.
 
-A treatment t inside a cell of the candidate grid is moved to a random corner T with multilinear probabilities, so that E[T] = t. Unit i
-then loses, in expectation, the interpolation deficit δ(t)·(θ_i, 1), δ(t) = ψ(t) − E[ψ(T)], which is linear in the unit's response. Where
-π_i is smooth, it is at most Σ_d h_d²/8 · max(−∂²π_i/∂t_d²), with h_d the spacing of dimension d: the error of linear interpolation, one
-dimension at a time. Some menu on the candidates does at least as well as the expectation, hence
+A treatment t inside a cell of the candidate grid is moved to a random corner T with multilinear probabilities, so that E[T] = t.
+Unit i then loses, in expectation, the interpolation deficit δ(t)·(θ_i, 1), δ(t) = ψ(t) − E[ψ(T)], which is linear in the unit's
+response. Where π_i is smooth, it is at most Σ_d h_d²/8 · max(−∂²π_i/∂t_d²), with h_d the spacing of dimension d: the error of
+linear interpolation, one dimension at a time. Some menu on the candidates does at least as well as the expectation, hence
 
     best menu of the continuous space <= best menu of the candidates + Σ_i w_i max_t (δ(t)·(θ_i, 1))⁺.
 
@@ -36,9 +36,10 @@ class Rounding:
 
     Attributes
     ----------
-    psi : (J', p + 1) rows of the candidates, followed by those of treatments at which some cell has to be represented besides (next to
-        a jump of the profit or an exclusion).
-    deficits : (C, p + 1) and margins : (C, p + 1) loss of a unit is at most max over rows of deficits·(θ, 1) + margins·|(θ, 1)|, or 0.
+    psi : (J', p + 1) rows of the candidates, followed by those of treatments at which some cell has to be represented besides
+        (next to a jump of the profit or an exclusion).
+    deficits : (C, p + 1) and margins : (C, p + 1) loss of a unit is at most max over rows of deficits·(θ, 1) + margins·|(θ, 1)|,
+        or 0.
     """
 
     psi: FloatArray
@@ -50,7 +51,7 @@ class Rounding:
         """Evaluate the deficits of every cell between the candidates of a problem; a finite space has none."""
         size = problem.psi.shape[1]
         none = np.empty((0, size))
-        free = np.flatnonzero(problem.space.continuous)
+        free = np.flatnonzero(problem.searched)
         if not free.size:
             return Rounding(problem.psi, none, none)
         low, high = _cells(problem, free)
@@ -99,7 +100,7 @@ def _cells(problem: MenuProblem, free: npt.NDArray[np.intp]) -> tuple[FloatArray
 
 
 def _points(problem: MenuProblem, position: int) -> int:
-    spacing, bounds = problem.space.spacing[position], problem.space.bounds[position]
+    spacing, bounds = problem.spacing[position], problem.space.bounds[position]
     return 2 if spacing == 0 else round((bounds[1] - bounds[0]) / spacing) + 1
 
 
@@ -112,7 +113,9 @@ def _at(low: FloatArray, high: FloatArray, free: npt.NDArray[np.intp], share: Fl
 def _corners(
     problem: MenuProblem, low: FloatArray, high: FloatArray, free: npt.NDArray[np.intp], corners: FloatArray
 ) -> tuple[FloatArray, BoolArray, list[FloatArray]]:
-    """Return ψ (corners, cells, p + 1) as approached from inside each cell, which corners may be used, and rows beyond the candidates."""
+    """Return ψ (corners, cells, p + 1) as approached from inside each cell, which corners may be used, and rows beyond the
+    candidates.
+    """
     scale = np.abs(problem.psi).max(axis=0) + 1e-300
     values, usable, extra = [], [], []
     for corner in corners:

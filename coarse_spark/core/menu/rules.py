@@ -1,7 +1,8 @@
 """Rules that make a treatment worth less to some units: eligibility, and the cost of switching from an earlier assignment.
 
-A rule is one more coefficient of every unit (1 where it concerns the unit, else 0) and one more entry of ψ (its effect at a treatment).
-Profit stays linear in the coefficients, so sketches, segment sums, certificates and assignments need to know nothing of rules.
+A rule is one more coefficient of every unit (1 where it concerns the unit, else 0) and one more entry of ψ (its effect at a
+treatment). Profit stays linear in the coefficients, so sketches, segment sums, certificates and assignments need to know nothing
+of rules.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ class Stability:
 
     Attributes
     ----------
-    chosen : one row a rounded treatment: its columns in the user's values and ``frequency``, the share of resampled menus that hold it.
+    chosen : one row a rounded treatment: its columns in the user's values and ``frequency``, the share of resampled menus that
+        hold it.
     lost : (resamples,) what each resampled menu loses on the original sketch against the original menu, per unit weight.
     value : of the original menu on the sketch, per unit weight.
     """
@@ -57,8 +58,8 @@ def menu_stability(
     Parameters
     ----------
     clusters : sketch of the population. treatments : (K, d) encoded, the menu that was chosen.
-    covariance : (p, p) or (m, p, p) posterior covariance of the clusters' mean responses; without it only the population is resampled
-        (Bayesian bootstrap: Rubin, 1981).
+    covariance : (p, p) or (m, p, p) posterior covariance of the clusters' mean responses; without it only the population is
+        resampled (Bayesian bootstrap: Rubin, 1981).
     fixed : (f, d) treatments on every menu. resamples, seed : how many, and their random seed.
 
     Raises
@@ -108,7 +109,7 @@ def _rounded(problem: MenuProblem, treatments: FloatArray) -> FloatArray:
     """Return treatments at the nearest of the steps in which they are shown."""
     result = treatments.copy()
     for position, dimension in enumerate(problem.space.dimensions):
-        if problem.space.continuous[position] and isinstance(dimension, Continuous):
+        if problem.searched[position] and isinstance(dimension, Continuous):
             step = (dimension.upper - dimension.lower) / _SHOWN_STEPS
             result[:, position] = dimension.lower + step * np.round((result[:, position] - dimension.lower) / step)
     return result

@@ -1,8 +1,9 @@
 """Assignment of a population to given treatments under limits on their shares: semi-discrete optimal transport.
 
-The dual has one price a treatment: unit i takes argmax_k π_ik − λ_k (power cells). POT's network simplex finds plan and prices on a sketch;
-on a population the prices are improved by minimizing the dual, and the few units near indifference are then settled by an exact transport
-among themselves, which is repeated until no other unit would gain by moving: the result is an optimal assignment in whole units.
+The dual has one price a treatment: unit i takes argmax_k π_ik − λ_k (power cells). POT's network simplex finds plan and prices on
+a sketch; on a population the prices are improved by minimizing the dual, and the few units near indifference are then settled by
+an exact transport among themselves, which is repeated until no other unit would gain by moving: the result is an optimal
+assignment in whole units.
 """
 
 from __future__ import annotations

@@ -1,0 +1,79 @@
+"""Menus of all sizes for a population of any size: sketch, search on the driver, Lloyd passes over all units, upper bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from coarse_spark.core.menu.curve import search_curve
+from coarse_spark.core.menu.lloyd import Refined, refine
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.profit import profit_matrix
+from coarse_spark.distributed.aggregate import FloatArray
+from coarse_spark.distributed.certify import upper_bounds
+from coarse_spark.distributed.lloyd import population_aggregate
+from coarse_spark.distributed.sketch import sketch
+from coarse_spark.distributed.units import theta_columns
+
+_BOUND_TOLERANCE = 2e-4  # of granular − control: what the search for an upper bound may leave open
+
+
+@dataclass(frozen=True, eq=False)
+class PopulationMenus:
+    """Menus of all sizes with their exact values on all units.
+
+    Attributes
+    ----------
+    refined : menus, their segment sums over all units, and the history of the passes.
+    bounds : size → profit per unit weight that no menu of this size exceeds.
+    control_value : profit per unit weight when nobody is treated.
+    micro_clusters : number of micro-clusters the search worked on.
+    """
+
+    refined: Refined
+    bounds: dict[int, float]
+    control_value: float
+    micro_clusters: int
+
+
+def choose_menus(
+    responses: DataFrame,
+    problem: MenuProblem,
+    sizes: Iterable[int],
+    *,
+    cells: int,
+    passes: int,
+    starts: int,
+    seed: int,
+    always_offered: FloatArray | None = None,
+) -> PopulationMenus:
+    """Choose a menu of every size for the units of ``responses``: unit_id, weight, theta_0 … theta_{p−1}.
+
+    Parameters
+    ----------
+    cells : micro-clusters of the sketch at most. passes : Lloyd passes over all units at most.
+    starts, seed : of the search on the sketch. always_offered : encoded treatments (f, d) on every menu.
+
+    The frame is read about ``passes`` + 4 times: hand over a table or a materialized frame.
+    """
+    units = responses.select(
+        F.lit(0).alias("sketch_group"),
+        F.xxhash64(F.col("unit_id").cast("string")).alias("key"),
+        "weight",
+        *theta_columns(problem.coefficients),
+    )
+    population = sketch(units, problem, cells=cells, groups=[0])[0]
+    clusters = population.clusters
+    menus = search_curve(problem, clusters, sizes, fixed=always_offered, starts=starts, seed=seed)
+    refined = refine(problem, menus, population_aggregate(responses), max_passes=max(passes, 1))
+    control = float(next(iter(refined.sums.values())).value_of_all(problem.control_psi[None, :])[0])
+    gain = problem.granular(clusters.theta)[1] - profit_matrix(clusters.theta, problem.control_psi[None, :])[:, 0]
+    attainable = float(np.average(gain, weights=clusters.weights))
+    bounds = upper_bounds(
+        responses, problem, refined.menus, population, tolerance=_BOUND_TOLERANCE * attainable, always_offered=always_offered
+    )
+    return PopulationMenus(refined, bounds, control, len(clusters.weights))

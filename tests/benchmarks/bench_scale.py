@@ -1,0 +1,141 @@
+"""Menus and assignments at warehouse size beside MLlib's KMeans and plain Delta, one JSON object a line.
+
+    python tests/benchmarks/bench_scale.py --units 10000000
+
+Everything runs in one local session on one table of simulated responses (two treatment dimensions, quadratic basis). Ours is the
+whole curve K = 1 … 10 with upper bounds; the peer is ONE KMeans fit (K = 5, 10 iterations) of the same coefficients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyspark.ml.clustering import KMeans
+from pyspark.ml.feature import VectorAssembler
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from coarse_spark.core.menu.lloyd import PricedMenu
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.profit import Profit
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.distributed.assign import assign, best_position, profit_column
+from coarse_spark.distributed.choose import choose_menus
+from coarse_spark.distributed.lloyd import segment_sums
+from coarse_spark.distributed.units import theta_columns
+from coarse_spark.lake.session import open_session
+
+NAMES = theta_columns(6)
+
+
+def problem() -> MenuProblem:
+    space = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("t1", "t2")})
+    return MenuProblem.build(space, "quadratic", Profit("1", "0.3 * (t1 + t2)"))
+
+
+def write_responses(spark: SparkSession, units: int, path: str) -> None:
+    """Responses like those of the two-dimensional field simulation, in native expressions: cheap at any size."""
+
+    def uniform(number: int) -> Column:
+        return F.rand(number) * 2 - 1
+
+    features = spark.range(units).select(F.col("id").alias("unit_id"), *(uniform(j).alias(f"x{j}") for j in range(8)))
+    slope = [F.expr(f"1.2 + 0.8*x{j} + 0.6*greatest(x{j + 2}, 0) - 0.4*x{j + 4}*x{j + 5}") for j in (0, 1)]
+    curve = [F.expr(f"-0.5*(0.8 + 0.5*if(x{j + 3} > 0, 1, 0) + 0.2*x{j + 6})") for j in (0, 1)]
+    theta = [F.expr("sin(pi()*x0*x1) + x2"), *slope, curve[0], F.lit(-0.25), curve[1]]
+    columns = [value.alias(name) for value, name in zip(theta, NAMES, strict=True)]
+    features.select("unit_id", F.lit(1.0).alias("weight"), F.lit(1e9).alias("granular_profit"), *columns).write.format(
+        "delta"
+    ).save(path)
+
+
+def timed(action: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = action()
+    return time.perf_counter() - start, result
+
+
+def line(name: str, ours: float, peer: float, unit: str, **more: Any) -> None:
+    print(
+        json.dumps(
+            {"name": name, "ours": round(ours, 3), "peer": round(peer, 3), "ratio": round(ours / peer, 4), "unit": unit, **more}
+        ),
+        flush=True,
+    )
+
+
+def native_pass(responses: DataFrame, menu: PricedMenu) -> None:
+    """One Lloyd pass for one menu as native expressions: what the Arrow pass is measured against."""
+    position = best_position([profit_column(row) for row in menu.priced_psi])
+    responses.groupBy(F.coalesce(position, F.lit(0)).alias("segment")).agg(F.sum("weight"), *(F.sum(F.col("weight") * F.col(name)) for name in NAMES)).collect()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--units", type=int, default=10_000_000)
+    parser.add_argument("--skip-kmeans", action="store_true", help="leave out the slow peer")
+    units, skip = vars(parser.parse_args()).values()
+    spark, posed, folder = open_session(driver_memory="6g"), problem(), Path(tempfile.mkdtemp(prefix="bench-scale-"))
+    try:
+        table = str(folder / "responses")
+        write_responses(spark, units, table)
+        responses = spark.read.format("delta").load(table)
+        plain, _ = timed(lambda: responses.agg(*(F.sum(name) for name in NAMES)).collect())
+
+        seconds, found = timed(lambda: choose_menus(responses, posed, range(1, 11), cells=4_000, passes=3, starts=8, seed=0))
+        gaps = {k: found.bounds[k] - found.refined.sums[k].value(found.refined.menus[k].psi) for k in found.bounds}
+        granular = gap_scale(responses, posed) - found.control_value
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        more = {
+            "units": units,
+            "driver_megabytes": round(memory),
+            "largest_gap_percent": round(100 * max(gaps.values()) / granular, 3),
+        }
+        line("curve K = 1..10 with bounds / plain sums", seconds, plain, "s", **more)
+        if not skip:
+            peer, _ = timed(
+                lambda: KMeans(k=5, maxIter=10, seed=0).fit(
+                    VectorAssembler(inputCols=NAMES, outputCol="features").transform(responses)
+                )
+            )
+            line("curve K = 1..10 with bounds / one KMeans fit", seconds, peer, "s", **more)
+
+        menus = found.refined.menus
+        all_sizes, _ = timed(lambda: segment_sums(responses, menus))
+        one_by_one, _ = timed(lambda: [native_pass(responses, menu) for menu in menus.values()])
+        line("Lloyd pass of all sizes, Arrow / native expressions", all_sizes, one_by_one, "s", units=units)
+
+        menu = menus[5]
+        copied, _ = timed(lambda: responses.write.format("delta").save(str(folder / "copy")))
+        assigned = assign(
+            responses,
+            psi=menu.psi,
+            prices=menu.prices,
+            control_psi=posed.control_psi,
+            treatments=menu.treatments,
+            space=posed.space,
+        )
+        published, _ = timed(lambda: assigned.write.format("delta").save(str(folder / "assignments")))
+        line("publish assignments of K = 5 / plain Delta copy", published, copied, "s", units=units)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        spark.stop()
+
+
+def gap_scale(responses: DataFrame, posed: MenuProblem) -> float:
+    """Granular value on a sample: the scale that gaps are reported on."""
+    sample = responses.orderBy(F.xxhash64("unit_id")).limit(50_000).select(*NAMES).toPandas().to_numpy(np.float64)
+    return float(posed.granular(sample)[1].mean())
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ from coarse_spark.errors import InvalidInputError
 FloatArray = npt.NDArray[np.float64]
 
 _MIN_BIN_ROWS = 5
+_PRIOR_ROWS = 30  # weight of the common variance in the variance of a bin
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class LackOfFit:
 
     Parameters
     ----------
-    table : one row a bin: bin, rows, observed and fitted mean outcome, standard error of their difference.
+    table : one row a bin: bin, rows, observed and fitted mean outcome, standard error of their difference, and mean
+        treatment (``mean_<name>`` of every dimension).
     statistic, degrees, p_value : of the chi-square test that the basis holds.
     """
 
@@ -102,12 +104,12 @@ class LackOfFit:
 
 
 def bin_sums(bins: TreatmentBins, treatments: FloatArray, phi: FloatArray, y: FloatArray, fitted: FloatArray) -> FloatArray:
-    """Return the sums (B, 4 + p) of a batch; arrays of batches add up.
+    """Return the sums (B, 4 + d + p) of a batch; arrays of batches add up.
 
-    Columns: rows, Σ y, Σ fitted, Σ (y − fitted)², and Σ φ of the p basis columns. ``fitted`` (n,) is φ(t)·θ̂(x) of a model fitted
-    on other rows.
+    Columns: rows, Σ y, Σ fitted, Σ (y − fitted)², Σ t of the d treatment dimensions, and Σ φ of the p basis columns. ``fitted`` (n,)
+    is φ(t)·θ̂(x) of a model fitted on other rows.
     """
-    columns = np.column_stack([np.ones(len(y)), y, fitted, (y - fitted) ** 2, phi])
+    columns = np.column_stack([np.ones(len(y)), y, fitted, (y - fitted) ** 2, treatments, phi])
     sums = np.zeros((bins.size, columns.shape[1]))
     np.add.at(sums, bins.assign(treatments), columns)
     return sums
@@ -118,7 +120,8 @@ def lack_of_fit(bins: TreatmentBins, sums: FloatArray) -> LackOfFit:
 
     The mean residuals of the bins are regressed on the bins' mean basis columns, weighted by their variances; the weighted sum
     of squares left over is chi-square with (bins − rank) degrees of freedom when the basis holds. Errors of θ̂ that are constant
-    over units lie in the span of the basis and do not count. Bins with fewer than five rows are left out.
+    over units lie in the span of the basis and do not count. Bins with fewer than five rows are left out; the variance of a bin with
+    few rows, which knows it badly (all successes seem to have none), is drawn towards that of all bins.
 
     Raises
     ------
@@ -129,9 +132,9 @@ def lack_of_fit(bins: TreatmentBins, sums: FloatArray) -> LackOfFit:
         raise InvalidInputError(f"no treatment bin has {_MIN_BIN_ROWS} rows; expected more rows or fewer bins")
     rows, total_y, total_fit, squares = sums[used, :4].T
     residual = (total_y - total_fit) / rows
-    variance = np.maximum(squares / rows - residual**2, 0) / (rows - 1)
-    pooled = float((variance * (rows - 1)).sum() / rows.sum())
-    variance = np.where(variance > 0, variance, max(pooled, 1e-300) / rows)
+    within = np.maximum(squares - rows * residual**2, 0)
+    pooled = max(float(within.sum() / max(rows.sum() - len(rows), 1)), 1e-300)
+    variance = (within + _PRIOR_ROWS * pooled) / (rows - 1 + _PRIOR_ROWS) / rows
     table = pd.DataFrame(
         {
             "bin": [bins.describe(number) for number in used],
@@ -141,8 +144,11 @@ def lack_of_fit(bins: TreatmentBins, sums: FloatArray) -> LackOfFit:
             "standard_error": np.sqrt(variance),
         }
     )
+    dimensions = len(bins.names)
+    means = sums[used, 4 : 4 + dimensions] / rows[:, None]
+    table[[f"mean_{name}" for name in bins.names]] = means
     root = 1 / np.sqrt(variance)
-    phi = sums[used, 4:] / rows[:, None]
+    phi = sums[used, 4 + dimensions :] / rows[:, None]
     scaled = phi * root[:, None]
     scaled /= np.sqrt((scaled**2).sum(axis=0)).clip(1e-300)
     coefficients, _, rank, _ = np.linalg.lstsq(scaled, residual * root, rcond=1e-10)

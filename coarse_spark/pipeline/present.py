@@ -34,7 +34,8 @@ def report_content(run: Run) -> ReportContent:
 
     k = int(notes["selected_k"])
     fit = notes["lack_of_fit"]
-    bins = pd.DataFrame(fit["table"]).rename(columns={"bin": "label", "rows": "n", "standard_error": "se"})
+    means = {f"mean_{name}": name for name in run.configuration.space.names}
+    bins = pd.DataFrame(fit["table"]).rename(columns={"bin": "label", "rows": "n", "standard_error": "se", **means})
     menu = table("menu")
     return ReportContent(
         title=_title(run),

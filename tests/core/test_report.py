@@ -56,7 +56,8 @@ def make_content(
     # the noise of a unit is common to the policies that serve it alike, as with debiased scores
     errors = rng.normal(size=profits.shape)
     scores = own + noise * np.column_stack([errors[rows, choice] for choice in served])
-    moments = ScoreMoments.of(scores, np.ones(n))
+    center = np.zeros(scores.shape[1])
+    moments = ScoreMoments.of(ScoreMoments.sums(scores, np.ones(n), center), center)
     values = policy_values(policies, moments, 0.95).assign(plug_in_value=own.mean(axis=0), upper_bound=np.nan)
     chosen, rule = select_menu_size(policies, moments)
     chosen = k or chosen

@@ -169,6 +169,7 @@ def refine(
     *,
     max_passes: int = 20,
     tolerance: float = 1e-9,
+    stretched: bool = True,
 ) -> Refined:
     """Alternate assignment and update until menus stay, gains fall below tolerance, or passes are used up.
 
@@ -176,9 +177,11 @@ def refine(
     ----------
     menus : one menu a key (its size, or any other integer).
     aggregate : returns the segment sums of the menus it is given, under the keys it is given (plain numbers, not sizes); one call a
-        pass serves all of them. Each menu comes with a companion whose treatments moved further; the better of the two goes on.
+        pass serves all of them.
     max_passes : calls of ``aggregate`` at most; at least one is made, since the sums of the final menus are part of the result.
     tolerance : a menu rests when the next update would gain less, as a share of its profit over the control's.
+    stretched : whether each menu comes with a companion whose treatments moved further, the better of the two going on. It about halves
+        the passes.
 
     Raises
     ------
@@ -219,7 +222,7 @@ def refine(
             history.append(_describe(problem, k, number, values[k], gain, menu, fresh, profits))
             if profits.sum() <= tolerance * _scale(problem, sums[k], values[k]):
                 resting.add(k)
-            tries[k] = [fresh, *_stretched(problem, menu, fresh, stretch[k])]
+            tries[k] = [fresh, *(_stretched(problem, menu, fresh, stretch[k]) if stretched else [])]
     ordered = {k: menu.ordered() for k, menu in current.items()}
     return Refined(
         {k: menu for k, (menu, _) in ordered.items()},

@@ -93,7 +93,7 @@ class LearnedDesign:
         whitening = Whitening.fit(basis, T, weight)
         features, z = encoder.transform(X), whitening(basis(T))
         shared = GramStatistics.of(features, np.zeros(len(T)), weight)
-        rows = []
+        rows, one_block = [], np.zeros(features.shape[1], dtype=np.int64)
         for j, k in zip(*np.triu_indices(basis.size), strict=True):
             target = z[:, j] * z[:, k]
             statistics = GramStatistics(
@@ -104,7 +104,9 @@ class LearnedDesign:
                 shared.square_weight,
                 shared.rows,
             )
-            rows.append(np.eye(1, features.shape[1])[0] if k == 0 else empirical_bayes(statistics, encoder.groups).coefficients)
+            rows.append(
+                np.eye(1, features.shape[1])[0] if k == 0 else empirical_bayes(statistics, encoder.groups, one_block).coefficients
+            )
         return LearnedDesign(encoder, whitening, np.array(rows), floor)
 
     def moments(self, X: pd.DataFrame) -> FloatArray:

@@ -93,8 +93,8 @@ class Run:
         RunError : the step failed for a reason that is no error of ours; the message names step and cause.
         """
         start = time.perf_counter()
-        log.info("%s ...", name)
         try:
+            log.info("%s ...", name)
             yield
         except BaseException as error:
             message = str(error) if isinstance(error, CoarseSparkError) else f"{type(error).__name__}: {error}"

@@ -208,8 +208,8 @@ def test_unknown_learners(tmp_path: Path) -> None:
 
 def test_treatment_names_that_the_tables_cannot_hold(tmp_path: Path) -> None:
     head = "is a column of its own in the tables that a run writes, expected another name"
-    assert problems(GOOD.replace("depth", "Price"), tmp_path) == [
-        f"run.yml:10: treatments.Price: 'Price' {head}; rename the column of the experiment, for instance to offered_Price"
+    assert problems(GOOD.replace("depth", "Share"), tmp_path) == [
+        f"run.yml:10: treatments.Share: 'Share' {head}; rename the column of the experiment, for instance to offered_Share"
     ]
     text = GOOD.replace("0.4 - depth / 100", "0.4").replace("depth == 40", "0").replace("depth", "depth (%)")
     refused = "expected one without spaces and , ; { } ( ) =, which Delta tables refuse"

@@ -86,7 +86,7 @@ def test_finite_spaces_round_nothing() -> None:
 
 
 def test_bound_from_a_sketch_holds_on_all_units_and_adds_up_over_blocks() -> None:
-    theta, weights = _units(6_000), np.random.default_rng(1).uniform(0.5, 2, 6_000)
+    theta, weights = _units(3_000), np.random.default_rng(1).uniform(0.5, 2, 3_000)
     problem = MenuProblem.build(PLANE, "quadratic", Profit("1", "0.2 * a"))
     tree = SketchTree.build(theta, weights, problem.psi, 500)
     cells, sums = tree.cells(theta), tree.sums(theta, weights)
@@ -96,7 +96,7 @@ def test_bound_from_a_sketch_holds_on_all_units_and_adds_up_over_blocks() -> Non
     spread = {3: (menu, sums.spread(found[3][1]))}
     whole = dual_sums(rounding, spread, theta, weights, cells)[3]
     parts = [
-        dual_sums(rounding, spread, theta[rows], weights[rows], cells[rows])[3] for rows in np.array_split(np.arange(6_000), 5)
+        dual_sums(rounding, spread, theta[rows], weights[rows], cells[rows])[3] for rows in np.array_split(np.arange(3_000), 5)
     ]
     total = parts[0] + parts[1] + parts[2] + parts[3] + parts[4]
     assert total.bound(3) == pytest.approx(whole.bound(3), rel=1e-6)
@@ -109,7 +109,7 @@ def test_bound_from_a_sketch_holds_on_all_units_and_adds_up_over_blocks() -> Non
 
 @pytest.mark.parametrize(("space", "basis", "tolerance"), [(LINE, "quadratic", 0.001), (PLANE, "quadratic", 0.005)])
 def test_gaps_reach_their_targets(space: TreatmentSpace, basis: str, tolerance: float) -> None:
-    theta = _units(2_500) if len(space.dimensions) == 2 else _units(2_500)[:, [0, 1, 3]]
+    theta = _units(1_000) if len(space.dimensions) == 2 else _units(1_000)[:, [0, 1, 3]]
     curve = choose_curve(MenuProblem.build(space, basis, Profit("1", "0.0")), theta, range(1, 11))
     for menu in curve.values():
         assert 0 <= menu.gap <= tolerance

@@ -64,9 +64,9 @@ def _experiment(n: int, shrink: float, noise: float) -> tuple[np.ndarray, np.nda
 
 def test_shrunk_responses_are_undone_and_good_ones_left_alone() -> None:
     problem = MenuProblem.build(LINE, "quadratic", Profit())
-    weights = np.ones(20_000)
+    weights = np.ones(4_000)
     for shrink, expected in ((0.3, [0.5, 1.5]), (1.0, None)):
-        _, learned, debiased = _experiment(20_000, shrink, 0.5)
+        _, learned, debiased = _experiment(4_000, shrink, 0.5)
         plain = choose_menu(learned, space=LINE, basis="quadratic", profit=Profit(), k=2)
         menu, share = debiased_menu(problem, plain.priced, learned, debiased, weights)
         if expected is not None:

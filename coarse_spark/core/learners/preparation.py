@@ -15,7 +15,7 @@ import pandas as pd
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.features import FeatureEncoder
-from coarse_spark.core.learners.screening import screen_products
+from coarse_spark.core.learners.screening import rank_features
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
@@ -60,7 +60,7 @@ class Preparation:
     clip : bounds that outcomes are winsorized to.
     strata : labels of the strata, sorted; empty without strata.
     strata_shares : weight share of every stratum.
-    products : columns of products that the model leaving out a fold may use, by fold: they were screened on the other folds.
+    products : columns of products that the model leaving out a fold may use, by fold: chosen on the other folds.
     """
 
     encoder: FeatureEncoder
@@ -87,7 +87,7 @@ class Preparation:
     ) -> Preparation:
         """Fit on rows of features X, encoded treatments T (n, d), outcomes y (n,), weights (n,) and stratum labels (n,).
 
-        With ``fold`` (n,), products of features that have to be screened are screened for every fold on the rows outside it.
+        With ``fold`` (n,), features whose products enter are chosen for every fold on the rows outside it, where there are too many.
 
         Raises
         ------
@@ -122,17 +122,21 @@ class Preparation:
         pairs, count = self.encoder.pairs, max(max_columns - len(self.encoder.main_columns), 0)
         if len(pairs) <= count:
             return replace(self, encoder=self.encoder.with_products(pairs))
-        columns = self.encoder.transform(X)[:, : int(self.encoder.plain.max()) + 1]
+        plain = self.encoder.plain
+        columns = self.encoder.transform(X)[:, plain]
         z, outcome = self.whitening(self.basis(T)), (y - self.center) / self.scale
         left_out: list[int] = [ALL_ROWS] if fold is None else [ALL_ROWS, *np.unique(fold).tolist()]
-        kept = {}
+        kept: dict[int, list[tuple[int, int]]] = {}
         for number in left_out:
             rows = np.ones(len(y), dtype=bool) if fold is None else fold != number
-            kept[number] = screen_products(columns[rows], z[rows], outcome[rows], weight[rows], pairs, count)
-        union = sorted(set().union(*kept.values()))
+            ranks = plain[rank_features(columns[rows], z[rows], outcome[rows], weight[rows])].tolist()
+            place = {column: rank for rank, column in enumerate(ranks)}
+            # pairs of the first features, as many features as fit
+            kept[number] = sorted(pairs, key=lambda pair: (max(place[pair[0]], place[pair[1]]), pair))[:count]
+        union = sorted({pair for chosen in kept.values() for pair in chosen})
         first = len(self.encoder.main_columns)
         products = {number: tuple(first + union.index(pair) for pair in chosen) for number, chosen in kept.items()}
-        return replace(self, encoder=self.encoder.with_products([pairs[pair] for pair in union]), products=products)
+        return replace(self, encoder=self.encoder.with_products(union), products=products)
 
     def excluded(self, fold: int) -> npt.NDArray[np.bool_]:
         """Return (m,) the columns that the model leaving out a fold must not use."""

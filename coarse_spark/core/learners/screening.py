@@ -1,44 +1,35 @@
-"""Which products of features deserve a column, where not all pairs fit.
+"""Which features get products with each other, where not all pairs fit: those with the strongest main effects.
 
-Each pair gets the score test of adding its product to a model with all main effects: for the baseline and for the effects.
+Products are not screened by their own signal. Out of thousands of pairs some always look good by chance, and a model that keeps
+those would seem to predict even rows it was not fitted on, had they a say in the choice.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
-def screen_products(
-    plain: FloatArray, z: FloatArray, outcome: FloatArray, weight: FloatArray, pairs: Sequence[tuple[int, int]], count: int
-) -> list[int]:
-    """Return the positions in ``pairs`` of the most promising ones, half by the baseline and half by the effects, ascending.
+def rank_features(plain: FloatArray, z: FloatArray, outcome: FloatArray, weight: FloatArray) -> IntArray:
+    """Return the columns of ``plain`` (n, L), the most important first: by their Wald tests in a regression on z ⊗ (1, plain).
+
+    The ranks for the baseline and for the effects take turns, the effects first.
 
     Parameters
     ----------
-    plain : (n, L) columns that ``pairs`` number.
+    plain : (n, L) standardized numbers and indicators.
     z : (n, p) whitened basis; outcome, weight : (n,).
-    count : how many to keep.
     """
-    if count >= len(pairs):
-        return list(range(len(pairs)))
     design = np.column_stack([np.ones(len(plain)), plain])
+    size, p = design.shape[1], z.shape[1]
     design = (z[:, :, None] * design[:, None, :]).reshape(len(plain), -1)
     gram = (design * weight[:, None]).T @ design
     gram[np.diag_indices(len(gram))] += 1e-6 * max(np.diag(gram).mean(), 1e-300)
-    residual = outcome - design @ np.linalg.solve(gram, design.T @ (weight * outcome))
-    left, right = np.array(pairs).T
-    spread = ((plain**2 * weight[:, None]).T @ plain**2)[left, right]
-    scores = np.stack([(plain.T @ (plain * (weight * column * residual)[:, None]))[left, right] for column in z.T]) ** 2
-    scores /= np.maximum(spread, 1e-300)
-    by_baseline, by_effect = np.argsort(-scores[0], kind="stable"), np.argsort(-scores[1:].sum(axis=0), kind="stable")
-    chosen: dict[int, None] = {}
-    for pair in np.column_stack([by_effect, by_baseline]).ravel():
-        if len(chosen) == count:
-            break
-        chosen[int(pair)] = None
-    return sorted(chosen)
+    inverse = np.linalg.inv(gram)
+    coefficients = inverse @ (design.T @ (weight * outcome))
+    wald = (coefficients**2 / np.diag(inverse)).reshape(p, size)[:, 1:]
+    turns = np.column_stack([np.argsort(-wald[1:].sum(axis=0), kind="stable"), np.argsort(-wald[0], kind="stable")])
+    return np.array(list(dict.fromkeys(turns.ravel().tolist())), dtype=np.int64)

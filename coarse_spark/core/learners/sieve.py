@@ -8,7 +8,7 @@ both come from sums over rows, never from the rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,11 @@ class Layout:
     def baseline(self) -> npt.NDArray[np.bool_]:
         """(q,) columns that do not involve the treatment."""
         return np.concatenate([np.arange(self.m * self.p) < self.m, np.ones(self.s, dtype=bool)])
+
+    @property
+    def blocks(self) -> IntArray:
+        """(q,) the treatment column that a column multiplies; the nuisance belongs to the baseline."""
+        return np.concatenate([np.repeat(np.arange(self.p), self.m), np.zeros(self.s, dtype=np.int64)])
 
     @property
     def effect_constants(self) -> IntArray:
@@ -107,25 +112,18 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     sums = total(dict(enumerate(parts)))
     factor = sums.effective_rows / sums.weight  # the noise of a row must count once, whatever the unit of the weights
     scaled = {number: part.scaled(factor) for number, part in enumerate(parts)}
-    everything = total(scaled)
-    rest = [total(scaled, without={number}) for number in scaled]
-    bayes = empirical_bayes(everything, layout.groups)
-    penalty, base = expand(bayes.penalties, layout.groups), layout.baseline
-
-    def penalty_of(multiplier: float) -> FloatArray:
-        free = layout.groups == FREE
-        return np.where(base | free, penalty, np.where(free, 1.0, penalty) * multiplier)
-
-    def fits(multiplier: float) -> FloatArray:
-        return np.stack([ridge(statistics, penalty_of(multiplier)) for statistics in rest])
+    everything, base = total(scaled), layout.baseline
+    final = _shrunk(everything, layout)
+    # penalties that saw a part would make its held-out loss too small: they are found anew without it
+    rest = [_shrunk(total(scaled, without={number}), layout) for number in scaled]
 
     def held_out_loss(coefficients: FloatArray) -> float:
         return sum(part.loss(b) for part, b in zip(scaled.values(), coefficients, strict=True)) / everything.weight
 
-    first = fits(1.0)
-    constant = np.where(base, first, fits(np.inf))
+    first = np.stack([fits(1.0) for fits in rest])
+    constant = np.where(base, first, np.stack([fits(np.inf) for fits in rest]))
     r_loss_constant = held_out_loss(constant)
-    candidates = {m: np.where(base, first, first if m == 1.0 else fits(m)) for m in _MULTIPLIERS}
+    candidates = {m: first if m == 1.0 else np.where(base, first, np.stack([fits(m) for fits in rest])) for m in _MULTIPLIERS}
     losses = {m: held_out_loss(candidate) for m, candidate in candidates.items()}
     multiplier = min(losses, key=lambda m: losses[m])
     shifts = candidates[multiplier] - constant
@@ -133,8 +131,8 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what heterogeneity moves held-out predictions by
     gain_error = 2 * float(np.sqrt(max(losses[multiplier] * moved, 0.0))) / everything.weight
     return SieveFit(
-        coefficients=bayes.coefficients if multiplier == 1.0 else ridge(everything, penalty_of(multiplier)),
-        constant=ridge(everything, penalty_of(np.inf)),
+        coefficients=final(multiplier),
+        constant=final(np.inf),
         held_out=candidates[multiplier],
         held_out_constant=constant,
         multiplier=multiplier,
@@ -142,3 +140,16 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
         r_loss_constant=r_loss_constant,
         gain_error=gain_error,
     )
+
+
+def _shrunk(statistics: GramStatistics, layout: Layout) -> Callable[[float], FloatArray]:
+    """Find the penalties and return the fit (q,) as a function of the factor on the penalties of the effects."""
+    bayes = empirical_bayes(statistics, layout.groups, layout.blocks)
+    penalty, free = expand(bayes.penalties, layout.groups), layout.groups == FREE
+
+    def fit(multiplier: float) -> FloatArray:
+        if multiplier == 1.0:
+            return bayes.coefficients
+        return ridge(statistics, np.where(layout.baseline | free, penalty, np.where(free, 1.0, penalty) * multiplier))
+
+    return fit

@@ -180,8 +180,8 @@ def refine(
         pass serves all of them.
     max_passes : calls of ``aggregate`` at most; at least one is made, since the sums of the final menus are part of the result.
     tolerance : a menu rests when the next update would gain less, as a share of its profit over the control's.
-    stretched : whether each menu comes with a companion whose treatments moved further, the better of the two going on. It about halves
-        the passes.
+    stretched : whether each menu comes with a companion whose treatments moved further, the better of the two going on. That about
+        halves the passes.
 
     Raises
     ------

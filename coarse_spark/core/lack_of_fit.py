@@ -106,8 +106,8 @@ class LackOfFit:
 def bin_sums(bins: TreatmentBins, treatments: FloatArray, phi: FloatArray, y: FloatArray, fitted: FloatArray) -> FloatArray:
     """Return the sums (B, 4 + d + p) of a batch; arrays of batches add up.
 
-    Columns: rows, Σ y, Σ fitted, Σ (y − fitted)², Σ t of the d treatment dimensions, and Σ φ of the p basis columns. ``fitted`` (n,)
-    is φ(t)·θ̂(x) of a model fitted on other rows.
+    Columns: rows, Σ y, Σ fitted, Σ (y − fitted)², Σ t of the d treatment dimensions, and Σ φ of the p basis columns.
+    ``fitted`` (n,) is φ(t)·θ̂(x) of a model fitted on other rows.
     """
     columns = np.column_stack([np.ones(len(y)), y, fitted, (y - fitted) ** 2, treatments, phi])
     sums = np.zeros((bins.size, columns.shape[1]))
@@ -120,8 +120,8 @@ def lack_of_fit(bins: TreatmentBins, sums: FloatArray) -> LackOfFit:
 
     The mean residuals of the bins are regressed on the bins' mean basis columns, weighted by their variances; the weighted sum
     of squares left over is chi-square with (bins − rank) degrees of freedom when the basis holds. Errors of θ̂ that are constant
-    over units lie in the span of the basis and do not count. Bins with fewer than five rows are left out; the variance of a bin with
-    few rows, which knows it badly (all successes seem to have none), is drawn towards that of all bins.
+    over units lie in the span of the basis and do not count. Bins with fewer than five rows are left out; the variance of a bin
+    with few rows, which knows it badly (all successes seem to have none), is drawn towards that of all bins.
 
     Raises
     ------

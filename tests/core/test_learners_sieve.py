@@ -158,6 +158,37 @@ def test_strata_remove_confounding_between_strata():
     assert slopes["ignored"] > 0.1
 
 
+@pytest.mark.parametrize("learner", ["sieve", "auto"])
+def test_strata_neither_fake_heterogeneity_nor_bias_the_baseline(learner):
+    rng = np.random.default_rng(1)
+    n, detected = 4000, 0
+    for _ in range(3):
+        risk = rng.integers(0, 3, n)
+        X = pd.DataFrame({"score": risk + rng.normal(size=n), "x": rng.normal(size=n)})
+        T = (80 + 6 * risk + 8 * rng.random(n))[:, None]
+        # the baseline's slope in x differs by stratum, and so does the mean treatment
+        y = -0.1 * (T[:, 0] - 90) + 2.0 * risk + risk * X["x"].to_numpy() + rng.normal(size=n)
+        record = fit_models(
+            X,
+            T,
+            y,
+            np.zeros(n, dtype=int),
+            basis=Basis("linear", PRICE),
+            key=keys(n),
+            strata=risk,
+            settings=LearnerSettings(learner=learner),
+        )[ALL_ROWS]
+        detected += record.learner != "constant"
+        theta = load_model(record).predict(X)
+        assert abs(theta[:, 1].mean() + 0.1) < 0.03
+        # a unit to be served has no stratum: its baseline is the mean over the strata its score suggests
+        at_90 = theta @ Basis("linear", PRICE)(np.array([[90.0]]))[0]
+        bins = pd.qcut(X["score"], 6, labels=False)
+        likely, found = (pd.Series(v).groupby(bins).mean() for v in (2.0 * risk, at_90))
+        np.testing.assert_allclose(found, likely, atol=0.35)
+    assert detected == 0
+
+
 def test_record_survives_a_table_row():
     X, T, y, _ = experiment(500)
     learner = ResponseLearner(space=PRICE).fit(X, T, y)

@@ -78,13 +78,22 @@ def test_limits_that_bind_nobody_cost_nothing() -> None:
 def test_price_of_the_budget_is_what_one_more_unit_of_it_earns() -> None:
     theta = _units(1_500)
     arguments = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 4}
-    menus = [choose_menu(theta, budget=limit, **arguments) for limit in (0.11, 0.115)]
-    assert all(
-        menu.constraints.spending == pytest.approx(limit, abs=1e-3) for menu, limit in zip(menus, (0.11, 0.115), strict=True)
-    )
-    worth = (menus[1].value - menus[0].value) / 0.005
-    assert menus[1].constraints.budget_price * 0.8 <= worth <= menus[0].constraints.budget_price * 1.2
+    menus = [choose_menu(theta, budget=limit, **arguments) for limit in (0.1, 0.102)]
+    np.testing.assert_array_equal(menus[0].encoded, menus[1].encoded)
+    for menu, limit in zip(menus, (0.1, 0.102), strict=True):
+        assert menu.constraints.spending == pytest.approx(limit, abs=1e-3)
+    worth = (menus[1].value - menus[0].value) / (menus[1].constraints.spending - menus[0].constraints.spending)
+    assert menus[1].constraints.budget_price * 0.9 <= worth <= menus[0].constraints.budget_price * 1.1
     assert "one more of budget" in str(menus[0])
+
+
+@pytest.mark.parametrize("limit", [0.08, 0.11, 0.13])
+def test_budgets_between_two_menus_reach_the_integer_program(limit: float) -> None:
+    theta = _units(400, 0)
+    arguments = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 4, "budget": limit}
+    menu, oracle = (choose_menu(theta, method=method, **arguments) for method in ("auto", "milp"))
+    assert menu.value >= oracle.value - 1e-3 * (menu.granular_value - menu.control_value)
+    assert menu.value <= oracle.upper_bound
 
 
 def test_budget_on_what_success_costs() -> None:

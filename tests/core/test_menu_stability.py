@@ -71,7 +71,7 @@ def test_shrunk_responses_are_undone_and_good_ones_left_alone() -> None:
         menu, share = debiased_menu(problem, plain.priced, learned, debiased, weights)
         if expected is not None:
             assert plain.encoded[:, 0] == pytest.approx([0.85, 1.15], abs=0.01)
-            assert menu.treatments[:, 0] == pytest.approx(expected, abs=0.06)
+            assert menu.treatments[:, 0] == pytest.approx(expected, abs=0.1)
             assert share > 0.9
         else:
             assert menu.treatments[:, 0] == pytest.approx(plain.encoded[:, 0], abs=0.05)

@@ -25,6 +25,8 @@ from coarse_spark.errors import InvalidInputError
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+_FIVE_BOOSTERS_ROWS = 20_000
+
 
 def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
     """Return well-mixed 64-bit numbers (n,) of row keys and a seed (the finalizer of SplitMix64, Steele et al. 2014)."""
@@ -136,8 +138,18 @@ def fit_models(
     for left_out, layout, parts, fit in _sieves(preparation, sums, folds, settings):
         place = np.full(int(part.max()) + 1, -1)
         place[list(parts)] = np.arange(len(parts))
+        # models of folds only judge: three boosters do; so do they for many rows
+        boosters = 5 if left_out == ALL_ROWS and len(y) <= _FIVE_BOOSTERS_ROWS else 3
         models[left_out] = stacked_record(
-            preparation, layout, fit, total(parts), rows, place[part], settings=settings, seed=seed + 1000 * (left_out + 1)
+            preparation,
+            layout,
+            fit,
+            total(parts),
+            rows,
+            place[part],
+            settings=settings,
+            boosters=boosters,
+            seed=seed + 1000 * (left_out + 1),
         )
     return models
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from coarse_spark.errors import InvalidInputError
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+_MOST_STRATA, _MOST_STRATA_PRODUCTS = 200, 200
+
 ALL_ROWS = -1  # stands for no fold: the model fitted on all rows
 
 
@@ -35,7 +38,8 @@ class PreparedRows:
     ----------
     features : f(x) (n, m), f₀ = 1.
     z : whitened basis (n, p), z₀ = 1.
-    strata : centred indicators (n, s) of all strata but the first; s = 0 without strata.
+    strata : (n, s) centred indicators of all strata but the first and, where those are few, their products with the plain
+        features; s = 0 without strata.
     outcome : (n,) standardized.
     weight : (n,).
     """
@@ -58,7 +62,7 @@ class Preparation:
     whitening : of the basis columns.
     center, scale : of the outcome.
     clip : bounds that outcomes are winsorized to.
-    strata : labels of the strata, sorted; empty without strata.
+    strata : labels of the strata, sorted, at most 200 of the largest; empty without strata.
     strata_shares : weight share of every stratum.
     products : columns of products that the model leaving out a fold may use, by fold: chosen on the other folds.
     """
@@ -87,7 +91,7 @@ class Preparation:
     ) -> Preparation:
         """Fit on rows of features X, encoded treatments T (n, d), outcomes y (n,), weights (n,) and stratum labels (n,).
 
-        With ``fold`` (n,), features whose products enter are chosen for every fold on the rows outside it, where there are too many.
+        With ``fold`` (n,), where not all products fit, they are chosen for every fold on the rows outside it.
 
         Raises
         ------
@@ -109,11 +113,9 @@ class Preparation:
         y = np.clip(y, *clip)
         center = float(share @ y)
         scale = float(np.sqrt(share @ (y - center) ** 2)) or 1.0
-        labels = np.asarray([] if strata is None else strata).astype(str)
-        levels, codes = np.unique(labels, return_inverse=True)
-        shares = np.bincount(codes, weights=share, minlength=len(levels)) if len(levels) else np.zeros(0)
+        levels, shares = _strata_shares(strata, share)
         whitening = Whitening.fit(basis, T, weight)
-        plain = Preparation(encoder, basis, whitening, center, scale, clip, tuple(levels.tolist()), tuple(shares.tolist()))
+        plain = Preparation(encoder, basis, whitening, center, scale, clip, levels, shares)
         return plain._with_products(X, T, y, weight, fold, settings.max_columns)
 
     def _with_products(
@@ -149,7 +151,14 @@ class Preparation:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(m, p, s): columns of the features, the basis and the strata."""
-        return len(self.encoder.columns), self.basis.size, max(len(self.strata) - 1, 0)
+        return len(self.encoder.columns), self.basis.size, len(self.strata_groups)
+
+    @cached_property
+    def strata_groups(self) -> IntArray:
+        """(s,) penalty group of the strata's columns: none for the indicators, one for all products."""
+        indicators = max(len(self.strata) - 1, 0)
+        products = indicators * len(self.encoder.plain)
+        return np.repeat([-1, 0], [indicators, products if products <= _MOST_STRATA_PRODUCTS else 0])
 
     def rows(
         self,
@@ -168,7 +177,11 @@ class Preparation:
         weight = check_rows(X, T, y, weight)
         z = self.whitening(self.basis(T))
         outcome = (np.clip(y, *self.clip) - self.center) / self.scale
-        return PreparedRows(self.encoder.transform(X), z, self._indicators(strata, len(y)), outcome, weight)
+        features, indicators = self.encoder.transform(X), self._indicators(strata, len(y))
+        if (self.strata_groups >= 0).any():
+            products = (indicators[:, :, None] * features[:, None, self.encoder.plain]).reshape(len(y), -1)
+            indicators = np.hstack([indicators, products])
+        return PreparedRows(features, z, indicators, outcome, weight)
 
     def _indicators(self, strata: npt.ArrayLike | None, size: int) -> FloatArray:
         if not self.strata:
@@ -212,6 +225,16 @@ class Preparation:
             tuple(content["strata_shares"]),
             {int(fold): tuple(columns) for fold, columns in content["products"].items()},
         )
+
+
+def _strata_shares(strata: npt.ArrayLike | None, share: FloatArray) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Labels and weight shares of the largest strata; rows of others stay at the centre."""
+    if strata is None:
+        return (), ()
+    labels, codes = np.unique(np.asarray(strata).astype(str), return_inverse=True)
+    shares = np.bincount(codes, weights=share)
+    kept = np.sort(np.argsort(-shares, kind="stable")[:_MOST_STRATA])
+    return tuple(labels[kept].tolist()), tuple(shares[kept].tolist())
 
 
 def _clip_bounds(y: FloatArray, share: float) -> tuple[float, float]:

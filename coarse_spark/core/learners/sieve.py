@@ -9,7 +9,7 @@ both come from sums over rows, never from the rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,8 @@ class Layout:
         groups = preparation.encoder.groups
         within = np.where(preparation.excluded(fold), EXCLUDED, groups)
         blocks = np.where(within >= 0, within + (groups.max() + 1) * np.arange(p)[:, None], within)
-        return Layout(m, p, s, np.concatenate([blocks.ravel(), np.full(s, FREE)]))
+        nuisance = np.where(preparation.strata_groups >= 0, blocks.max(initial=-1) + 1, FREE)
+        return Layout(m, p, s, np.concatenate([blocks.ravel(), nuisance]))
 
     @property
     def baseline(self) -> npt.NDArray[np.bool_]:
@@ -75,16 +76,16 @@ class SieveFit:
 
     Parameters
     ----------
-    coefficients : (q,) on all rows.
-    constant : (q,) of the model with constant effects.
-    held_out, held_out_constant : (parts, q) the same, fitted without each part.
+    functions : C (p, m) on all rows. The baseline is that of E[y | x], whatever the stratum.
+    constant_effect : (p − 1,) of the model with constant effects.
+    held_out, held_out_constant : (parts, p, m) and (parts, p − 1) the same, fitted without each part.
     multiplier : factor on the effects' penalties, infinite for the constant effect.
     r_loss, r_loss_constant : mean held-out squared errors given the same held-out baseline.
     gain_error : standard error of their difference.
     """
 
-    coefficients: FloatArray
-    constant: FloatArray
+    functions: FloatArray
+    constant_effect: FloatArray
     held_out: FloatArray
     held_out_constant: FloatArray
     multiplier: float
@@ -131,15 +132,32 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what heterogeneity moves held-out predictions by
     gain_error = 2 * float(np.sqrt(max(losses[multiplier] * moved, 0.0))) / everything.weight
     return SieveFit(
-        coefficients=final(multiplier),
-        constant=final(np.inf),
-        held_out=candidates[multiplier],
-        held_out_constant=constant,
+        functions=_functions(everything, layout, final(multiplier)),
+        constant_effect=final(np.inf)[layout.effect_constants],
+        held_out=np.stack([_functions(total(scaled, without={k}), layout, candidates[multiplier][k]) for k in scaled]),
+        held_out_constant=constant[:, layout.effect_constants],
         multiplier=multiplier,
         r_loss=losses[multiplier],
         r_loss_constant=r_loss_constant,
         gain_error=gain_error,
     )
+
+
+def _functions(statistics: GramStatistics, layout: Layout, coefficients: FloatArray) -> FloatArray:
+    """C (p, m) of coefficients (q,). With strata, the baseline is fitted anew without them: units to be served have none."""
+    functions = layout.effects(coefficients).copy()
+    if layout.s:
+        effects = np.flatnonzero(~layout.baseline)
+        moment = statistics.moment[: layout.m] - statistics.gram[: layout.m, effects] @ coefficients[effects]
+        explained = 2 * statistics.moment[effects] - statistics.gram[np.ix_(effects, effects)] @ coefficients[effects]
+        alone = replace(
+            statistics,
+            gram=statistics.gram[: layout.m, : layout.m],
+            moment=moment,
+            square=statistics.square - float(coefficients[effects] @ explained),
+        )
+        functions[0] = empirical_bayes(alone, layout.groups[: layout.m], np.zeros(layout.m, dtype=np.int64)).coefficients
+    return functions
 
 
 def _shrunk(statistics: GramStatistics, layout: Layout) -> Callable[[float], FloatArray]:

@@ -18,6 +18,7 @@ from scipy.optimize import lsq_linear
 from coarse_spark.core.learners.boosting import BoostedFit, fit_boosting
 from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.model import AdditiveModel
+from coarse_spark.core.learners.penalties import empirical_bayes
 from coarse_spark.core.learners.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
@@ -31,7 +32,6 @@ IntArray = npt.NDArray[np.int64]
 _LEAST_WEIGHT = 0.05  # a member with less is not worth scoring
 _MOST_WEIGHT = 1.2  # a member that stopped early is not blown up
 _LEAST_ROWS = 400.0  # boosting below that is all noise
-_FIVE_PARTS_ROWS = 20_000  # beyond, averaging boosters of three parts is as accurate at half the cost
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def sieve_record(
 ) -> ModelRecord:
     """Return the model row of a sieve alone, which needs no rows; of its constant-effect model where that is not beaten."""
     constant = settings.learner == "constant" or not detectable(fit.r_loss_constant - fit.r_loss, fit.gain_error)
-    functions = layout.effects(fit.coefficients).copy()
+    functions = fit.functions.copy()
     if constant:
-        functions[1:] = layout.effects(fit.constant)[1:]
-    model = AdditiveModel(preparation, functions, fit.constant[layout.effect_constants])
+        functions[1:] = np.eye(1, layout.m) * fit.constant_effect[:, None]
+    model = AdditiveModel(preparation, functions, fit.constant_effect)
     name = "constant" if constant else "sieve"
     return _record(
         model,
@@ -85,6 +85,7 @@ def stacked_record(
     part: IntArray,
     *,
     settings: LearnerSettings,
+    boosters: int,
     seed: int,
 ) -> ModelRecord:
     """Return the model row of the stack ``auto``, or of ``boosting`` alone.
@@ -94,6 +95,7 @@ def stacked_record(
     fit, sums : the sieve on these rows and their total statistics.
     rows : (n, ·) in random order.
     part : (n,) number of each row's part in the order that ``fit`` was given them; −1 for rows that are left out.
+    boosters : how many boosters are averaged, each fitted without a share of the parts.
     """
     used = np.flatnonzero(part >= 0)
     part, z, plain = part[used], rows.z[used], preparation.encoder.plain
@@ -101,14 +103,13 @@ def stacked_record(
     if sums.effective_rows < _LEAST_ROWS and settings.learner == "auto":
         return sieve_record(preparation, layout, fit, sums, settings)
     inputs = rows.features[np.ix_(used, plain)]
-    theta, average, outcome = np.empty(z.shape), np.empty((len(used), layout.p - 1)), rows.outcome[used].copy()
+    theta, average, outcome = np.empty(z.shape), np.empty((len(used), layout.p - 1)), rows.outcome[used]
     for number in range(len(fit.held_out)):
         here = np.flatnonzero(part == number)
-        theta[here] = rows.features[used[here]] @ layout.effects(fit.held_out[number]).T
-        average[here] = fit.held_out_constant[number][layout.effect_constants]
-        outcome[here] -= rows.strata[used[here]] @ fit.held_out[number][layout.m * layout.p :]
-    functions = layout.effects(fit.coefficients)
-    folded = part % (5 if len(used) <= _FIVE_PARTS_ROWS else 3)
+        theta[here] = rows.features[used[here]] @ fit.held_out[number].T
+        average[here] = fit.held_out_constant[number]
+    functions = fit.functions
+    folded = part % boosters
 
     ones, with_sieve = np.ones((len(used), 1)), settings.learner == "auto"
     effects = theta[:, 1:] if with_sieve else average
@@ -118,14 +119,24 @@ def stacked_record(
     center = np.full((len(used), 1), weight @ target / weight.sum())
     baseline = _blend([*members, _boosted_member(boosted, layout.m)], ones, target, weight, center, center[0])
 
-    residual = outcome - baseline.held_out[:, 0]
-    boosted = fit_boosting(inputs, z[:, 1:], residual, weight, folded, seed=2 * seed + 1)
+    residual, moving = outcome - baseline.held_out[:, 0], z[:, 1:]
+    if layout.s:
+        # within strata treatments do not depend on features: centred there, they cannot stand in for what the baseline missed
+        indicators, groups = rows.strata[used], preparation.strata_groups
+        design = np.column_stack([np.ones(len(used)), indicators[:, groups < 0]])
+        moving = (
+            moving
+            - design @ np.linalg.lstsq((design * weight[:, None]).T @ design, (design * weight[:, None]).T @ moving, rcond=None)[0]
+        )
+        left = GramStatistics.of(indicators, residual - np.einsum("ij,ij->i", moving, effects), weight)
+        residual = residual - indicators @ empirical_bayes(left, groups, np.zeros_like(groups)).coefficients
+    boosted = fit_boosting(inputs, moving, residual, weight, folded, seed=2 * seed + 1)
     members = [_Member("sieve", theta[:, 1:], functions[1:])] if with_sieve else []
-    origin = fit.constant[layout.effect_constants]
-    blend = _blend([*members, _boosted_member(boosted, layout.m)], z[:, 1:], residual, weight, average, origin)
+    origin = fit.constant_effect
+    blend = _blend([*members, _boosted_member(boosted, layout.m)], moving, residual, weight, average, origin)
 
-    loss = (residual - np.einsum("ij,ij->i", z[:, 1:], blend.held_out)) ** 2
-    loss_constant = (residual - np.einsum("ij,ij->i", z[:, 1:], average)) ** 2
+    loss = (residual - np.einsum("ij,ij->i", moving, blend.held_out)) ** 2
+    loss_constant = (residual - np.einsum("ij,ij->i", moving, average)) ** 2
     gain = loss_constant - loss
     mean_gain = float(weight @ gain / weight.sum())
     error = float(np.sqrt(weight**2 @ (gain - mean_gain) ** 2) / weight.sum())

@@ -24,6 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
 _DOUBLINGS, _BISECTIONS, _FINE_BISECTIONS, _SETTLEMENTS = 60, 14, 50, 3
+_SWAP_ROUNDS, _TRIED_SWAPS = 20, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +63,41 @@ class BudgetSearch:
             else:
                 high, above = middle, fresh
         thorough = self.charged(high).best((above.treatments,))
-        found = [(self._affordable(menu.treatments, high), menu) for menu in (below, above, thorough)]
-        (_, charge), best = max(found, key=lambda entry: entry[0][0])
-        return self.charged(charge).priced(best.treatments), charge
+        found = [(*self._affordable(menu.treatments, high), menu.treatments) for menu in (below, above, thorough)]
+        value, charge, treatments = max(found, key=lambda entry: entry[0])
+        # the best menu within a budget need not be the best at any price: look around among its neighbours
+        for _ in range(_SWAP_ROUNDS):
+            better = self._swapped(treatments, charge, value)
+            if better is None:
+                break
+            value, charge, treatments = better
+        return self.charged(charge).priced(treatments), charge
+
+    def _swapped(self, treatments: FloatArray, charge: float, value: float) -> tuple[float, float, FloatArray] | None:
+        """Try the swaps that the dual at the current price, an upper bound on each, leaves open; return the first that pays."""
+        search = self.charged(charge)
+        theta, mass = search.sketch.theta, search.sketch.weights / search.sketch.weights.sum()
+        columns = CandidateSearch.prepare(search.problem, search.sketch, search.fixed).columns
+        columns = columns[~np.isin(columns, search.limited.rows(treatments))]
+        offers = profit_matrix(theta, search.problem.psi_at(treatments)) - search.solve(treatments)[1]
+        offered = profit_matrix(theta, search.problem.psi[columns])
+        movable = [place for place, row in enumerate(treatments) if not search.limited.stays(row)]
+        bounds = np.full((len(treatments), len(columns)), -np.inf)
+        for place in movable:
+            others = np.delete(offers, place, axis=1).max(axis=1, initial=-np.inf)
+            bounds[place] = mass @ np.maximum(offered, others[:, None])
+        for flat in np.argsort(-bounds, axis=None, kind="stable")[:_TRIED_SWAPS]:
+            place, column = divmod(int(flat), len(columns))
+            if not np.isfinite(bounds[place, column]):
+                break
+            trial = treatments.copy()
+            trial[place] = search.problem.candidates[columns[column]]
+            if not search.limits.free and search.limited.solve(trial) is None:
+                continue
+            gained, price = self._affordable(trial, charge)
+            if gained > value + 1e-9 * abs(value):
+                return gained, price, trial
+        return None
 
     def _spent(self, treatments: FloatArray, charge: float) -> float:
         return self._mean(self.charged(charge).solve(treatments)[0], self.rows(treatments))

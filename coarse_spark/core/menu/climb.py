@@ -100,32 +100,48 @@ def climb(
 def central_differences(
     value: Callable[[FloatArray, IntArray], FloatArray], point: FloatArray, rows: IntArray, bounds: FloatArray, spacing: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return gradient (r, d, …) and Hessian (r, d, d, …) of ``value`` (r, …) by central differences, moved inside the bounds at
-    the edge.
+    """Return gradient (r, d, …) and Hessian (r, d, d, …) of ``value`` (r, …) from five values along every dimension, moved inside
+    the bounds at the edge.
+
+    The gradient is exact for profits up to the fourth degree in every dimension, such as a linear margin times a cubic response:
+    a maximum is where it is whatever the spacing, so that Newton's steps settle there.
     """
     width = DIFFERENCE * spacing
     free = np.flatnonzero(spacing > 0)
-    center = np.clip(point, bounds[:, 0] + width, bounds[:, 1] - width)
+    center = np.clip(point, bounds[:, 0] + 2 * width, bounds[:, 1] - 2 * width)
     center[:, spacing == 0] = point[:, spacing == 0]
-    offset = point - center
-    middle = value(center, rows)
+    rest = value(point[:1], rows[:1]).shape[1:]
     shape = (len(point), point.shape[1])
-    gradient, curvature = np.zeros((*shape, *middle.shape[1:])), np.zeros((*shape, shape[1], *middle.shape[1:]))
+    gradient, curvature = np.zeros((*shape, *rest)), np.zeros((*shape, shape[1], *rest))
 
-    def at(*moves: tuple[int, int]) -> FloatArray:
-        moved = center.copy()
-        for axis, sign in moves:
-            moved[:, axis] += sign * width[axis]
+    def at(base: FloatArray, *moves: tuple[int, int]) -> FloatArray:
+        moved = base.copy()
+        for axis, steps in moves:
+            moved[:, axis] += steps * width[axis]
         return value(moved, rows)
 
     for position, a in enumerate(free):
-        ahead, behind = at((a, 1)), at((a, -1))
-        gradient[:, a] = (ahead - behind) / (2 * width[a])
-        curvature[:, a, a] = (ahead - 2 * middle + behind) / width[a] ** 2
+        h = width[a]
+        # only the own coordinate moves inside: derivatives along the other dimensions belong to the point itself
+        base = point.copy()
+        base[:, a] = center[:, a]
+        two_behind, behind, here, ahead, two_ahead = (at(base, (a, steps)) for steps in (-2, -1, 0, 1, 2))
+        first = (two_behind - 8 * behind + 8 * ahead - two_ahead) / (12 * h)
+        second = (16 * (behind + ahead) - two_behind - two_ahead - 30 * here) / (12 * h**2)
+        third = (two_ahead - 2 * ahead + 2 * behind - two_behind) / (2 * h**3)
+        fourth = (two_behind + two_ahead - 4 * (behind + ahead) + 6 * here) / h**4
+        offset = (point[:, a] - center[:, a]).reshape(-1, *[1] * len(rest))
+        gradient[:, a] = first + offset * (second + offset * (third / 2 + offset * fourth / 6))
+        curvature[:, a, a] = second + offset * (third + offset * fourth / 2)
         for b in free[:position]:
-            cross = at((a, 1), (b, 1)) - at((a, 1), (b, -1)) - at((a, -1), (b, 1)) + at((a, -1), (b, -1))
-            curvature[:, a, b] = curvature[:, b, a] = cross / (4 * width[a] * width[b])
-    return gradient + np.einsum("rab...,rb->ra...", curvature, offset), curvature
+            cross = (
+                at(center, (a, 1), (b, 1))
+                - at(center, (a, 1), (b, -1))
+                - at(center, (a, -1), (b, 1))
+                + at(center, (a, -1), (b, -1))
+            )
+            curvature[:, a, b] = curvature[:, b, a] = cross / (4 * h * width[b])
+    return gradient, curvature
 
 
 def _maximize_model(gradient: FloatArray, curvature: FloatArray, low: FloatArray, high: FloatArray, free: IntArray) -> FloatArray:

@@ -75,12 +75,10 @@ class LimitedSearch:
         wanted, _ = self.problem.polish(means, profits.argmax(axis=1).astype(np.intp))
         gain = ((self.problem.psi_at(wanted) - self.problem.psi_at(treatments)) * sums).sum(axis=1)
         gain[~np.isfinite(profits).any(axis=1)] = 0.0
-        rows = self.rows(treatments)
         result = treatments.copy()
         for k in np.argsort(-gain, kind="stable"):
-            stays = self._is_fixed(treatments[k]) or (rows[k] >= 0 and self.limits.candidate_lower[rows[k]] > 0)
             others = np.delete(result, k, axis=0)
-            if gain[k] > 0 and not stays and not same_treatment(self.problem, others, wanted[k]).any():
+            if gain[k] > 0 and not self.stays(treatments[k]) and not same_treatment(self.problem, others, wanted[k]).any():
                 result[k] = wanted[k]
         return result
 
@@ -105,7 +103,7 @@ class LimitedSearch:
         rows = self.rows(menu.treatments)
         bounds = np.full((len(menu.treatments), len(columns)), -np.inf)
         for k in range(len(menu.treatments)):
-            if self._is_fixed(menu.treatments[k]) or (rows[k] >= 0 and self.limits.candidate_lower[rows[k]] > 0):
+            if self.stays(menu.treatments[k]):
                 continue
             others = np.delete(net, k, axis=1).max(axis=1, initial=-np.inf)
             bounds[k] = mass @ np.maximum(offered - menu.prices[k], others[:, None])
@@ -152,5 +150,8 @@ class LimitedSearch:
         rows = [self.problem.position(treatment) for treatment in treatments]
         return np.array([-1 if row is None else row for row in rows], dtype=np.intp)
 
-    def _is_fixed(self, treatment: FloatArray) -> bool:
-        return bool(same_treatment(self.problem, self.fixed, treatment).any())
+    def stays(self, treatment: FloatArray) -> bool:
+        """Return whether a treatment (d,) may not leave the menu: it is fixed, or has a minimum share of its own."""
+        row = self.problem.position(treatment)
+        held = row is not None and row < len(self.limits.candidate_lower) and self.limits.candidate_lower[row] > 0
+        return bool(held or same_treatment(self.problem, self.fixed, treatment).any())

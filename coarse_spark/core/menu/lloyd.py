@@ -22,8 +22,9 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
 
-# how much further than a Lloyd step its stretched companion goes: at first, at least and at most
-_FIRST_STRETCH, _LEAST_STRETCH, _MOST_STRETCH = 1.5, 1.2, 6.0
+# how much further than a Lloyd step its stretched companion goes: at first, at least and at most. Below 2, steps never swing out
+# further than they came in, so rounding in the sums is not amplified from pass to pass.
+_FIRST_STRETCH, _LEAST_STRETCH, _MOST_STRETCH = 1.5, 1.2, 1.9
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,37 @@
+"""Menus do not depend on the rounding of the sums they are chosen from: the same to 1e-9 after changes of 1e-14."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coarse_spark.core.menu.curve import search_curve
+from coarse_spark.core.menu.lloyd import refine, segment_sums
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.sketch import SketchTree
+from coarse_spark.core.profit import Profit
+from coarse_spark.core.simulation import MAX_DAYS, MAX_DEPTH, simulate_promotions_block
+from coarse_spark.core.treatments import TreatmentSpace
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rounding_of_responses_does_not_move_treatments(seed: int) -> None:
+    """Profit is cubic in the depth (a margin that falls with it, times a quadratic response); some optima lie on the edge."""
+    bounds = {"depth": MAX_DEPTH, "days": MAX_DAYS}
+    space = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": u, "control": 0} for n, u in bounds.items()})
+    profit = Profit("0.45 - depth / 100", "where(depth + days > 0, 0.15, 0) + 0.01 * days")
+    problem = MenuProblem.build(space, "quadratic", profit)
+    units = simulate_promotions_block(0, seed, experiment=True).iloc[:3_000]
+    theta = units[[f"theta_{j}" for j in range(6)]].to_numpy(float)
+    rng, weights, found = np.random.default_rng(seed), np.ones(len(theta)), []
+    for noise in (0.0, 1e-14):
+        rounded = theta * (1 + noise * rng.standard_normal(theta.shape))
+        sketch = SketchTree.build(rounded, weights, problem.psi, 500).sums(rounded, weights).clusters()
+        menus = search_curve(problem, sketch, [1, 2, 3], starts=3, seed=0)
+
+        def aggregate(asked, rounded=rounded):  # type: ignore[no-untyped-def]
+            return segment_sums(rounded, weights, asked)
+
+        found.append(refine(problem, menus, aggregate, max_passes=3).menus)
+    for k in (1, 2, 3):
+        np.testing.assert_allclose(found[1][k].treatments, found[0][k].treatments, rtol=0, atol=1e-9)

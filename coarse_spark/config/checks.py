@@ -14,6 +14,7 @@ import pandas as pd
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.expressions import Expression
+from coarse_spark.core.learners.shape import check_shape
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError, nearest
@@ -66,7 +67,7 @@ def find_problems(values: Values, treatments: Sequence[str]) -> list[Problem]:
     problems += _treatment_names(treatments)
     space = _space(values)
     if isinstance(space, TreatmentSpace):
-        problems += _on_the_space(values, space)
+        problems += [*_on_the_space(values, space), *_shapes(values, space)]
     else:
         problems += space
     return problems
@@ -183,6 +184,16 @@ def _expression_levels(values: Values, space: TreatmentSpace) -> Iterator[Proble
                 known = ", ".join(levels) or "none"
                 message = f"'{values[key]}' compares with '{text}', which is no level of a treatment{nearest(text, levels)}"
                 yield Problem(tuple(key.split(".")), f"{message}; declared levels that are texts: {known}")
+
+
+def _shapes(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
+    if "response.shape" not in values or "response.basis" not in values:
+        return
+    for name, words in values["response.shape"].items():
+        try:
+            check_shape({name: words}, Basis(values["response.basis"], space))
+        except InvalidInputError as error:
+            yield Problem(("response", "shape", name), f"found '{words}': {error}")
 
 
 def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:

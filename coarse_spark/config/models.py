@@ -93,6 +93,10 @@ class Response(Section):
         "quadratic", description="terms of the treatment response joined by +, such as quadratic or any+log1p; or arms"
     )
     learner: Learner = Field("auto", description="what learns the response coefficients")
+    winsorize: Number = Field(0.0, ge=0, lt=0.5, description="share of outcomes clipped at either end, for heavy tails; 0: none")
+    shape: dict[str, Text] = Field(
+        default_factory=dict, description="imposed shape by treatment, such as {price: decreasing concave}"
+    )
     folds: Integer = Field(5, ge=2, le=20, description="folds of cross-fitting: a unit is judged by models that never saw it")
     min_rows: Integer = Field(500, ge=1, description="a partition with fewer usable rows is served by the pooled model")
     max_rows: Integer = Field(200_000, ge=1, description="a partition with more rows is cut into shards whose models are averaged")

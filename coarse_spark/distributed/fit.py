@@ -71,7 +71,8 @@ def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configur
 
 def settings_of(configuration: Configuration) -> LearnerSettings:
     """Return the learner's settings."""
-    return LearnerSettings(learner=configuration.response.learner)
+    response = configuration.response
+    return LearnerSettings(learner=response.learner, winsorize=response.winsorize, shape=response.shape or None)
 
 
 def _status_row(

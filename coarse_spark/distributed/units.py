@@ -123,6 +123,14 @@ def experiment_units(table: DataFrame, configuration: Configuration) -> DataFram
     )
 
 
+def observed_bounds(units: DataFrame, configuration: Configuration) -> tuple[FloatArray, FloatArray]:
+    """Return the smallest and the largest treatment (d,) that experiment units got, encoded."""
+    names = treatment_columns(len(configuration.space.dimensions))
+    row = units.agg(*(F.min(name) for name in names), *(F.max(name) for name in names)).collect()[0]
+    bounds = np.asarray(row, dtype=np.float64)
+    return bounds[: len(names)], bounds[len(names) :]
+
+
 def feature_frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return the features of collected rows under the user's names: float64 for numbers, object for texts."""
     frame = rows[feature_columns(len(names))]

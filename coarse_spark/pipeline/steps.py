@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
+from coarse_spark.core.design import design_problems, extrapolation
 from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
 from coarse_spark.core.menu.curve import search_curve
 from coarse_spark.core.menu.lloyd import PricedMenu
@@ -30,7 +31,14 @@ from coarse_spark.distributed.score import FULL, granular_columns
 from coarse_spark.distributed.score import score as score_units
 from coarse_spark.distributed.segments import describe_segments
 from coarse_spark.distributed.sketch import sketch
-from coarse_spark.distributed.units import experiment_units, matrix, population_units, theta_columns, treatment_columns
+from coarse_spark.distributed.units import (
+    experiment_units,
+    matrix,
+    observed_bounds,
+    population_units,
+    theta_columns,
+    treatment_columns,
+)
 from coarse_spark.distributed.validate import validate_tables
 from coarse_spark.errors import RunError, TableError
 from coarse_spark.lake.runs import PUBLISHED
@@ -69,6 +77,7 @@ def fit(run: Run) -> None:
     with run.step("fit"):
         units = experiment_units(run.experiment, run.configuration)
         with materialized(units) as kept:
+            run.warn(*extrapolation(run.configuration.space, *observed_bounds(kept, run.configuration)))
             run.lake.replace(MODELS, run.run_id, fit_responses(run.spark, kept, run.configuration))
         run.note(models=_model_counts(run))
 
@@ -209,6 +218,7 @@ def evaluate(run: Run) -> None:
         with materialized(units) as kept:
             stratified = configuration.design.kind == "stratified"
             design = design_moments(kept, problem, stratified=stratified)
+            run.warn(*design_problems(design, problem.basis))
             scored = score_units(
                 kept,
                 run.lake.read("models", run.run_id).where(F.col("fold") != FULL),

@@ -206,6 +206,12 @@ def test_unknown_learners(tmp_path: Path) -> None:
     ]
 
 
+def test_shapes_that_cannot_be_imposed(tmp_path: Path) -> None:
+    found = problems(GOOD.replace("folds: 3", "shape: {depth: concav}"), tmp_path)
+    assert len(found) == 1
+    assert found[0].startswith("run.yml:13: response.shape.depth: found 'concav'")
+
+
 def test_treatment_names_that_the_tables_cannot_hold(tmp_path: Path) -> None:
     head = "is a column of its own in the tables that a run writes, expected another name"
     assert problems(GOOD.replace("depth", "Share"), tmp_path) == [

@@ -37,7 +37,22 @@ def shape_constraints(shape: Mapping[str, str], basis: Basis, whitening: Whiteni
     ------
     InvalidInputError : an unknown treatment or shape, a categorical treatment, or the basis ``arms``.
     """
+    check_shape(shape, basis)
     space, rows = basis.space, [np.empty((0, basis.size))]
+    for name, words in shape.items():
+        position = space.names.index(name)
+        for word in words.split():
+            order, sign = SHAPES[word]
+            rows += [sign * differences for differences in _differences(basis, position, order)]
+    constraints = np.vstack(rows) @ whitening.matrix.T
+    lengths = np.linalg.norm(constraints, axis=1)
+    kept = lengths > 1e-10 * lengths.max(initial=0.0)
+    return _irredundant(constraints[kept] / lengths[kept, None])
+
+
+def check_shape(shape: Mapping[str, str], basis: Basis) -> None:
+    """Raise InvalidInputError for a shape (words by treatment name) that cannot be imposed on a basis."""
+    space = basis.space
     for name, words in shape.items():
         if name not in space.names:
             raise InvalidInputError(
@@ -51,12 +66,6 @@ def shape_constraints(shape: Mapping[str, str], basis: Basis, whitening: Whiteni
                 raise InvalidInputError(
                     f"shape of treatment '{name}' is '{word}'{nearest(word, SHAPES)}; shapes: {', '.join(SHAPES)}"
                 )
-            order, sign = SHAPES[word]
-            rows += [sign * differences for differences in _differences(basis, position, order)]
-    constraints = np.vstack(rows) @ whitening.matrix.T
-    lengths = np.linalg.norm(constraints, axis=1)
-    kept = lengths > 1e-10 * lengths.max(initial=0.0)
-    return _irredundant(constraints[kept] / lengths[kept, None])
 
 
 def project(theta: FloatArray, constraints: FloatArray) -> FloatArray:

@@ -83,9 +83,10 @@ def climb(
         trial = np.clip(point[active] + step, lower[active], upper[active])
         reached = hills.value(trial, active)
         good = (reached >= best[active] - hills.noise[active]) & hills.allowed(trial)
-        settled = good & (np.abs(step) <= _PRECISION * spacing).all(axis=1)
+        expected = np.einsum("ra,ra->r", gradient, step) + 0.5 * np.einsum("ra,rab,rb->r", step, curvature, step)
+        # where values no longer tell points apart the derivatives still do: take their step and rest
+        settled = good & ((np.abs(step) <= _PRECISION * spacing).all(axis=1) | (np.abs(expected) <= hills.noise[active]))
         if not precise:
-            expected = np.einsum("ra,ra->r", gradient, step) + 0.5 * np.einsum("ra,rab,rb->r", step, curvature, step)
             settled |= good & (np.abs(reached - best[active] - expected) <= 1e-9 * expected + hills.noise[active])
         moved = active[good]
         point[moved], best[moved] = trial[good], np.maximum(reached[good], best[moved])
@@ -187,7 +188,7 @@ def _compass(
         for move in moves[1:]:
             trial = np.clip(point[rows] + scale[:, None] * move * hills.spacing, lower[rows], upper[rows])
             reached = hills.value(trial, rows)
-            better = (reached > best[rows]) & hills.allowed(trial)
+            better = (reached > best[rows] + hills.noise[rows]) & hills.allowed(trial)
             point[rows[better]], best[rows[better]] = trial[better], reached[better]
             improved |= better
         scale = np.where(improved, scale, scale / 2)

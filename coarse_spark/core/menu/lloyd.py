@@ -203,9 +203,9 @@ def refine(
         active = [k for k in tries if k not in resting]
         for k in active:
             worth = [found[k, place].worth(menu) for place, menu in enumerate(tries[k])]
-            best = int(np.argmax(worth))
+            scale = _scale(problem, found[k, 0], worth[0])
+            best = int(worth[-1] > worth[0] + 1e-10 * scale + 1e-12 * abs(worth[0]))
             value, before = worth[best], values.get(k, worth[best])
-            scale = _scale(problem, found[k, best], value)
             if value - before < -1e-7 * scale - 1e-12 * abs(value):
                 raise RunError(
                     f"menu of {k}: profit fell from {before:.12g} to {value:.12g} in pass {number}; "
@@ -263,16 +263,18 @@ def update(problem: MenuProblem, menus: Mapping[int, PricedMenu], sums: Mapping[
     old = np.vstack([menus[k].treatments for k in keys])
     fresh, profit = problem.polish(means, problem.best_candidates(means))
     stayed, kept = problem.polish_from(means, old)
-    fresh[kept >= profit] = stayed[kept >= profit]
-    gains = ((problem.psi_at(fresh) - np.vstack([menus[k].psi for k in keys])) * np.vstack([sums[k].rows for k in keys])).sum(
-        axis=1
-    )
+    # differences within rounding must not decide between two places
+    noise = 1e-13 * (np.einsum("ij,ij->i", np.abs(means), np.abs(problem.psi_at(old)[:, :-1])) + np.abs(problem.psi_at(old)[:, -1]))
+    same = kept >= profit - noise
+    fresh[same] = stayed[same]
+    rows = np.vstack([sums[k].rows for k in keys])
+    gains = ((problem.psi_at(fresh) - np.vstack([menus[k].psi for k in keys])) * rows).sum(axis=1) + noise * rows[:, -1]
     result, start = {}, 0
     for k in keys:
         menu, size = menus[k], len(menus[k].treatments)
         wanted, gain, treatments = fresh[start : start + size], gains[start : start + size], menus[k].treatments.copy()
         start += size
-        for position in np.flatnonzero(~menu.fixed & (sums[k].weight > 0) & (gain > 0)):
+        for position in np.flatnonzero(~menu.fixed & (sums[k].weight > 0) & (gain >= 0)):
             others = np.delete(treatments, position, axis=0)
             if not same_treatment(problem, others, wanted[position]).any():
                 treatments[position] = wanted[position]
@@ -330,7 +332,7 @@ def _describe(
 ) -> Pass:
     widths = problem.space.bounds[:, 1] - problem.space.bounds[:, 0]
     steps = np.abs(new.treatments - old.treatments) / np.maximum(widths, 1e-300)
-    moved = steps.max(axis=1) > 0
+    moved = steps.max(axis=1) > 1e-9
     what = "nothing moved"
     if moved.any():
         most = int(np.flatnonzero(moved)[profits[moved].argmax()])

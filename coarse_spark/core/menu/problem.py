@@ -189,7 +189,7 @@ class MenuProblem:
             psi = self.psi_at(treatments)
             return np.asarray(np.einsum("ij,ij->i", theta[rows], psi[:, :-1]) + psi[:, -1])
 
-        noise = 1e-15 * (np.einsum("ij,ij->i", np.abs(theta), np.abs(psi[:, :-1])) + np.abs(psi[:, -1]))
+        noise = 4e-15 * (np.einsum("ij,ij->i", np.abs(theta), np.abs(psi[:, :-1])) + np.abs(psi[:, -1]))
         return Hills(value, self.space.allowed, self.space.bounds, self.spacing, noise)
 
 

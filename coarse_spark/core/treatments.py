@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import floor, isfinite
+from math import floor, isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,15 @@ class Continuous:
             expected = f"above 0 and at most upper - lower = {self.upper - self.lower:g}"
             raise InvalidInputError(f"treatment '{self.name}': step is {self.step:g}, expected {expected}")
 
+    def grid_size(self, points: int) -> int:
+        """Return the number of values of ``grid``, without making them."""
+        return points if self.step is None else floor((self.upper - self.lower) / self.step + 1e-9) + 1
+
     def grid(self, points: int) -> FloatArray:
         """Return the offered values: every step, or ``points`` equally spaced values of an unstepped dimension."""
         if self.step is None:
             return np.linspace(self.lower, self.upper, points)
-        count = floor((self.upper - self.lower) / self.step + 1e-9) + 1
+        count = self.grid_size(points)
         # round: 0.1 * 3 is offered as 0.3, not as 0.30000000000000004
         return np.round(self.lower + self.step * np.arange(count), 12)
 
@@ -193,15 +197,16 @@ class TreatmentSpace:
         """
         if self.finite is not None:
             return np.asarray(self.finite, dtype=np.float64)
+        lengths = [len(d.levels) if isinstance(d, Categorical) else d.grid_size(self._grid_points) for d in self.dimensions]
+        size = prod(lengths)
+        if size > _MAX_CANDIDATES:
+            sizes = " x ".join(map(str, lengths))
+            limit = f"at most {_MAX_CANDIDATES} are searched; use larger steps"
+            raise InvalidInputError(f"the treatment grid has {sizes} = {size} points, {limit}")
         axes = [
             np.arange(len(d.levels), dtype=np.float64) if isinstance(d, Categorical) else d.grid(self._grid_points)
             for d in self.dimensions
         ]
-        size = int(np.prod([len(axis) for axis in axes]))
-        if size > _MAX_CANDIDATES:
-            sizes = " x ".join(str(len(axis)) for axis in axes)
-            limit = f"at most {_MAX_CANDIDATES} are searched; use larger steps"
-            raise InvalidInputError(f"the treatment grid has {sizes} = {size} points, {limit}")
         grid = np.array(list(product(*axes)), dtype=np.float64).reshape(size, len(axes))
         is_control = (np.abs(grid - self.control) <= 1e-12 * np.maximum(1, np.abs(self.control))).all(axis=1)
         grid[is_control] = self.control  # exactly, since a step's rounding must not make a treatment of the control

@@ -271,8 +271,9 @@ class TreatmentSpace:
             values = treatments[:, position]
             if isinstance(dimension, Categorical):
                 kinds = {type(level) for level in dimension.levels}
-                # numpy would turn the number of a number and a text into a text
-                levels = np.array(dimension.levels, dtype=None if len(kinds) == 1 else object)
+                # numpy would turn the number of a number and a text into a text, and cut zero characters off a text's end
+                plain = len(kinds) == 1 and str not in kinds
+                levels = np.array(dimension.levels, dtype=None if plain else object)
                 result[dimension.name] = levels[values.astype(np.intp)]
             else:
                 result[dimension.name] = values

@@ -126,3 +126,15 @@ def test_search_runs_on_bare_micro_clusters() -> None:
         assert len(menus[k].treatments) == k
         assert menus[k].fixed.sum() == 1
         np.testing.assert_array_equal(menus[k].treatments[menus[k].fixed], [[2.0, 2.0]])
+
+
+def test_flat_profits_do_not_let_rounding_choose_the_place() -> None:
+    theta = _units(3_000, 2)
+    # profit hardly depends on b, beside a baseline a million times as large
+    theta[:, 0] += 1_000.0
+    theta[:, [2, 4, 5]] *= 1e-3
+    problem = MenuProblem.build(PLANE, "quadratic", Profit())
+    order = np.random.default_rng(0).permutation(len(theta))
+    one, two = (choose_curve(problem, units, [2, 4], max_passes=5) for units in (theta, theta[order]))
+    for k in (2, 4):
+        np.testing.assert_allclose(two[k].encoded, one[k].encoded, rtol=0, atol=1e-7)

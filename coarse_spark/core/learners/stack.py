@@ -121,15 +121,7 @@ def stacked_record(
 
     residual, moving = outcome - baseline.held_out[:, 0], z[:, 1:]
     if layout.s:
-        # within strata treatments do not depend on features: centred there, they cannot stand in for what the baseline missed
-        indicators, groups = rows.strata[used], preparation.strata_groups
-        design = np.column_stack([np.ones(len(used)), indicators[:, groups < 0]])
-        moving = (
-            moving
-            - design @ np.linalg.lstsq((design * weight[:, None]).T @ design, (design * weight[:, None]).T @ moving, rcond=None)[0]
-        )
-        left = GramStatistics.of(indicators, residual - np.einsum("ij,ij->i", moving, effects), weight)
-        residual = residual - indicators @ empirical_bayes(left, groups, np.zeros_like(groups)).coefficients
+        residual, moving = _within_strata(preparation, rows.strata[used], residual, moving, effects, weight)
     boosted = fit_boosting(inputs, moving, residual, weight, folded, seed=2 * seed + 1)
     members = [_Member("sieve", theta[:, 1:], functions[1:])] if with_sieve else []
     origin = fit.constant_effect
@@ -154,6 +146,21 @@ def stacked_record(
     name = "constant" if constant else "+".join(name for name, value in blend.weights.items() if value > 0)
     mean = float(weight @ loss / weight.sum())
     return _record(model, name, sums, settings, mean, mean + mean_gain, error, details)
+
+
+def _within_strata(
+    preparation: Preparation, strata: FloatArray, residual: FloatArray, moving: FloatArray, effects: FloatArray, weight: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Take from residuals (n,) what strata explain, and from treatment columns (n, p − 1) their means within strata.
+
+    Within strata treatments do not depend on features: centred there, they cannot stand in for what the baseline missed.
+    """
+    groups = preparation.strata_groups
+    design = np.column_stack([np.ones(len(strata)), strata[:, groups < 0]])
+    weighted = design * weight[:, None]
+    centred = moving - design @ np.linalg.lstsq(weighted.T @ design, weighted.T @ moving, rcond=None)[0]
+    left = GramStatistics.of(strata, residual - np.einsum("ij,ij->i", centred, effects), weight)
+    return residual - strata @ empirical_bayes(left, groups, np.zeros_like(groups)).coefficients, centred
 
 
 def _boosted_member(fit: BoostedFit, m: int) -> _Member:

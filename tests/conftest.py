@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def spark() -> Iterator[SparkSession]:
     from coarse_spark.lake.session import open_session
 
-    # small data: Java's quick compiler alone costs less than what the thorough one would save
-    quick = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC"}
+    # small data: Java's quick compiler alone costs less than what the thorough one would save; it stops when its cache is full
+    quick = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC"}
     session = open_session(master="local[2]", shuffle_partitions=2, conf=quick)
     yield session
     session.stop()

@@ -10,8 +10,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.menu.curve import search_curve
-from coarse_spark.core.menu.lloyd import Refined, refine
+from coarse_spark.core.menu.lloyd import PricedMenu, Refined, refine
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.distributed.aggregate import FloatArray
 from coarse_spark.distributed.certify import upper_bounds
@@ -28,7 +29,7 @@ class PopulationMenus:
 
     Attributes
     ----------
-    refined : menus, their segment sums over all units, and the history of the passes.
+    refined : menus by size (and ``UNIFORM``), their segment sums over all units, and the history of the passes.
     bounds : size → profit per unit weight that no menu of this size exceeds.
     control_value : profit per unit weight when nobody is treated.
     micro_clusters : number of micro-clusters the search worked on.
@@ -38,6 +39,23 @@ class PopulationMenus:
     bounds: dict[int, float]
     control_value: float
     micro_clusters: int
+
+
+UNIFORM = 0  # key of the best single treatment beside the menus of K treatments, which may have to hold others
+
+
+def search_menus(
+    problem: MenuProblem,
+    clusters: MicroClusters,
+    sizes: Iterable[int],
+    *,
+    starts: int,
+    seed: int,
+    always_offered: FloatArray | None = None,
+) -> dict[int, PricedMenu]:
+    """Return the menus of all sizes found on micro-clusters, and the best single treatment under the key ``UNIFORM``."""
+    menus = search_curve(problem, clusters, sizes, fixed=always_offered, starts=starts, seed=seed)
+    return {UNIFORM: search_curve(problem, clusters, [1], starts=1, seed=seed)[1], **menus}
 
 
 def choose_menus(
@@ -68,12 +86,13 @@ def choose_menus(
     )
     population = sketch(units, problem, cells=cells, groups=[0])[0]
     clusters = population.clusters
-    menus = search_curve(problem, clusters, sizes, fixed=always_offered, starts=starts, seed=seed)
+    menus = search_menus(problem, clusters, sizes, starts=starts, seed=seed, always_offered=always_offered)
     refined = refine(problem, menus, population_aggregate(responses), max_passes=max(passes, 1))
     control = float(next(iter(refined.sums.values())).value_of_all(problem.control_psi[None, :])[0])
     gain = problem.granular(clusters.theta)[1] - profit_matrix(clusters.theta, problem.control_psi[None, :])[:, 0]
     attainable = float(np.average(gain, weights=clusters.weights))
+    sized = {k: menu for k, menu in refined.menus.items() if k != UNIFORM}
     bounds = upper_bounds(
-        responses, problem, refined.menus, population, tolerance=_BOUND_TOLERANCE * attainable, always_offered=always_offered
+        responses, problem, sized, population, tolerance=_BOUND_TOLERANCE * attainable, always_offered=always_offered
     )
     return PopulationMenus(refined, bounds, control, len(clusters.weights))

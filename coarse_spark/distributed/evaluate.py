@@ -18,6 +18,7 @@ from coarse_spark.core.menu.lloyd import assign as assign_menu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
+from coarse_spark.distributed.choose import UNIFORM
 from coarse_spark.distributed.units import matrix, parts, theta_columns, treatment_columns
 
 FloatArray = npt.NDArray[np.float64]
@@ -61,7 +62,7 @@ def evaluate(
     ----------
     held : fold, stratum, weight, outcome, treatment_0 …, and theta_0 … of models fitted on the other folds.
     policies : control, uniform, menus of K treatments and granular, in the order of the scores.
-    fold_menus : fold → K → the menu chosen on the other folds; K = 1 is the best single treatment.
+    fold_menus : fold → K → the menu chosen on the other folds, with the best single treatment under ``UNIFORM``.
     design : moments of ``design_moments``. center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
     """
     names, dimensions = theta_columns(problem.coefficients), treatment_columns(problem.candidates.shape[1])
@@ -100,7 +101,7 @@ def policy_scores(
         elif policy.name == "granular":
             psi = problem.psi_at(problem.granular(theta)[0])
         else:
-            menu = menus[policy.k]
+            menu = menus[UNIFORM if policy.name == "uniform" else policy.k]
             psi = menu.psi[assign_menu(theta, menu)]
         scores[:, position] = earned(psi)
     return scores

@@ -16,13 +16,12 @@ from pyspark.sql import functions as F
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.design import design_problems, extrapolation
 from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
-from coarse_spark.core.menu.curve import search_curve
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
 from coarse_spark.distributed.assign import assign as assign_units
-from coarse_spark.distributed.choose import choose_menus
+from coarse_spark.distributed.choose import UNIFORM, choose_menus, search_menus
 from coarse_spark.distributed.evaluate import design_moments, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.fit import fit_responses
@@ -148,13 +147,13 @@ def choose(run: Run) -> None:
     """Choose a menu of every size into ``menu``: on a sketch, then by Lloyd passes over the full population."""
     with run.step("choose"):
         configuration, problem = run.configuration, run.problem
-        sizes, granular = {1, *configuration.menu.sizes}, float(run.record.diagnostics["granular_value"])
+        granular = float(run.record.diagnostics["granular_value"])
         responses = run.lake.read("responses", run.run_id).select("unit_id", "weight", *theta_columns(problem.coefficients))
         with materialized(responses) as kept:
             found = choose_menus(
                 kept,
                 problem,
-                sizes,
+                configuration.menu.sizes,
                 cells=configuration.menu.sketch_cells,
                 passes=configuration.menu.full_passes,
                 starts=configuration.menu.starts,
@@ -162,13 +161,13 @@ def choose(run: Run) -> None:
                 always_offered=run.always_offered,
             )
         refined = found.refined
-        for line in refined.history:
+        for line in (line for line in refined.history if line.k != UNIFORM):
             text = "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s"
             log.info(text, line.k, line.number, line.value, line.gain, line.moved, line.what)
         frames = []
         curve: dict[str, Any] = {}
-        for k, menu in refined.menus.items():
-            sums = refined.sums[k]
+        for k in configuration.menu.sizes:
+            menu, sums = refined.menus[k], refined.sums[k]
             weight = sums.weight.sum()
             frame = problem.space.decode(menu.treatments)
             frame.insert(0, "treatment_id", np.arange(len(frame)))
@@ -185,13 +184,13 @@ def choose(run: Run) -> None:
             value, bound = sums.value(menu.psi), min(found.bounds[k], granular)
             log.info("K = %d: profit %.6g a unit, no menu of %d exceeds %.6g", k, value, k, bound)
             curve[str(k)] = {"value": value, "upper_bound": bound, "segment_theta": _means(sums.theta, sums.weight).tolist()}
-        table = pd.concat(frames, ignore_index=True)
-        run.lake.replace(MENU, run.run_id, table[table["k"].isin(configuration.menu.sizes)])
+        run.lake.replace(MENU, run.run_id, pd.concat(frames, ignore_index=True))
         run.note(
             control_value=found.control_value,
+            uniform_value=refined.sums[UNIFORM].value(refined.menus[UNIFORM].psi),
             micro_clusters=found.micro_clusters,
             curve=curve,
-            history=[{**vars(line)} for line in refined.history],
+            history=[{**vars(line)} for line in refined.history if line.k != UNIFORM],
         )
 
 
@@ -201,7 +200,7 @@ def _means(sums: FloatArray, weight: FloatArray) -> FloatArray:
 
 def _search(run: Run, clusters: MicroClusters) -> dict[int, PricedMenu]:
     menu = run.configuration.menu
-    return search_curve(run.problem, clusters, {1, *menu.sizes}, fixed=run.always_offered, starts=menu.starts, seed=menu.seed)
+    return search_menus(run.problem, clusters, menu.sizes, starts=menu.starts, seed=menu.seed, always_offered=run.always_offered)
 
 
 def evaluate(run: Run) -> None:
@@ -213,7 +212,7 @@ def evaluate(run: Run) -> None:
         notes = run.record.diagnostics
         curve = notes["curve"]
         plug_in = {("control", 1): notes["control_value"], ("granular", 0): notes["granular_value"]}
-        plug_in |= {("uniform", 1): curve["1"]["value"]} | {("menu", k): curve[str(k)]["value"] for k in sizes}
+        plug_in |= {("uniform", 1): notes["uniform_value"]} | {("menu", k): curve[str(k)]["value"] for k in sizes}
         units = experiment_units(run.experiment, configuration)
         with materialized(units) as kept:
             stratified = configuration.design.kind == "stratified"
@@ -245,7 +244,7 @@ def evaluate(run: Run) -> None:
         keys = list(zip(values["policy"], values["k"], strict=True))
         costs = {(policy.name, policy.k): policy.variety_cost for policy in policies}
         values["plug_in_value"] = [plug_in[key] - costs[key] for key in keys]
-        bounds = {(name, k): curve[str(k)]["upper_bound"] - costs[name, k] for name, k in keys if name in ("uniform", "menu")}
+        bounds = {(name, k): curve[str(k)]["upper_bound"] - costs[name, k] for name, k in keys if name == "menu"}
         values["upper_bound"] = [bounds.get(key, np.nan) for key in keys]
         run.lake.replace(POLICY_VALUES, run.run_id, values)
         run.lake.replace(CONTRASTS, run.run_id, contrasts(policies, result.moments, confidence))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coarse_spark.core.basis import Basis, default_bases, place_knots
@@ -42,6 +42,7 @@ def test_arms_and_saturated_levels_span_the_same_responses():
     assert np.linalg.matrix_rank(saturated(space.candidates)) == 9
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(81, 99), min_size=1, max_size=4, unique=True).map(sorted))
 def test_splines_are_cubic_between_knots_and_linear_at_the_ends(knots):
     if min(np.diff([80, *knots, 100])) < 0.5:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coarse_spark.core.basis import Basis
@@ -23,6 +23,7 @@ PERCENT = TreatmentSpace.from_dict({"price": {"kind": "continuous", "lower": 80,
 QUADRATIC = Basis("quadratic", PERCENT)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9))
 def test_batches_of_moments_add_up(batches):
     rng = np.random.default_rng(0)

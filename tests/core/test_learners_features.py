@@ -4,7 +4,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coarse_spark.core.learners.features import FeatureEncoder
@@ -78,6 +78,7 @@ def test_whole_number_levels_do_not_depend_on_missing_neighbours():
     np.testing.assert_array_equal(f[0], encoder.transform(pd.DataFrame({"c": [1]}))[0])
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_any_float_gives_finite_clamped_columns(value):
     X = pd.DataFrame({"x": np.linspace(-1, 1, 101)})

@@ -33,14 +33,15 @@ def test_a_bad_configuration_ends_spark_submit_with_its_exit_code(tmp_path: Path
     config.write_text("experiment: {}\n")
     done = submit("run_pipeline.py", config, ["--master", "local[1]"])
     assert done.returncode == 2
-    assert f"error: {config} has " in done.stderr
-    assert "Traceback" not in done.stderr
+    # spark-submit sends both streams of a Python program to its own standard output
+    assert f"error: {config} has " in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_the_whole_run_on_executors_of_their_own(finished: Run, promotions: Promotions, tmp_path: Path) -> None:
     options = ["--master", "local-cluster[2,1,1024]", *settings(**SMALL)]
     done = submit("run_pipeline.py", _config(promotions, tmp_path), options, "--run-id", "local-cluster")
-    assert done.returncode == 0, done.stderr[-5000:]
+    assert done.returncode == 0, done.stdout[-5000:]
     assert "run local-cluster" in done.stdout
     assert (tmp_path / "tables" / "report.html").exists()
     assert_same_result(finished, tmp_path / "tables", "local-cluster")
@@ -79,7 +80,7 @@ def test_the_jobs_one_by_one_on_a_standalone_cluster(cluster: str, finished: Run
     config = _config(promotions, tmp_path)
     for job in ("fit_responses.py", "choose_menu.py", "evaluate_policy.py", "assign_policy.py"):
         done = submit(job, config, ["--master", cluster, *settings(**SMALL)], "--run-id", "cluster")
-        assert done.returncode == 0, f"{job}:\n{done.stderr[-5000:]}"
+        assert done.returncode == 0, f"{job}:\n{done.stdout[-5000:]}"
     assert_same_result(finished, tmp_path / "tables", "cluster")
     both = {path.parent.parent.parent.name for path in tmp_path.glob("work-*/app-*/*/stderr")}
     assert both == {"work-1", "work-2"}, "both workers should have run executors"

@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# as an environment variable the constraints also hold where pip builds a package
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= conf/thornton.yml
 # BLAS threads beside Spark's task threads only get in each other's way
 export OMP_NUM_THREADS ?= 1
@@ -17,8 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install Python 3.11 or run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "setting up .venv (once, a minute or two)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[spark,dev]'
+	@$(PIP) -e '.[spark,dev]'
 	@touch $@
 
 .PHONY: setup
@@ -59,7 +60,7 @@ test-all: lint java ## Lint, then every test
 .PHONY: bench
 bench: $(INSTALLED) .venv/.bench
 .venv/.bench: $(INSTALLED)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[bench]'
+	@$(PIP) -e '.[bench]'
 	@touch $@
 
 .PHONY: wheel

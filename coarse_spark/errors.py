@@ -34,7 +34,7 @@ class TableError(InvalidInputError):
     """An input table that is missing, or lacks columns, types, keys or values that the configuration needs."""
 
 
-class EnvironmentProblem(CoarseSparkError):
+class RuntimeSetupError(CoarseSparkError):
     """Java, Spark or Delta is missing or of a version that cannot work."""
 
     exit_code = 2

@@ -18,7 +18,7 @@ LAYERS, NO_SPARK = "Arrows never point back", "The mathematics and the configura
 
 def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     # -c with PYTHONPATH instead of the console script: the package that is checked is the one in `folder`
-    code = "import sys; from importlinter.cli import lint_imports_command; sys.argv = ['lint-imports', '--no-cache']; lint_imports_command()"
+    code = "import sys; from importlinter.cli import lint_imports_command as c; sys.argv = ['lint-imports', '--no-cache']; c()"
     environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200", "NO_COLOR": "1"}
     return subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False

@@ -177,11 +177,13 @@ def extrapolation(space: TreatmentSpace, lower: FloatArray, upper: FloatArray) -
     lower, upper : (d,) smallest and largest observed encoded treatment.
     """
     sentences = []
-    for dimension, bounds, low, high in zip(space.dimensions, space.bounds, lower, upper, strict=True):
+    # what is offered: the last step may end short of the declared bound
+    offered = np.column_stack([space.candidates.min(axis=0), space.candidates.max(axis=0)])
+    for dimension, bounds, low, high in zip(space.dimensions, offered, lower, upper, strict=True):
         slack = 1e-9 * max(1.0, abs(bounds).max())
         if not isinstance(dimension, Categorical) and (bounds[0] < low - slack or bounds[1] > high + slack):
             sentences.append(
-                f"treatment '{dimension.name}' is declared on {bounds[0]:g} to {bounds[1]:g} but was observed on "
+                f"treatment '{dimension.name}' is offered from {bounds[0]:g} to {bounds[1]:g} but was observed on "
                 f"{low:g} to {high:g}: responses beyond that are extrapolated"
             )
     return sentences

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from coarse_spark.errors import EnvironmentProblem
+from coarse_spark.errors import RuntimeSetupError
 
 SUPPORTED = (17, 21)
 _WANTED = f"Spark needs Java {' or '.join(map(str, SUPPORTED))}: install it and put it on PATH, or set JAVA_HOME to its folder"
@@ -20,34 +20,34 @@ def check_java() -> int:
 
     Raises
     ------
-    EnvironmentProblem : no Java is found, it does not run, or Spark does not support its version.
+    RuntimeSetupError : no Java is found, it does not run, or Spark does not support its version.
     """
     home = os.environ.get("JAVA_HOME")
     if home:
         java = str(Path(home) / "bin" / "java")
         if not Path(java).exists():
-            raise EnvironmentProblem(f"JAVA_HOME is {home}, but {java} does not exist. {_WANTED}.")
+            raise RuntimeSetupError(f"JAVA_HOME is {home}, but {java} does not exist. {_WANTED}.")
     else:
         found = shutil.which("java")
         if found is None:
-            raise EnvironmentProblem(f"no Java was found (JAVA_HOME is not set and no java is on PATH). {_WANTED}.")
+            raise RuntimeSetupError(f"no Java was found (JAVA_HOME is not set and no java is on PATH). {_WANTED}.")
         java = found
     try:
         answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603  # the user's own Java
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EnvironmentProblem(f"{java} did not run: {error}. {_WANTED}.") from None
+        raise RuntimeSetupError(f"{java} did not run: {error}. {_WANTED}.") from None
     match = re.search(r'version "(\d+)(?:\.(\d+))?', answer.stderr + answer.stdout)
     if match is None:
-        raise EnvironmentProblem(f"{java} -version said nothing that names a version. {_WANTED}.")
+        raise RuntimeSetupError(f"{java} -version said nothing that names a version. {_WANTED}.")
     major = int(match[2]) if match[1] == "1" and match[2] else int(match[1])  # Java 8 calls itself 1.8
     if major not in SUPPORTED:
-        raise EnvironmentProblem(f"{java} is Java {major}. {_WANTED}.")
+        raise RuntimeSetupError(f"{java} is Java {major}. {_WANTED}.")
     return major
 
 
 if __name__ == "__main__":
     try:
         check_java()
-    except EnvironmentProblem as problem:
+    except RuntimeSetupError as problem:
         sys.stderr.write(f"error: {problem}\n")
         sys.exit(problem.exit_code)

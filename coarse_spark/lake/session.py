@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from coarse_spark.errors import EnvironmentProblem
+from coarse_spark.errors import RuntimeSetupError
 from coarse_spark.lake.java import check_java
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def open_session(
 
     Raises
     ------
-    EnvironmentProblem : a local session is needed and Java or Delta's jars are missing, or Spark does not start.
+    RuntimeSetupError : a local session is needed and Java or Delta's jars are missing, or Spark does not start.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
@@ -56,7 +56,7 @@ def open_session(
     try:
         from delta import configure_spark_with_delta_pip
     except ImportError:
-        raise EnvironmentProblem("delta-spark is not installed; install the extra: pip install 'coarse-spark[spark]'") from None
+        raise RuntimeSetupError("delta-spark is not installed; install the extra: pip install 'coarse-spark[spark]'") from None
     # executors must run the interpreter that has this package, whatever `python3` is on PATH
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     partitions = shuffle_partitions or (os.cpu_count() or 2)
@@ -76,7 +76,7 @@ def open_session(
             return configure_spark_with_delta_pip(builder).getOrCreate()
         except Exception as error:
             tail = "\n".join(record.read_text(errors="replace").splitlines()[-15:])
-            raise EnvironmentProblem(f"local Spark did not start: {error}\nlast lines of its log {record}:\n{tail}") from error
+            raise RuntimeSetupError(f"local Spark did not start: {error}\nlast lines of its log {record}:\n{tail}") from error
 
 
 @contextlib.contextmanager

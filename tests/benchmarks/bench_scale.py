@@ -76,7 +76,9 @@ def line(name: str, ours: float, peer: float, unit: str, **more: Any) -> None:
 def native_pass(responses: DataFrame, menu: PricedMenu) -> None:
     """One Lloyd pass for one menu as native expressions: what the Arrow pass is measured against."""
     position = best_position([profit_column(row) for row in menu.priced_psi])
-    responses.groupBy(F.coalesce(position, F.lit(0)).alias("segment")).agg(F.sum("weight"), *(F.sum(F.col("weight") * F.col(name)) for name in NAMES)).collect()
+    responses.groupBy(F.coalesce(position, F.lit(0)).alias("segment")).agg(
+        F.sum("weight"), *(F.sum(F.col("weight") * F.col(name)) for name in NAMES)
+    ).collect()
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def test_treatments_without_variation_are_refused_and_reported():
 def test_extrapolation_is_told_for_every_dimension():
     low, high = np.array([85.0]), np.array([100.0])
     assert extrapolation(PERCENT, low, high) == [
-        "treatment 'price' is declared on 80 to 100 but was observed on 85 to 100: responses beyond that are extrapolated"
+        "treatment 'price' is offered from 80 to 100 but was observed from 85 to 100: responses beyond that are extrapolated"
     ]
     assert extrapolation(PERCENT, np.array([80.0]), high) == []
     np.testing.assert_array_equal(extrapolated(np.array([[80.0], [85.0], [100.0]]), low, high), [True, False, False])

@@ -218,10 +218,10 @@ def test_everything_that_the_dependencies_bring_is_pinned() -> None:
 
 
 def test_no_file_names_a_package_index_or_another_foreign_host() -> None:
-    foreign = [f"{place}: {host}" for place, line in _lines() for host in _ADDRESS.findall(line) if host not in HOSTS]
+    lines = [(place, line) for place, line in _lines() if Path(__file__).name not in place]  # examples of the searches themselves
+    foreign = [f"{place}: {host}" for place, line in lines for host in _ADDRESS.findall(line) if host not in HOSTS]
     assert foreign == []
-    here = Path(__file__).name
-    options = [place for place, line in _lines() if _INDEX_OPTION.search(line) and here not in place]
+    options = [place for place, line in lines if _INDEX_OPTION.search(line)]
     assert options == []
 
 
@@ -230,7 +230,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
         f"{place}: {path}"
         for place, line in _lines()
         for path in _MACHINE_PATH.findall(line)
-        if not (place.endswith(":1") and line.startswith("#!"))
+        if not (place.endswith(":1") and line.startswith("#!")) and Path(__file__).name not in place
     ]
     assert found == []
 

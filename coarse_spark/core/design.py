@@ -183,7 +183,7 @@ def extrapolation(space: TreatmentSpace, lower: FloatArray, upper: FloatArray) -
         slack = 1e-9 * max(1.0, abs(bounds).max())
         if not isinstance(dimension, Categorical) and (bounds[0] < low - slack or bounds[1] > high + slack):
             sentences.append(
-                f"treatment '{dimension.name}' is offered from {bounds[0]:g} to {bounds[1]:g} but was observed on "
+                f"treatment '{dimension.name}' is offered from {bounds[0]:g} to {bounds[1]:g} but was observed from "
                 f"{low:g} to {high:g}: responses beyond that are extrapolated"
             )
     return sentences

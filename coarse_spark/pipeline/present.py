@@ -21,10 +21,9 @@ def report_content(run: Run) -> ReportContent:
     ------
     TableError : a step before the report has not run yet.
     """
+    run.noted("curve", "choose")
+    k = int(run.noted("selected_k", "evaluate"))
     notes = run.record.diagnostics
-    for needed, step in (("curve", "choose"), ("selected_k", "evaluate")):
-        if needed not in notes:
-            raise TableError(f"run {run.run_id} has nothing to report yet; run '{step}' first")
 
     def table(name: str) -> pd.DataFrame:
         rows = run.lake.read(name, run.run_id).drop("run_id").toPandas()
@@ -32,7 +31,6 @@ def report_content(run: Run) -> ReportContent:
             raise TableError(f"run {run.run_id} has no rows in table '{name}'; run the step that writes it first")
         return rows
 
-    k = int(notes["selected_k"])
     fit = notes["lack_of_fit"]
     means = {f"mean_{name}": name for name in run.configuration.space.names}
     bins = pd.DataFrame(fit["table"]).rename(columns={"bin": "label", "rows": "n", "standard_error": "se", **means})

@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.errors import CoarseSparkError, InvalidInputError, RunError
+from coarse_spark.errors import CoarseSparkError, InvalidInputError, RunError, TableError
 from coarse_spark.lake.inputs import input_name, input_version, read_input
 from coarse_spark.lake.runs import FAILED, RUNNING, RunRecord, new_run_id
 from coarse_spark.lake.tables import Lake, check_run_id
@@ -72,6 +72,17 @@ class Run:
     def save(self) -> None:
         """Save the record: a later command goes on from it."""
         self.record.save(self.lake)
+
+    def noted(self, key: str, step: str) -> Any:
+        """Return a diagnostic that an earlier step noted.
+
+        Raises
+        ------
+        TableError : that step has not run yet.
+        """
+        if key not in self.record.diagnostics:
+            raise TableError(f"run {self.run_id} has no '{key}' yet; run the step '{step}' first")
+        return self.record.diagnostics[key]
 
     def note(self, **diagnostics: Any) -> None:
         """Add diagnostics to the record."""

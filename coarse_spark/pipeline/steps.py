@@ -87,7 +87,7 @@ def _model_counts(run: Run) -> dict[str, int]:
     models = {row["status"]: int(row["models"]) for row in counts}
     by_rows = {row["status"]: int(row["rows"]) for row in counts}
     failed, limit = by_rows.get("failed", 0), run.configuration.response.max_failed_share
-    share = failed / max(int(run.record.diagnostics["usable_rows"]), 1)
+    share = failed / max(int(run.noted("usable_rows", "fit")), 1)
     if failed:
         worst = rows.where(F.col("status") == "failed").orderBy(F.col("rows").desc()).head(1)[0]
         sentence = (
@@ -147,8 +147,8 @@ def choose(run: Run) -> None:
     """Choose a menu of every size into ``menu``: on a sketch, then by Lloyd passes over the full population."""
     with run.step("choose"):
         configuration, problem = run.configuration, run.problem
-        granular = float(run.record.diagnostics["granular_value"])
         responses = run.lake.read("responses", run.run_id).select("unit_id", "weight", *theta_columns(problem.coefficients))
+        granular = float(run.noted("granular_value", "score"))
         with materialized(responses) as kept:
             found = choose_menus(
                 kept,
@@ -209,8 +209,8 @@ def evaluate(run: Run) -> None:
         configuration, problem = run.configuration, run.problem
         folds, sizes = range(configuration.response.folds), configuration.menu.sizes
         policies = _policies(configuration)
+        curve = run.noted("curve", "choose")
         notes = run.record.diagnostics
-        curve = notes["curve"]
         plug_in = {("control", 1): notes["control_value"], ("granular", 0): notes["granular_value"]}
         plug_in |= {("uniform", 1): notes["uniform_value"]} | {("menu", k): curve[str(k)]["value"] for k in sizes}
         units = experiment_units(run.experiment, configuration)
@@ -316,7 +316,7 @@ def publish(run: Run) -> None:
     RunError : units are missing from the assignments.
     """
     with run.step("publish"):
-        expected = run.record.diagnostics.get("scored_units")
+        expected = run.noted("scored_units", "score")
         landed = run.lake.read("assignments", run.run_id).count()
         if landed != expected:
             raise RunError(f"{landed} units have an assignment, expected {expected}; nothing was published")

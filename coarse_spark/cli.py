@@ -203,7 +203,9 @@ def _present(run: Run, path: Path | None) -> None:
 
     content = report_content(run)
     page = write_page(run, content, path)
-    print_summary(content, Console(highlight=False))
+    console = Console(highlight=False)
+    # a file or a pipe has no width of its own; the table of menus needs a hundred columns
+    print_summary(content, console if console.is_terminal else Console(highlight=False, width=110))
     _say(f"tables: {run.lake.path or run.lake.schema} (run {run.run_id})")
     _say(f"page:   {page}")
 

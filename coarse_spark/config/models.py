@@ -229,9 +229,12 @@ class Configuration(Section):
         return Profit(self.profit.margin, self.profit.cost)
 
     def to_json(self) -> str:
-        """Return the configuration with all defaults as canonical JSON: sorted keys, no spaces."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """Return the configuration with all defaults as canonical JSON: keys in the order of the models, no spaces.
+
+        Treatments keep the order of the file: it is the order of the response coefficients.
+        """
+        return json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":"), ensure_ascii=False)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of ``to_json``: equal for equal configurations whatever the order or comments of their files."""
+        """Return the SHA-256 of ``to_json``: equal for equal configurations, whatever the order of blocks in their files."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()

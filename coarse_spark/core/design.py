@@ -21,6 +21,8 @@ RANDOMIZED = ""  # the one stratum of a design without strata
 
 # Rounding of sums over millions of rows reaches 1e-14 of the diagonal; a direction below that does not vary.
 _SINGULAR = 1e-14
+# Random draws end a little short of their bounds; only a wider gap is extrapolation, as a share of the range.
+_EDGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def extrapolation(space: TreatmentSpace, lower: FloatArray, upper: FloatArray) -
     # what is offered: the last step may end short of the declared bound
     offered = np.column_stack([space.candidates.min(axis=0), space.candidates.max(axis=0)])
     for dimension, bounds, low, high in zip(space.dimensions, offered, lower, upper, strict=True):
-        slack = 1e-9 * max(1.0, abs(bounds).max())
+        slack = _EDGE * (bounds[1] - bounds[0])
         if not isinstance(dimension, Categorical) and (bounds[0] < low - slack or bounds[1] > high + slack):
             sentences.append(
                 f"treatment '{dimension.name}' is offered from {bounds[0]:g} to {bounds[1]:g} but was observed from "

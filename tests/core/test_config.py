@@ -126,6 +126,17 @@ def test_the_fingerprint_knows_the_values_alone(small: Path, tmp_path: Path) -> 
     assert len(configuration.fingerprint()) == 64
 
 
+def test_the_order_of_treatments_is_part_of_the_configuration(small: Path) -> None:
+    # response coefficients come in the order of the treatments: a run must not go on with another one
+    depth, days = ({"kind": "continuous", "lower": 0, "upper": upper, "control": 0} for upper in (40, 28))
+    blocks: dict[str, Any] = yaml.safe_load(SMALL) | {"profit": {"margin": "1"}}
+    one = Configuration.model_validate(blocks | {"treatments": {"depth": depth, "days": days}})
+    other = Configuration.model_validate(blocks | {"treatments": {"days": days, "depth": depth}})
+    assert one.fingerprint() != other.fingerprint()
+    for configuration in (one, other):
+        assert Configuration.model_validate_json(configuration.to_json()).space.names == configuration.space.names
+
+
 def test_json_gives_the_same_configuration_back(small: Path) -> None:
     configuration = load_configuration(small, {"menu.always_offer": "[{tinc: 0}]", "experiment.strata": "[villnum]"})
     restored = Configuration.model_validate_json(configuration.to_json())

@@ -133,19 +133,26 @@ def fit_boosting(
                 np.random.default_rng([seed, int(number)]),
             )
         )
-    losses = [sum(booster.held_out_loss for booster in boosters)]
-    while len(losses) <= _ROUNDS and len(losses) - 1 - int(np.argmin(losses)) < _PATIENCE:
+    losses = [[booster.held_out_loss for booster in boosters]]
+    while len(losses) <= _ROUNDS and len(losses) - 1 - _best(losses) < _PATIENCE:
         for booster in boosters:
             booster.step()
-        losses.append(sum(booster.held_out_loss for booster in boosters))
-    rounds = int(np.argmin(losses))
-    ensembles = [booster.trees(rounds, edges) for booster in boosters]
+        losses.append([booster.held_out_loss for booster in boosters])
+    rounds = _best(losses)
     held_out = np.empty((len(target), Z.shape[1]))
-    for number, booster, ensemble in zip(parts, boosters, ensembles, strict=True):
+    for position, (number, booster) in enumerate(zip(parts, boosters, strict=True)):
+        # a part has no say in the rounds that its own predictions stop at, or they would flatter the booster
+        without = _best(np.delete(losses, position, axis=1))
         held = part == number
-        held_out[held] = booster.start + ensemble.predict(inputs[held])
+        held_out[held] = booster.start + booster.trees(without, edges).predict(inputs[held])
+    ensembles = [booster.trees(rounds, edges).scaled(1 / len(boosters)) for booster in boosters]
     start = np.mean([booster.start for booster in boosters], axis=0)
-    return BoostedFit(start, Trees.concatenate([e.scaled(1 / len(boosters)) for e in ensembles]), held_out, rounds)
+    return BoostedFit(start, Trees.concatenate(ensembles), held_out, rounds)
+
+
+def _best(losses: npt.ArrayLike) -> int:
+    """The round of least loss summed over parts."""
+    return int(np.argmin(np.sum(losses, axis=1)))
 
 
 def _window(array: npt.NDArray[Any], offset: int, size: int) -> npt.NDArray[Any]:

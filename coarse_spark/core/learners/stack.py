@@ -117,7 +117,7 @@ def stacked_record(
     boosted = fit_boosting(inputs, ones, target, weight, folded, seed=2 * seed)
     members = [_Member("sieve", theta[:, :1], functions[:1])] if with_sieve else []
     center = np.full((len(used), 1), weight @ target / weight.sum())
-    baseline = _blend([*members, _boosted_member(boosted, layout.m)], ones, target, weight, center, center[0])
+    baseline = _blend([*members, _boosted_member(boosted, layout.m)], ones, target, weight, part, center, center[0])
 
     residual, moving = outcome - baseline.held_out[:, 0], z[:, 1:]
     if layout.s:
@@ -125,7 +125,7 @@ def stacked_record(
     boosted = fit_boosting(inputs, moving, residual, weight, folded, seed=2 * seed + 1)
     members = [_Member("sieve", theta[:, 1:], functions[1:])] if with_sieve else []
     origin = fit.constant_effect
-    blend = _blend([*members, _boosted_member(boosted, layout.m)], moving, residual, weight, average, origin)
+    blend = _blend([*members, _boosted_member(boosted, layout.m)], moving, residual, weight, part, average, origin)
 
     loss = (residual - np.einsum("ij,ij->i", moving, blend.held_out)) ** 2
     loss_constant = (residual - np.einsum("ij,ij->i", moving, average)) ** 2
@@ -168,28 +168,44 @@ def _boosted_member(fit: BoostedFit, m: int) -> _Member:
 
 
 def _blend(
-    members: Sequence[_Member], Z: FloatArray, target: FloatArray, weight: FloatArray, held_origin: FloatArray, origin: FloatArray
+    members: Sequence[_Member],
+    Z: FloatArray,
+    target: FloatArray,
+    weight: FloatArray,
+    part: IntArray,
+    held_origin: FloatArray,
+    origin: FloatArray,
 ) -> _Blend:
-    """Weigh members by bounded least squares of the target on their held-out Z·(τ − origin), around the origin."""
+    """Weigh members by bounded least squares of the target on their held-out Z·(τ − origin), around the origin.
+
+    The held-out values of the blend are weighed without the part they belong to.
+    """
     root = np.sqrt(weight)
     moves = np.column_stack([np.einsum("ij,ij->i", Z, member.held_out - held_origin) * root for member in members])
     goal = (target - np.einsum("ij,ij->i", Z, held_origin)) * root
-    weights = lsq_linear(moves, goal, bounds=(0, _MOST_WEIGHT)).x
-    kept = weights >= _LEAST_WEIGHT
-    weights = np.where(kept, weights, 0.0)
-    if kept.any() and not kept.all():
-        weights[kept] = lsq_linear(moves[:, kept], goal, bounds=(0, _MOST_WEIGHT)).x
+    weights, held_out = _weights(moves, goal), held_origin.copy()
+    for number in np.unique(part):
+        inside = part == number
+        for member, value in zip(members, _weights(moves[~inside], goal[~inside]), strict=True):
+            held_out[inside] += value * (member.held_out[inside] - held_origin[inside])
     size = members[0].coefficients.shape[1]
     coefficients = np.eye(1, size) * ((1 - weights.sum()) * origin)[:, None]
-    held_out = held_origin * (1 - weights.sum())
     trees = []
     for member, value in zip(members, weights, strict=True):
         coefficients = coefficients + value * member.coefficients
-        held_out = held_out + value * member.held_out
         if value > 0 and member.trees is not None and len(member.trees.value):
             trees.append(member.trees.scaled(value))
     named = {member.name: float(value) for member, value in zip(members, weights, strict=True)}
     return _Blend(named, held_out, coefficients, Trees.concatenate(trees) if trees else None)
+
+
+def _weights(moves: FloatArray, goal: FloatArray) -> FloatArray:
+    weights = np.asarray(lsq_linear(moves, goal, bounds=(0, _MOST_WEIGHT)).x)
+    kept = weights >= _LEAST_WEIGHT
+    weights = np.where(kept, weights, 0.0)
+    if kept.any() and not kept.all():
+        weights[kept] = lsq_linear(moves[:, kept], goal, bounds=(0, _MOST_WEIGHT)).x
+    return weights
 
 
 def _widen(trees: Trees | None, first: int, size: int) -> Trees | None:

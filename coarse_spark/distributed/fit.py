@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
 
@@ -118,18 +118,7 @@ def _group_fitter(configuration: Configuration) -> Callable[[pd.DataFrame], pd.D
         rows = rows.sort_values("key", kind="stable", ignore_index=True)
         try:
             with threadpool_limits(limits=1):
-                records = fit_models(
-                    feature_frame(rows, features),
-                    matrix(rows, dimensions),
-                    rows["outcome"].to_numpy(np.float64),
-                    rows["fold"].to_numpy(),
-                    key=rows["key"].to_numpy(),
-                    basis=basis,
-                    weight=rows["weight"].to_numpy(np.float64),
-                    strata=rows["stratum"].to_numpy(),
-                    settings=settings,
-                    seed=seed,
-                )
+                records = fit_models(**_arguments(rows, features, dimensions), basis=basis, settings=settings, seed=seed)
             held = np.bincount(rows["fold"].to_numpy(), minlength=folds)
             counts = _fold_rows(dict(enumerate(held.tolist())), folds)
             result = _model_rows(records, counts, partition, member, time.perf_counter() - start)
@@ -141,6 +130,19 @@ def _group_fitter(configuration: Configuration) -> Callable[[pd.DataFrame], pd.D
         return pd.DataFrame(result, columns=_COLUMNS)
 
     return fit_group
+
+
+def _arguments(rows: pd.DataFrame, features: Sequence[str], dimensions: Sequence[str]) -> dict[str, Any]:
+    """Collected experiment rows as the arguments that the learners share."""
+    return {
+        "X": feature_frame(rows, features),
+        "T": matrix(rows, dimensions),
+        "y": rows["outcome"].to_numpy(np.float64),
+        "fold": rows["fold"].to_numpy(),
+        "key": rows["key"].to_numpy(),
+        "weight": rows["weight"].to_numpy(np.float64),
+        "strata": rows["stratum"].to_numpy(),
+    }
 
 
 def _pooled_rows(spark: SparkSession, units: DataFrame, configuration: Configuration, fold_counts: dict[int, int]) -> DataFrame:
@@ -162,17 +164,7 @@ def _pooled_rows(spark: SparkSession, units: DataFrame, configuration: Configura
 
     def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
         sums = accumulate(
-            preparation,
-            feature_frame(rows, features),
-            matrix(rows, dimensions),
-            rows["outcome"].to_numpy(np.float64),
-            rows["fold"].to_numpy(),
-            key=rows["key"].to_numpy(),
-            folds=folds,
-            weight=rows["weight"].to_numpy(np.float64),
-            strata=rows["stratum"].to_numpy(),
-            settings=settings,
-            seed=configuration.menu.seed,
+            preparation, **_arguments(rows, features, dimensions), folds=folds, settings=settings, seed=configuration.menu.seed
         )
         return {str(part): statistics.to_array() for part, statistics in sums.items()}
 

@@ -57,11 +57,21 @@ test: lint java ## Lint, then every test but the slow ones
 test-all: lint java ## Lint, then every test
 	@$(BIN)/pytest
 
-.PHONY: bench
-bench: $(INSTALLED) .venv/.bench
 .venv/.bench: $(INSTALLED)
 	@$(PIP) -e '.[bench]'
 	@touch $@
+
+.PHONY: bench-fit
+bench-fit: .venv/.bench ## Response learning beside EconML, one JSON object a line
+	@$(BIN)/python tests/benchmarks/bench_fit.py
+
+.PHONY: bench-menu
+bench-menu: setup ## Menus beside k-means, greedy and oracles, one JSON object a line
+	@$(BIN)/python tests/benchmarks/bench_menu.py
+
+.PHONY: bench-scale
+bench-scale: java ## Menus and assignments of 10 million units beside MLlib and plain Delta
+	@$(BIN)/python tests/benchmarks/bench_scale.py
 
 .PHONY: wheel
 wheel: setup ## Build the wheel and the source package into dist/

@@ -133,7 +133,7 @@ def test_steps_one_by_one_give_what_run_gives(published: Outcome, config: Path, 
     chosen = _command("choose", *steps)
     assert chosen.out == "run steps: choose done\n", chosen.err
     _refused(_command("assign", *steps), "menu.select is auto", "run 'evaluate' before 'assign'")
-    _refused(_command("report", *steps), "run steps has nothing to report yet; run 'evaluate' first")
+    _refused(_command("report", *steps), "run steps has no 'selected_k' yet; run the step 'evaluate' first")
     _refused(_command("evaluate", "--config", config), "run steps was started with another configuration")
     assert _command("evaluate", *steps).code == 0
     assert _command("assign", *steps, "--no-publish").code == 0
@@ -261,12 +261,15 @@ def test_a_run_that_is_not_there(published: Outcome, config: Path) -> None:
 
 
 def _copy_of_the_first_run(spark: SparkSession, config: Path, lake: Lake, run_id: str) -> None:
-    """Start a run whose models and responses are those of the first."""
+    """Start a run whose models, responses and notes are those of the first."""
     from coarse_spark.config.load import load_configuration
+    from coarse_spark.lake.runs import RunRecord
     from coarse_spark.lake.schemas import MODELS, RESPONSES
     from coarse_spark.pipeline import start_run
 
-    start_run(spark, load_configuration(config), run_id)
+    run = start_run(spark, load_configuration(config), run_id)
+    run.note(**RunRecord.load(lake, "first").diagnostics)
+    run.save()
     for schema in (MODELS, RESPONSES):
         lake.replace(schema, run_id, lake.read(schema.name, "first").drop("run_id"))
 

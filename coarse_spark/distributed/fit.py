@@ -159,6 +159,7 @@ def _pooled_rows(spark: SparkSession, units: DataFrame, configuration: Configura
         basis=configuration.basis,
         weight=sample["weight"].to_numpy(np.float64),
         strata=sample["stratum"].to_numpy(),
+        fold=sample["fold"].to_numpy(),
         settings=settings,
     )
 

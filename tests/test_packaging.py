@@ -238,7 +238,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
 @pytest.mark.parametrize(
     ("pattern", "text"),
     [
-        (_ADDRESS, "--index https://packages.example/simple"),
+        (_ADDRESS, "--index https://packages.example/of-python"),
         (_INDEX_OPTION, "pip install --index-url x"),
         (_MACHINE_PATH, "cd /home/x"),
     ],

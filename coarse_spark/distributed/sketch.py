@@ -66,7 +66,7 @@ def sketch(responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Se
     for group in groups:
         part = rows[group]
         theta, weights = matrix(part, names), part["weight"].to_numpy(np.float64)
-        if sizes[group] <= cells:
+        if len(part) == sizes[group] <= cells:  # a larger group may have thinned the sample of a small one
             held = weights > 0
             units = np.ones(int(held.sum()), dtype=np.intp)
             sketches[group] = Sketch(MicroClusters(weights[held], theta[held], units), None, units > 0)

@@ -1,6 +1,12 @@
 """The steps of a run in order: fit, score, choose, evaluate, assign, publish. Each reads tables and writes tables."""
 
+from coarse_spark.pipeline.order import STEPS, run_all
 from coarse_spark.pipeline.run import Run, open_run, start_run
-from coarse_spark.pipeline.steps import STEPS, assign, choose, evaluate, fit, publish, run_all, score
+from coarse_spark.pipeline.steps.assign import assign
+from coarse_spark.pipeline.steps.choose import choose
+from coarse_spark.pipeline.steps.evaluate import evaluate
+from coarse_spark.pipeline.steps.fit import fit
+from coarse_spark.pipeline.steps.publish import publish
+from coarse_spark.pipeline.steps.score import score
 
 __all__ = ["STEPS", "Run", "assign", "choose", "evaluate", "fit", "open_run", "publish", "run_all", "score", "start_run"]

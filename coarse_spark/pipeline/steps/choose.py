@@ -1,0 +1,75 @@
+"""Choose menus of all sizes on the full population."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from coarse_spark.distributed.choose import UNIFORM, choose_menus
+from coarse_spark.distributed.materialize import materialized
+from coarse_spark.distributed.units import theta_columns
+from coarse_spark.lake.schemas import MENU
+from coarse_spark.pipeline.run import Run
+
+FloatArray = npt.NDArray[np.float64]
+
+log = logging.getLogger(__name__)
+
+
+def choose(run: Run) -> None:
+    """Choose a menu of every size into ``menu``: on a sketch, then by Lloyd passes over the full population."""
+    with run.step("choose"):
+        configuration, problem = run.configuration, run.problem
+        responses = run.lake.read("responses", run.run_id).select("unit_id", "weight", *theta_columns(problem.coefficients))
+        granular = float(run.noted("granular_value", "score"))
+        with materialized(responses) as kept:
+            found = choose_menus(
+                kept,
+                problem,
+                configuration.menu.sizes,
+                cells=configuration.menu.sketch_cells,
+                passes=configuration.menu.full_passes,
+                starts=configuration.menu.starts,
+                seed=configuration.menu.seed,
+                always_offered=run.always_offered,
+            )
+        refined = found.refined
+        for line in (line for line in refined.history if line.k != UNIFORM):
+            text = "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s"
+            log.info(text, line.k, line.number, line.value, line.gain, line.moved, line.what)
+        frames = []
+        curve: dict[str, Any] = {}
+        for k in configuration.menu.sizes:
+            menu, sums = refined.menus[k], refined.sums[k]
+            weight = sums.weight.sum()
+            frame = problem.space.decode(menu.treatments)
+            frame.insert(0, "treatment_id", np.arange(len(frame)))
+            frame.insert(0, "k", k)
+            profits = (sums.rows * menu.psi).sum(axis=1)
+            frames.append(
+                frame.assign(
+                    share=sums.weight / weight,
+                    shadow_price=menu.prices,
+                    expected_profit=np.divide(profits, sums.weight, out=np.full(len(frame), np.nan), where=sums.weight > 0),
+                    selected=k == configuration.menu.select,
+                )
+            )
+            value, bound = sums.value(menu.psi), min(found.bounds[k], granular)
+            log.info("K = %d: profit %.6g a unit, no menu of %d exceeds %.6g", k, value, k, bound)
+            curve[str(k)] = {"value": value, "upper_bound": bound, "segment_theta": _means(sums.theta, sums.weight).tolist()}
+        run.lake.replace(MENU, run.run_id, pd.concat(frames, ignore_index=True))
+        run.note(
+            control_value=found.control_value,
+            uniform_value=refined.sums[UNIFORM].value(refined.menus[UNIFORM].psi),
+            micro_clusters=found.micro_clusters,
+            curve=curve,
+            history=[{**vars(line)} for line in refined.history if line.k != UNIFORM],
+        )
+
+
+def _means(sums: FloatArray, weight: FloatArray) -> FloatArray:
+    return np.asarray(np.divide(sums, weight[:, None], out=np.zeros_like(sums), where=weight[:, None] > 0))

@@ -1,0 +1,57 @@
+"""Score the population: response coefficients of every unit, and its own best treatment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from coarse_spark.core.treatments import Categorical
+from coarse_spark.distributed.score import FULL, granular_columns
+from coarse_spark.distributed.score import score as score_units
+from coarse_spark.distributed.units import population_units, theta_columns
+from coarse_spark.lake.schemas import RESPONSES
+from coarse_spark.pipeline.run import Run
+
+
+def score(run: Run) -> None:
+    """Score the population with the models of all folds into ``responses``, with every unit's own best treatment."""
+    with run.step("score"):
+        configuration, problem = run.configuration, run.problem
+        if run.population is None:
+            units = population_units(run.experiment, configuration, configuration.experiment.weight)
+        else:
+            units = population_units(run.population, configuration, configuration.population.weight)
+        scored = score_units(
+            units,
+            run.lake.read("models", run.run_id).where(F.col("fold") == FULL),
+            features=configuration.experiment.features,
+            problem=problem,
+            keep=["unit_id", "partition", "weight"],
+            granular=True,
+        )
+        granular = [_decoded(run, position).alias(f"best_{name}") for position, name in enumerate(configuration.space.names)]
+        run.lake.replace(
+            RESPONSES,
+            run.run_id,
+            scored.select(
+                "unit_id", "partition", *theta_columns(problem.coefficients), "weight", "served_by", "granular_profit", *granular
+            ),
+        )
+        responses = run.lake.read("responses", run.run_id)
+        row = responses.agg(
+            F.count("*").alias("units"),
+            F.sum("weight").alias("weight"),
+            F.sum(F.col("weight") * F.col("granular_profit")).alias("granular"),
+            F.sum((F.col("partition") != F.col("served_by")).cast("long")).alias("pooled"),
+        ).collect()[0]
+        run.note(
+            scored_units=int(row["units"]), granular_value=row["granular"] / row["weight"], units_of_pooled_model=int(row["pooled"])
+        )
+
+
+def _decoded(run: Run, position: int) -> Any:
+    dimension, column = run.configuration.space.dimensions[position], F.col(granular_columns(run.problem)[position])
+    if not isinstance(dimension, Categorical):
+        return column
+    return F.coalesce(*(F.when(column == F.lit(float(code)), F.lit(level)) for code, level in enumerate(dimension.levels)))

@@ -1,0 +1,24 @@
+"""Check the tables against the configuration."""
+
+from __future__ import annotations
+
+import logging
+
+from coarse_spark.distributed.validate import validate_tables
+from coarse_spark.pipeline.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def validate(run: Run) -> None:
+    """Check the tables against the configuration, before anything is computed."""
+    with run.step("validate"):
+        report = validate_tables(run.configuration, run.experiment, run.population)
+        run.warn(*report.warnings)
+        run.note(
+            experiment_rows=report.rows,
+            usable_rows=report.usable_rows,
+            population_rows=report.population_rows,
+            partitions=report.partitions,
+        )
+        log.info("%d of %d experiment rows usable, %d units to serve", report.usable_rows, report.rows, report.population_rows)

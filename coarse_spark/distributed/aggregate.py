@@ -33,7 +33,7 @@ def add_up(rows: DataFrame, record: Callable[[pd.DataFrame], Mapping[str, FloatA
         with threadpool_limits(limits=1):  # Spark already runs a task on every core
             for batch in batches:
                 if batch.num_rows:
-                    for name, sums in record(batch.to_pandas()).items():
+                    for name, sums in record(batch.to_pandas(split_blocks=True)).items():
                         total[name] = total[name] + sums if name in total else np.asarray(sums, dtype=np.float64)
         yield pa.RecordBatch.from_pydict(
             {

@@ -1,57 +1,74 @@
-"""Upper bounds on what any menu can earn on the full population: one pass for the menus of all sizes."""
+"""Upper bounds on what any menu can earn on the full population: one record of it beside the segment sums of a pass."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from pyspark.sql import DataFrame
+import numpy.typing as npt
 
-from coarse_spark.core.menu.certificate import DualSums, dual_prices, dual_sums
+from coarse_spark.core.menu.certificate import DualSums, bounds_of, dual_prices, dual_sums
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rounding import Rounding
-from coarse_spark.distributed.aggregate import FloatArray, add_up
+from coarse_spark.distributed.aggregate import FloatArray
 from coarse_spark.distributed.sketch import Sketch
-from coarse_spark.distributed.units import matrix, theta_columns
+
+IntArray = npt.NDArray[np.intp]
 
 
-def upper_bounds(
-    responses: DataFrame,
-    problem: MenuProblem,
-    menus: Mapping[int, PricedMenu],
-    population: Sketch,
-    *,
-    tolerance: float,
-    always_offered: FloatArray | None = None,
-) -> dict[int, float]:
-    """Return for every menu size a profit per unit weight that no menu of this size exceeds on these units.
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Dual prices found on a sketch, ready for a pass over all units: the bounds hold for these, see ``core.menu.certificate``.
 
-    Parameters
+    Attributes
     ----------
-    responses : weight, theta_0 … theta_{p−1} of all units. population : their sketch, on which dual prices are searched.
-    tolerance : stop the search within this much of the menu's value.
-    always_offered : encoded treatments (f, d) that every menu holds.
-
-    The bound holds for all units, not only for the sketch: see ``core.menu.certificate``.
+    rounding : rows of the candidates and what is lost between them.
+    found : by size, the menu and the corrections of the sketch's cells. held : candidates that every menu holds.
+    sketch : whose tree says in which cell a unit is.
     """
-    rounding = Rounding.of(problem)
-    positions = [problem.position(row) for row in (always_offered if always_offered is not None else [])]
-    held = np.array([position for position in positions if position is not None], dtype=np.intp)
-    found = dual_prices(rounding, menus, population.clusters, tolerance, held)
-    tree, clusters = population.tree, population.clusters
-    if tree is None:
-        # the clusters are the units themselves
-        sums = dual_sums(rounding, found, clusters.theta, clusters.weights, np.arange(len(clusters.weights)))
-        return {k: sums[k].bound(k, held) for k in menus}
-    names = theta_columns(problem.coefficients)
-    by_cell = {k: (menu, population.by_cell(correction)) for k, (menu, correction) in found.items()}
 
-    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
-        theta = matrix(rows, names)
-        sums = dual_sums(rounding, by_cell, theta, rows["weight"].to_numpy(np.float64), tree.cells(theta))
-        return {str(k): np.concatenate([[s.base, s.rounding, s.weight], s.gains]) for k, s in sums.items()}
+    rounding: Rounding
+    found: dict[int, tuple[PricedMenu, FloatArray]]
+    held: IntArray
+    sketch: Sketch
 
-    total = add_up(responses.select("weight", *names), record)
-    return {k: DualSums(v[0], v[3:], v[1], v[2]).bound(k, held) for k, v in ((k, total[str(k)]) for k in menus)}
+    @staticmethod
+    def prepare(
+        problem: MenuProblem,
+        menus: Mapping[int, PricedMenu],
+        sketch: Sketch,
+        *,
+        tolerance: float,
+        always_offered: FloatArray | None = None,
+    ) -> Certificate:
+        """Search the dual prices of menus, by size, on the sketch.
+
+        Parameters
+        ----------
+        tolerance : stop the search within this much of the menu's value. always_offered : encoded (f, d), on every menu.
+        """
+        rounding = Rounding.of(problem)
+        positions = [problem.position(row) for row in (always_offered if always_offered is not None else [])]
+        held = np.array([position for position in positions if position is not None], dtype=np.intp)
+        found = dual_prices(rounding, menus, sketch.clusters, tolerance, held)
+        return Certificate(
+            rounding, {k: (menu, sketch.by_cell(correction)) for k, (menu, correction) in found.items()}, held, sketch
+        )
+
+    def record(self, theta: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
+        """Return additive arrays of units (n, p) with weights (n,), by name."""
+        sums = dual_sums(self.rounding, self.found, theta, weights, self.sketch.cells(theta))
+        return {f"bound {k}": np.concatenate([[s.base, s.rounding, s.weight], s.gains]) for k, s in sums.items()}
+
+    def bounds(self, sizes: Iterable[int], records: Mapping[str, FloatArray], total: FloatArray) -> dict[int, float]:
+        """Return for every size a profit per unit weight that no menu of this size exceeds.
+
+        Parameters
+        ----------
+        records : of all units, added up. total : (p + 1,) Σ w (θ, 1) of all units.
+        """
+        arrays = {k: records[f"bound {k}"] for k in self.found}
+        sums = {k: DualSums(values[0], values[3:], values[1], values[2]) for k, values in arrays.items()}
+        return bounds_of(sizes, sums, self.rounding, total, self.held)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +10,18 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.menu.curve import search_curve
-from coarse_spark.core.menu.lloyd import PricedMenu, Refined, refine
+from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums, refine
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.distributed.aggregate import FloatArray
-from coarse_spark.distributed.certify import upper_bounds
-from coarse_spark.distributed.lloyd import population_aggregate
+from coarse_spark.distributed.certify import Certificate
+from coarse_spark.distributed.lloyd import segment_sums
 from coarse_spark.distributed.sketch import sketch
 from coarse_spark.distributed.units import theta_columns
 
 _BOUND_TOLERANCE = 2e-4  # of granular − control: what the search for an upper bound may leave open
+_PASS_TOLERANCE = 2e-5  # of profit over control: no pass over all units is worth less
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ def choose_menus(
     cells : micro-clusters of the sketch at most. passes : Lloyd passes over all units at most.
     starts, seed : of the search on the sketch. always_offered : encoded treatments (f, d) on every menu.
 
-    The frame is read about ``passes`` + 4 times: hand over a table or a materialized frame.
+    The frame is read ``passes`` + 3 times at most: hand over a table or a materialized frame.
     """
     units = responses.select(
         F.lit(0).alias("sketch_group"),
@@ -87,12 +88,22 @@ def choose_menus(
     population = sketch(units, problem, cells=cells, groups=[0])[0]
     clusters = population.clusters
     menus = search_menus(problem, clusters, sizes, starts=starts, seed=seed, always_offered=always_offered)
-    refined = refine(problem, menus, population_aggregate(responses), max_passes=max(passes, 1))
-    control = float(next(iter(refined.sums.values())).value_of_all(problem.control_psi[None, :])[0])
     gain = problem.granular(clusters.theta)[1] - profit_matrix(clusters.theta, problem.control_psi[None, :])[:, 0]
     attainable = float(np.average(gain, weights=clusters.weights))
-    sized = {k: menu for k, menu in refined.menus.items() if k != UNIFORM}
-    bounds = upper_bounds(
-        responses, problem, sized, population, tolerance=_BOUND_TOLERANCE * attainable, always_offered=always_offered
+    sized = {k: menu for k, menu in menus.items() if k != UNIFORM}
+    certificate = Certificate.prepare(
+        problem, sized, population, tolerance=_BOUND_TOLERANCE * attainable, always_offered=always_offered
     )
+    records: dict[str, FloatArray] = {}
+
+    def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
+        # bounds hold whatever the menus become: the first pass serves them as well
+        sums, beside = segment_sums(responses, asked, None if records else certificate.record)
+        records.update(beside)
+        return sums
+
+    refined = refine(problem, menus, aggregate, max_passes=max(passes, 1), tolerance=_PASS_TOLERANCE)
+    everyone = next(iter(refined.sums.values()))
+    control = float(everyone.value_of_all(problem.control_psi[None, :])[0])
+    bounds = certificate.bounds(sized, records, everyone.rows.sum(axis=0))
     return PopulationMenus(refined, bounds, control, len(clusters.weights))

@@ -6,36 +6,39 @@ generated code too large to compile, and one menu at a time costs a pass each; `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
 
 from coarse_spark.core.menu import lloyd
-from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, SegmentSums
+from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
 from coarse_spark.distributed.aggregate import FloatArray, add_up
 from coarse_spark.distributed.units import matrix, theta_columns
 
-
-def population_aggregate(responses: DataFrame) -> Aggregate:
-    """Return the ``aggregate`` of ``core.menu.lloyd.refine`` over responses (weight, theta_0 … theta_{p−1})."""
-
-    def aggregate(menus: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
-        return segment_sums(responses, menus)
-
-    return aggregate
+Beside = Callable[[FloatArray, FloatArray], Mapping[str, FloatArray]]
 
 
-def segment_sums(responses: DataFrame, menus: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
-    """Return the segment sums of every menu, in one pass over the responses."""
+def segment_sums(
+    responses: DataFrame, menus: Mapping[int, PricedMenu], beside: Beside | None = None
+) -> tuple[dict[int, SegmentSums], dict[str, FloatArray]]:
+    """Return the segment sums of every menu, and the sums of ``beside``, in one pass over the responses.
+
+    Parameters
+    ----------
+    responses : weight, theta_0 … theta_{p−1}. menus : by any key.
+    beside : further additive arrays by name of units (n, p) with weights (n,): reading a large table costs more than sums of it.
+    """
     coefficients = next(iter(menus.values())).psi.shape[1] - 1
     names = theta_columns(coefficients)
 
     def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
-        sums = lloyd.segment_sums(matrix(rows, names), rows["weight"].to_numpy(np.float64), menus)
-        return {str(key): np.column_stack([part.weight, part.units, part.theta]).ravel() for key, part in sums.items()}
+        theta, weights = matrix(rows, names), rows["weight"].to_numpy(np.float64)
+        sums = lloyd.segment_sums(theta, weights, menus)
+        result = {f"menu {key}": np.column_stack([part.weight, part.units, part.theta]).ravel() for key, part in sums.items()}
+        return result if beside is None else {**result, **beside(theta, weights)}
 
     total = add_up(responses.select("weight", *names), record)
-    tables = {key: total[str(key)].reshape(-1, coefficients + 2) for key in menus}
-    return {key: SegmentSums(table[:, 0], table[:, 2:], table[:, 1].astype(np.intp)) for key, table in tables.items()}
+    tables = {key: total.pop(f"menu {key}").reshape(-1, coefficients + 2) for key in menus}
+    return {key: SegmentSums(table[:, 0], table[:, 2:], table[:, 1].astype(np.intp)) for key, table in tables.items()}, total

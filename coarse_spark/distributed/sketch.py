@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,17 @@ class Sketch:
         result = np.zeros(len(self.filled))
         result[self.filled] = values
         return result
+
+    def cells(self, theta: FloatArray) -> npt.NDArray[np.intp]:
+        """Return the cell of every unit (n, p) of the sketched population as (n,)."""
+        if self.tree is not None:
+            return self.tree.cells(theta)
+        # units without weight are no clusters: it does not matter which cell they are told
+        return np.array([self._units.get(unit.tobytes(), 0) for unit in theta], dtype=np.intp)
+
+    @cached_property
+    def _units(self) -> dict[bytes, int]:
+        return {unit.tobytes(): number for number, unit in enumerate(self.clusters.theta)}
 
 
 def sketch(responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Sequence[int]) -> dict[int, Sketch]:

@@ -12,7 +12,7 @@ one pass over all units gives a bound that is valid for all of them, not only fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -199,18 +199,51 @@ def _clearing_prices(surplus: FloatArray, mass: FloatArray, lower: FloatArray, u
 def dual_prices(
     rounding: Rounding, menus: Mapping[int, PricedMenu], clusters: MicroClusters, tolerance: float, held: IntArray | None = None
 ) -> dict[int, tuple[PricedMenu, FloatArray]]:
-    """Return every menu with its corrections (m,) on a sketch: what ``dual_sums`` takes, once spread over the cells.
+    """Return menus with their corrections (m,) on a sketch: what ``dual_sums`` takes, once spread over the cells.
 
     Parameters
     ----------
-    tolerance : of the bound, per unit weight; see ``corrections``. held : rows of candidates that every menu holds.
+    menus : by size. tolerance : of the bounds, per unit weight; see ``corrections``. held : rows of candidates that every menu
+        holds.
+
+    The prices of one size bound the others too (see ``bounds_of``): a size to which those of its neighbours give a bound within
+    ``tolerance`` of its own is left out.
     """
     profits = profit_matrix(clusters.theta, rounding.psi)
-    result = {}
-    for key, menu in menus.items():
+    found = {}
+    # a single treatment for all needs no prices
+    sizes = [k for k in menus if k > 1] or list(menus)
+    for k in sizes:
+        menu = menus[k]
         offers = profit_matrix(clusters.theta, menu.priced_psi).max(axis=1)
-        found = corrections(profits, clusters.weights, offers, len(menu.treatments), tolerance, held)
-        result[key] = menu, found
+        found[k] = menu, corrections(profits, clusters.weights, offers, len(menu.treatments), tolerance, held)
+    sums = dual_sums(rounding, found, clusters.theta, clusters.weights, np.arange(len(clusters.weights)))
+    bound = {(k, key): sums[key].bound(k, held) for k in sizes for key in sums}
+    limit = {k: min(bound[k, key] for key in sums) + tolerance for k in sizes}
+    kept = sorted(sums)
+    for key in sorted(sums):
+        others = [other for other in kept if other != key]
+        if others and all(min(bound[k, other] for other in others) <= limit[k] for k in sizes):
+            kept = others
+    return {key: found[key] for key in kept}
+
+
+def bounds_of(
+    sizes: Iterable[int], sums: Mapping[int, DualSums], rounding: Rounding, total: FloatArray, held: IntArray | None = None
+) -> dict[int, float]:
+    """Return for every size the most that a menu of so many treatments, ``held`` among them, earns per unit weight.
+
+    Parameters
+    ----------
+    sums : of all units, by the size whose prices they were taken under. total : (p + 1,) Σ w (θ, 1) of all units.
+
+    Any prices bound menus of any size, so the lowest bound counts. One treatment for all earns what the mean response says.
+    """
+    result = {k: min((record.bound(k, held) for record in sums.values()), default=np.inf) for k in sizes}
+    if 1 in result:
+        mean = total / total[-1]
+        rows = rounding.psi if held is None or not len(held) else rounding.psi[held]
+        result[1] = min(result[1], float((rows @ mean).max() + rounding.loss(mean[None, :-1])[0]))
     return result
 
 
@@ -235,34 +268,68 @@ def dual_sums(
     ----------
     menus : for every key the menu and the corrections of its cells (m,). cells : (n,) cell of every unit in the corrections.
     """
-    psi = rounding.psi
-    gains = {key: np.zeros(len(psi)) for key in menus}
+    view = _SinglePrecision.of(rounding.psi)
+    gains = {key: np.zeros(len(view.rows)) for key in menus}
     base = dict.fromkeys(menus, 0.0)
     loss = 0.0
-    blocks = list(row_blocks(len(theta), len(psi)))
+    blocks = list(row_blocks(len(theta), len(view.rows) // 4))
     # memory of the largest block, used again for every one: fresh pages would cost more than the arithmetic
     largest = max((block.stop - block.start for block in blocks), default=0)
-    exact, single, raised = (np.empty((largest, len(psi)), dtype=kind) for kind in (np.float64, np.float32, np.float32))
+    memory = np.empty((2, largest, len(view.rows)), dtype=np.float32)
     for block in blocks:
-        units, mass = theta[block], weights[block]
-        size = len(units)
-        profits, relative, buffer = exact[:size], single[:size], raised[:size]
-        np.matmul(units, psi[:, :-1].T, out=profits)
-        profits += psi[:, -1]
+        units, mass, at = theta[block], weights[block], cells[block]
         loss += float(mass @ rounding.loss(units))
-        # relative to the unit's best candidate, so that single precision resolves what lies near it
-        favourite = profits.max(axis=1)
-        np.subtract(profits, favourite[:, None], out=relative, casting="same_kind")
-        light = mass.astype(np.float32)
-        for key, (menu, correction) in menus.items():
-            priced = menu.priced_psi
-            offer = (priced[:, :-1] @ units.T + priced[:, -1, None]).max(axis=0)
-            u = offer - correction[cells[block]]
-            level = (u - favourite).astype(np.float32)
+        offers = {key: _offers(menu, units) for key, (menu, _) in menus.items()}
+        # relative to the best offer of all menus, so that single precision resolves the small differences that matter
+        reference = np.max(list(offers.values()), axis=0)
+        relative, buffer = memory[:, : len(units)]
+        doubt = float(mass @ view.profits(units, reference, relative))
+        light, total = mass.astype(np.float32), float(mass @ reference)
+        for key, (_, correction) in menus.items():
+            level = (offers[key] - correction[at] - reference).astype(np.float32)
             np.maximum(relative, level[:, None], out=buffer)
-            shift = float(mass @ level.astype(np.float64))
-            # the last term outweighs what single precision can lose in adding up one block
-            gains[key] += (light @ buffer) - shift + _ADDING_LOSS * float(mass @ np.abs(level).astype(np.float64))
-            base[key] += shift + float(mass @ favourite)
+            shift, size = float(mass @ level.astype(np.float64)), float(mass @ np.abs(level).astype(np.float64))
+            gain = light @ buffer - shift
+            # the last terms outweigh what single precision can lose in the products and in adding up one block
+            gains[key] += gain + _ADDING_LOSS * (np.abs(gain) + 2 * size) + doubt
+            base[key] += shift + total
     weight = float(weights.sum())
     return {key: DualSums(base[key], gains[key], loss, weight) for key in menus}
+
+
+def _offers(menu: PricedMenu, units: FloatArray) -> FloatArray:
+    priced = menu.priced_psi
+    return np.asarray((priced[:, :-1] @ units.T + priced[:, -1, None]).max(axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class _SinglePrecision:
+    """Profits of many treatments in single precision: differences from a middle treatment, in coordinates that are orthogonal over
+    the treatments, so that large terms do not cancel.
+
+    Attributes
+    ----------
+    middle : (p + 1,) row ψ of the middle. axes : (p + 1, q) orthonormal columns. rows : (J', q + 1) treatments along the axes, and
+        −1. reach : (q + 1,) largest entry of each column.
+    """
+
+    middle: FloatArray
+    axes: FloatArray
+    rows: npt.NDArray[np.float32]
+    reach: FloatArray
+
+    @staticmethod
+    def of(psi: FloatArray) -> _SinglePrecision:
+        """Turn the rows ψ (J', p + 1)."""
+        middle = psi.mean(axis=0)
+        left, sizes, right = np.linalg.svd(psi - middle, full_matrices=False)
+        rows = np.column_stack([left * sizes, np.full(len(psi), -1.0)])
+        return _SinglePrecision(middle, right.T, rows.astype(np.float32), np.abs(rows).max(axis=0))
+
+    def profits(self, theta: FloatArray, reference: FloatArray, out: npt.NDArray[np.float32]) -> FloatArray:
+        """Write the profits of units (n, p) less ``reference`` (n,) to ``out`` (n, J'); return how far off they may be (n,)."""
+        extended = np.column_stack([theta, np.ones(len(theta))])
+        along = np.column_stack([extended @ self.axes, reference - extended @ self.middle])
+        np.matmul(along.astype(np.float32), self.rows.T, out=out)
+        # every product and sum of q + 1 terms rounds once, and so do both factors (Higham, 2002, section 3.1)
+        return np.asarray((along.shape[1] + 3) * 2.0**-24 * (np.abs(along) @ self.reach))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.budget import BudgetSearch, settle
-from coarse_spark.core.menu.certificate import LimitPrices, dual_prices, dual_sums, limit_prices
+from coarse_spark.core.menu.certificate import LimitPrices, bounds_of, dual_prices, dual_sums, limit_prices
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.curve import rising, search_curve
 from coarse_spark.core.menu.inputs import always_offered, validated_units
@@ -219,7 +219,8 @@ class Population:
         slack = _BOUND_TOLERANCE * max(granular - control, 1e-12 * abs(granular))
         duals = dual_prices(rounding, refined.menus, self.clusters, slack, held)
         sums = dual_sums(rounding, duals, self.theta, self.weights, self.cells)
-        bounds = {k: min(record.bound(k, held), granular) for k, record in sums.items()}
+        total = next(iter(refined.sums.values())).rows.sum(axis=0)
+        bounds = {k: min(bound, granular) for k, bound in bounds_of(wanted, sums, rounding, total, held).items()}
         menus = menus_of(self.problem, refined, granular, bounds)
         return {k: self._finished(menu) for k, menu in menus.items()}
 
@@ -228,8 +229,10 @@ class Population:
         self._checked([k], method)
         if method in ("exact", "greedy"):
             raise InvalidInputError(f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'")
-        pool = () if self.previous is None or len(self.previous.encoded) != k else (self.previous.encoded,)
-        search = ConstrainedSearch(self.problem, self.clusters, k, limits, self.fixed, pool, starts, seed)
+        previous = None if self.previous is None else self.previous.encoded
+        free = search_curve(self.problem, self.clusters, [k], fixed=self.fixed, previous=previous, starts=starts, seed=seed)[k]
+        pool = [free.treatments] if previous is None or len(previous) != k else [free.treatments, previous]
+        search = ConstrainedSearch(self.problem, self.clusters, k, limits, self.fixed, tuple(pool), starts, seed)
         charge = 0.0
         if method == "milp":
             menu = milp_menu(search, budget)

@@ -54,18 +54,19 @@ class ConstrainedSearch:
         menus = [*self.pool, *pool, *search.starts(self.k, self.starts, np.random.default_rng([self.seed, self.k]))]
         if not menus:
             menus = [search.grow(self.fixed if len(self.fixed) else self.problem.candidates[:1], self.k)]
+        given = [self._with_forced(start) for start in (*self.pool, *pool)]
         if self.limits.free:
-            return self.priced(search.improve(menus).treatments)
+            return self.warm([search.improve(menus).treatments, *given])
         columns = np.union1d(search.columns, self.limits.forced)
         coarse = LimitedSearch(self.problem, search.few, self.limits, self.fixed)
         rough = coarse.best([self._with_forced(menu) for menu in menus], columns)
-        found = None if rough is None else self.limited.lloyd(rough.treatments)
-        if found is None:
+        found = [menu for start in [*given, *([] if rough is None else [rough.treatments])] if (menu := self.limited.lloyd(start))]
+        if not found:
             raise InvalidInputError(
                 f"min_share and max_share cannot be met together by any {self.k} candidates; "
                 "loosen the limits of single candidates or choose another k"
             )
-        return found
+        return max(found, key=lambda menu: menu.value)
 
     def warm(self, pool: list[FloatArray]) -> LimitedMenu:
         """Search by Lloyd passes from given menus only."""

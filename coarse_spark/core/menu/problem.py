@@ -19,7 +19,7 @@ from coarse_spark.errors import InvalidInputError
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
-_BLOCK_CELLS = 400_000  # of a rows x treatments block: it stays in the processor's cache
+_BLOCK_CELLS = 100_000  # of a rows x treatments block: it stays in the processor's cache
 _HALVINGS = 45  # of a spacing, to find the edge of an exclusion
 _BESIDE, _JUMP = 1e-6, 1e-4  # of a dimension's range; of the entries of ψ
 

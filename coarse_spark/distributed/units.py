@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import NumericType
 
-from coarse_spark.config.models import Configuration
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
+
+if TYPE_CHECKING:
+    # Python workers import this file: they would wait for pydantic
+    from coarse_spark.config.models import Configuration
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyspark.sql import functions as F
 
 from coarse_spark.errors import TableError
 from coarse_spark.pipeline.run import Run
 from coarse_spark.report.content import LackOfFit, ModelCounts, ReportContent
 from coarse_spark.report.page import write_report
+
+_DOTS, _HASHES = 1_500, 1_000_000  # units in the picture; the resolution of a share of units
 
 
 def report_content(run: Run) -> ReportContent:
@@ -54,11 +57,23 @@ def report_content(run: Run) -> ReportContent:
         segment_theta=np.asarray(notes["curve"][str(k)]["segment_theta"], dtype=np.float64),
         fit=LackOfFit(bins, fit["statistic"], int(fit["degrees"]), fit["p_value"]),
         models=ModelCounts(**notes["models"]),
+        own_best=_own_best(run),
         history=pd.DataFrame(notes["history"]),
         timings=run.record.step_seconds,
         warnings=tuple(run.record.warnings),
         confidence=run.configuration.evaluation.confidence,
     )
+
+
+def _own_best(run: Run) -> pd.DataFrame:
+    """Return what a sample of units, by hash, would get under full personalization and what they do get."""
+    names = run.configuration.space.names
+    share = min(_DOTS / int(run.noted("scored_units", "score")), 1.0)
+    chosen = F.pmod(F.xxhash64(F.col("unit_id").cast("string")), F.lit(_HASHES)) < round(share * _HASHES)
+    own = run.lake.read("responses", run.run_id).where(chosen)
+    given = run.lake.read("assignments", run.run_id).where(chosen).select("unit_id", "treatment_id")
+    best = [F.col(f"best_{name}").alias(name) for name in names]
+    return own.select("unit_id", *best).join(given, "unit_id").orderBy("unit_id").drop("unit_id").toPandas()
 
 
 def _title(run: Run) -> str:

@@ -71,6 +71,7 @@ class ReportContent:
     segment_theta : (selected_k, p) mean response coefficients of the segments, in the order of treatment_id.
     fit : lack of fit of the basis; None where it was not tested.
     models : how partitions are served; None where there is nothing to say.
+    own_best : sample of units: their own best treatment, one column a dimension, and the treatment_id they get; may be empty.
     history : passes of Lloyd's algorithm over the population: k, number, value, gain, moved, what; may be empty.
     timings : seconds a step, in order.
     warnings : sentences.
@@ -99,6 +100,7 @@ class ReportContent:
     segment_theta: FloatArray
     fit: LackOfFit | None = None
     models: ModelCounts | None = None
+    own_best: pd.DataFrame = field(default_factory=pd.DataFrame)
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
     timings: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

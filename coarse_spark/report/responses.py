@@ -82,6 +82,11 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
     blue = to_rgb(BLUE)
     fills = [(*blue, 0.08 + 0.62 * step / max(len(levels) - 2, 1)) for step in range(len(levels) - 1)]
     panels[0].set_title("The menu; discs sized by share")
+    if len(content.own_best):
+        letters = {treatment: k for k, treatment in enumerate(content.selected["treatment_id"])}
+        colours = [colour(letters[treatment]) for treatment in content.own_best["treatment_id"]]
+        own = content.space.encode(content.own_best)
+        panels[0].scatter(own[:, 0], own[:, 1], s=4, c=colours, alpha=0.5, lw=0, zorder=2)
     for k, (t, share) in enumerate(zip(content.treatments, content.selected["share"], strict=True)):
         mark(panels[0], t[0], t[1], k, size=9 + 24 * float(np.sqrt(share)))
     for k, axes in enumerate(panels[1:]):
@@ -104,8 +109,10 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
             axes.set_xlabel(content.space.names[0])
     bar = figure.colorbar(filled, ax=panels, shrink=0.6, aspect=30, pad=0.02, label="profit per unit above the control")
     bar.outline.set_visible(False)
+    dots = "In the first map a dot is a unit at its own best treatment, in the colour of what it gets. "
     return figure, (
-        "Each map is the mean profit of one segment over all treatments, above its profit under the control (the cross). "
+        f"{dots if len(content.own_best) else ''}A segment's map is its mean profit over all treatments, above that under "
+        "the control (the cross). "
         "The stronger the colour, the more; outside the dashed line it is less than under the control. The letter marks what "
         "the segment is offered, small circles are the other treatments of the menu."
     )

@@ -94,6 +94,9 @@ def make_content(
         segment_theta=np.array(segment_theta),
         fit=LackOfFit(bins, 25.3, 2, 3.2e-6),
         models=ModelCounts(own=3, pooled=1, failed=1, r_loss_gain=0.08),
+        own_best=space.decode(space.candidates[served[-1][:500]]).assign(
+            treatment_id=[int((candidates == t).all(axis=1).argmax()) for t in space.candidates[choice[:500]]]
+        ),
         history=pd.DataFrame({"k": [chosen], "number": [1], "value": [1.23], "what": ["t1 moved"]}),
         timings={"fit": 61.5, "choose": 2.0},
         **fields,

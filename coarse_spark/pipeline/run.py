@@ -28,6 +28,7 @@ FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
+_NAMED_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception): \S")  # "module.KindError: why"
 _JAVA_CAUSE = re.compile(r"(?:Caused by)?: (?:\w+\.)+([\w$]+: \S.*)")  # "Caused by: java.io.IOException: why", with its message
 
 
@@ -135,9 +136,8 @@ class Run:
 def first_cause(message: str) -> str:
     """Return the part of a Spark error that a person can act on: its last Python error, else its last Java cause."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    python = [
-        line for line in lines if line.split(":")[0].split(".")[-1].endswith(("Error", "Exception")) and "at " not in line[:3]
-    ]
+    # the name of an error without its message tells nothing: remote stack traces have such lines
+    python = [line for line in lines if _NAMED_ERROR.match(line)]
     chosen = [line for line in python if "PythonException" not in line and "Py4J" not in line]
     java = [cause[1] for line in lines if (cause := _JAVA_CAUSE.match(line))]
     told = [*lines[:1], *java, *chosen]  # the least telling first

@@ -138,6 +138,12 @@ def _settings(value: Any) -> dict[str, str]:
     return {str(key): str(entry).lower() if isinstance(entry, bool) else str(entry) for key, entry in value.items()}
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise expected("true or false")
+    return value
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -162,4 +168,5 @@ Share = Annotated[float | tuple[float, ...], BeforeValidator(_share)]
 Learner = Annotated[str, BeforeValidator(_learner)]
 Memory = Annotated[str, BeforeValidator(_memory)]
 SparkSettings = Annotated[dict[str, str], BeforeValidator(_settings)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
 Level = bool | int | float | str

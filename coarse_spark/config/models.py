@@ -14,6 +14,7 @@ from coarse_spark.config.fields import (
     Column,
     Columns,
     ExpressionText,
+    Flag,
     Integer,
     Learner,
     Level,
@@ -99,6 +100,9 @@ class Response(Section):
     )
     folds: Integer = Field(5, ge=2, le=20, description="folds of cross-fitting: a unit is judged by models that never saw it")
     min_rows: Integer = Field(500, ge=1, description="a partition with fewer usable rows is served by the pooled model")
+    shrink_to_pooled: Flag = Field(
+        True, description="whether the pooled model has a share in every partition's model, as large as held-out rows support"
+    )
     max_rows: Integer = Field(200_000, ge=1, description="a partition with more rows is cut into shards whose models are averaged")
     max_failed_share: Number = Field(0.1, ge=0, le=1, description="largest share of rows in failed partitions that a run accepts")
 

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
 from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
@@ -51,7 +52,8 @@ def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configur
         fold_sizes[row["fold"]] = fold_sizes.get(row["fold"], 0) + row["rows"]
     shards = [(name, ceil(rows / response.max_rows)) for name, rows in sizes.items() if rows >= response.min_rows]
     small = [(name, rows) for name, rows in sizes.items() if rows < response.min_rows]
-    parts = [_pooled_rows(spark, units, configuration, fold_sizes)]
+    pooled_rows, pooled = _fit_pooled(spark, units, configuration, fold_sizes)
+    parts = [pooled_rows]
     if small:
         parts.append(spark.createDataFrame([_status_row(name, "pooled", rows=rows) for name, rows in sorted(small)], MODEL_SCHEMA))
     if shards:
@@ -60,9 +62,11 @@ def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configur
             "member", F.pmod(F.shiftrightunsigned("key", 7), "shards").cast("int")
         )
         groups = sum(count for _, count in shards)
+        # one partition alone is the pool itself
+        common = pooled if response.shrink_to_pooled and len(sizes) > 1 else None
         # an explicit number keeps adaptive execution from packing all groups of a small table into one task
         spread = sharded.repartition(min(groups, 10_000), "partition", "member")
-        parts.append(spread.groupBy("partition", "member").applyInPandas(_group_fitter(configuration), MODEL_SCHEMA))
+        parts.append(spread.groupBy("partition", "member").applyInPandas(_group_fitter(configuration, common), MODEL_SCHEMA))
     result = parts[0]
     for part in parts[1:]:
         result = result.unionByName(part)
@@ -106,7 +110,7 @@ def _fold_rows(fold_counts: dict[int, int], folds: int) -> dict[int, int]:
     return {FULL: total, **{fold: total - fold_counts.get(fold, 0) for fold in range(folds)}}
 
 
-def _group_fitter(configuration: Configuration) -> Callable[[pd.DataFrame], pd.DataFrame]:
+def _group_fitter(configuration: Configuration, pooled: PooledModels | None) -> Callable[[pd.DataFrame], pd.DataFrame]:
     basis, settings = configuration.basis, settings_of(configuration)
     features, seed, folds = list(configuration.experiment.features), configuration.menu.seed, configuration.response.folds
     dimensions = treatment_columns(len(configuration.space.dimensions))
@@ -118,7 +122,8 @@ def _group_fitter(configuration: Configuration) -> Callable[[pd.DataFrame], pd.D
         rows = rows.sort_values("key", kind="stable", ignore_index=True)
         try:
             with threadpool_limits(limits=1):
-                records = fit_models(**_arguments(rows, features, dimensions), basis=basis, settings=settings, seed=seed)
+                arguments = _arguments(rows, features, dimensions)
+                records = fit_models(**arguments, basis=basis, settings=settings, seed=seed, pooled=pooled)
             held = np.bincount(rows["fold"].to_numpy(), minlength=folds)
             counts = _fold_rows(dict(enumerate(held.tolist())), folds)
             result = _model_rows(records, counts, partition, member, time.perf_counter() - start)
@@ -145,8 +150,13 @@ def _arguments(rows: pd.DataFrame, features: Sequence[str], dimensions: Sequence
     }
 
 
-def _pooled_rows(spark: SparkSession, units: DataFrame, configuration: Configuration, fold_counts: dict[int, int]) -> DataFrame:
-    """Fit the pooled model: Gram sums added over batches of rows on executors, solved on the driver."""
+def _fit_pooled(
+    spark: SparkSession, units: DataFrame, configuration: Configuration, fold_counts: dict[int, int]
+) -> tuple[DataFrame, PooledModels]:
+    """Fit the pooled model: Gram sums added over batches of rows on executors, solved on the driver.
+
+    Returns its model rows, and what partitions may lean on: some hundred kilobytes, whatever the number of rows.
+    """
     start = time.perf_counter()
     features, folds = list(configuration.experiment.features), configuration.response.folds
     dimensions = treatment_columns(len(configuration.space.dimensions))
@@ -170,6 +180,6 @@ def _pooled_rows(spark: SparkSession, units: DataFrame, configuration: Configura
         return {str(part): statistics.to_array() for part, statistics in sums.items()}
 
     parts = {int(part): GramStatistics.from_array(sums) for part, sums in add_up(units, record).items()}
-    records = solve(preparation, parts, folds=folds, settings=settings)
+    records, pooled = solve(preparation, parts, folds=folds, settings=settings)
     rows = _model_rows(records, _fold_rows(fold_counts, folds), POOLED, 0, time.perf_counter() - start)
-    return spark.createDataFrame(rows, MODEL_SCHEMA)
+    return spark.createDataFrame(rows, MODEL_SCHEMA), pooled

@@ -86,7 +86,7 @@ def test_sums_of_batches_in_any_order_give_the_models_of_one_machine(folds):
             **{name: value[rows] for name, value in common.items()},
         )  # fmt: skip
         sums = {k: sums[k] + part[k] if k in sums and k in part else sums.get(k, part.get(k)) for k in {*sums, *part}}
-    spread = solve(preparation, sums, folds=folds, settings=settings)
+    spread, _ = solve(preparation, sums, folds=folds, settings=settings)
     for key, record in whole.items():
         np.testing.assert_allclose(load_model(spread[key]).predict(X), load_model(record).predict(X), rtol=1e-8)
 

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.gram import GramStatistics, response_gram, total
+from coarse_spark.core.learners.gram import GramStatistics, response_gram
+from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation, PreparedRows, check_rows
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.sieve import Layout, SieveFit, fit_sieve
+from coarse_spark.core.learners.sieve import FoldSieve, Layout, fit_sieve
 from coarse_spark.core.learners.stack import sieve_record, stacked_record
 from coarse_spark.errors import InvalidInputError
 
@@ -74,17 +75,18 @@ def accumulate(
 
 def solve(
     preparation: Preparation, sums: Mapping[int, GramStatistics], *, folds: int, settings: LearnerSettings
-) -> dict[int, ModelRecord]:
-    """Return the models of every fold and of all rows from the summed parts of ``accumulate``: sieves, or constant effects.
+) -> tuple[dict[int, ModelRecord], PooledModels]:
+    """Return the models of all rows (key −1) and without every fold from the summed parts of ``accumulate``.
+
+    They are sieves, or constant effects: as records by fold, and as what the models of partitions may lean on.
 
     Raises
     ------
     InvalidInputError : fewer than two parts with rows remain for a model.
     """
-    return {
-        fold: sieve_record(preparation, layout, fit, total(parts), settings)
-        for fold, layout, parts, fit in _sieves(preparation, sums, folds, settings)
-    }
+    sieves = list(_sieves(preparation, sums, folds, settings))
+    records = {sieve.fold: sieve_record(preparation, sieve, settings) for sieve in sieves}
+    return records, PooledModels.of(preparation, sieves, constant=settings.learner == "constant")
 
 
 def fit_models(
@@ -99,6 +101,7 @@ def fit_models(
     strata: npt.ArrayLike | None = None,
     settings: LearnerSettings | None = None,
     seed: int = 0,
+    pooled: PooledModels | None = None,
 ) -> dict[int, ModelRecord]:
     """Fit one model a fold on the rows outside it, and the model ``ALL_ROWS`` on all rows.
 
@@ -112,6 +115,7 @@ def fit_models(
     key : (n,) integers that identify rows whatever their order, such as a hash of the unit.
     weight : (n,) row weights, default one.
     strata : (n,) labels of the randomization strata; the baseline gets an effect of every stratum.
+    pooled : models of more rows than these, which the stacks may lean on; of the same folds, keys, settings and seed.
 
     Returns
     -------
@@ -132,24 +136,23 @@ def fit_models(
     rows = preparation.rows(X, T, y, weight, strata)
     part = _parts(fold, key, folds, settings, seed)
     sums = _sums(rows, part)
-    if settings.learner in ("sieve", "constant"):
-        return solve(preparation, sums, folds=folds, settings=settings)
+    if settings.learner == "constant" or (settings.learner == "sieve" and pooled is None):
+        return solve(preparation, sums, folds=folds, settings=settings)[0]
+    common = np.empty((len(y), 0)) if pooled is None else pooled.preparation.encoder.transform(X)
     models = {}
-    for left_out, layout, parts, fit in _sieves(preparation, sums, folds, settings):
-        place = np.full(int(part.max()) + 1, -1)
-        place[list(parts)] = np.arange(len(parts))
+    for sieve in _sieves(preparation, sums, folds, settings):
         # models of folds only judge: three boosters do; so do they for many rows
-        boosters = 5 if left_out == ALL_ROWS and len(y) <= _FIVE_BOOSTERS_ROWS else 3
-        models[left_out] = stacked_record(
+        boosters = 5 if sieve.fold == ALL_ROWS and len(y) <= _FIVE_BOOSTERS_ROWS else 3
+        member = None if pooled is None else pooled.member(preparation, sieve, common, part)
+        models[sieve.fold] = stacked_record(
             preparation,
-            layout,
-            fit,
-            total(parts),
+            sieve,
             rows,
-            place[part],
+            part,
+            member,
             settings=settings,
             boosters=boosters,
-            seed=seed + 1000 * (left_out + 1),
+            seed=seed + 1000 * (sieve.fold + 1),
         )
     return models
 
@@ -172,8 +175,8 @@ def _sums(rows: PreparedRows, part: IntArray) -> dict[int, GramStatistics]:
 
 def _sieves(
     preparation: Preparation, sums: Mapping[int, GramStatistics], folds: int, settings: LearnerSettings
-) -> Iterator[tuple[int, Layout, dict[int, GramStatistics], SieveFit]]:
-    """Yield (fold, layout, its parts, its sieve) for all rows and for every fold left out."""
+) -> Iterator[FoldSieve]:
+    """Yield the sieve of all rows and those without every fold."""
     per_fold = parts_per_fold(folds, settings)
     for fold in [ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS]:
         parts = {number: sums[number] for number in sorted(sums) if number // per_fold != fold and sums[number].weight > 0}
@@ -182,4 +185,4 @@ def _sieves(
                 f"{len(parts)} validation parts with rows remain outside fold {fold}, expected at least 2; use more rows"
             )
         layout = Layout.of(preparation, fold)
-        yield fold, layout, parts, fit_sieve(list(parts.values()), layout)
+        yield FoldSieve(fold, layout, parts, fit_sieve(list(parts.values()), layout))

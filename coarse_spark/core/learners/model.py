@@ -1,4 +1,5 @@
-"""The fitted response model: coefficient functions C f(x), plus trees where boosting has a share, in the whitened basis."""
+"""The fitted response model: coefficient functions C f(x), plus trees where boosting has a share and the pooled model's functions
+where the model of a partition leans on it, in the whitened basis."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.learners.features import FeatureEncoder
 from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.shape import project
@@ -21,8 +23,20 @@ KIND = "additive"
 
 
 @dataclass(frozen=True)
+class Functions:
+    """Coefficient functions C f(x): an encoding f of the features and C (p, m)."""
+
+    encoder: FeatureEncoder
+    coefficients: FloatArray
+
+    def __call__(self, X: pd.DataFrame) -> FloatArray:
+        """Return C f(x) (n, p)."""
+        return np.asarray(self.encoder.transform(X) @ self.coefficients.T)
+
+
+@dataclass(frozen=True)
 class AdditiveModel:
-    """θ_z(x) = C f(x) + trees(x), the whitened coefficients of the standardized outcome.
+    """θ_z(x) = C f(x) + trees(x) + pooled(x), the whitened coefficients of the standardized outcome.
 
     Parameters
     ----------
@@ -30,6 +44,7 @@ class AdditiveModel:
     coefficients : C (p, m).
     constant_effect : (p − 1,) effects of the constant-effect model.
     trees : with leaf values (p,); None without boosting.
+    pooled : the pooled model's share, in the whitened coefficients of this model but with the pooled encoding; None without.
     constraints : (c, p) half-spaces a·θ_z ≥ 0 that predictions are projected to; None without a shape.
     """
 
@@ -37,6 +52,7 @@ class AdditiveModel:
     coefficients: FloatArray
     constant_effect: FloatArray
     trees: Trees | None = None
+    pooled: Functions | None = None
     constraints: FloatArray | None = None
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
@@ -54,6 +70,8 @@ class AdditiveModel:
         theta = features @ self.coefficients.T
         if self.trees is not None:
             theta += self.trees.predict(features[:, self.preparation.encoder.plain])
+        if self.pooled is not None:
+            theta += self.pooled(X)
         return np.asarray(theta)
 
     def _raw(self, theta: FloatArray) -> FloatArray:
@@ -75,13 +93,20 @@ class AdditiveModel:
                 "tree_value": self.trees.value,
             }
         specification = {"kind": KIND, "preparation": self.preparation.to_dict()}
+        if self.pooled is not None:
+            arrays["pooled_coefficients"] = self.pooled.coefficients
+            specification["pooled_encoder"] = self.pooled.encoder.to_dict()
         return ModelRecord(learner, json.dumps(specification), arrays, dict(diagnostics), tuple(warnings))
 
     @staticmethod
     def restore(record: ModelRecord) -> AdditiveModel:
         """Return the model of a record."""
-        arrays, trees = record.arrays, None
+        arrays, content, trees, pooled = record.arrays, record.content, None, None
         if "tree_value" in arrays:
             trees = Trees(arrays["tree_feature"].astype(np.int64), arrays["tree_threshold"], arrays["tree_value"])
-        preparation = Preparation.from_dict(record.content["preparation"])
-        return AdditiveModel(preparation, arrays["coefficients"], arrays["constant_effect"], trees, arrays.get("constraints"))
+        if "pooled_encoder" in content:
+            pooled = Functions(FeatureEncoder.from_dict(content["pooled_encoder"]), arrays["pooled_coefficients"])
+        preparation = Preparation.from_dict(content["preparation"])
+        return AdditiveModel(
+            preparation, arrays["coefficients"], arrays["constant_effect"], trees, pooled, arrays.get("constraints")
+        )

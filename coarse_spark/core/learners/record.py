@@ -16,7 +16,7 @@ from coarse_spark.errors import InvalidInputError
 
 FloatArray = npt.NDArray[np.float64]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 added pooled_encoder and pooled_coefficients; rows of version 1 are read as before
 
 
 class ResponseModel(Protocol):

@@ -8,7 +8,7 @@ both come from sums over rows, never from the rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,6 +92,26 @@ class SieveFit:
     r_loss: float
     r_loss_constant: float
     gain_error: float
+
+    @property
+    def heterogeneous(self) -> bool:
+        """Whether the effects beat constant ones by more than chance."""
+        return detectable(self.r_loss_constant - self.r_loss, self.gain_error)
+
+
+@dataclass(frozen=True)
+class FoldSieve:
+    """The sieve of the rows outside a fold (−1: of all rows), with its layout and the statistics of its parts by number."""
+
+    fold: int
+    layout: Layout
+    parts: Mapping[int, GramStatistics]
+    fit: SieveFit
+
+
+def with_constant_effect(functions: FloatArray, effect: FloatArray) -> FloatArray:
+    """Return coefficient functions C (p, m) with their baseline and a constant effect (p − 1,)."""
+    return np.vstack([functions[:1], np.eye(1, functions.shape[1]) * effect[:, None]])
 
 
 def detectable(gain: float, error: float) -> bool:

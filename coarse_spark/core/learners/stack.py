@@ -1,4 +1,4 @@
-"""The learner ``auto``: sieve and boosting stacked by what they predict for held-out rows.
+"""The stack: sieve, boosting and the pooled model weighed by what they predict for held-out rows.
 
 Baseline and effects are stacked apart. The baseline's members are weighed by squared error. Its held-out predictions are then
 taken from the outcome ONCE, and the effects' members are boosted and weighed on what is left (the R-loss of Nie & Wager 2021 with
@@ -9,143 +9,142 @@ fits on all parts but one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import lsq_linear
 
-from coarse_spark.core.learners.boosting import BoostedFit, fit_boosting
-from coarse_spark.core.learners.gram import GramStatistics
-from coarse_spark.core.learners.model import AdditiveModel
+from coarse_spark.core.learners.blend import Blend, HeldOutTarget, Judgement, Member
+from coarse_spark.core.learners.boosting import fit_boosting
+from coarse_spark.core.learners.gram import GramStatistics, total
+from coarse_spark.core.learners.model import AdditiveModel, Functions
 from coarse_spark.core.learners.penalties import empirical_bayes
+from coarse_spark.core.learners.pooled import PooledMember
 from coarse_spark.core.learners.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.shape import shape_constraints
-from coarse_spark.core.learners.sieve import Layout, SieveFit, detectable
+from coarse_spark.core.learners.sieve import FoldSieve, SieveFit, detectable, with_constant_effect
 from coarse_spark.core.learners.trees import Trees
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_LEAST_WEIGHT = 0.05  # a member with less is not worth scoring
-_MOST_WEIGHT = 1.2  # a member that stopped early is not blown up
 _LEAST_ROWS = 400.0  # boosting below that is all noise
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A fit of coefficient functions (k of them): held-out values (n, k), linear part (k, m) and trees."""
-
-    name: str
-    held_out: FloatArray
-    coefficients: FloatArray
-    trees: Trees | None = None
-
-
-@dataclass(frozen=True)
-class _Blend:
-    """Weighted members around an origin: the same parts as a member, and the weights by name."""
-
-    weights: dict[str, float]
-    held_out: FloatArray
-    coefficients: FloatArray
-    trees: Trees | None
-
-
-def sieve_record(
-    preparation: Preparation, layout: Layout, fit: SieveFit, sums: GramStatistics, settings: LearnerSettings
-) -> ModelRecord:
+def sieve_record(preparation: Preparation, sieve: FoldSieve, settings: LearnerSettings) -> ModelRecord:
     """Return the model row of a sieve alone, which needs no rows; of its constant-effect model where that is not beaten."""
-    constant = settings.learner == "constant" or not detectable(fit.r_loss_constant - fit.r_loss, fit.gain_error)
-    functions = fit.functions.copy()
-    if constant:
-        functions[1:] = np.eye(1, layout.m) * fit.constant_effect[:, None]
+    fit = sieve.fit
+    constant = settings.learner == "constant" or not fit.heterogeneous
+    functions = with_constant_effect(fit.functions, fit.constant_effect) if constant else fit.functions
     model = AdditiveModel(preparation, functions, fit.constant_effect)
-    name = "constant" if constant else "sieve"
-    return _record(
-        model,
-        name,
-        sums,
-        settings,
-        fit.r_loss,
-        fit.r_loss_constant,
-        fit.gain_error,
-        {"effect_penalty_multiplier": fit.multiplier},
-    )
+    name, judged = "constant" if constant else "sieve", Judgement(fit.r_loss, fit.r_loss_constant - fit.r_loss, fit.gain_error)
+    return _record(model, name, total(sieve.parts), settings, judged, {"effect_penalty_multiplier": fit.multiplier})
 
 
 def stacked_record(
     preparation: Preparation,
-    layout: Layout,
-    fit: SieveFit,
-    sums: GramStatistics,
+    sieve: FoldSieve,
     rows: PreparedRows,
     part: IntArray,
+    pooled: PooledMember | None = None,
     *,
     settings: LearnerSettings,
     boosters: int,
     seed: int,
 ) -> ModelRecord:
-    """Return the model row of the stack ``auto``, or of ``boosting`` alone.
+    """Return the model row of a stack: of what ``settings.learner`` names, and of the pooled model where there is one.
+
+    Effects of the stack that are not detectable give way to those of the pooled model alone: heterogeneity that all rows together
+    show needs no proof in every partition. Where the pooled effects lose against constant ones, the effect is constant.
 
     Parameters
     ----------
-    fit, sums : the sieve on these rows and their total statistics.
+    sieve : of these rows without a fold.
     rows : (n, ·) in random order.
-    part : (n,) number of each row's part in the order that ``fit`` was given them; −1 for rows that are left out.
+    part : (n,) number of each row's part; rows of parts that ``sieve`` does not have are left out.
+    pooled : what the pooled model predicts for the rows.
     boosters : how many boosters are averaged, each fitted without a share of the parts.
     """
-    used = np.flatnonzero(part >= 0)
-    part, z, plain = part[used], rows.z[used], preparation.encoder.plain
+    fit, layout, sums = sieve.fit, sieve.layout, total(sieve.parts)
+    with_sieve = settings.learner != "boosting"
+    with_boosting = settings.learner == "boosting" or (settings.learner == "auto" and sums.effective_rows >= _LEAST_ROWS)
+    if pooled is None and not with_boosting:
+        return sieve_record(preparation, sieve, settings)
+    place = np.full(max(int(part.max()), *sieve.parts) + 1, -1)
+    place[list(sieve.parts)] = np.arange(len(sieve.parts))
+    used = np.flatnonzero(place[part] >= 0)
+    part, z, plain = place[part[used]], rows.z[used], preparation.encoder.plain
     weight = rows.weight[used] * (sums.effective_rows / sums.weight)
-    if sums.effective_rows < _LEAST_ROWS and settings.learner == "auto":
-        return sieve_record(preparation, layout, fit, sums, settings)
-    inputs = rows.features[np.ix_(used, plain)]
-    theta, average, outcome = np.empty(z.shape), np.empty((len(used), layout.p - 1)), rows.outcome[used]
+    inputs, outcome, folded = rows.features[np.ix_(used, plain)], rows.outcome[used], part % boosters
+    theta, average = np.empty(z.shape), np.empty((len(used), layout.p - 1))
     for number in range(len(fit.held_out)):
         here = np.flatnonzero(part == number)
         theta[here] = rows.features[used[here]] @ fit.held_out[number].T
         average[here] = fit.held_out_constant[number]
-    functions = fit.functions
-    folded = part % boosters
 
-    ones, with_sieve = np.ones((len(used), 1)), settings.learner == "auto"
+    def members(block: slice, Z: FloatArray, target: FloatArray, number: int) -> list[Member]:
+        found = [Member("sieve", theta[:, block], fit.functions[block])] if with_sieve else []
+        if with_boosting:
+            boosted = fit_boosting(inputs, Z, target, weight, folded, seed=2 * seed + number)
+            found.append(Member("boosting", boosted.held_out, np.eye(1, layout.m) * boosted.start[:, None], boosted.trees))
+        if pooled is not None:
+            found.append(Member("pooled", pooled.held_out[used][:, block], pooled=pooled.functions.coefficients[block]))
+        return found
+
+    moving, ones = z[:, 1:], np.ones((len(used), 1))
     effects = theta[:, 1:] if with_sieve else average
-    target = outcome - np.einsum("ij,ij->i", z[:, 1:], effects)
-    boosted = fit_boosting(inputs, ones, target, weight, folded, seed=2 * seed)
-    members = [_Member("sieve", theta[:, :1], functions[:1])] if with_sieve else []
+    target = outcome - np.einsum("ij,ij->i", moving, effects)
     center = np.full((len(used), 1), weight @ target / weight.sum())
-    baseline = _blend([*members, _boosted_member(boosted, layout.m)], ones, target, weight, part, center, center[0])
+    explained = HeldOutTarget(ones, target, weight, part, center, center[0], layout.m)
+    baseline = explained.blend(members(slice(0, 1), ones, target, 0))
 
-    residual, moving = outcome - baseline.held_out[:, 0], z[:, 1:]
+    residual = outcome - baseline.held_out[:, 0]
     if layout.s:
         residual, moving = _within_strata(preparation, rows.strata[used], residual, moving, effects, weight)
-    boosted = fit_boosting(inputs, moving, residual, weight, folded, seed=2 * seed + 1)
-    members = [_Member("sieve", theta[:, 1:], functions[1:])] if with_sieve else []
-    origin = fit.constant_effect
-    blend = _blend([*members, _boosted_member(boosted, layout.m)], moving, residual, weight, part, average, origin)
-
-    loss = (residual - np.einsum("ij,ij->i", moving, blend.held_out)) ** 2
-    loss_constant = (residual - np.einsum("ij,ij->i", moving, average)) ** 2
-    gain = loss_constant - loss
-    mean_gain = float(weight @ gain / weight.sum())
-    error = float(np.sqrt(weight**2 @ (gain - mean_gain) ** 2) / weight.sum())
-    constant = not detectable(mean_gain, error)
-    coefficients = np.vstack([baseline.coefficients, np.eye(1, layout.m) * origin[:, None] if constant else blend.coefficients])
-    trees = [_widen(baseline.trees, 0, layout.p), None if constant else _widen(blend.trees, 1, layout.p)]
-    grown = [ensemble for ensemble in trees if ensemble is not None]
-    model = AdditiveModel(preparation, coefficients, origin, Trees.concatenate(grown) if grown else None)
+    explained = HeldOutTarget(moving, residual, weight, part, average, fit.constant_effect, layout.m)
+    found = members(slice(1, None), moving, residual, 1)
+    blend, judged = _detectable_blend(explained, found)
+    model = _assembled(preparation, fit, baseline, blend, pooled)
     details = {
         **{f"baseline_weight_{name}": value for name, value in baseline.weights.items()},
-        **{f"effect_weight_{name}": value for name, value in blend.weights.items()},
+        **{f"effect_weight_{member.name}": blend.weights.get(member.name, 0.0) for member in found},
         "effect_penalty_multiplier": fit.multiplier,
-        "boosting_rounds": float(boosted.rounds),
+        "trees": 0.0 if model.trees is None else float(len(model.trees.value)),
     }
-    name = "constant" if constant else "+".join(name for name, value in blend.weights.items() if value > 0)
-    mean = float(weight @ loss / weight.sum())
-    return _record(model, name, sums, settings, mean, mean + mean_gain, error, details)
+    name = "+".join(name for name, value in blend.weights.items() if value > 0) or "constant"
+    return _record(model, name, sums, settings, judged, details)
+
+
+def _detectable_blend(explained: HeldOutTarget, members: Sequence[Member]) -> tuple[Blend, Judgement]:
+    """Return the blend of the members where it is detectable; or the pooled one alone where it gains; or none: the constant."""
+    blend = explained.blend(members)
+    judged = explained.judge(blend)
+    if detectable(judged.gain, judged.error):
+        return blend, judged
+    common = explained.blend([member for member in members if member.pooled is not None])
+    if common.weights and (gained := explained.judge(common)).gain > 0:
+        return common, gained
+    return explained.blend([]), judged
+
+
+def _assembled(
+    preparation: Preparation, fit: SieveFit, baseline: Blend, effects: Blend, pooled: PooledMember | None
+) -> AdditiveModel:
+    """One model of all coefficients from the blends of the baseline and of the effects."""
+    p = len(preparation.whitening.matrix)
+    trees = [_widen(baseline.trees, 0, p), _widen(effects.trees, 1, p)]
+    grown = [ensemble for ensemble in trees if ensemble is not None]
+    leaning = None
+    if pooled is not None and (baseline.pooled is not None or effects.pooled is not None):
+        shares = np.zeros_like(pooled.functions.coefficients)
+        for first, blend in ((0, baseline), (1, effects)):
+            if blend.pooled is not None:
+                shares[first : first + len(blend.pooled)] = blend.pooled
+        leaning = Functions(pooled.functions.encoder, shares)
+    coefficients = np.vstack([baseline.coefficients, effects.coefficients])
+    return AdditiveModel(preparation, coefficients, fit.constant_effect, Trees.concatenate(grown) if grown else None, leaning)
 
 
 def _within_strata(
@@ -163,51 +162,6 @@ def _within_strata(
     return residual - strata @ empirical_bayes(left, groups, np.zeros_like(groups)).coefficients, centred
 
 
-def _boosted_member(fit: BoostedFit, m: int) -> _Member:
-    return _Member("boosting", fit.held_out, np.eye(1, m) * fit.start[:, None], fit.trees)
-
-
-def _blend(
-    members: Sequence[_Member],
-    Z: FloatArray,
-    target: FloatArray,
-    weight: FloatArray,
-    part: IntArray,
-    held_origin: FloatArray,
-    origin: FloatArray,
-) -> _Blend:
-    """Weigh members by bounded least squares of the target on their held-out Z·(τ − origin), around the origin.
-
-    The held-out values of the blend are weighed without the part they belong to.
-    """
-    root = np.sqrt(weight)
-    moves = np.column_stack([np.einsum("ij,ij->i", Z, member.held_out - held_origin) * root for member in members])
-    goal = (target - np.einsum("ij,ij->i", Z, held_origin)) * root
-    weights, held_out = _weights(moves, goal), held_origin.copy()
-    for number in np.unique(part):
-        inside = part == number
-        for member, value in zip(members, _weights(moves[~inside], goal[~inside]), strict=True):
-            held_out[inside] += value * (member.held_out[inside] - held_origin[inside])
-    size = members[0].coefficients.shape[1]
-    coefficients = np.eye(1, size) * ((1 - weights.sum()) * origin)[:, None]
-    trees = []
-    for member, value in zip(members, weights, strict=True):
-        coefficients = coefficients + value * member.coefficients
-        if value > 0 and member.trees is not None and len(member.trees.value):
-            trees.append(member.trees.scaled(value))
-    named = {member.name: float(value) for member, value in zip(members, weights, strict=True)}
-    return _Blend(named, held_out, coefficients, Trees.concatenate(trees) if trees else None)
-
-
-def _weights(moves: FloatArray, goal: FloatArray) -> FloatArray:
-    weights = np.asarray(lsq_linear(moves, goal, bounds=(0, _MOST_WEIGHT)).x)
-    kept = weights >= _LEAST_WEIGHT
-    weights = np.where(kept, weights, 0.0)
-    if kept.any() and not kept.all():
-        weights[kept] = lsq_linear(moves[:, kept], goal, bounds=(0, _MOST_WEIGHT)).x
-    return weights
-
-
 def _widen(trees: Trees | None, first: int, size: int) -> Trees | None:
     """The same trees with values for all ``size`` coefficients, theirs from ``first`` on."""
     if trees is None:
@@ -222,9 +176,7 @@ def _record(
     name: str,
     sums: GramStatistics,
     settings: LearnerSettings,
-    r_loss: float,
-    r_loss_constant: float,
-    gain_error: float,
+    judged: Judgement,
     details: dict[str, float],
 ) -> ModelRecord:
     preparation = model.preparation
@@ -235,10 +187,10 @@ def _record(
         "rows": sums.rows,
         "weight": sums.weight,
         "effective_rows": sums.effective_rows,
-        "r_loss": r_loss * unit,
-        "r_loss_constant": r_loss_constant * unit,
-        "r_loss_gain": (r_loss_constant - r_loss) * unit,
-        "r_loss_gain_error": gain_error * unit,
+        "r_loss": judged.loss * unit,
+        "r_loss_constant": (judged.loss + judged.gain) * unit,
+        "r_loss_gain": judged.gain * unit,
+        "r_loss_gain_error": judged.error * unit,
         **details,
     }
     warnings = [f"feature '{feature}' is constant and was left out" for feature in preparation.encoder.dropped]

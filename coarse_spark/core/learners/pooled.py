@@ -1,0 +1,90 @@
+"""The pooled model as a member of a partition's stack: partitions with few rows lean on what all partitions have in common.
+
+Pooled and partition models cut rows into the same folds and validation parts (hashes of the unit). So the pooled model that was
+fitted without a fold and a part predicts the partition's rows there without having seen any of them, and its weight in the
+stack is as honest as those of the partition's own members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.learners.model import Functions
+from coarse_spark.core.learners.preparation import Preparation
+from coarse_spark.core.learners.sieve import FoldSieve, with_constant_effect
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PooledMember:
+    """The pooled model for one partition and fold: its functions, and held-out values (n, p) for the partition's rows."""
+
+    functions: Functions
+    held_out: FloatArray
+
+
+@dataclass(frozen=True)
+class PooledModels:
+    """Coefficient functions of the pooled sieves; constant effects where heterogeneity was not detectable.
+
+    Parameters
+    ----------
+    preparation : of the pooled rows.
+    functions : C (p, m) fitted without a fold, by fold (−1: on all rows).
+    held_out : C (p, m) fitted without a fold and a validation part, by fold and number of the part.
+    """
+
+    preparation: Preparation
+    functions: Mapping[int, FloatArray]
+    held_out: Mapping[int, Mapping[int, FloatArray]]
+
+    @staticmethod
+    def of(preparation: Preparation, sieves: Iterable[FoldSieve], *, constant: bool = False) -> PooledModels:
+        """Return what ``sieves`` of the pooled rows predict; with ``constant`` their constant effects."""
+        functions, held_out = {}, {}
+        for sieve in sieves:
+            fit = sieve.fit
+            functions[sieve.fold], without = fit.functions, fit.held_out
+            if constant or not fit.heterogeneous:
+                functions[sieve.fold] = with_constant_effect(fit.functions, fit.constant_effect)
+                without = np.stack([with_constant_effect(*held) for held in zip(fit.held_out, fit.held_out_constant, strict=True)])
+            held_out[sieve.fold] = dict(zip(sieve.parts, without, strict=True))
+        return PooledModels(preparation, functions, held_out)
+
+    def member(self, own: Preparation, sieve: FoldSieve, features: FloatArray, part: IntArray) -> PooledMember:
+        """Return the pooled model beside a partition's ``sieve``, in the coordinates of its preparation ``own``.
+
+        Parameters
+        ----------
+        features : (n, m) the partition's rows in the pooled encoding.
+        part : (n,) number of each row's part.
+
+        Raises
+        ------
+        InvalidInputError : the two preparations have different bases.
+        """
+        held_out = np.zeros((len(features), own.basis.size))
+        for number in sieve.parts:
+            here = np.flatnonzero(part == number)
+            held_out[here] = features[here] @ self._in_coordinates_of(own, self.held_out[sieve.fold][number]).T
+        functions = self._in_coordinates_of(own, self.functions[sieve.fold])
+        return PooledMember(Functions(self.preparation.encoder, functions), held_out)
+
+    def _in_coordinates_of(self, own: Preparation, functions: FloatArray) -> FloatArray:
+        """Functions C (p, m) as functions for the whitened coefficients and the standardized outcome of ``own``."""
+        if own.basis.columns != self.preparation.basis.columns:
+            raise InvalidInputError(
+                f"the pooled model has the basis '{self.preparation.basis.name}', expected '{own.basis.name}' as in the partition"
+            )
+        # φ·θ = z·θ_z whatever the whitening, θ = Wᵀ θ_z; f₀ = 1 takes what the outcome's centres differ by
+        moved = np.linalg.solve(own.whitening.matrix.T, self.preparation.whitening.matrix.T @ functions)
+        moved *= self.preparation.scale / own.scale
+        moved[0, 0] += (self.preparation.center - own.center) / own.scale
+        return np.asarray(moved)

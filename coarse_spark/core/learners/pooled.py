@@ -2,7 +2,7 @@
 
 Pooled and partition models cut rows into the same folds and validation parts (hashes of the unit). So the pooled model that was
 fitted without a fold and a part predicts the partition's rows there without having seen any of them, and its weight in the
-stack is as honest as those of the partition's own members.
+stack is as honest as those of the partition's own members: like theirs, only its penalty multiplier was chosen on all parts.
 """
 
 from __future__ import annotations

@@ -106,6 +106,9 @@ def stacked_record(
     explained = HeldOutTarget(moving, residual, weight, part, average, fit.constant_effect, layout.m)
     found = members(slice(1, None), moving, residual, 1)
     blend, judged = _detectable_blend(explained, found)
+    if not blend.weights and not with_boosting:
+        # a sieve that shows heterogeneity by its own test does not lose it for having been offered company
+        return sieve_record(preparation, sieve, settings)
     model = _assembled(preparation, fit, baseline, blend, pooled)
     details = {
         **{f"baseline_weight_{name}": value for name, value in baseline.weights.items()},

@@ -22,6 +22,7 @@ from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import FloatArray, add_up
+from coarse_spark.distributed.sample import representative_sample
 from coarse_spark.distributed.score import FULL
 from coarse_spark.distributed.units import POOLED, feature_frame, matrix, treatment_columns
 
@@ -31,7 +32,7 @@ MODEL_SCHEMA = (
     "warnings array<string>, diagnostics map<string,double>"
 )
 _COLUMNS = [part.split()[0] for part in MODEL_SCHEMA.split(", ")]
-_ENCODER_ROWS = 50_000  # a hash sample of this size places knots and finds levels of the pooled model
+_ENCODER_ROWS = 50_000  # a sample of this size places knots and finds levels of the pooled model
 
 
 def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configuration) -> DataFrame:
@@ -160,7 +161,7 @@ def _fit_pooled(
     start = time.perf_counter()
     features, folds = list(configuration.experiment.features), configuration.response.folds
     dimensions = treatment_columns(len(configuration.space.dimensions))
-    sample = units.orderBy("key").limit(_ENCODER_ROWS).toPandas().sort_values("key", kind="stable", ignore_index=True)
+    sample = representative_sample(units, configuration, _ENCODER_ROWS)
     settings = settings_of(configuration)
     preparation = Preparation.fit(
         feature_frame(sample, features),

@@ -7,6 +7,7 @@ with many units is cut into chunks by the hash of the unit's id and its model ro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,24 @@ def score(
         .cogroup(spread.groupBy(*group))
         .applyInPandas(_scorer(kept, list(features), problem, granular, schema), schema)
     )
+
+
+@dataclass(frozen=True)
+class UnseenPartitions:
+    """Units whose partition has no model row, as no experiment unit was in it: number, number of partitions, and the largest."""
+
+    units: int
+    partitions: int
+    largest: str
+
+
+def unseen_partitions(responses: DataFrame, models: DataFrame) -> UnseenPartitions | None:
+    """Return the partitions of scored units that ``models`` does not know; None where it knows all."""
+    known = models.select("partition").distinct()
+    sizes = responses.join(F.broadcast(known), "partition", "left_anti").groupBy("partition").agg(F.count("*").alias("units"))
+    largest = F.max(F.struct("units", "partition")).getField("partition")
+    row = sizes.agg(F.sum("units"), F.count("*"), largest).collect()[0]
+    return UnseenPartitions(int(row[0]), int(row[1]), str(row[2])) if row[1] else None
 
 
 def _scorer(

@@ -26,6 +26,7 @@ from pyspark.sql.types import (
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
+from coarse_spark.distributed.strata import strata_without_variation
 from coarse_spark.distributed.units import column, usable
 from coarse_spark.errors import TableError, nearest
 
@@ -90,7 +91,8 @@ def validate_tables(configuration: Configuration, experiment: DataFrame, populat
     Raises
     ------
     TableError : missing columns, unfit types, null or repeated unit ids, treatments outside the space or without variation,
-        outcomes, weights or features that are no finite numbers, null strata, or no usable row. One line a problem.
+        outcomes, weights or features that are no finite numbers, null strata, strata without variation, or no usable row. One
+        line a problem.
     """
     found = _Findings(list(_schema_problems(configuration, experiment, population)), [])
     if found.problems:  # values are read by the declared names and types, so these come first
@@ -214,10 +216,16 @@ def _check_experiment(configuration: Configuration, table: DataFrame, found: _Fi
         message = f"{usable_rows} usable rows cannot be cut into response.folds = {configuration.response.folds} folds"
         found.problems.append(f"experiment: {message}")
     if usable_rows:
+        varied = []
         for name, low, high in zip(space.names, values[::2], values[1::2], strict=True):
             if low == high:
                 message = f"treatment '{name}' is {low} in all usable rows, expected at least two values to learn its effect from"
                 found.problems.append(f"experiment: {message}")
+            else:
+                varied.append(name)
+        if varied and configuration.design.kind == "stratified":
+            sentences = strata_without_variation(table.where(counted), setup.strata, varied)
+            found.problems += [f"experiment: {sentence}" for sentence in sentences]
     _check_repeated_ids("experiment", table, setup.unit_id, found)
     return rows, usable_rows
 

@@ -107,6 +107,22 @@ def test_small_partitions_are_counted_on_usable_rows(spark: Any) -> None:
     assert report.warnings[-1] == f"experiment: {sizes}; the pooled model serves them"
 
 
+def test_strata_that_do_not_vary_a_treatment_are_named_and_counted(spark: Any) -> None:
+    content = rows(16)
+    for row in content[:7]:
+        row |= {"wave": "flat" if row["unit_id"] < 4 else "phoned", "arm": "phone", "depth": row["depth"]}
+    content[0]["depth"] = content[1]["depth"] = content[2]["depth"] = content[3]["depth"] = 20.0
+    content[4]["spend"] = None
+    advice = "expected at least two to learn its effect from: {}; merge strata, or leave these rows out"
+    assert problems(spark, content) == [
+        f"experiment: 1 stratum has a single value of treatment 'depth' in 4 usable rows, {advice.format('wave=flat (4 rows)')}",
+        f"experiment: 2 strata have a single value of treatment 'arm' in 6 usable rows, "
+        f"{advice.format('wave=flat (4 rows), wave=phoned (2 rows)')}",
+    ]
+    plain = configuration(design={"kind": "randomized"})
+    assert validate_tables(plain, table(spark, content)).usable_rows == 15
+
+
 def test_without_keys_the_experiment_is_one_partition(spark: Any) -> None:
     report = validate_tables(configuration(experiment={"partition_by": []}), table(spark, rows()))
     assert (report.partitions, report.small_partitions) == (1, 0)

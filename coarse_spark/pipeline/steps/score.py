@@ -7,7 +7,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from coarse_spark.core.treatments import Categorical
-from coarse_spark.distributed.score import FULL, granular_columns
+from coarse_spark.distributed.score import FULL, granular_columns, unseen_partitions
 from coarse_spark.distributed.score import score as score_units
 from coarse_spark.distributed.units import population_units, theta_columns
 from coarse_spark.lake.schemas import RESPONSES
@@ -22,9 +22,10 @@ def score(run: Run) -> None:
             units = population_units(run.experiment, configuration, configuration.experiment.weight)
         else:
             units = population_units(run.population, configuration, configuration.population.weight)
+        models = run.lake.read("models", run.run_id).where(F.col("fold") == FULL)
         scored = score_units(
             units,
-            run.lake.read("models", run.run_id).where(F.col("fold") == FULL),
+            models,
             features=configuration.experiment.features,
             problem=problem,
             keep=["unit_id", "partition", "weight"],
@@ -45,8 +46,17 @@ def score(run: Run) -> None:
             F.sum(F.col("weight") * F.col("granular_profit")).alias("granular"),
             F.sum((F.col("partition") != F.col("served_by")).cast("long")).alias("pooled"),
         ).collect()[0]
+        unseen = unseen_partitions(responses, models) if row["pooled"] and run.population is not None else None
+        if unseen is not None:
+            run.warn(
+                f"{unseen.units} units of the population are in {unseen.partitions} partitions that the experiment does not have, "
+                f"the largest {unseen.largest}; the pooled model serves them"
+            )
         run.note(
-            scored_units=int(row["units"]), granular_value=row["granular"] / row["weight"], units_of_pooled_model=int(row["pooled"])
+            scored_units=int(row["units"]),
+            granular_value=row["granular"] / row["weight"],
+            units_of_pooled_model=int(row["pooled"]),
+            units_of_unseen_partitions=0 if unseen is None else unseen.units,
         )
 
 

@@ -1,0 +1,109 @@
+"""Models of partitions on Spark: what they lean on, what a rare stratum needs, what a population may bring along."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coarse_spark.config.models import Configuration
+from coarse_spark.core.learners.record import ModelRecord, load_model
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
+
+ROWS = 3_000
+
+
+def configuration(**response: Any) -> Configuration:
+    return Configuration.model_validate(
+        {
+            "experiment": {
+                "table": "trial",
+                "unit_id": "unit_id",
+                "partition_by": ["market"],
+                "features": ["age", "visits"],
+                "outcome": "spend",
+                "strata": ["wave"],
+            },
+            "treatments": {"arm": {"kind": "categorical", "levels": ["none", "mail", "visit"], "control": "none"}},
+            "design": {"kind": "stratified"},
+            "response": {"basis": "levels", "learner": "sieve", "folds": 2, "min_rows": 300, **response},
+            "menu": {"sizes": "1-2"},
+            "output": {"path": "output"},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trial() -> pd.DataFrame:
+    """Three markets with one response; the wave "late" has 12 units, and 9 of 3,000 units got a visit."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.uniform(-1, 1, (ROWS, 2)), columns=["age", "visits"])
+    frame.insert(0, "unit_id", np.arange(ROWS))
+    frame["market"] = np.array(["A", "B", "C"])[np.minimum(np.arange(ROWS) // 1_400, 2)]
+    frame["wave"] = np.where(np.arange(ROWS) % 250 == 1, "late", "early")
+    frame["arm"] = np.where(np.arange(ROWS) % 330 == 5, "visit", rng.choice(["none", "mail"], ROWS))
+    effect = (1 + 2 * frame["age"]) * (frame["arm"] == "mail") + 3 * (frame["arm"] == "visit")
+    frame["spend"] = frame["visits"] + effect + rng.normal(size=ROWS)
+    return frame
+
+
+def units(spark: SparkSession, frame: pd.DataFrame, setup: Configuration) -> DataFrame:
+    from coarse_spark.distributed.units import experiment_units
+
+    return experiment_units(spark.createDataFrame(frame), setup)
+
+
+def test_a_sample_holds_rare_strata_and_treatments_and_keeps_the_means(spark: SparkSession, trial: pd.DataFrame) -> None:
+    from coarse_spark.distributed.sample import representative_sample
+
+    rows = units(spark, trial, configuration())
+    sample = representative_sample(rows, configuration(), 300)
+    assert 250 < len(sample) < 450
+    assert (sample["stratum"] == "wave=late").sum() == 12
+    assert (sample["treatment_0"] == 2).sum() == 9
+    weights = sample.groupby("treatment_0")["weight"].sum() / sample["weight"].sum()
+    assert weights[2.0] == pytest.approx(9 / ROWS, rel=0.2)
+    again = representative_sample(rows.repartition(5), configuration(), 300)
+    pd.testing.assert_frame_equal(again, sample)
+    everything = representative_sample(rows, configuration(), ROWS)
+    assert len(everything) == ROWS
+    assert set(everything["weight"]) == {1.0}
+
+
+def test_markets_lean_on_the_pooled_model_that_rare_treatments_do_not_stop(
+    spark: SparkSession, trial: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coarse_spark.distributed import fit
+
+    monkeypatch.setattr(fit, "_ENCODER_ROWS", 300)  # a plain sample of that size would hold one unit with a visit, or none
+    setup = configuration()
+    models = fit.fit_responses(spark, units(spark, trial, setup), setup).toPandas()
+    full = models[models["fold"] == -1].set_index("partition")
+    assert full["status"].to_dict() == {"<pooled>": "ok", "market=A": "ok", "market=B": "ok", "market=C": "pooled"}
+    assert len(models) == 3 * 3 + 1
+    for name in ("market=A", "market=B"):
+        diagnostics = full.loc[name, "diagnostics"]
+        assert diagnostics["effect_weight_pooled"] > 0
+        assert "pooled" in full.loc[name, "learner"]
+        assert {"rows", "r_loss", "r_loss_constant", "r_loss_gain", "r_loss_gain_error"} <= set(diagnostics)
+        assert full.loc[name, "seconds"] > 0
+        theta = load_model(ModelRecord.from_row(full.loc[name])).predict(trial[["age", "visits"]])
+        assert np.abs(theta[:, 1] - 1 - 2 * trial["age"]).mean() < 0.35
+    alone = configuration(shrink_to_pooled=False)
+    unshrunk = fit.fit_responses(spark, units(spark, trial, alone), alone).where("partition = 'market=A'").toPandas()
+    assert not any("pooled_coefficients" in arrays for arrays in unshrunk["arrays"])
+
+
+def test_units_of_partitions_that_no_model_knows_are_counted(spark: SparkSession) -> None:
+    from coarse_spark.distributed.score import UnseenPartitions, unseen_partitions
+
+    models = spark.createDataFrame([("<pooled>",), ("market=A",), ("market=C",)], "partition string")
+    responses = spark.createDataFrame([(f"market={name}",) for name in "AABBCDDE"], "partition string")
+    assert unseen_partitions(responses, models) == UnseenPartitions(units=5, partitions=3, largest="market=D")
+    assert unseen_partitions(responses.where("partition < 'market=B'"), models) is None

@@ -44,6 +44,13 @@ def test_no_menu_of_candidates_is_above_the_bound(seed: int, k: int) -> None:
     assert menu.upper_bound >= menu.value
 
 
+def test_a_menu_without_a_free_place_has_a_bound() -> None:
+    theta = _units(40)
+    menu = choose_menu(theta, space=PLANE, basis="quadratic", profit=Profit("1", "a + b"), k=1, always_offer=[{"a": 2.0, "b": 2.0}])
+    assert menu.treatments.to_numpy().tolist() == [[2.0, 2.0]]
+    assert menu.upper_bound >= menu.value - 1e-9
+
+
 @pytest.mark.parametrize(
     ("space", "basis", "profit"),
     [

@@ -92,7 +92,7 @@ class DualSums:
 def _largest(gains: FloatArray, k: int, fixed: IntArray) -> float:
     others = np.delete(gains, fixed)
     free = min(max(k - len(fixed), 0), len(others))
-    return float(gains[fixed].sum() + np.partition(others, len(others) - free)[len(others) - free :].sum())
+    return float(gains[fixed].sum() + np.sort(others)[len(others) - free :].sum())
 
 
 def corrections(

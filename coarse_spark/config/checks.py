@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from coarse_spark.core.basis import Basis
+from coarse_spark.core.basis import Basis, candidate_bases
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.learners.shape import check_shape
 from coarse_spark.core.profit import Profit
@@ -29,6 +29,7 @@ WRITTEN_COLUMNS = frozenset(
         "treatment_id",
         "share",
         "shadow_price",
+        "extrapolates",
         "selected",
         "unit_id",
         "expected_profit",
@@ -189,11 +190,23 @@ def _expression_levels(values: Values, space: TreatmentSpace) -> Iterator[Proble
 def _shapes(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
     if "response.shape" not in values or "response.basis" not in values:
         return
+    bases = [basis for basis, problem in _bases(values["response.basis"], space) if problem is None]
     for name, words in values["response.shape"].items():
         try:
-            check_shape({name: words}, Basis(values["response.basis"], space))
+            for basis in bases:
+                check_shape({name: words}, Basis(basis, space))
         except InvalidInputError as error:
             yield Problem(("response", "shape", name), f"found '{words}': {error}")
+
+
+def _bases(wanted: str | tuple[str, ...], space: TreatmentSpace) -> Iterator[tuple[str, Problem | None]]:
+    """Yield every basis to compare, with what is wrong with it."""
+    for position, name in enumerate(candidate_bases(wanted, space)):
+        try:
+            Basis(name, space)
+            yield name, None
+        except InvalidInputError as error:
+            yield name, Problem(("response", "basis") if isinstance(wanted, str) else ("response", "basis", position), str(error))
 
 
 def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
@@ -257,10 +270,7 @@ def _on_the_space(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
     for position, treatment in enumerate(values.get("menu.always_offer", ())):
         yield from _offered(("menu", "always_offer", position), treatment, space)
     if "response.basis" in values:
-        try:
-            Basis(values["response.basis"], space)
-        except InvalidInputError as error:
-            yield Problem(("response", "basis"), str(error))
+        yield from (problem for _, problem in _bases(values["response.basis"], space) if problem is not None)
     for name in ("margin", "cost"):
         text = values.get(f"profit.{name}")
         if text is not None and Expression(text).names <= set(space.names):

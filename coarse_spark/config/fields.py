@@ -125,6 +125,16 @@ def _learner(value: Any) -> str:
     return str(value)
 
 
+def _bases(value: Any) -> str | tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise expected("auto, a basis such as any+quadratic, or a list of bases to compare")
+    names = tuple(name.strip() for name in names)
+    if "auto" in names and len(names) > 1:
+        raise expected("auto alone, or a list of bases to compare without it")
+    return names[0] if isinstance(value, str) else names
+
+
 def _memory(value: Any) -> str:
     if not isinstance(value, str) or not _MEMORY.fullmatch(value):
         raise expected("a size such as 2g or 512m")
@@ -166,6 +176,7 @@ Sizes = Annotated[tuple[int, ...], BeforeValidator(_sizes)]
 Select = Annotated[int | str, BeforeValidator(_select)]
 Share = Annotated[float | tuple[float, ...], BeforeValidator(_share)]
 Learner = Annotated[str, BeforeValidator(_learner)]
+Bases = Annotated[str | tuple[str, ...], BeforeValidator(_bases)]
 Memory = Annotated[str, BeforeValidator(_memory)]
 SparkSettings = Annotated[dict[str, str], BeforeValidator(_settings)]
 Flag = Annotated[bool, BeforeValidator(_flag)]

@@ -109,8 +109,6 @@ def _problem(location: tuple[str | int, ...], error: ErrorDetails) -> Problem:
     if location[0] == "treatments" and len(location) > 2:
         # pydantic puts the kind of the union's member behind the treatment's name
         model, key = _TREATMENT_KINDS.get(location[2]), location[:2] + location[3:]
-    if key == ("design", "kind") and error["input"] == "learned":
-        return Problem(key, "found 'learned', which is not available yet; use randomized or stratified")
     if error["type"] == "missing":
         return Problem(key, f"the key is missing; expected {_field(model, key[-1]).description}")
     if error["type"] == "extra_forbidden":

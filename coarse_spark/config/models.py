@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from coarse_spark.config.checks import find_problems
 from coarse_spark.config.fields import (
+    Bases,
     Column,
     Columns,
     ExpressionText,
@@ -30,9 +31,10 @@ from coarse_spark.config.fields import (
     TableName,
     Text,
 )
-from coarse_spark.core.basis import Basis
+from coarse_spark.core.basis import Basis, candidate_bases
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
 
 Format = Literal["delta", "parquet", "csv"]
 
@@ -82,16 +84,19 @@ Treatment = Annotated[ContinuousTreatment | CategoricalTreatment, Field(discrimi
 class Design(Section):
     """How the experiment gave treatments to units; honest values rest on it."""
 
-    kind: Literal["randomized", "stratified"] = Field(
-        description="randomized: independent of everything; stratified: randomized within every combination of experiment.strata"
+    kind: Literal["randomized", "stratified", "learned"] = Field(
+        description="randomized: independent of everything; stratified: randomized within every combination of experiment.strata; "
+        "learned: given by a rule or by people who knew no more than experiment.features, partition_by and strata say"
     )
 
 
 class Response(Section):
     """How the responses E[outcome | features, treatment] are learned."""
 
-    basis: Text = Field(
-        "quadratic", description="terms of the treatment response joined by +, such as quadratic or any+log1p; or arms"
+    basis: Bases = Field(
+        "quadratic",
+        description="terms of the treatment response joined by +, such as quadratic or any+log1p, or arms; of a list of bases, or "
+        "of auto for a list that suits the treatments, the one with the least held-out loss is taken",
     )
     learner: Learner = Field("auto", description="what learns the response coefficients")
     winsorize: Number = Field(0.0, ge=0, lt=0.5, description="share of outcomes clipped at either end, for heavy tails; 0: none")
@@ -222,10 +227,27 @@ class Configuration(Section):
         entries = {name: treatment.model_dump() for name, treatment in self.treatments.items()}
         return TreatmentSpace.from_dict(entries, self.menu.exclude)
 
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Names of the treatment bases to compare; one where the basis is given."""
+        return candidate_bases(self.response.basis, self.space)
+
     @cached_property
     def basis(self) -> Basis:
-        """The treatment basis on the space."""
-        return Basis(self.response.basis, self.space)
+        """The treatment basis on the space.
+
+        Raises
+        ------
+        InvalidInputError : several bases are still to be compared.
+        """
+        if len(self.bases) > 1:
+            raise InvalidInputError(f"response.basis compares {', '.join(self.bases)}; the step 'fit' chooses one")
+        return Basis(self.bases[0], self.space)
+
+    def with_basis(self, name: str) -> Configuration:
+        """Return the configuration with one basis, such as the one that was chosen among several."""
+        blocks = {field: getattr(self, field) for field in type(self).model_fields}
+        return Configuration.model_validate({**blocks, "response": self.response.model_copy(update={"basis": name})})
 
     @cached_property
     def profit_function(self) -> Profit:

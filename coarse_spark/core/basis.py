@@ -7,6 +7,7 @@ terms follow the column order of scikit-learn's PolynomialFeatures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -138,6 +139,13 @@ def place_knots(name: str, space: TreatmentSpace, treatments: FloatArray) -> str
             expanded = [f"{head} * {text}" if head else text for head in expanded for text in texts]
         terms += expanded
     return " + ".join(terms)
+
+
+def candidate_bases(wanted: str | Sequence[str], space: TreatmentSpace) -> tuple[str, ...]:
+    """Return the names of the bases to compare on a space: one, several, or the list that ``auto`` stands for."""
+    if wanted == "auto":
+        return default_bases(space)
+    return (wanted,) if isinstance(wanted, str) else tuple(wanted)
 
 
 def default_bases(space: TreatmentSpace) -> tuple[str, ...]:

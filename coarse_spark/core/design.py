@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
 
 FloatArray = npt.NDArray[np.float64]
@@ -21,8 +20,6 @@ RANDOMIZED = ""  # the one stratum of a design without strata
 
 # Rounding of sums over millions of rows reaches 1e-14 of the diagonal; a direction below that does not vary.
 _SINGULAR = 1e-14
-# Random draws end a little short of their bounds; only a wider gap is extrapolation, as a share of the range.
-_EDGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -147,12 +144,22 @@ def debiased_coefficients(theta_hat: FloatArray, phi: FloatArray, y: FloatArray,
     ------
     InvalidInputError : Λ is singular: the treatments do not vary enough to identify the basis.
     """
+    return corrected(theta_hat, phi, y, representer(phi, moments))
+
+
+def corrected(theta_hat: FloatArray, phi: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return θ̂_i + α_i (y_i − φ(t_i)·θ̂_i) (n, p), the debiased coefficients where α_i (n, p) is the design's ``representer``."""
     residual = y - np.einsum("ij,ij->i", phi, theta_hat)
-    return np.asarray(theta_hat + _solve(moments, phi) * residual[:, None])
+    return np.asarray(theta_hat + weights * residual[:, None])
 
 
-def _solve(moments: FloatArray, phi: FloatArray) -> FloatArray:
-    """Λ⁻¹ φ by eigenvectors of Λ scaled to a unit diagonal: raw columns of narrow ranges differ by many magnitudes."""
+def representer(phi: FloatArray, moments: FloatArray) -> FloatArray:
+    """Return α_i = Λ(x_i)⁻¹ φ(t_i) (n, p), which turns a unit's residual into a correction of its coefficients.
+
+    The Riesz representer of the coefficients (Chernozhukov, Newey & Singh 2022); with one column per arm it is one over the
+    propensity of the arm given. It depends on the design alone, not on outcomes. Parameters and errors: ``debiased_coefficients``.
+    """
+    # by eigenvectors of Λ scaled to a unit diagonal: raw columns of narrow ranges differ by many magnitudes
     diagonal = np.sqrt(np.einsum("...ii->...i", moments))
     if not (diagonal > 0).all():
         raise InvalidInputError("the moments of the design are singular: a column of the basis is zero at every treatment given")
@@ -168,30 +175,3 @@ def _solve(moments: FloatArray, phi: FloatArray) -> FloatArray:
         return projected
     within = np.einsum("nij,ni->nj", vectors, scaled) / values
     return np.asarray(np.einsum("nij,nj->ni", vectors, within) / diagonal)
-
-
-def extrapolation(space: TreatmentSpace, lower: FloatArray, upper: FloatArray) -> list[str]:
-    """Return a sentence for every dimension whose declared range reaches beyond the observed one.
-
-    Parameters
-    ----------
-    space : declared treatments.
-    lower, upper : (d,) smallest and largest observed encoded treatment.
-    """
-    sentences = []
-    # what is offered: the last step may end short of the declared bound
-    offered = np.column_stack([space.candidates.min(axis=0), space.candidates.max(axis=0)])
-    for dimension, bounds, low, high in zip(space.dimensions, offered, lower, upper, strict=True):
-        slack = _EDGE * (bounds[1] - bounds[0])
-        if not isinstance(dimension, Categorical) and (bounds[0] < low - slack or bounds[1] > high + slack):
-            sentences.append(
-                f"treatment '{dimension.name}' is offered from {bounds[0]:g} to {bounds[1]:g} but was observed from "
-                f"{low:g} to {high:g}: responses beyond that are extrapolated"
-            )
-    return sentences
-
-
-def extrapolated(treatments: FloatArray, lower: FloatArray, upper: FloatArray) -> npt.NDArray[np.bool_]:
-    """Return (n,) whether encoded treatments (n, d) lie outside the observed box in any dimension."""
-    slack = 1e-9 * np.maximum(1.0, np.maximum(np.abs(lower), np.abs(upper)))
-    return np.asarray(((treatments < lower - slack) | (treatments > upper + slack)).any(axis=1))

@@ -2,6 +2,9 @@
 
 In the whitened basis every product z_j z_k is regressed on the encoded features, with penalties by empirical Bayes; the predicted
 matrix is lifted to a smallest eigenvalue, which bounds how much a single row can weigh. The report of overlap says how often.
+
+Sums over rows are all that the regressions need: with one set of sums a fold, the design of every fold is learned from the rows
+outside it, over any number of batches or machines.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ import pandas as pd
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.features import FeatureEncoder
-from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.gram import GramStatistics, response_gram, total
 from coarse_spark.core.learners.penalties import empirical_bayes
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.whitening import Whitening
 
 FloatArray = npt.NDArray[np.float64]
+
+FLOOR = 0.05  # least eigenvalue of Λ(x) in the whitened basis: no residual counts more than twenty times
 
 
 @dataclass(frozen=True)
@@ -30,27 +35,86 @@ class Overlap:
 
     Parameters
     ----------
+    rows : number of rows looked at.
     smallest_eigenvalue : least predicted eigenvalue of Λ(x) in the whitened basis, before lifting; 1 is full randomization.
     lifted_share : share of the rows whose eigenvalues had to be lifted: there responses rest on extrapolation.
     effective_rows : effective sample size of the weights zᵀΛ(x)⁻¹z that debiasing gives to residuals.
     imbalance : largest deviation of the mean of Λ(x)⁻¹zzᵀ from the identity: 0 for a perfectly calibrated design.
     """
 
+    rows: int
     smallest_eigenvalue: float
     lifted_share: float
     effective_rows: float
     imbalance: float
 
-    def problems(self, rows: int) -> list[str]:
-        """Return a sentence for each sign of poor overlap among ``rows`` rows."""
+    def problems(self) -> list[str]:
+        """Return a sentence for each sign of poor overlap."""
         found = []
         if self.lifted_share > 0.01:
             found.append(f"{self.lifted_share:.1%} of the units hardly vary in treatment: their responses are extrapolated")
-        if self.effective_rows < 0.2 * rows:
-            found.append(f"debiasing rests on {self.effective_rows:.0f} effective rows of {rows}")
+        if self.effective_rows < 0.2 * self.rows:
+            found.append(f"debiasing rests on {self.effective_rows:.0f} effective rows of {self.rows}")
         if self.imbalance > 0.2:
             found.append(f"the learned design is off by {self.imbalance:.2f} after weighting (0 is balanced)")
         return found
+
+
+@dataclass(frozen=True)
+class DesignPreparation:
+    """What a learned design fixes before it is fitted: the encoding of the features and the whitening of the basis."""
+
+    encoder: FeatureEncoder
+    whitening: Whitening
+
+    @staticmethod
+    def fit(
+        X: pd.DataFrame, T: FloatArray, *, basis: Basis, weight: FloatArray, settings: LearnerSettings | None = None
+    ) -> DesignPreparation:
+        """Fit on features X (n, ·), encoded treatments T (n, d) and weights (n,): all rows, or a sample of them.
+
+        Raises
+        ------
+        InvalidInputError : treatments that do not identify the basis, or unusable features.
+        """
+        settings = settings or LearnerSettings()
+        encoder = FeatureEncoder.fit(
+            X,
+            weight,
+            knots=settings.knots,
+            min_level_rows=settings.min_level_rows,
+            max_levels=settings.max_levels,
+            max_columns=settings.max_columns,
+        )
+        if len(encoder.main_columns) + len(encoder.pairs) <= settings.max_columns:
+            encoder = encoder.with_products(encoder.pairs)
+        return DesignPreparation(encoder, Whitening.fit(basis, T, weight))
+
+    def sums(self, X: pd.DataFrame, phi: FloatArray, weight: FloatArray) -> GramStatistics:
+        """Return the sums of a batch with basis columns φ (n, p): the Gram matrix of [features, products z_j z_k, j ≤ k]."""
+        z = self.whitening(phi)
+        upper = np.triu_indices(z.shape[1])
+        products = z[:, upper[0]] * z[:, upper[1]]
+        one = np.ones((len(z), 1))
+        return response_gram(self.encoder.transform(X), one, products, np.zeros(len(z)), weight)
+
+    def solve(self, sums: GramStatistics) -> LearnedDesign:
+        """Return the design that summed batches amount to."""
+        sums = sums.scaled(sums.effective_rows / sums.weight)  # the noise of a row must count once, whatever the weights' unit
+        m = len(self.encoder.columns)
+        one_block = np.zeros(m, dtype=np.int64)
+        rows = [np.eye(1, m)[0]]  # z₀z₀ = 1
+        for column in range(m + 1, len(sums.moment)):
+            target = GramStatistics(
+                sums.gram[:m, :m],
+                sums.gram[:m, column],
+                float(sums.gram[column, column]),
+                sums.weight,
+                sums.square_weight,
+                sums.rows,
+            )
+            rows.append(empirical_bayes(target, self.encoder.groups, one_block).coefficients)
+        return LearnedDesign(self.encoder, self.whitening, np.array(rows))
 
 
 @dataclass(frozen=True)
@@ -61,13 +125,11 @@ class LearnedDesign:
     ----------
     encoder, whitening : of features and basis columns.
     coefficients : (p (p + 1) / 2, m) of the products z_j z_k, j ≤ k, row by row of the upper triangle.
-    floor : least eigenvalue of Λ(x) in the whitened basis.
     """
 
     encoder: FeatureEncoder
     whitening: Whitening
     coefficients: FloatArray
-    floor: float = 0.05
 
     @staticmethod
     def fit(
@@ -77,58 +139,33 @@ class LearnedDesign:
         basis: Basis,
         weight: FloatArray | None = None,
         settings: LearnerSettings | None = None,
-        floor: float = 0.05,
     ) -> LearnedDesign:
-        """Fit on features X (n, ·) and encoded treatments T (n, d), weights (n,).
-
-        Raises
-        ------
-        InvalidInputError : treatments that do not identify the basis, or unusable features.
-        """
-        settings = settings or LearnerSettings()
-        weight = np.ones(len(T)) if weight is None else weight * (weight.sum() / (weight @ weight))
-        encoder = FeatureEncoder.fit(X, weight, knots=settings.knots, max_columns=settings.max_columns)
-        if len(encoder.main_columns) + len(encoder.pairs) <= settings.max_columns:
-            encoder = encoder.with_products(encoder.pairs)
-        whitening = Whitening.fit(basis, T, weight)
-        features, z = encoder.transform(X), whitening(basis(T))
-        shared = GramStatistics.of(features, np.zeros(len(T)), weight)
-        rows, one_block = [], np.zeros(features.shape[1], dtype=np.int64)
-        for j, k in zip(*np.triu_indices(basis.size), strict=True):
-            target = z[:, j] * z[:, k]
-            statistics = GramStatistics(
-                shared.gram,
-                features.T @ (weight * target),
-                float(weight @ target**2),
-                shared.weight,
-                shared.square_weight,
-                shared.rows,
-            )
-            rows.append(
-                np.eye(1, features.shape[1])[0] if k == 0 else empirical_bayes(statistics, encoder.groups, one_block).coefficients
-            )
-        return LearnedDesign(encoder, whitening, np.array(rows), floor)
+        """Fit on features X (n, ·) and encoded treatments T (n, d), weights (n,). Raises what ``DesignPreparation.fit`` does."""
+        weight = np.ones(len(T)) if weight is None else weight
+        preparation = DesignPreparation.fit(X, T, basis=basis, weight=weight, settings=settings)
+        return preparation.solve(preparation.sums(X, basis(T), weight))
 
     def moments(self, X: pd.DataFrame) -> FloatArray:
         """Return Λ(x) (n, p, p) in the raw basis columns, ready for ``design.debiased_coefficients``."""
         values, vectors = self._eigen(X)
-        whitened = np.einsum("nij,nj,nkj->nik", vectors, np.maximum(values, self.floor), vectors)
+        whitened = np.einsum("nij,nj,nkj->nik", vectors, np.maximum(values, FLOOR), vectors)
         back = np.linalg.inv(self.whitening.matrix)
         return np.asarray(back @ whitened @ back.T)
 
+    def representer(self, X: pd.DataFrame, phi: FloatArray) -> FloatArray:
+        """Return Λ(x)⁻¹ φ (n, p) for features X and basis columns φ (n, p) of the treatments given; see ``design.representer``."""
+        return self._whitened(X, phi)[2] @ self.whitening.matrix
+
     def overlap(self, X: pd.DataFrame, phi: FloatArray) -> Overlap:
         """Return the overlap of rows with features X and basis columns of the treatments given φ (n, p)."""
+        return _overlap(*self._whitened(X, phi))
+
+    def _whitened(self, X: pd.DataFrame, phi: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Smallest eigenvalue of Λ (n,) before lifting, z (n, p) and Λ⁻¹z (n, p), all in the whitened basis."""
         values, vectors = self._eigen(X)
         z = self.whitening(phi)
-        solved = np.einsum("nij,nj->ni", vectors, np.einsum("nij,ni->nj", vectors, z) / np.maximum(values, self.floor))
-        leverage = np.einsum("ni,ni->n", solved, z)
-        imbalance = np.abs(solved.T @ z / len(z) - np.eye(z.shape[1])).max()
-        return Overlap(
-            smallest_eigenvalue=float(values.min()),
-            lifted_share=float((values[:, 0] < self.floor).mean()),
-            effective_rows=float(leverage.sum() ** 2 / (leverage**2).sum()),
-            imbalance=float(imbalance),
-        )
+        within = np.einsum("nij,ni->nj", vectors, z) / np.maximum(values, FLOOR)
+        return values[:, 0], z, np.asarray(np.einsum("nij,nj->ni", vectors, within))
 
     def _eigen(self, X: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
         predicted = self.encoder.transform(X) @ self.coefficients.T
@@ -146,7 +183,6 @@ class LearnedDesign:
             "encoder": self.encoder.to_dict(),
             "whitening": self.whitening.to_list(),
             "coefficients": self.coefficients.tolist(),
-            "floor": self.floor,
         }
 
     @staticmethod
@@ -156,5 +192,40 @@ class LearnedDesign:
             FeatureEncoder.from_dict(content["encoder"]),
             Whitening.restore(content["whitening"]),
             np.asarray(content["coefficients"], dtype=np.float64),
-            float(content["floor"]),
         )
+
+
+@dataclass(frozen=True)
+class CrossFittedDesign:
+    """One learned design a fold, each learned from the rows of the other folds."""
+
+    designs: Mapping[int, LearnedDesign]
+
+    @staticmethod
+    def solve(preparation: DesignPreparation, sums: Mapping[int, GramStatistics]) -> CrossFittedDesign:
+        """Return the designs that the summed batches of every fold (at least two) amount to."""
+        return CrossFittedDesign({fold: preparation.solve(total(sums, without={fold})) for fold in sums})
+
+    def representer(self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64]) -> FloatArray:
+        """Return Λ(x)⁻¹ φ (n, p) of rows in folds (n,), each by the design that did not see its fold."""
+        result = np.empty(phi.shape)
+        for number in np.unique(fold):
+            inside = fold == number
+            result[inside] = self.designs[int(number)].representer(X[inside], phi[inside])
+        return result
+
+    def overlap(self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64]) -> Overlap:
+        """Return the overlap of rows in folds (n,), each by the design that did not see its fold."""
+        parts = [self.designs[int(number)]._whitened(X[fold == number], phi[fold == number]) for number in np.unique(fold)]
+        return _overlap(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _overlap(smallest: FloatArray, z: FloatArray, solved: FloatArray) -> Overlap:
+    leverage = np.einsum("ni,ni->n", solved, z)
+    return Overlap(
+        rows=len(z),
+        smallest_eigenvalue=float(smallest.min()),
+        lifted_share=float((smallest < FLOOR).mean()),
+        effective_rows=float(leverage.sum() ** 2 / (leverage**2).sum()),
+        imbalance=float(np.abs(solved.T @ z / len(z) - np.eye(z.shape[1])).max()),
+    )

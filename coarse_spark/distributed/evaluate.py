@@ -11,7 +11,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from coarse_spark.core.design import MomentSums, debiased_coefficients, moment_sums, row_moments
+from coarse_spark.core.design import corrected
 from coarse_spark.core.lack_of_fit import TreatmentBins, bin_sums
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.lloyd import assign as assign_menu
@@ -19,23 +19,10 @@ from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.choose import UNIFORM
+from coarse_spark.distributed.design import representer_columns
 from coarse_spark.distributed.units import matrix, parts, theta_columns, treatment_columns
 
 FloatArray = npt.NDArray[np.float64]
-
-
-def design_moments(units: DataFrame, problem: MenuProblem, *, stratified: bool) -> dict[str, MomentSums]:
-    """Return the moments E[φφᵀ] of the design, one a stratum where it is stratified, added up over batches of rows."""
-    dimensions = treatment_columns(problem.candidates.shape[1])
-    basis = problem.basis
-
-    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
-        strata = rows["stratum"].to_numpy() if stratified else None
-        sums = moment_sums(basis(matrix(rows, dimensions)), strata, rows["weight"].to_numpy(np.float64))
-        return {label: part.to_array() for label, part in sums.items()}
-
-    total = add_up(units.select("stratum", "weight", *dimensions), record)
-    return {label: MomentSums.from_array(total[label]) for label in sorted(total)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +39,6 @@ def evaluate(
     *,
     policies: Sequence[Policy],
     fold_menus: Mapping[int, Mapping[int, PricedMenu]],
-    design: Mapping[str, MomentSums],
     bins: TreatmentBins,
     center: FloatArray,
 ) -> Evaluation:
@@ -60,12 +46,13 @@ def evaluate(
 
     Parameters
     ----------
-    held : fold, stratum, weight, outcome, treatment_0 …, and theta_0 … of models fitted on the other folds.
+    held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, and theta_0 … of models fitted on the other folds.
     policies : control, uniform, menus of K treatments and granular, in the order of the scores.
     fold_menus : fold → K → the menu chosen on the other folds, with the best single treatment under ``UNIFORM``.
-    design : moments of ``design_moments``. center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
+    center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
     """
     names, dimensions = theta_columns(problem.coefficients), treatment_columns(problem.candidates.shape[1])
+    weights = representer_columns(problem.basis_size)
 
     def record(batch: pd.DataFrame) -> dict[str, FloatArray]:
         moments: list[FloatArray] = []
@@ -73,13 +60,13 @@ def evaluate(
         for fold, rows in parts(batch, "fold"):
             theta, treatments = matrix(rows, names), matrix(rows, dimensions)
             phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
-            debiased = debiased_coefficients(theta, phi, y, row_moments(design, rows["stratum"].to_numpy(), len(rows)))
+            debiased = corrected(theta, phi, y, matrix(rows, weights))
             scores = policy_scores(theta, debiased, problem, policies, fold_menus[fold])
             moments.append(ScoreMoments.sums(scores, rows["weight"].to_numpy(np.float64), center))
             binned.append(bin_sums(bins, treatments, phi, y, np.einsum("ij,ij->i", phi, theta)).ravel())
         return {"moments": np.sum(moments, axis=0), "bins": np.sum(binned, axis=0)}
 
-    total = add_up(held.select("fold", "stratum", "weight", "outcome", *dimensions, *names), record)
+    total = add_up(held.select("fold", "weight", "outcome", *dimensions, *weights, *names), record)
     return Evaluation(ScoreMoments.of(total["moments"], center), total["bins"].reshape(bins.size, -1))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import ceil
 from typing import Any
 
@@ -24,7 +24,7 @@ from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import FloatArray, add_up
 from coarse_spark.distributed.sample import representative_sample
 from coarse_spark.distributed.score import FULL
-from coarse_spark.distributed.units import POOLED, feature_frame, matrix, treatment_columns
+from coarse_spark.distributed.units import POOLED, learner_arguments
 
 MODEL_SCHEMA = (
     "partition string, fold int, member int, learner string, format_version int, specification string, "
@@ -114,7 +114,7 @@ def _fold_rows(fold_counts: dict[int, int], folds: int) -> dict[int, int]:
 def _group_fitter(configuration: Configuration, pooled: PooledModels | None) -> Callable[[pd.DataFrame], pd.DataFrame]:
     basis, settings = configuration.basis, settings_of(configuration)
     features, seed, folds = list(configuration.experiment.features), configuration.menu.seed, configuration.response.folds
-    dimensions = treatment_columns(len(configuration.space.dimensions))
+    dimensions = len(configuration.space.dimensions)
 
     def fit_group(rows: pd.DataFrame) -> pd.DataFrame:
         start = time.perf_counter()
@@ -123,8 +123,15 @@ def _group_fitter(configuration: Configuration, pooled: PooledModels | None) -> 
         rows = rows.sort_values("key", kind="stable", ignore_index=True)
         try:
             with threadpool_limits(limits=1):
-                arguments = _arguments(rows, features, dimensions)
-                records = fit_models(**arguments, basis=basis, settings=settings, seed=seed, pooled=pooled)
+                records = fit_models(
+                    **learner_arguments(rows, features, dimensions),
+                    fold=rows["fold"].to_numpy(),
+                    key=rows["key"].to_numpy(),
+                    basis=basis,
+                    settings=settings,
+                    seed=seed,
+                    pooled=pooled,
+                )
             held = np.bincount(rows["fold"].to_numpy(), minlength=folds)
             counts = _fold_rows(dict(enumerate(held.tolist())), folds)
             result = _model_rows(records, counts, partition, member, time.perf_counter() - start)
@@ -138,19 +145,6 @@ def _group_fitter(configuration: Configuration, pooled: PooledModels | None) -> 
     return fit_group
 
 
-def _arguments(rows: pd.DataFrame, features: Sequence[str], dimensions: Sequence[str]) -> dict[str, Any]:
-    """Collected experiment rows as the arguments that the learners share."""
-    return {
-        "X": feature_frame(rows, features),
-        "T": matrix(rows, dimensions),
-        "y": rows["outcome"].to_numpy(np.float64),
-        "fold": rows["fold"].to_numpy(),
-        "key": rows["key"].to_numpy(),
-        "weight": rows["weight"].to_numpy(np.float64),
-        "strata": rows["stratum"].to_numpy(),
-    }
-
-
 def _fit_pooled(
     spark: SparkSession, units: DataFrame, configuration: Configuration, fold_counts: dict[int, int]
 ) -> tuple[DataFrame, PooledModels]:
@@ -159,24 +153,22 @@ def _fit_pooled(
     Returns its model rows, and what partitions may lean on: some hundred kilobytes, whatever the number of rows.
     """
     start = time.perf_counter()
-    features, folds = list(configuration.experiment.features), configuration.response.folds
-    dimensions = treatment_columns(len(configuration.space.dimensions))
+    features, seed, folds = list(configuration.experiment.features), configuration.menu.seed, configuration.response.folds
+    dimensions = len(configuration.space.dimensions)
     sample = representative_sample(units, configuration, _ENCODER_ROWS)
     settings = settings_of(configuration)
-    preparation = Preparation.fit(
-        feature_frame(sample, features),
-        matrix(sample, dimensions),
-        sample["outcome"].to_numpy(np.float64),
-        basis=configuration.basis,
-        weight=sample["weight"].to_numpy(np.float64),
-        strata=sample["stratum"].to_numpy(),
-        fold=sample["fold"].to_numpy(),
-        settings=settings,
-    )
+    arguments = learner_arguments(sample, features, dimensions)
+    preparation = Preparation.fit(**arguments, fold=sample["fold"].to_numpy(), basis=configuration.basis, settings=settings)
 
     def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
         sums = accumulate(
-            preparation, **_arguments(rows, features, dimensions), folds=folds, settings=settings, seed=configuration.menu.seed
+            preparation,
+            **learner_arguments(rows, features, dimensions),
+            fold=rows["fold"].to_numpy(),
+            key=rows["key"].to_numpy(),
+            folds=folds,
+            settings=settings,
+            seed=seed,
         )
         return {str(part): statistics.to_array() for part, statistics in sums.items()}
 

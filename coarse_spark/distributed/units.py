@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import NumericType
 
+from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 
 if TYPE_CHECKING:
@@ -127,12 +128,31 @@ def experiment_units(table: DataFrame, configuration: Configuration) -> DataFram
     )
 
 
-def observed_bounds(units: DataFrame, configuration: Configuration) -> tuple[FloatArray, FloatArray]:
-    """Return the smallest and the largest treatment (d,) that experiment units got, encoded."""
-    names = treatment_columns(len(configuration.space.dimensions))
-    row = units.agg(*(F.min(name) for name in names), *(F.max(name) for name in names)).collect()[0]
-    bounds = np.asarray(row, dtype=np.float64)
-    return bounds[: len(names)], bounds[len(names) :]
+def observed_treatments(units: DataFrame, space: TreatmentSpace) -> ObservedTreatments:
+    """Return what experiment units got in every dimension."""
+    row = units.agg(
+        *(
+            F.sort_array(F.collect_set(name)) if isinstance(dimension, Categorical) else F.array(F.min(name), F.max(name))
+            for dimension, name in zip(space.dimensions, treatment_columns(len(space.dimensions)), strict=True)
+        )
+    ).collect()[0]
+    return ObservedTreatments(space, tuple(map(tuple, row)))
+
+
+def hash_sample(units: DataFrame, size: int) -> pd.DataFrame:
+    """Return the ``size`` units with the smallest keys, in the order of their keys: the same ones whatever the partitioning."""
+    return units.orderBy("key").limit(size).toPandas().sort_values("key", kind="stable", ignore_index=True)
+
+
+def learner_arguments(rows: pd.DataFrame, features: Sequence[str], dimensions: int) -> dict[str, Any]:
+    """Return collected experiment rows as the arguments that the learners share."""
+    return {
+        "X": feature_frame(rows, features),
+        "T": matrix(rows, treatment_columns(dimensions)),
+        "y": rows["outcome"].to_numpy(np.float64),
+        "weight": rows["weight"].to_numpy(np.float64),
+        "strata": rows["stratum"].to_numpy(),
+    }
 
 
 def feature_frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

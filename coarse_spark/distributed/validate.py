@@ -206,7 +206,7 @@ def _check_experiment(configuration: Configuration, table: DataFrame, found: _Fi
             _not_finite(setup.outcome), f"have an outcome '{setup.outcome}' that is NaN or infinite", "expected a number or null"
         ),
         *(rule for dimension in space.dimensions for rule in _treatment_rules(dimension)),
-        *(_candidate_rules(space) if configuration.basis.terms == ("arms",) else ()),
+        *(_candidate_rules(space) if "arms" in configuration.bases else ()),
     ]
     extremes = [extreme(F.when(counted, column(name))) for name in space.names for extreme in (F.min, F.max)]
     rows, usable_rows, values = _measure("experiment", table, setup.weight, counted, rules, extremes, found)

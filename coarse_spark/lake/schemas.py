@@ -108,6 +108,7 @@ MENU = TableSchema(
         "share": ("double", "Share of the population's weight that is served with this treatment"),
         "shadow_price": ("double", "Price of the treatment's share limit; 0 where no limit binds"),
         "expected_profit": ("double", "Mean expected profit of the units served with it, plug-in"),
+        "extrapolates": ("boolean", "Whether the treatment lies outside those that the experiment gave, in any dimension"),
         "selected": ("boolean", "Whether this menu size was selected for the assignments"),
     },
     _TREATMENT,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import functions as F
 
+from coarse_spark.core.learned_design import Overlap
 from coarse_spark.errors import TableError
 from coarse_spark.pipeline.run import Run
 from coarse_spark.report.content import LackOfFit, ModelCounts, ReportContent
@@ -26,6 +27,7 @@ def report_content(run: Run) -> ReportContent:
     """
     run.noted("curve", "choose")
     k = int(run.noted("selected_k", "evaluate"))
+    overlap = run.noted("overlap", "evaluate")
     notes = run.record.diagnostics
 
     def table(name: str) -> pd.DataFrame:
@@ -56,6 +58,8 @@ def report_content(run: Run) -> ReportContent:
         segments=table("segments"),
         segment_theta=np.asarray(notes["curve"][str(k)]["segment_theta"], dtype=np.float64),
         fit=LackOfFit(bins, fit["statistic"], int(fit["degrees"]), fit["p_value"]),
+        basis_losses=run.noted("basis", "fit")["losses"],
+        overlap=None if overlap is None else Overlap(**overlap),
         models=ModelCounts(**notes["models"]),
         own_best=_own_best(run),
         history=pd.DataFrame(notes["history"]),

@@ -18,6 +18,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
 from coarse_spark.config.models import Configuration, Experiment, Population
+from coarse_spark.core.learners.choose_basis import BasisChoice
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.errors import CoarseSparkError, InvalidInputError, RunError, TableError
 from coarse_spark.lake.inputs import input_name, input_version, read_input
@@ -34,10 +35,13 @@ _JAVA_CAUSE = re.compile(r"(?:Caused by)?: (?:\w+\.)+([\w$]+: \S.*)")  # "Caused
 
 @dataclass
 class Run:
-    """One run: everything a step needs. ``record`` is replaced as the steps go and saved by each."""
+    """One run: everything a step needs. ``record`` is replaced as the steps go and saved by each.
+
+    ``declared`` is the configuration as the user wrote it.
+    """
 
     spark: SparkSession
-    configuration: Configuration
+    declared: Configuration
     lake: Lake
     record: RunRecord
 
@@ -45,6 +49,22 @@ class Run:
     def run_id(self) -> str:
         """The run's id in every table."""
         return self.record.run_id
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """The configuration with the one basis that the step ``fit`` settled on, once it has."""
+        settled = self.record.diagnostics.get("basis")
+        return self.declared if settled is None else self.declared.with_basis(settled["name"])
+
+    def settle_basis(self, choice: BasisChoice) -> None:
+        """Use a basis from now on, in this command and in every later one."""
+        for name, loss in sorted(choice.losses.items(), key=lambda item: item[1]):
+            log.info("basis %s: held-out mean squared error %.6g", name, loss)
+        for name, reason in choice.left_out.items():
+            log.info("basis %s left out: %s", name, reason)
+        self.note(basis={"name": choice.basis.name, "losses": choice.losses, "left_out": choice.left_out})
+        for derived in ("configuration", "problem"):
+            self.__dict__.pop(derived, None)
 
     @cached_property
     def problem(self) -> MenuProblem:

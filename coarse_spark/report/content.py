@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.learned_design import Overlap
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
@@ -19,7 +20,7 @@ from coarse_spark.errors import InvalidInputError, nearest
 FloatArray = npt.NDArray[np.float64]
 
 _NEEDED = {
-    "menu": ("k", "treatment_id", "share", "expected_profit", "selected"),
+    "menu": ("k", "treatment_id", "share", "expected_profit", "extrapolates", "selected"),
     "policy_values": (
         ("policy", "k", "value", "se", "ci_low", "ci_high", "captured_of_control", "captured_of_uniform", "plug_in_value", "n")
     ),
@@ -70,6 +71,8 @@ class ReportContent:
     menu, policy_values, contrasts, segments : frames; contrasts name their reference control, uniform, granular or "menu of K".
     segment_theta : (selected_k, p) mean response coefficients of the segments, in the order of treatment_id.
     fit : lack of fit of the basis; None where it was not tested.
+    basis_losses : held-out mean squared error of every basis that was compared, by name; empty where one was given.
+    overlap : of a learned design; None where treatments were randomized.
     models : how partitions are served; None where there is nothing to say.
     own_best : sample of units: their own best treatment, one column a dimension, and the treatment_id they get; may be empty.
     history : passes of Lloyd's algorithm over the population: k, number, value, gain, moved, what; may be empty.
@@ -99,6 +102,8 @@ class ReportContent:
     segments: pd.DataFrame
     segment_theta: FloatArray
     fit: LackOfFit | None = None
+    basis_losses: Mapping[str, float] = field(default_factory=dict)
+    overlap: Overlap | None = None
     models: ModelCounts | None = None
     own_best: pd.DataFrame = field(default_factory=pd.DataFrame)
     history: pd.DataFrame = field(default_factory=pd.DataFrame)

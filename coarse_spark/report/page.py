@@ -77,7 +77,7 @@ def _offers(content: ReportContent, digits: int) -> list[dict[str, Any]]:
                 "colour": colour(position),
                 "ink": ink(position),
                 "text": wording.treatment_text(content, row),
-                "is_control": wording.is_control(content, position),
+                "remark": wording.remark(content, position),
                 "share": float(row["share"]),
                 "size": None if segment is None else wording.count(segment["size"]),
                 "profit": wording.number(row["expected_profit"], digits),

@@ -10,8 +10,10 @@ from rich.text import Text
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.wording import (
     advice,
+    basis_sentence,
     captured_text,
     count,
+    design_sentence,
     findings,
     fit_sentence,
     interval,
@@ -46,11 +48,17 @@ def print_summary(content: ReportContent, console: Console) -> None:
     )
     if any(captured_text(content, content.menus.iloc[0], reference).startswith("(") for reference in ("control", "uniform")):
         console.print(Text("In parentheses: a share of a gain that this experiment does not settle.", "dim"))
+    if content.menu["extrapolates"].any():
+        console.print(Text("* Beyond what the experiment gave: what units do there is extrapolated.", "dim"))
     console.print()
     lines = [(advice(content), "bold"), *((line, "") for line in findings(content))]
     lines.append((f"Choice of K: {content.selection_rule.rstrip('.')}.", ""))
+    if content.basis_losses:
+        lines.append((basis_sentence(content), ""))
     if content.fit is not None:
         lines.append((fit_sentence(content), ""))
+    if content.overlap is not None:
+        lines.append((design_sentence(content), ""))
     if content.models is not None:
         lines.append((models_sentence(content), ""))
     lines += [(f"Warning: {warning}", "yellow") for warning in content.warnings]
@@ -91,7 +99,9 @@ def _menus(content: ReportContent) -> Table:
         add("1", "uniform", "", "uniform", style="dim")
     for k in content.menus["k"].astype(int):
         menu = content.menu_of(k)
-        offers = ", ".join(treatment_text(content, row, names=False) for _, row in menu.iterrows())
+        offers = ", ".join(
+            treatment_text(content, row, names=False) + "*" * bool(row["extrapolates"]) for _, row in menu.iterrows()
+        )
         shares = ", ".join(percent(share).removesuffix("%") for share in menu["share"])
         add(str(k), offers, shares, "menu", k, "bold green" if k == content.selected_k else "")
     add("∞", "granular: no limit", "", "granular", style="dim")

@@ -88,6 +88,13 @@ def is_control(content: ReportContent, position: int) -> bool:
     return bool((np.abs(content.treatments[position] - content.space.control) <= 1e-9).all())
 
 
+def remark(content: ReportContent, position: int) -> str:
+    """Return what a reader should know of a treatment of the published menu, in parentheses; empty where nothing."""
+    extrapolates = bool(content.selected["extrapolates"].iloc[position])
+    words = ["the control"] * is_control(content, position) + ["extrapolated"] * extrapolates
+    return f"({', '.join(words)})" if words else ""
+
+
 def value_decimals(content: ReportContent) -> int:
     """Return the decimals at which the policy values of this run are shown."""
     return decimals_for(error for error in content.policy_values["se"] if error > _negligible(content))
@@ -138,7 +145,7 @@ def advice(content: ReportContent) -> str:
     if len(menu) == 1:
         return headline(content)
     offers = [
-        f"{treatment_text(content, row)}{' (the control)' if is_control(content, position) else ''} to {percent(row['share'])}"
+        f"{f'{treatment_text(content, row)} {remark(content, position)}'.rstrip()} to {percent(row['share'])}"
         for position, (_, row) in enumerate(menu.iterrows())
     ]
     return f"Offer {len(menu)} treatments: {_join(offers, '; ')}."
@@ -149,7 +156,9 @@ def headline(content: ReportContent) -> str:
     if len(content.selected) > 1:
         return f"Offer {len(content.selected)} treatments"
     what = treatment_text(content, content.selected.iloc[0])
-    return f"Leave every unit at the control ({what})." if is_control(content, 0) else f"Offer everyone the same treatment: {what}."
+    if is_control(content, 0):
+        return f"Leave every unit at the control ({what})."
+    return f"{f'Offer everyone the same treatment: {what} {remark(content, 0)}'.rstrip()}."
 
 
 def findings(content: ReportContent) -> list[str]:
@@ -160,6 +169,12 @@ def findings(content: ReportContent) -> list[str]:
         f"Expected profit is {number(value['value'], digits)} per unit ({level(content)} interval {interval(value, digits)}), "
         f"against {number(control['value'], digits)} under the control."
     ]
+    beyond = int(content.selected["extrapolates"].sum())
+    if beyond:
+        what = "1 treatment" if beyond == 1 else f"{beyond} treatments"
+        sentences.append(
+            f"The menu holds {what} beyond what the experiment gave (marked extrapolated): what units do there is the model's word."
+        )
     gain = content.contrast("menu", "control", k)
     if identical(content, gain):
         sentences.append("On every unit of the experiment the menu does the same as the control.")
@@ -246,6 +261,30 @@ def fit_sentence(content: ReportContent) -> str:
     return (
         f"The basis “{content.basis.name}” misses part of the response ({text}); the largest miss is at {worst['label']}: "
         f"observed {worst['observed']:.3g}, fitted {worst['fitted']:.3g}."
+    )
+
+
+def basis_sentence(content: ReportContent) -> str:
+    """Return which basis was chosen and how the others did, in words; empty where one was given."""
+    losses = content.basis_losses
+    if not losses:
+        return ""
+    least = min(losses.values())
+    digits = max(4 - math.floor(math.log10(least)), 0) if least > 0 else 6  # bases differ in the third digit or later
+    worse = sorted((loss, name) for name, loss in losses.items() if name != content.basis.name)
+    found = [f"mean squared error {number(least, digits)}", *(f"“{name}” {number(loss, digits)}" for loss, name in worse)]
+    return f"Of the bases compared “{content.basis.name}” predicts held-out outcomes best: {_join(found)}."
+
+
+def design_sentence(content: ReportContent) -> str:
+    """Return how well the treatments of a learned design overlap, in words; empty where treatments were randomized."""
+    overlap = content.overlap
+    if overlap is None:
+        return ""
+    return (
+        f"How treatments depend on the units was learned. On {count(overlap.rows)} units, out of fold: smallest eigenvalue of Λ(x) "
+        f"{number(overlap.smallest_eigenvalue)} (1: fully randomized), lifted for {percent(overlap.lifted_share)} of the units; "
+        f"effective rows {percent(overlap.effective_rows / overlap.rows)}; imbalance after weighting {number(overlap.imbalance)}."
     )
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from coarse_spark.config.load import load_configuration
 from coarse_spark.config.models import Configuration
-from coarse_spark.errors import ConfigurationError
+from coarse_spark.errors import ConfigurationError, InvalidInputError
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = """
@@ -55,6 +55,23 @@ def test_the_mathematical_objects(small: Path) -> None:
     assert configuration.basis.columns == ("1", "tinc", "tinc^2")
     psi = configuration.profit_function.psi(np.array([[1.0]]), configuration.basis)
     np.testing.assert_array_equal(psi, [[3.0, 3.0, 3.0, 0.0]])
+
+
+def test_several_bases_wait_for_a_choice(small: Path) -> None:
+    for text, names in (
+        ("auto", ("linear", "quadratic", "any + quadratic", "spline")),
+        ("[linear, any+log1p]", ("linear", "any+log1p")),
+    ):
+        configuration = load_configuration(small, {"response.basis": text})
+        assert configuration.bases == names
+        with pytest.raises(InvalidInputError, match=r"compares linear, .*; the step 'fit' chooses one"):
+            _ = configuration.basis
+        chosen = configuration.with_basis("spline(tinc, 0.5, 1.5)")
+        assert chosen.basis.size == 4
+        assert chosen.bases == ("spline(tinc, 0.5, 1.5)",)
+        assert chosen.profit == configuration.profit
+        assert configuration.bases == names
+    assert load_configuration(small, {"response.basis": "[linear]"}).basis.name == "linear"
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ from coarse_spark.core.design import (
     MomentSums,
     debiased_coefficients,
     design_problems,
-    extrapolated,
-    extrapolation,
     merge_moments,
     moment_sums,
     row_moments,
 )
 from coarse_spark.core.lack_of_fit import TreatmentBins, bin_sums, lack_of_fit
+from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -87,12 +86,20 @@ def test_treatments_without_variation_are_refused_and_reported():
 
 
 def test_extrapolation_is_told_for_every_dimension():
-    low, high = np.array([85.0]), np.array([100.0])
-    assert extrapolation(PERCENT, low, high) == [
-        "treatment 'price' is offered from 80 to 100 but was observed from 85 to 100: responses beyond that are extrapolated"
+    price = {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}
+    channel = {"kind": "categorical", "levels": ["none", "mail", "phone", "visit"], "control": "none"}
+    space = TreatmentSpace.from_dict({"price": price, "channel": channel})
+    observed = ObservedTreatments.of(space, np.array([[85.0, 0], [99.9, 3], [90.0, 1], [90.0, 0]]))
+    assert observed.values == ((85.0, 99.9), (0.0, 1.0, 3.0))
+    assert observed.problems() == [
+        "treatment 'price' is offered from 80 to 100 but was observed from 85 to 99.9: responses beyond that are extrapolated",
+        "treatment 'channel' is offered as phone, which nobody in the experiment got: responses to that are extrapolated",
     ]
-    assert extrapolation(PERCENT, np.array([80.0]), high) == []
-    np.testing.assert_array_equal(extrapolated(np.array([[80.0], [85.0], [100.0]]), low, high), [True, False, False])
+    menu = np.array([[84.0, 0], [85.0, 1], [100.0, 3], [90.0, 2]])
+    np.testing.assert_array_equal(observed.outside(menu), [True, False, False, True])
+    seen = ObservedTreatments.of(space, space.candidates)
+    assert seen.problems() == []
+    assert not seen.outside(space.candidates).any()
 
 
 def _lack_of_fit(basis_name, response, seed):

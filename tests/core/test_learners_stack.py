@@ -222,5 +222,11 @@ def test_auto_basis_finds_the_curve():
         learner = ResponseLearner("auto", learner="sieve", space=UNIT).fit(X, T, curve + 0.3 * rng.normal(size=3000))
         assert learner.basis_.name.startswith(expected)
         assert len(learner.basis_losses_) == 4 - ("any + quadratic" not in learner.basis_losses_)
+    jump = np.where(T[:, 0] > 0.3, 1.0, 0.0) + 2 * T[:, 0]
+    at_control = np.where(T > 0.3, T, 0.0)
+    learner = ResponseLearner(["linear", "quadratic", "spline", "any+linear"], learner="sieve", space=UNIT)
+    learner.fit(X, at_control, jump + 0.3 * rng.normal(size=3000))
+    assert learner.basis_.name == "any+linear"
+    assert min(learner.basis_losses_.values()) == learner.basis_losses_["any+linear"]
     with pytest.raises(InvalidInputError, match="none of the bases quadratic, cubic is identified"):
         ResponseLearner(["quadratic", "cubic"], space=UNIT).fit(X, np.round(T), T[:, 0])

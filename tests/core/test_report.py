@@ -47,7 +47,9 @@ def make_content(
         segment = profits[:, menu].argmax(axis=1)
         served.append(menu[segment])
         shares = np.bincount(segment, minlength=size) / n
-        offered = space.decode(space.candidates[menu]).assign(k=size, treatment_id=range(size), share=shares, price=0.0)
+        offered = space.decode(space.candidates[menu]).assign(
+            k=size, treatment_id=range(size), share=shares, price=0.0, extrapolates=False
+        )
         menu_rows.append(
             offered.assign(expected_profit=[profits[segment == s, menu[s]].mean() if shares[s] else np.nan for s in range(size)])
         )
@@ -313,6 +315,31 @@ def test_lack_of_fit_names_the_worst_bin(one: ReportContent) -> None:
     assert one.fit is not None
     good = dataclasses.replace(one, fit=dataclasses.replace(one.fit, p_value=0.4))
     assert "agree within noise" in flowing(summary_of(good))
+
+
+def test_the_basis_that_was_chosen_is_named_with_the_losses_of_the_others(one: ReportContent, tmp_path: Path) -> None:
+    losses = {"linear": 1.23456, "quadratic": 1.2, "spline(t1, 0.5, 1, 1.5)": 1.201}
+    content = dataclasses.replace(one, basis_losses=losses)
+    expected = (
+        "Of the bases compared “quadratic” predicts held-out outcomes best: mean squared error 1.2000, "
+        "“spline(t1, 0.5, 1, 1.5)” 1.2010 and “linear” 1.2346."
+    )
+    assert expected in flowing(summary_of(content))
+    assert expected in page_of(content, tmp_path)[1].text
+    assert "Of the bases compared" not in summary_of(one)
+
+
+def test_treatments_beyond_the_experiment_are_marked(one: ReportContent, tmp_path: Path) -> None:
+    marked = one.menu.assign(extrapolates=one.menu["treatment_id"] == 1)
+    content = dataclasses.replace(one, menu=marked)
+    summary, page = flowing(summary_of(content)), page_of(content, tmp_path)[1].text
+    second = f"{one.selected.iloc[1]['t1']:.2f}".rstrip("0")
+    assert re.search(rf"t1 {second} \(extrapolated\) to \d+%", summary)
+    assert re.search(r"\d\*, ", summary)
+    assert page.count("(extrapolated)") == 2
+    for text in (summary, page):
+        assert "holds 1 treatment beyond what the experiment gave" in text
+        assert "extrapolated" not in flowing(summary_of(one))
 
 
 def test_optional_parts_may_be_missing(one: ReportContent, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,21 @@ from coarse_spark.errors import InvalidInputError
 
 FloatArray = npt.NDArray[np.float64]
 
-logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class BasisChoice:
+    """A basis and what it was compared with.
+
+    Parameters
+    ----------
+    basis : the chosen one; the knots of its splines are part of its name.
+    losses : held-out mean squared error of every basis compared, by name; empty where there was only one.
+    left_out : why a candidate was not compared, by name.
+    """
+
+    basis: Basis
+    losses: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def choose_basis(
@@ -34,28 +48,36 @@ def choose_basis(
     strata: npt.ArrayLike | None = None,
     settings: LearnerSettings,
     seed: int = 0,
-) -> tuple[Basis, dict[str, float]]:
-    """Return the basis whose sieve predicts held-out outcomes best, and the held-out mean squared error of every candidate.
+) -> BasisChoice:
+    """Return the basis whose sieve predicts held-out outcomes best; a single candidate is taken as it is.
 
-    Bases that the observed treatments do not identify are left out. Splines get their knots from T.
+    Parameters
+    ----------
+    names : the candidates. Splines without knots get theirs from T; bases that the observed treatments do not identify are left
+        out.
+    X, T, y, key, weight, strata, settings, seed : rows and settings as in ``fit_models``.
 
     Raises
     ------
     InvalidInputError : an unknown basis, or none that the treatments identify.
     """
+    candidates = tuple(dict.fromkeys(place_knots(name, space, T) for name in names))
+    if len(candidates) == 1:
+        return BasisChoice(Basis(candidates[0], space))
     losses: dict[str, float] = {}
+    left_out: dict[str, str] = {}
     sieve = LearnerSettings(**{**vars(settings), "learner": "sieve", "shape": None})
     rows = np.zeros(len(y), dtype=np.int64)
-    for name in dict.fromkeys(place_knots(candidate, space, T) for candidate in names):
+    for name in candidates:
         basis = Basis(name, space)
         try:
             Whitening.fit(basis, T, np.ones(len(y)))
         except InvalidInputError as error:
-            logger.info("basis %s is left out: %s", name, error)
+            left_out[name] = str(error)
             continue
         record = fit_models(X, T, y, rows, basis=basis, key=key, weight=weight, strata=strata, settings=sieve, seed=seed)[ALL_ROWS]
         kind = "r_loss_constant" if record.learner == "constant" else "r_loss"
         losses[name] = record.diagnostics[kind]
     if not losses:
-        raise InvalidInputError(f"none of the bases {', '.join(names)} is identified by the observed treatments")
-    return Basis(min(losses, key=lambda name: losses[name]), space), losses
+        raise InvalidInputError(f"none of the bases {', '.join(candidates)} is identified by the observed treatments")
+    return BasisChoice(Basis(min(losses, key=lambda name: losses[name]), space), losses, left_out)

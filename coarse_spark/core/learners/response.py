@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.basis import Basis, default_bases, place_knots
+from coarse_spark.core.basis import candidate_bases
 from coarse_spark.core.learners.choose_basis import choose_basis
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.features import as_frame
@@ -82,25 +82,19 @@ class ResponseLearner:
         weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64).ravel()
         check_rows(features, treatments, outcome, weight)
         key, seed = _content_key(features, treatments, outcome), self.random_state
-        names = (
-            default_bases(space) if self.basis == "auto" else (self.basis,) if isinstance(self.basis, str) else tuple(self.basis)
+        choice = choose_basis(
+            candidate_bases(self.basis, space),
+            features,
+            treatments,
+            outcome,
+            space=space,
+            key=key,
+            weight=weight,
+            strata=strata,
+            settings=self.settings,
+            seed=seed,
         )
-        self.basis_losses_: dict[str, float] = {}
-        if len(names) == 1:
-            self.basis_ = Basis(place_knots(names[0], space, treatments), space)
-        else:
-            self.basis_, self.basis_losses_ = choose_basis(
-                names,
-                features,
-                treatments,
-                outcome,
-                space=space,
-                key=key,
-                weight=weight,
-                strata=strata,
-                settings=self.settings,
-                seed=seed,
-            )
+        self.basis_, self.basis_losses_ = choice.basis, choice.losses
         models = fit_models(
             features,
             treatments,

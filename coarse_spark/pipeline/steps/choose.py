@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.distributed.choose import UNIFORM, choose_menus
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.units import theta_columns
@@ -38,6 +39,7 @@ def choose(run: Run) -> None:
                 always_offered=run.always_offered,
             )
         refined = found.refined
+        observed = ObservedTreatments(problem.space, run.noted("observed_treatments", "fit"))
         for line in (line for line in refined.history if line.k != UNIFORM):
             text = "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s"
             log.info(text, line.k, line.number, line.value, line.gain, line.moved, line.what)
@@ -55,6 +57,7 @@ def choose(run: Run) -> None:
                     share=sums.weight / weight,
                     shadow_price=menu.prices,
                     expected_profit=np.divide(profits, sums.weight, out=np.full(len(frame), np.nan), where=sums.weight > 0),
+                    extrapolates=observed.outside(menu.treatments),
                     selected=k == configuration.menu.select,
                 )
             )

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
-from coarse_spark.core.design import design_problems
 from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
 from coarse_spark.distributed.choose import search_menus
-from coarse_spark.distributed.evaluate import design_moments, held_out, seen
+from coarse_spark.distributed.design import design_of, with_representer
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
+from coarse_spark.distributed.evaluate import held_out, seen
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.score import FULL
 from coarse_spark.distributed.score import score as score_units
 from coarse_spark.distributed.sketch import sketch
-from coarse_spark.distributed.units import experiment_units, matrix, treatment_columns
+from coarse_spark.distributed.units import experiment_units, hash_sample, matrix, treatment_columns
 from coarse_spark.lake.schemas import CONTRASTS, MENU, POLICY_VALUES
 from coarse_spark.pipeline.run import Run
 
@@ -42,15 +43,15 @@ def evaluate(run: Run) -> None:
         plug_in |= {("uniform", 1): notes["uniform_value"]} | {("menu", k): curve[str(k)]["value"] for k in sizes}
         units = experiment_units(run.experiment, configuration)
         with materialized(units) as kept:
-            stratified = configuration.design.kind == "stratified"
-            design = design_moments(kept, problem, stratified=stratified)
-            run.warn(*design_problems(design, problem.basis))
+            design = design_of(kept, configuration, problem.basis)
+            run.warn(*design.problems)
+            designed = with_representer(kept, design, problem.basis_size)
             scored = score_units(
-                kept,
+                designed,
                 run.lake.read("models", run.run_id).where(F.col("fold") != FULL),
                 features=configuration.experiment.features,
                 problem=problem,
-                keep=[c for c in kept.columns if not c.startswith("feature_")],
+                keep=[c for c in designed.columns if not c.startswith("feature_")],
                 granular=False,
             )
             with materialized(scored) as predictions:
@@ -62,7 +63,6 @@ def evaluate(run: Run) -> None:
                     problem,
                     policies=policies,
                     fold_menus=fold_menus,
-                    design=design,
                     bins=bins,
                     center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
                 )
@@ -86,6 +86,7 @@ def evaluate(run: Run) -> None:
         run.note(
             selected_k=k,
             selection_rule=rule,
+            overlap=None if design.overlap is None else asdict(design.overlap),
             lack_of_fit={
                 "statistic": fit.statistic,
                 "degrees": fit.degrees,
@@ -108,5 +109,5 @@ def _policies(configuration: Configuration) -> list[Policy]:
 
 def _treatment_bins(units: DataFrame, configuration: Configuration) -> TreatmentBins:
     columns = treatment_columns(len(configuration.space.dimensions))
-    sample = units.orderBy("key").limit(_BIN_ROWS).select(*columns).toPandas()
+    sample = hash_sample(units.select("key", *columns), _BIN_ROWS)
     return TreatmentBins.fit(matrix(sample, columns), configuration.space)

@@ -6,11 +6,11 @@ import logging
 
 from pyspark.sql import functions as F
 
-from coarse_spark.core.design import extrapolation
+from coarse_spark.distributed.basis import settle_basis
 from coarse_spark.distributed.fit import fit_responses
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.score import FULL
-from coarse_spark.distributed.units import experiment_units, observed_bounds
+from coarse_spark.distributed.units import experiment_units, observed_treatments
 from coarse_spark.errors import RunError
 from coarse_spark.lake.schemas import MODELS
 from coarse_spark.pipeline.run import Run
@@ -30,7 +30,10 @@ def fit(run: Run) -> None:
     with run.step("fit"):
         units = experiment_units(run.experiment, run.configuration)
         with materialized(units) as kept:
-            run.warn(*extrapolation(run.configuration.space, *observed_bounds(kept, run.configuration)))
+            observed = observed_treatments(kept, run.configuration.space)
+            run.note(observed_treatments=observed.values)
+            run.warn(*observed.problems())
+            run.settle_basis(settle_basis(kept, run.declared))
             run.lake.replace(MODELS, run.run_id, fit_responses(run.spark, kept, run.configuration))
         run.note(models=_model_counts(run))
 

@@ -1,0 +1,78 @@
+"""The treatments that an experiment gave: responses to anything outside them are extrapolated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.treatments import Categorical, TreatmentSpace
+
+FloatArray = npt.NDArray[np.float64]
+
+# Random draws end a little short of their bounds; only a wider gap is extrapolation, as a share of the range.
+_EDGE = 0.01
+
+
+@dataclass(frozen=True)
+class ObservedTreatments:
+    """What was observed of every dimension of a space.
+
+    Parameters
+    ----------
+    space : the declared treatments.
+    values : by dimension, the smallest and the largest observed value; of a categorical one all observed codes.
+    """
+
+    space: TreatmentSpace
+    values: tuple[tuple[float, ...], ...]
+
+    @staticmethod
+    def of(space: TreatmentSpace, treatments: FloatArray) -> ObservedTreatments:
+        """Return what encoded treatments (n, d) show."""
+        values = [
+            np.unique(column).tolist() if isinstance(dimension, Categorical) else [column.min(), column.max()]
+            for dimension, column in zip(space.dimensions, treatments.T, strict=True)
+        ]
+        return ObservedTreatments(space, tuple(tuple(map(float, observed)) for observed in values))
+
+    def outside(self, treatments: FloatArray) -> npt.NDArray[np.bool_]:
+        """Return (n,) whether encoded treatments (n, d) are beyond what was observed in any dimension."""
+        beyond = np.zeros(len(treatments), dtype=bool)
+        for position, (dimension, observed) in enumerate(zip(self.space.dimensions, self.values, strict=True)):
+            column = treatments[:, position]
+            if isinstance(dimension, Categorical):
+                beyond |= ~np.isin(column, observed)
+            else:
+                low, high = self._offered[position]
+                slack = _EDGE * (high - low)
+                beyond |= (column < observed[0] - slack) | (column > observed[1] + slack)
+        return beyond
+
+    def problems(self) -> list[str]:
+        """Return a sentence for every dimension that offers more than was observed."""
+        sentences = []
+        for position, (dimension, observed) in enumerate(zip(self.space.dimensions, self.values, strict=True)):
+            if isinstance(dimension, Categorical):
+                offered = np.unique(self.space.candidates[:, position])
+                unseen = [str(dimension.levels[int(code)]) for code in offered if code not in observed]
+                if unseen:
+                    sentences.append(
+                        f"treatment '{dimension.name}' is offered as {', '.join(unseen)}, which nobody in the experiment got: "
+                        "responses to that are extrapolated"
+                    )
+                continue
+            low, high = self._offered[position]
+            slack = _EDGE * (high - low)
+            if low < observed[0] - slack or high > observed[1] + slack:
+                sentences.append(
+                    f"treatment '{dimension.name}' is offered from {low:g} to {high:g} but was observed from {observed[0]:g} to "
+                    f"{observed[1]:g}: responses beyond that are extrapolated"
+                )
+        return sentences
+
+    @property
+    def _offered(self) -> FloatArray:
+        """(d, 2) what is offered: the last step may end short of the declared bound."""
+        return np.column_stack([self.space.candidates.min(axis=0), self.space.candidates.max(axis=0)])

@@ -1,0 +1,127 @@
+"""The experiment's design on executors: the weight with which a unit's residual corrects its response coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql.types import DoubleType, StructField, StructType
+from threadpoolctl import threadpool_limits
+
+from coarse_spark.config.models import Configuration
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.design import MomentSums, design_problems, moment_sums, representer, row_moments
+from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparation, Overlap
+from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.distributed.aggregate import add_up
+from coarse_spark.distributed.fit import settings_of
+from coarse_spark.distributed.units import feature_columns, hash_sample, matrix, parts, treatment_columns
+
+FloatArray = npt.NDArray[np.float64]
+
+_SAMPLE_ROWS = 50_000  # a hash sample of this size encodes the features of a learned design, and shows its overlap
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """How the experiment gave treatments, known or learned.
+
+    Attributes
+    ----------
+    representer : α = Λ(x)⁻¹φ(t) (n, p) of collected units (``core.design.representer``), with Λ from units of other folds where
+        it is learned. Needs the columns ``needs``.
+    problems : a sentence for everything that a reader of honest values should know.
+    overlap : of a learned design on the hash sample; None where treatments were randomized.
+    """
+
+    representer: Callable[[pd.DataFrame], FloatArray]
+    needs: list[str]
+    problems: list[str]
+    overlap: Overlap | None = None
+
+
+def representer_columns(count: int) -> list[str]:
+    """Names of the columns of ``with_representer``."""
+    return [f"representer_{position}" for position in range(count)]
+
+
+def design_of(units: DataFrame, configuration: Configuration, basis: Basis) -> Design:
+    """Return the design of the experiment whose usable rows are ``units``, in the shape of ``distributed.units``."""
+    if configuration.design.kind == "learned":
+        return _learned(units, configuration, basis)
+    stratified = configuration.design.kind == "stratified"
+    dimensions = treatment_columns(len(basis.space.dimensions))
+    moments = _moments(units, basis, dimensions, stratified=stratified)
+
+    def weights(rows: pd.DataFrame) -> FloatArray:
+        return representer(basis(matrix(rows, dimensions)), row_moments(moments, rows["stratum"].to_numpy(), len(rows)))
+
+    return Design(weights, ["stratum", *dimensions], design_problems(moments, basis))
+
+
+def with_representer(units: DataFrame, design: Design, size: int) -> DataFrame:
+    """Return units with representer_0 … representer_{p−1}, p being the ``size`` of the basis."""
+    names = representer_columns(size)
+    schema = StructType([*units.schema.fields, *(StructField(name, DoubleType()) for name in names)])
+
+    def add(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with threadpool_limits(limits=1):  # Spark already runs a task on every core
+            for batch in batches:
+                if batch.num_rows:
+                    values = design.representer(batch.select(design.needs).to_pandas())
+                    columns = [*batch.columns, *(pa.array(column) for column in values.T)]
+                    yield pa.RecordBatch.from_arrays(columns, names=[*batch.schema.names, *names])
+
+    return units.mapInArrow(add, schema)
+
+
+def _moments(units: DataFrame, basis: Basis, dimensions: list[str], *, stratified: bool) -> dict[str, MomentSums]:
+    """The moments E[φφᵀ], one a stratum where the design is stratified, added up over batches of rows."""
+
+    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+        strata = rows["stratum"].to_numpy() if stratified else None
+        sums = moment_sums(basis(matrix(rows, dimensions)), strata, rows["weight"].to_numpy(np.float64))
+        return {label: part.to_array() for label, part in sums.items()}
+
+    total = add_up(units.select("stratum", "weight", *dimensions), record)
+    return {label: MomentSums.from_array(total[label]) for label in sorted(total)}
+
+
+def _learned(units: DataFrame, configuration: Configuration, basis: Basis) -> Design:
+    """Sums of every fold over batches of rows, encoded as a hash sample says; solved on the driver, whatever the number of rows."""
+    dimensions = treatment_columns(len(basis.space.dimensions))
+    # partitions and strata may have been treated differently too; a constant one is left out by the encoding
+    described = [*feature_columns(len(configuration.experiment.features)), "partition", "stratum"]
+    sample = hash_sample(units.select("key", "fold", "weight", *described, *dimensions), _SAMPLE_ROWS)
+    given, weight = matrix(sample, dimensions), sample["weight"].to_numpy(np.float64)
+    with threadpool_limits(limits=1):  # the last bit of a sum must not depend on the driver's number of cores
+        preparation = DesignPreparation.fit(
+            sample[described], given, basis=basis, weight=weight, settings=settings_of(configuration)
+        )
+
+    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+        sums = {}
+        for fold, part in parts(rows, "fold"):
+            phi = basis(matrix(part, dimensions))
+            sums[str(fold)] = preparation.sums(part[described], phi, part["weight"].to_numpy(np.float64)).to_array()
+        return sums
+
+    total = add_up(units.select("fold", "weight", *described, *dimensions), record)
+    sums = {int(fold): GramStatistics.from_array(total[fold]) for fold in sorted(total)}
+    with threadpool_limits(limits=1):
+        design = CrossFittedDesign.solve(preparation, sums)
+        overlap = design.overlap(sample[described], basis(given), sample["fold"].to_numpy())
+
+    def weights(rows: pd.DataFrame) -> FloatArray:
+        return design.representer(rows[described], basis(matrix(rows, dimensions)), rows["fold"].to_numpy())
+
+    caution = (
+        "the design is learned: honest values hold if the features, partitions and strata tell everything about a unit that both "
+        "its treatment and its outcome depend on"
+    )
+    return Design(weights, ["fold", *described, *dimensions], [caution, *overlap.problems()], overlap)

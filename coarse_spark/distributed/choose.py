@@ -21,7 +21,7 @@ from coarse_spark.distributed.sketch import sketch
 from coarse_spark.distributed.units import theta_columns
 
 _BOUND_TOLERANCE = 2e-4  # of granular − control: what the search for an upper bound may leave open
-_PASS_TOLERANCE = 2e-5  # of profit over control: no pass over all units is worth less
+_PASS_TOLERANCE = 1e-4  # of profit over control: no pass over all units is worth less
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coarse_spark.core.menu.curve import CandidateSearch, refined_on
+from coarse_spark.core.menu.curve import CandidateSearch, best_refined
 from coarse_spark.core.menu.limited import LimitedMenu, LimitedSearch
 from coarse_spark.core.menu.limits import ShareLimits
 from coarse_spark.core.menu.problem import MenuProblem
@@ -71,7 +71,7 @@ class ConstrainedSearch:
     def warm(self, pool: list[FloatArray]) -> LimitedMenu:
         """Search by Lloyd passes from given menus only."""
         if self.limits.free:
-            return self.priced(refined_on(self.problem, self.sketch, pool, self.fixed)[0].treatments)
+            return self.priced(best_refined(self.problem, self.sketch, pool, self.fixed)[0].treatments)
         found = [menu for treatments in pool for menu in [self.limited.lloyd(treatments)] if menu is not None]
         return max(found, key=lambda menu: menu.value)
 

@@ -22,6 +22,8 @@ IntArray = npt.NDArray[np.intp]
 # starts and their swaps run on a coarse table; the best few are then refined on the sketch itself
 _COARSE_UNITS, _COARSE_CANDIDATES, _REFINED_STARTS = 1_000, 256, 6
 _SWAP_CYCLES = 4
+_FINE = 1e-10
+_ROUGH = 1e-5  # of profit over control: what refinement may leave open while menus are still compared
 
 
 def search_curve(
@@ -60,8 +62,9 @@ def search_curve(
                 "method 'exact' needs one treatment dimension along which every unit's profit rises and then falls; use 'auto'"
             )
         if found is not None:
-            return {k: replace(refined_on(problem, sketch, [found[k]], fixed)[0], found_by="exact") for k in wanted}
-    menus: dict[int, PricedMenu] = {}
+            menus = {k: replace(_built(problem, found[k], fixed), found_by="exact") for k in wanted}
+            return refined_on(problem, sketch, menus, tolerance=_FINE).menus
+    menus = {}
     grown: FloatArray | None = fixed if len(fixed) else None
     for k in range(max(1, len(fixed)), wanted[-1] + 1):
         pool = [] if grown is None else [search.grow(grown, k)]
@@ -74,7 +77,7 @@ def search_curve(
         grown = best.treatments
         if k in wanted:
             menus[k] = replace(best, found_by="greedy" if method == "greedy" else "lloyd")
-    return menus
+    return refined_on(problem, sketch, menus, tolerance=_FINE).menus
 
 
 def rising(
@@ -165,7 +168,7 @@ class CandidateSearch:
 
     def improve(self, pool: list[FloatArray], cycles: int = _SWAP_CYCLES) -> PricedMenu:
         """Refine all menus of the pool on the sketch, then the best one by swaps and refinement in turn."""
-        best, value = refined_on(self.problem, self.sketch, pool, self.fixed)
+        best, value = best_refined(self.problem, self.sketch, pool, self.fixed, tolerance=_ROUGH)
         for _ in range(cycles):
             size, k = len(self.problem.psi), len(best.treatments)
             table = self.table.extended(profit_matrix(self.sketch.theta, best.psi))
@@ -175,27 +178,35 @@ class CandidateSearch:
             if (swapped >= size).all():
                 break
             everything = np.vstack([self.problem.candidates, best.treatments])
-            fresh, gained = refined_on(self.problem, self.sketch, [everything[swapped]], self.fixed)
+            fresh, gained = best_refined(self.problem, self.sketch, [everything[swapped]], self.fixed, tolerance=_ROUGH)
             if gained <= value + 1e-12 * abs(value):
                 break
             best, value = fresh, gained
         return best
 
 
-def refined_on(problem: MenuProblem, sketch: MicroClusters, pool: list[FloatArray], fixed: FloatArray) -> tuple[PricedMenu, float]:
-    """Refine all menus of a pool on the sketch; return the best one and its value."""
+def best_refined(
+    problem: MenuProblem, sketch: MicroClusters, pool: list[FloatArray], fixed: FloatArray, *, tolerance: float = _FINE
+) -> tuple[PricedMenu, float]:
+    """Refine all menus of a pool, treatments (K, d) each, on the sketch; return the best one and its value."""
+    refined = refined_on(problem, sketch, dict(enumerate(_built(problem, menu, fixed) for menu in pool)), tolerance=tolerance)
+    values = {number: refined.sums[number].value(menu.psi) for number, menu in refined.menus.items()}
+    best = max(values, key=lambda number: (values[number], -number))
+    return refined.menus[best], values[best]
+
+
+def refined_on(problem: MenuProblem, sketch: MicroClusters, menus: Mapping[int, PricedMenu], *, tolerance: float) -> Refined:
+    """Refine menus on the sketch, all of them in common passes."""
 
     def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
         return segment_sums(sketch.theta, sketch.weights, asked)
 
-    ready = {}
-    for number, treatments in enumerate(pool):
-        mask = np.array([same_treatment(problem, fixed, row).any() for row in treatments], dtype=bool)
-        ready[number] = PricedMenu.build(problem, treatments, fixed=mask)
-    refined = refine(problem, ready, aggregate, max_passes=300, tolerance=1e-10)
-    values = {number: refined.sums[number].value(menu.psi) for number, menu in refined.menus.items()}
-    best = max(values, key=lambda number: (values[number], -number))
-    return refined.menus[best], values[best]
+    return refine(problem, menus, aggregate, max_passes=300, tolerance=tolerance)
+
+
+def _built(problem: MenuProblem, treatments: FloatArray, fixed: FloatArray) -> PricedMenu:
+    mask = np.array([same_treatment(problem, fixed, row).any() for row in treatments], dtype=bool)
+    return PricedMenu.build(problem, treatments, fixed=mask)
 
 
 def _merged(problem: MenuProblem, first: FloatArray, second: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 
 .PHONY: help
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-17s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install Python 3.11 or run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -64,6 +64,11 @@ test-all: lint java ## Lint, then every test
 .PHONY: bench-fit
 bench-fit: .venv/.bench ## Response learning beside EconML, one JSON object a line
 	@$(BIN)/python tests/benchmarks/bench_fit.py
+
+.PHONY: bench-partitions
+bench-partitions: java ## Models of 200 partitions through Spark beside the same fits bare in one process
+	@$(BIN)/python tests/benchmarks/bench_partitions.py
+	@$(BIN)/python tests/benchmarks/bench_partitions.py --partitions 12 --learner auto
 
 .PHONY: bench-menu
 bench-menu: setup ## Menus beside k-means, greedy and oracles, one JSON object a line

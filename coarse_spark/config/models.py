@@ -53,7 +53,9 @@ class Experiment(Section):
     format: Format = Field("delta", description="format of path: delta, parquet or csv (with a header line)")
     bundled: Literal["thornton"] | None = Field(None, description="name of a data set that comes with the package: thornton")
     unit_id: Column = Field(description="column that identifies a unit; unique and never null")
-    partition_by: Columns = Field((), description="business keys such as market; every combination gets models of its own")
+    partition_by: Columns = Field(
+        (), description="business keys such as market; every combination gets models of its own; name them among features too"
+    )
     features: SomeColumns = Field(description="columns that describe a unit before its treatment; numbers, booleans or texts")
     outcome: Column = Field(description="numeric column with what the treatment is meant to change")
     weight: Column | None = Field(None, description="column with the weight of a row; default: every row weighs 1")
@@ -106,7 +108,7 @@ class Response(Section):
     folds: Integer = Field(5, ge=2, le=20, description="folds of cross-fitting: a unit is judged by models that never saw it")
     min_rows: Integer = Field(500, ge=1, description="a partition with fewer usable rows is served by the pooled model")
     shrink_to_pooled: Flag = Field(
-        True, description="whether the pooled model has a share in every partition's model, as large as held-out rows support"
+        True, description="true: the pooled model has a share in every partition's model, as large as held-out rows support"
     )
     max_rows: Integer = Field(200_000, ge=1, description="a partition with more rows is cut into shards whose models are averaged")
     max_failed_share: Number = Field(0.1, ge=0, le=1, description="largest share of rows in failed partitions that a run accepts")

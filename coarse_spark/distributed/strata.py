@@ -22,7 +22,7 @@ def strata_without_variation(usable_rows: DataFrame, strata: Sequence[str], trea
     """
     keys = [column(name).cast("string").alias(f"s{position}") for position, name in enumerate(strata)]
     fixed = [(F.min(column(name)) == F.max(column(name))).alias(f"fixed{position}") for position, name in enumerate(treatments)]
-    sizes = usable_rows.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"), *fixed)
+    sizes = usable_rows.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"), *fixed).dropna()  # a null is no stratum
     for position, treatment in enumerate(treatments):
         single = sizes.where(F.col(f"fixed{position}"))
         count, rows = single.agg(F.count(F.lit(1)), F.sum("n")).collect()[0]

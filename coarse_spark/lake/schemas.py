@@ -69,17 +69,23 @@ MODELS = TableSchema(
         "partition": ("string", "Values of the partition keys; <pooled> is the model of all rows"),
         "fold": ("int", "The fold that was left out; -1: fitted on all folds"),
         "member": ("int", "Hash shard of a large partition, whose models are averaged by rows"),
-        "learner": ("string", "Learner that was chosen"),
+        "learner": ("string", "Members with a weight in the effects, joined by +: sieve, boosting, pooled; or constant"),
         "format_version": ("int", "Version of the layout of specification and arrays"),
         "specification": ("string", "JSON: feature encoding, treatment basis and settings"),
         "arrays": ("map<string,array<double>>", "Coefficients and other numbers, flattened row by row"),
         "shapes": ("map<string,array<int>>", "Shape of every array"),
-        "rows": ("bigint", "Rows the model was fitted on"),
+        "rows": ("bigint", "Rows the model was fitted on; of the partition where the status is pooled or failed"),
         "seconds": ("double", "Seconds of fitting the shard, all folds together"),
         "status": ("string", "ok, pooled (too few rows: served by the pooled model) or failed"),
         "error": ("string", "Why a model failed"),
         "warnings": ("array<string>", "What the learner noticed"),
-        "diagnostics": ("map<string,double>", "Fit diagnostics such as the R-loss against a constant effect"),
+        "diagnostics": (
+            "map<string,double>",
+            "rows, weight, effective_rows: what the model was fitted on. r_loss and r_loss_constant: mean held-out squared error "
+            "of the outcome with these effects and with constant ones; r_loss_gain: their difference, r_loss_gain_error: its "
+            "standard error. effect_weight_* and baseline_weight_*: weights of sieve, boosting and pooled in the stack. "
+            "effect_penalty_multiplier: extra shrinkage of the sieve. trees: of all boosters together",
+        ),
     },
 )
 RESPONSES = TableSchema(

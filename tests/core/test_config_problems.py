@@ -104,6 +104,7 @@ ONE = [
     ("basis: arms", "basis: 3", "run.yml:13: response.basis: found 3, expected auto, a basis such as any+quadratic, or a list of bases to compare"),
     ("basis: arms", "basis: [arms, levels * linear], shape: {depth: concave}", "run.yml:13: response.shape.depth: found 'concave': shape of treatment 'depth': expected a continuous treatment and a basis other than arms"),
     ("folds: 3", "folds: 1", "run.yml:13: response.folds: found 1, expected greater than or equal to 2"),
+    ("folds: 3", "shrink_to_pooled: 1", "run.yml:13: response.shrink_to_pooled: found 1, expected true or false"),
     ("folds: 3", "folds: 2.5", "run.yml:13: response.folds: found 2.5, expected a valid integer, got a number with a fractional part"),
     ("folds: 3", "min_rows: 9, max_rows: 8", "run.yml:13: response.min_rows: found 9, expected at most response.max_rows = 8"),
     ("margin: 0.4 - depth / 100", "margin: 0.4 - dept / 100", "run.yml:15: profit.margin: '0.4 - dept / 100' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth"),

@@ -41,7 +41,7 @@ def configuration(**response: Any) -> Configuration:
 
 @pytest.fixture(scope="module")
 def trial() -> pd.DataFrame:
-    """Three markets with one response; the wave "late" has 12 units, and 9 of 3,000 units got a visit."""
+    """Three markets with one response; the wave "late" has 12 units, and 10 of 3,000 units got a visit."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.uniform(-1, 1, (ROWS, 2)), columns=["age", "visits"])
     frame.insert(0, "unit_id", np.arange(ROWS))
@@ -66,9 +66,9 @@ def test_a_sample_holds_rare_strata_and_treatments_and_keeps_the_means(spark: Sp
     sample = representative_sample(rows, configuration(), 300)
     assert 250 < len(sample) < 450
     assert (sample["stratum"] == "wave=late").sum() == 12
-    assert (sample["treatment_0"] == 2).sum() == 9
+    assert (sample["treatment_0"] == 2).sum() == 10
     weights = sample.groupby("treatment_0")["weight"].sum() / sample["weight"].sum()
-    assert weights[2.0] == pytest.approx(9 / ROWS, rel=0.2)
+    assert weights[2.0] == pytest.approx(10 / ROWS, rel=0.2)
     again = representative_sample(rows.repartition(5), configuration(), 300)
     pd.testing.assert_frame_equal(again, sample)
     everything = representative_sample(rows, configuration(), ROWS)

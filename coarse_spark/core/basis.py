@@ -7,6 +7,7 @@ terms follow the column order of scikit-learn's PolynomialFeatures.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,6 +80,21 @@ class Basis:
     def size(self) -> int:
         """p, the number of columns."""
         return len(self.columns)
+
+    @cached_property
+    def by_name(self) -> npt.NDArray[np.int64]:
+        """(p,) positions of the columns in the order that they have where treatments are declared by name.
+
+        What takes columns one after another (whitening) takes them in this order, so that learners give the same responses
+        whatever the order of treatments in a configuration. Arms, columns of equal rank, stay in theirs.
+        """
+        if not self._is_arms:
+            same = Basis(self.name, TreatmentSpace(tuple(sorted(self.space.dimensions, key=lambda d: d.name))))
+            own, other = ([sorted(re.split(r"[ ,()]+", label)) for label in basis.columns] for basis in (self, same))
+            order = [own.index(parts) for parts in other if parts in own]
+            if sorted(order) == list(range(self.size)):
+                return np.array(order, dtype=np.int64)
+        return np.arange(self.size)
 
     @cached_property
     def constant(self) -> FloatArray:

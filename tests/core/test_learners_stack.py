@@ -124,6 +124,17 @@ def test_a_stack_survives_a_table_row_and_ignores_the_order_of_rows():
     assert "tree_value" in records[ALL_ROWS].arrays
 
 
+def test_the_order_of_treatments_does_not_matter():
+    sample, zero = field_simulation(1200, 2, seed=3), np.zeros(1200, dtype=int)
+    dimension = {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}
+    predicted = []
+    for names in (["t1", "t2"], ["t2", "t1"]):
+        basis, T = Basis("quadratic", TreatmentSpace.from_dict(dict.fromkeys(names, dimension))), sample.T[names].to_numpy()
+        record = fit_models(sample.X, T, sample.y, zero, basis=basis, key=np.arange(1200))[ALL_ROWS]
+        predicted.append(np.einsum("ij,ij->i", load_model(record).predict(sample.X), basis(T)))
+    np.testing.assert_allclose(predicted[1], predicted[0], atol=1e-9)
+
+
 def test_the_constant_model_of_a_record_keeps_its_baseline():
     X, T, y, _ = stepped(2000)
     model = load_model(ResponseLearner("linear", space=UNIT).fit(X, T, y).record_)

@@ -34,7 +34,7 @@ class Whitening:
 
     @staticmethod
     def fit(basis: Basis, treatments: FloatArray, weight: FloatArray) -> Whitening:
-        """Fit on encoded treatments (n, d) with weights (n,), by a QR decomposition of the centred basis columns.
+        """Fit on encoded treatments (n, d) with weights (n,), by a QR decomposition of the centred basis columns ``by_name``.
 
         Raises
         ------
@@ -42,16 +42,17 @@ class Whitening:
         """
         phi = basis(treatments)
         mean = weight @ phi / weight.sum()
-        centred = (phi - mean)[:, 1:]  # the first column is the constant, or with arms one minus all others
+        order = basis.by_name[1:]  # the first column is the constant, or with arms one minus all others
+        centred = (phi - mean)[:, order]
         spread = np.sqrt(weight @ centred**2 / weight.sum())
-        scale = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean[1:])), spread, 1.0)
+        scale = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean[order])), spread, 1.0)
         rows = centred / scale * np.sqrt(weight / weight.sum())[:, None]
         triangle = np.linalg.qr(rows, mode="r")
         identified = (
             np.abs(np.diag(triangle)) > _RANK_TOLERANCE if len(triangle) == basis.size - 1 else np.zeros(basis.size - 1, bool)
         )
         if not identified.all():
-            column = basis.columns[1 + int(np.flatnonzero(~identified)[0])]
+            column = basis.columns[order[int(np.flatnonzero(~identified)[0])]]
             distinct = len(np.unique(treatments, axis=0))
             raise InvalidInputError(
                 f"basis '{basis.name}': the observed treatments do not identify its column '{column}': {len(treatments)} rows with "
@@ -59,7 +60,8 @@ class Whitening:
             )
         triangle *= np.sign(np.diag(triangle))[:, None]
         inverse = scipy.linalg.solve_triangular(triangle, np.diag(1 / scale), trans="T", lower=False)
-        effects = np.column_stack([np.zeros(len(inverse)), inverse])
+        effects = np.zeros((len(inverse), basis.size))
+        effects[:, order] = inverse
         effects -= np.outer(effects @ mean, basis.constant)
         return Whitening(np.vstack([basis.constant, effects]))
 

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
-from coarse_spark.config.models import Configuration
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
 from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.pooled import PooledModels
@@ -25,6 +24,10 @@ from coarse_spark.distributed.aggregate import FloatArray, add_up
 from coarse_spark.distributed.sample import representative_sample
 from coarse_spark.distributed.score import FULL
 from coarse_spark.distributed.units import POOLED, learner_arguments
+
+if TYPE_CHECKING:
+    # Python workers import this file: they would wait for pydantic
+    from coarse_spark.config.models import Configuration
 
 MODEL_SCHEMA = (
     "partition string, fold int, member int, learner string, format_version int, specification string, "
@@ -155,7 +158,7 @@ def _fit_pooled(
     start = time.perf_counter()
     features, seed, folds = list(configuration.experiment.features), configuration.menu.seed, configuration.response.folds
     dimensions = len(configuration.space.dimensions)
-    sample = representative_sample(units, configuration, _ENCODER_ROWS)
+    sample = representative_sample(units, configuration, _ENCODER_ROWS, total=sum(fold_counts.values()))
     settings = settings_of(configuration)
     arguments = learner_arguments(sample, features, dimensions)
     preparation = Preparation.fit(**arguments, fold=sample["fold"].to_numpy(), basis=configuration.basis, settings=settings)

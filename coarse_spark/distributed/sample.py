@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from coarse_spark.config.models import Configuration
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.distributed.units import treatment_columns
+
+if TYPE_CHECKING:
+    # Python workers import what imports this file: they would wait for pydantic
+    from coarse_spark.config.models import Configuration
 
 _LEAST = 200  # rows that every group gets, as far as it has them
 _MOST_GROUPS = 1_000  # rarer strata and treatments beyond so many get no more than their share
 
 
-def representative_sample(units: DataFrame, configuration: Configuration, rows: int) -> pd.DataFrame:
-    """Return about ``rows`` experiment units (at most twice as many) in the order of their keys; all where there are fewer.
+def representative_sample(units: DataFrame, configuration: Configuration, rows: int, *, total: int) -> pd.DataFrame:
+    """Return about ``rows`` of ``total`` experiment units (at most twice as many) in the order of their keys; or all of them.
 
     Rare strata and rare treatments (levels; the control of a dimension, or what is not its control) get a larger share of their
     units and these a weight lowered as much, so that weighted means remain those of all units (Horvitz & Thompson 1952). A plain
     sample may miss them, and what a model was not prepared for it cannot learn. Whether a unit is in depends on its key alone.
     """
-    total = units.count()
     tagged = units.withColumn("cell", _cell(configuration))
-    rate = F.lit(min(1.0, rows / max(total, 1)))
+    plain = F.lit(min(1.0, rows / max(total, 1)))
+    rate = plain
     if total > rows:
         for name in ("cell", *(["stratum"] if configuration.experiment.strata else [])):
             groups = tagged.groupBy(name).agg(F.count("*").alias("n")).orderBy(F.desc("n"), name).limit(_MOST_GROUPS).collect()
@@ -35,7 +40,7 @@ def representative_sample(units: DataFrame, configuration: Configuration, rows: 
                 rate = F.greatest(rate, F.col(f"{name}_rate"))
     # 53 bits of the key make an even number from 0 to 1
     drawn = tagged.where(F.shiftrightunsigned("key", 11) / F.lit(2.0**53) < rate)
-    weighed = drawn.withColumn("weight", F.col("weight") * F.lit(min(1.0, rows / max(total, 1))) / rate)
+    weighed = drawn.withColumn("weight", F.col("weight") * plain / rate)
     return weighed.select(*units.columns).toPandas().sort_values("key", kind="stable", ignore_index=True)
 
 

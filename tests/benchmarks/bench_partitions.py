@@ -83,6 +83,7 @@ def tree_cpu(pid: int) -> dict[str, float]:
 
 def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
     from coarse_spark.distributed.fit import fit_responses
+    from coarse_spark.distributed.materialize import materialized
     from coarse_spark.distributed.units import experiment_units
     from coarse_spark.lake.session import open_session
 
@@ -102,7 +103,8 @@ def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
         drawn.write.format("delta").save(f"{folder}/experiment")
         start, before = time.perf_counter(), tree_cpu(os.getpid())
         units = experiment_units(spark.read.format("delta").load(f"{folder}/experiment"), setup)
-        fit_responses(spark, units, setup).write.format("delta").save(f"{folder}/models")
+        with materialized(units) as kept:
+            fit_responses(spark, kept, setup).write.format("delta").save(f"{folder}/models")
         after, seconds = tree_cpu(os.getpid()), time.perf_counter() - start
         written = spark.read.format("delta").load(f"{folder}/models")
         fitted = written.where("fold = -1 AND status = 'ok'").count() - 1

@@ -63,15 +63,15 @@ def test_a_sample_holds_rare_strata_and_treatments_and_keeps_the_means(spark: Sp
     from coarse_spark.distributed.sample import representative_sample
 
     rows = units(spark, trial, configuration())
-    sample = representative_sample(rows, configuration(), 300)
+    sample = representative_sample(rows, configuration(), 300, total=ROWS)
     assert 250 < len(sample) < 450
     assert (sample["stratum"] == "wave=late").sum() == 12
     assert (sample["treatment_0"] == 2).sum() == 10
     weights = sample.groupby("treatment_0")["weight"].sum() / sample["weight"].sum()
     assert weights[2.0] == pytest.approx(10 / ROWS, rel=0.2)
-    again = representative_sample(rows.repartition(5), configuration(), 300)
+    again = representative_sample(rows.repartition(5), configuration(), 300, total=ROWS)
     pd.testing.assert_frame_equal(again, sample)
-    everything = representative_sample(rows, configuration(), ROWS)
+    everything = representative_sample(rows, configuration(), ROWS, total=ROWS)
     assert len(everything) == ROWS
     assert set(everything["weight"]) == {1.0}
 

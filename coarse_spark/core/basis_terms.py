@@ -80,7 +80,7 @@ def evaluate(term: Iterable[Factor], treatments: FloatArray, space: TreatmentSpa
     values, labels = np.empty((len(treatments), 0)), list[str]()
     for factor in term:
         more, names = factor.values(treatments, space), factor.labels(space)
-        products = (values[:, :, None] * more[:, None, :]).reshape(len(treatments), -1)
+        products = (values[:, :, None] * more[:, None, :]).reshape(len(treatments), len(labels) * len(names))
         crossed = [f"{left} * {right}" for left in labels for right in names]
         values, labels = np.hstack([values, more, products]), [*labels, *names, *crossed]
     return values, labels

@@ -171,3 +171,28 @@ def test_arms_are_never_refined_between_candidates() -> None:
     menu = choose_curve(problem, theta, [2])[2]
     assert all(problem.position(row) is not None for row in menu.encoded)
     assert problem.granular(theta)[1] == pytest.approx(theta.max(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("basis", "profit", "gift"),
+    [
+        ("quadratic(price) + any(days) + linear(days)", Profit("1", "0.5 * days"), [0.0, 2.0, -1.0, 1.0, 0.0]),
+        ("quadratic(price) + linear(days)", Profit("1", "0.5 * days + where(days > 0, -1, 0)"), [0.0, 2.0, -1.0, 0.0]),
+        ("quadratic(price) + linear(days)", Profit("1", "0.5 * days + where(days != 0, -1, 0)"), [0.0, 2.0, -1.0, 0.0]),
+    ],
+)
+def test_a_jump_in_any_dimension_is_offered_right_beside_it(basis: str, profit: Profit, gift: list[float]) -> None:
+    # the least gift of days earns 1 at once and every further day costs 0.5: price 1 with next to no days earns 1 + 1
+    space = TreatmentSpace.from_dict(
+        {
+            "price": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0},
+            "days": {"kind": "continuous", "lower": 0, "upper": 30, "control": 0},
+        }
+    )
+    menu = choose_menu(np.tile(gift, (20, 1)), space=space, basis=basis, profit=profit, k=1)
+    assert menu.value == pytest.approx(2.0, abs=1e-4)
+    assert menu.upper_bound >= 2.0 - 1e-9
+    problem = MenuProblem.build(space, basis, profit)
+    fresh = problem.candidates[len(space.candidates) :]
+    assert len(fresh) == 33, "one beside every price without days, none where nothing jumps"
+    assert len(MenuProblem.build(space, "quadratic", Profit("1", "price + days")).candidates) == len(space.candidates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -73,11 +74,25 @@ class MenuProblem:
                 candidates = np.vstack([candidates, treatment])
         problem = MenuProblem(space, basis, profit, candidates, np.empty((0, 0)), tuple(rules))
         problem = replace(problem, psi=problem.psi_at(candidates))
-        beside = _beside_control(space) if _is_searched(basis) else np.empty((0, candidates.shape[1]))
-        if len(beside) and (np.abs(problem.psi_at(beside) - problem.control_psi) > _JUMP * np.abs(problem.psi).max(axis=0)).any():
-            # profit jumps off the control: treatments arbitrarily near it are offered as well
-            candidates = np.vstack([candidates, beside])
-            problem = replace(problem, candidates=candidates, psi=problem.psi_at(candidates))
+        return problem._with_sides_of_control() if _is_searched(basis) else problem
+
+    def _with_sides_of_control(self) -> MenuProblem:
+        """Offer what lies just off the control's value of a continuous dimension, wherever the profit jumps there.
+
+        Whether the basis jumps or the margin or the cost: no candidate stands for the limit of the profit on that side.
+        """
+        space, problem, jump = self.space, self, _JUMP * np.abs(self.psi).max(axis=0)
+        for axis, sign in product(np.flatnonzero(space.continuous), (1.0, -1.0)):
+            low, high = space.bounds[axis]
+            beside = problem.candidates.copy()
+            beside[:, axis] += sign * _BESIDE * (high - low)
+            open_ = (problem.candidates[:, axis] == space.control[axis]) & (low <= beside[:, axis]) & (beside[:, axis] <= high)
+            rows = np.flatnonzero(open_)[space.allowed(beside[open_])]
+            limits = problem.psi_at(beside[rows])
+            for row, limit in zip(rows, limits, strict=True):
+                if (np.abs(problem.psi - limit) > jump).any(axis=1).all():
+                    candidates, psi = np.vstack([problem.candidates, beside[row]]), np.vstack([problem.psi, limit])
+                    problem = replace(problem, candidates=candidates, psi=psi)
         return problem
 
     def charged(self, charge: float, spend: Profit) -> MenuProblem:
@@ -214,17 +229,6 @@ def _edge_of_exclusion(space: TreatmentSpace) -> FloatArray:
                 near, far = np.where(open_, middle, near), np.where(open_, far, middle)
             edges.append(near)
     return np.unique(np.vstack(edges), axis=0)
-
-
-def _beside_control(space: TreatmentSpace) -> FloatArray:
-    """Return the treatment just beside the control along the first continuous dimension, none where that is not offered."""
-    treatment = space.control.copy()
-    for axis in np.flatnonzero(space.continuous)[:1]:
-        low, high = space.bounds[axis]
-        treatment[axis] += _BESIDE * (high - low) * (1.0 if treatment[axis] < (low + high) / 2 else -1.0)
-    inside = ((treatment >= space.bounds[:, 0]) & (treatment <= space.bounds[:, 1])).all()
-    offered = inside and (treatment != space.control).any() and space.allowed(treatment[None, :])[0]
-    return treatment[None, :] if offered else np.empty((0, len(treatment)))
 
 
 def _same(candidates: FloatArray, treatment: FloatArray) -> npt.NDArray[np.bool_]:

@@ -158,7 +158,7 @@ class LearnedDesign:
 
     def overlap(self, X: pd.DataFrame, phi: FloatArray) -> Overlap:
         """Return the overlap of rows with features X and basis columns of the treatments given φ (n, p)."""
-        return _overlap(*self._whitened(X, phi))
+        return _overlap(*self._whitened(X, phi), np.ones(len(phi)))
 
     def _whitened(self, X: pd.DataFrame, phi: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Smallest eigenvalue of Λ (n,) before lifting, z (n, p) and Λ⁻¹z (n, p), all in the whitened basis."""
@@ -214,18 +214,21 @@ class CrossFittedDesign:
             result[inside] = self.designs[int(number)].representer(X[inside], phi[inside])
         return result
 
-    def overlap(self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64]) -> Overlap:
-        """Return the overlap of rows in folds (n,), each by the design that did not see its fold."""
-        parts = [self.designs[int(number)]._whitened(X[fold == number], phi[fold == number]) for number in np.unique(fold)]
-        return _overlap(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    def overlap(self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64], weight: FloatArray) -> Overlap:
+        """Return the overlap of rows in folds (n,) with weights (n,), each by the design that did not see its fold."""
+        places = [np.flatnonzero(fold == number) for number in np.unique(fold)]
+        parts = [self.designs[int(fold[rows[0]])]._whitened(X.iloc[rows], phi[rows]) for rows in places]
+        smallest, z, solved = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return _overlap(smallest, z, solved, weight[np.concatenate(places)])
 
 
-def _overlap(smallest: FloatArray, z: FloatArray, solved: FloatArray) -> Overlap:
-    leverage = np.einsum("ni,ni->n", solved, z)
+def _overlap(smallest: FloatArray, z: FloatArray, solved: FloatArray, weight: FloatArray) -> Overlap:
+    share = weight / weight.sum()
+    leverage = np.einsum("ni,ni->n", solved, z) * share
     return Overlap(
         rows=len(z),
         smallest_eigenvalue=float(smallest.min()),
-        lifted_share=float((smallest < FLOOR).mean()),
+        lifted_share=float(share @ (smallest < FLOOR)),
         effective_rows=float(leverage.sum() ** 2 / (leverage**2).sum()),
-        imbalance=float(np.abs(solved.T @ z / len(z) - np.eye(z.shape[1])).max()),
+        imbalance=float(np.abs((solved * share[:, None]).T @ z - np.eye(z.shape[1])).max()),
     )

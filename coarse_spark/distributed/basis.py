@@ -1,4 +1,4 @@
-"""One treatment basis for a whole run, chosen on a hash sample of the experiment."""
+"""One treatment basis for a whole run, chosen on a sample of the experiment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from threadpoolctl import threadpool_limits
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.learners.choose_basis import BasisChoice, choose_basis
 from coarse_spark.distributed.fit import settings_of
-from coarse_spark.distributed.units import hash_sample, learner_arguments
+from coarse_spark.distributed.sample import representative_sample
+from coarse_spark.distributed.units import learner_arguments
 
 _SAMPLE_ROWS = 20_000  # enough to tell curves apart, small enough for the driver
 
@@ -29,7 +30,7 @@ def settle_basis(units: DataFrame, configuration: Configuration) -> BasisChoice:
     bases = configuration.bases
     if len(bases) == 1 and "spline" not in bases[0]:
         return BasisChoice(configuration.basis)
-    sample = hash_sample(units, _SAMPLE_ROWS)
+    sample = representative_sample(units, configuration, _SAMPLE_ROWS)
     arguments = learner_arguments(sample, configuration.experiment.features, len(configuration.space.dimensions))
     with threadpool_limits(limits=1):  # the last bit of a sum must not depend on the driver's number of cores
         return choose_basis(

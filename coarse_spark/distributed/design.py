@@ -20,11 +20,12 @@ from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparatio
 from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.fit import settings_of
-from coarse_spark.distributed.units import feature_columns, hash_sample, matrix, parts, treatment_columns
+from coarse_spark.distributed.sample import representative_sample
+from coarse_spark.distributed.units import feature_columns, matrix, parts, treatment_columns
 
 FloatArray = npt.NDArray[np.float64]
 
-_SAMPLE_ROWS = 50_000  # a hash sample of this size encodes the features of a learned design, and shows its overlap
+_SAMPLE_ROWS = 50_000  # a sample of this size encodes the features of a learned design, and shows its overlap
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class Design:
     representer : α = Λ(x)⁻¹φ(t) (n, p) of collected units (``core.design.representer``), with Λ from units of other folds where
         it is learned. Needs the columns ``needs``.
     problems : a sentence for everything that a reader of honest values should know.
-    overlap : of a learned design on the hash sample; None where treatments were randomized.
+    overlap : of a learned design on the sample; None where treatments were randomized.
     """
 
     representer: Callable[[pd.DataFrame], FloatArray]
@@ -93,11 +94,11 @@ def _moments(units: DataFrame, basis: Basis, dimensions: list[str], *, stratifie
 
 
 def _learned(units: DataFrame, configuration: Configuration, basis: Basis) -> Design:
-    """Sums of every fold over batches of rows, encoded as a hash sample says; solved on the driver, whatever the number of rows."""
+    """Sums of every fold over batches of rows, encoded as a sample says; solved on the driver, whatever the number of rows."""
     dimensions = treatment_columns(len(basis.space.dimensions))
     # partitions and strata may have been treated differently too; a constant one is left out by the encoding
     described = [*feature_columns(len(configuration.experiment.features)), "partition", "stratum"]
-    sample = hash_sample(units.select("key", "fold", "weight", *described, *dimensions), _SAMPLE_ROWS)
+    sample = representative_sample(units, configuration, _SAMPLE_ROWS)
     given, weight = matrix(sample, dimensions), sample["weight"].to_numpy(np.float64)
     with threadpool_limits(limits=1):  # the last bit of a sum must not depend on the driver's number of cores
         preparation = DesignPreparation.fit(
@@ -115,7 +116,7 @@ def _learned(units: DataFrame, configuration: Configuration, basis: Basis) -> De
     sums = {int(fold): GramStatistics.from_array(total[fold]) for fold in sorted(total)}
     with threadpool_limits(limits=1):
         design = CrossFittedDesign.solve(preparation, sums)
-        overlap = design.overlap(sample[described], basis(given), sample["fold"].to_numpy())
+        overlap = design.overlap(sample[described], basis(given), sample["fold"].to_numpy(), weight)
 
     def weights(rows: pd.DataFrame) -> FloatArray:
         return design.representer(rows[described], basis(matrix(rows, dimensions)), rows["fold"].to_numpy())

@@ -46,7 +46,7 @@ def representative_sample(units: DataFrame, configuration: Configuration, rows: 
 
 def _cell(configuration: Configuration) -> Column:
     """A text for what a basis may have a column of: every level, and jumps off the control; with arms every candidate."""
-    space, exact = configuration.space, configuration.basis.terms == ("arms",)
+    space, exact = configuration.space, "arms" in configuration.bases
     parts = []
     for dimension, name, control in zip(
         space.dimensions, treatment_columns(len(space.dimensions)), space.control.tolist(), strict=True

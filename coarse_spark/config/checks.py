@@ -15,11 +15,16 @@ import pandas as pd
 from coarse_spark.core.basis import Basis, candidate_bases
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.learners.shape import check_shape
+from coarse_spark.core.menu.rules import restrictions
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError, nearest
 
 _TOLERANCE = 1e-9  # of float rounding when a value is compared with a bound or a step
+
+# characters that a column of a Delta table cannot have
+_REFUSED = frozenset(" ,;{}()\n\t=")
+_PLAIN_NAME = "expected one without spaces and , ; { } ( ) =, which Delta tables refuse"
 
 # columns beside those of the treatments in the tables `menu` and `assignments`
 WRITTEN_COLUMNS = frozenset(
@@ -36,6 +41,7 @@ WRITTEN_COLUMNS = frozenset(
         "expected_incremental_profit",
         "regret",
         "runner_up_treatment_id",
+        "changed",
     }
 )
 
@@ -68,7 +74,7 @@ def find_problems(values: Values, treatments: Sequence[str]) -> list[Problem]:
     problems += _treatment_names(treatments)
     space = _space(values)
     if isinstance(space, TreatmentSpace):
-        problems += [*_on_the_space(values, space), *_shapes(values, space)]
+        problems += [*_on_the_space(values, space), *_shapes(values, space), *_eligibility(values, space)]
     else:
         problems += space
     return problems
@@ -139,6 +145,17 @@ def _shares(
             return
 
 
+def _switching(previous_run: str | None, cost: float) -> Iterator[Problem]:
+    if cost > 0 and previous_run is None:
+        message = f"found {cost:g} without menu.previous_run, expected current or the id of the run whose assignments would change"
+        yield Problem(("menu", "switching_cost"), message)
+
+
+def _resamples(resamples: int) -> Iterator[Problem]:
+    if resamples == 1:
+        yield Problem(("evaluation", "resamples"), "found 1, which shows no spread, expected 0 or at least 2")
+
+
 def _available(least: object, most: object, budget: object, method: str) -> Iterator[Problem]:
     """Yield a problem for every setting that the menu search does not know yet: ignoring one would be worse than refusing it."""
     for name, value in (("min_share", least), ("max_share", most), ("budget", budget)):
@@ -163,28 +180,53 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("menu.sizes", "menu.select"), _selected),
     (("menu.sizes", "menu.min_share", "menu.max_share"), _shares),
     (("menu.sizes", "menu.always_offer"), _always_fits),
+    (("menu.previous_run", "menu.switching_cost"), _switching),
+    (("evaluation.resamples",), _resamples),
     (("menu.min_share", "menu.max_share", "menu.budget", "menu.method"), _available),
 )
 
 
-def _expression_names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
+def _expressions(values: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the key and the text of every expression in the treatment names."""
     for key in ("profit.margin", "profit.cost", "menu.exclude"):
         if values.get(key) is not None:
-            try:
-                Expression(values[key]).require_names(treatments)
-            except ExpressionError as error:
-                yield Problem(tuple(key.split(".")), str(error))
+            yield tuple(key.split(".")), values[key]
+    for name, text in values.get("menu.eligibility", {}).items():
+        yield ("menu", "eligibility", name), text
+
+
+def _expression_names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
+    for key, text in _expressions(values):
+        try:
+            Expression(text).require_names(treatments)
+        except ExpressionError as error:
+            yield Problem(key, str(error))
 
 
 def _expression_levels(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
     """Yield a problem for every text in an expression that is no level: it would silently equal nothing."""
     levels = [level for d in space.dimensions if isinstance(d, Categorical) for level in d.levels if isinstance(level, str)]
-    for key in ("profit.margin", "profit.cost", "menu.exclude"):
-        if values.get(key) is not None:
-            for text in sorted(Expression(values[key]).texts - set(levels)):
-                known = ", ".join(levels) or "none"
-                message = f"'{values[key]}' compares with '{text}', which is no level of a treatment{nearest(text, levels)}"
-                yield Problem(tuple(key.split(".")), f"{message}; declared levels that are texts: {known}")
+    for key, expression in _expressions(values):
+        for text in sorted(Expression(expression).texts - set(levels)):
+            known = ", ".join(levels) or "none"
+            message = f"'{expression}' compares with '{text}', which is no level of a treatment{nearest(text, levels)}"
+            yield Problem(key, f"{message}; declared levels that are texts: {known}")
+
+
+def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
+    """Yield a problem for every rule that is no rule, or that would keep units from being left alone."""
+    for name, text in values.get("menu.eligibility", {}).items():
+        key = ("menu", "eligibility", name)
+        if not Expression(text).names <= set(space.names):
+            continue  # reported by _expression_names
+        try:
+            restricted = restrictions({text: 0.0}, space)[0].restricts(np.vstack([space.control, space.candidates]), space)
+        except InvalidInputError as error:
+            yield Problem(key, str(error).removeprefix("eligible: "))
+            continue
+        if restricted[0]:
+            message = f"'{text}' is not 0 at the control ({space.describe(space.control)}), expected 0: any unit may be left alone"
+            yield Problem(key, message)
 
 
 def _shapes(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
@@ -219,9 +261,15 @@ def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem
             if column in taken:
                 key = ("experiment", role) if isinstance(found, str) else ("experiment", role, position)
                 yield Problem(key, f"found '{column}', which is {taken[column]} already, expected another column")
-        # a column may describe a unit, cut partitions and be a stratum at once
+        # a column may describe a unit, cut partitions, be a stratum and a rule of eligibility at once
         if role in ("unit_id", "outcome", "weight"):
             taken |= {column: f"experiment.{role}" for column in columns if column not in taken}
+    for column in values.get("menu.eligibility", {}):
+        key = ("menu", "eligibility", column)
+        if column in taken:
+            yield Problem(key, f"found '{column}', which is {taken[column]} already, expected another column")
+        elif set(column) & _REFUSED:
+            yield Problem(key, f"found the column '{column}', {_PLAIN_NAME}")
 
 
 def _treatment_names(treatments: Sequence[str]) -> Iterator[Problem]:
@@ -230,9 +278,8 @@ def _treatment_names(treatments: Sequence[str]) -> Iterator[Problem]:
         if name.casefold() in WRITTEN_COLUMNS:
             message = f"'{name}' is a column of its own in the tables that a run writes, expected another name"
             yield Problem(("treatments", name), f"{message}; rename the column of the experiment, for instance to offered_{name}")
-        elif not name.strip() or set(name) & set(" ,;{}()\n\t="):
-            message = f"found the name '{name}', expected one without spaces and , ; {{ }} ( ) =, which Delta tables refuse"
-            yield Problem(("treatments", name), message)
+        elif not name.strip() or set(name) & _REFUSED:
+            yield Problem(("treatments", name), f"found the name '{name}', {_PLAIN_NAME}")
 
 
 def _space(values: Values) -> TreatmentSpace | list[Problem]:

@@ -141,6 +141,12 @@ def _memory(value: Any) -> str:
     return value
 
 
+def _eligibility(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise expected("a mapping of boolean columns to expressions in the treatment names, such as {member: price < 1}")
+    return value
+
+
 def _settings(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(entry, str | int | float) for entry in value.values()):
         raise expected("a mapping of Spark settings to texts, numbers or true and false")
@@ -170,6 +176,7 @@ TableName = Annotated[str, BeforeValidator(_identifier)]
 NamePart = Annotated[str, BeforeValidator(_identifier_part)]
 Location = Annotated[str, BeforeValidator(_location)]
 ExpressionText = Annotated[str, BeforeValidator(_expression)]
+Eligibility = Annotated[dict[Column, ExpressionText], BeforeValidator(_eligibility)]
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 Integer = Annotated[int, BeforeValidator(_no_boolean)]
 Sizes = Annotated[tuple[int, ...], BeforeValidator(_sizes)]

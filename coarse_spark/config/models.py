@@ -14,6 +14,7 @@ from coarse_spark.config.fields import (
     Bases,
     Column,
     Columns,
+    Eligibility,
     ExpressionText,
     Flag,
     Integer,
@@ -137,6 +138,19 @@ class Menu(Section):
     exclude: ExpressionText | None = Field(
         None, description="expression in the treatment names; where it is not 0 nothing is offered"
     )
+    eligibility: Eligibility = Field(
+        default_factory=dict,
+        description="boolean column: expression in the treatment names; treatments where it is not 0 go only to units whose "
+        "column is true (null counts as false)",
+    )
+    previous_run: Text | None = Field(
+        None,
+        description="an earlier run of this output whose assignments are compared and whose menu is a start of the search: "
+        "its id, or current for the latest published one",
+    )
+    switching_cost: Number = Field(
+        0.0, ge=0, description="money per unit that gets another treatment than from previous_run; units that had none switch free"
+    )
     min_share: Share | None = Field(None, description="least share of the population weight for every treatment on the menu")
     max_share: Share | None = Field(None, description="largest share of the population weight for every treatment on the menu")
     budget: Number | None = Field(None, ge=0, description="largest mean of profit.cost per unit of population weight")
@@ -164,9 +178,16 @@ class Population(Section):
 
 
 class Evaluation(Section):
-    """Honest values of the policies; cross-fitted on response.folds."""
+    """Honest values of the policies, cross-fitted on response.folds, and how sure the choice of the menu is."""
 
     confidence: Number = Field(0.95, gt=0, lt=1, description="level of the confidence intervals")
+    resamples: Integer = Field(
+        10,
+        ge=0,
+        le=10_000,
+        description="redraws of the responses, with the noise that the models of different folds show, on which the menu is "
+        "chosen again to tell how sure the choice is; 0: only the folds' own menus are compared",
+    )
 
 
 class Output(Section):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.menu.rules import Restriction, Rule
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.distributed.units import column, theta_columns
 
@@ -23,9 +24,9 @@ def profit_column(psi: FloatArray) -> Column:
 
 
 def best_position(profits: Sequence[Column]) -> Column:
-    """Return the position of the largest of K expressions, the first among equals (as numpy's argmax)."""
+    """Return the position of the largest of K expressions, the first among equals (as numpy's argmax); nulls are no candidates."""
     if len(profits) == 1:
-        return F.lit(0)
+        return F.when(profits[0].isNotNull(), F.lit(0))
     best = F.greatest(*profits)
     position = F.when(profits[0] == best, F.lit(0))
     for index in range(1, len(profits)):
@@ -41,23 +42,35 @@ def assign(
     control_psi: FloatArray,
     treatments: FloatArray,
     space: TreatmentSpace,
+    rules: Sequence[Rule] = (),
+    changed: Column | None = None,
 ) -> DataFrame:
-    """Return one row a unit: its treatment of the menu, expected profits, regret and the runner-up.
+    """Return one row a unit: its treatment of the menu, expected profits, regret, the runner-up, and whether its treatment changed.
 
     Parameters
     ----------
     responses : unit_id, theta_0 … theta_{p−1}, granular_profit.
     psi : (K, p + 1) rows ψ(t_k) of the menu. prices : (K,) dual prices of share limits, 0 without limits.
     control_psi : (p + 1,). treatments : (K, d) encoded treatments of the menu.
+    rules : of the last of the p coefficients, in their order. A treatment that a unit is not eligible for is none of its choices,
+        whatever it would earn (a unit without any gets null); what it costs to switch tells in the choice, not in profits.
+    changed : the last column, an expression in treatment_id and further columns of ``responses``; default null.
     """
-    k = len(psi)
-    profits = responses.select(
-        "unit_id",
-        "granular_profit",
-        profit_column(control_psi).alias("control_profit"),
-        *(profit_column(row).alias(f"profit_{i}") for i, row in enumerate(psi)),
+    k, first = len(psi), psi.shape[1] - 1 - len(rules)
+    earned, extra = psi.copy(), psi.copy()
+    earned[:, first:-1] = 0.0
+    extra[:, :first] = extra[:, -1] = 0.0
+    profits = responses.withColumns(
+        {"control_profit": profit_column(control_psi), **{f"profit_{i}": profit_column(row) for i, row in enumerate(earned)}}
     )
-    priced = [F.col(f"profit_{i}") - F.lit(float(prices[i])) for i in range(k)]
+    priced = []
+    for i in range(k):
+        offer = F.col(f"profit_{i}") - F.lit(float(prices[i]))
+        if rules:
+            barring = [place for place, rule in enumerate(rules) if isinstance(rule, Restriction) and psi[i, first + place] < 0]
+            barred = reduce(Column.__or__, (F.col(theta_columns(first + place + 1)[-1]) > 0 for place in barring), F.lit(False))
+            offer = F.when(~barred, offer + profit_column(extra[i]))
+        priced.append(offer)
     chosen = profits.withColumn("treatment_id", best_position(priced))
     if k > 1:
         # greatest skips nulls: the chosen treatment drops out of the race for the second place
@@ -82,4 +95,5 @@ def assign(
         (expected - F.col("control_profit")).alias("expected_incremental_profit"),
         F.greatest(F.col("granular_profit") - expected, F.lit(0.0)).alias("regret"),
         runner_up.alias("runner_up_treatment_id"),
+        (F.lit(None) if changed is None else changed).cast("boolean").alias("changed"),
     )

@@ -9,6 +9,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.menu import lloyd
 from coarse_spark.core.menu.curve import search_curve
 from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums, refine
 from coarse_spark.core.menu.problem import MenuProblem
@@ -32,12 +33,15 @@ class PopulationMenus:
     ----------
     refined : menus by size (and ``UNIFORM``), their segment sums over all units, and the history of the passes.
     bounds : size → profit per unit weight that no menu of this size exceeds.
+    sketch_values : size → what the sketch takes the same menu to earn: units of one cell that prefer different treatments are told
+        apart less finely there.
     control_value : profit per unit weight when nobody is treated.
     micro_clusters : number of micro-clusters the search worked on.
     """
 
     refined: Refined
     bounds: dict[int, float]
+    sketch_values: dict[int, float]
     control_value: float
     micro_clusters: int
 
@@ -53,9 +57,10 @@ def search_menus(
     starts: int,
     seed: int,
     always_offered: FloatArray | None = None,
+    previous: FloatArray | None = None,
 ) -> dict[int, PricedMenu]:
     """Return the menus of all sizes found on micro-clusters, and the best single treatment under the key ``UNIFORM``."""
-    menus = search_curve(problem, clusters, sizes, fixed=always_offered, starts=starts, seed=seed)
+    menus = search_curve(problem, clusters, sizes, fixed=always_offered, previous=previous, starts=starts, seed=seed)
     return {UNIFORM: search_curve(problem, clusters, [1], starts=1, seed=seed)[1], **menus}
 
 
@@ -69,6 +74,7 @@ def choose_menus(
     starts: int,
     seed: int,
     always_offered: FloatArray | None = None,
+    previous: FloatArray | None = None,
 ) -> PopulationMenus:
     """Choose a menu of every size for the units of ``responses``: unit_id, weight, theta_0 … theta_{p−1}.
 
@@ -76,6 +82,7 @@ def choose_menus(
     ----------
     cells : micro-clusters of the sketch at most. passes : Lloyd passes over all units at most.
     starts, seed : of the search on the sketch. always_offered : encoded treatments (f, d) on every menu.
+    previous : encoded treatments (l, d) of an earlier menu, the most used first: one more start.
 
     The frame is read ``passes`` + 3 times at most: hand over a table or a materialized frame.
     """
@@ -87,7 +94,7 @@ def choose_menus(
     )
     population = sketch(units, problem, cells=cells, groups=[0])[0]
     clusters = population.clusters
-    menus = search_menus(problem, clusters, sizes, starts=starts, seed=seed, always_offered=always_offered)
+    menus = search_menus(problem, clusters, sizes, starts=starts, seed=seed, always_offered=always_offered, previous=previous)
     gain = problem.granular(clusters.theta)[1] - profit_matrix(clusters.theta, problem.control_psi[None, :])[:, 0]
     attainable = float(np.average(gain, weights=clusters.weights))
     sized = {k: menu for k, menu in menus.items() if k != UNIFORM}
@@ -106,4 +113,6 @@ def choose_menus(
     everyone = next(iter(refined.sums.values()))
     control = float(everyone.value_of_all(problem.control_psi[None, :])[0])
     bounds = certificate.bounds(sized, records, everyone.rows.sum(axis=0))
-    return PopulationMenus(refined, bounds, control, len(clusters.weights))
+    on_sketch = lloyd.segment_sums(clusters.theta, clusters.weights, refined.menus)
+    sketch_values = {k: on_sketch[k].value(menu.psi) for k, menu in refined.menus.items()}
+    return PopulationMenus(refined, bounds, sketch_values, control, len(clusters.weights))

@@ -16,6 +16,7 @@ from coarse_spark.core.lack_of_fit import TreatmentBins, bin_sums
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.lloyd import assign as assign_menu
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.rules import barred_units
 from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.choose import UNIFORM
@@ -27,10 +28,13 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums of the evaluation pass: moments of the policies' scores, and sums over treatment bins for the lack of fit."""
+    """Sums of the evaluation pass: moments of the policies' scores, sums over treatment bins for the lack of fit, and (q,) how many
+    units are eligible for none of a policy's treatments.
+    """
 
     moments: ScoreMoments
     bins: FloatArray
+    barred: FloatArray
 
 
 def evaluate(
@@ -50,38 +54,45 @@ def evaluate(
     policies : control, uniform, menus of K treatments and granular, in the order of the scores.
     fold_menus : fold → K → the menu chosen on the other folds, with the best single treatment under ``UNIFORM``.
     center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
+
+    Rules of the problem have their coefficients behind those of the basis, among the rows' theta and in the scores alike.
     """
+    size = problem.basis_size
     names, dimensions = theta_columns(problem.coefficients), treatment_columns(problem.candidates.shape[1])
     weights = representer_columns(problem.basis_size)
 
     def record(batch: pd.DataFrame) -> dict[str, FloatArray]:
         moments: list[FloatArray] = []
         binned: list[FloatArray] = []
+        barred: list[FloatArray] = []
         for fold, rows in parts(batch, "fold"):
             theta, treatments = matrix(rows, names), matrix(rows, dimensions)
             phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
-            debiased = corrected(theta, phi, y, matrix(rows, weights))
-            scores = policy_scores(theta, debiased, problem, policies, fold_menus[fold])
+            learned, rules = theta[:, :size], theta[:, size:]
+            debiased = corrected(learned, phi, y, matrix(rows, weights))
+            scores, without = policy_scores(theta, np.hstack([debiased, rules]), problem, policies, fold_menus[fold])
+            barred.append(without)
             moments.append(ScoreMoments.sums(scores, rows["weight"].to_numpy(np.float64), center))
-            binned.append(bin_sums(bins, treatments, phi, y, np.einsum("ij,ij->i", phi, theta)).ravel())
-        return {"moments": np.sum(moments, axis=0), "bins": np.sum(binned, axis=0)}
+            binned.append(bin_sums(bins, treatments, phi, y, np.einsum("ij,ij->i", phi, learned)).ravel())
+        return {"moments": np.sum(moments, axis=0), "bins": np.sum(binned, axis=0), "barred": np.sum(barred, axis=0)}
 
     total = add_up(held.select("fold", "weight", "outcome", *dimensions, *weights, *names), record)
-    return Evaluation(ScoreMoments.of(total["moments"], center), total["bins"].reshape(bins.size, -1))
+    return Evaluation(ScoreMoments.of(total["moments"], center), total["bins"].reshape(bins.size, -1), total["barred"])
 
 
 def policy_scores(
     theta: FloatArray, debiased: FloatArray, problem: MenuProblem, policies: Sequence[Policy], menus: Mapping[int, PricedMenu]
-) -> FloatArray:
-    """Return the scores (n, q) ψ(π(x_i))·(θ̃_i, 1) of units under every policy.
+) -> tuple[FloatArray, FloatArray]:
+    """Return the scores (n, q) ψ(π(x_i))·(θ̃_i, 1) of units under every policy, and how many (q,) may get none of its treatments.
 
-    Decisions use out-of-fold coefficients ``theta`` (n, p); what they earn is measured with ``debiased`` (n, p).
+    Decisions use out-of-fold coefficients ``theta`` (n, p); what they earn is measured with ``debiased`` (n, p). A unit that may
+    get no treatment of a menu, which was chosen on other units, is left at the control.
     """
 
     def earned(psi: FloatArray) -> FloatArray:
         return np.asarray(np.einsum("ij,ij->i", debiased, psi[:, :-1]) + psi[:, -1])
 
-    scores = np.empty((len(theta), len(policies)))
+    scores, without = np.empty((len(theta), len(policies))), np.zeros(len(policies))
     for position, policy in enumerate(policies):
         if policy.name == "control":
             psi = np.broadcast_to(problem.control_psi, (len(theta), len(problem.control_psi)))
@@ -90,8 +101,10 @@ def policy_scores(
         else:
             menu = menus[UNIFORM if policy.name == "uniform" else policy.k]
             psi = menu.psi[assign_menu(theta, menu)]
+            barred = barred_units(theta, psi, problem.rules)
+            psi[barred], without[position] = problem.control_psi, barred.sum()
         scores[:, position] = earned(psi)
-    return scores
+    return scores, without
 
 
 def held_out(scored: DataFrame) -> DataFrame:

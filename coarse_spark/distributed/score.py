@@ -20,7 +20,15 @@ from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.learners.record import ModelRecord, load_model
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.distributed.units import POOLED, feature_columns, feature_frame, parts, theta_columns
+from coarse_spark.distributed.units import (
+    POOLED,
+    eligibility_columns,
+    feature_columns,
+    feature_frame,
+    matrix,
+    parts,
+    theta_columns,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -41,6 +49,7 @@ def score(
     problem: MenuProblem,
     keep: Sequence[str],
     granular: bool,
+    eligibility: Sequence[str] = (),
 ) -> DataFrame:
     """Return one row a unit and model fold: the columns ``keep``, served_by, model_fold, theta_0 … theta_{p−1}.
 
@@ -49,6 +58,8 @@ def score(
     units : rows in the shape of ``distributed.units``.
     models : rows of the models table of one run, of the folds to score with.
     granular : whether to add granular_0 … granular_{d−1} (encoded) and granular_profit, the unit's own best treatment.
+    eligibility : for the columns eligible_0 … of ``units``, which treatments each is about (see ``core.menu.rules``): a unit's own
+        best treatment is one that it may get. The problem itself has no rules.
 
     Units whose partition has no fitted model are served by the pooled one. Shards of a partition are averaged by their rows.
     """
@@ -68,10 +79,10 @@ def score(
     schema = StructType([*fields, StructField("model_fold", IntegerType()), *(StructField(name, DoubleType()) for name in numbers)])
     group = ["served_by", "chunk"]
     return (
-        chunked.select(*{*kept, *group, *feature_columns(len(features))})
+        chunked.select(*{*kept, *group, *feature_columns(len(features)), *eligibility_columns(len(eligibility))})
         .groupBy(*group)
         .cogroup(spread.groupBy(*group))
-        .applyInPandas(_scorer(kept, list(features), problem, granular, schema), schema)
+        .applyInPandas(_scorer(kept, list(features), problem, granular, list(eligibility), schema), schema)
     )
 
 
@@ -94,7 +105,12 @@ def unseen_partitions(responses: DataFrame, models: DataFrame) -> UnseenPartitio
 
 
 def _scorer(
-    keep: Sequence[str], features: Sequence[str], problem: MenuProblem, granular: bool, schema: StructType
+    keep: Sequence[str],
+    features: Sequence[str],
+    problem: MenuProblem,
+    granular: bool,
+    eligibility: Sequence[str],
+    schema: StructType,
 ) -> Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]:
     columns = [field.name for field in schema]
 
@@ -110,13 +126,23 @@ def _scorer(
                 part["model_fold"] = fold
                 part[theta_columns(theta.shape[1])] = theta
                 if granular:
-                    treatments, profit = problem.granular(theta)
+                    allowed = matrix(units, eligibility_columns(len(eligibility)))
+                    treatments, profit = _granular(problem, theta, allowed, eligibility)
                     part[granular_columns(problem)] = treatments
                     part["granular_profit"] = profit
                 scored.append(part)
             return pd.concat(scored, ignore_index=True)[columns]
 
     return score_chunk
+
+
+def _granular(
+    problem: MenuProblem, theta: FloatArray, eligible: FloatArray, eligibility: Sequence[str]
+) -> tuple[FloatArray, FloatArray]:
+    if not eligibility:
+        return problem.granular(theta)
+    ruled = problem.restricted(eligibility, np.abs(theta).max(axis=0), np.ones(len(eligibility)))
+    return ruled.granular(np.hstack([theta, 1.0 - eligible]))
 
 
 def predict_members(members: pd.DataFrame, X: pd.DataFrame) -> FloatArray:

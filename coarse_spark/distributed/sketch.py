@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
 from coarse_spark.distributed.aggregate import FloatArray, add_up
-from coarse_spark.distributed.units import matrix, parts, theta_columns
+from coarse_spark.distributed.units import hash_limit, matrix, parts, theta_columns
 
 _SAMPLE_PER_CELL = 10  # sampled units a cell: enough to place cuts, small enough for the driver
 
@@ -67,9 +67,7 @@ def sketch(responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Se
     names = theta_columns(problem.coefficients)
     sizes = {int(row["sketch_group"]): int(row["count"]) for row in responses.groupBy("sketch_group").count().collect()}
     wanted = cells * _SAMPLE_PER_CELL
-    # keys are uniform on the 64-bit integers: the units with the smallest ones are a sample that no shuffling changes
-    largest = max(sizes.values(), default=0)
-    limit = 2**63 - 1 if largest <= wanted else round((2 * wanted / largest - 1) * 2**63)
+    limit = hash_limit(wanted, max(sizes.values(), default=0))
     sample = responses.where(F.col("key") <= limit).select("sketch_group", "key", "weight", *names).toPandas()
     sample = sample.sort_values(["sketch_group", "key"], kind="stable")
     rows = dict(parts(sample, "sketch_group"))

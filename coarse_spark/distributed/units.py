@@ -41,6 +41,11 @@ def feature_columns(count: int) -> list[str]:
     return [f"feature_{position}" for position in range(count)]
 
 
+def eligibility_columns(count: int) -> list[str]:
+    """Internal names of the rules of eligibility."""
+    return [f"eligible_{position}" for position in range(count)]
+
+
 def treatment_columns(count: int) -> list[str]:
     """Internal names of the treatment dimensions."""
     return [f"treatment_{position}" for position in range(count)]
@@ -72,6 +77,14 @@ def _hash(seed: int, purpose: str, unit_id: str) -> Column:
     return F.xxhash64(F.lit(seed).cast("long"), F.lit(purpose), column(unit_id).cast("string"))
 
 
+def hash_limit(wanted: int, units: int) -> int:
+    """Return the 64-bit hash at or below which about ``wanted`` of so many units lie, or all of fewer.
+
+    Hashes are uniform on the 64-bit integers: the units with the smallest ones are a sample that no shuffling changes.
+    """
+    return 2**63 - 1 if units <= wanted else round((2 * wanted / units - 1) * 2**63)
+
+
 def _treatment(space: TreatmentSpace, position: int) -> Column:
     dimension = space.dimensions[position]
     value = column(dimension.name)
@@ -84,17 +97,23 @@ def _treatment(space: TreatmentSpace, position: int) -> Column:
 def _unit_columns(table: DataFrame, configuration: Configuration, weight: str | None) -> list[Column]:
     experiment = configuration.experiment
     names = feature_columns(len(experiment.features))
+    rules = eligibility_columns(len(configuration.menu.eligibility))
     return [
         column(experiment.unit_id).alias("unit_id"),
         _label(experiment.partition_by, ALL).alias("partition"),
         _hash(configuration.menu.seed, "key", experiment.unit_id).alias("key"),
         (F.lit(1.0) if weight is None else column(weight).cast("double")).alias("weight"),
         *(_feature(table, name).alias(alias) for name, alias in zip(experiment.features, names, strict=True)),
+        # who may get what is never guessed: unknown is no
+        *(
+            F.coalesce(column(name), F.lit(False)).alias(alias)
+            for name, alias in zip(configuration.menu.eligibility, rules, strict=True)
+        ),
     ]
 
 
 def population_units(table: DataFrame, configuration: Configuration, weight: str | None) -> DataFrame:
-    """Return units to be scored: unit_id, partition, key (a hash of the id), weight and features.
+    """Return units to be scored: unit_id, partition, key (a hash of the id), weight, features, and eligible_0 … (booleans).
 
     Parameters
     ----------

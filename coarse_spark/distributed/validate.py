@@ -140,7 +140,8 @@ def _unit_roles(configuration: Configuration, weight: str | None) -> _Roles:
     roles[setup.unit_id] = ("unit_id", "key")
     if weight is not None:
         roles[weight] = ("weight", "number")
-    return roles
+    # last: a column that is a feature as well has to be boolean
+    return roles | dict.fromkeys(configuration.menu.eligibility, ("eligibility", "boolean"))
 
 
 def _trial_roles(configuration: Configuration) -> _Roles:
@@ -161,6 +162,7 @@ _FITS: dict[str, tuple[tuple[type[DataType], ...], str]] = {
     "number": ((NumericType,), "a numeric type"),
     "text": ((StringType,), "string, as the declared levels are texts"),
     "flag": ((BooleanType,), "boolean, as the declared levels are true and false"),
+    "boolean": ((BooleanType,), "boolean"),
     "mixed": ((), "levels of one kind, all texts or all numbers"),
     "feature": ((NumericType, BooleanType, StringType), "a numeric, boolean or string type"),
 }
@@ -246,6 +248,10 @@ def _unit_rules(configuration: Configuration, table: DataFrame, weight: str | No
         if isinstance(table.schema[name].dataType, FractionalType):
             infinite = F.abs(column(name).cast("double")) == F.lit(float("inf"))
             rules.append(_Rule(infinite, f"have an infinite feature '{name}'", "expected a number, or null where it is unknown"))
+    rules += [
+        _Rule(column(name).isNull(), f"have a null eligibility '{name}'", "which counts as false", warning=True)
+        for name in configuration.menu.eligibility
+    ]
     if weight is not None:
         value = column(weight).cast("double")
         rules += [

@@ -72,3 +72,12 @@ class RunRecord:
             values[name] = None if values[name] is None else values[name].astimezone(UTC)
         values["warnings"] = list(values["warnings"] or [])
         return RunRecord(**{**values, "step_seconds": values["step_seconds"] or {}, "inputs": values["inputs"] or {}})
+
+
+def latest_published(lake: Lake, other_than: str) -> str | None:
+    """Return the id of the run that was published last, leaving one run out; None where there is no other."""
+    if not lake.exists(RUNS.name):
+        return None
+    rows = lake.read(RUNS.name).where(F.col("published_at").isNotNull() & (F.col("run_id") != other_than))
+    found = rows.orderBy(F.col("published_at").desc()).select("run_id").first()
+    return None if found is None else str(found["run_id"])

@@ -101,6 +101,7 @@ RESPONSES = TableSchema(
     {
         **_UNIT,
         "theta_": "Response coefficient {suffix}: column {suffix} of the treatment basis, 0 being the constant",
+        "eligible_": "Whether the unit may get the treatments that menu.eligibility names for {suffix}",
         "best_": "Treatment dimension {suffix} of the unit's own best treatment",
     },
 )
@@ -128,7 +129,8 @@ ASSIGNMENTS = TableSchema(
         "expected_profit": ("double", "Expected profit under the assigned treatment, plug-in"),
         "expected_incremental_profit": ("double", "Expected profit above the control, plug-in"),
         "regret": ("double", "Expected profit lost against the unit's own best treatment, plug-in"),
-        "runner_up_treatment_id": ("int", "The unit's second best treatment on the menu; null on a menu of one"),
+        "runner_up_treatment_id": ("int", "The unit's second best treatment on the menu; null where there is none"),
+        "changed": ("boolean", "Whether the treatment differs from the unit's in menu.previous_run; null where it had none"),
     },
     {**_UNIT, **_TREATMENT},
 )

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from coarse_spark.core.learned_design import Overlap
 from coarse_spark.errors import TableError
 from coarse_spark.pipeline.run import Run
-from coarse_spark.report.content import LackOfFit, ModelCounts, ReportContent
+from coarse_spark.report.content import Changes, LackOfFit, ModelCounts, ReportContent, Stability
 from coarse_spark.report.page import write_report
 
 _DOTS, _HASHES = 1_500, 1_000_000  # units in the picture; the resolution of a share of units
@@ -62,6 +62,12 @@ def report_content(run: Run) -> ReportContent:
         overlap=None if overlap is None else Overlap(**overlap),
         models=ModelCounts(**notes["models"]),
         own_best=_own_best(run),
+        changes=None if notes.get("changes") is None else Changes(**notes["changes"]),
+        stability=_stability(notes["stability"]),
+        sketch=pd.DataFrame([(int(size), row["value"], row["sketch_value"]) for size, row in notes["curve"].items()]).set_axis(
+            ["k", "exact", "sketch"], axis=1
+        ),
+        switching_cost=notes["curve"][str(k)]["switching_cost"],
         history=pd.DataFrame(notes["history"]),
         timings=run.record.step_seconds,
         warnings=tuple(run.record.warnings),
@@ -78,6 +84,10 @@ def _own_best(run: Run) -> pd.DataFrame:
     given = run.lake.read("assignments", run.run_id).where(chosen).select("unit_id", "treatment_id")
     best = [F.col(f"best_{name}").alias(name) for name in names]
     return own.select("unit_id", *best).join(given, "unit_id").orderBy("unit_id").drop("unit_id").toPandas()
+
+
+def _stability(note: dict[str, Any]) -> Stability:
+    return Stability(pd.DataFrame(note["table"]), note["folds"], note["resamples"], note["expected_loss"])
 
 
 def _title(run: Run) -> str:

@@ -59,6 +59,34 @@ class ModelCounts:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """How many units get another treatment than in an earlier run: ``changed`` of ``units`` that had one; ``new`` had none."""
+
+    previous_run: str
+    units: int
+    changed: int
+    new: int
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How often treatments are chosen when the experiment says something a little different.
+
+    Attributes
+    ----------
+    table : one row a treatment, rounded to its step: its dimensions, published (whether on the published menu), folds (how many of
+        the folds' menus hold it), and frequency (the share of the redrawn menus that do) where there are any.
+    folds, resamples : how many menus these are.
+    expected_loss : mean profit per unit that menus chosen on redrawn responses lose; None without any.
+    """
+
+    table: pd.DataFrame
+    folds: int
+    resamples: int
+    expected_loss: float | None
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """One run as its readers see it; the frames have the columns of the tables of the same names.
 
@@ -75,6 +103,10 @@ class ReportContent:
     overlap : of a learned design; None where treatments were randomized.
     models : how partitions are served; None where there is nothing to say.
     own_best : sample of units: their own best treatment, one column a dimension, and the treatment_id they get; may be empty.
+    changes : against an earlier run; None without one.
+    stability : of the choice of the published menu; None where it was not looked at.
+    sketch : k, exact, sketch: plug-in values of the menus on the full population and on its sketch; may be empty.
+    switching_cost : per unit, what changes of treatment take off the plug-in value of the published menu.
     history : passes of Lloyd's algorithm over the population: k, number, value, gain, moved, what; may be empty.
     timings : seconds a step, in order.
     warnings : sentences.
@@ -106,6 +138,10 @@ class ReportContent:
     overlap: Overlap | None = None
     models: ModelCounts | None = None
     own_best: pd.DataFrame = field(default_factory=pd.DataFrame)
+    changes: Changes | None = None
+    stability: Stability | None = None
+    sketch: pd.DataFrame = field(default_factory=pd.DataFrame)
+    switching_cost: float = 0.0
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
     timings: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

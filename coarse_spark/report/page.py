@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from coarse_spark.errors import InvalidInputError
 from coarse_spark.report import wording
+from coarse_spark.report.choice import changes_sentence, sketch_rows, stability_rows, stability_sentence
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.drawing import colour, ink
 from coarse_spark.report.pictures import fit_picture, k_curve
@@ -49,7 +50,10 @@ def render_report(content: ReportContent) -> str:
         content=content,
         words=wording,
         advice=wording.headline(content),
-        findings=wording.findings(content),
+        findings=[*wording.findings(content), *filter(None, [changes_sentence(content)])],
+        stability=stability_sentence(content),
+        stability_rows=stability_rows(content),
+        sketch=sketch_rows(content),
         rule=wording.sentence(content.selection_rule),
         digits=digits,
         level=wording.level(content),

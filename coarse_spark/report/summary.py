@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from coarse_spark.report.choice import changes_sentence, stability_sentence
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.wording import (
     advice,
@@ -55,6 +56,7 @@ def print_summary(content: ReportContent, console: Console) -> None:
     lines.append((f"Choice of K: {content.selection_rule.rstrip('.')}.", ""))
     if content.basis_losses:
         lines.append((basis_sentence(content), ""))
+    lines += [(line, "") for line in (changes_sentence(content), stability_sentence(content)) if line]
     if content.fit is not None:
         lines.append((fit_sentence(content), ""))
     if content.overlap is not None:

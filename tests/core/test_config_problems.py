@@ -126,6 +126,18 @@ ONE = [
     ("select: 3", "method: exact", "run.yml:19: menu.method: found exact, which is not available yet; use auto or lloyd"),
     ("select: 3", "budget: 2", "run.yml:19: menu.budget: found 2.0, but limits on menus are not available yet; leave budget out"),
     ("select: 3", "method: loyd", "run.yml:19: menu.method: found 'loyd', expected auto or lloyd or exact or greedy (did you mean 'lloyd'?)"),
+    ("select: 3", "eligibility: member", "run.yml:19: menu.eligibility: found 'member', expected a mapping of boolean columns to expressions in the treatment names, such as {member: price < 1}"),
+    ("select: 3", "eligibility: {member: dpth > 20}", "run.yml:19: menu.eligibility.member: 'dpth > 20' uses the unknown name 'dpth' (did you mean 'depth'?); known names: arm, depth"),
+    ("select: 3", "eligibility: {member: 'depth >'}", "run.yml:19: menu.eligibility.member: 'depth >' is not an arithmetic expression: invalid syntax"),
+    ("select: 3", "eligibility: {member: arm == 'fax'}", "run.yml:19: menu.eligibility.member: 'arm == 'fax'' compares with 'fax', which is no level of a treatment; declared levels that are texts: mail, phone"),
+    ("select: 3", "eligibility: {member: depth < 20}", "run.yml:19: menu.eligibility.member: 'depth < 20' is not 0 at the control (depth = 0, arm = mail), expected 0: any unit may be left alone"),
+    ("select: 3", "eligibility: {member: log(depth - 5)}", "run.yml:19: menu.eligibility.member: the expression 'log(depth - 5)' is not a number at depth = 0, arm = mail"),
+    ("select: 3", "eligibility: {spend: depth > 20}", "run.yml:19: menu.eligibility.spend: found 'spend', which is experiment.outcome already, expected another column"),
+    ("select: 3", "eligibility: {a member: depth > 20}", "run.yml:19: menu.eligibility.a member: found the column 'a member', expected one without spaces and , ; { } ( ) =, which Delta tables refuse"),
+    ("select: 3", "switching_cost: 0.5", "run.yml:19: menu.switching_cost: found 0.5 without menu.previous_run, expected current or the id of the run whose assignments would change"),
+    ("select: 3", "switching_cost: -1", "run.yml:19: menu.switching_cost: found -1, expected greater than or equal to 0"),
+    ("select: 3", "previous_run: 7", "run.yml:19: menu.previous_run: found 7, expected a text; put it in quotes where YAML reads it as something else"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {resamples: 1}", "run.yml:24: evaluation.resamples: found 1, which shows no spread, expected 0 or at least 2"),
     ("- {depth: 0, arm: mail}", "- {dept: 0, arm: mail}", "run.yml:21: menu.always_offer[0]: found dept, arm, expected a value for each of depth, arm (did you mean 'depth'?)"),
     ("- {depth: 0, arm: mail}", "- {depth: 0, arm: fax}", "run.yml:21: menu.always_offer[0].arm: found 'fax', expected one of the levels mail, phone"),
     ("- {depth: 0, arm: mail}", "- {depth: 50, arm: mail}", "run.yml:21: menu.always_offer[0].depth: found 50, expected the control 0 or a number from 0 to 40"),
@@ -151,6 +163,17 @@ ONE = [
 def test_one_problem(old: str, new: str, message: str, tmp_path: Path) -> None:
     assert GOOD.count(old) >= 1
     assert problems(GOOD.replace(old, new, 1), tmp_path) == [message]
+
+
+def test_rules_that_are_good(tmp_path: Path) -> None:
+    (tmp_path / "run.yml").write_text(
+        GOOD.replace(
+            "select: 3", "eligibility: {member: depth > 20, channel: arm == 'phone'}\n  previous_run: current\n  switching_cost: 1"
+        )
+    )
+    menu = load_configuration(tmp_path / "run.yml").menu
+    assert menu.eligibility == {"member": "depth > 20", "channel": "arm == 'phone'"}
+    assert (menu.previous_run, menu.switching_cost) == ("current", 1.0)
 
 
 def test_a_misspelt_key_and_what_its_absence_means(tmp_path: Path) -> None:

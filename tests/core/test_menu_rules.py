@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from coarse_spark.core.menu.choose import choose_menu
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.rules import barred_units, penalty_of
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError
@@ -92,3 +94,41 @@ def test_cost_of_a_treatment_chooses_the_size() -> None:
         assert choose_menu(theta, k=6, cost_per_treatment=cost, **arguments).k == best
     with pytest.raises(InvalidInputError, match="cannot be negative"):
         choose_menu(theta, k=6, cost_per_treatment=-1.0, **arguments)
+
+
+def test_a_few_units_that_may_get_nothing_else_keep_the_control_on_every_menu() -> None:
+    theta, called = _units(5_000), np.arange(5_000) >= 3
+    free = choose_menu(theta, space=LINE, basis="quadratic", profit=PROFIT, k=1)
+    assert free.encoded[0, 0] > 0.3
+    for k in (1, 2):
+        menu = choose_menu(theta, space=LINE, basis="quadratic", profit=PROFIT, k=k, eligible={"t > 0": called})
+        assert (menu.encoded == 0).any()
+
+
+def test_own_best_treatments_under_a_rule_are_those_of_the_space_without_what_it_restricts() -> None:
+    theta = _units(2_000)
+    problem = MenuProblem.build(LINE, "quadratic", PROFIT)
+    ruled = problem.restricted(["t > 0.7341"], np.abs(theta).max(axis=0), np.ones(1))
+    without = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}, exclude="t > 0.7341")
+    oracle = MenuProblem.build(without, "quadratic", PROFIT)
+    for barred, expected in ((1.0, oracle), (0.0, problem)):
+        treatments, profit = ruled.granular(np.column_stack([theta, np.full(2_000, barred)]))
+        best, most = expected.granular(theta)
+        np.testing.assert_allclose(profit, most, atol=1e-9)
+        np.testing.assert_allclose(treatments, best, atol=1e-5)
+
+
+def test_penalties_outweigh_what_the_others_gain() -> None:
+    psi = np.array([[1.0, 0, 0], [1.0, 2.0, -0.5]])
+    largest = np.array([5.0, 3.0])
+    assert penalty_of(largest, psi, 1.0) == pytest.approx(10 * 6.5)
+    assert penalty_of(largest, psi, 0.01) == pytest.approx(1_000 * 6.5)
+    assert penalty_of(largest, psi, 0.0) == penalty_of(largest, psi, 1.0)
+
+
+def test_barred_units_are_found() -> None:
+    problem = MenuProblem.build(STEPS, "quadratic", PROFIT).restricted(["t > 1", "t > 0"], np.ones(3), np.full(2, 0.5))
+    taken = problem.psi_at(np.array([[2.0], [0.5], [0.5], [0.0]]))
+    theta = np.column_stack([np.ones((4, 3)), [[1, 0], [1, 0], [0, 1], [1, 1]]])
+    assert barred_units(theta, taken, problem.rules).tolist() == [True, False, True, False]
+    assert not barred_units(theta[:, :3], taken, ()).any()

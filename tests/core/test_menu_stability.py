@@ -8,7 +8,7 @@ from coarse_spark.core.menu.debiased import correction_sums, debiased_menu
 from coarse_spark.core.menu.lloyd import PricedMenu, assign
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.sketch import profit_metric
-from coarse_spark.core.menu.stability import menu_stability
+from coarse_spark.core.menu.stability import fold_noise, menu_stability, merged_counts
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -46,6 +46,40 @@ def test_uncertain_responses_spread_the_choice_and_cost_value() -> None:
     np.testing.assert_array_equal(again.lost, sure.lost)
     with pytest.raises(InvalidInputError, match="covariance has shape"):
         menu_stability(problem, clusters, menu.encoded, covariance=np.eye(2))
+
+
+def test_noise_of_refits_is_common_to_all_units() -> None:
+    problem = MenuProblem.build(STEPS, "quadratic", Profit())
+    theta, shifts = _two_kinds(300, 0.2), np.array([[0, 0.3, 0], [0, -0.1, 0.05], [0, 0, 0], [0, -0.2, -0.05]])
+    clusters, directions = fold_noise(problem, theta + shifts[:, None, :], np.ones(300), cells=50)
+    assert clusters.units.sum() == 300
+    # (F − 1)/F Σ_f (θ^(−f) − mean)², the same for every cluster as the shifts are
+    expected = 3 / 4 * ((shifts - shifts.mean(axis=0)) ** 2).sum(axis=0)
+    np.testing.assert_allclose((directions**2).sum(axis=0), np.broadcast_to(expected, clusters.theta.shape), atol=1e-12)
+
+    menu = np.array([[0.5], [1.5]])
+    sure = menu_stability(problem, clusters, menu, directions=0 * directions, resamples=20)
+    unsure = menu_stability(problem, clusters, menu, directions=directions, resamples=20)
+    assert unsure.expected_loss > sure.expected_loss
+    # a common shift moves both treatments alike: independent noise of the clusters would average out
+    assert len(unsure.chosen) > len(sure.chosen)
+    with pytest.raises(InvalidInputError, match="at least 2 refits"):
+        fold_noise(problem, theta[None], np.ones(300))
+    with pytest.raises(InvalidInputError, match="directions have shape"):
+        menu_stability(problem, clusters, menu, directions=directions[:, :5])
+
+
+def test_published_treatments_come_first_however_rarely_they_are_chosen() -> None:
+    problem = MenuProblem.build(STEPS, "quadratic", Profit())
+    tables = {
+        "folds": STEPS.decode(np.array([[0.5], [0.75]])).assign(folds=[3, 1]),
+        "frequency": STEPS.decode(np.array([[0.75], [1.0]])).assign(frequency=[0.9, 0.2]),
+    }
+    table = merged_counts(problem, np.array([[0.5], [1.5]]), tables)
+    assert table["t"].tolist() == [0.5, 1.5, 0.75, 1.0]
+    assert table["published"].tolist() == [True, True, False, False]
+    assert table["folds"].tolist() == [3, 0, 1, 0]
+    assert table["frequency"].tolist() == [0, 0, 0.9, 0.2]
 
 
 def _experiment(n: int, shrink: float, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

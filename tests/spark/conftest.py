@@ -48,6 +48,7 @@ def promotions(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
             "menu.sizes": "1-3",
             "menu.sketch_cells": 500,
             "menu.starts": 3,
+            "evaluation.resamples": 0,
         }
         given = {key.replace("__", "."): value for key, value in overrides.items()}
         return load_configuration(PROMOTIONS, {key: str(value) for key, value in {**defaults, **given}.items()})

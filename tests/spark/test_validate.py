@@ -296,3 +296,21 @@ def test_the_field_experiment_of_thornton(spark: Any) -> None:
         "experiment: 1926 of 4820 rows have no got, so they are left out",
         "experiment: 1919 of 4820 rows have no tinc, so they are left out",
     )
+
+
+def test_rules_of_eligibility_need_boolean_columns_and_null_counts_as_false(spark: Any) -> None:
+    config = configuration(menu={"eligibility": {"adult": "depth > 10", "age": "arm == 'phone'"}, "sizes": [2]})
+    trial = table(spark, rows()).selectExpr("*", "CASE WHEN unit_id > 2 THEN age > 25 END AS adult")
+    people = trial.selectExpr("unit_id", "market", "age", "channel", "w", "adult AS adlt")
+    with pytest.raises(TableError) as caught:
+        validate_tables(config, trial, people)
+    assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
+        "experiment: the eligibility column 'age' is of type double, expected boolean",
+        "population: the eligibility column 'age' is of type double, expected boolean",
+        "population: the eligibility column 'adult' is missing (did you mean 'adlt'?); "
+        "the table has unit_id, market, age, channel, w, adlt",
+    ]
+    config = configuration(menu={"eligibility": {"adult": "depth > 10"}, "sizes": [2]})
+    assert validate_tables(config, trial).warnings == (
+        "experiment: 3 of 12 rows have a null eligibility 'adult', which counts as false",
+    )

@@ -22,7 +22,7 @@ from coarse_spark.core.menu.milp import milp_menu
 from coarse_spark.core.menu.problem import MenuProblem, row_blocks
 from coarse_spark.core.menu.result import Constraints, Menu, menus_of
 from coarse_spark.core.menu.rounding import Rounding
-from coarse_spark.core.menu.rules import Loyalty, UnitRules, penalty_of, restrictions
+from coarse_spark.core.menu.rules import Loyalty, UnitRules, barred, penalty_of, restrictions
 from coarse_spark.core.menu.sketch import DEFAULT_CELLS, MicroClusters, SketchSums, SketchTree
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
@@ -175,7 +175,10 @@ class Population:
             columns = {
                 name: np.asarray(column)[kept] if np.shape(column) == kept.shape else column for name, column in eligible.items()
             }
-            rules = replace(rules, restrictions=restrictions(columns, problem.space, penalty_of(units, problem.psi)))
+            shares = mass @ barred(columns, list(columns), len(units)) / mass.sum()
+            largest = np.abs(units).max(axis=0)
+            penalties = {text: penalty_of(largest, problem.psi, share) for text, share in zip(columns, shares, strict=True)}
+            rules = replace(rules, restrictions=restrictions(penalties, problem.space))
             eligible = columns
         if previous_menu is not None:
             if previous_menu.encoded.shape[1] != len(problem.space.dimensions):
@@ -298,10 +301,10 @@ class Population:
             column = self.problem.basis.size + position
             taken = menu.assign_extended(self.theta, self.weights)
             restricted = rule.restricts(menu.encoded, self.problem.space)
-            barred = int((restricted[taken] & (self.theta[:, column] > 0)).sum())
-            if barred:
+            without = int((restricted[taken] & (self.theta[:, column] > 0)).sum())
+            if without:
                 raise InvalidInputError(
-                    f"eligible: {barred} units may get none of the {menu.k} treatments because of '{rule.expression.text}'; "
+                    f"eligible: {without} units may get none of the {menu.k} treatments because of '{rule.expression.text}'; "
                     "allow a larger k, or add a treatment that everyone may get to always_offer"
                 )
         changed = None

@@ -87,7 +87,9 @@ def climb(
         # where values no longer tell points apart the derivatives still do: take their step and rest
         settled = good & ((np.abs(step) <= _PRECISION * spacing).all(axis=1) | (np.abs(expected) <= hills.noise[active]))
         if not precise:
-            settled |= good & (np.abs(reached - best[active] - expected) <= 1e-9 * expected + hills.noise[active])
+            # what the model foretells is the maximum only where the step was free to reach it
+            free_step = (radius[active] == 1.0) | (np.abs(step) < (1 - 1e-9) * reach)[:, free].all(axis=1)
+            settled |= good & free_step & (np.abs(reached - best[active] - expected) <= 1e-9 * expected + hills.noise[active])
         moved = active[good]
         point[moved], best[moved] = trial[good], np.maximum(reached[good], best[moved])
         radius[active[~good]] *= 0.25

@@ -83,16 +83,18 @@ def always_offered(problem: MenuProblem, always_offer: Iterable[Mapping[str, Any
         return np.empty((0, len(space.dimensions)))
     encoded = space.encode(frame)
     for row, treatment in enumerate(encoded):
-        if problem.position(treatment) is None and not _is_offered(problem, treatment):
+        if not is_offered(problem, treatment):
             raise InvalidInputError(f"always_offer: {space.describe(treatment)} is not a treatment of the space")
         if same_treatment(problem, encoded[:row], treatment).any():
             raise InvalidInputError(f"always_offer: {space.describe(treatment)} is named twice")
     return encoded
 
 
-def _is_offered(problem: MenuProblem, treatment: FloatArray) -> bool:
-    """Return whether a treatment that is no candidate lies between candidates along the continuous dimensions."""
+def is_offered(problem: MenuProblem, treatment: FloatArray) -> bool:
+    """Return whether an encoded treatment (d,) is a candidate, or lies between candidates along the continuous dimensions."""
     space, free = problem.space, problem.searched
+    if problem.position(treatment) is not None:
+        return True
     if not free.any() or not np.isfinite(treatment).all():
         return False
     inside = bool(((treatment >= space.bounds[:, 0]) & (treatment <= space.bounds[:, 1])).all())

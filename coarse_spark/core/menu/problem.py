@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.climb import Hills, central_differences, climb
-from coarse_spark.core.menu.rules import Rule
+from coarse_spark.core.menu.rules import Rule, penalty_of, restrictions
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -69,9 +69,7 @@ class MenuProblem:
         profit.require_names(space.names)
         candidates = space.candidates
         added = [*(_edge_of_exclusion(space) if _is_searched(basis) else []), *([] if extra is None else np.atleast_2d(extra))]
-        for treatment in added:
-            if not _same(candidates, treatment).any():
-                candidates = np.vstack([candidates, treatment])
+        candidates = _with(candidates, added)
         problem = MenuProblem(space, basis, profit, candidates, np.empty((0, 0)), tuple(rules))
         problem = replace(problem, psi=problem.psi_at(candidates))
         return problem._with_sides_of_control() if _is_searched(basis) else problem
@@ -99,6 +97,26 @@ class MenuProblem:
         """Return the problem in which every unit of spending costs ``charge`` besides."""
         problem = replace(self, charge=charge, spend=spend)
         return replace(problem, psi=problem.psi_at(self.candidates))
+
+    def restricted(self, expressions: Sequence[str], largest: FloatArray, barred: FloatArray) -> MenuProblem:
+        """Return the problem with one rule of eligibility an expression (see ``rules``).
+
+        Parameters
+        ----------
+        largest : (p,) largest absolute coefficients of the units.
+        barred : share of their weight that is not eligible, by expression. Both tell how much a rule has to weigh.
+
+        Raises
+        ------
+        ExpressionError : an expression outside the safe subset or with unknown names.
+        """
+        penalties = {text: penalty_of(largest, self.psi, share) for text, share in zip(expressions, barred.tolist(), strict=True)}
+        return self.with_rules(restrictions(penalties, self.space))
+
+    def with_rules(self, rules: Sequence[Rule], extra: Sequence[FloatArray] = ()) -> MenuProblem:
+        """Return the problem with further rules, and with encoded treatments (d,) that they are about among the candidates."""
+        problem = replace(self, rules=(*self.rules, *rules), candidates=_with(self.candidates, extra))
+        return replace(problem, psi=problem.psi_at(problem.candidates))
 
     @property
     def coefficients(self) -> int:
@@ -229,6 +247,13 @@ def _edge_of_exclusion(space: TreatmentSpace) -> FloatArray:
                 near, far = np.where(open_, middle, near), np.where(open_, far, middle)
             edges.append(near)
     return np.unique(np.vstack(edges), axis=0)
+
+
+def _with(candidates: FloatArray, extra: Iterable[FloatArray]) -> FloatArray:
+    for treatment in extra:
+        if not _same(candidates, treatment).any():
+            candidates = np.vstack([candidates, treatment])
+    return candidates
 
 
 def _same(candidates: FloatArray, treatment: FloatArray) -> npt.NDArray[np.bool_]:

@@ -21,6 +21,8 @@ from coarse_spark.errors import InvalidInputError, nearest
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
+_LEAST_SHARE = 1e-5  # of units that are not eligible: profits beside larger penalties would lose digits
+
 
 class Rule(Protocol):
     """The effect of a rule on the profit of the units that it concerns."""
@@ -99,15 +101,19 @@ class UnitRules:
         return np.hstack(parts)
 
 
-def restrictions(eligible: Mapping[str, npt.ArrayLike], space: TreatmentSpace, penalty: float) -> tuple[Restriction, ...]:
-    """Return one restriction an entry of ``eligible``: {expression in the treatment names: which units may get such treatments}.
+def restrictions(penalties: Mapping[str, float], space: TreatmentSpace) -> tuple[Restriction, ...]:
+    """Return one restriction an expression in the treatment names: where it is not 0, treatments go to eligible units only.
+
+    Parameters
+    ----------
+    penalties : {expression: what such a treatment costs a unit that is not eligible}, see ``penalty_of``.
 
     Raises
     ------
     ExpressionError : an expression outside the safe subset or with unknown names.
     """
     rules = []
-    for text in eligible:
+    for text, penalty in penalties.items():
         expression = Expression(text)
         expression.require_names(space.names)
         rules.append(Restriction(expression, penalty))
@@ -139,8 +145,28 @@ def barred(eligible: Mapping[str, npt.ArrayLike], names: Sequence[str], units: i
     return np.column_stack(columns) if columns else np.empty((units, 0))
 
 
-def penalty_of(theta: FloatArray, psi: FloatArray) -> float:
-    """Return an amount that no unit's choice of treatment is worth: a multiple of the widest range of profits in a sample."""
-    sample = theta[:: max(1, len(theta) // 10_000)]
-    reach = np.abs(sample).max(axis=0) @ np.ptp(psi[:, :-1], axis=0) + np.ptp(psi[:, -1])
-    return float(10.0 * max(reach, 1e-9))
+def penalty_of(largest: FloatArray, psi: FloatArray, barred: float) -> float:
+    """Return what a treatment costs a unit that is not eligible for it: more than any choice of treatments is worth.
+
+    Ten times the widest range that a unit's profits can have, and as many times more as units that are not eligible are few: no
+    menu leaves them without a treatment because the others gain from that.
+
+    Parameters
+    ----------
+    largest : (p,) largest absolute response coefficients of all units. psi : (J, p + 1) rows of the candidates.
+    barred : share of the weight that is not eligible.
+    """
+    reach = largest @ np.ptp(psi[:, :-1], axis=0) + np.ptp(psi[:, -1])
+    return float(10.0 * max(reach, 1e-9) / max(barred if barred > 0 else 1.0, _LEAST_SHARE))
+
+
+def barred_units(theta: FloatArray, taken: FloatArray, rules: Sequence[Rule]) -> npt.NDArray[np.bool_]:
+    """Return (n,) which units got a treatment that they are not eligible for.
+
+    Parameters
+    ----------
+    theta : (n, p) coefficients with those of ``rules`` last. taken : (n, p + 1) rows ψ of the treatments they got.
+    """
+    first = theta.shape[1] - len(rules)
+    restricted = [first + place for place, rule in enumerate(rules) if isinstance(rule, Restriction)]
+    return np.asarray(((theta[:, restricted] > 0) & (taken[:, restricted] < 0)).any(axis=1))

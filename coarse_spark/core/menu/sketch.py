@@ -195,9 +195,10 @@ def profit_metric(theta: FloatArray, psi: FloatArray) -> FloatArray:
     liked = np.bincount(best, minlength=len(psi)) / len(best)
     share = 0.5 / len(psi) + 0.5 * liked
     centred = psi[:, :-1] - share @ psi[:, :-1]
-    values, vectors = np.linalg.eigh(centred.T @ (centred * share[:, None]))
-    kept = values > 1e-14 * max(values[-1], 1e-300)
-    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+    # a QR decomposition resolves every column on its own scale: penalties of rules dwarf what else tells units apart
+    factor = np.linalg.qr(centred * np.sqrt(share)[:, None], mode="r")
+    kept = (np.abs(factor) > 1e-12 * np.abs(psi[:, :-1]).max(axis=0)).any(axis=1)
+    return np.asarray(factor[kept].T)
 
 
 @dataclass(frozen=True, eq=False)

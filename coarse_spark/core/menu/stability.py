@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 
 from coarse_spark.core.menu.curve import search_curve
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.sketch import MicroClusters, SketchTree
+from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.core.treatments import Continuous
 from coarse_spark.errors import InvalidInputError
@@ -18,6 +19,7 @@ from coarse_spark.errors import InvalidInputError
 FloatArray = npt.NDArray[np.float64]
 
 _CELLS = 1_000
+_NOISE_CELLS = 400  # noise moves menus further than so fine a sketch
 _SHOWN_STEPS = 32  # a dimension without a step is shown in so many
 
 
@@ -49,6 +51,7 @@ def menu_stability(
     treatments: FloatArray,
     *,
     covariance: FloatArray | None = None,
+    directions: FloatArray | None = None,
     fixed: FloatArray | None = None,
     resamples: int = 50,
     seed: int = 0,
@@ -60,6 +63,8 @@ def menu_stability(
     clusters : sketch of the population. treatments : (K, d) encoded, the menu that was chosen.
     covariance : (p, p) or (m, p, p) posterior covariance of the clusters' mean responses; without it only the population is
         resampled (Bayesian bootstrap: Rubin, 1981).
+    directions : (q, m, p) noise that the clusters share, as the errors of one response function do: a resample adds their sum with
+        independent standard normal factors (see ``fold_noise``).
     fixed : (f, d) treatments on every menu. resamples, seed : how many, and their random seed.
 
     Raises
@@ -71,13 +76,14 @@ def menu_stability(
         raise InvalidInputError(f"resamples is {resamples}, expected at least 2")
     if covariance is not None and covariance.shape not in ((p, p), (m, p, p)):
         raise InvalidInputError(f"covariance has shape {covariance.shape}, expected {(p, p)} or {(m, p, p)}")
-    if m > _CELLS and (covariance is None or covariance.ndim == 2):
+    if directions is not None and directions.shape[1:] != (m, p):
+        raise InvalidInputError(f"directions have shape {directions.shape}, expected {('q', m, p)}")
+    if m > _CELLS and directions is None and (covariance is None or covariance.ndim == 2):
         clusters = SketchTree.build(clusters.theta, clusters.weights, problem.psi, _CELLS).merged(clusters)
     rng = np.random.default_rng(seed)
     root = None if covariance is None else _root(covariance)
     value = _value(problem, clusters, treatments)
-    rounded: dict[tuple[float, ...], int] = {}
-    lost = np.empty(resamples)
+    menus, lost = [], np.empty(resamples)
     k = len(treatments)
     for number in range(resamples):
         # a sum of as many exponential weights as the cluster has units
@@ -85,14 +91,69 @@ def menu_stability(
         theta = clusters.theta
         if root is not None:
             theta = theta + np.einsum("...pq,mq->mp", root, rng.normal(size=theta.shape))
+        if directions is not None:
+            theta = theta + np.tensordot(rng.normal(size=len(directions)), directions, axes=1)
         again = replace(clusters, weights=np.maximum(weights, 1e-300), theta=theta)
         menu = search_curve(problem, again, [k], fixed=fixed, previous=treatments, starts=2, seed=seed)[k]
         lost[number] = value - _value(problem, clusters, menu.treatments)
-        for row in {tuple(row) for row in _rounded(problem, menu.treatments).tolist()}:
-            rounded[row] = rounded.get(row, 0) + 1
-    rows = sorted(rounded, key=lambda row: (-rounded[row], row))
-    chosen = problem.space.decode(np.array(rows))
-    return Stability(chosen.assign(frequency=[rounded[row] / resamples for row in rows]), lost, value)
+        menus.append(menu.treatments)
+    chosen = menu_counts(problem, menus, "frequency")
+    return Stability(chosen.assign(frequency=chosen["frequency"] / resamples), lost, value)
+
+
+def menu_counts(problem: MenuProblem, menus: Iterable[FloatArray], name: str) -> pd.DataFrame:
+    """Return one row a rounded treatment: its dimensions and ``name``, how many menus (K, d) hold it, the largest first."""
+    counts: dict[tuple[float, ...], int] = {}
+    for treatments in menus:
+        for row in {tuple(row) for row in rounded(problem, treatments).tolist()}:
+            counts[row] = counts.get(row, 0) + 1
+    rows = sorted(counts, key=lambda row: (-counts[row], row))
+    return problem.space.decode(np.array(rows)).assign(**{name: [counts[row] for row in rows]})
+
+
+def merged_counts(problem: MenuProblem, treatments: FloatArray, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return one row a rounded treatment: its dimensions, ``published``, and of every table its column of that name, 0 for none.
+
+    Parameters
+    ----------
+    treatments : (K, d) encoded, the published menu, whose rows come first. tables : {column: rows with the dimensions and it}.
+    """
+    dimensions = list(problem.space.names)
+    result = problem.space.decode(rounded(problem, treatments)).drop_duplicates().assign(published=True)
+    for name, table in tables.items():
+        result = result.merge(table[[*dimensions, name]], on=dimensions, how="outer")
+    published = result["published"].eq(True)
+    result = result.assign(published=published).fillna(dict.fromkeys(tables, 0))
+    order = ["published", *reversed(list(tables)), *dimensions]
+    return result.sort_values(order, ascending=[False] * (1 + len(tables)) + [True] * len(dimensions), ignore_index=True)
+
+
+def fold_noise(
+    problem: MenuProblem, theta: FloatArray, weights: FloatArray, cells: int = _NOISE_CELLS
+) -> tuple[MicroClusters, FloatArray]:
+    """Return units as micro-clusters of their mean response over refits, and the noise of these responses as ``directions``.
+
+    Models that were fitted without one fold each differ by estimation noise, and each is wrong about all units at once. The
+    delete-a-group jackknife (Kott, 2001) takes (F − 1)/F Σ_f (θ^(−f) − mean)(θ^(−f) − mean)ᵀ for the covariance of the responses,
+    jointly over all units; the factors of that sum are the directions.
+
+    Parameters
+    ----------
+    theta : (F, n, p) coefficients of the same units by every refit. weights : (n,). cells : micro-clusters at most.
+
+    Raises
+    ------
+    InvalidInputError : fewer than two refits.
+    """
+    folds = len(theta)
+    if folds < 2:
+        raise InvalidInputError(f"the noise of responses needs at least 2 refits, found {folds}")
+    mean = theta.mean(axis=0)
+    tree = SketchTree.build(mean, weights, problem.psi, cells)
+    routed = tree.cells(mean)
+    clusters = SketchSums.of(routed, mean, weights, tree.count).clusters()
+    refits = [SketchSums.of(routed, part, weights, tree.count).clusters().theta for part in theta]
+    return clusters, np.sqrt((folds - 1) / folds) * (np.array(refits) - clusters.theta)
 
 
 def _value(problem: MenuProblem, clusters: MicroClusters, treatments: FloatArray) -> float:
@@ -105,8 +166,11 @@ def _root(covariance: FloatArray) -> FloatArray:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
 
 
-def _rounded(problem: MenuProblem, treatments: FloatArray) -> FloatArray:
-    """Return treatments at the nearest of the steps in which they are shown."""
+def rounded(problem: MenuProblem, treatments: FloatArray) -> FloatArray:
+    """Return encoded treatments (n, d) at the nearest of the steps in which they are counted.
+
+    A dimension without a step is counted in 32 of its range.
+    """
     result = treatments.copy()
     for position, dimension in enumerate(problem.space.dimensions):
         if problem.searched[position] and isinstance(dimension, Continuous):

@@ -9,6 +9,7 @@ from coarse_spark.distributed.segments import describe_segments
 from coarse_spark.distributed.units import population_units
 from coarse_spark.errors import TableError
 from coarse_spark.lake.schemas import ASSIGNMENTS, SEGMENTS
+from coarse_spark.pipeline.rules import note_changes, population_rules
 from coarse_spark.pipeline.run import Run
 
 
@@ -20,20 +21,25 @@ def assign(run: Run) -> None:
     TableError : no menu is selected yet.
     """
     with run.step("assign"):
-        configuration, problem = run.configuration, run.problem
+        configuration = run.configuration
         menu = run.lake.read("menu", run.run_id).where("selected").orderBy("treatment_id").toPandas()
         if menu.empty:
             raise TableError("menu.select is auto and no size is selected yet; run 'evaluate' before 'assign', or set menu.select")
+        rules = population_rules(run)
+        problem = rules.problem
         treatments = problem.space.encode(menu)
         assigned = assign_units(
-            run.lake.read("responses", run.run_id),
+            rules.responses,
             psi=problem.psi_at(treatments),
             prices=menu["shadow_price"].to_numpy(np.float64),
-            control_psi=problem.control_psi,
+            control_psi=run.problem.control_psi,
             treatments=treatments,
             space=configuration.space,
+            rules=problem.rules,
+            changed=rules.changed(treatments),
         )
         run.lake.replace(ASSIGNMENTS, run.run_id, assigned)
+        note_changes(run, rules)
         table = run.experiment if run.population is None else run.population
         units = population_units(table, configuration, None)
         landed = run.lake.read("assignments", run.run_id)

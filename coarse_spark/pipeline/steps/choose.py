@@ -12,8 +12,10 @@ import pandas as pd
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.distributed.choose import UNIFORM, choose_menus
 from coarse_spark.distributed.materialize import materialized
+from coarse_spark.distributed.rules import require_eligible
 from coarse_spark.distributed.units import theta_columns
 from coarse_spark.lake.schemas import MENU
+from coarse_spark.pipeline.rules import population_rules
 from coarse_spark.pipeline.run import Run
 
 FloatArray = npt.NDArray[np.float64]
@@ -24,8 +26,10 @@ log = logging.getLogger(__name__)
 def choose(run: Run) -> None:
     """Choose a menu of every size into ``menu``: on a sketch, then by Lloyd passes over the full population."""
     with run.step("choose"):
-        configuration, problem = run.configuration, run.problem
-        responses = run.lake.read("responses", run.run_id).select("unit_id", "weight", *theta_columns(problem.coefficients))
+        configuration = run.configuration
+        rules = population_rules(run)
+        problem, p = rules.problem, run.problem.coefficients
+        responses = rules.responses.select("unit_id", "weight", *theta_columns(problem.coefficients))
         granular = float(run.noted("granular_value", "score"))
         with materialized(responses) as kept:
             found = choose_menus(
@@ -37,7 +41,9 @@ def choose(run: Run) -> None:
                 starts=configuration.menu.starts,
                 seed=configuration.menu.seed,
                 always_offered=run.always_offered,
+                previous=rules.start,
             )
+            require_eligible(kept, problem, list(configuration.menu.eligibility), found.refined)
         refined = found.refined
         observed = ObservedTreatments(problem.space, run.noted("observed_treatments", "fit"))
         for line in (line for line in refined.history if line.k != UNIFORM):
@@ -51,7 +57,9 @@ def choose(run: Run) -> None:
             frame = problem.space.decode(menu.treatments)
             frame.insert(0, "treatment_id", np.arange(len(frame)))
             frame.insert(0, "k", k)
-            profits = (sums.rows * menu.psi).sum(axis=1)
+            # what its units earn: what switching to it costs is not the treatment's
+            earned = np.column_stack([sums.theta[:, :p], sums.weight]) * problem.profit.psi(menu.treatments, problem.basis)
+            profits = earned.sum(axis=1)
             frames.append(
                 frame.assign(
                     share=sums.weight / weight,
@@ -62,8 +70,15 @@ def choose(run: Run) -> None:
                 )
             )
             value, bound = sums.value(menu.psi), min(found.bounds[k], granular)
-            log.info("K = %d: profit %.6g a unit, no menu of %d exceeds %.6g", k, value, k, bound)
-            curve[str(k)] = {"value": value, "upper_bound": bound, "segment_theta": _means(sums.theta, sums.weight).tolist()}
+            text = "K = %d: profit %.6g a unit (%.6g on the sketch), no menu of %d exceeds %.6g"
+            log.info(text, k, value, found.sketch_values[k], k, bound)
+            curve[str(k)] = {
+                "value": value,
+                "upper_bound": bound,
+                "sketch_value": found.sketch_values[k],
+                "switching_cost": max(float(profits.sum() / weight) - value, 0.0),
+                "segment_theta": _means(sums.theta[:, :p], sums.weight).tolist(),
+            }
         run.lake.replace(MENU, run.run_id, pd.concat(frames, ignore_index=True))
         run.note(
             control_value=found.control_value,

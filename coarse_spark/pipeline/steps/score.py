@@ -9,8 +9,9 @@ from pyspark.sql import functions as F
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.distributed.score import FULL, granular_columns, unseen_partitions
 from coarse_spark.distributed.score import score as score_units
-from coarse_spark.distributed.units import population_units, theta_columns
+from coarse_spark.distributed.units import eligibility_columns, population_units, theta_columns
 from coarse_spark.lake.schemas import RESPONSES
+from coarse_spark.pipeline.rules import written_rules
 from coarse_spark.pipeline.run import Run
 
 
@@ -23,20 +24,29 @@ def score(run: Run) -> None:
         else:
             units = population_units(run.population, configuration, configuration.population.weight)
         models = run.lake.read("models", run.run_id).where(F.col("fold") == FULL)
+        eligible = eligibility_columns(len(configuration.menu.eligibility))
         scored = score_units(
             units,
             models,
             features=configuration.experiment.features,
             problem=problem,
-            keep=["unit_id", "partition", "weight"],
+            keep=["unit_id", "partition", "weight", *eligible],
             granular=True,
+            eligibility=list(configuration.menu.eligibility.values()),
         )
         granular = [_decoded(run, position).alias(f"best_{name}") for position, name in enumerate(configuration.space.names)]
         run.lake.replace(
             RESPONSES,
             run.run_id,
             scored.select(
-                "unit_id", "partition", *theta_columns(problem.coefficients), "weight", "served_by", "granular_profit", *granular
+                "unit_id",
+                "partition",
+                *theta_columns(problem.coefficients),
+                "weight",
+                "served_by",
+                "granular_profit",
+                *granular,
+                *(F.col(name).alias(written) for name, written in zip(eligible, written_rules(configuration), strict=True)),
             ),
         )
         responses = run.lake.read("responses", run.run_id)

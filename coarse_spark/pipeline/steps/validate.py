@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from coarse_spark.distributed.validate import validate_tables
+from coarse_spark.pipeline.rules import note_previous
 from coarse_spark.pipeline.run import Run
 
 log = logging.getLogger(__name__)
@@ -15,6 +16,7 @@ def validate(run: Run) -> None:
     with run.step("validate"):
         report = validate_tables(run.configuration, run.experiment, run.population)
         run.warn(*report.warnings)
+        note_previous(run)
         run.note(
             experiment_rows=report.rows,
             usable_rows=report.usable_rows,

@@ -1,0 +1,171 @@
+"""The rules of a run: who is eligible for what, and what units had under an earlier run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from coarse_spark.config.models import Configuration
+from coarse_spark.core.menu.inputs import is_offered
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.rules import Loyalty
+from coarse_spark.distributed.rules import changed, restricted, with_previous, with_rules
+from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
+from coarse_spark.lake.runs import latest_published
+from coarse_spark.pipeline.run import Run
+
+FloatArray = npt.NDArray[np.float64]
+
+log = logging.getLogger(__name__)
+
+CURRENT = "current"
+_KNOWN_RUNS = 1_000  # run ids that a misspelt one is compared with
+
+
+@dataclass(frozen=True, eq=False)
+class PreviousMenu:
+    """The published menu of an earlier run.
+
+    Attributes
+    ----------
+    run_id : of that run. treatments : (l, d) encoded, by treatment_id; NaN where a level is no longer declared.
+    shares : (l,) of its population. offered : (l,) which of them may still be offered.
+    """
+
+    run_id: str
+    treatments: FloatArray
+    shares: FloatArray
+    offered: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class PopulationRules:
+    """The population with the rules that hold for it.
+
+    Attributes
+    ----------
+    problem : the run's problem with its rules. responses : table ``responses`` with the coefficients of the rules as further
+        columns theta_p …, and with ``distributed.rules.PREVIOUS`` where there is an earlier run.
+    previous : the earlier menu.
+    """
+
+    problem: MenuProblem
+    responses: DataFrame
+    previous: PreviousMenu | None
+
+    @property
+    def start(self) -> FloatArray | None:
+        """Treatments of the earlier menu that may still be offered, the most used first."""
+        if self.previous is None or not self.previous.offered.any():
+            return None
+        order = np.argsort(-self.previous.shares, kind="stable")
+        return np.asarray(self.previous.treatments[order[self.previous.offered[order]]])
+
+    def changed(self, treatments: FloatArray) -> Column | None:
+        """Return whether a unit's treatment of a menu (k, d) differs from its earlier one; None without an earlier run."""
+        return None if self.previous is None else changed(self.previous.treatments, treatments, self.problem.space)
+
+
+def written_rules(configuration: Configuration) -> list[str]:
+    """Return the columns of table ``responses`` that say who is eligible."""
+    return [f"eligible_{name}" for name in configuration.menu.eligibility]
+
+
+def note_previous(run: Run) -> None:
+    """Note which run ``menu.previous_run`` names, and check that its menu can be compared.
+
+    Raises
+    ------
+    TableError : there is no such run, or it has no selected menu, or one of other treatments.
+    """
+    wanted = run.configuration.menu.previous_run
+    found = latest_published(run.lake, run.run_id) if wanted == CURRENT else wanted
+    if wanted == CURRENT and found is None:
+        log.info("menu.previous_run is current, but nothing is published yet: this run has no earlier one")
+    run.note(previous_run=found)
+    if found is not None:
+        _published_menu(run, found)
+
+
+def previous_menu(run: Run) -> PreviousMenu | None:
+    """Return the menu of the earlier run that ``note_previous`` noted, None without one."""
+    run_id = run.noted("previous_run", "fit")
+    if run_id is None:
+        return None
+    rows = _published_menu(run, run_id)
+    treatments = np.vstack([_encoded(run, rows.iloc[[position]]) for position in range(len(rows))])
+    offered = [bool(np.isfinite(row).all()) and is_offered(run.problem, row) for row in treatments]
+    return PreviousMenu(run_id, treatments, rows["share"].to_numpy(np.float64), np.array(offered, dtype=bool))
+
+
+def _published_menu(run: Run, run_id: str) -> pd.DataFrame:
+    """Return the selected menu of another run, by treatment_id."""
+    if run_id == run.run_id:
+        raise InvalidInputError(f"menu.previous_run: found '{run_id}', which is this run itself, expected an earlier one")
+    place = f"menu.previous_run: run '{run_id}'"
+    rows = run.lake.read("menu", run_id).where("selected").orderBy("treatment_id").toPandas() if run.lake.exists("menu") else None
+    if rows is None or rows.empty or not run.lake.exists("assignments"):
+        known = [row["run_id"] for row in run.lake.read("runs").select("run_id").limit(_KNOWN_RUNS).collect()]
+        raise TableError(f"{place} has no selected menu and assignments in {run.lake.reference('menu')}{nearest(run_id, known)}")
+    missing = [name for name in run.configuration.space.names if name not in rows or rows[name].isna().all()]
+    if missing:
+        raise TableError(f"{place} has no treatment '{missing[0]}'; assignments of other treatments cannot be compared")
+    return rows
+
+
+def _encoded(run: Run, row: pd.DataFrame) -> FloatArray:
+    try:
+        return run.configuration.space.encode(row)
+    except InvalidInputError:  # a level of the earlier run that is no longer one
+        return np.full((1, len(run.configuration.space.names)), np.nan)
+
+
+def population_rules(run: Run) -> PopulationRules:
+    """Return the population's responses with everything that rules need to know of a unit."""
+    configuration, problem = run.configuration, run.problem
+    responses, size = run.lake.read("responses", run.run_id), problem.coefficients
+    eligibility, cost = configuration.menu.eligibility, configuration.menu.switching_cost
+    problem = restricted(problem, responses, written_rules(configuration), list(eligibility.values()))
+    previous, kept = previous_menu(run), np.empty(0, dtype=np.intp)
+    if previous is not None:
+        responses = with_previous(responses, run.lake.read("assignments", previous.run_id))
+        if cost > 0:
+            # units whose treatment is no longer offered switch whatever they get: that decides nothing
+            kept = np.flatnonzero(previous.offered)
+            rows = list(previous.treatments[kept])
+            problem = problem.with_rules([Loyalty(row, cost) for row in rows], rows)
+    responses = with_rules(responses, size, written_rules(configuration), kept.tolist())
+    return PopulationRules(problem, responses, previous)
+
+
+def note_changes(run: Run, rules: PopulationRules) -> None:
+    """Check that every unit got a treatment, and note how many units got another one than in the earlier run.
+
+    Raises
+    ------
+    RunError : units that are eligible for no treatment of the menu.
+    """
+    if not rules.problem.rules and rules.previous is None:
+        return
+    landed = run.lake.read("assignments", run.run_id)
+    row = landed.agg(
+        F.count("*").alias("units"),
+        F.count("treatment_id").alias("assigned"),
+        F.count("changed").alias("had"),
+        F.sum(F.col("changed").cast("long")).alias("changed"),
+    ).collect()[0]
+    if row["assigned"] < row["units"]:
+        raise RunError(
+            f"{row['units'] - row['assigned']} units may get none of the treatments of the menu because of menu.eligibility; allow "
+            "larger sizes, or add a treatment that everyone may get to menu.always_offer"
+        )
+    if rules.previous is not None:
+        had, moved = int(row["had"]), int(row["changed"] or 0)
+        log.info("%d of %d units get another treatment than in run %s", moved, had, rules.previous.run_id)
+        run.note(changes={"previous_run": rules.previous.run_id, "units": had, "changed": moved, "new": int(row["units"]) - had})

@@ -1,0 +1,238 @@
+"""Rules on Spark: nobody gets what is not theirs to get, and nobody changes treatment for less than it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coarse_spark.errors import InvalidInputError, TableError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from coarse_spark.config.models import Configuration
+    from coarse_spark.pipeline import Run
+
+    from .conftest import Promotions
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+
+THETA = [f"theta_{position}" for position in range(6)]
+
+
+def _rows(run: Run, table: str) -> pd.DataFrame:
+    rows = run.lake.read(table, run.run_id).drop("run_id").toPandas()
+    return rows.sort_values("unit_id", ignore_index=True) if "unit_id" in rows else rows
+
+
+@pytest.fixture(scope="module")
+def restricted(spark: SparkSession, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run with two rules; one of them is unknown for some units."""
+    from pyspark.sql import functions as F
+
+    from coarse_spark.pipeline import run_all
+
+    folder = tmp_path_factory.mktemp("rules")
+    paths = {}
+    for name in ("experiment", "population"):
+        paths[name] = str(folder / name)
+        member = F.when(F.col("unit_id") % 3 != 0, F.col("visits") > 4)
+        spark.read.format("delta").load(promotions.paths[name]).withColumns(
+            {"member": member, "close": F.col("distance_km") < 5}
+        ).write.format("delta").save(paths[name])
+    configuration = promotions.configure(
+        experiment__path=paths["experiment"],
+        population__path=paths["population"],
+        output__path=folder / "tables",
+        menu__eligibility="{member: depth > 6, close: days > 4}",
+        menu__previous_run="current",
+        menu__select=3,
+        evaluation__resamples=4,
+    )
+    return run_all(spark, configuration, "restricted")
+
+
+def _may(rows: pd.DataFrame, depth: pd.Series, days: pd.Series) -> pd.Series:
+    return (rows["eligible_member"] | (depth <= 6)) & (rows["eligible_close"] | (days <= 4))
+
+
+def test_no_unit_gets_what_it_is_not_eligible_for(restricted: Run) -> None:
+    responses, assignments = _rows(restricted, "responses"), _rows(restricted, "assignments")
+    assert 0.1 < responses["eligible_member"].mean() < 0.9
+    assert 0.1 < responses["eligible_close"].mean() < 0.9
+    assert _may(responses, assignments["depth"], assignments["days"]).all()
+    assert _may(responses, responses["best_depth"], responses["best_days"]).all()
+    menu = _rows(restricted, "menu").query("selected").set_index("treatment_id")
+    second = assignments["runner_up_treatment_id"].dropna().astype(int)
+    runner_up = menu.loc[second].set_index(second.index)
+    assert _may(responses.loc[second.index], runner_up["depth"], runner_up["days"]).all()
+    assert (menu["depth"] > 6).any() or (menu["days"] > 4).any(), "the rules should bind"
+    # unknown counts as false
+    population = restricted.population.toPandas().set_index("unit_id").loc[responses["unit_id"]]
+    assert population["member"].isna().any()
+    assert not responses["eligible_member"][population["member"].isna().to_numpy()].any()
+
+
+def test_assignments_and_values_are_the_best_that_the_rules_allow(restricted: Run) -> None:
+    responses, assignments = _rows(restricted, "responses"), _rows(restricted, "assignments")
+    menu = _rows(restricted, "menu").sort_values(["k", "treatment_id"])
+    theta, problem = responses[THETA].to_numpy(), restricted.problem
+    curve = restricted.record.diagnostics["curve"]
+    for k, offered in menu.groupby("k"):
+        psi = problem.psi_at(problem.space.encode(offered))
+        profits = theta @ psi[:, :-1].T + psi[:, -1]
+        for place, (_, row) in enumerate(offered.iterrows()):
+            may = _may(responses, pd.Series(row["depth"], responses.index), pd.Series(row["days"], responses.index))
+            profits[~may.to_numpy(), place] = -np.inf
+        best = profits.max(axis=1)
+        assert best.mean() == pytest.approx(curve[str(k)]["value"], rel=1e-9)
+        assert curve[str(k)]["value"] <= curve[str(k)]["upper_bound"]
+        assert (best <= responses["granular_profit"] + 1e-6).all()
+        if offered["selected"].all():
+            np.testing.assert_array_equal(assignments["treatment_id"], profits.argmax(axis=1))
+            np.testing.assert_allclose(assignments["expected_profit"], best, rtol=1e-9)
+    values = _rows(restricted, "policy_values")
+    assert np.isfinite(values[["value", "se", "plug_in_value"]]).all(axis=None)
+    # a penalty that slipped into a value would dwarf it
+    assert values["value"].abs().max() < 10 * np.abs(theta[:, 0]).max()
+    assert not any("valued under the control" in warning for warning in restricted.record.warnings)
+
+
+def test_the_choice_is_made_again_and_the_sketch_compared(restricted: Run) -> None:
+    from coarse_spark.pipeline.present import report_content
+    from coarse_spark.report.page import render_report
+
+    note = restricted.record.diagnostics["stability"]
+    assert (note["k"], note["folds"], note["resamples"]) == (3, 2, 4)
+    assert note["expected_loss"] >= 0
+    table = pd.DataFrame(note["table"])
+    assert 1 <= table["published"].sum() <= 3
+    assert table["folds"].sum() <= 2 * 3
+    assert table["frequency"].between(0, 1).all()
+    assert 1 < table["frequency"].sum() <= 3 + 1e-9
+    for row in restricted.record.diagnostics["curve"].values():
+        # the mean of a cell hides that its units prefer different treatments: the sketch can only undervalue a menu
+        assert row["sketch_value"] <= row["value"] + 1e-9
+        assert row["sketch_value"] == pytest.approx(row["value"], rel=0.02)
+    page = render_report(report_content(restricted))
+    assert "How sure is the choice?" in page
+    assert "The sketch against the full population" in page
+
+
+def test_the_first_run_of_an_output_has_no_earlier_one(restricted: Run) -> None:
+    assert restricted.record.diagnostics["previous_run"] is None
+    assert _rows(restricted, "assignments")["changed"].isna().all()
+
+
+Choice = Callable[..., "Run"]
+
+
+@pytest.fixture(scope="module")
+def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice:
+    """Choose three treatments and assign them, on responses as they are or as another draw of the experiment might give them."""
+    from coarse_spark.lake.schemas import RESPONSES
+    from coarse_spark.pipeline import assign, choose, start_run
+    from coarse_spark.pipeline.rules import note_previous
+
+    rows = finished.lake.read("responses", finished.run_id).drop("run_id").orderBy("unit_id").limit(1_000).toPandas()
+    rng = np.random.default_rng(8)
+    drift = 1 + rng.normal(0, 0.03, 6) + rng.normal(0, 0.03, (len(rows), 6))
+
+    def run(run_id: str, drifted: bool = True, **overrides: object) -> Run:
+        responses = rows.copy()
+        if drifted:
+            responses[THETA] *= drift
+        best, profit = finished.problem.granular(responses[THETA].to_numpy())
+        responses[["best_depth", "best_days"]], responses["granular_profit"] = best, profit
+        configuration: Configuration = promotions.configure(menu__sizes="[3]", menu__select=3, **overrides)
+        started = start_run(spark, configuration, run_id)
+        note_previous(started)
+        started.lake.replace(RESPONSES, run_id, responses)
+        started.note(granular_value=float(profit.mean()), scored_units=len(responses))
+        choose(started)
+        assign(started)
+        return started
+
+    return run
+
+
+def _value(run: Run) -> float:
+    """Mean profit of the assigned treatments, before switching costs."""
+    return float(_rows(run, "assignments")["expected_profit"].mean())
+
+
+def test_treatments_change_only_where_it_pays(choice: Choice) -> None:
+    before = choice("before", drifted=False)
+    costs = (0.0, 0.05, 100.0)
+    runs = {cost: choice(f"cost-{cost:g}", menu__previous_run="before", menu__switching_cost=cost) for cost in costs}
+    free = choice("free")
+    changes = {cost: run.record.diagnostics["changes"] for cost, run in runs.items()}
+    assert all(note["units"] == 1_000 and note["new"] == 0 for note in changes.values())
+    assert "changes" not in free.record.diagnostics
+
+    earlier = _rows(before, "assignments")
+    assert changes[100.0]["changed"] == 0
+    pd.testing.assert_frame_equal(_rows(runs[100.0], "assignments")[["depth", "days"]], earlier[["depth", "days"]])
+
+    # without a cost the earlier menu is only one more start of the search
+    columns = ["treatment_id", "depth", "days", "share"]
+    np.testing.assert_allclose(_rows(runs[0.0], "menu")[columns], _rows(free, "menu")[columns], rtol=1e-6)
+    assert _rows(runs[0.0], "assignments")["changed"].sum() == changes[0.0]["changed"]
+
+    assert 0 < changes[0.05]["changed"] < changes[0.0]["changed"]
+    for cost, run in runs.items():
+        assignments = _rows(run, "assignments")
+        moved = (assignments[["depth", "days"]] - earlier[["depth", "days"]]).abs().max(axis=1) > 1e-7
+        np.testing.assert_array_equal(assignments["changed"], moved)
+        curve = run.record.diagnostics["curve"]["3"]
+        assert curve["switching_cost"] == pytest.approx(cost * moved.mean(), abs=1e-9)
+        assert curve["value"] == pytest.approx(assignments["expected_profit"].mean() - cost * moved.mean(), abs=1e-9)
+        assert curve["value"] <= curve["upper_bound"] + 1e-9
+        # what loyalty loses is less than what switching as the free run does would have cost
+        saved = cost * (changes[0.0]["changed"] - changes[cost]["changed"]) / 1_000
+        assert _value(runs[0.0]) - _value(run) <= saved + 1e-9
+
+
+def test_units_without_an_earlier_treatment_switch_free(spark: SparkSession, finished: Run) -> None:
+    from coarse_spark.distributed.rules import PREVIOUS, with_previous, with_rules
+
+    rows = finished.lake.read("responses", finished.run_id).select("unit_id", *THETA)
+    some = finished.lake.read("assignments", finished.run_id).where("unit_id % 2 = 0")
+    found = with_rules(with_previous(rows, some), 6, [], [0, 1]).toPandas()
+    had = found["unit_id"] % 2 == 0
+    assert len(found) == 3_000
+    assert found.loc[~had, PREVIOUS].isna().all()
+    assert (found.loc[~had, ["theta_6", "theta_7"]] == 0).all(axis=None)
+    np.testing.assert_array_equal(found.loc[had, "theta_7"], found.loc[had, PREVIOUS] == 1)
+
+
+def test_earlier_runs_that_cannot_be_compared(spark: SparkSession, finished: Run, promotions: Promotions) -> None:
+    from coarse_spark.pipeline import start_run
+    from coarse_spark.pipeline.rules import note_previous
+
+    for wanted, message in {
+        "frist": r"run 'frist' has no selected menu .*did you mean 'first'",
+        "me": "is this run itself",
+    }.items():
+        run = start_run(spark, promotions.configure(menu__previous_run=wanted), "me")
+        with pytest.raises((TableError, InvalidInputError), match=message):
+            note_previous(run)
+
+
+def test_units_that_may_get_nothing_are_counted(spark: SparkSession, finished: Run) -> None:
+    from coarse_spark.core.menu.lloyd import PricedMenu, Refined
+    from coarse_spark.distributed.lloyd import segment_sums
+    from coarse_spark.distributed.rules import require_eligible, restricted, with_rules
+
+    rows = finished.lake.read("responses", finished.run_id).selectExpr("unit_id", "weight", "unit_id % 10 = 0 AS vip", *THETA)
+    rows = with_rules(rows, 6, ["vip"])
+    problem = restricted(finished.problem, rows, ["vip"], ["depth > 5"])
+    menus = {k: PricedMenu.build(problem, np.array([[20.0, 3.0], [0.0, 0.0]])[:k]) for k in (1, 2)}
+    refined = Refined(menus, segment_sums(rows, menus)[0])
+    with pytest.raises(InvalidInputError, match=r"vip.*treatments: 2700 on the menu of 1; leave small sizes out"):
+        require_eligible(rows, problem, ["vip"], refined)
+    require_eligible(rows, problem, ["vip"], Refined({2: menus[2]}, {2: refined.sums[2]}))

@@ -220,7 +220,7 @@ def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
         if not Expression(text).names <= set(space.names):
             continue  # reported by _expression_names
         try:
-            restricted = restrictions({text: 0.0}, space)[0].restricts(np.vstack([space.control, space.candidates]), space)
+            restricted = restrictions([text], space, 0.0, [1.0])[0].restricts(np.vstack([space.control, space.candidates]), space)
         except InvalidInputError as error:
             yield Problem(key, str(error).removeprefix("eligible: "))
             continue

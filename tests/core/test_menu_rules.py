@@ -5,7 +5,7 @@ import pytest
 
 from coarse_spark.core.menu.choose import choose_menu
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.rules import barred_units, penalty_of
+from coarse_spark.core.menu.rules import barred_units, restrictions, widest_range
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError
@@ -100,9 +100,15 @@ def test_a_few_units_that_may_get_nothing_else_keep_the_control_on_every_menu() 
     theta, called = _units(5_000), np.arange(5_000) >= 3
     free = choose_menu(theta, space=LINE, basis="quadratic", profit=PROFIT, k=1)
     assert free.encoded[0, 0] > 0.3
-    for k in (1, 2):
-        menu = choose_menu(theta, space=LINE, basis="quadratic", profit=PROFIT, k=k, eligible={"t > 0": called})
-        assert (menu.encoded == 0).any()
+    for k in (1, 2, 3):
+        arguments = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": k}
+        menu = choose_menu(theta, eligible={"t > 0": called}, **arguments)
+        assert menu.encoded[0, 0] == 0
+        if k > 1:
+            # what the three are worth cannot decide about the other treatments
+            np.testing.assert_array_equal(menu.encoded, choose_menu(theta, always_offer=[{"t": 0}], **arguments).encoded)
+        # the rule's penalty costs the bound no digits
+        assert 0 <= menu.gap < 0.06
 
 
 def test_own_best_treatments_under_a_rule_are_those_of_the_space_without_what_it_restricts() -> None:
@@ -120,10 +126,10 @@ def test_own_best_treatments_under_a_rule_are_those_of_the_space_without_what_it
 
 def test_penalties_outweigh_what_the_others_gain() -> None:
     psi = np.array([[1.0, 0, 0], [1.0, 2.0, -0.5]])
-    largest = np.array([5.0, 3.0])
-    assert penalty_of(largest, psi, 1.0) == pytest.approx(10 * 6.5)
-    assert penalty_of(largest, psi, 0.01) == pytest.approx(1_000 * 6.5)
-    assert penalty_of(largest, psi, 0.0) == penalty_of(largest, psi, 1.0)
+    worth = widest_range(np.array([5.0, 3.0]), psi)
+    assert worth == pytest.approx(6.5)
+    rules = restrictions(["t > 1", "t > 0", "t > 0.5"], LINE, worth, [1.0, 0.01, 0.0])
+    assert [rule.penalty for rule in rules] == pytest.approx([13, 1_300, 13])
 
 
 def test_barred_units_are_found() -> None:

@@ -22,7 +22,7 @@ from coarse_spark.core.menu.milp import milp_menu
 from coarse_spark.core.menu.problem import MenuProblem, row_blocks
 from coarse_spark.core.menu.result import Constraints, Menu, menus_of
 from coarse_spark.core.menu.rounding import Rounding
-from coarse_spark.core.menu.rules import Loyalty, UnitRules, barred, penalty_of, restrictions
+from coarse_spark.core.menu.rules import Loyalty, UnitRules, barred, restrictions, widest_range
 from coarse_spark.core.menu.sketch import DEFAULT_CELLS, MicroClusters, SketchSums, SketchTree
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
@@ -176,9 +176,8 @@ class Population:
                 name: np.asarray(column)[kept] if np.shape(column) == kept.shape else column for name, column in eligible.items()
             }
             shares = mass @ barred(columns, list(columns), len(units)) / mass.sum()
-            largest = np.abs(units).max(axis=0)
-            penalties = {text: penalty_of(largest, problem.psi, share) for text, share in zip(columns, shares, strict=True)}
-            rules = replace(rules, restrictions=restrictions(penalties, problem.space))
+            worth = widest_range(np.abs(units).max(axis=0), problem.psi)
+            rules = replace(rules, restrictions=restrictions(columns, problem.space, worth, shares))
             eligible = columns
         if previous_menu is not None:
             if previous_menu.encoded.shape[1] != len(problem.space.dimensions):

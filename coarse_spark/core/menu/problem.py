@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.climb import Hills, central_differences, climb
-from coarse_spark.core.menu.rules import Rule, penalty_of, restrictions
+from coarse_spark.core.menu.rules import Rule, restrictions, widest_range
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -110,8 +110,8 @@ class MenuProblem:
         ------
         ExpressionError : an expression outside the safe subset or with unknown names.
         """
-        penalties = {text: penalty_of(largest, self.psi, share) for text, share in zip(expressions, barred.tolist(), strict=True)}
-        return self.with_rules(restrictions(penalties, self.space))
+        worth = widest_range(largest, self.psi)
+        return self.with_rules(restrictions(expressions, self.space, worth, barred.tolist()))
 
     def with_rules(self, rules: Sequence[Rule], extra: Sequence[FloatArray] = ()) -> MenuProblem:
         """Return the problem with further rules, and with encoded treatments (d,) that they are about among the candidates."""

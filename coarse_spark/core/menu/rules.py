@@ -7,7 +7,7 @@ of rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -101,23 +101,38 @@ class UnitRules:
         return np.hstack(parts)
 
 
-def restrictions(penalties: Mapping[str, float], space: TreatmentSpace) -> tuple[Restriction, ...]:
+def restrictions(
+    expressions: Iterable[str], space: TreatmentSpace, worth: float, barred: Iterable[float]
+) -> tuple[Restriction, ...]:
     """Return one restriction an expression in the treatment names: where it is not 0, treatments go to eligible units only.
+
+    Their penalties are twice what a unit can gain, and as many times more as units that are not eligible are few: no menu leaves
+    them without a treatment because the others gain from that.
 
     Parameters
     ----------
-    penalties : {expression: what such a treatment costs a unit that is not eligible}, see ``penalty_of``.
+    worth : the widest range of a unit's profits, see ``widest_range``. barred : share of the weight that is not eligible, by rule.
 
     Raises
     ------
     ExpressionError : an expression outside the safe subset or with unknown names.
     """
     rules = []
-    for text, penalty in penalties.items():
+    for text, share in zip(expressions, barred, strict=True):
         expression = Expression(text)
         expression.require_names(space.names)
-        rules.append(Restriction(expression, penalty))
+        rules.append(Restriction(expression, 2.0 * worth / max(share if share > 0 else 1.0, _LEAST_SHARE)))
     return tuple(rules)
+
+
+def widest_range(largest: FloatArray, psi: FloatArray) -> float:
+    """Return what no unit's choice of treatment can be worth more than.
+
+    Parameters
+    ----------
+    largest : (p,) largest absolute response coefficients of all units. psi : (J, p + 1) rows of the candidates.
+    """
+    return max(float(largest @ np.ptp(psi[:, :-1], axis=0) + np.ptp(psi[:, -1])), 1e-9)
 
 
 def barred(eligible: Mapping[str, npt.ArrayLike], names: Sequence[str], units: int) -> FloatArray:
@@ -143,21 +158,6 @@ def barred(eligible: Mapping[str, npt.ArrayLike], names: Sequence[str], units: i
             )
         columns.append(1.0 - column.astype(np.float64))
     return np.column_stack(columns) if columns else np.empty((units, 0))
-
-
-def penalty_of(largest: FloatArray, psi: FloatArray, barred: float) -> float:
-    """Return what a treatment costs a unit that is not eligible for it: more than any choice of treatments is worth.
-
-    Ten times the widest range that a unit's profits can have, and as many times more as units that are not eligible are few: no
-    menu leaves them without a treatment because the others gain from that.
-
-    Parameters
-    ----------
-    largest : (p,) largest absolute response coefficients of all units. psi : (J, p + 1) rows of the candidates.
-    barred : share of the weight that is not eligible.
-    """
-    reach = largest @ np.ptp(psi[:, :-1], axis=0) + np.ptp(psi[:, -1])
-    return float(10.0 * max(reach, 1e-9) / max(barred if barred > 0 else 1.0, _LEAST_SHARE))
 
 
 def barred_units(theta: FloatArray, taken: FloatArray, rules: Sequence[Rule]) -> npt.NDArray[np.bool_]:

@@ -155,6 +155,12 @@ class Menu(Section):
     max_share: Share | None = Field(None, description="largest share of the population weight for every treatment on the menu")
     budget: Number | None = Field(None, ge=0, description="largest mean of profit.cost per unit of population weight")
     method: Literal["auto", "lloyd", "exact", "greedy"] = Field("auto", description="what searches the menus")
+    update: Literal["plain", "debiased"] = Field(
+        "plain",
+        description="what a segment's treatment is the best for. plain: its learned responses; debiased: these plus a share of "
+        "what the experiment's outcomes say beyond them, at the cost of a pass over it. In simulations that gains 3 to 4.5 % of "
+        "granular - uniform at 1,000 rows, 1.5 % at 3,000 and nothing from 10,000 on: hence the default",
+    )
     starts: Integer = Field(10, ge=1, le=1_000, description="starts of Lloyd's algorithm; the best one is kept")
     sketch_cells: Integer = Field(4_000, ge=10, le=200_000, description="micro-clusters of responses that the search works on")
     full_passes: Integer = Field(3, ge=0, le=100, description="Lloyd passes over the full population after the search")

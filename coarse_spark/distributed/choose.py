@@ -11,9 +11,10 @@ from pyspark.sql import functions as F
 
 from coarse_spark.core.menu import lloyd
 from coarse_spark.core.menu.curve import search_curve
+from coarse_spark.core.menu.debiased import Corrections, debiased_menus
 from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums, refine
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.sketch import MicroClusters
+from coarse_spark.core.menu.sketch import MicroClusters, profit_metric
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.distributed.aggregate import FloatArray
 from coarse_spark.distributed.certify import Certificate
@@ -35,6 +36,7 @@ class PopulationMenus:
     bounds : size → profit per unit weight that no menu of this size exceeds.
     sketch_values : size → what the sketch takes the same menu to earn: units of one cell that prefer different treatments are told
         apart less finely there.
+    debiased_shares : size → share of the experiment's corrections that its treatments follow; empty for the plain update.
     control_value : profit per unit weight when nobody is treated.
     micro_clusters : number of micro-clusters the search worked on.
     """
@@ -42,6 +44,7 @@ class PopulationMenus:
     refined: Refined
     bounds: dict[int, float]
     sketch_values: dict[int, float]
+    debiased_shares: dict[int, float]
     control_value: float
     micro_clusters: int
 
@@ -75,6 +78,7 @@ def choose_menus(
     seed: int,
     always_offered: FloatArray | None = None,
     previous: FloatArray | None = None,
+    corrections: Corrections | None = None,
 ) -> PopulationMenus:
     """Choose a menu of every size for the units of ``responses``: unit_id, weight, theta_0 … theta_{p−1}.
 
@@ -83,6 +87,7 @@ def choose_menus(
     cells : micro-clusters of the sketch at most. passes : Lloyd passes over all units at most.
     starts, seed : of the search on the sketch. always_offered : encoded treatments (f, d) on every menu.
     previous : encoded treatments (l, d) of an earlier menu, the most used first: one more start.
+    corrections : what the experiment says of the segments of menus; treatments follow it (see ``core.menu.debiased``).
 
     The frame is read ``passes`` + 3 times at most: hand over a table or a materialized frame.
     """
@@ -110,9 +115,23 @@ def choose_menus(
         return sums
 
     refined = refine(problem, menus, aggregate, max_passes=max(passes, 1), tolerance=_PASS_TOLERANCE)
+    shares: dict[int, float] = {}
+    if corrections is not None:
+        refined, shares = _debiased(responses, problem, refined, corrections, clusters)
     everyone = next(iter(refined.sums.values()))
     control = float(everyone.value_of_all(problem.control_psi[None, :])[0])
     bounds = certificate.bounds(sized, records, everyone.rows.sum(axis=0))
     on_sketch = lloyd.segment_sums(clusters.theta, clusters.weights, refined.menus)
     sketch_values = {k: on_sketch[k].value(menu.psi) for k, menu in refined.menus.items()}
-    return PopulationMenus(refined, bounds, sketch_values, control, len(clusters.weights))
+    return PopulationMenus(refined, bounds, sketch_values, shares, control, len(clusters.weights))
+
+
+def _debiased(
+    responses: DataFrame, problem: MenuProblem, refined: Refined, corrections: Corrections, clusters: MicroClusters
+) -> tuple[Refined, dict[int, float]]:
+    def plain(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
+        return segment_sums(responses, asked)[0]
+
+    moved, shares = debiased_menus(problem, refined.menus, corrections, plain, profit_metric(clusters.theta, problem.psi))
+    ordered = {k: menu.ordered()[0] for k, menu in moved.items()}
+    return Refined(ordered, plain(ordered), refined.history), shares

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coarse_spark.core.menu.choose import choose_menu, sketch_units
-from coarse_spark.core.menu.debiased import correction_sums, debiased_menu
+from coarse_spark.core.menu.debiased import CorrectionSums, correction_sums, debiased_menu
 from coarse_spark.core.menu.lloyd import PricedMenu, assign
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.sketch import profit_metric
@@ -124,8 +124,14 @@ def test_correction_sums_add_up_and_share_is_a_fraction() -> None:
     np.testing.assert_allclose(parts.squares, whole.squares)
     np.testing.assert_allclose(parts.correction, whole.correction)
     segments = assign(learned, menu)
+    np.testing.assert_allclose(CorrectionSums.from_array(whole.to_array(), 2).squares, whole.squares)
+    np.testing.assert_allclose(CorrectionSums.from_array(whole.to_array(), 2).plain.theta, whole.plain.theta)
+    # twice as many units of another population need twice the corrections
+    np.testing.assert_allclose(whole.corrected(1.0, whole.plain + whole.plain).theta, 2 * whole.corrected(1.0, whole.plain).theta)
     np.testing.assert_allclose(
-        whole.corrected(1.0).theta, [(debiased * weights[:, None])[segments == k].sum(axis=0) for k in range(2)], atol=1e-9
+        whole.corrected(1.0, whole.plain).theta,
+        [(debiased * weights[:, None])[segments == k].sum(axis=0) for k in range(2)],
+        atol=1e-9,
     )
     assert 0 <= whole.share(profit_metric(learned, problem.psi)) <= 1
     with pytest.raises(InvalidInputError, match="do not belong together"):

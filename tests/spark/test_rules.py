@@ -134,7 +134,7 @@ Choice = Callable[..., "Run"]
 @pytest.fixture(scope="module")
 def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice:
     """Choose three treatments and assign them, on responses as they are or as another draw of the experiment might give them."""
-    from coarse_spark.lake.schemas import RESPONSES
+    from coarse_spark.lake.schemas import MODELS, RESPONSES
     from coarse_spark.pipeline import assign, choose, start_run
     from coarse_spark.pipeline.rules import note_previous
 
@@ -142,7 +142,9 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
     rng = np.random.default_rng(8)
     drift = 1 + rng.normal(0, 0.03, 6) + rng.normal(0, 0.03, (len(rows), 6))
 
-    def run(run_id: str, drifted: bool = True, **overrides: object) -> Run:
+    models = finished.lake.read("models", finished.run_id).drop("run_id")
+
+    def run(run_id: str, drifted: bool = True, fitted: bool = False, **overrides: object) -> Run:
         responses = rows.copy()
         if drifted:
             responses[THETA] *= drift
@@ -153,6 +155,8 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
         note_previous(started)
         started.lake.replace(RESPONSES, run_id, responses)
         started.note(granular_value=float(profit.mean()), scored_units=len(responses))
+        if fitted:
+            started.lake.replace(MODELS, run_id, models)
         choose(started)
         assign(started)
         return started
@@ -160,13 +164,17 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
     return run
 
 
+@pytest.fixture(scope="module")
+def before(choice: Choice) -> Run:
+    return choice("before", drifted=False)
+
+
 def _value(run: Run) -> float:
     """Mean profit of the assigned treatments, before switching costs."""
     return float(_rows(run, "assignments")["expected_profit"].mean())
 
 
-def test_treatments_change_only_where_it_pays(choice: Choice) -> None:
-    before = choice("before", drifted=False)
+def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> None:
     costs = (0.0, 0.05, 100.0)
     runs = {cost: choice(f"cost-{cost:g}", menu__previous_run="before", menu__switching_cost=cost) for cost in costs}
     free = choice("free")
@@ -236,3 +244,40 @@ def test_units_that_may_get_nothing_are_counted(spark: SparkSession, finished: R
     with pytest.raises(InvalidInputError, match=r"vip.*treatments: 2700 on the menu of 1; leave small sizes out"):
         require_eligible(rows, problem, ["vip"], refined)
     require_eligible(rows, problem, ["vip"], Refined({2: menus[2]}, {2: refined.sums[2]}))
+
+
+def test_debiased_updates_are_those_of_the_core_and_judged_without_the_held_out_fold(finished: Run, spark: SparkSession) -> None:
+    from coarse_spark.core.menu.debiased import correction_sums as in_memory
+    from coarse_spark.core.menu.lloyd import PricedMenu
+    from coarse_spark.distributed.debiased import correction_sums
+    from coarse_spark.distributed.evaluate import held_out
+    from coarse_spark.pipeline.experiment import cross_fitted
+
+    menus = {k: PricedMenu.build(finished.problem, np.array([[10.0, 3.0], [25.0, 14.0]])[:k]) for k in (1, 2)}
+    with cross_fitted(finished) as experiment:
+        held = held_out(experiment.predictions)
+        found = correction_sums(held, finished.problem, menus)
+        without = correction_sums(held, finished.problem, menus, {2: 1})
+        rows = held.toPandas()
+    theta, weight = rows[THETA].to_numpy(), rows["weight"].to_numpy()
+    phi = finished.problem.basis(rows[["treatment_0", "treatment_1"]].to_numpy())
+    residual = rows["outcome"].to_numpy() - (phi * theta).sum(axis=1)
+    debiased = theta + rows[[f"representer_{position}" for position in range(6)]].to_numpy() * residual[:, None]
+    first = (rows["fold"] == 0).to_numpy()
+    for record, chosen in ((found[2], slice(None)), (without[2], first)):
+        expected = in_memory(theta[chosen], debiased[chosen], weight[chosen], menus[2])
+        np.testing.assert_allclose(record.to_array(), expected.to_array(), rtol=1e-8, atol=1e-6)
+    assert without[1].plain.units.sum() == len(rows)
+
+
+def test_a_debiased_run_moves_treatments_by_a_share_of_the_corrections(choice: Choice, before: Run) -> None:
+    moved = choice("debiased", drifted=False, fitted=True, menu__update="debiased")
+    note, plain = (run.record.diagnostics["curve"]["3"] for run in (moved, before))
+    assert plain["debiased_share"] is None
+    assert 0 <= note["debiased_share"] <= 1
+    assert note["value"] <= note["upper_bound"]
+    one, two = (_rows(run, "menu").sort_values("treatment_id")[["depth", "days"]].to_numpy() for run in (before, moved))
+    if note["debiased_share"] > 0:
+        assert np.abs(one - two).max() > 1e-6
+    # the learned responses alone like the plain menu better
+    assert note["value"] <= plain["value"] + 1e-9

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.menu.debiased import Corrections
+from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.distributed.choose import UNIFORM, choose_menus
+from coarse_spark.distributed.debiased import correction_sums
+from coarse_spark.distributed.evaluate import held_out
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.rules import require_eligible
 from coarse_spark.distributed.units import theta_columns
 from coarse_spark.lake.schemas import MENU
+from coarse_spark.pipeline.experiment import cross_fitted
 from coarse_spark.pipeline.rules import population_rules
 from coarse_spark.pipeline.run import Run
 
@@ -31,7 +38,7 @@ def choose(run: Run) -> None:
         problem, p = rules.problem, run.problem.coefficients
         responses = rules.responses.select("unit_id", "weight", *theta_columns(problem.coefficients))
         granular = float(run.noted("granular_value", "score"))
-        with materialized(responses) as kept:
+        with materialized(responses) as kept, _corrections(run, problem) as corrections:
             found = choose_menus(
                 kept,
                 problem,
@@ -42,6 +49,7 @@ def choose(run: Run) -> None:
                 seed=configuration.menu.seed,
                 always_offered=run.always_offered,
                 previous=rules.start,
+                corrections=corrections,
             )
             require_eligible(kept, problem, list(configuration.menu.eligibility), found.refined)
         refined = found.refined
@@ -76,6 +84,7 @@ def choose(run: Run) -> None:
                 "value": value,
                 "upper_bound": bound,
                 "sketch_value": found.sketch_values[k],
+                "debiased_share": found.debiased_shares.get(k),
                 "switching_cost": max(float(profits.sum() / weight) - value, 0.0),
                 "segment_theta": _means(sums.theta[:, :p], sums.weight).tolist(),
             }
@@ -87,6 +96,17 @@ def choose(run: Run) -> None:
             curve=curve,
             history=[{**vars(line)} for line in refined.history if line.k != UNIFORM],
         )
+
+
+@contextmanager
+def _corrections(run: Run, problem: MenuProblem) -> Iterator[Corrections | None]:
+    """Yield what the experiment's outcomes say of menus beyond its learned responses, None for the plain update."""
+    if run.configuration.menu.update == "plain":
+        yield None
+        return
+    with cross_fitted(run) as experiment:
+        held = held_out(experiment.predictions)
+        yield lambda menus: correction_sums(held, problem, menus)
 
 
 def _means(sums: FloatArray, weight: FloatArray) -> FloatArray:

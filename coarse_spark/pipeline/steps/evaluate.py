@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
-from coarse_spark.core.menu.lloyd import PricedMenu
+from coarse_spark.core.menu.debiased import debiased_menus
+from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums, segment_sums
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.sketch import MicroClusters
+from coarse_spark.core.menu.sketch import MicroClusters, profit_metric
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
 from coarse_spark.distributed.choose import search_menus
-from coarse_spark.distributed.design import design_of, with_representer
+from coarse_spark.distributed.debiased import correction_sums
 from coarse_spark.distributed.evaluate import Evaluation, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
-from coarse_spark.distributed.materialize import materialized
-from coarse_spark.distributed.rules import restricted, with_rules
-from coarse_spark.distributed.score import FULL
-from coarse_spark.distributed.score import score as score_units
-from coarse_spark.distributed.sketch import sketch
-from coarse_spark.distributed.units import eligibility_columns, experiment_units, hash_sample, matrix, treatment_columns
+from coarse_spark.distributed.sketch import Sketch, sketch
+from coarse_spark.distributed.units import hash_sample, matrix, treatment_columns
 from coarse_spark.lake.schemas import CONTRASTS, MENU, POLICY_VALUES
+from coarse_spark.pipeline.experiment import cross_fitted
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.stability import note_stability
 
@@ -41,42 +38,30 @@ _BIN_ROWS = 20_000  # a hash sample of this size places the treatment bins of th
 def evaluate(run: Run) -> None:
     """Estimate honest values of control, best single treatment, every menu size and granular; select K by the rule."""
     with run.step("evaluate"):
-        configuration, problem = run.configuration, run.problem
+        configuration = run.configuration
         folds, sizes = range(configuration.response.folds), configuration.menu.sizes
         policies = _policies(configuration)
         curve = run.noted("curve", "choose")
         notes = run.record.diagnostics
         plug_in = {("control", 1): notes["control_value"], ("granular", 0): notes["granular_value"]}
         plug_in |= {("uniform", 1): notes["uniform_value"]} | {("menu", k): curve[str(k)]["value"] for k in sizes}
-        units = experiment_units(run.experiment, configuration)
-        with materialized(units) as kept:
-            design = design_of(kept, configuration, problem.basis)
-            run.warn(*design.problems)
-            designed = with_representer(kept, design, problem.basis_size)
-            scored = score_units(
-                designed,
-                run.lake.read("models", run.run_id).where(F.col("fold") != FULL),
-                features=configuration.experiment.features,
-                problem=problem,
-                keep=[c for c in designed.columns if not c.startswith("feature_")],
-                granular=False,
+        with cross_fitted(run) as experiment:
+            predictions, problem = experiment.predictions, experiment.problem
+            sketches = sketch(seen(predictions), problem, cells=configuration.menu.sketch_cells, groups=list(folds))
+            fold_menus = {fold: _search(run, problem, sketches[fold].clusters) for fold in folds}
+            if configuration.menu.update == "debiased":
+                fold_menus = _debiased(problem, held_out(predictions), sketches, fold_menus)
+            bins = _treatment_bins(experiment.units, configuration)
+            result = evaluate_policies(
+                held_out(predictions),
+                problem,
+                policies=policies,
+                fold_menus=fold_menus,
+                bins=bins,
+                center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
             )
-            rules = eligibility_columns(len(configuration.menu.eligibility))
-            with materialized(with_rules(scored, problem.coefficients, rules)) as predictions:
-                problem = restricted(problem, predictions, rules, list(configuration.menu.eligibility.values()))
-                sketches = sketch(seen(predictions), problem, cells=configuration.menu.sketch_cells, groups=list(folds))
-                fold_menus = {fold: _search(run, problem, sketches[fold].clusters) for fold in folds}
-                bins = _treatment_bins(kept, configuration)
-                result = evaluate_policies(
-                    held_out(predictions),
-                    problem,
-                    policies=policies,
-                    fold_menus=fold_menus,
-                    bins=bins,
-                    center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
-                )
-                k, rule = _selected(configuration, policies, result)
-                note_stability(run, problem, predictions, [menus[k] for menus in fold_menus.values()], k)
+            k, rule = _selected(configuration, policies, result)
+            note_stability(run, problem, predictions, [menus[k] for menus in fold_menus.values()], k)
         _warn_of_barred(run, policies, result.barred)
         confidence = configuration.evaluation.confidence
         values = policy_values(policies, result.moments, confidence)
@@ -95,7 +80,7 @@ def evaluate(run: Run) -> None:
         run.note(
             selected_k=k,
             selection_rule=rule,
-            overlap=None if design.overlap is None else asdict(design.overlap),
+            overlap=None if experiment.design.overlap is None else asdict(experiment.design.overlap),
             lack_of_fit={
                 "statistic": fit.statistic,
                 "degrees": fit.degrees,
@@ -124,6 +109,34 @@ def _warn_of_barred(run: Run, policies: Sequence[Policy], barred: FloatArray) ->
             f"some units of the experiment may get none of the treatments of the menu that they are judged on: {', '.join(counts)};"
             " they are valued under the control"
         )
+
+
+def _debiased(
+    problem: MenuProblem, held: DataFrame, sketches: Mapping[int, Sketch], fold_menus: Mapping[int, Mapping[int, PricedMenu]]
+) -> dict[int, dict[int, PricedMenu]]:
+    """Return the menus of every fold, moved by what rows of the other folds say.
+
+    A row's correction is of the model that did not see the row, but did see the held-out fold: that fold's noise enters with the
+    opposite sign, so that honest values can suffer from it and never gain.
+    """
+    places = [(fold, k) for fold, menus in fold_menus.items() for k in menus]
+    pooled = np.vstack([found.clusters.theta for found in sketches.values()])
+
+    def plain(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
+        sums: dict[int, SegmentSums] = {}
+        for key, menu in asked.items():
+            clusters = sketches[places[key][0]].clusters
+            sums |= segment_sums(clusters.theta, clusters.weights, {key: menu})
+        return sums
+
+    moved, _ = debiased_menus(
+        problem,
+        {key: fold_menus[fold][k] for key, (fold, k) in enumerate(places)},
+        lambda asked: correction_sums(held, problem, asked, {key: places[key][0] for key in asked}),
+        plain,
+        profit_metric(pooled, problem.psi),
+    )
+    return {fold: {k: moved[key] for key, (own, k) in enumerate(places) if own == fold} for fold in fold_menus}
 
 
 def _policies(configuration: Configuration) -> list[Policy]:

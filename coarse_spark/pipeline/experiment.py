@@ -1,0 +1,59 @@
+"""The experiment as it is judged: every unit by models that never saw it, with the design that it was treated by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.distributed.design import Design, design_of, with_representer
+from coarse_spark.distributed.materialize import materialized
+from coarse_spark.distributed.rules import restricted, with_rules
+from coarse_spark.distributed.score import FULL, score
+from coarse_spark.distributed.units import eligibility_columns, experiment_units
+from coarse_spark.pipeline.run import Run
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFitted:
+    """The experiment's units with the responses that the models of every fold give them.
+
+    Attributes
+    ----------
+    units : usable rows. design : how they were treated.
+    predictions : one row a unit and model fold: the columns of ``units`` but its features, those of the design, theta_0 … with the
+        coefficients of eligibility last.
+    problem : the run's, with rules of eligibility. Units of an experiment have no earlier treatment: it may have been learned from
+        the very outcomes that it would be judged on.
+    """
+
+    units: DataFrame
+    design: Design
+    predictions: DataFrame
+    problem: MenuProblem
+
+
+@contextmanager
+def cross_fitted(run: Run) -> Iterator[CrossFitted]:
+    """Yield the experiment scored by the models of all folds, kept for the block."""
+    configuration, problem = run.configuration, run.problem
+    rules = eligibility_columns(len(configuration.menu.eligibility))
+    with materialized(experiment_units(run.experiment, configuration)) as units:
+        design = design_of(units, configuration, problem.basis)
+        run.warn(*design.problems)
+        designed = with_representer(units, design, problem.basis_size)
+        scored = score(
+            designed,
+            run.lake.read("models", run.run_id).where(F.col("fold") != FULL),
+            features=configuration.experiment.features,
+            problem=problem,
+            keep=[c for c in designed.columns if not c.startswith("feature_")],
+            granular=False,
+        )
+        with materialized(with_rules(scored, problem.coefficients, rules)) as predictions:
+            ruled = restricted(problem, predictions, rules, list(configuration.menu.eligibility.values()))
+            yield CrossFitted(units, design, predictions, ruled)

@@ -19,13 +19,15 @@ _LEAST = 200  # rows that every group gets, as far as it has them
 _MOST_GROUPS = 1_000  # rarer strata and treatments beyond so many get no more than their share
 
 
-def representative_sample(units: DataFrame, configuration: Configuration, rows: int, *, total: int) -> pd.DataFrame:
-    """Return about ``rows`` of ``total`` experiment units (at most twice as many) in the order of their keys; or all of them.
+def representative_sample(units: DataFrame, configuration: Configuration, rows: int, *, total: int | None = None) -> pd.DataFrame:
+    """Return about ``rows`` experiment units (at most twice as many) in the order of their keys; all of them where there are fewer.
 
     Rare strata and rare treatments (levels; the control of a dimension, or what is not its control) get a larger share of their
     units and these a weight lowered as much, so that weighted means remain those of all units (Horvitz & Thompson 1952). A plain
     sample may miss them, and what a model was not prepared for it cannot learn. Whether a unit is in depends on its key alone.
+    ``total`` is the number of units where that is known already.
     """
+    total = units.count() if total is None else total
     tagged = units.withColumn("cell", _cell(configuration))
     plain = F.lit(min(1.0, rows / max(total, 1)))
     rate = plain

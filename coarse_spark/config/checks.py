@@ -151,6 +151,12 @@ def _switching(previous_run: str | None, cost: float) -> Iterator[Problem]:
         yield Problem(("menu", "switching_cost"), message)
 
 
+def _update(update: str, least: object, most: object, budget: object) -> Iterator[Problem]:
+    if update == "debiased" and any(limit is not None for limit in (least, most, budget)):
+        message = "found debiased with min_share, max_share or budget, expected plain: prices of limits belong to learned responses"
+        yield Problem(("menu", "update"), message)
+
+
 def _resamples(resamples: int) -> Iterator[Problem]:
     if resamples == 1:
         yield Problem(("evaluation", "resamples"), "found 1, which shows no spread, expected 0 or at least 2")
@@ -181,6 +187,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("menu.sizes", "menu.min_share", "menu.max_share"), _shares),
     (("menu.sizes", "menu.always_offer"), _always_fits),
     (("menu.previous_run", "menu.switching_cost"), _switching),
+    (("menu.update", "menu.min_share", "menu.max_share", "menu.budget"), _update),
     (("evaluation.resamples",), _resamples),
     (("menu.min_share", "menu.max_share", "menu.budget", "menu.method"), _available),
 )

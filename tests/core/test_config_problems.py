@@ -136,6 +136,7 @@ ONE = [
     ("select: 3", "eligibility: {a member: depth > 20}", "run.yml:19: menu.eligibility.a member: found the column 'a member', expected one without spaces and , ; { } ( ) =, which Delta tables refuse"),
     ("select: 3", "switching_cost: 0.5", "run.yml:19: menu.switching_cost: found 0.5 without menu.previous_run, expected current or the id of the run whose assignments would change"),
     ("select: 3", "switching_cost: -1", "run.yml:19: menu.switching_cost: found -1, expected greater than or equal to 0"),
+    ("select: 3", "update: unbiased", "run.yml:19: menu.update: found 'unbiased', expected plain or debiased (did you mean 'debiased'?)"),
     ("select: 3", "previous_run: 7", "run.yml:19: menu.previous_run: found 7, expected a text; put it in quotes where YAML reads it as something else"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {resamples: 1}", "run.yml:24: evaluation.resamples: found 1, which shows no spread, expected 0 or at least 2"),
     ("- {depth: 0, arm: mail}", "- {dept: 0, arm: mail}", "run.yml:21: menu.always_offer[0]: found dept, arm, expected a value for each of depth, arm (did you mean 'depth'?)"),

@@ -228,6 +228,14 @@ def test_limits_are_checked_and_not_available_yet(old: str, new: str, message: s
     assert [line for line in contradictions if "not available yet" not in line] == ([message] if message else [])
 
 
+def test_debiased_updates_know_no_limits(tmp_path: Path) -> None:
+    found = problems(GOOD.replace("select: 3", "update: debiased\n  max_share: 0.9"), tmp_path)
+    assert any(
+        line.startswith("run.yml:19: menu.update: found debiased with min_share, max_share or budget, expected plain")
+        for line in found
+    )
+
+
 def test_unknown_learners(tmp_path: Path) -> None:
     expected = f"expected {' or '.join(LEARNERS)} (did you mean 'sieve'?)"
     assert problems(GOOD.replace("folds: 3", "learner: siev"), tmp_path) == [

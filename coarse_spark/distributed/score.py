@@ -126,8 +126,7 @@ def _scorer(
                 part["model_fold"] = fold
                 part[theta_columns(theta.shape[1])] = theta
                 if granular:
-                    allowed = matrix(units, eligibility_columns(len(eligibility)))
-                    treatments, profit = _granular(problem, theta, allowed, eligibility)
+                    treatments, profit = _granular(problem, theta, units, eligibility)
                     part[granular_columns(problem)] = treatments
                     part["granular_profit"] = profit
                 scored.append(part)
@@ -137,11 +136,12 @@ def _scorer(
 
 
 def _granular(
-    problem: MenuProblem, theta: FloatArray, eligible: FloatArray, eligibility: Sequence[str]
+    problem: MenuProblem, theta: FloatArray, units: pd.DataFrame, eligibility: Sequence[str]
 ) -> tuple[FloatArray, FloatArray]:
     if not eligibility:
         return problem.granular(theta)
     ruled = problem.restricted(eligibility, np.abs(theta).max(axis=0), np.ones(len(eligibility)))
+    eligible = matrix(units, eligibility_columns(len(eligibility)))
     return ruled.granular(np.hstack([theta, 1.0 - eligible]))
 
 

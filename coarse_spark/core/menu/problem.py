@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.climb import Hills, central_differences, climb
-from coarse_spark.core.menu.rules import Rule, restrictions, widest_range
+from coarse_spark.core.menu.rules import Restriction, Rule, restrictions, widest_range
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -68,7 +68,9 @@ class MenuProblem:
             raise InvalidInputError(f"basis '{basis.name}' was built on another treatment space; build it on the menu's")
         profit.require_names(space.names)
         candidates = space.candidates
-        added = [*(_edge_of_exclusion(space) if _is_searched(basis) else []), *([] if extra is None else np.atleast_2d(extra))]
+        added = [] if extra is None else list(np.atleast_2d(extra))
+        if _is_searched(basis):
+            added = [*(_edges(space, space.allowed) if space.exclude is not None else []), *_edges_of_rules(space, rules), *added]
         candidates = _with(candidates, added)
         problem = MenuProblem(space, basis, profit, candidates, np.empty((0, 0)), tuple(rules))
         problem = replace(problem, psi=problem.psi_at(candidates))
@@ -115,7 +117,8 @@ class MenuProblem:
 
     def with_rules(self, rules: Sequence[Rule], extra: Sequence[FloatArray] = ()) -> MenuProblem:
         """Return the problem with further rules, and with encoded treatments (d,) that they are about among the candidates."""
-        problem = replace(self, rules=(*self.rules, *rules), candidates=_with(self.candidates, extra))
+        edges = _edges_of_rules(self.space, rules) if _is_searched(self.basis) else []
+        problem = replace(self, rules=(*self.rules, *rules), candidates=_with(self.candidates, [*edges, *extra]))
         return replace(problem, psi=problem.psi_at(problem.candidates))
 
     @property
@@ -230,20 +233,30 @@ def _is_searched(basis: Basis) -> bool:
     return basis.terms != ("arms",)
 
 
-def _edge_of_exclusion(space: TreatmentSpace) -> FloatArray:
-    """Return the last offered treatments between each candidate and its excluded neighbours along the continuous dimensions."""
+def _edges_of_rules(space: TreatmentSpace, rules: Sequence[Rule]) -> list[FloatArray]:
+    """Return the last treatments before those that units need eligibility for: often their best."""
+    found: list[FloatArray] = []
+    for rule in rules:
+        if isinstance(rule, Restriction):
+            found += list(_edges(space, rule.leaves(space)))
+    return found
+
+
+def _edges(space: TreatmentSpace, allowed: Callable[[FloatArray], npt.NDArray[np.bool_]]) -> FloatArray:
+    """Return the last allowed treatments between each allowed candidate and its neighbours that are not, along continuous axes."""
     edges = [np.empty((0, len(space.dimensions)))]
-    inside = (space.candidates >= space.bounds[:, 0]) & (space.candidates <= space.bounds[:, 1])
-    candidates = space.candidates[inside.all(axis=1)]
-    for axis in np.flatnonzero(space.continuous) if space.exclude is not None else ():
+    inside = ((space.candidates >= space.bounds[:, 0]) & (space.candidates <= space.bounds[:, 1])).all(axis=1)
+    candidates = space.candidates[inside]
+    candidates = candidates[allowed(candidates)]
+    for axis in np.flatnonzero(space.continuous):
         for sign in (1.0, -1.0):
             far = candidates.copy()
             far[:, axis] = np.clip(far[:, axis] + sign * space.spacing[axis], *space.bounds[axis])
-            cut = ~space.allowed(far)
+            cut = ~allowed(far)
             near, far = candidates[cut].copy(), far[cut]
             for _ in range(_HALVINGS):
                 middle = (near + far) / 2
-                open_ = space.allowed(middle)[:, None]
+                open_ = allowed(middle)[:, None]
                 near, far = np.where(open_, middle, near), np.where(open_, far, middle)
             edges.append(near)
     return np.unique(np.vstack(edges), axis=0)

@@ -50,6 +50,10 @@ class Restriction:
             raise InvalidInputError(f"eligible: the expression '{self.expression.text}' is not a number at {place}")
         return np.asarray(value != 0)
 
+    def leaves(self, space: TreatmentSpace) -> Callable[[FloatArray], npt.NDArray[np.bool_]]:
+        """Return the function that tells which encoded treatments (n, d) everybody may get."""
+        return lambda treatments: ~self.restricts(treatments, space)
+
 
 @dataclass(frozen=True, eq=False)
 class Loyalty:

@@ -138,3 +138,12 @@ def test_barred_units_are_found() -> None:
     theta = np.column_stack([np.ones((4, 3)), [[1, 0], [1, 0], [0, 1], [1, 1]]])
     assert barred_units(theta, taken, problem.rules).tolist() == [True, False, True, False]
     assert not barred_units(theta[:, :3], taken, ()).any()
+
+
+def test_corners_of_several_rules_are_offered() -> None:
+    plane = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")})
+    problem = MenuProblem.build(plane, "linear", Profit())
+    ruled = problem.restricted(["a > 0.7", "b > 1.1"], np.ones(3), np.ones(2))
+    treatments, profit = ruled.granular(np.array([[0, 1.0, 1.0, 1, 1], [0, 1.0, 1.0, 1, 0], [0, 1.0, 1.0, 0, 0]]))
+    np.testing.assert_allclose(treatments, [[0.7, 1.1], [0.7, 2], [2, 2]], atol=1e-9)
+    np.testing.assert_allclose(profit, [1.8, 2.7, 4.0], atol=1e-9)

@@ -234,19 +234,26 @@ def _is_searched(basis: Basis) -> bool:
 
 
 def _edges_of_rules(space: TreatmentSpace, rules: Sequence[Rule]) -> list[FloatArray]:
-    """Return the last treatments before those that units need eligibility for: often their best."""
-    found: list[FloatArray] = []
+    """Return the last treatments before those that units need eligibility for, corners of several rules included: often the best
+    that a unit may get.
+    """
+    found = np.empty((0, len(space.dimensions)))
     for rule in rules:
         if isinstance(rule, Restriction):
-            found += list(_edges(space, rule.leaves(space)))
-    return found
+            found = np.vstack([found, _edges(space, rule.leaves(space), found)])
+    return list(found)
 
 
-def _edges(space: TreatmentSpace, allowed: Callable[[FloatArray], npt.NDArray[np.bool_]]) -> FloatArray:
-    """Return the last allowed treatments between each allowed candidate and its neighbours that are not, along continuous axes."""
+def _edges(
+    space: TreatmentSpace, allowed: Callable[[FloatArray], npt.NDArray[np.bool_]], further: FloatArray | None = None
+) -> FloatArray:
+    """Return the last allowed treatments between each allowed candidate and its neighbours that are not, along continuous axes.
+
+    ``further`` : (m, d) more treatments to start from.
+    """
     edges = [np.empty((0, len(space.dimensions)))]
     inside = ((space.candidates >= space.bounds[:, 0]) & (space.candidates <= space.bounds[:, 1])).all(axis=1)
-    candidates = space.candidates[inside]
+    candidates = space.candidates[inside] if further is None else np.vstack([space.candidates[inside], further])
     candidates = candidates[allowed(candidates)]
     for axis in np.flatnonzero(space.continuous):
         for sign in (1.0, -1.0):

@@ -80,4 +80,5 @@ def test_nothing_surer_than_the_experiment_is_claimed(spark: SparkSession, tmp_p
     assert not menu["extrapolates"].any()
     contrasts = run.lake.read("contrasts", run.run_id).toPandas()
     against = contrasts[contrasts["versus"] == "uniform"]
-    assert ((against["ci_low"] <= 0) & (against["ci_high"] >= 0)).all(), "the experiment cannot show that personalizing pays"
+    # two policies that serve everybody alike differ by rounding
+    assert ((against["ci_low"] <= 1e-6) & (against["ci_high"] >= -1e-6)).all(), "the experiment cannot show that personalizing pays"

@@ -99,7 +99,7 @@ def test_values_are_covered_under_confounding_but_not_by_a_randomized_design():
         preparation = DesignPreparation.fit(X, T, basis=basis, weight=np.ones(2_000))
         sums = {k: preparation.sums(X[fold == k], phi[fold == k], np.ones((fold == k).sum())) for k in range(5)}
         psi = np.array([1.0, 3.0])  # everybody gets 3
-        value = (true @ psi).mean()
+        value = 2.5  # of the population
         learned = CrossFittedDesign.solve(preparation, sums).representer(X, phi, fold)
         for weights in (learned, representer(phi, moment_sums(phi)[""].matrix)):
             scores = corrected(wrong, phi, y, weights) @ psi
@@ -109,7 +109,7 @@ def test_values_are_covered_under_confounding_but_not_by_a_randomized_design():
             else:
                 naive += inside
     assert covered >= 52, "95 % intervals of 60 experiments"
-    assert naive <= 20
+    assert naive <= 3
 
 
 def test_overlap_tells_a_randomized_design_from_a_deterministic_one():

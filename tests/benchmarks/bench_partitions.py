@@ -4,8 +4,8 @@
 
 Both run in processes of their own with one thread a fit, on the same rows (one treatment dimension of the field simulation),
 pooled model and shrinkage included. Ours is the CPU time of ``fit_responses`` from a Delta table to a Delta table, of the driver,
-the JVM and all Python workers; the peer's is that of the fits alone, with the rows in memory. The JVM's share is compilation for
-the most part, which does not grow with the rows; the second line leaves it out.
+the JVM and all Python workers, start of the workers and compilation by the JVM included; the second line leaves the JVM out. The
+peer's is that of the fits alone, with the rows in memory.
 """
 
 from __future__ import annotations

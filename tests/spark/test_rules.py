@@ -155,7 +155,8 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
         started = start_run(spark, configuration, run_id)
         note_previous(started)
         started.lake.replace(RESPONSES, run_id, responses)
-        started.note(granular_value=float(profit.mean()), scored_units=len(responses))
+        observed = tuple((dimension.lower, dimension.upper) for dimension in started.configuration.space.dimensions)
+        started.note(granular_value=float(profit.mean()), scored_units=len(responses), observed_treatments=observed)
         if fitted:
             started.lake.replace(MODELS, run_id, models)
         choose(started)

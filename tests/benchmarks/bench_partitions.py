@@ -1,9 +1,10 @@
 """Response models of many partitions through Spark beside the same fits bare in one process, one JSON object a line.
 
-    python tests/benchmarks/bench_partitions.py --partitions 200 --rows 5000 --learner sieve
+    python tests/benchmarks/bench_partitions.py                                             a quarter of an hour
+    python tests/benchmarks/bench_partitions.py --partitions 40 --learner sieve
 
-Both run in processes of their own with one thread a fit, on the same rows (one treatment dimension of the field simulation),
-pooled model and shrinkage included. Ours is the CPU time of ``fit_responses`` from a Delta table to a Delta table, of the driver,
+Both run in processes of their own, one fit with one thread at a time (two cores slow each other: the same work costs more CPU
+seconds on both), on the same rows (one treatment dimension of the field simulation), pooled model and shrinkage included. Ours is the CPU time of ``fit_responses`` from a Delta table to a Delta table, of the driver,
 the JVM and all Python workers, start of the workers and compilation by the JVM included; the second line leaves the JVM out. The
 peer's is that of the fits alone, with the rows in memory.
 """
@@ -89,7 +90,7 @@ def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
 
     folder = tempfile.mkdtemp(prefix="bench-partitions-")
     setup = configuration(options.learner, options.features, folder)
-    spark = open_session()
+    spark = open_session(master="local[1]")
     try:
         rows = options.rows
 
@@ -167,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--partitions", type=int, default=200)
     parser.add_argument("--rows", type=int, default=5_000, help="rows of every partition")
-    parser.add_argument("--learner", default="sieve")
+    parser.add_argument("--learner", default="auto")
     parser.add_argument("--features", type=int, default=6, help="features that are used, of ten")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     options = parser.parse_args()

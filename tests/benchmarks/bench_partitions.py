@@ -4,9 +4,10 @@
     python tests/benchmarks/bench_partitions.py --partitions 40 --learner sieve
 
 Both run in processes of their own, one fit with one thread at a time (two cores slow each other: the same work costs more CPU
-seconds on both), on the same rows (one treatment dimension of the field simulation), pooled model and shrinkage included. Ours is the CPU time of ``fit_responses`` from a Delta table to a Delta table, of the driver,
-the JVM and all Python workers, start of the workers and compilation by the JVM included; the second line leaves the JVM out. The
-peer's is that of the fits alone, with the rows in memory.
+seconds on both), on the same rows (one treatment dimension of the field simulation), pooled model and shrinkage included. Ours is
+the CPU time of ``fit_responses`` from a Delta table to a Delta table, of the driver, the JVM and all Python workers, start of the
+workers and compilation by the JVM included; the second line leaves the JVM out. The peer's is that of the fits alone, with the rows
+in memory.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from coarse_spark.core.menu.curve import CandidateSearch
 from coarse_spark.core.menu.limited import LimitedMenu, LimitedSearch
 from coarse_spark.core.menu.limits import Budget
 from coarse_spark.core.menu.sketch import MicroClusters
+from coarse_spark.core.menu.transport import exact_assignment
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
 
@@ -24,6 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
 _DOUBLINGS, _BISECTIONS, _FINE_BISECTIONS, _SETTLEMENTS = 60, 14, 50, 3
+_PRICE_BISECTIONS = 24  # where each one is a transport of units
 _SWAP_ROUNDS, _TRIED_SWAPS = 20, 16
 
 
@@ -189,27 +191,63 @@ def _assigned(
     weights: FloatArray,
 ) -> Settled:
     profits = profit_matrix(theta, search.problem.psi_at(treatments))
-    rows, total = np.arange(len(theta)), float(weights.sum())
-    spending = np.zeros_like(profits)
+    total = float(weights.sum())
+    spending, limit = None, np.inf
     if within is not None:
-        spending = profit_matrix(theta, within.rows(treatments))
+        spending, limit = profit_matrix(theta, within.rows(treatments)), within.budget.limit
+    lower, upper = search.share_bounds(treatments)
+    found = assign_within(profits, spending, weights, lower * total, upper * total, limit * total, prices, charge)
+    if found is None:
+        raise InvalidInputError(f"budget {limit:g} cannot be kept on all units with the menu found")
+    rows = np.arange(len(theta))
+    value = float(weights @ profits[rows, found.assignment]) / total
+    used = 0.0 if spending is None else float(weights @ spending[rows, found.assignment]) / total
+    return Settled(treatments, found.assignment, found.prices, found.charge, value, used)
 
-        def spent(price: float) -> float:
-            chosen = search.assigned(treatments, prices, profits - price * spending, weights)[0]
-            return float(weights @ spending[rows, chosen]) / total
 
-        steps = _FINE_BISECTIONS if search.limits.free else _BISECTIONS
-        start = max(charge, 1e-3 * float(np.ptp(profits)) / max(float(np.ptp(spending)), 1e-300))
-        found = lowest_price(spent, within.budget.limit, start, steps)
-        if found is None:
-            raise InvalidInputError(
-                f"budget {within.budget.limit:g} cannot be kept on all units with the menu found; the least that can be spent is "
-                f"{spent(start * 2.0**_DOUBLINGS):.6g}"
-            )
-        charge = found
-    chosen, prices = search.assigned(treatments, prices, profits - charge * spending, weights)
-    value, used = (float(weights @ matrix[rows, chosen]) / total for matrix in (profits, spending))
-    return Settled(treatments, chosen, prices, charge, value, used)
+@dataclass(frozen=True, eq=False)
+class Assigned:
+    """The treatment of every unit (n,), prices (K,) and price of the budget that go with it."""
+
+    assignment: IntArray
+    prices: FloatArray
+    charge: float
+
+
+def assign_within(
+    profits: FloatArray,
+    spending: FloatArray | None,
+    weights: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    limit: float,
+    prices: FloatArray,
+    charge: float,
+) -> Assigned | None:
+    """Assign units to given treatments at the largest profit within limits, None where the budget cannot be kept.
+
+    Parameters
+    ----------
+    profits : (n, K). spending : (n, K), None without a budget. weights : (n,). lower, upper : (K,) masses.
+    limit : money in all. prices, charge : to start from.
+    """
+    rows = np.arange(len(profits))
+    free = bool((lower <= 0).all() and (upper >= weights.sum() * (1 - 1e-12)).all())
+
+    def at(price: float) -> tuple[IntArray, FloatArray]:
+        net = profits if spending is None or not price else profits - price * spending
+        return (net.argmax(axis=1), np.zeros(len(lower))) if free else exact_assignment(net, weights, lower, upper, prices)
+
+    if spending is None:
+        return Assigned(*at(0.0), 0.0)
+
+    def spent(price: float) -> float:
+        return float(weights @ spending[rows, at(price)[0]])
+
+    start = max(charge, 1e-3 * float(np.ptp(profits)) / max(float(np.ptp(spending)), 1e-300))
+    # sums that differ from the limit by rounding alone keep it
+    found = lowest_price(spent, limit + 1e-12 * abs(limit), start, _FINE_BISECTIONS if free else _PRICE_BISECTIONS)
+    return None if found is None else Assigned(*at(found), found)
 
 
 def lowest_price(spent: Callable[[float], float], limit: float, start: float, bisections: int) -> float | None:

@@ -12,10 +12,11 @@ import pandas as pd
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.budget import BudgetSearch, settle
-from coarse_spark.core.menu.certificate import LimitPrices, bounds_of, dual_prices, dual_sums, limit_prices
+from coarse_spark.core.menu.certificate import bounds_of, dual_prices, dual_sums
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.curve import rising, search_curve
 from coarse_spark.core.menu.inputs import always_offered, validated_units
+from coarse_spark.core.menu.limited_certificate import LimitedDual
 from coarse_spark.core.menu.limits import Budget, ShareLimits, Shares
 from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums, refine, segment_sums
 from coarse_spark.core.menu.milp import milp_menu
@@ -24,7 +25,7 @@ from coarse_spark.core.menu.result import Constraints, Menu, menus_of
 from coarse_spark.core.menu.rounding import Rounding
 from coarse_spark.core.menu.rules import Loyalty, UnitRules, barred, restrictions, widest_range
 from coarse_spark.core.menu.sketch import DEFAULT_CELLS, MicroClusters, SketchSums, SketchTree
-from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
 
@@ -259,19 +260,18 @@ class Population:
         return self._finished(menus_of(self.problem, refined, granular, {k: bound}, {k: constraints})[k])
 
     def _constrained_bound(self, search: ConstrainedSearch, menu: PricedMenu, constraints: Constraints) -> float:
-        rounding = Rounding.of(search.problem)
-        profits = profit_matrix(self.clusters.theta, rounding.psi)
-        offers = profit_matrix(self.clusters.theta, menu.priced_psi).max(axis=1)
-        lower, upper = search.candidate_bounds(len(rounding.psi))
-        finite = not self.problem.searched.any()
-        paid = constraints.budget_price * constraints.budget if constraints.budget_price else 0.0
-        template = LimitPrices.none(len(rounding.psi), paid, finite)
-        aim = float(np.maximum(menu.prices * constraints.upper, menu.prices * constraints.lower).sum())
-        slack = _BOUND_TOLERANCE * max(float(np.ptp(offers)), 1e-12)
-        held = np.union1d(self._held(), search.limits.forced)
-        limits, found = limit_prices(profits, self.clusters.weights, offers, search.k, slack, lower, upper, template, held, aim)
-        sums = dual_sums(limits.shifted(rounding), {search.k: (menu, found)}, self.theta, self.weights, self.cells)
-        return sums[search.k].bound(search.k, held, limits)
+        dual = LimitedDual.search(
+            search.problem,
+            menu,
+            self.clusters,
+            lower=constraints.lower,
+            upper=constraints.upper,
+            candidates=search.candidate_bounds(len(search.problem.psi)),
+            paid=constraints.budget_price * constraints.budget if constraints.budget_price else 0.0,
+            held=np.union1d(self._held(), search.limits.forced),
+        )
+        sums = dual_sums(dual.rounding, {search.k: (menu, dual.corrections)}, self.theta, self.weights, self.cells)
+        return dual.bound(sums[search.k])
 
     def _granular(self, menus: Iterable[PricedMenu]) -> float:
         """Return the mean profit when every unit gets the best treatment found for it, alone or on a menu."""

@@ -12,7 +12,6 @@ from coarse_spark.core.menu.limited import LimitedMenu, LimitedSearch
 from coarse_spark.core.menu.limits import ShareLimits
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.sketch import MicroClusters
-from coarse_spark.core.menu.transport import exact_assignment
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
 
@@ -107,16 +106,6 @@ class ConstrainedSearch:
         lower[:named] = np.maximum(lower[:named], self.limits.candidate_lower)
         upper[:named] = np.minimum(upper[:named], self.limits.candidate_upper)
         return lower, upper
-
-    def assigned(
-        self, treatments: FloatArray, prices: FloatArray, net: FloatArray, weights: FloatArray
-    ) -> tuple[IntArray, FloatArray]:
-        """Return the treatment (n,) of units with profits ``net`` (n, K) within the limits, and the prices (K,)."""
-        if self.limits.free:
-            return net.argmax(axis=1), np.zeros(len(treatments))
-        lower, upper = self.share_bounds(treatments)
-        total = float(weights.sum())
-        return exact_assignment(net, weights, lower * total, upper * total, prices)
 
     def _with_forced(self, treatments: FloatArray) -> FloatArray:
         """Exchange treatments for the candidates that a minimum share puts on the menu."""

@@ -38,6 +38,24 @@ class Budget:
         return Profit(self.spending.margin, f"-({self.spending.cost})")
 
 
+@dataclass(frozen=True)
+class MenuLimits:
+    """What menus of every size keep: the arguments of ``choose_menu`` of the same names."""
+
+    min_share: Shares = None
+    max_share: Shares = None
+    budget: Budget | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing is limited."""
+        return self.min_share is None and self.max_share is None and self.budget is None
+
+    def shares(self, k: int, problem: MenuProblem) -> ShareLimits:
+        """Return the share limits of a menu of k treatments; raises as ``ShareLimits.parse``."""
+        return ShareLimits.parse(self.min_share, self.max_share, k, problem)
+
+
 @dataclass(frozen=True, eq=False)
 class ShareLimits:
     """lower, upper : (K,) shares of the menu's positions. candidate_lower, candidate_upper : (J,) shares of single candidates."""

@@ -115,6 +115,9 @@ class SegmentSums:
     def __add__(self, other: SegmentSums) -> SegmentSums:
         return SegmentSums(self.weight + other.weight, self.theta + other.theta, self.units + other.units)
 
+    def __sub__(self, other: SegmentSums) -> SegmentSums:
+        return SegmentSums(self.weight - other.weight, self.theta - other.theta, self.units - other.units)
+
     @property
     def rows(self) -> FloatArray:
         """(K, p + 1) Σ w (θ, 1) of every segment."""
@@ -220,7 +223,7 @@ def refine(
             profits = ((fresh.psi - menu.psi) * sums[k].rows).sum(axis=1) / sums[k].weight.sum()
             earlier = [line.value for line in history if line.k == k][-1:]
             gain = values[k] - earlier[0] if earlier else 0.0
-            history.append(_describe(problem, k, number, values[k], gain, menu, fresh, profits))
+            history.append(describe_pass(problem, k, number, values[k], gain, menu, fresh, profits))
             if profits.sum() <= tolerance * _scale(problem, sums[k], values[k]):
                 resting.add(k)
             tries[k] = [fresh, *(_stretched(problem, menu, fresh, stretch[k]) if stretched else [])]
@@ -327,9 +330,10 @@ def segment_sums(theta: FloatArray, weights: FloatArray, menus: Mapping[int, Pri
     }
 
 
-def _describe(
+def describe_pass(
     problem: MenuProblem, k: int, number: int, value: float, gain: float, old: PricedMenu, new: PricedMenu, profits: FloatArray
 ) -> Pass:
+    """Return the history's line for a pass that found ``value`` and exchanges one menu for another, which adds ``profits`` (K,)."""
     widths = problem.space.bounds[:, 1] - problem.space.bounds[:, 0]
     steps = np.abs(new.treatments - old.treatments) / np.maximum(widths, 1e-300)
     moved = steps.max(axis=1) > 1e-9

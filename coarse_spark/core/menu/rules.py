@@ -69,6 +69,15 @@ class Loyalty:
         return np.where(kept, 0.0, -self.cost)
 
 
+@dataclass(frozen=True)
+class Lottery:
+    """Without effect on profit: the coefficient is a hash of the unit in [0, 1), which tells units that respond alike apart."""
+
+    def effect(self, treatments: FloatArray, space: TreatmentSpace) -> FloatArray:  # noqa: ARG002  # as of every rule
+        """Return zeros."""
+        return np.zeros(len(treatments))
+
+
 @dataclass(frozen=True, eq=False)
 class UnitRules:
     """All rules of a menu, and how a unit's coefficients for them are found.

@@ -99,7 +99,10 @@ def _normalized(
     elif not at_upper.any():
         prices = prices - prices.max()
     else:
-        prices = prices - shares @ prices / total
+        # any constant will do that leaves upper limits a price from 0 up and lower ones from 0 down
+        up, down = at_upper & ~at_lower, at_lower & ~at_upper
+        least, most = -prices[up].min(initial=np.inf), -prices[down].max(initial=-np.inf)
+        prices = prices + max(least, min(most, -float(shares @ prices) / total))
     return np.asarray(np.where(np.abs(prices) > noise, prices, 0.0))
 
 
@@ -132,14 +135,18 @@ def whole_limits(weights: FloatArray, lower: FloatArray, upper: FloatArray) -> t
     """
     if np.ptp(weights) > 1e-12 * weights.max():
         return lower, upper
-    unit = float(weights[0])
+    return whole_masses(float(weights[0]), len(weights), lower, upper)
+
+
+def whole_masses(unit: float, count: int, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the limits of ``whole_limits`` for ``count`` units of weight ``unit`` each."""
     low, high = lower / unit, upper / unit
-    exact = high - low <= 1e-9 * len(weights)
+    exact = high - low <= 1e-9 * count
     least, most = np.ceil(low - 1e-9), np.floor(high + 1e-9)
     least[exact] = most[exact] = np.floor(low[exact] + 1e-9)
     crossed = least > most
     least[crossed] = most[crossed]
-    missing = int(len(weights) - most.sum())
+    missing = int(count - most.sum())
     if missing > 0:
         for position in np.argsort(-(high - most), kind="stable")[:missing]:
             most[position] += 1

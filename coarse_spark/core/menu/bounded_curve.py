@@ -1,0 +1,89 @@
+"""Search for menus of all sizes on a sketch, with limits or without, by whatever method was named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.menu.bounded import BoundedMenu
+from coarse_spark.core.menu.budget import BudgetSearch, assign_within
+from coarse_spark.core.menu.constrained import ConstrainedSearch
+from coarse_spark.core.menu.curve import CandidateSearch, search_curve
+from coarse_spark.core.menu.limits import MenuLimits
+from coarse_spark.core.menu.lloyd import PricedMenu
+from coarse_spark.core.menu.milp import milp_menu
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.sketch import MicroClusters
+from coarse_spark.core.profit import profit_matrix
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def search_within(
+    problem: MenuProblem,
+    sketch: MicroClusters,
+    sizes: Iterable[int],
+    limits: MenuLimits,
+    *,
+    fixed: FloatArray | None = None,
+    method: str = "auto",
+    starts: int = 12,
+    seed: int = 0,
+) -> dict[int, BoundedMenu]:
+    """Find the menus of all ``sizes`` within limits on a sketch, each started from the one before.
+
+    Parameters
+    ----------
+    fixed : (f, d) encoded treatments that every menu holds. method : as in ``choose_menu``. starts, seed : of the random starts.
+
+    Raises
+    ------
+    InvalidInputError : sizes or limits that cannot be met, with the nearest that can; a method that does not know the limits.
+    """
+    wanted = sorted(set(sizes))
+    if limits.free and method != "milp":
+        found = search_curve(problem, sketch, wanted, fixed=fixed, method=method, starts=starts, seed=seed)
+        return {k: BoundedMenu.free_of_limits(menu) for k, menu in found.items()}
+    if method in ("exact", "greedy"):
+        raise InvalidInputError(f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'")
+    held = np.empty((0, problem.candidates.shape[1])) if fixed is None else fixed
+    menus: dict[int, BoundedMenu] = {}
+    smaller: FloatArray | None = None
+    for k in wanted:
+        shares = limits.shares(k, problem)
+        pool = () if smaller is None else (CandidateSearch.prepare(problem, sketch, held).grow(smaller, k),)
+        search = ConstrainedSearch(problem, sketch, k, shares, held, pool, starts, seed)
+        menus[k] = _found(search, limits, method)
+        smaller = menus[k].menu.treatments
+    return menus
+
+
+def _found(search: ConstrainedSearch, limits: MenuLimits, method: str) -> BoundedMenu:
+    problem, charge = search.problem, 0.0
+    if method == "milp":
+        menu = milp_menu(search, limits.budget)
+    elif limits.budget is not None:
+        menu, charge = BudgetSearch(search, limits.budget).run()
+    else:
+        menu = search.best()
+    stays = np.array([search.limited.stays(row) for row in menu.treatments], dtype=bool)
+    priced = replace(PricedMenu.build(problem, menu.treatments, fixed=stays), found_by="milp" if method == "milp" else "transport")
+    lower, upper = search.share_bounds(menu.treatments)
+    spend = None if limits.budget is None else limits.budget.row_profit
+    most = np.inf if limits.budget is None else limits.budget.limit
+    bounded = BoundedMenu(priced, lower, upper, most, spend=spend)
+    if method != "milp":
+        return bounded.at(problem, menu.prices, charge).ordered(problem)
+    # the integer program has no prices: those of the transport to its menu
+    theta, weights = search.sketch.theta, search.sketch.weights
+    spending = None if spend is None else profit_matrix(theta, bounded.spending(problem))
+    total = float(weights.sum())
+    solved = assign_within(
+        profit_matrix(theta, priced.psi), spending, weights, lower * total, upper * total, most * total, menu.prices, 0.0
+    )
+    # micro-clusters that the program splits may have no whole assignment within the budget
+    return bounded.ordered(problem) if solved is None else bounded.at(problem, solved.prices, solved.charge).ordered(problem)

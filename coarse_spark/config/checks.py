@@ -15,6 +15,7 @@ import pandas as pd
 from coarse_spark.core.basis import Basis, candidate_bases
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.learners.shape import check_shape
+from coarse_spark.core.menu.limits import ShareLimits
 from coarse_spark.core.menu.rules import restrictions
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
@@ -129,19 +130,12 @@ def _shares(
             yield Problem(("menu", name), f"found a list of {len(share)} shares, expected menu.sizes to be [{len(share)}] alone")
             return
     for k in sizes:
-        low, high = (np.broadcast_to(np.asarray(fallback if s is None else s), (k,)) for s, fallback in ((least, 0.0), (most, 1.0)))
-        if (low > high).any():
-            yield Problem(("menu", "min_share"), f"found {least}, expected no more than menu.max_share = {most}")
-            return
-        if low.sum() > 1 + _TOLERANCE:
-            yield Problem(
-                ("menu", "min_share"),
-                f"{k} treatments with these least shares need {low.sum():g} of the population, expected at most 1",
-            )
-            return
-        if high.sum() < 1 - _TOLERANCE:
-            message = f"{k} treatments with these largest shares serve {high.sum():g} of the population, expected at least 1"
-            yield Problem(("menu", "max_share"), f"{message}; leave small sizes out of menu.sizes or raise the share")
+        try:
+            ShareLimits.of_places(least, most, k)
+        except InvalidInputError as error:
+            name = "max_share" if str(error).startswith("max_share") else "min_share"
+            others = "" if len(sizes) == 1 else f"; or leave {'small' if name == 'max_share' else 'large'} sizes out of menu.sizes"
+            yield Problem(("menu", name), f"a menu of {k} cannot keep it: {error}{others}")
             return
 
 
@@ -162,13 +156,23 @@ def _resamples(resamples: int) -> Iterator[Problem]:
         yield Problem(("evaluation", "resamples"), "found 1, which shows no spread, expected 0 or at least 2")
 
 
-def _available(least: object, most: object, budget: object, method: str) -> Iterator[Problem]:
-    """Yield a problem for every setting that the menu search does not know yet: ignoring one would be worse than refusing it."""
-    for name, value in (("min_share", least), ("max_share", most), ("budget", budget)):
-        if value is not None:
-            yield Problem(("menu", name), f"found {value}, but limits on menus are not available yet; leave {name} out")
-    if method not in ("auto", "lloyd"):
-        yield Problem(("menu", "method"), f"found {method}, which is not available yet; use auto or lloyd")
+def _method(method: str, least: object, most: object, budget: object, treatments: Mapping[str, Any]) -> Iterator[Problem]:
+    limits = [name for name, value in (("min_share", least), ("max_share", most), ("budget", budget)) if value is not None]
+    if method in ("exact", "greedy") and limits:
+        yield Problem(("menu", "method"), f"found {method}, which knows no menu.{limits[0]}, expected auto, lloyd or milp")
+    elif method == "exact" and len(treatments) > 1:
+        yield Problem(("menu", "method"), f"found exact, which takes one treatment dimension, not {len(treatments)}; use auto")
+
+
+def _debiased(update: str, least: object, most: object, budget: object) -> Iterator[Problem]:
+    if update == "debiased" and (least, most, budget) != (None, None, None):
+        yield Problem(("menu", "update"), "found debiased, which is not available within min_share, max_share or budget; use plain")
+
+
+def _spending(budget: float | None, per_unit: str | None, per_outcome: str) -> Iterator[Problem]:
+    given = [name for name, text in (("spending_per_unit", per_unit or "0"), ("spending_per_outcome", per_outcome)) if text != "0"]
+    if budget is None and given:
+        yield Problem(("menu", given[0]), "found spending without a budget, expected menu.budget beside it")
 
 
 def _always_fits(sizes: tuple[int, ...], always: tuple[Mapping[str, Any], ...]) -> Iterator[Problem]:
@@ -189,13 +193,18 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("menu.previous_run", "menu.switching_cost"), _switching),
     (("menu.update", "menu.min_share", "menu.max_share", "menu.budget"), _update),
     (("evaluation.resamples",), _resamples),
-    (("menu.min_share", "menu.max_share", "menu.budget", "menu.method"), _available),
+    (("menu.method", "menu.min_share", "menu.max_share", "menu.budget", "treatments"), _method),
+    (("menu.update", "menu.min_share", "menu.max_share", "menu.budget"), _debiased),
+    (("menu.budget", "menu.spending_per_unit", "menu.spending_per_outcome"), _spending),
 )
+
+
+_EXPRESSIONS = ("profit.margin", "profit.cost", "menu.exclude", "menu.spending_per_unit", "menu.spending_per_outcome")
 
 
 def _expressions(values: Values) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the key and the text of every expression in the treatment names."""
-    for key in ("profit.margin", "profit.cost", "menu.exclude"):
+    for key in _EXPRESSIONS:
         if values.get(key) is not None:
             yield tuple(key.split(".")), values[key]
     for name, text in values.get("menu.eligibility", {}).items():
@@ -325,14 +334,17 @@ def _on_the_space(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
         yield from _offered(("menu", "always_offer", position), treatment, space)
     if "response.basis" in values:
         yield from (problem for _, problem in _bases(values["response.basis"], space) if problem is not None)
-    for name in ("margin", "cost"):
-        text = values.get(f"profit.{name}")
-        if text is not None and Expression(text).names <= set(space.names):
+    for key in _EXPRESSIONS:
+        text = values.get(key)
+        if key != "menu.exclude" and text is not None and Expression(text).names <= set(space.names):
+            block, name = key.split(".")
             try:
-                # the other expression is left at its default, so that each is reported by itself
-                Profit(**{name: text}).terms(space.candidates, space)
+                # one expression at a time, so that each is reported by itself
+                Profit(**{"margin" if name in ("margin", "spending_per_outcome") else "cost": text}).terms(space.candidates, space)
             except InvalidInputError as error:
-                yield Problem(("profit", name), str(error).removeprefix("profit: "))
+                message = str(error).removeprefix("profit: ")
+                # core calls the two parts of spending by the names of profit's
+                yield Problem((block, name), message if block == "profit" else message.split(" ", 2)[2])
 
 
 def _offered(key: tuple[str | int, ...], treatment: Mapping[str, Any], space: TreatmentSpace) -> Iterator[Problem]:

@@ -33,6 +33,7 @@ from coarse_spark.config.fields import (
     Text,
 )
 from coarse_spark.core.basis import Basis, candidate_bases
+from coarse_spark.core.menu.limits import Budget, MenuLimits
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -151,10 +152,28 @@ class Menu(Section):
     switching_cost: Number = Field(
         0.0, ge=0, description="money per unit that gets another treatment than from previous_run; units that had none switch free"
     )
-    min_share: Share | None = Field(None, description="least share of the population weight for every treatment on the menu")
-    max_share: Share | None = Field(None, description="largest share of the population weight for every treatment on the menu")
-    budget: Number | None = Field(None, ge=0, description="largest mean of profit.cost per unit of population weight")
-    method: Literal["auto", "lloyd", "exact", "greedy"] = Field("auto", description="what searches the menus")
+    min_share: Share | None = Field(
+        None, description="least share of the population weight: one for every treatment, or a list with one a place on the menu"
+    )
+    max_share: Share | None = Field(
+        None, description="largest share of the population weight: one for every treatment, or a list with one a place on the menu"
+    )
+    budget: Number | None = Field(None, description="most money that may be spent per unit of population weight; default: no limit")
+    spending_per_unit: ExpressionText | None = Field(
+        None,
+        description="what counts against the budget for every unit that gets a treatment, money, an expression in the treatment "
+        "names; default: profit.cost",
+    )
+    spending_per_outcome: ExpressionText = Field(
+        "0",
+        description="what counts against the budget per unit of outcome, such as an incentive paid on success; money, an "
+        "expression in the treatment names",
+    )
+    method: Literal["auto", "exact", "lloyd", "greedy", "milp"] = Field(
+        "auto",
+        description="what searches the menus: exact (one dimension), lloyd, greedy, milp (small finite spaces and populations), or "
+        "auto; limits need auto, lloyd or milp",
+    )
     update: Literal["plain", "debiased"] = Field(
         "plain",
         description="what a segment's treatment is the best for. plain: its learned responses; debiased: these plus a share of "
@@ -282,6 +301,15 @@ class Configuration(Section):
     def profit_function(self) -> Profit:
         """The profit of a treatment."""
         return Profit(self.profit.margin, self.profit.cost)
+
+    @cached_property
+    def limits(self) -> MenuLimits:
+        """What every menu has to keep."""
+        menu, budget = self.menu, None
+        if menu.budget is not None:
+            spending = Profit(menu.spending_per_outcome, menu.spending_per_unit or self.profit.cost)
+            budget = Budget(menu.budget, spending)
+        return MenuLimits(menu.min_share, menu.max_share, budget)
 
     def to_json(self) -> str:
         """Return the configuration with all defaults as canonical JSON: keys in the order of the models, no spaces.

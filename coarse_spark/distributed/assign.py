@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.rules import Restriction, Rule
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.distributed.units import column, theta_columns
@@ -37,41 +38,48 @@ def best_position(profits: Sequence[Column]) -> Column:
 def assign(
     responses: DataFrame,
     *,
-    psi: FloatArray,
-    prices: FloatArray,
+    menu: PricedMenu,
     control_psi: FloatArray,
-    treatments: FloatArray,
     space: TreatmentSpace,
     rules: Sequence[Rule] = (),
     changed: Column | None = None,
+    settled: DataFrame | None = None,
 ) -> DataFrame:
     """Return one row a unit: its treatment of the menu, expected profits, regret, the runner-up, and whether its treatment changed.
 
     Parameters
     ----------
     responses : unit_id, theta_0 … theta_{p−1}, granular_profit.
-    psi : (K, p + 1) rows ψ(t_k) of the menu. prices : (K,) dual prices of share limits, 0 without limits.
-    control_psi : (p + 1,). treatments : (K, d) encoded treatments of the menu.
+    menu : what is offered, at which prices. control_psi : (p + 1,) row ψ of the control.
     rules : of the last of the p coefficients, in their order. A treatment that a unit is not eligible for is none of its choices,
         whatever it would earn (a unit without any gets null); what it costs to switch tells in the choice, not in profits.
+    settled : unit_id, treatment_id of the units whose treatment is settled already; all others follow the prices.
     changed : the last column, an expression in treatment_id and further columns of ``responses``; default null.
     """
+    psi = menu.psi
     k, first = len(psi), psi.shape[1] - 1 - len(rules)
-    earned, extra = psi.copy(), psi.copy()
+    earned = psi.copy()
     earned[:, first:-1] = 0.0
-    extra[:, :first] = extra[:, -1] = 0.0
+    # what tells in the choice only: rules, prices of limits, and what a budget charges
+    extra = menu.priced_psi - earned
     profits = responses.withColumns(
         {"control_profit": profit_column(control_psi), **{f"profit_{i}": profit_column(row) for i, row in enumerate(earned)}}
     )
     priced = []
     for i in range(k):
-        offer = F.col(f"profit_{i}") - F.lit(float(prices[i]))
+        offer = F.col(f"profit_{i}")
+        if extra[i].any():
+            offer = offer + profit_column(extra[i])
         if rules:
             barring = [place for place, rule in enumerate(rules) if isinstance(rule, Restriction) and psi[i, first + place] < 0]
             barred = reduce(Column.__or__, (F.col(theta_columns(first + place + 1)[-1]) > 0 for place in barring), F.lit(False))
-            offer = F.when(~barred, offer + profit_column(extra[i]))
+            offer = F.when(~barred, offer)
         priced.append(offer)
     chosen = profits.withColumn("treatment_id", best_position(priced))
+    if settled is not None:
+        named = settled.withColumnRenamed("treatment_id", "settled_id")
+        choice = F.coalesce("settled_id", "treatment_id")
+        chosen = chosen.join(F.broadcast(named), "unit_id", "left").withColumn("treatment_id", choice)
     if k > 1:
         # greatest skips nulls: the chosen treatment drops out of the race for the second place
         others = [F.when(F.col("treatment_id") != i, priced[i]) for i in range(k)]
@@ -80,7 +88,7 @@ def assign(
     else:
         runner_up = F.lit(None).cast("int")
     expected = F.coalesce(*(F.when(F.col("treatment_id") == i, F.col(f"profit_{i}")) for i in range(k)))
-    offered = space.decode(treatments)
+    offered = space.decode(menu.treatments)
     dimensions = [
         F.coalesce(*(F.when(F.col("treatment_id") == i, F.lit(value)) for i, value in enumerate(offered[name].tolist()))).alias(
             name

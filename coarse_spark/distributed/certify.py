@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.menu.bounded import BoundedMenu
 from coarse_spark.core.menu.certificate import DualSums, bounds_of, dual_prices, dual_sums
+from coarse_spark.core.menu.limited_certificate import LimitedDual
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rounding import Rounding
@@ -49,9 +51,7 @@ class Certificate:
         ----------
         tolerance : stop the search within this much of the menu's value. always_offered : encoded (f, d), on every menu.
         """
-        rounding = Rounding.of(problem)
-        positions = [problem.position(row) for row in (always_offered if always_offered is not None else [])]
-        held = np.array([position for position in positions if position is not None], dtype=np.intp)
+        rounding, held = Rounding.of(problem), _held(problem, always_offered)
         found = dual_prices(rounding, menus, sketch.clusters, tolerance, held)
         return Certificate(
             rounding, {k: (menu, sketch.by_cell(correction)) for k, (menu, correction) in found.items()}, held, sketch
@@ -60,7 +60,7 @@ class Certificate:
     def record(self, theta: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
         """Return additive arrays of units (n, p) with weights (n,), by name."""
         sums = dual_sums(self.rounding, self.found, theta, weights, self.sketch.cells(theta))
-        return {f"bound {k}": np.concatenate([[s.base, s.rounding, s.weight], s.gains]) for k, s in sums.items()}
+        return {f"bound {k}": _array(part) for k, part in sums.items()}
 
     def bounds(self, sizes: Iterable[int], records: Mapping[str, FloatArray], total: FloatArray) -> dict[int, float]:
         """Return for every size a profit per unit weight that no menu of this size exceeds.
@@ -69,6 +69,62 @@ class Certificate:
         ----------
         records : of all units, added up. total : (p + 1,) Σ w (θ, 1) of all units.
         """
-        arrays = {k: records[f"bound {k}"] for k in self.found}
-        sums = {k: DualSums(values[0], values[3:], values[1], values[2]) for k, values in arrays.items()}
+        sums = {k: _sums(records[f"bound {k}"]) for k in self.found}
         return bounds_of(sizes, sums, self.rounding, total, self.held)
+
+
+@dataclass(frozen=True, eq=False)
+class LimitedCertificate:
+    """The same within limits: their prices belong to one size of menu, so every size has a dual of its own."""
+
+    duals: dict[int, LimitedDual]
+    sketch: Sketch
+
+    @staticmethod
+    def prepare(
+        problem: MenuProblem, menus: Mapping[int, BoundedMenu], sketch: Sketch, *, always_offered: FloatArray | None = None
+    ) -> LimitedCertificate:
+        """Search the dual prices of menus, by size, on the sketch. always_offered : encoded (f, d), on every menu."""
+        held, size = _held(problem, always_offered), len(problem.psi)
+        duals = {}
+        for k, bounded in menus.items():
+            dual = LimitedDual.search(
+                bounded.charged(problem),
+                bounded.menu,
+                sketch.clusters,
+                lower=bounded.lower,
+                upper=bounded.upper,
+                candidates=(np.full(size, bounded.lower.min()), np.full(size, bounded.upper.max())),
+                paid=bounded.charge * bounded.budget if bounded.charge else 0.0,
+                held=held,
+            )
+            duals[k] = replace(dual, corrections=sketch.by_cell(dual.corrections))
+        return LimitedCertificate(duals, sketch)
+
+    def record(self, theta: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
+        """Return additive arrays of units (n, p) with weights (n,), by name."""
+        cells, result = self.sketch.cells(theta), {}
+        for k, dual in self.duals.items():
+            sums = dual_sums(dual.rounding, {k: (dual.menu, dual.corrections)}, theta, weights, cells)
+            result[f"bound {k}"] = _array(sums[k])
+        return result
+
+    def bounds(self, records: Mapping[str, FloatArray]) -> dict[int, float]:
+        """Return for every size a profit per unit weight that no menu of this size within the limits exceeds.
+
+        ``records`` : of all units, added up.
+        """
+        return {k: dual.bound(_sums(records[f"bound {k}"])) for k, dual in self.duals.items()}
+
+
+def _held(problem: MenuProblem, always_offered: FloatArray | None) -> IntArray:
+    positions = [problem.position(row) for row in (always_offered if always_offered is not None else [])]
+    return np.array([position for position in positions if position is not None], dtype=np.intp)
+
+
+def _array(sums: DualSums) -> FloatArray:
+    return np.concatenate([[sums.base, sums.rounding, sums.weight], sums.gains])
+
+
+def _sums(values: FloatArray) -> DualSums:
+    return DualSums(values[0], values[3:], values[1], values[2])

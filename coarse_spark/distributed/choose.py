@@ -1,24 +1,28 @@
-"""Menus of all sizes for a population of any size: sketch, search on the driver, Lloyd passes over all units, upper bounds."""
+"""Menus of all sizes for a population of any size: sketch, search on the driver, passes over all units, limits, upper bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.menu import lloyd
-from coarse_spark.core.menu.curve import search_curve
+from coarse_spark.core.menu.bounded import BoundedMenu, lottery_size, with_lottery
+from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.debiased import Corrections, debiased_menus
-from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums, refine
+from coarse_spark.core.menu.limits import MenuLimits
+from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, Refined, SegmentSums, refine
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settlement import refine_within
 from coarse_spark.core.menu.sketch import MicroClusters, profit_metric
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.distributed.aggregate import FloatArray
-from coarse_spark.distributed.certify import Certificate
+from coarse_spark.distributed.certify import Certificate, LimitedCertificate
 from coarse_spark.distributed.lloyd import segment_sums
+from coarse_spark.distributed.settle import population_of, population_sample, settle_units, with_tickets
 from coarse_spark.distributed.sketch import sketch
 from coarse_spark.distributed.units import theta_columns
 
@@ -32,7 +36,10 @@ class PopulationMenus:
 
     Attributes
     ----------
-    refined : menus by size (and ``UNIFORM``), their segment sums over all units, and the history of the passes.
+    problem : the one that menus and sums belong to; under limits its last coefficient is a hash of the unit (``with_lottery``).
+    refined : menus by size (and ``UNIFORM``), their segment sums over all units, and the history of the passes. Under limits the
+        sums are those of the assignment that keeps them to the unit.
+    bounded : the same menus with their limits and the prices of these.
     bounds : size → profit per unit weight that no menu of this size exceeds.
     sketch_values : size → what the sketch takes the same menu to earn: units of one cell that prefer different treatments are told
         apart less finely there.
@@ -41,7 +48,9 @@ class PopulationMenus:
     micro_clusters : number of micro-clusters the search worked on.
     """
 
+    problem: MenuProblem
     refined: Refined
+    bounded: dict[int, BoundedMenu]
     bounds: dict[int, float]
     sketch_values: dict[int, float]
     debiased_shares: dict[int, float]
@@ -50,6 +59,7 @@ class PopulationMenus:
 
 
 UNIFORM = 0  # key of the best single treatment beside the menus of K treatments, which may have to hold others
+FREE = MenuLimits()
 
 
 def search_menus(
@@ -59,12 +69,16 @@ def search_menus(
     *,
     starts: int,
     seed: int,
+    limits: MenuLimits = FREE,
+    method: str = "auto",
     always_offered: FloatArray | None = None,
     previous: FloatArray | None = None,
-) -> dict[int, PricedMenu]:
-    """Return the menus of all sizes found on micro-clusters, and the best single treatment under the key ``UNIFORM``."""
-    menus = search_curve(problem, clusters, sizes, fixed=always_offered, previous=previous, starts=starts, seed=seed)
-    return {UNIFORM: search_curve(problem, clusters, [1], starts=1, seed=seed)[1], **menus}
+) -> dict[int, BoundedMenu]:
+    """Return the menus of all sizes found on micro-clusters, and under ``UNIFORM`` the best single treatment without limits."""
+    menus = search_within(
+        problem, clusters, sizes, limits, fixed=always_offered, previous=previous, method=method, starts=starts, seed=seed
+    )
+    return {UNIFORM: search_within(problem, clusters, [1], FREE, starts=1, seed=seed)[1], **menus}
 
 
 def choose_menus(
@@ -76,6 +90,8 @@ def choose_menus(
     passes: int,
     starts: int,
     seed: int,
+    limits: MenuLimits = FREE,
+    method: str = "auto",
     always_offered: FloatArray | None = None,
     previous: FloatArray | None = None,
     corrections: Corrections | None = None,
@@ -85,12 +101,16 @@ def choose_menus(
     Parameters
     ----------
     cells : micro-clusters of the sketch at most. passes : Lloyd passes over all units at most.
-    starts, seed : of the search on the sketch. always_offered : encoded treatments (f, d) on every menu.
+    starts, seed : of the search on the sketch. limits, method : what every menu keeps, and what searches it.
+    always_offered : encoded treatments (f, d) on every menu.
     previous : encoded treatments (l, d) of an earlier menu, the most used first: one more start.
-    corrections : what the experiment says of the segments of menus; treatments follow it (see ``core.menu.debiased``).
+    corrections : what the experiment says of the segments of menus; treatments follow it (see ``core.menu.debiased``). Not
+        within limits.
 
-    The frame is read ``passes`` + 3 times at most: hand over a table or a materialized frame.
+    The frame is read ``passes`` + 3 times at most, under limits a few times more: hand over a table or a materialized frame.
     """
+    if not limits.free:
+        responses, problem = with_tickets(responses, problem.coefficients), with_lottery(problem)
     units = responses.select(
         F.lit(0).alias("sketch_group"),
         F.xxhash64(F.col("unit_id").cast("string")).alias("key"),
@@ -99,13 +119,26 @@ def choose_menus(
     )
     population = sketch(units, problem, cells=cells, groups=[0])[0]
     clusters = population.clusters
-    menus = search_menus(problem, clusters, sizes, starts=starts, seed=seed, always_offered=always_offered, previous=previous)
-    gain = problem.granular(clusters.theta)[1] - profit_matrix(clusters.theta, problem.control_psi[None, :])[:, 0]
-    attainable = float(np.average(gain, weights=clusters.weights))
-    sized = {k: menu for k, menu in menus.items() if k != UNIFORM}
-    certificate = Certificate.prepare(
-        problem, sized, population, tolerance=_BOUND_TOLERANCE * attainable, always_offered=always_offered
+    menus = search_menus(
+        problem,
+        clusters,
+        sizes,
+        starts=starts,
+        seed=seed,
+        limits=limits,
+        method=method,
+        always_offered=always_offered,
+        previous=previous,
     )
+    sized = {k: menu for k, menu in menus.items() if k != UNIFORM}
+    certificate: Certificate | LimitedCertificate
+    if limits.free:
+        gain = problem.granular(clusters.theta)[1] - profit_matrix(clusters.theta, problem.control_psi[None, :])[:, 0]
+        tolerance = _BOUND_TOLERANCE * float(np.average(gain, weights=clusters.weights))
+        plain = {k: menu.menu for k, menu in sized.items()}
+        certificate = Certificate.prepare(problem, plain, population, tolerance=tolerance, always_offered=always_offered)
+    else:
+        certificate = LimitedCertificate.prepare(problem, sized, population, always_offered=always_offered)
     records: dict[str, FloatArray] = {}
 
     def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
@@ -114,16 +147,28 @@ def choose_menus(
         records.update(beside)
         return sums
 
-    refined = refine(problem, menus, aggregate, max_passes=max(passes, 1), tolerance=_PASS_TOLERANCE)
+    passes = max(passes, 1)
+    if limits.free:
+        refined = refine(
+            problem, {k: menu.menu for k, menu in menus.items()}, aggregate, max_passes=passes, tolerance=_PASS_TOLERANCE
+        )
+        bounded = {k: BoundedMenu.free_of_limits(menu) for k, menu in refined.menus.items()}
+    else:
+        drawn = _drawn(problem, menus, lottery_size(problem, clusters.theta))
+        refined, bounded = _within_limits(responses, problem, drawn, aggregate, passes)
     shares: dict[int, float] = {}
-    if corrections is not None:
+    if corrections is not None and limits.free:
         refined, shares = _debiased(responses, problem, refined, corrections, clusters)
+        bounded = {k: BoundedMenu.free_of_limits(menu) for k, menu in refined.menus.items()}
     everyone = next(iter(refined.sums.values()))
     control = float(everyone.value_of_all(problem.control_psi[None, :])[0])
-    bounds = certificate.bounds(sized, records, everyone.rows.sum(axis=0))
+    if isinstance(certificate, Certificate):
+        bounds = certificate.bounds(sized, records, everyone.rows.sum(axis=0))
+    else:
+        bounds = certificate.bounds(records)
     on_sketch = lloyd.segment_sums(clusters.theta, clusters.weights, refined.menus)
     sketch_values = {k: on_sketch[k].value(menu.psi) for k, menu in refined.menus.items()}
-    return PopulationMenus(refined, bounds, sketch_values, shares, control, len(clusters.weights))
+    return PopulationMenus(problem, refined, bounded, bounds, sketch_values, shares, control, len(clusters.weights))
 
 
 def _debiased(
@@ -135,3 +180,23 @@ def _debiased(
     moved, shares = debiased_menus(problem, refined.menus, corrections, plain, profit_metric(clusters.theta, problem.psi))
     ordered = {k: menu.ordered()[0] for k, menu in moved.items()}
     return Refined(ordered, plain(ordered), refined.history), shares
+
+
+def _drawn(problem: MenuProblem, menus: Mapping[int, BoundedMenu], lottery: float) -> dict[int, BoundedMenu]:
+    """Return menus under whose limits units that respond alike are told apart by lot."""
+    return {k: m if m.free else replace(m, lottery=lottery).at(problem, m.menu.prices, m.charge) for k, m in menus.items()}
+
+
+def _within_limits(
+    responses: DataFrame, problem: MenuProblem, menus: Mapping[int, BoundedMenu], aggregate: Aggregate, passes: int
+) -> tuple[Refined, dict[int, BoundedMenu]]:
+    """Return menus after passes over all units and the settlement of their limits to the unit, treatments in ascending order."""
+    everyone = population_of(responses)
+    sample = population_sample(responses, everyone, problem.coefficients)
+    passed = refine_within(problem, menus, aggregate, sample, max_passes=passes, tolerance=_PASS_TOLERANCE)
+    # the lottery goes by place on the menu, so places are final before anybody is settled
+    places = {k: menu.ordered(problem) for k, menu in passed.menus.items()}
+    settled = settle_units(responses, problem, places, everyone=everyone, sample=sample, ids=False)
+    bounded = {k: found.bounded for k, found in settled.items()}
+    sums = {k: found.sums for k, found in settled.items()}
+    return Refined({k: menu.menu for k, menu in bounded.items()}, sums, passed.history), bounded

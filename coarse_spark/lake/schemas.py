@@ -113,7 +113,10 @@ MENU = TableSchema(
         "k": ("int", "Number of unique treatments on the menu"),
         "treatment_id": ("int", "Position on the menu, from 0"),
         "share": ("double", "Share of the population's weight that is served with this treatment"),
-        "shadow_price": ("double", "Price of the treatment's share limit; 0 where no limit binds"),
+        "shadow_price": (
+            "double",
+            "Worth of one more unit that may take it (below 0: of one less that has to); 0: no share limit binds",
+        ),
         "expected_profit": ("double", "Mean expected profit of the units served with it, plug-in"),
         "extrapolates": ("boolean", "Whether the treatment lies outside those that the experiment gave, in any dimension"),
         "selected": ("boolean", "Whether this menu size was selected for the assignments"),

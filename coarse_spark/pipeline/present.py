@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from coarse_spark.core.learned_design import Overlap
 from coarse_spark.errors import TableError
+from coarse_spark.pipeline.limits import limits_kept
 from coarse_spark.pipeline.run import Run
 from coarse_spark.report.content import Changes, LackOfFit, ModelCounts, ReportContent, Stability
 from coarse_spark.report.page import write_report
@@ -61,6 +62,7 @@ def report_content(run: Run) -> ReportContent:
         basis_losses=run.noted("basis", "fit")["losses"],
         overlap=None if overlap is None else Overlap(**overlap),
         models=ModelCounts(**notes["models"]),
+        limits=limits_kept(notes["curve"][str(k)].get("limits")),
         own_best=_own_best(run),
         changes=None if notes.get("changes") is None else Changes(**notes["changes"]),
         stability=_stability(notes["stability"]),

@@ -48,6 +48,22 @@ class LackOfFit:
 
 
 @dataclass(frozen=True)
+class LimitsKept:
+    """The limits of the published menu, whose prices are in the table ``menu``.
+
+    Attributes
+    ----------
+    shares : whether shares are limited. budget : most that may be spent per unit weight, None without one.
+    spending : per unit weight. budget_price : what one more unit of money in the budget would earn; 0 where it does not bind.
+    """
+
+    shares: bool
+    budget: float | None = None
+    spending: float = 0.0
+    budget_price: float = 0.0
+
+
+@dataclass(frozen=True)
 class ModelCounts:
     """How the partitions of the population are served, and what the learner gained."""
 
@@ -101,7 +117,7 @@ class ReportContent:
     fit : lack of fit of the basis; None where it was not tested.
     basis_losses : held-out mean squared error of every basis that was compared, by name; empty where one was given.
     overlap : of a learned design; None where treatments were randomized.
-    models : how partitions are served; None where there is nothing to say.
+    models : how partitions are served; None where there is nothing to say. limits : of the published menu, None without any.
     own_best : sample of units: their own best treatment, one column a dimension, and the treatment_id they get; may be empty.
     changes : against an earlier run; None without one.
     stability : of the choice of the published menu; None where it was not looked at.
@@ -137,6 +153,7 @@ class ReportContent:
     basis_losses: Mapping[str, float] = field(default_factory=dict)
     overlap: Overlap | None = None
     models: ModelCounts | None = None
+    limits: LimitsKept | None = None
     own_best: pd.DataFrame = field(default_factory=pd.DataFrame)
     changes: Changes | None = None
     stability: Stability | None = None

@@ -14,6 +14,7 @@ from coarse_spark.report import wording
 from coarse_spark.report.choice import changes_sentence, sketch_rows, stability_rows, stability_sentence
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.drawing import colour, ink
+from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.pictures import fit_picture, k_curve
 from coarse_spark.report.responses import response_picture
 
@@ -50,7 +51,7 @@ def render_report(content: ReportContent) -> str:
         content=content,
         words=wording,
         advice=wording.headline(content),
-        findings=[*wording.findings(content), *filter(None, [changes_sentence(content)])],
+        findings=[*wording.findings(content), *limit_sentences(content), *filter(None, [changes_sentence(content)])],
         stability=stability_sentence(content),
         stability_rows=stability_rows(content),
         sketch=sketch_rows(content),

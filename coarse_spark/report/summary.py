@@ -9,6 +9,7 @@ from rich.text import Text
 
 from coarse_spark.report.choice import changes_sentence, stability_sentence
 from coarse_spark.report.content import ReportContent
+from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.wording import (
     advice,
     basis_sentence,
@@ -52,7 +53,7 @@ def print_summary(content: ReportContent, console: Console) -> None:
     if content.menu["extrapolates"].any():
         console.print(Text("* Beyond what the experiment gave: what units do there is extrapolated.", "dim"))
     console.print()
-    lines = [(advice(content), "bold"), *((line, "") for line in findings(content))]
+    lines = [(advice(content), "bold"), *((line, "") for line in (*findings(content), *limit_sentences(content)))]
     lines.append((f"Choice of K: {content.selection_rule.rstrip('.')}.", ""))
     if content.basis_losses:
         lines.append((basis_sentence(content), ""))

@@ -118,14 +118,7 @@ def main() -> None:
 
         menu = menus[5]
         copied, _ = timed(lambda: responses.write.format("delta").save(str(folder / "copy")))
-        assigned = assign(
-            responses,
-            psi=menu.psi,
-            prices=menu.prices,
-            control_psi=posed.control_psi,
-            treatments=menu.treatments,
-            space=posed.space,
-        )
+        assigned = assign(responses, menu=menu, control_psi=posed.control_psi, space=posed.space)
         published, _ = timed(lambda: assigned.write.format("delta").save(str(folder / "assignments")))
         line("publish assignments of K = 5 / plain Delta copy", published, copied, "s", units=units)
     finally:

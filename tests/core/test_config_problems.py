@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from coarse_spark.config.checks import WRITTEN_COLUMNS
 from coarse_spark.config.load import load_configuration
 from coarse_spark.core.learners.settings import LEARNERS
+from coarse_spark.core.menu.limits import Budget
+from coarse_spark.core.profit import Profit
 from coarse_spark.errors import ConfigurationError
 from coarse_spark.lake.schemas import ASSIGNMENTS, MENU
 
@@ -123,9 +125,6 @@ ONE = [
     ("select: 3", "select: best", "run.yml:19: menu.select: found 'best', expected auto, or one of menu.sizes"),
     ("select: 3", "cost_per_treatment: -1", "run.yml:19: menu.cost_per_treatment: found -1, expected greater than or equal to 0"),
     ("select: 3", "min_share: 1.5", "run.yml:19: menu.min_share: found 1.5, expected a share from 0 to 1, or a list with one share for every place on the menu"),
-    ("select: 3", "method: exact", "run.yml:19: menu.method: found exact, which is not available yet; use auto or lloyd"),
-    ("select: 3", "budget: 2", "run.yml:19: menu.budget: found 2.0, but limits on menus are not available yet; leave budget out"),
-    ("select: 3", "method: loyd", "run.yml:19: menu.method: found 'loyd', expected auto or lloyd or exact or greedy (did you mean 'lloyd'?)"),
     ("select: 3", "eligibility: member", "run.yml:19: menu.eligibility: found 'member', expected a mapping of boolean columns to expressions in the treatment names, such as {member: price < 1}"),
     ("select: 3", "eligibility: {member: dpth > 20}", "run.yml:19: menu.eligibility.member: 'dpth > 20' uses the unknown name 'dpth' (did you mean 'depth'?); known names: arm, depth"),
     ("select: 3", "eligibility: {member: 'depth >'}", "run.yml:19: menu.eligibility.member: 'depth >' is not an arithmetic expression: invalid syntax"),
@@ -139,6 +138,18 @@ ONE = [
     ("select: 3", "update: unbiased", "run.yml:19: menu.update: found 'unbiased', expected plain or debiased (did you mean 'debiased'?)"),
     ("select: 3", "previous_run: 7", "run.yml:19: menu.previous_run: found 7, expected a text; put it in quotes where YAML reads it as something else"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {resamples: 1}", "run.yml:24: evaluation.resamples: found 1, which shows no spread, expected 0 or at least 2"),
+    ("select: 3", "method: exact", "run.yml:19: menu.method: found exact, which takes one treatment dimension, not 2; use auto"),
+    ("select: 3", "method: greedy\n  max_share: 0.5", "run.yml:19: menu.method: found greedy, which knows no menu.max_share, expected auto, lloyd or milp"),
+    ("select: 3", "max_share: 0.4", "run.yml:19: menu.max_share: a menu of 2 cannot keep it: max_share 0.4 leaves 0.2 of the population without a treatment; the nearest feasible maximum for k = 2 is 0.5; or leave small sizes out of menu.sizes"),
+    ("select: 3", "min_share: 0.3", "run.yml:19: menu.min_share: a menu of 4 cannot keep it: min_share 0.3 asks for 1.2 of the population in all, more than 1; the nearest feasible minimum is 0.25; or leave large sizes out of menu.sizes"),
+    ("select: 3", "min_share: 0.2\n  max_share: 0.1", "run.yml:19: menu.min_share: a menu of 2 cannot keep it: position 0: min_share 0.2 is above max_share 0.1; lower it to 0.1 at most; or leave large sizes out of menu.sizes"),
+    ("select: 3", "min_share: [0.2, 0.8]", "run.yml:19: menu.min_share: found a list of 2 shares, expected menu.sizes to be [2] alone"),
+    ("sizes: 2-4\n  select: 3", "sizes: [2]\n  max_share: [0.2, 0.7]", "run.yml:19: menu.max_share: a menu of 2 cannot keep it: max_share (0.2, 0.7) leaves 0.1 of the population without a treatment; the nearest feasible maximum for k = 2 is each times 1.11111"),
+    ("select: 3", "budget: .inf", "run.yml:19: menu.budget: found inf, expected a finite number"),
+    ("select: 3", "spending_per_outcome: depth / 100", "run.yml:19: menu.spending_per_outcome: found spending without a budget, expected menu.budget beside it"),
+    ("select: 3", "budget: 1\n  spending_per_unit: dept", "run.yml:20: menu.spending_per_unit: 'dept' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth"),
+    ("select: 3", "budget: 1\n  spending_per_unit: 1 / depth", "run.yml:20: menu.spending_per_unit: '1 / depth' is inf at depth = 0, arm = mail, expected a finite number"),
+    ("select: 3", "method: loyd", "run.yml:19: menu.method: found 'loyd', expected auto or exact or lloyd or greedy or milp (did you mean 'lloyd'?)"),
     ("- {depth: 0, arm: mail}", "- {dept: 0, arm: mail}", "run.yml:21: menu.always_offer[0]: found dept, arm, expected a value for each of depth, arm (did you mean 'depth'?)"),
     ("- {depth: 0, arm: mail}", "- {depth: 0, arm: fax}", "run.yml:21: menu.always_offer[0].arm: found 'fax', expected one of the levels mail, phone"),
     ("- {depth: 0, arm: mail}", "- {depth: 50, arm: mail}", "run.yml:21: menu.always_offer[0].depth: found 50, expected the control 0 or a number from 0 to 40"),
@@ -212,20 +223,23 @@ def test_everything_at_once_and_in_the_order_of_the_file(tmp_path: Path) -> None
     ]
 
 
-LIMITS = [
-    ("select: 3", "max_share: 0.4", "run.yml:19: menu.max_share: 2 treatments with these largest shares serve 0.8 of the population, expected at least 1; leave small sizes out of menu.sizes or raise the share"),
-    ("select: 3", "min_share: 0.3", "run.yml:19: menu.min_share: 4 treatments with these least shares need 1.2 of the population, expected at most 1"),
-    ("select: 3", "min_share: 0.2\n  max_share: 0.1", "run.yml:19: menu.min_share: found 0.2, expected no more than menu.max_share = 0.1"),
-    ("select: 3", "min_share: [0.2, 0.3]", "run.yml:19: menu.min_share: found a list of 2 shares, expected menu.sizes to be [2] alone"),
-    ("select: 3", "max_share: 0.9", None),
-]  # fmt: skip
+@pytest.mark.parametrize(
+    "menu", ["max_share: 0.9", "min_share: 0.25\n  method: milp", "budget: -1\n  spending_per_outcome: depth / 100"]
+)
+def test_limits_that_every_size_can_keep(menu: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yml").write_text(GOOD.replace("select: 3", menu))
+    assert not load_configuration(tmp_path / "run.yml").limits.free
 
 
-@pytest.mark.parametrize(("old", "new", "message"), LIMITS, ids=[case[1][:40] for case in LIMITS])
-def test_limits_are_checked_and_not_available_yet(old: str, new: str, message: str | None, tmp_path: Path) -> None:
-    *contradictions, last = sorted(problems(GOOD.replace(old, new), tmp_path), key=lambda line: "not available yet" in line)
-    assert "but limits on menus are not available yet; leave" in last
-    assert [line for line in contradictions if "not available yet" not in line] == ([message] if message else [])
+def test_budget_counts_the_cost_of_treatment_unless_spending_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.yml"
+    path.write_text(GOOD)
+    by_default = load_configuration(path, {"menu.budget": "2"}).limits.budget
+    assert by_default == Budget(2.0, Profit("0", "where(arm == 'phone', 2, 0.5)"))
+    named = load_configuration(path, {"menu.budget": "2", "menu.spending_per_outcome": "depth", "menu.spending_per_unit": "0"})
+    assert named.limits.budget == Budget(2.0, Profit("depth", "0"))
+    masses = load_configuration(path, {"menu.sizes": "[2]", "menu.select": "2", "menu.min_share": "[0.4, 0.6]"}).limits
+    assert masses.min_share == (0.4, 0.6)
 
 
 def test_debiased_updates_know_no_limits(tmp_path: Path) -> None:

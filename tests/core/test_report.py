@@ -20,8 +20,10 @@ from coarse_spark.core.simulation import field_simulation
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.core.values import Policy, ScoreMoments, contrasts, policy_values, select_menu_size
 from coarse_spark.errors import InvalidInputError
-from coarse_spark.report.content import LackOfFit, ModelCounts, ReportContent
+from coarse_spark.report.content import LackOfFit, LimitsKept, ModelCounts, ReportContent
+from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.summary import print_summary
+from coarse_spark.report.wording import treatment_text
 
 NASTY = '<b>gift</b> & "50 $" [red]card[/red] $x'
 
@@ -390,3 +392,26 @@ def test_drawing_leaves_the_users_matplotlib_alone(one: ReportContent, tmp_path:
 def test_content_and_summary_import_neither_matplotlib_nor_pyspark() -> None:
     code = "import sys, coarse_spark.report.summary; sys.exit(any(m in sys.modules for m in ('matplotlib', 'pyspark', 'jinja2')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_limits_say_what_binds_and_what_one_more_is_worth() -> None:
+    content = field_content(1)
+    prices = np.zeros(len(content.menu))
+    rows = np.flatnonzero(content.menu["k"] == content.selected_k)
+    prices[rows[0]], prices[rows[2]] = 0.125, -0.5
+    limited = dataclasses.replace(content, menu=content.menu.assign(shadow_price=prices), limits=LimitsKept(True, 0.5, 0.4999, 1.7))
+    first, second, third = limit_sentences(limited)
+    names = [treatment_text(limited, row) for _, row in limited.selected.iterrows()]
+    assert first == f"One more unit that may take {names[0]} would be worth 0.125."
+    assert second == f"One unit less that has to take {names[2]} would be worth 0.500."
+    assert third == "The menu spends 0.500 of the 0.500 that the budget allows per unit; one more of budget would earn 1.70."
+    console = Console(record=True, width=160, file=StringIO())
+    print_summary(limited, console)
+    text = " ".join(console.export_text().split())
+    assert all(sentence in text for sentence in (first, second, third))
+    slack = dataclasses.replace(limited, menu=content.menu.assign(shadow_price=0.0), limits=LimitsKept(True, 0.5, 0.25, 0.0))
+    assert limit_sentences(slack) == [
+        "The limits on shares bind no treatment.",
+        "The menu spends 0.250 of the 0.500 that the budget allows per unit; the budget does not bind.",
+    ]
+    assert limit_sentences(content) == []

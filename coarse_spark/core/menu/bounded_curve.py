@@ -30,6 +30,7 @@ def search_within(
     limits: MenuLimits,
     *,
     fixed: FloatArray | None = None,
+    previous: FloatArray | None = None,
     method: str = "auto",
     starts: int = 12,
     seed: int = 0,
@@ -38,7 +39,8 @@ def search_within(
 
     Parameters
     ----------
-    fixed : (f, d) encoded treatments that every menu holds. method : as in ``choose_menu``. starts, seed : of the random starts.
+    fixed : (f, d) encoded treatments that every menu holds. previous : (l, d) of an earlier menu, one more start.
+    method : as in ``choose_menu``. starts, seed : of the random starts.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def search_within(
     """
     wanted = sorted(set(sizes))
     if limits.free and method != "milp":
-        found = search_curve(problem, sketch, wanted, fixed=fixed, method=method, starts=starts, seed=seed)
+        found = search_curve(problem, sketch, wanted, fixed=fixed, previous=previous, method=method, starts=starts, seed=seed)
         return {k: BoundedMenu.free_of_limits(menu) for k, menu in found.items()}
     if method in ("exact", "greedy"):
         raise InvalidInputError(f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'")
@@ -55,7 +57,9 @@ def search_within(
     smaller: FloatArray | None = None
     for k in wanted:
         shares = limits.shares(k, problem)
-        pool = () if smaller is None else (CandidateSearch.prepare(problem, sketch, held).grow(smaller, k),)
+        started = [menu for menu in (smaller, previous) if menu is not None]
+        candidates = CandidateSearch.prepare(problem, sketch, held) if started else None
+        pool = tuple(candidates.grow(menu[:k], k) for menu in started) if candidates is not None else ()
         search = ConstrainedSearch(problem, sketch, k, shares, held, pool, starts, seed)
         menus[k] = _found(search, limits, method)
         smaller = menus[k].menu.treatments

@@ -82,6 +82,15 @@ class ShareLimits:
         return limits
 
     @staticmethod
+    def of_places(min_share: float | Sequence[float] | None, max_share: float | Sequence[float] | None, k: int) -> ShareLimits:
+        """Read limits that name no candidates; raises as ``parse``."""
+        lower, _ = _shares(min_share, "min_share", 0.0, k, 0, 0)
+        upper, _ = _shares(max_share, "max_share", 1.0, k, 0, 0)
+        limits = ShareLimits(lower, upper, np.zeros(0), np.ones(0))
+        limits._check(k, min_share, max_share)
+        return limits
+
+    @staticmethod
     def none(k: int, candidates: int) -> ShareLimits:
         """Limits that every menu of k treatments meets."""
         return ShareLimits(np.zeros(k), np.ones(k), np.zeros(candidates), np.ones(candidates))

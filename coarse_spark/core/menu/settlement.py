@@ -27,7 +27,6 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
 _SHARE_TOLERANCE = 3e-4  # a sample cannot aim much finer, and what is left is settled unit by unit
-_GAIN_TOLERANCE = 1e-9  # of the profit over the control's
 _ROUNDS = 12
 _MARGIN, _LEAST_NEAR = 50, 5_000
 
@@ -73,19 +72,41 @@ class Everyone:
 
 @dataclass(frozen=True, eq=False)
 class Near:
-    """Units within reach of indifference: theta (m, p), weights (m,) above 0, taken (m,) their treatment at the menu's prices."""
+    """Units near indifference at a menu's prices.
+
+    Attributes
+    ----------
+    theta : (m, p). weights : (m,) above 0. taken : (m,) their treatment at these prices.
+    reach : they are all units that prefer it to the next best by less than this. ids : (m,) who they are, or empty.
+    """
 
     theta: FloatArray
     weights: FloatArray
     taken: IntArray
+    reach: float
+    ids: npt.NDArray[np.object_]
+
+    @staticmethod
+    def nobody(coefficients: int) -> Near:
+        """Return no units."""
+        none = np.empty(0)
+        return Near(np.empty((0, coefficients)), none, none.astype(np.intp), 0.0, none.astype(object))
 
 
 @dataclass(frozen=True, eq=False)
 class SettledMenu:
-    """A menu with its segment sums over everyone and the treatment (m,) of the units near indifference, none without limits."""
+    """A menu whose limits are kept to the unit.
+
+    Attributes
+    ----------
+    bounded : the menu at its final prices. sums : of the segments over everyone.
+    asked : the menu at the prices that decide about all units but the near ones. near, chosen : these and their treatments (m,).
+    """
 
     bounded: BoundedMenu
     sums: SegmentSums
+    asked: BoundedMenu
+    near: Near
     chosen: IntArray
 
 
@@ -155,7 +176,13 @@ class RefinedWithin:
 
 
 def refine_within(
-    problem: MenuProblem, menus: Mapping[int, BoundedMenu], aggregate: Aggregate, sample: Sample, *, max_passes: int
+    problem: MenuProblem,
+    menus: Mapping[int, BoundedMenu],
+    aggregate: Aggregate,
+    sample: Sample,
+    *,
+    max_passes: int,
+    tolerance: float = 1e-9,
 ) -> RefinedWithin:
     """Alternate passes over everyone with new prices and new treatments, until menus rest or passes are used up.
 
@@ -163,6 +190,7 @@ def refine_within(
     ----------
     aggregate : returns the segment sums of the priced menus it is given; one call a pass serves all menus.
     max_passes : calls of ``aggregate`` at most; at least one is made.
+    tolerance : treatments rest when moving them would gain less, as a share of the profit over the control's.
 
     Treatments move to what serves their segments best after charges. A move stays if it raises the Lagrangian, which equals the
     profit within the limits up to the square of what prices are off.
@@ -188,7 +216,7 @@ def refine_within(
             gains = _gains(menu, fresh, found[k], problem)
             gain = worth - before if np.isfinite(before) else 0.0
             history.append(describe_pass(problem, k, number, worth, gain, menu.menu, fresh.menu, gains))
-            if gains.sum() <= _GAIN_TOLERANCE * scale:
+            if gains.sum() <= tolerance * scale:
                 fresh = menu
             if fresh is not menu or menu.shortfall(found[k], problem) > _SHARE_TOLERANCE:
                 following[k] = cleared(problem, sample, fresh, menu, found[k])
@@ -222,7 +250,7 @@ def settle_within(
 
     Parameters
     ----------
-    collect : returns for every menu the units that prefer their treatment by less than the given reach.
+    collect : returns for every menu the units within the given reach of indifference, or within a smaller one that it says.
     most : units to look at one by one, for all menus together. sums : of a pass at exactly these prices, where there is one.
 
     Raises
@@ -235,7 +263,8 @@ def settle_within(
         missing = {k: menu.menu for k, menu in asked.items() if k not in found}
         found |= aggregate(missing) if missing else {}
         resting = {k for k, menu in asked.items() if _rests(problem, menu, found[k], everyone)}
-        result |= {k: SettledMenu(asked[k], found[k], np.empty(0, dtype=np.intp)) for k in resting}
+        nobody = Near.nobody(problem.coefficients)
+        result |= {k: SettledMenu(asked[k], found[k], asked[k], nobody, nobody.taken) for k in resting}
         asked = {k: menu for k, menu in asked.items() if k not in resting}
         if not asked:
             break
@@ -249,7 +278,7 @@ def settle_within(
                 following[k] = cleared(problem, sample, menu, menu, found[k])
                 continue
             result[k] = settled
-            if _drift(problem, menu, settled.bounded, sample) > reach[k]:
+            if _drift(problem, menu, settled.bounded, sample) > near[k].reach:
                 following[k] = settled.bounded
         if following:
             log.info("limits of menus of %s: prices move on", ", ".join(map(str, following)))
@@ -298,7 +327,7 @@ def _settled(problem: MenuProblem, bounded: BoundedMenu, sums: SegmentSums, near
     if (high < -slack).any() or low.sum() > inside + slack or high.sum() < inside - slack:
         return None
     if not len(near.weights):
-        return SettledMenu(bounded, sums, near.taken)
+        return SettledMenu(bounded, sums, bounded, near, near.taken)
     limit = bounded.budget * float(sums.weight.sum()) - float((others.rows * bounded.spending(problem)).sum())
     solved = _assigned(problem, bounded, near.theta, near.weights, low, np.maximum(high, 0.0), limit)
     if solved is None:
@@ -307,4 +336,5 @@ def _settled(problem: MenuProblem, bounded: BoundedMenu, sums: SegmentSums, near
     masses = outside + inner.weight
     if (masses > upper + slack).any() or (masses < lower - slack).any():
         return None
-    return SettledMenu(bounded.at(problem, solved.prices, solved.charge), others + inner, solved.assignment)
+    final = bounded.at(problem, solved.prices, solved.charge)
+    return SettledMenu(final, others + inner, bounded, near, solved.assignment)

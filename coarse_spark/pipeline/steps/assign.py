@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame
 
+from coarse_spark.core.menu.bounded import with_lottery
+from coarse_spark.core.menu.lloyd import PricedMenu
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.distributed.assign import assign as assign_units
+from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.segments import describe_segments
+from coarse_spark.distributed.settle import with_tickets
 from coarse_spark.distributed.units import population_units
 from coarse_spark.errors import TableError
-from coarse_spark.lake.schemas import ASSIGNMENTS, SEGMENTS
-from coarse_spark.pipeline.rules import note_changes, population_rules
+from coarse_spark.lake.schemas import ASSIGNMENTS, MENU, SEGMENTS
+from coarse_spark.pipeline.limits import limits_note, published_menu, settled_menu
+from coarse_spark.pipeline.menu_rows import menu_rows
+from coarse_spark.pipeline.rules import PopulationRules, note_changes, population_rules
 from coarse_spark.pipeline.run import Run
 
 
@@ -21,26 +30,50 @@ def assign(run: Run) -> None:
     TableError : no menu is selected yet.
     """
     with run.step("assign"):
-        configuration = run.configuration
         menu = run.lake.read("menu", run.run_id).where("selected").orderBy("treatment_id").toPandas()
         if menu.empty:
             raise TableError("menu.select is auto and no size is selected yet; run 'evaluate' before 'assign', or set menu.select")
         rules = population_rules(run)
-        problem = rules.problem
-        treatments = problem.space.encode(menu)
-        assigned = assign_units(
-            rules.responses,
-            psi=problem.psi_at(treatments),
-            prices=menu["shadow_price"].to_numpy(np.float64),
-            control_psi=run.problem.control_psi,
-            treatments=treatments,
-            space=configuration.space,
-            rules=problem.rules,
-            changed=rules.changed(treatments),
-        )
-        run.lake.replace(ASSIGNMENTS, run.run_id, assigned)
+        if "limits" in run.noted("curve", "choose")[str(len(menu))]:
+            _assign_within_limits(run, menu, rules)
+        else:
+            plain = PricedMenu.build(rules.problem, rules.problem.space.encode(menu))
+            _write(run, rules, rules.problem, rules.responses, plain)
         note_changes(run, rules)
         table = run.experiment if run.population is None else run.population
-        units = population_units(table, configuration, None)
+        units = population_units(table, run.configuration, None)
         landed = run.lake.read("assignments", run.run_id)
-        run.lake.replace(SEGMENTS, run.run_id, describe_segments(landed, units, configuration))
+        run.lake.replace(SEGMENTS, run.run_id, describe_segments(landed, units, run.configuration))
+
+
+def _assign_within_limits(run: Run, menu: pd.DataFrame, rules: PopulationRules) -> None:
+    """Assign units with the limits kept to the unit; the menu's shares and prices become those of exactly these assignments."""
+    curve = run.noted("curve", "choose")
+    entry = curve[str(len(menu))]
+    problem = with_lottery(rules.problem)
+    bounded = published_menu(run, problem, menu, entry["limits"])
+    with materialized(with_tickets(rules.responses, rules.problem.coefficients)) as kept:
+        settled, units = settled_menu(problem, bounded, kept)
+        _write(run, rules, problem, kept, settled.asked.menu, units)
+    final, sums = settled.bounded, settled.sums
+    entry |= {"value": sums.value(final.menu.psi), "limits": limits_note(final, problem, sums)}
+    run.note(curve=curve)
+    others = run.lake.read("menu", run.run_id).drop("run_id").where("not selected").toPandas()
+    observed = ObservedTreatments(problem.space, run.noted("observed_treatments", "fit"))
+    rows = menu_rows(run.problem, final.menu, sums, observed, selected=True)
+    run.lake.replace(MENU, run.run_id, pd.concat([others, rows], ignore_index=True))
+
+
+def _write(
+    run: Run, rules: PopulationRules, problem: MenuProblem, responses: DataFrame, menu: PricedMenu, settled: DataFrame | None = None
+) -> None:
+    assigned = assign_units(
+        responses,
+        menu=menu,
+        control_psi=run.problem.control_psi,
+        space=run.configuration.space,
+        rules=problem.rules,
+        changed=rules.changed(menu.treatments),
+        settled=settled,
+    )
+    run.lake.replace(ASSIGNMENTS, run.run_id, assigned)

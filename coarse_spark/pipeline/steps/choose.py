@@ -19,9 +19,12 @@ from coarse_spark.distributed.debiased import correction_sums
 from coarse_spark.distributed.evaluate import held_out
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.rules import require_eligible
+from coarse_spark.distributed.settle import with_tickets
 from coarse_spark.distributed.units import theta_columns
 from coarse_spark.lake.schemas import MENU
 from coarse_spark.pipeline.experiment import cross_fitted
+from coarse_spark.pipeline.limits import limits_note
+from coarse_spark.pipeline.menu_rows import menu_rows
 from coarse_spark.pipeline.rules import population_rules
 from coarse_spark.pipeline.run import Run
 
@@ -47,11 +50,14 @@ def choose(run: Run) -> None:
                 passes=configuration.menu.full_passes,
                 starts=configuration.menu.starts,
                 seed=configuration.menu.seed,
+                limits=configuration.limits,
+                method=configuration.menu.method,
                 always_offered=run.always_offered,
                 previous=rules.start,
                 corrections=corrections,
             )
-            require_eligible(kept, problem, list(configuration.menu.eligibility), found.refined)
+            drawn = kept if configuration.limits.free else with_tickets(kept, problem.coefficients)
+            require_eligible(drawn, found.problem, list(configuration.menu.eligibility), found.refined)
         refined = found.refined
         observed = ObservedTreatments(problem.space, run.noted("observed_treatments", "fit"))
         for line in (line for line in refined.history if line.k != UNIFORM):
@@ -61,22 +67,8 @@ def choose(run: Run) -> None:
         curve: dict[str, Any] = {}
         for k in configuration.menu.sizes:
             menu, sums = refined.menus[k], refined.sums[k]
-            weight = sums.weight.sum()
-            frame = problem.space.decode(menu.treatments)
-            frame.insert(0, "treatment_id", np.arange(len(frame)))
-            frame.insert(0, "k", k)
-            # what its units earn: what switching to it costs is not the treatment's
-            earned = np.column_stack([sums.theta[:, :p], sums.weight]) * problem.profit.psi(menu.treatments, problem.basis)
-            profits = earned.sum(axis=1)
-            frames.append(
-                frame.assign(
-                    share=sums.weight / weight,
-                    shadow_price=menu.prices,
-                    expected_profit=np.divide(profits, sums.weight, out=np.full(len(frame), np.nan), where=sums.weight > 0),
-                    extrapolates=observed.outside(menu.treatments),
-                    selected=k == configuration.menu.select,
-                )
-            )
+            rows = menu_rows(run.problem, menu, sums, observed, selected=k == configuration.menu.select)
+            frames.append(rows)
             value, bound = sums.value(menu.psi), min(found.bounds[k], granular)
             text = "K = %d: profit %.6g a unit (%.6g on the sketch), no menu of %d exceeds %.6g"
             log.info(text, k, value, found.sketch_values[k], k, bound)
@@ -85,9 +77,11 @@ def choose(run: Run) -> None:
                 "upper_bound": bound,
                 "sketch_value": found.sketch_values[k],
                 "debiased_share": found.debiased_shares.get(k),
-                "switching_cost": max(float(profits.sum() / weight) - value, 0.0),
+                "switching_cost": max(float((rows["share"] * rows["expected_profit"]).sum()) - value, 0.0),
                 "segment_theta": _means(sums.theta[:, :p], sums.weight).tolist(),
             }
+            if not found.bounded[k].free:
+                curve[str(k)]["limits"] = limits_note(found.bounded[k], found.problem, sums)
         run.lake.replace(MENU, run.run_id, pd.concat(frames, ignore_index=True))
         run.note(
             control_value=found.control_value,

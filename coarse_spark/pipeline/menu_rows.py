@@ -1,0 +1,29 @@
+"""The rows of the table ``menu``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
+from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.observed import ObservedTreatments
+
+
+def menu_rows(
+    problem: MenuProblem, menu: PricedMenu, sums: SegmentSums, observed: ObservedTreatments, *, selected: bool
+) -> pd.DataFrame:
+    """Return one row a treatment of a menu whose segments have the given sums; ``problem`` is the one without rules."""
+    frame = problem.space.decode(menu.treatments)
+    frame.insert(0, "treatment_id", np.arange(len(frame)))
+    frame.insert(0, "k", len(frame))
+    # what its units earn: what switching to it costs is not the treatment's
+    earned = np.column_stack([sums.theta[:, : problem.coefficients], sums.weight]) * problem.psi_at(menu.treatments)
+    profits = earned.sum(axis=1)
+    return frame.assign(
+        share=sums.weight / sums.weight.sum(),
+        shadow_price=menu.prices,
+        expected_profit=np.divide(profits, sums.weight, out=np.full(len(frame), np.nan), where=sums.weight > 0),
+        extrapolates=observed.outside(menu.treatments),
+        selected=selected,
+    )

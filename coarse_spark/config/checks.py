@@ -164,11 +164,6 @@ def _method(method: str, least: object, most: object, budget: object, treatments
         yield Problem(("menu", "method"), f"found exact, which takes one treatment dimension, not {len(treatments)}; use auto")
 
 
-def _debiased(update: str, least: object, most: object, budget: object) -> Iterator[Problem]:
-    if update == "debiased" and (least, most, budget) != (None, None, None):
-        yield Problem(("menu", "update"), "found debiased, which is not available within min_share, max_share or budget; use plain")
-
-
 def _spending(budget: float | None, per_unit: str | None, per_outcome: str) -> Iterator[Problem]:
     given = [name for name, text in (("spending_per_unit", per_unit or "0"), ("spending_per_outcome", per_outcome)) if text != "0"]
     if budget is None and given:
@@ -194,7 +189,6 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("menu.update", "menu.min_share", "menu.max_share", "menu.budget"), _update),
     (("evaluation.resamples",), _resamples),
     (("menu.method", "menu.min_share", "menu.max_share", "menu.budget", "treatments"), _method),
-    (("menu.update", "menu.min_share", "menu.max_share", "menu.budget"), _debiased),
     (("menu.budget", "menu.spending_per_unit", "menu.spending_per_outcome"), _spending),
 )
 

@@ -24,15 +24,20 @@ from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from coarse_spark.core.menu.bounded import BoundedMenu, lottery_size, with_lottery
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.profit import Profit
+from coarse_spark.core.menu.settlement import SettledMenu
+from coarse_spark.core.menu.transport import exact_assignment
+from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.distributed.assign import assign, best_position, profit_column
 from coarse_spark.distributed.choose import choose_menus
 from coarse_spark.distributed.lloyd import segment_sums
+from coarse_spark.distributed.settle import with_tickets
 from coarse_spark.distributed.units import theta_columns
 from coarse_spark.lake.session import open_session
+from coarse_spark.pipeline.limits import settled_menu
 
 NAMES = theta_columns(6)
 
@@ -121,9 +126,41 @@ def main() -> None:
         assigned = assign(responses, menu=menu, control_psi=posed.control_psi, space=posed.space)
         published, _ = timed(lambda: assigned.write.format("delta").save(str(folder / "assignments")))
         line("publish assignments of K = 5 / plain Delta copy", published, copied, "s", units=units)
+        fixed_masses(responses, posed, menu, published, str(folder / "masses"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         spark.stop()
+
+
+def fixed_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, plain: float, path: str) -> None:
+    """Exact masses for the treatments of one menu: kept to the unit, beside the plain assignment and the transport in memory."""
+    masses = np.array([0.1, 0.15, 0.2, 0.25, 0.3])
+    problem = with_lottery(posed)
+    drawn = with_tickets(responses, posed.coefficients)
+    few = drawn.orderBy(F.xxhash64("unit_id")).limit(2_000).select(*theta_columns(problem.coefficients)).toPandas()
+    bounded = BoundedMenu(
+        PricedMenu.build(problem, menu.treatments), masses, masses, lottery=lottery_size(problem, few.to_numpy(np.float64))
+    )
+    bounded = bounded.at(problem, np.zeros(len(masses)), 0.0)
+
+    def publish() -> SettledMenu:
+        settled, units = settled_menu(problem, bounded, drawn)
+        rows = assign(drawn, menu=settled.asked.menu, control_psi=posed.control_psi, space=posed.space, settled=units)
+        rows.write.format("delta").save(path)
+        return settled
+
+    seconds, settled = timed(publish)
+    landed = (
+        responses.sparkSession.read.format("delta").load(path).groupBy("treatment_id").count().orderBy("treatment_id").toPandas()
+    )
+    units, counts = int(landed["count"].sum()), landed["count"].to_numpy()
+    exact = bool((counts == np.round(masses * units)).all())
+    line("fixed masses of K = 5 / plain assignment", seconds, plain, "s", units=units, exact=exact, settled=len(settled.near.ids))
+    theta = responses.select(*NAMES).toPandas().to_numpy(np.float64)
+    profits, every = profit_matrix(theta, menu.psi), np.arange(len(theta))
+    best, _ = exact_assignment(profits, np.ones(len(theta)), masses * len(theta), masses * len(theta), np.zeros(len(masses)))
+    line("value of fixed masses / transport in memory", settled.sums.value(settled.bounded.menu.psi), profits[every, best].mean(),
+         "profit a unit", units=units)  # fmt: skip
 
 
 def gap_scale(responses: DataFrame, posed: MenuProblem) -> float:

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from coarse_spark.core.menu import lloyd
 from coarse_spark.core.menu.bounded import BoundedMenu, lottery_size, with_lottery
 from coarse_spark.core.menu.bounded_curve import search_within
+from coarse_spark.core.menu.curve import rising
 from coarse_spark.core.menu.debiased import Corrections, debiased_menus
 from coarse_spark.core.menu.limits import MenuLimits
 from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, Refined, SegmentSums, refine
@@ -149,9 +150,9 @@ def choose_menus(
 
     passes = max(passes, 1)
     if limits.free:
-        refined = refine(
-            problem, {k: menu.menu for k, menu in menus.items()}, aggregate, max_passes=passes, tolerance=_PASS_TOLERANCE
-        )
+        plain = {k: menu.menu for k, menu in menus.items()}
+        refined = refine(problem, plain, aggregate, max_passes=passes, tolerance=_PASS_TOLERANCE)
+        refined = _rising(problem, clusters, refined, aggregate, passes)
         bounded = {k: BoundedMenu.free_of_limits(menu) for k, menu in refined.menus.items()}
     else:
         drawn = _drawn(problem, menus, lottery_size(problem, clusters.theta))
@@ -169,6 +170,17 @@ def choose_menus(
     on_sketch = lloyd.segment_sums(clusters.theta, clusters.weights, refined.menus)
     sketch_values = {k: on_sketch[k].value(menu.psi) for k, menu in refined.menus.items()}
     return PopulationMenus(problem, refined, bounded, bounds, sketch_values, shares, control, len(clusters.weights))
+
+
+def _rising(problem: MenuProblem, clusters: MicroClusters, refined: Refined, aggregate: Aggregate, passes: int) -> Refined:
+    # the best single treatment is no smaller menu: it need not hold what every menu has to offer
+    menus = {k: menu for k, menu in refined.menus.items() if k != UNIFORM}
+    sums = {k: refined.sums[k] for k in menus}
+    risen = rising(
+        problem, clusters, Refined(menus, sums, refined.history), aggregate, max_passes=passes, tolerance=_PASS_TOLERANCE
+    )
+    uniform = {UNIFORM: refined.menus[UNIFORM]}, {UNIFORM: refined.sums[UNIFORM]}
+    return Refined({**uniform[0], **risen.menus}, {**uniform[1], **risen.sums}, risen.history)
 
 
 def _debiased(

@@ -122,3 +122,33 @@ def test_gaps_reach_their_targets(space: TreatmentSpace, basis: str, tolerance: 
         assert 0 <= menu.gap <= tolerance
     bounds = [curve[k].upper_bound for k in range(1, 11)]
     assert all(menu.value <= bound for menu, bound in zip(curve.values(), bounds, strict=True))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_single_precision_only_ever_raises_the_bound(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    space = TreatmentSpace.from_dict(
+        {name: {"kind": "continuous", "lower": 0, "upper": 2 * scale, "control": 0} for name in ("a", "b")}
+    )
+    problem = MenuProblem.build(space, "quadratic", Profit("1", f"{0.2 / scale} * a"))
+    theta = _units(700) / np.array([1, scale, scale, scale**2, scale**2, scale**2]) + np.eye(1, 6) * 1e3
+    weights, menu = rng.uniform(0.1, 5, 700), PricedMenu.build(problem, scale * np.array([[0.4, 0.6], [1.2, 0.5], [1.5, 1.7]]))
+    rounding, correction = Rounding.of(problem), rng.uniform(0, 0.2, 700)
+    found = dual_sums(rounding, {3: (menu, correction)}, theta, weights, np.arange(700))[3]
+    profits = profit_matrix(theta, rounding.psi)
+    u = profit_matrix(theta, menu.psi).max(axis=1) - correction
+    exact = weights @ np.maximum(profits - u[:, None], 0.0)
+    assert found.base == pytest.approx(weights @ u, rel=1e-6)
+    # base and gains are rounded together: what is missing in one is in the other
+    slack = found.base - weights @ u + found.gains - exact
+    assert (slack >= 0).all()
+    assert slack.max() <= 1e-3 * weights.sum()
+
+
+def test_one_treatment_for_all_is_bounded_by_the_mean_response() -> None:
+    theta = _units(2_000)
+    menu = choose_menu(theta, space=PLANE, basis="quadratic", profit=Profit("1", "0.2 * a"), k=1)
+    assert 0 <= menu.gap < 2e-3
+    fine = np.stack(np.meshgrid(*[np.linspace(0, 2, 401)] * 2), axis=-1).reshape(-1, 2)
+    problem = MenuProblem.build(PLANE, "quadratic", Profit("1", "0.2 * a"))
+    assert profit_matrix(theta.mean(axis=0, keepdims=True), problem.psi_at(fine)).max() <= menu.upper_bound

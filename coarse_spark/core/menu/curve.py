@@ -93,7 +93,8 @@ def rising(
     menus, sums, history = dict(refined.menus), dict(refined.sums), refined.history
     smaller: int | None = None
     for k in sorted(menus):
-        if smaller is not None and sums[k].value(menus[k].psi) < sums[smaller].value(menus[smaller].psi):
+        value = sums[k].value(menus[k].psi)
+        if smaller is not None and value < sums[smaller].value(menus[smaller].psi) - 1e-12 * abs(value):
             search = CandidateSearch.prepare(problem, sketch, menus[k].treatments[menus[k].fixed])
             grown = search.grow(menus[smaller].treatments, k)
             mask = np.array([same_treatment(problem, search.fixed, row).any() for row in grown], dtype=bool)

@@ -24,7 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 
 # Candidates of a continuous dimension without a step, by the number of such dimensions: the number of all candidates stays
 # near a thousand, so that a profit matrix of a few thousand rows fits in cache-sized blocks.
-_GRID_POINTS = {1: 257, 2: 25, 3: 11, 4: 6}
+_GRID_POINTS = {1: 257, 2: 21, 3: 11, 4: 6}
 _MAX_CANDIDATES = 20_000
 
 

@@ -28,13 +28,11 @@ class Certificate:
     ----------
     rounding : rows of the candidates and what is lost between them.
     found : by size, the menu and the corrections of the sketch's cells. held : candidates that every menu holds.
-    sketch : whose tree says in which cell a unit is.
     """
 
     rounding: Rounding
     found: dict[int, tuple[PricedMenu, FloatArray]]
     held: IntArray
-    sketch: Sketch
 
     @staticmethod
     def prepare(
@@ -53,13 +51,11 @@ class Certificate:
         """
         rounding, held = Rounding.of(problem), _held(problem, always_offered)
         found = dual_prices(rounding, menus, sketch.clusters, tolerance, held)
-        return Certificate(
-            rounding, {k: (menu, sketch.by_cell(correction)) for k, (menu, correction) in found.items()}, held, sketch
-        )
+        return Certificate(rounding, {k: (menu, sketch.by_cell(correction)) for k, (menu, correction) in found.items()}, held)
 
-    def record(self, theta: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
-        """Return additive arrays of units (n, p) with weights (n,), by name."""
-        sums = dual_sums(self.rounding, self.found, theta, weights, self.sketch.cells(theta))
+    def record(self, theta: FloatArray, weights: FloatArray, cells: IntArray) -> dict[str, FloatArray]:
+        """Return additive arrays of units (n, p) with weights (n,) in cells (n,) of the sketch, by name."""
+        sums = dual_sums(self.rounding, self.found, theta, weights, cells)
         return {f"bound {k}": _array(part) for k, part in sums.items()}
 
     def bounds(self, sizes: Iterable[int], records: Mapping[str, FloatArray], total: FloatArray) -> dict[int, float]:
@@ -78,7 +74,6 @@ class LimitedCertificate:
     """The same within limits: their prices belong to one size of menu, so every size has a dual of its own."""
 
     duals: dict[int, LimitedDual]
-    sketch: Sketch
 
     @staticmethod
     def prepare(
@@ -99,11 +94,11 @@ class LimitedCertificate:
                 held=held,
             )
             duals[k] = replace(dual, corrections=sketch.by_cell(dual.corrections))
-        return LimitedCertificate(duals, sketch)
+        return LimitedCertificate(duals)
 
-    def record(self, theta: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
-        """Return additive arrays of units (n, p) with weights (n,), by name."""
-        cells, result = self.sketch.cells(theta), {}
+    def record(self, theta: FloatArray, weights: FloatArray, cells: IntArray) -> dict[str, FloatArray]:
+        """Return additive arrays of units (n, p) with weights (n,) in cells (n,) of the sketch, by name."""
+        result = {}
         for k, dual in self.duals.items():
             sums = dual_sums(dual.rounding, {k: (dual.menu, dual.corrections)}, theta, weights, cells)
             result[f"bound {k}"] = _array(sums[k])

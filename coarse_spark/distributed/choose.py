@@ -1,4 +1,4 @@
-"""Menus of all sizes for a population of any size: sketch, search on the driver, passes over all units, limits, upper bounds."""
+"""Menus of all sizes for a population of any size: sample, search on the driver, passes over all units, limits, upper bounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coarse_spark.core.menu.limits import MenuLimits
 from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, Refined, SegmentSums, refine
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settlement import refine_within
-from coarse_spark.core.menu.sketch import MicroClusters, profit_metric
+from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, profit_metric
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.distributed.aggregate import FloatArray
 from coarse_spark.distributed.certify import Certificate, LimitedCertificate
@@ -108,7 +108,7 @@ def choose_menus(
     corrections : what the experiment says of the segments of menus; treatments follow it (see ``core.menu.debiased``). Not
         within limits.
 
-    The frame is read ``passes`` + 3 times at most, under limits a few times more: hand over a table or a materialized frame.
+    The frame is read ``passes`` + 2 times at most, under limits a few times more: hand over a table or a materialized frame.
     """
     if not limits.free:
         responses, problem = with_tickets(responses, problem.coefficients), with_lottery(problem)
@@ -118,7 +118,7 @@ def choose_menus(
         "weight",
         *theta_columns(problem.coefficients),
     )
-    population = sketch(units, problem, cells=cells, groups=[0])[0]
+    population = sketch(units, problem, cells=cells, groups=[0], drawn=True)[0]
     clusters = population.clusters
     menus = search_menus(
         problem,
@@ -142,10 +142,14 @@ def choose_menus(
         certificate = LimitedCertificate.prepare(problem, sized, population, always_offered=always_offered)
     records: dict[str, FloatArray] = {}
 
+    def beside(theta: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
+        at = population.cells(theta)
+        return {"sketch": population.sums(theta, weights, at).to_array(), **certificate.record(theta, weights, at)}
+
     def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
-        # bounds hold whatever the menus become: the first pass serves them as well
-        sums, beside = segment_sums(responses, asked, None if records else certificate.record)
-        records.update(beside)
+        # the cells' sums and the bounds hold whatever the menus become: the first pass serves them as well
+        sums, more = segment_sums(responses, asked, None if records else beside)
+        records.update(more)
         return sums
 
     passes = max(passes, 1)
@@ -167,6 +171,7 @@ def choose_menus(
         bounds = certificate.bounds(sized, records, everyone.rows.sum(axis=0))
     else:
         bounds = certificate.bounds(records)
+    clusters = SketchSums.from_array(records["sketch"], problem.coefficients).clusters()
     on_sketch = lloyd.segment_sums(clusters.theta, clusters.weights, refined.menus)
     sketch_values = {k: on_sketch[k].value(menu.psi) for k, menu in refined.menus.items()}
     return PopulationMenus(problem, refined, bounded, bounds, sketch_values, shares, control, len(clusters.weights))

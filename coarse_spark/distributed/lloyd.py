@@ -36,9 +36,8 @@ def segment_sums(
     def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
         theta, weights = matrix(rows, names), rows["weight"].to_numpy(np.float64)
         sums = lloyd.segment_sums(theta, weights, menus)
-        result = {f"menu {key}": np.column_stack([part.weight, part.units, part.theta]).ravel() for key, part in sums.items()}
+        result = {f"menu {key}": part.to_array() for key, part in sums.items()}
         return result if beside is None else {**result, **beside(theta, weights)}
 
     total = add_up(responses.select("weight", *names), record)
-    tables = {key: total.pop(f"menu {key}").reshape(-1, coefficients + 2) for key in menus}
-    return {key: SegmentSums(table[:, 0], table[:, 2:], table[:, 1].astype(np.intp)) for key, table in tables.items()}, total
+    return {key: SegmentSums.from_array(total.pop(f"menu {key}"), coefficients) for key in menus}, total

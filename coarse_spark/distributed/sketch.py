@@ -17,7 +17,8 @@ from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
 from coarse_spark.distributed.aggregate import FloatArray, add_up
 from coarse_spark.distributed.units import hash_limit, matrix, parts, theta_columns
 
-_SAMPLE_PER_CELL = 10  # sampled units a cell: enough to place cuts, small enough for the driver
+_PLACED_PER_CELL = 10  # sampled units a cell that place the cuts
+_DRAWN_PER_CELL = 25  # sampled units a cell that stand for all of them: what menus lose by that is below what passes correct
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,10 @@ class Sketch:
         result[self.filled] = values
         return result
 
+    def sums(self, theta: FloatArray, weights: FloatArray, cells: npt.NDArray[np.intp]) -> SketchSums:
+        """Add up units (n, p) with weights (n,) by their cells (n,)."""
+        return SketchSums.of(cells, theta, weights, len(self.filled))
+
     def cells(self, theta: FloatArray) -> npt.NDArray[np.intp]:
         """Return the cell of every unit (n, p) of the sketched population as (n,)."""
         if self.tree is not None:
@@ -52,7 +57,9 @@ class Sketch:
         return {unit.tobytes(): number for number, unit in enumerate(self.clusters.theta)}
 
 
-def sketch(responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Sequence[int]) -> dict[int, Sketch]:
+def sketch(
+    responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Sequence[int], drawn: bool = False
+) -> dict[int, Sketch]:
     """Return the sketch of every group of responses.
 
     Parameters
@@ -60,14 +67,14 @@ def sketch(responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Se
     responses : columns sketch_group (int), key (hash of the unit), weight, theta_0 … theta_{p−1}.
     cells : micro-clusters a group at most; a group with no more units than that is returned unit by unit.
     groups : the values of sketch_group.
+    drawn : whether a larger sample stands for all units, so that no pass over them is needed: a later pass can sum over the cells.
 
     A sample by hash grows one tree a group on the driver; the trees then route all units on the executors. The result does not
     depend on partitioning or order beyond the rounding of sums.
     """
     names = theta_columns(problem.coefficients)
     sizes = {int(row["sketch_group"]): int(row["count"]) for row in responses.groupBy("sketch_group").count().collect()}
-    wanted = cells * _SAMPLE_PER_CELL
-    limit = hash_limit(wanted, max(sizes.values(), default=0))
+    limit = hash_limit(cells * (_DRAWN_PER_CELL if drawn else _PLACED_PER_CELL), max(sizes.values(), default=0))
     sample = responses.where(F.col("key") <= limit).select("sketch_group", "key", "weight", *names).toPandas()
     sample = sample.sort_values(["sketch_group", "key"], kind="stable")
     rows = dict(parts(sample, "sketch_group"))
@@ -81,8 +88,12 @@ def sketch(responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Se
             units = np.ones(int(held.sum()), dtype=np.intp)
             sketches[group] = Sketch(MicroClusters(weights[held], theta[held], units), None, units > 0)
         else:
-            trees[group] = SketchTree.build(theta, weights, problem.psi, cells)
-    if trees:
+            placed = slice(0, cells * _PLACED_PER_CELL)  # rows are in the order of their hashes: another sample
+            trees[group] = SketchTree.build(theta[placed], weights[placed], problem.psi, cells)
+            if drawn:
+                sums = trees[group].sums(theta, weights)
+                sketches[group] = Sketch(sums.clusters(), trees[group], sums.weight > 0)
+    if trees and not drawn:
         for group, sums in _routed(responses, trees, problem.coefficients).items():
             sketches[group] = Sketch(sums.clusters(), trees[group], sums.weight > 0)
     return {group: sketches[group] for group in groups}
@@ -96,9 +107,8 @@ def _routed(responses: DataFrame, trees: dict[int, SketchTree], coefficients: in
         for group, part in parts(rows, "sketch_group"):
             if group in trees:
                 sums = trees[group].sums(matrix(part, names), part["weight"].to_numpy(np.float64))
-                result[str(group)] = np.column_stack([sums.weight, sums.units, sums.theta]).ravel()
+                result[str(group)] = sums.to_array()
         return result
 
     total = add_up(responses.select("sketch_group", "weight", *names), record)
-    tables = {group: total[str(group)].reshape(-1, coefficients + 2) for group in trees}
-    return {group: SketchSums(table[:, 0], table[:, 2:], table[:, 1].astype(np.intp)) for group, table in tables.items()}
+    return {group: SketchSums.from_array(total[str(group)], coefficients) for group in trees}

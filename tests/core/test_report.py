@@ -283,7 +283,7 @@ def test_a_single_treatment_needs_no_plural(tmp_path: Path) -> None:
     content = field_content(2, sizes=(1,), k=1)
     page = page_of(content, tmp_path)[1].text
     best = content.selected.iloc[0]
-    assert f"Offer everyone the same treatment: t1 {best['t1']:.2f}, t2 {best['t2']:.2f}." in page
+    assert f"Offer everyone the same treatment: t1 {best['t1']:.3g}, t2 {best['t2']:.3g}." in page
     assert "cannot tell" not in page
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.menu.problem import MenuProblem, row_blocks
+from coarse_spark.core.menu.sums import WeightedSums
 from coarse_spark.errors import RunError
 
 FloatArray = npt.NDArray[np.float64]
@@ -88,32 +89,12 @@ class PricedMenu:
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentSums:
-    """What a pass over the population returns for one menu. Sums of disjoint sets of rows add up.
-
-    Attributes
-    ----------
-    weight : (K,) sum of weights of the units that take each treatment. theta : (K, p) their weighted sum of coefficients.
-    units : (K,) how many units they are.
-    """
-
-    weight: FloatArray
-    theta: FloatArray
-    units: IntArray
-
-    @staticmethod
-    def of(assignment: IntArray, theta: FloatArray, weights: FloatArray, k: int) -> SegmentSums:
-        """Add up units (n, p) with weights (n,) by their treatment (n,)."""
-        sums = [np.bincount(assignment, weights * column, minlength=k) for column in theta.T]
-        weight = np.asarray(np.bincount(assignment, weights, minlength=k), dtype=np.float64)
-        return SegmentSums(weight, np.column_stack(sums), np.bincount(assignment, minlength=k).astype(np.intp))
+class SegmentSums(WeightedSums):
+    """What a pass over the population returns for one menu: sums over the units that take each treatment."""
 
     def ordered(self, rows: IntArray) -> SegmentSums:
         """Return the sums with segments in another order."""
         return SegmentSums(self.weight[rows], self.theta[rows], self.units[rows])
-
-    def __add__(self, other: SegmentSums) -> SegmentSums:
-        return SegmentSums(self.weight + other.weight, self.theta + other.theta, self.units + other.units)
 
     def __sub__(self, other: SegmentSums) -> SegmentSums:
         return SegmentSums(self.weight - other.weight, self.theta - other.theta, self.units - other.units)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.menu.sums import WeightedSums
 from coarse_spark.errors import InvalidInputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,22 +34,8 @@ class MicroClusters:
 
 
 @dataclass(frozen=True, eq=False)
-class SketchSums:
-    """Additive record of a pass: weight (cells,), theta (cells, p) weighted sums, units (cells,)."""
-
-    weight: FloatArray
-    theta: FloatArray
-    units: IntArray
-
-    def __add__(self, other: SketchSums) -> SketchSums:
-        return SketchSums(self.weight + other.weight, self.theta + other.theta, self.units + other.units)
-
-    @staticmethod
-    def of(cells: IntArray, theta: FloatArray, weights: FloatArray, count: int) -> SketchSums:
-        """Add up units with cell numbers (n,), coefficients (n, p) and weights (n,) over ``count`` cells."""
-        sums = [np.bincount(cells, weights * column, minlength=count) for column in theta.T]
-        weight = np.asarray(np.bincount(cells, weights, minlength=count), dtype=np.float64)
-        return SketchSums(weight, np.column_stack(sums), np.bincount(cells, minlength=count).astype(np.intp))
+class SketchSums(WeightedSums):
+    """What a pass over the population returns for a sketch: sums over the units of each cell."""
 
     def spread(self, values: FloatArray) -> FloatArray:
         """Return values of the micro-clusters (m,) by cell (cells,); cells without weight get the mean."""

@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_scale.py --units 10000000
 
 Everything runs in one local session on one table of simulated responses (two treatment dimensions, quadratic basis). Ours is the
-whole curve K = 1 … 10 with upper bounds; the peer is ONE KMeans fit (K = 5, 10 iterations) of the same coefficients.
+whole curve K = 1 … 10 with upper bounds; the peer is ONE KMeans fit (K = 5, 10 iterations) of the same coefficients. A tenth of the
+units shows how time and driver memory grow, and serves fixed masses.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from coarse_spark.core.menu.transport import exact_assignment
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.distributed.assign import assign, best_position, profit_column
-from coarse_spark.distributed.choose import choose_menus
+from coarse_spark.distributed.choose import PopulationMenus, choose_menus
 from coarse_spark.distributed.lloyd import segment_sums
 from coarse_spark.distributed.settle import with_tickets
 from coarse_spark.distributed.units import theta_columns
@@ -92,21 +93,25 @@ def main() -> None:
     parser.add_argument("--skip-kmeans", action="store_true", help="leave out the slow peer")
     units, skip = vars(parser.parse_args()).values()
     spark, posed, folder = open_session(driver_memory="6g"), problem(), Path(tempfile.mkdtemp(prefix="bench-scale-"))
-    try:
-        table = str(folder / "responses")
-        write_responses(spark, units, table)
-        responses = spark.read.format("delta").load(table)
-        plain, _ = timed(lambda: responses.agg(*(F.sum(name) for name in NAMES)).collect())
 
-        seconds, found = timed(lambda: choose_menus(responses, posed, range(1, 11), cells=4_000, passes=3, starts=8, seed=0))
+    def curve(responses: DataFrame) -> PopulationMenus:
+        return choose_menus(responses, posed, range(1, 11), cells=4_000, passes=3, starts=8, seed=0)
+
+    try:
+        tables = {size: str(folder / f"responses-{size}") for size in (units // 10, units)}
+        for size, path in tables.items():
+            write_responses(spark, size, path)
+        tenth, responses = (spark.read.format("delta").load(path) for path in tables.values())
+        curve(tenth)  # starts Python workers and compiles: neither depends on the number of units
+        fewer, _ = timed(lambda: curve(tenth))
+        before = driver_megabytes()
+        seconds, found = timed(lambda: curve(responses))
+        line("curve of ten times the units / curve", seconds, fewer, "s", units=units, target=11)
+        line("driver memory at ten times the units / before", driver_megabytes(), before, "MB", units=units)
+        plain, _ = timed(lambda: responses.agg(*(F.sum(name) for name in NAMES)).collect())
         gaps = {k: found.bounds[k] - found.refined.sums[k].value(found.refined.menus[k].psi) for k in found.bounds}
         granular = gap_scale(responses, posed) - found.control_value
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        more = {
-            "units": units,
-            "driver_megabytes": round(memory),
-            "largest_gap_percent": round(100 * max(gaps.values()) / granular, 3),
-        }
+        more = {"units": units, "largest_gap_percent": round(100 * max(gaps.values()) / granular, 3)}
         line("curve K = 1..10 with bounds / plain sums", seconds, plain, "s", **more)
         if not skip:
             peer, _ = timed(
@@ -114,7 +119,7 @@ def main() -> None:
                     VectorAssembler(inputCols=NAMES, outputCol="features").transform(responses)
                 )
             )
-            line("curve K = 1..10 with bounds / one KMeans fit", seconds, peer, "s", **more)
+            line("curve K = 1..10 with bounds / one KMeans fit", seconds, peer, "s", **more, target=0.333)
 
         menus = found.refined.menus
         all_sizes, _ = timed(lambda: segment_sums(responses, menus))
@@ -125,14 +130,19 @@ def main() -> None:
         copied, _ = timed(lambda: responses.write.format("delta").save(str(folder / "copy")))
         assigned = assign(responses, menu=menu, control_psi=posed.control_psi, space=posed.space)
         published, _ = timed(lambda: assigned.write.format("delta").save(str(folder / "assignments")))
-        line("publish assignments of K = 5 / plain Delta copy", published, copied, "s", units=units)
-        fixed_masses(responses, posed, menu, published, str(folder / "masses"))
+        line("publish assignments of K = 5 / plain Delta copy", published, copied, "s", units=units, target=1.5)
+        fixed_masses(tenth, posed, menu, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         spark.stop()
 
 
-def fixed_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, plain: float, path: str) -> None:
+def driver_megabytes() -> float:
+    """The most memory that the driver's Python process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def fixed_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, folder: Path) -> None:
     """Exact masses for the treatments of one menu: kept to the unit, beside the plain assignment and the transport in memory."""
     masses = np.array([0.1, 0.15, 0.2, 0.25, 0.3])
     problem = with_lottery(posed)
@@ -142,6 +152,9 @@ def fixed_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, pla
         PricedMenu.build(problem, menu.treatments), masses, masses, lottery=lottery_size(problem, few.to_numpy(np.float64))
     )
     bounded = bounded.at(problem, np.zeros(len(masses)), 0.0)
+
+    path, free = str(folder / "masses"), assign(responses, menu=menu, control_psi=posed.control_psi, space=posed.space)
+    plain, _ = timed(lambda: free.write.format("delta").save(str(folder / "free")))
 
     def publish() -> SettledMenu:
         settled, units = settled_menu(problem, bounded, drawn)

@@ -127,6 +127,7 @@ def test_run_prints_progress_summary_and_where_everything_is(published: Outcome,
     assert {row["run_id"] for row in lake.current_assignments().select("run_id").distinct().collect()} == {"first"}
 
 
+@pytest.mark.slow
 def test_steps_one_by_one_give_what_run_gives(published: Outcome, config: Path, lake: Lake) -> None:
     steps = ("--config", config, "--set", "evaluation.confidence=0.9")
     assert _command("fit", *steps, "--run-id", "steps").code == 0

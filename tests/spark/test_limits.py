@@ -105,6 +105,7 @@ def test_units_that_all_respond_alike_are_drawn_by_lot(spark: SparkSession) -> N
         np.testing.assert_allclose(np.sort(half["treatment_id"].value_counts(normalize=True)), [0.2, 0.3, 0.5], atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_run_within_limits_publishes_what_it_keeps(
     spark: SparkSession, finished: Run, promotions: Promotions, tmp_path: Path
 ) -> None:

@@ -176,6 +176,7 @@ def _value(run: Run) -> float:
     return float(_rows(run, "assignments")["expected_profit"].mean())
 
 
+@pytest.mark.slow
 def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> None:
     costs = (0.0, 0.05, 100.0)
     runs = {cost: choice(f"cost-{cost:g}", menu__previous_run="before", menu__switching_cost=cost) for cost in costs}
@@ -272,6 +273,7 @@ def test_debiased_updates_are_those_of_the_core_and_judged_without_the_held_out_
     assert without[1].plain.units.sum() == len(rows)
 
 
+@pytest.mark.slow
 def test_a_debiased_run_moves_treatments_by_a_share_of_the_corrections(choice: Choice, before: Run) -> None:
     moved = choice("debiased", drifted=False, fitted=True, menu__update="debiased")
     note, plain = (run.record.diagnostics["curve"]["3"] for run in (moved, before))

@@ -30,7 +30,9 @@ IntArray = npt.NDArray[np.intp]
 _ITERATIONS, _PRICE_ROUNDS = 150, 4
 _DEFLECTION = 0.7  # of the last direction that is kept: damps the zigzag of subgradients (Camerini, Fratta & Maffioli, 1975)
 _PATIENCE = 10  # iterations without progress before the step is halved
-_ADDING_LOSS = 2e-5  # relative error of adding up a few hundred single precision numbers, at most
+_ROUNDING = 2.0**-24  # relative, of one single precision operation
+_BLOCK_CELLS = 1_000_000  # of a units x treatments block in single precision
+_SUMMED = 2_048  # single precision numbers that are added up at most: each addition may round
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,10 +274,10 @@ def dual_sums(
     gains = {key: np.zeros(len(view.rows)) for key in menus}
     base = dict.fromkeys(menus, 0.0)
     loss = 0.0
-    blocks = list(row_blocks(len(theta), len(view.rows) // 4))
-    # memory of the largest block, used again for every one: fresh pages would cost more than the arithmetic
-    largest = max((block.stop - block.start for block in blocks), default=0)
-    memory = np.empty((2, largest, len(view.rows)), dtype=np.float32)
+    rows = min(_SUMMED, max(1, _BLOCK_CELLS // len(view.rows)))
+    blocks = [slice(start, start + rows) for start in range(0, len(theta), rows)]
+    # memory of one block, used again for every one: fresh pages would cost more than the arithmetic
+    memory = np.empty((2, min(len(theta), rows), len(view.rows)), dtype=np.float32)
     for block in blocks:
         units, mass, at = theta[block], weights[block], cells[block]
         loss += float(mass @ rounding.loss(units))
@@ -290,8 +292,8 @@ def dual_sums(
             np.maximum(relative, level[:, None], out=buffer)
             shift, size = float(mass @ level.astype(np.float64)), float(mass @ np.abs(level).astype(np.float64))
             gain = light @ buffer - shift
-            # the last terms outweigh what single precision can lose in the products and in adding up one block
-            gains[key] += gain + _ADDING_LOSS * (np.abs(gain) + 2 * size) + doubt
+            # the last terms outweigh what single precision can lose in adding up one block, and in the products
+            gains[key] += gain + _SUMMED * _ROUNDING * (np.abs(gain) + 2 * size) + doubt
             base[key] += shift + total
     weight = float(weights.sum())
     return {key: DualSums(base[key], gains[key], loss, weight) for key in menus}
@@ -332,4 +334,4 @@ class _SinglePrecision:
         along = np.column_stack([extended @ self.axes, reference - extended @ self.middle])
         np.matmul(along.astype(np.float32), self.rows.T, out=out)
         # every product and sum of q + 1 terms rounds once, and so do both factors (Higham, 2002, section 3.1)
-        return np.asarray((along.shape[1] + 3) * 2.0**-24 * (np.abs(along) @ self.reach))
+        return np.asarray((along.shape[1] + 3) * _ROUNDING * (np.abs(along) @ self.reach))

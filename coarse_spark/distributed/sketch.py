@@ -17,7 +17,7 @@ from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
 from coarse_spark.distributed.aggregate import FloatArray, add_up
 from coarse_spark.distributed.units import hash_limit, matrix, parts, theta_columns
 
-_PLACED_PER_CELL = 10  # sampled units a cell that place the cuts
+_PLACED_PER_CELL = 8  # sampled units a cell that place the cuts
 _DRAWN_PER_CELL = 25  # sampled units a cell that stand for all of them: what menus lose by that is below what passes correct
 
 
@@ -73,7 +73,10 @@ def sketch(
     depend on partitioning or order beyond the rounding of sums.
     """
     names = theta_columns(problem.coefficients)
-    sizes = {int(row["sketch_group"]): int(row["count"]) for row in responses.groupBy("sketch_group").count().collect()}
+    if len(groups) == 1:
+        sizes = {groups[0]: responses.count()}  # of a table, read from its metadata
+    else:
+        sizes = {int(row["sketch_group"]): int(row["count"]) for row in responses.groupBy("sketch_group").count().collect()}
     limit = hash_limit(cells * (_DRAWN_PER_CELL if drawn else _PLACED_PER_CELL), max(sizes.values(), default=0))
     sample = responses.where(F.col("key") <= limit).select("sketch_group", "key", "weight", *names).toPandas()
     sample = sample.sort_values(["sketch_group", "key"], kind="stable")

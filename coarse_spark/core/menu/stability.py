@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _CELLS = 1_000
 _NOISE_CELLS = 400  # noise moves menus further than so fine a sketch
-_SHOWN_STEPS = 32  # a dimension without a step is shown in so many
+_SHOWN_STEPS = 8  # a dimension without a step is shown in so many
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +169,7 @@ def _root(covariance: FloatArray) -> FloatArray:
 def rounded(problem: MenuProblem, treatments: FloatArray) -> FloatArray:
     """Return encoded treatments (n, d) at the nearest of the steps in which they are counted.
 
-    A dimension without a step is counted in 32 of its range.
+    A dimension without a step is counted in 8 of its range.
     """
     result = treatments.copy()
     for position, dimension in enumerate(problem.space.dimensions):

@@ -107,3 +107,26 @@ def test_units_of_partitions_that_no_model_knows_are_counted(spark: SparkSession
     responses = spark.createDataFrame([(f"market={name}",) for name in "AABBCDDE"], "partition string")
     assert unseen_partitions(responses, models) == UnseenPartitions(units=5, partitions=3, largest="market=D")
     assert unseen_partitions(responses.where("partition < 'market=B'"), models) is None
+
+
+def test_a_big_partition_is_cut_into_shards_whose_models_are_averaged(spark: SparkSession) -> None:
+    from coarse_spark.distributed.fit import fit_responses
+    from coarse_spark.distributed.score import predict_members
+
+    rng, rows = np.random.default_rng(1), 2_400
+    frame = pd.DataFrame(rng.uniform(-1, 1, (rows, 2)), columns=["age", "visits"])
+    frame["unit_id"], frame["wave"] = np.arange(rows), "only"
+    frame["market"] = np.where(frame["unit_id"] < 1_900, "giant", "small")
+    frame["arm"] = rng.choice(["none", "mail", "visit"], rows)
+    frame["spend"] = (1 + 2 * frame["age"]) * (frame["arm"] == "mail") + rng.normal(size=rows)
+    setup = configuration(max_rows=700)
+    models = fit_responses(spark, units(spark, frame, setup), setup).where("status = 'ok' AND fold = -1").toPandas()
+    members = models[models["partition"] == "market=giant"].sort_values("member")
+    assert members["member"].tolist() == [0, 1, 2]
+    assert members["rows"].sum() == 1_900
+    assert members["rows"].min() > 500, "the hash cuts evenly"
+    assert (models["partition"] == "market=small").sum() == 1
+    new = frame[["age", "visits"]].head(50)
+    each = [load_model(ModelRecord.from_row(row)).predict(new) for row in members.to_dict("records")]
+    assert not np.allclose(each[0], each[1])
+    np.testing.assert_allclose(predict_members(members, new), np.average(each, axis=0, weights=members["rows"]), rtol=1e-12)

@@ -27,6 +27,7 @@ design: {{kind: learned}}
 response: {{basis: [linear, quadratic, any+linear], learner: constant, folds: 2}}
 profit: {{margin: 1, cost: 0.2 * rebate}}
 menu: {{sizes: 1-2, starts: 3, sketch_cells: 500, always_offer: [{{rebate: 3}}]}}
+evaluation: {{resamples: 0}}
 output: {{path: {folder}/tables}}
 """
 

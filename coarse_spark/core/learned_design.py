@@ -78,14 +78,7 @@ class DesignPreparation:
         InvalidInputError : treatments that do not identify the basis, or unusable features.
         """
         settings = settings or LearnerSettings()
-        encoder = FeatureEncoder.fit(
-            X,
-            weight,
-            knots=settings.knots,
-            min_level_rows=settings.min_level_rows,
-            max_levels=settings.max_levels,
-            max_columns=settings.max_columns,
-        )
+        encoder = FeatureEncoder.fit(X, weight, **settings.encoding)
         if len(encoder.main_columns) + len(encoder.pairs) <= settings.max_columns:
             encoder = encoder.with_products(encoder.pairs)
         return DesignPreparation(encoder, Whitening.fit(basis, T, weight))

@@ -100,14 +100,7 @@ class Preparation:
         """
         settings = settings or LearnerSettings()
         weight = check_rows(X, T, y, weight)
-        encoder = FeatureEncoder.fit(
-            X,
-            weight,
-            knots=settings.knots,
-            min_level_rows=settings.min_level_rows,
-            max_levels=settings.max_levels,
-            max_columns=settings.max_columns,
-        )
+        encoder = FeatureEncoder.fit(X, weight, **settings.encoding)
         share = weight / weight.sum()
         clip = _clip_bounds(y, settings.winsorize)
         y = np.clip(y, *clip)

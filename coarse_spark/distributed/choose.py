@@ -152,19 +152,17 @@ def choose_menus(
         records.update(more)
         return sums
 
-    passes = max(passes, 1)
+    passes, shares = max(passes, 1), dict[int, float]()
     if limits.free:
-        plain = {k: menu.menu for k, menu in menus.items()}
-        refined = refine(problem, plain, aggregate, max_passes=passes, tolerance=_PASS_TOLERANCE)
+        found = {k: menu.menu for k, menu in menus.items()}
+        refined = refine(problem, found, aggregate, max_passes=passes, tolerance=_PASS_TOLERANCE)
         refined = _rising(problem, clusters, refined, aggregate, passes)
+        if corrections is not None:
+            refined, shares = _debiased(responses, problem, refined, corrections, clusters)
         bounded = {k: BoundedMenu.free_of_limits(menu) for k, menu in refined.menus.items()}
     else:
         drawn = _drawn(problem, menus, lottery_size(problem, clusters.theta))
         refined, bounded = _within_limits(responses, problem, drawn, aggregate, passes)
-    shares: dict[int, float] = {}
-    if corrections is not None and limits.free:
-        refined, shares = _debiased(responses, problem, refined, corrections, clusters)
-        bounded = {k: BoundedMenu.free_of_limits(menu) for k, menu in refined.menus.items()}
     everyone = next(iter(refined.sums.values()))
     control = float(everyone.value_of_all(problem.control_psi[None, :])[0])
     if isinstance(certificate, Certificate):

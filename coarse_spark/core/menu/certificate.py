@@ -21,6 +21,7 @@ import numpy.typing as npt
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import row_blocks
 from coarse_spark.core.menu.rounding import Rounding
+from coarse_spark.core.menu.single_precision import SINGLE
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import profit_matrix
 
@@ -30,9 +31,7 @@ IntArray = npt.NDArray[np.intp]
 _ITERATIONS, _PRICE_ROUNDS = 150, 4
 _DEFLECTION = 0.7  # of the last direction that is kept: damps the zigzag of subgradients (Camerini, Fratta & Maffioli, 1975)
 _PATIENCE = 10  # iterations without progress before the step is halved
-_ROUNDING = 2.0**-24  # relative, of one single precision operation
-_BLOCK_CELLS = 1_000_000  # of a units x treatments block in single precision
-_SUMMED = 2_048  # single precision numbers that are added up at most: each addition may round
+_TILE = 512  # units whose profits under all treatments are held at once: they stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,68 +269,33 @@ def dual_sums(
     ----------
     menus : for every key the menu and the corrections of its cells (m,). cells : (n,) cell of every unit in the corrections.
     """
-    view = _SinglePrecision.of(rounding.psi)
-    gains = {key: np.zeros(len(view.rows)) for key in menus}
-    base = dict.fromkeys(menus, 0.0)
-    loss = 0.0
-    rows = min(_SUMMED, max(1, _BLOCK_CELLS // len(view.rows)))
-    blocks = [slice(start, start + rows) for start in range(0, len(theta), rows)]
-    # memory of one block, used again for every one: fresh pages would cost more than the arithmetic
-    memory = np.empty((2, min(len(theta), rows), len(view.rows)), dtype=np.float32)
-    for block in blocks:
-        units, mass, at = theta[block], weights[block], cells[block]
-        loss += float(mass @ rounding.loss(units))
-        offers = {key: _offers(menu, units) for key, (menu, _) in menus.items()}
-        # relative to the best offer of all menus, so that single precision resolves the small differences that matter
-        reference = np.max(list(offers.values()), axis=0)
-        relative, buffer = memory[:, : len(units)]
-        doubt = float(mass @ view.profits(units, reference, relative))
-        light, total = mass.astype(np.float32), float(mass @ reference)
-        for key, (_, correction) in menus.items():
-            level = (offers[key] - correction[at] - reference).astype(np.float32)
-            np.maximum(relative, level[:, None], out=buffer)
-            shift, size = float(mass @ level.astype(np.float64)), float(mass @ np.abs(level).astype(np.float64))
-            gain = light @ buffer - shift
-            # the last terms outweigh what single precision can lose in adding up one block, and in the products
-            gains[key] += gain + _SUMMED * _ROUNDING * (np.abs(gain) + 2 * size) + doubt
-            base[key] += shift + total
-    weight = float(weights.sum())
-    return {key: DualSums(base[key], gains[key], loss, weight) for key in menus}
+    view = rounding.single_precision
+    offers = [_offers(menu, theta) for menu, _ in menus.values()]
+    # relative to the best offer of all menus, so that single precision resolves the small differences that matter
+    reference = np.max(offers, axis=0)
+    along, doubt = view.along(theta, reference)
+    prices = [offer - reference - correction[cells] for offer, (_, correction) in zip(offers, menus.values(), strict=True)]
+    levels, light = np.array(prices, dtype=np.float32), weights.astype(np.float32)
+    above = np.zeros((len(menus), len(view.rows)))
+    # fresh pages for every tile would cost more than the arithmetic
+    memory = np.empty((2, len(view.rows) * _TILE), dtype=np.float32)
+    for start in range(0, len(theta), _TILE):
+        tile = slice(start, start + _TILE)
+        mass = light[tile]
+        profits, raised = memory[:, : len(view.rows) * len(mass)].reshape(2, len(view.rows), len(mass))
+        np.matmul(view.rows, along[:, tile], out=profits)
+        for total, level in zip(above, levels[:, tile], strict=True):
+            np.maximum(profits, level, out=raised)
+            total += raised @ mass
+    exact = levels.astype(np.float64)
+    shift, size = exact @ weights, np.abs(exact) @ weights
+    gains = above - shift[:, None]
+    # the last terms outweigh what single precision can lose in adding up a tile, and in the profits
+    gains += (_TILE + 3) * SINGLE * (np.abs(gains) + 2 * size[:, None]) + float(weights @ doubt)
+    common, loss, weight = float(weights @ reference), float(weights @ rounding.loss(theta)), float(weights.sum())
+    return {key: DualSums(float(shift[place]) + common, gains[place], loss, weight) for place, key in enumerate(menus)}
 
 
 def _offers(menu: PricedMenu, units: FloatArray) -> FloatArray:
     priced = menu.priced_psi
     return np.asarray((priced[:, :-1] @ units.T + priced[:, -1, None]).max(axis=0))
-
-
-@dataclass(frozen=True, eq=False)
-class _SinglePrecision:
-    """Profits of many treatments in single precision: differences from a middle treatment, in coordinates that are orthogonal over
-    the treatments, so that large terms do not cancel.
-
-    Attributes
-    ----------
-    middle : (p + 1,) row ψ of the middle. axes : (p + 1, q) orthonormal columns. rows : (J', q + 1) treatments along the axes, and
-        −1. reach : (q + 1,) largest entry of each column.
-    """
-
-    middle: FloatArray
-    axes: FloatArray
-    rows: npt.NDArray[np.float32]
-    reach: FloatArray
-
-    @staticmethod
-    def of(psi: FloatArray) -> _SinglePrecision:
-        """Turn the rows ψ (J', p + 1)."""
-        middle = psi.mean(axis=0)
-        left, sizes, right = np.linalg.svd(psi - middle, full_matrices=False)
-        rows = np.column_stack([left * sizes, np.full(len(psi), -1.0)])
-        return _SinglePrecision(middle, right.T, rows.astype(np.float32), np.abs(rows).max(axis=0))
-
-    def profits(self, theta: FloatArray, reference: FloatArray, out: npt.NDArray[np.float32]) -> FloatArray:
-        """Write the profits of units (n, p) less ``reference`` (n,) to ``out`` (n, J'); return how far off they may be (n,)."""
-        extended = np.column_stack([theta, np.ones(len(theta))])
-        along = np.column_stack([extended @ self.axes, reference - extended @ self.middle])
-        np.matmul(along.astype(np.float32), self.rows.T, out=out)
-        # every product and sum of q + 1 terms rounds once, and so do both factors (Higham, 2002, section 3.1)
-        return np.asarray((along.shape[1] + 3) * _ROUNDING * (np.abs(along) @ self.reach))

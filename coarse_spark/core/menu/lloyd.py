@@ -301,8 +301,10 @@ def segment_sums(theta: FloatArray, weights: FloatArray, menus: Mapping[int, Pri
         profits = psi[:, :-1] @ theta[block].T + psi[:, -1, None]
         taken = np.empty_like(profits)
         for start, end in pairwise(ends):
-            place, _ = first_maximum(profits[start:end])
-            np.equal(place, np.arange(end - start)[:, None], out=taken[start:end])
+            np.equal(profits[start:end], profits[start:end].max(axis=0), out=taken[start:end])
+        if taken.sum() > len(menus) * profits.shape[1]:  # equal profits: the first treatment takes the unit
+            for start, end in pairwise(ends):
+                np.equal(taken[start:end].argmax(axis=0), np.arange(end - start)[:, None], out=taken[start:end])
         units += taken.sum(axis=1).astype(np.intp)
         total += taken @ np.column_stack([theta[block] * weights[block, None], weights[block]])
     return {

@@ -14,12 +14,14 @@ higher orders of the spacing where they are smooth.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.single_precision import SinglePrecision
 from coarse_spark.core.treatments import Categorical
 
 FloatArray = npt.NDArray[np.float64]
@@ -76,6 +78,11 @@ class Rounding:
         rows = _distinct(np.vstack(deficits))
         centre, margin = _summarized(rows)
         return Rounding(np.vstack([problem.psi, *extra]), centre, margin)
+
+    @cached_property
+    def single_precision(self) -> SinglePrecision:
+        """The rows for sums over many units."""
+        return SinglePrecision.of(self.psi)
 
     def loss(self, theta: FloatArray) -> FloatArray:
         """Return the most that each unit (n, p) can lose as (n,)."""

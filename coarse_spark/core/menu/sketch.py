@@ -8,12 +8,12 @@ treatments of a menu are told apart less finely, which is why refined menus are 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.menu.problem import row_blocks
 from coarse_spark.core.menu.sums import WeightedSums
 from coarse_spark.errors import InvalidInputError
 
@@ -52,91 +52,77 @@ class SketchSums(WeightedSums):
 
 @dataclass(frozen=True, eq=False)
 class SketchTree:
-    """Cells of responses, as a binary tree of cuts across principal axes.
+    """Cells of responses, as a binary tree whose cuts are each across one coordinate.
 
     Attributes
     ----------
     metric : (p, q) maps θ to coordinates in which the Euclidean distance of two units is the root mean square, over treatments, of
-        the difference of their profits, common shifts aside.
-    axes : (nodes, q), thresholds : (nodes,) a unit goes right where its coordinates times the axis exceed the threshold.
-    children : (nodes, 2) number of the next node, or −1 − cell at the end.
-    count : number of cells.
+        the difference of their profits, common shifts aside. They follow the principal axes of the responses.
+    coordinates, thresholds : (nodes,) a unit goes right where this coordinate of it exceeds the threshold.
+    children : (nodes, 2) number of the next node. The last ``count`` nodes are the cells: their children are they themselves.
+    count, depth : number of cells, and of cuts on the way to the deepest.
     """
 
     metric: FloatArray
-    axes: FloatArray
+    coordinates: IntArray
     thresholds: FloatArray
     children: IntArray
     count: int
+    depth: int
 
     @staticmethod
     def build(theta: FloatArray, weights: FloatArray, psi: FloatArray, cells: int = DEFAULT_CELLS) -> SketchTree:
         """Grow a tree of at most ``cells`` cells on a sample: coefficients (n, p), weights (n,), candidates' rows psi (J, p + 1).
 
-        The cell with the largest weighted within-cell sum of squares is cut next, across its principal axis, where the cut lowers
-        that sum most. The order of the rows does not matter.
+        The cell with the largest weighted within-cell sum of squares is cut next, across the coordinate in which it is widest,
+        where the cut lowers that sum most. The order of the rows does not matter.
         """
         if cells < 1 or not len(theta):
             raise InvalidInputError(f"a sketch needs at least one cell and one unit, found {cells} cells and {len(theta)} units")
         order = np.lexsort(np.column_stack([weights, theta]).T)  # makes every sum below independent of the order of rows
-        metric = profit_metric(theta[order], psi)
-        points, mass = theta[order] @ metric, weights[order]
-        axes: list[FloatArray] = []
-        thresholds: list[float] = []
-        children: list[list[int]] = []
-        # heap of (−error, arrival, rows, cut, place in the parent that will point here)
-        queue: list[tuple[float, int, IntArray, _Cut, tuple[int, int] | None]] = []
-        rest: list[tuple[int, int] | None] = []
-
-        def put(rows: IntArray, place: tuple[int, int] | None) -> None:
-            cut = _best_cut(points[rows], mass[rows])
-            if cut is None:
-                rest.append(place)
-            else:
-                heapq.heappush(queue, (-cut.error, put.arrivals, rows, cut, place))  # type: ignore[attr-defined]
-                put.arrivals += 1  # type: ignore[attr-defined]
-
-        put.arrivals = 0  # type: ignore[attr-defined]
-        put(np.arange(len(points)), None)
-        while queue and len(queue) + len(rest) < cells:
-            _, _, rows, cut, place = heapq.heappop(queue)
-            node = len(axes)
-            axes.append(cut.axis)
-            thresholds.append(cut.threshold)
-            children.append([0, 0])
-            if place is not None:
-                children[place[0]][place[1]] = node
-            right = points[rows] @ cut.axis > cut.threshold
-            put(rows[~right], (node, 0))
-            put(rows[right], (node, 1))
-        leaves = [place for place in (*rest, *(entry[4] for entry in queue)) if place is not None]
-        for cell, (node, side) in enumerate(sorted(leaves)):
-            children[node][side] = -1 - cell
-        q = points.shape[1]
+        mass = weights[order]
+        metric = _along_principal_axes(theta[order], mass, profit_metric(theta[order], psi))
+        points = theta[order] @ metric
+        leaves = [_Leaf.of(points, mass, np.arange(len(points)), number=0, depth=0)]
+        cuts: list[tuple[int, float, list[int]]] = []  # in the order of their leaves' numbers, as ``where`` tells
+        where: dict[int, int] = {}
+        while len(leaves) < cells and np.isfinite(leaves[0].threshold):
+            leaf = heapq.heappop(leaves)
+            right = points[leaf.rows, leaf.coordinate] > leaf.threshold
+            sides = [
+                _Leaf.of(points, mass, leaf.rows[side], number=2 * len(cuts) + 1 + place, depth=leaf.depth + 1)
+                for place, side in enumerate((~right, right))
+            ]
+            where[leaf.number] = len(cuts)
+            cuts.append((leaf.coordinate, leaf.threshold, [side.number for side in sides]))
+            for side in sides:
+                heapq.heappush(leaves, side)
+        # leaves that stay become the last nodes
+        leaves.sort(key=lambda leaf: leaf.number)
+        where |= {leaf.number: len(cuts) + cell for cell, leaf in enumerate(leaves)}
+        ends = range(len(cuts), len(cuts) + len(leaves))
         return SketchTree(
             metric,
-            np.array(axes).reshape(len(axes), q),
-            np.array(thresholds),
-            np.array(children, dtype=np.intp).reshape(len(axes), 2),
-            max(1, len(leaves)),
+            np.array([cut[0] for cut in cuts] + [0] * len(leaves), dtype=np.intp),
+            np.array([cut[1] for cut in cuts] + [np.inf] * len(leaves)),
+            np.array([[where[number] for number in cut[2]] for cut in cuts] + [[end, end] for end in ends], dtype=np.intp),
+            len(leaves),
+            max(leaf.depth for leaf in leaves),
         )
 
     def cells(self, theta: FloatArray) -> IntArray:
         """Return the cell of every unit (n, p) as (n,)."""
-        result = np.zeros(len(theta), dtype=np.intp)
-        if not len(self.axes):
-            return result
+        result = np.empty(len(theta), dtype=np.intp)
+        children, width = self.children.ravel(), self.metric.shape[1]
         for start in range(0, len(theta), _ROUTED_ROWS):
-            points = theta[start : start + _ROUTED_ROWS] @ self.metric
-            node = np.zeros(len(points), dtype=np.intp)
-            rows = np.arange(len(points))
-            while rows.size:
-                at = node[rows]
-                right = np.einsum("ij,ij->i", points[rows], self.axes[at]) > self.thresholds[at]
-                node[rows] = self.children[at, right.astype(np.intp)]
-                rows = rows[node[rows] >= 0]
-            result[start : start + _ROUTED_ROWS] = -1 - node
-        return result
+            points = (theta[start : start + _ROUTED_ROWS] @ self.metric).ravel()
+            first = np.arange(0, len(points), width)
+            node = np.zeros(len(first), dtype=np.intp)
+            for _ in range(self.depth):
+                right = points.take(first + self.coordinates.take(node)) > self.thresholds.take(node)
+                node = children.take(2 * node + right)
+            result[start : start + _ROUTED_ROWS] = node
+        return result - (len(self.thresholds) - self.count)
 
     def sums(self, theta: FloatArray, weights: FloatArray) -> SketchSums:
         """Route units (n, p) with weights (n,) and add them up by cell."""
@@ -149,27 +135,6 @@ class SketchTree:
         units = np.bincount(cells, clusters.units, minlength=self.count).astype(np.intp)
         return SketchSums(merged.weight, merged.theta, units).clusters()
 
-    def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Return the tree as plain arrays, to be shipped to other processes."""
-        return {
-            "metric": self.metric,
-            "axes": self.axes,
-            "thresholds": self.thresholds,
-            "children": self.children,
-            "count": np.array(self.count),
-        }
-
-    @staticmethod
-    def from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]]) -> SketchTree:
-        """Return the tree that ``to_arrays`` described."""
-        return SketchTree(
-            np.asarray(arrays["metric"], dtype=np.float64),
-            np.asarray(arrays["axes"], dtype=np.float64),
-            np.asarray(arrays["thresholds"], dtype=np.float64),
-            np.asarray(arrays["children"], dtype=np.intp),
-            int(np.asarray(arrays["count"]).item()),
-        )
-
 
 def profit_metric(theta: FloatArray, psi: FloatArray) -> FloatArray:
     """Return (p, q) with |metric'(θ − θ')|² = variance over treatments of the profit difference of two units.
@@ -177,9 +142,11 @@ def profit_metric(theta: FloatArray, psi: FloatArray) -> FloatArray:
     Treatments count half alike and half by how many sampled units like them best, because cells have to tell units apart at the
     treatments that menus will hold.
     """
-    sample = slice(None, None, max(1, len(theta) // 20_000))
-    best = (theta[sample] @ psi[:, :-1].T + psi[:, -1]).argmax(axis=1) if len(psi) > 1 else np.zeros(1, dtype=np.intp)
-    liked = np.bincount(best, minlength=len(psi)) / len(best)
+    sample = theta[:: max(1, len(theta) // 20_000)]
+    liked = np.zeros(len(psi))
+    for block in row_blocks(len(sample), len(psi)):
+        best = (sample[block] @ psi[:, :-1].T + psi[:, -1]).argmax(axis=1)
+        liked += np.bincount(best, minlength=len(psi)) / len(sample)
     share = 0.5 / len(psi) + 0.5 * liked
     centred = psi[:, :-1] - share @ psi[:, :-1]
     # a QR decomposition resolves every column on its own scale: penalties of rules dwarf what else tells units apart
@@ -188,35 +155,52 @@ def profit_metric(theta: FloatArray, psi: FloatArray) -> FloatArray:
     return np.asarray(factor[kept].T)
 
 
-@dataclass(frozen=True, eq=False)
-class _Cut:
+def _along_principal_axes(theta: FloatArray, mass: FloatArray, metric: FloatArray) -> FloatArray:
+    """Turn a metric (p, q) so that its coordinates are uncorrelated over units (n, p) of mass (n,): distances stay."""
+    points = theta @ metric
+    centred = points - mass @ points / max(mass.sum(), 1e-300)
+    axes = np.linalg.eigh(centred.T @ (centred * mass[:, None]))[1]
+    return np.asarray(metric @ (axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])))
+
+
+@dataclass(frozen=True, order=True)
+class _Leaf:
+    """A cell that may still be cut; the smallest in this order is cut first.
+
+    Attributes
+    ----------
+    error : minus its within-cell sum of squares; 0 where it cannot be cut. number : of its arrival. depth : cuts above it.
+    rows : (m,) its units. coordinate, threshold : of its best cut; the threshold is infinite where all of its units are alike.
+    """
+
     error: float
-    axis: FloatArray
-    threshold: float
+    number: int
+    depth: int = field(compare=False)
+    rows: IntArray = field(compare=False)
+    coordinate: int = field(compare=False)
+    threshold: float = field(compare=False)
 
-
-def _best_cut(points: FloatArray, mass: FloatArray) -> _Cut | None:
-    """Return the error of a cell and the cut across its principal axis, or None where all of its units are alike."""
-    total = mass.sum()
-    if len(points) < 2 or total <= 0 or not points.shape[1]:
-        return None
-    centre = mass @ points / total
-    centred = points - centre
-    scatter = centred.T @ (centred * mass[:, None])
-    error = float(np.trace(scatter))
-    axis = np.linalg.eigh(scatter)[1][:, -1]
-    axis = axis * np.sign(axis[np.abs(axis).argmax()])
-    along = points @ axis
-    order = along.argsort(kind="stable")
-    sorted_along, sorted_mass = along[order], mass[order]
-    step = np.diff(sorted_along)
-    left = np.cumsum(sorted_mass)[:-1]
-    moment = np.cumsum(sorted_mass * (sorted_along - centre @ axis))[:-1]
-    right = total - left
-    possible = (step > 1e-12 * max(abs(sorted_along[0]), abs(sorted_along[-1]))) & (left > 0) & (right > 0)
-    if not possible.any():
-        return None
-    # between-sum-of-squares of the two sides along the axis
-    between = np.where(possible, moment**2 / np.where(possible, left, 1.0) + moment**2 / np.where(possible, right, 1.0), -1.0)
-    best = int(between.argmax())
-    return _Cut(error, axis, float((sorted_along[best] + sorted_along[best + 1]) / 2))
+    @staticmethod
+    def of(points: FloatArray, mass: FloatArray, rows: IntArray, *, number: int, depth: int) -> _Leaf:
+        """Find the best cut of units ``rows`` (m,) among points (n, q) of mass (n,)."""
+        inside, weight = points[rows], mass[rows]
+        total = weight.sum()
+        whole = _Leaf(0.0, number, depth, rows, 0, np.inf)
+        if len(rows) < 2 or total <= 0 or not inside.shape[1]:
+            return whole
+        centre = weight @ inside / total
+        squares = weight @ (inside - centre) ** 2
+        coordinate = int(squares.argmax())
+        along = inside[:, coordinate]
+        order = along.argsort(kind="stable")
+        along, weight = along[order], weight[order]
+        left = np.cumsum(weight)[:-1]
+        moment = np.cumsum(weight * (along - centre[coordinate]))[:-1]
+        right = total - left
+        possible = (np.diff(along) > 1e-12 * max(abs(along[0]), abs(along[-1]))) & (left > 0) & (right > 0)
+        if not possible.any():
+            return whole
+        # between-sum-of-squares of the two sides along the coordinate
+        between = np.where(possible, moment**2 * (1 / np.where(possible, left, 1.0) + 1 / np.where(possible, right, 1.0)), -1.0)
+        best = int(between.argmax())
+        return _Leaf(-float(squares.sum()), number, depth, rows, coordinate, float((along[best] + along[best + 1]) / 2))

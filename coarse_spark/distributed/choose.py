@@ -27,7 +27,7 @@ from coarse_spark.distributed.settle import population_of, population_sample, se
 from coarse_spark.distributed.sketch import sketch
 from coarse_spark.distributed.units import theta_columns
 
-_BOUND_TOLERANCE = 5e-4  # of granular − control: what the search for an upper bound may leave open
+_BOUND_TOLERANCE = 2e-4  # of granular − control: what the search for an upper bound may leave open
 _PASS_TOLERANCE = 1e-4  # of profit over control: no pass over all units is worth less
 
 

@@ -31,7 +31,7 @@ IntArray = npt.NDArray[np.intp]
 _ITERATIONS, _PRICE_ROUNDS = 150, 4
 _DEFLECTION = 0.7  # of the last direction that is kept: damps the zigzag of subgradients (Camerini, Fratta & Maffioli, 1975)
 _PATIENCE = 10  # iterations without progress before the step is halved
-_TILE = 512  # units whose profits under all treatments are held at once: they stay in the processor's cache
+_TILE = 256  # units whose profits under all treatments are held at once: they stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.menu.problem import row_blocks
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
@@ -80,12 +82,14 @@ class ProfitTable:
                 second = offers.max(axis=1)
             else:
                 second = np.full(len(rows), -np.inf)
-            with_first = np.maximum(self.profits, first[:, None])
-            gain = self.weights @ with_first - self.weights @ first
-            with_first -= np.maximum(self.profits, second[:, None])
             owner = np.zeros((len(menu), len(rows)))
             owner[taken, rows] = self.weights
-            exchange = gain[None, :] - owner @ with_first
+            exchange = np.tile(-(self.weights @ first), (len(menu), self.profits.shape[1]))
+            for block in row_blocks(*self.profits.shape):
+                with_first = np.maximum(self.profits[block], first[block, None])
+                exchange += self.weights[block] @ with_first
+                with_first -= np.maximum(self.profits[block], second[block, None])
+                exchange -= owner[:, block] @ with_first
             exchange[~removable] = -np.inf
             exchange[:, menu] = -np.inf
             position, column = np.unravel_index(int(exchange.argmax()), exchange.shape)

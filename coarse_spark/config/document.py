@@ -9,14 +9,12 @@ from typing import Any
 
 import yaml
 
-from coarse_spark.config.checks import Problem
+from coarse_spark.config.checks.problem import Key, Problem
 from coarse_spark.errors import ConfigurationError
 
 _STRING = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 _LARGEST = 1_000_000  # bytes; far beyond any configuration, and small enough to parse whatever it holds
-
-Key = tuple[str | int, ...]
 
 
 @dataclass

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coarse_spark.config.checks import WRITTEN_COLUMNS
+from coarse_spark.config.checks.tables import WRITTEN_COLUMNS
 from coarse_spark.config.load import load_configuration
 from coarse_spark.core.learners.settings import LEARNERS
 from coarse_spark.core.menu.limits import Budget

@@ -1,0 +1,44 @@
+"""Checks across the fields of a configuration: each reads validated values and yields the problems it finds.
+
+A check runs as soon as the values it reads are valid themselves, so that one reading of a file reports all that is wrong in it.
+Each module holds the checks of some blocks and ends with the table of them:
+
+tables : experiment, population, output.
+estimation : design, response, evaluation.
+menu : menu, with its limits.
+expressions : all that is written in the treatment names, in profit and menu.
+treatments : the space that others need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from coarse_spark.config.checks import estimation, expressions, menu, tables
+from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Problem, Values
+from coarse_spark.config.checks.treatments import treatment_space
+from coarse_spark.core.treatments import TreatmentSpace
+
+__all__ = ["Problem", "find_problems"]
+
+_CHECKS: tuple[Check, ...] = (*tables.CHECKS, *estimation.CHECKS, *menu.CHECKS, *expressions.CHECKS)
+
+
+def find_problems(values: Values, treatments: Sequence[str]) -> list[Problem]:
+    """Return the problems across fields.
+
+    Parameters
+    ----------
+    values : validated values by dotted key; invalid ones are left out, and checks that need them are skipped.
+    treatments : names of all treatments of the configuration, valid or not.
+    """
+    known: dict[str, Any] = {**values, VALUES: values, NAMES: treatments}
+    space = treatment_space(values)
+    problems = [] if isinstance(space, TreatmentSpace) else space
+    if isinstance(space, TreatmentSpace):
+        known[SPACE] = space
+    for needs, check in _CHECKS:
+        if all(key in known for key in needs):
+            problems += list(check(*(known[key] for key in needs)))
+    return problems

@@ -1,0 +1,82 @@
+"""Checks of everything that is written as an expression in the treatment names, in whatever block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Problem, Values
+from coarse_spark.core.expressions import Expression
+from coarse_spark.core.menu.rules import restrictions
+from coarse_spark.core.profit import Profit
+from coarse_spark.core.treatments import Categorical, TreatmentSpace
+from coarse_spark.errors import ExpressionError, InvalidInputError, nearest
+
+_EXPRESSIONS = ("profit.margin", "profit.cost", "menu.exclude", "menu.spending_per_unit", "menu.spending_per_outcome")
+
+
+def _expressions(values: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the key and the text of every expression in the treatment names."""
+    for key in _EXPRESSIONS:
+        if values.get(key) is not None:
+            yield tuple(key.split(".")), values[key]
+    for name, text in values.get("menu.eligibility", {}).items():
+        yield ("menu", "eligibility", name), text
+
+
+def _names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
+    for key, text in _expressions(values):
+        try:
+            Expression(text).require_names(treatments)
+        except ExpressionError as error:
+            yield Problem(key, str(error))
+
+
+def _levels(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
+    """Yield a problem for every text in an expression that is no level: it would silently equal nothing."""
+    levels = [level for d in space.dimensions if isinstance(d, Categorical) for level in d.levels if isinstance(level, str)]
+    for key, expression in _expressions(values):
+        for text in sorted(Expression(expression).texts - set(levels)):
+            known = ", ".join(levels) or "none"
+            message = f"'{expression}' compares with '{text}', which is no level of a treatment{nearest(text, levels)}"
+            yield Problem(key, f"{message}; declared levels that are texts: {known}")
+
+
+def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
+    """Yield a problem for every rule that is no rule, or that would keep units from being left alone."""
+    for name, text in values.get("menu.eligibility", {}).items():
+        key = ("menu", "eligibility", name)
+        if not Expression(text).names <= set(space.names):
+            continue  # reported by _names
+        try:
+            restricted = restrictions([text], space, 0.0, [1.0])[0].restricts(np.vstack([space.control, space.candidates]), space)
+        except InvalidInputError as error:
+            yield Problem(key, str(error).removeprefix("eligible: "))
+            continue
+        if restricted[0]:
+            message = f"'{text}' is not 0 at the control ({space.describe(space.control)}), expected 0: any unit may be left alone"
+            yield Problem(key, message)
+
+
+def _terms(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
+    """Yield a problem for every expression of money that is no finite number for some treatment."""
+    for key in _EXPRESSIONS:
+        text = values.get(key)
+        if key != "menu.exclude" and text is not None and Expression(text).names <= set(space.names):
+            block, name = key.split(".")
+            try:
+                # one expression at a time, so that each is reported by itself
+                Profit(**{"margin" if name in ("margin", "spending_per_outcome") else "cost": text}).terms(space.candidates, space)
+            except InvalidInputError as error:
+                message = str(error).removeprefix("profit: ")
+                # core calls the two parts of spending by the names of profit's
+                yield Problem((block, name), message if block == "profit" else message.split(" ", 2)[2])
+
+
+CHECKS: tuple[Check, ...] = (
+    ((VALUES, NAMES), _names),
+    ((VALUES, SPACE), _levels),
+    ((VALUES, SPACE), _terms),
+    ((VALUES, SPACE), _eligibility),
+)

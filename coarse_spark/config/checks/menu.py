@@ -1,0 +1,135 @@
+"""Checks of the block menu: its sizes, what it must hold, its limits and its search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from coarse_spark.config.checks.problem import SPACE, Check, Key, Problem
+from coarse_spark.core.menu.limits import ShareLimits
+from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
+from coarse_spark.errors import InvalidInputError, nearest
+
+_TOLERANCE = 1e-9  # of float rounding when a value is compared with a bound or a step
+
+
+def _selected(sizes: tuple[int, ...], select: int | str) -> Iterator[Problem]:
+    if select != "auto" and select not in sizes:
+        sizes_text = ", ".join(map(str, sizes))
+        yield Problem(
+            ("menu", "select"), f"found {select}, expected auto or one of menu.sizes: {sizes_text}{nearest(select, sizes)}"
+        )
+
+
+def _enough_treatments(sizes: tuple[int, ...], space: TreatmentSpace) -> Iterator[Problem]:
+    count = len(space.candidates)
+    if sizes[-1] > count:
+        message = f"found {sizes[-1]}, expected at most {count}, the number of treatments that may be offered"
+        yield Problem(("menu", "sizes"), message)
+
+
+def _always_fits(sizes: tuple[int, ...], always: tuple[Mapping[str, Any], ...]) -> Iterator[Problem]:
+    if len(always) > sizes[0]:
+        message = f"found {len(always)} treatments, expected no more than the smallest of menu.sizes, {sizes[0]}"
+        yield Problem(("menu", "always_offer"), message)
+
+
+def _always_offered(always: tuple[Mapping[str, Any], ...], space: TreatmentSpace) -> Iterator[Problem]:
+    for position, treatment in enumerate(always):
+        yield from _offered(("menu", "always_offer", position), treatment, space)
+
+
+def _offered(key: Key, treatment: Mapping[str, Any], space: TreatmentSpace) -> Iterator[Problem]:
+    names = set(treatment)
+    if names != set(space.names):
+        hints = "".join(nearest(name, space.names) for name in sorted(names - set(space.names)))
+        yield Problem(
+            key, f"found {', '.join(treatment) or 'nothing'}, expected a value for each of {', '.join(space.names)}{hints}"
+        )
+        return
+    for dimension in space.dimensions:
+        value = treatment[dimension.name]
+        problem = _outside(value, dimension)
+        if problem:
+            yield Problem((*key, dimension.name), f"found {value!r}, expected {problem}")
+            return
+    if not space.allowed(space.encode(pd.DataFrame([treatment]))).all():
+        yield Problem(key, f"found a treatment that menu.exclude leaves out ('{space.exclude.text if space.exclude else ''}')")
+
+
+def _outside(value: Any, dimension: Continuous | Categorical) -> str | None:
+    """Return what was expected where ``value`` is not offered in ``dimension``."""
+    if isinstance(dimension, Categorical):
+        levels = ", ".join(map(str, dimension.levels))
+        return None if value in dimension.levels else f"one of the levels {levels}{nearest(value, dimension.levels)}"
+    if isinstance(value, bool | str):
+        return "a number"
+    if value == dimension.control:
+        return None
+    if not dimension.lower <= value <= dimension.upper:
+        return f"the control {dimension.control:g} or a number from {dimension.lower:g} to {dimension.upper:g}"
+    if dimension.step is not None:
+        steps = (value - dimension.lower) / dimension.step
+        if abs(steps - round(steps)) > _TOLERANCE * max(1.0, abs(steps)):
+            below = dimension.lower + dimension.step * np.floor(steps)
+            return f"{dimension.lower:g} plus whole steps of {dimension.step:g}, such as {below:g} or {below + dimension.step:g}"
+    return None
+
+
+def _shares(
+    sizes: tuple[int, ...], least: float | tuple[float, ...] | None, most: float | tuple[float, ...] | None
+) -> Iterator[Problem]:
+    for name, share in (("min_share", least), ("max_share", most)):
+        if isinstance(share, tuple) and sizes != (len(share),):
+            yield Problem(("menu", name), f"found a list of {len(share)} shares, expected menu.sizes to be [{len(share)}] alone")
+            return
+    for k in sizes:
+        try:
+            ShareLimits.of_places(least, most, k)
+        except InvalidInputError as error:
+            name = "max_share" if str(error).startswith("max_share") else "min_share"
+            others = "" if len(sizes) == 1 else f"; or leave {'small' if name == 'max_share' else 'large'} sizes out of menu.sizes"
+            yield Problem(("menu", name), f"a menu of {k} cannot keep it: {error}{others}")
+            return
+
+
+def _spending(budget: float | None, per_unit: str | None, per_outcome: str) -> Iterator[Problem]:
+    given = [name for name, text in (("spending_per_unit", per_unit or "0"), ("spending_per_outcome", per_outcome)) if text != "0"]
+    if budget is None and given:
+        yield Problem(("menu", given[0]), "found spending without a budget, expected menu.budget beside it")
+
+
+def _switching(previous_run: str | None, cost: float) -> Iterator[Problem]:
+    if cost > 0 and previous_run is None:
+        message = f"found {cost:g} without menu.previous_run, expected current or the id of the run whose assignments would change"
+        yield Problem(("menu", "switching_cost"), message)
+
+
+def _update(update: str, least: object, most: object, budget: object) -> Iterator[Problem]:
+    if update == "debiased" and any(limit is not None for limit in (least, most, budget)):
+        message = "found debiased with min_share, max_share or budget, expected plain: prices of limits belong to learned responses"
+        yield Problem(("menu", "update"), message)
+
+
+def _method(method: str, least: object, most: object, budget: object, treatments: Mapping[str, Any]) -> Iterator[Problem]:
+    limits = [name for name, value in (("min_share", least), ("max_share", most), ("budget", budget)) if value is not None]
+    if method in ("exact", "greedy") and limits:
+        yield Problem(("menu", "method"), f"found {method}, which knows no menu.{limits[0]}, expected auto, lloyd or milp")
+    elif method == "exact" and len(treatments) > 1:
+        yield Problem(("menu", "method"), f"found exact, which takes one treatment dimension, not {len(treatments)}; use auto")
+
+
+CHECKS: tuple[Check, ...] = (
+    (("menu.sizes", "menu.select"), _selected),
+    (("menu.sizes", SPACE), _enough_treatments),
+    (("menu.sizes", "menu.always_offer"), _always_fits),
+    (("menu.always_offer", SPACE), _always_offered),
+    (("menu.sizes", "menu.min_share", "menu.max_share"), _shares),
+    (("menu.budget", "menu.spending_per_unit", "menu.spending_per_outcome"), _spending),
+    (("menu.previous_run", "menu.switching_cost"), _switching),
+    (("menu.update", "menu.min_share", "menu.max_share", "menu.budget"), _update),
+    (("menu.method", "menu.min_share", "menu.max_share", "menu.budget", "treatments"), _method),
+)

@@ -64,11 +64,6 @@ class Basis:
     def _factors(self) -> tuple[tuple[Factor, ...], ...]:
         return parse(self.name, self.space)
 
-    @property
-    def jumps(self) -> bool:
-        """Whether the response may jump at the control, so that its limit there is not its value."""
-        return not self._is_arms and any(factor.kind == "any" for term in self._factors for factor in term)
-
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Readable names of the p columns."""

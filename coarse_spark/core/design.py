@@ -5,7 +5,7 @@ Moments are sums over rows, one set a stratum (a randomized design has the singl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +30,6 @@ class MomentSums:
     weight: float
     square_weight: float
     rows: float
-
-    def __add__(self, other: MomentSums) -> MomentSums:
-        return MomentSums(
-            self.moment + other.moment, self.weight + other.weight, self.square_weight + other.square_weight, self.rows + other.rows
-        )
 
     @property
     def matrix(self) -> FloatArray:
@@ -82,15 +77,6 @@ def moment_sums(phi: FloatArray, strata: npt.ArrayLike | None = None, weight: Fl
         rows, w = phi[labels == label], weight[labels == label]
         sums[str(label)] = MomentSums((rows * w[:, None]).T @ rows, float(w.sum()), float(w @ w), float(len(w)))
     return sums
-
-
-def merge_moments(batches: Iterable[Mapping[str, MomentSums]]) -> dict[str, MomentSums]:
-    """Return the sums of all batches, stratum by stratum."""
-    merged: dict[str, MomentSums] = {}
-    for batch in batches:
-        for label, sums in batch.items():
-            merged[label] = merged[label] + sums if label in merged else sums
-    return dict(sorted(merged.items()))
 
 
 def row_moments(moments: Mapping[str, MomentSums], strata: npt.ArrayLike | None, size: int) -> FloatArray:

@@ -77,11 +77,6 @@ def test_knots_of_several_dimensions_keep_products():
     assert [term.split("(")[0] for term in Basis(name, space).terms] == ["spline", "spline", "linear"]
 
 
-def test_a_jump_inside_a_product_is_known():
-    assert Basis("any(price) * levels", OFFER).jumps
-    assert not Basis("quadratic", PRICE).jumps
-
-
 def test_auto_has_bases_for_every_kind_of_space():
     for space in (PRICE, OFFER):
         for name in default_bases(space):

@@ -5,7 +5,7 @@ They live in memory only: their models are no plain arrays, so tables and distri
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +25,6 @@ from coarse_spark.core.learners.whitening import Whitening
 FloatArray = npt.NDArray[np.float64]
 
 
-class ResponseEstimator(Protocol):
-    """What ``ResponseLearner`` and the adapters share."""
-
-    def fit(self, X: pd.DataFrame, T: npt.ArrayLike, y: npt.ArrayLike) -> Any:
-        """Fit on features (n, ·), treatments (n, d) and outcomes (n,)."""
-        ...
-
-    def predict(self, X: pd.DataFrame) -> FloatArray:
-        """Return θ(x) (n, p)."""
-        ...
-
-
 class ScikitLearnResponse:
     """The DR-learner of Kennedy (2023) with any regressor: debiased coefficients of a cross-fitted sieve, regressed on features.
 
@@ -52,7 +40,7 @@ class ScikitLearnResponse:
         self.multioutput = multioutput
 
     def fit(self, X: pd.DataFrame, T: npt.ArrayLike, y: npt.ArrayLike) -> ScikitLearnResponse:
-        """Fit; see ``ResponseEstimator``."""
+        """Fit on features (n, ·), treatments (n, d) and outcomes (n,)."""
         X, T, y = as_frame(X), self.basis.space.encode(T), np.asarray(y, dtype=np.float64)
         fold = np.random.default_rng(self.random_state).permutation(len(y)) % self.folds
         models = fit_models(X, T, y, fold, basis=self.basis, key=np.arange(len(y)), settings=LearnerSettings(learner="sieve"))
@@ -90,7 +78,7 @@ class EconMLResponse:
         self.baseline = baseline if baseline is not None else HistGradientBoostingRegressor(random_state=0)
 
     def fit(self, X: pd.DataFrame, T: npt.ArrayLike, y: npt.ArrayLike) -> EconMLResponse:
-        """Fit; see ``ResponseEstimator``."""
+        """Fit on features (n, ·), treatments (n, d) and outcomes (n,)."""
         X, T, y = as_frame(X), self.basis.space.encode(T), np.asarray(y, dtype=np.float64)
         self._whitening = Whitening.fit(self.basis, T, np.ones(len(y)))
         self._encoder = FeatureEncoder.fit(X)

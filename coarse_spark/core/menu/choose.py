@@ -15,6 +15,7 @@ from coarse_spark.core.menu.budget import BudgetSearch, settle
 from coarse_spark.core.menu.certificate import bounds_of, dual_prices, dual_sums
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.curve import rising, search_curve
+from coarse_spark.core.menu.earlier import EarlierRows
 from coarse_spark.core.menu.inputs import always_offered, validated_units
 from coarse_spark.core.menu.limited_certificate import LimitedDual
 from coarse_spark.core.menu.limits import Budget, ShareLimits, Shares
@@ -51,6 +52,7 @@ def choose_menu(
     always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
     eligible: Mapping[str, npt.ArrayLike] | None = None,
     previous_menu: Menu | None = None,
+    previous_rows: npt.ArrayLike | None = None,
     switching_cost: float = 0.0,
     cost_per_treatment: float = 0.0,
     method: str = "auto",
@@ -71,7 +73,9 @@ def choose_menu(
         spending.
     always_offer : treatments that stay on the menu.
     eligible : {expression in the treatment names: (n,) booleans}: treatments where the expression is not 0 go to these units only.
-    previous_menu, switching_cost : an earlier menu, and what it costs per unit to give a unit another treatment than it assigns.
+    previous_menu, switching_cost : an earlier menu, and what it costs per unit that gets another treatment than it had.
+    previous_rows : (n,) the row of the earlier menu that each unit has. Give it where responses were learned again since: by
+        default a unit has what the earlier menu assigns to ``theta``.
     cost_per_treatment : per unit weight; the size of largest value less cost is chosen.
     method : "auto", "exact" (one dimension), "lloyd", "greedy", or "milp" (small finite spaces).
     starts, seed : random starts of the search and their seed. invalid : "raise" or "drop", for units with missing numbers.
@@ -87,7 +91,7 @@ def choose_menu(
         raise InvalidInputError(f"k is {k!r}, expected a whole number from 1")
     population = Population.of(
         problem, theta, weights, always_offer=always_offer, eligible=eligible, previous_menu=previous_menu,
-        switching_cost=switching_cost, invalid=invalid,
+        previous_rows=previous_rows, switching_cost=switching_cost, invalid=invalid,
     )  # fmt: skip
     least = max(1, len(population.fixed))
     sizes = range(least, int(k) + 1) if cost_per_treatment and k >= least else [int(k)]
@@ -112,6 +116,7 @@ def choose_curve(
     always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
     eligible: Mapping[str, npt.ArrayLike] | None = None,
     previous_menu: Menu | None = None,
+    previous_rows: npt.ArrayLike | None = None,
     switching_cost: float = 0.0,
     method: str = "auto",
     starts: int = 12,
@@ -126,7 +131,7 @@ def choose_curve(
     """
     population = Population.of(
         problem, theta, weights, always_offer=always_offer, eligible=eligible, previous_menu=previous_menu,
-        switching_cost=switching_cost, invalid=invalid,
+        previous_rows=previous_rows, switching_cost=switching_cost, invalid=invalid,
     )  # fmt: skip
     return population.curve(sizes, method=method, starts=starts, max_passes=max_passes, tolerance=tolerance, seed=seed)
 
@@ -143,7 +148,8 @@ class Population:
     Attributes
     ----------
     theta : (n, p) coefficients, those of rules after those of the basis. weights : (n,). kept : rows of the user's data they are.
-    fixed : (f, d) treatments on every menu. clusters : their micro-clusters. cells : (n,) micro-cluster of every unit.
+    fixed : (f, d) treatments on every menu. previous : the earlier menu. had : (n,) its row that each unit has.
+    clusters : their micro-clusters. cells : (n,) micro-cluster of every unit.
     """
 
     problem: MenuProblem
@@ -152,6 +158,7 @@ class Population:
     weights: FloatArray
     fixed: FloatArray
     previous: Menu | None
+    had: IntArray | None
     clusters: MicroClusters
     cells: IntArray
 
@@ -164,6 +171,7 @@ class Population:
         always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
         eligible: Mapping[str, npt.ArrayLike] | None = None,
         previous_menu: Menu | None = None,
+        previous_rows: npt.ArrayLike | None = None,
         switching_cost: float = 0.0,
         invalid: str = "raise",
     ) -> Population:
@@ -180,20 +188,26 @@ class Population:
             worth = widest_range(np.abs(units).max(axis=0), problem.psi)
             rules = replace(rules, restrictions=restrictions(columns, problem.space, worth, shares))
             eligible = columns
-        if previous_menu is not None:
+        had = None
+        if previous_menu is None:
+            if previous_rows is not None:
+                raise InvalidInputError("previous_rows are rows of previous_menu, and there is none")
+        else:
             if previous_menu.encoded.shape[1] != len(problem.space.dimensions):
                 raise InvalidInputError(
                     f"previous_menu has {previous_menu.encoded.shape[1]} treatment dimensions, the space has others"
                 )
             inside = [row for row in previous_menu.encoded if problem.position(row) is not None or problem.searched.any()]
             extra = np.vstack([extra, *[row[None, :] for row in inside]])
+            earlier = EarlierRows.of(previous_menu, previous_rows, kept)
+            had = earlier(units)
             if switching_cost > 0:
                 loyalty = tuple(Loyalty(row, switching_cost) for row in previous_menu.encoded)
-                rules = replace(rules, loyalty=loyalty, previous=previous_menu.assign)
+                rules = replace(rules, loyalty=loyalty, previous=earlier)
         problem = MenuProblem.build(problem.space, problem.basis, problem.profit, extra, rules.all)
         units = rules.extended(units, eligible)
         clusters, cells = sketch_units(problem, units, mass)
-        return Population(problem, rules, units, mass, fixed, previous_menu, clusters, cells)
+        return Population(problem, rules, units, mass, fixed, previous_menu, had, clusters, cells)
 
     def curve(
         self, sizes: Iterable[int], *, method: str, starts: int, seed: int, max_passes: int = 100, tolerance: float = 1e-9
@@ -308,8 +322,7 @@ class Population:
                 )
         changed = None
         if self.previous is not None:
-            basis = self.theta[:, : self.problem.basis.size]
-            before = self.previous.encoded[self.previous.assign(basis)]
+            before = self.previous.encoded[self.had]
             widths = np.maximum(self.problem.space.bounds[:, 1] - self.problem.space.bounds[:, 0], 1e-300)
             after = menu.encoded[menu.assign_extended(self.theta, self.weights)]
             other = (np.abs(after - before) > 1e-9 * widths).any(axis=1)

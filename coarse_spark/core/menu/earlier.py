@@ -1,0 +1,53 @@
+"""Which treatment of an earlier menu units have: what loyalty to it is measured against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.menu.result import Menu
+from coarse_spark.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class EarlierRows:
+    """Which treatment of an earlier menu units have.
+
+    Attributes
+    ----------
+    menu : the earlier one. given : its row (n,) for each unit that a menu is chosen on, None where the earlier menu itself tells
+        from the units' coefficients. kept : (n,) which of them have weight.
+    """
+
+    menu: Menu
+    given: IntArray | None
+    kept: npt.NDArray[np.bool_]
+
+    @staticmethod
+    def of(menu: Menu, rows: npt.ArrayLike | None, kept: npt.NDArray[np.bool_]) -> EarlierRows:
+        """Check the rows that a user gives.
+
+        Raises
+        ------
+        InvalidInputError : not one row of the earlier menu a unit.
+        """
+        if rows is None:
+            return EarlierRows(menu, None, kept)
+        given = np.asarray(rows)
+        if given.shape != kept.shape or given.dtype.kind not in "iu" or not np.isin(given, range(menu.k)).all():
+            expected = f"expected {len(kept)} whole numbers from 0 to {menu.k - 1}"
+            raise InvalidInputError(f"previous_rows has shape {given.shape} and type {given.dtype}, {expected}")
+        return EarlierRows(menu, given.astype(np.intp), kept)
+
+    def __call__(self, theta: FloatArray) -> IntArray:
+        """Return the earlier row (n,) of units (n, p): the given ones of as many units, else what the earlier menu assigns."""
+        if self.given is not None and len(theta) == len(self.given):
+            return self.given
+        if self.given is not None and len(theta) == self.kept.sum():
+            return self.given[self.kept]
+        return self.menu.assign(theta)

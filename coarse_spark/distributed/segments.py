@@ -10,7 +10,8 @@ from pyspark.sql.types import StringType
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.segments import distinguishing_features, segment_rules
-from coarse_spark.distributed.units import feature_columns, feature_frame
+from coarse_spark.distributed.materialize import materialized
+from coarse_spark.distributed.units import feature_columns, feature_frame, hash_sample
 
 _SAMPLE_UNITS = 20_000
 _MAX_LEVELS = 30  # of a text feature; rarer levels are not described
@@ -25,16 +26,18 @@ def describe_segments(assignments: DataFrame, units: DataFrame, configuration: C
     """
     names = list(configuration.experiment.features)
     aliases = feature_columns(len(names))
-    joined = units.join(assignments.select("unit_id", "treatment_id"), "unit_id")
     texts = [i for i, alias in enumerate(aliases) if isinstance(units.schema[alias].dataType, StringType)]
     numbers = [i for i in range(len(names)) if i not in texts]
-    means, overall, spread, sizes = _numeric(joined, [names[i] for i in numbers], [aliases[i] for i in numbers])
-    if texts:
-        shares, all_shares = _levels(joined, [names[i] for i in texts], [aliases[i] for i in texts], sizes)
-        means = means.join(shares)
-        all_spread = (all_shares * (1 - all_shares)) ** 0.5
-        overall, spread = pd.concat([overall, all_shares]), pd.concat([spread, all_spread])
-    sample = joined.orderBy("key").limit(_SAMPLE_UNITS).select("treatment_id", *aliases).toPandas()
+    joined = units.select("unit_id", "key", *aliases).join(assignments.select("unit_id", "treatment_id"), "unit_id")
+    # three passes: joining two tables of all units costs more than all of them
+    with materialized(joined.drop("unit_id")) as described:
+        means, overall, spread, sizes = _numeric(described, [names[i] for i in numbers], [aliases[i] for i in numbers])
+        if texts:
+            shares, all_shares = _levels(described, [names[i] for i in texts], [aliases[i] for i in texts], sizes)
+            means = means.join(shares)
+            all_spread = (all_shares * (1 - all_shares)) ** 0.5
+            overall, spread = pd.concat([overall, all_shares]), pd.concat([spread, all_spread])
+        sample = hash_sample(described, _SAMPLE_UNITS)
     segments = [int(number) for number in means.index]
     rules = segment_rules(feature_frame(sample, names), sample["treatment_id"].to_numpy(), np.ones(len(sample)), segments)
     return pd.DataFrame(

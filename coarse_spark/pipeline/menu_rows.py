@@ -8,6 +8,7 @@ import pandas as pd
 from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.observed import ObservedTreatments
+from coarse_spark.lake.tables import Lake
 
 
 def menu_rows(
@@ -27,3 +28,9 @@ def menu_rows(
         extrapolates=observed.outside(menu.treatments),
         selected=selected,
     )
+
+
+def read_menus(lake: Lake, run_id: str) -> pd.DataFrame:
+    """Return a run's rows of the table, of all sizes, by k and treatment_id."""
+    # a handful of rows: sorting them on Spark would cost two more jobs
+    return lake.read("menu", run_id).drop("run_id").toPandas().sort_values(["k", "treatment_id"], ignore_index=True)

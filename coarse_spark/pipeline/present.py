@@ -40,7 +40,6 @@ def report_content(run: Run) -> ReportContent:
     fit = notes["lack_of_fit"]
     means = {f"mean_{name}": name for name in run.configuration.space.names}
     bins = pd.DataFrame(fit["table"]).rename(columns={"bin": "label", "rows": "n", "standard_error": "se", **means})
-    menu = table("menu")
     return ReportContent(
         title=_title(run),
         run_id=run.run_id,
@@ -53,7 +52,7 @@ def report_content(run: Run) -> ReportContent:
         population_units=int(notes["scored_units"]),
         selected_k=k,
         selection_rule=str(notes["selection_rule"]),
-        menu=menu,
+        menu=table("menu"),
         policy_values=table("policy_values"),
         contrasts=table("contrasts"),
         segments=table("segments"),
@@ -85,7 +84,8 @@ def _own_best(run: Run) -> pd.DataFrame:
     own = run.lake.read("responses", run.run_id).where(chosen)
     given = run.lake.read("assignments", run.run_id).where(chosen).select("unit_id", "treatment_id")
     best = [F.col(f"best_{name}").alias(name) for name in names]
-    return own.select("unit_id", *best).join(given, "unit_id").orderBy("unit_id").drop("unit_id").toPandas()
+    rows = own.select("unit_id", *best).join(given, "unit_id").toPandas()
+    return rows.sort_values("unit_id", ignore_index=True).drop(columns="unit_id")
 
 
 def _stability(note: dict[str, Any]) -> Stability:

@@ -18,6 +18,7 @@ from coarse_spark.core.menu.rules import Loyalty
 from coarse_spark.distributed.rules import changed, restricted, with_previous, with_rules
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
 from coarse_spark.lake.runs import latest_published
+from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
 
 FloatArray = npt.NDArray[np.float64]
@@ -109,7 +110,8 @@ def _published_menu(run: Run, run_id: str) -> pd.DataFrame:
     if run_id == run.run_id:
         raise InvalidInputError(f"menu.previous_run: found '{run_id}', which is this run itself, expected an earlier one")
     place = f"menu.previous_run: run '{run_id}'"
-    rows = run.lake.read("menu", run_id).where("selected").orderBy("treatment_id").toPandas() if run.lake.exists("menu") else None
+    menus = read_menus(run.lake, run_id) if run.lake.exists("menu") else None
+    rows = None if menus is None else menus[menus["selected"]]
     if rows is None or rows.empty or not run.lake.exists("assignments"):
         known = [row["run_id"] for row in run.lake.read("runs").select("run_id").limit(_KNOWN_RUNS).collect()]
         raise TableError(f"{place} has no selected menu and assignments in {run.lake.reference('menu')}{nearest(run_id, known)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import pandas as pd
 from pyspark.sql import DataFrame
 
 from coarse_spark.core.menu.lloyd import PricedMenu
@@ -16,15 +17,17 @@ from coarse_spark.pipeline.run import Run
 log = logging.getLogger(__name__)
 
 
-def note_stability(run: Run, problem: MenuProblem, predictions: DataFrame, menus: Sequence[PricedMenu], k: int) -> None:
-    """Note how often the treatments of the menu of k are chosen.
+def note_stability(
+    run: Run, problem: MenuProblem, predictions: DataFrame, menus: Sequence[PricedMenu], published: pd.DataFrame
+) -> None:
+    """Note how often the treatments of the published menu are chosen.
 
     Parameters
     ----------
-    problem : of the experiment's units. predictions : these units by the models of every fold. menus : of k, by fold.
+    problem : of the experiment's units. predictions : these units by the models of every fold.
+    menus : of as many treatments, by fold. published : rows of the table ``menu``.
     """
-    menu = run.lake.read("menu", run.run_id).where(f"k = {int(k)}").orderBy("treatment_id").toPandas()
-    treatments, resamples = problem.space.encode(menu), run.configuration.evaluation.resamples
+    k, treatments, resamples = len(published), problem.space.encode(published), run.configuration.evaluation.resamples
     tables, loss = {"folds": menu_counts(problem, [menu.treatments for menu in menus], "folds")}, None
     if resamples:
         tables["frequency"], loss = resampled_menus(

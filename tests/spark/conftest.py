@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from command_line import Outcome, run_command
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -21,10 +22,12 @@ PROMOTIONS = Path(__file__).parents[2] / "conf" / "promotions.yml"
 
 @dataclass(frozen=True)
 class Promotions:
-    """Paths of the simulated tables, and a maker of configurations for them."""
+    """Paths of the simulated tables, a maker of configurations for them, and the file and the output folder of its defaults."""
 
     paths: dict[str, str]
     configure: Callable[..., Configuration]
+    config: Path
+    tables: Path
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +56,22 @@ def promotions(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
         given = {key.replace("__", "."): value for key, value in overrides.items()}
         return load_configuration(PROMOTIONS, {key: str(value) for key, value in {**defaults, **given}.items()})
 
-    return Promotions(paths, configure)
+    config = folder / "promotions.yml"
+    # what a run records as its configuration is itself a configuration file: JSON is YAML
+    config.write_text(configure().to_json())
+    return Promotions(paths, configure, config, folder / "tables")
 
 
 @pytest.fixture(scope="session")
-def finished(spark: SparkSession, promotions: Promotions) -> Run:
-    from coarse_spark.pipeline import run_all
+def published(spark: SparkSession, promotions: Promotions) -> Outcome:
+    """The command that made the run "first"."""
+    return run_command("run", "--config", promotions.config, "--run-id", "first")
 
-    return run_all(spark, promotions.configure(), "first")
+
+@pytest.fixture(scope="session")
+def finished(spark: SparkSession, promotions: Promotions, published: Outcome) -> Run:
+    """The run "first"; its tables are everybody's: publish others in a copy of them."""
+    from coarse_spark.pipeline import open_run
+
+    assert published.code == 0, published.err
+    return open_run(spark, promotions.configure(), "first")

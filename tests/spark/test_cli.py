@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from command_line import Outcome, run_command
 
 import coarse_spark
-from coarse_spark.cli import guarded, main
+from coarse_spark.cli import guarded
 from coarse_spark.errors import RunError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from coarse_spark.lake.tables import Lake
+    from coarse_spark.pipeline import Run
 
     from .conftest import Promotions
 
@@ -34,43 +33,6 @@ pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 THORNTON = ROOT / "conf" / "thornton.yml"
-# two features and one learner: these tests look at the commands, not at the responses
-LEAN = {
-    "experiment__features": "[tenure_months, past_spend]",
-    "response__learner": "sieve",
-    "menu__sizes": "1-2",
-    "menu__sketch_cells": 300,
-    "menu__starts": 1,
-    "menu__full_passes": 1,
-}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-def _command(*arguments: object) -> Outcome:
-    """Run ``coarse-spark`` in this process, on the session that is there."""
-    out, err = io.StringIO(), io.StringIO()
-    with _logging_restored(), redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    return Outcome(int(end.value.code or 0), out.getvalue(), err.getvalue())
-
-
-@contextmanager
-def _logging_restored() -> Iterator[None]:
-    """Undo what a command does to the package's loggers: other tests listen to them."""
-    package, pipeline = logging.getLogger("coarse_spark"), logging.getLogger("coarse_spark.pipeline")
-    before = package.handlers, package.level, package.propagate, pipeline.level
-    try:
-        yield
-    finally:
-        package.handlers, package.propagate = before[0], before[2]
-        package.setLevel(before[1])
-        pipeline.setLevel(before[3])
 
 
 def _refused(outcome: Outcome, *fragments: str, code: int = 2) -> None:
@@ -82,29 +44,21 @@ def _refused(outcome: Outcome, *fragments: str, code: int = 2) -> None:
         assert fragment in outcome.err, outcome.err
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("command-line")
+@pytest.fixture
+def config(promotions: Promotions) -> Path:
+    return promotions.config
 
 
-@pytest.fixture(scope="module")
-def config(promotions: Promotions, folder: Path) -> Path:
-    path = folder / "promotions.yml"
-    # what a run records as its configuration is itself a configuration file: JSON is YAML
-    path.write_text(promotions.configure(**LEAN, output__path=folder / "tables").to_json())
-    return path
-
-
-@pytest.fixture(scope="module")
-def published(spark: SparkSession, config: Path) -> Outcome:
-    return _command("run", "--config", config, "--run-id", "first")
+@pytest.fixture
+def folder(promotions: Promotions) -> Path:
+    return promotions.tables
 
 
 @pytest.fixture
 def lake(spark: SparkSession, folder: Path) -> Lake:
     from coarse_spark.lake.tables import Lake
 
-    return Lake(spark, path=str(folder / "tables"))
+    return Lake(spark, path=str(folder))
 
 
 def _rows(lake: Lake, table: str, run_id: str, order: list[str]) -> pd.DataFrame:
@@ -121,25 +75,31 @@ def test_run_prints_progress_summary_and_where_everything_is(published: Outcome,
     assert re.search(r"K = 2, pass 1: profit", published.err)
     for words in ("control", "granular", "Choice of K:"):
         assert words in published.out
-    assert f"tables: {folder / 'tables'} (run first)" in published.out
-    assert f"page:   {folder / 'tables' / 'report.html'}" in published.out
-    assert (folder / "tables" / "report.html").stat().st_size > 10_000
+    assert f"tables: {folder} (run first)" in published.out
+    assert f"page:   {folder / 'report.html'}" in published.out
+    assert (folder / "report.html").stat().st_size > 10_000
     assert {row["run_id"] for row in lake.current_assignments().select("run_id").distinct().collect()} == {"first"}
 
 
 @pytest.mark.slow
-def test_steps_one_by_one_give_what_run_gives(published: Outcome, config: Path, lake: Lake) -> None:
-    steps = ("--config", config, "--set", "evaluation.confidence=0.9")
-    assert _command("fit", *steps, "--run-id", "steps").code == 0
-    chosen = _command("choose", *steps)
+def test_steps_one_by_one_give_what_run_gives(spark: SparkSession, finished: Run, config: Path, tmp_path: Path) -> None:
+    from coarse_spark.lake.tables import Lake
+
+    # what is published here must not become current for other tests
+    shutil.copytree(str(finished.lake.path), tmp_path / "tables")
+    lake = Lake(spark, path=str(tmp_path / "tables"))
+    elsewhere = ("--config", config, "--set", f"output.path={lake.path}")
+    steps = (*elsewhere, "--set", "evaluation.confidence=0.9")
+    assert run_command("fit", *steps, "--run-id", "steps").code == 0
+    chosen = run_command("choose", *steps)
     assert chosen.out == "run steps: choose done\n", chosen.err
-    _refused(_command("assign", *steps), "menu.select is auto", "run 'evaluate' before 'assign'")
-    _refused(_command("report", *steps), "run steps has no 'selected_k' yet; run the step 'evaluate' first")
-    _refused(_command("evaluate", "--config", config), "run steps was started with another configuration")
-    assert _command("evaluate", *steps).code == 0
-    assert _command("assign", *steps, "--no-publish").code == 0
+    _refused(run_command("assign", *steps), "menu.select is auto", "run 'evaluate' before 'assign'")
+    _refused(run_command("report", *steps), "run steps has no 'selected_k' yet; run the step 'evaluate' first")
+    _refused(run_command("evaluate", *elsewhere), "run steps was started with another configuration")
+    assert run_command("evaluate", *steps).code == 0
+    assert run_command("assign", *steps, "--no-publish").code == 0
     assert {row["run_id"] for row in lake.current_assignments().collect()} == {"first"}
-    assert _command("publish", *steps).code == 0
+    assert run_command("publish", *steps).code == 0
     assert {row["run_id"] for row in lake.current_assignments().collect()} == {"steps"}
 
     record = lake.read("runs", "steps").collect()[0]
@@ -151,39 +111,41 @@ def test_steps_one_by_one_give_what_run_gives(published: Outcome, config: Path, 
 
 
 def test_report_of_a_finished_run_writes_its_page_again(published: Outcome, config: Path, folder: Path, tmp_path: Path) -> None:
-    page = folder / "tables" / "report.html"
+    page = folder / "report.html"
     page.unlink()
-    again = _command("report", "--config", config, "--run-id", "first")
+    again = run_command("report", "--config", config, "--run-id", "first")
     assert again.code == 0, again.err
     assert again.out == published.out
     first = page.read_text()
     elsewhere = tmp_path / "pages" / "first.html"
-    assert _command("report", "--config", config, "--run-id", "first", "--report", elsewhere).code == 0
+    assert run_command("report", "--config", config, "--run-id", "first", "--report", elsewhere).code == 0
     assert elsewhere.read_text() == first
-    _refused(_command("report", "--config", config, "--run-id", "first", "--report", tmp_path), f"cannot be written to {tmp_path}")
+    _refused(
+        run_command("report", "--config", config, "--run-id", "first", "--report", tmp_path), f"cannot be written to {tmp_path}"
+    )
 
 
 def test_validate_prints_what_it_found(spark: SparkSession, config: Path) -> None:
-    found = _command("validate", "--config", config)
+    found = run_command("validate", "--config", config)
     assert found.code == 0, found.err
     lines = found.out.splitlines()
     assert lines[0] == f"{config}: the configuration is valid"
     assert lines[1] == "experiment: 6,000 of 6,000 rows usable, in 12 partitions"
     assert lines[2] == "population: 3,000 units"
     assert lines[3].startswith("note: experiment: 10 of 12 partitions have fewer usable rows than response.min_rows = 800")
-    without = _command("validate", "--config", config, "--no-tables", "--set", "experiment.path=nowhere")
+    without = run_command("validate", "--config", config, "--no-tables", "--set", "experiment.path=nowhere")
     assert without.out.splitlines() == lines[:1]
 
 
 def test_version() -> None:
-    assert _command("version") == Outcome(0, f"{coarse_spark.__version__}\n", "")
+    assert run_command("version") == Outcome(0, f"{coarse_spark.__version__}\n", "")
 
 
 # --- what the user can mend: exit code 2 ------------------------------------------------------------------------------------------
 
 
 def test_missing_configuration_file(tmp_path: Path) -> None:
-    _refused(_command("run", "--config", tmp_path / "nowhere.yml"), "nowhere.yml does not exist", "expected a YAML file")
+    _refused(run_command("run", "--config", tmp_path / "nowhere.yml"), "nowhere.yml does not exist", "expected a YAML file")
 
 
 def test_all_problems_of_a_configuration_come_at_once(tmp_path: Path) -> None:
@@ -193,7 +155,7 @@ def test_all_problems_of_a_configuration_come_at_once(tmp_path: Path) -> None:
         text = text.replace(right, wrong)
     path = tmp_path / "wrong.yml"
     path.write_text(text)
-    outcome = _command("run", "--config", path)
+    outcome = run_command("run", "--config", path)
     _refused(outcome, "wrong.yml has 3 problems", "did you mean 'tinc'?", "found 1, expected", "did you mean 'seed'?")
     numbers = [number for number, line in enumerate(text.splitlines(), 1) if re.search("4 - tink|folds: 1|sead", line)]
     for number in numbers:
@@ -210,7 +172,7 @@ def test_all_problems_of_a_configuration_come_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_unknown_and_missing_options(arguments: list[str], fragments: list[str]) -> None:
-    outcome = _command(*arguments)
+    outcome = run_command(*arguments)
     assert outcome.code == 2
     assert "Traceback" not in outcome.err
     for fragment in fragments:
@@ -222,11 +184,11 @@ def test_unknown_and_missing_options(arguments: list[str], fragments: list[str])
     [
         ("menu.seed", ["--set menu.seed", "expected key=value"]),
         ("menu.sead=3", ["--set menu.sead", "did you mean 'seed'?"]),
-        ("menu.select=9", ["--set menu.select", "found 9, expected auto or one of menu.sizes: 1, 2"]),
+        ("menu.select=9", ["--set menu.select", "found 9, expected auto or one of menu.sizes: 1, 2, 3"]),
     ],
 )
 def test_settings_that_cannot_be_used(config: Path, setting: str, fragments: list[str]) -> None:
-    _refused(_command("validate", "--config", config, "--no-tables", "--set", setting), *fragments)
+    _refused(run_command("validate", "--config", config, "--no-tables", "--set", setting), *fragments)
 
 
 @pytest.mark.parametrize("command", ["run", "validate"])
@@ -245,34 +207,31 @@ def test_tables_and_columns_that_are_not_there(
     spark: SparkSession, config: Path, tmp_path: Path, command: str, settings: list[str], fragments: list[str]
 ) -> None:
     given = [part for setting in [*settings, f"output.path={tmp_path}"] for part in ("--set", setting)]
-    _refused(_command(command, "--config", config, *given), *fragments)
+    _refused(run_command(command, "--config", config, *given), *fragments)
 
 
 @pytest.mark.parametrize("command", ["run", "fit", "choose", "report"])
 @pytest.mark.parametrize("run_id", ["x' OR '1'='1", "a b", "../first", ""])
 def test_run_ids_that_are_refused(published: Outcome, config: Path, command: str, run_id: str) -> None:
-    _refused(_command(command, "--config", config, "--run-id", run_id), f"run id {run_id!r}", "letters, digits")
+    _refused(run_command(command, "--config", config, "--run-id", run_id), f"run id {run_id!r}", "letters, digits")
 
 
 def test_a_run_that_is_not_there(published: Outcome, config: Path) -> None:
-    _refused(_command("report", "--config", config, "--run-id", "firts"), "there is no run 'firts'")
+    _refused(run_command("report", "--config", config, "--run-id", "firts"), "there is no run 'firts'")
 
 
 # --- a run that fails: exit code 1 -----------------------------------------------------------------------------------------------
 
 
-def _copy_of_the_first_run(spark: SparkSession, config: Path, lake: Lake, run_id: str) -> None:
-    """Start a run whose models, responses and notes are those of the first."""
+def _after_the_first_run(spark: SparkSession, config: Path, run_id: str) -> None:
+    """Start a run that goes on from what the first one noted."""
     from coarse_spark.config.load import load_configuration
-    from coarse_spark.lake.runs import RunRecord
-    from coarse_spark.lake.schemas import MODELS, RESPONSES
-    from coarse_spark.pipeline import start_run
+    from coarse_spark.pipeline import open_run, start_run
 
-    run = start_run(spark, load_configuration(config), run_id)
-    run.note(**RunRecord.load(lake, "first").diagnostics)
+    configuration = load_configuration(config)
+    run = start_run(spark, configuration, run_id)
+    run.note(**open_run(spark, configuration, "first").record.diagnostics)
     run.save()
-    for schema in (MODELS, RESPONSES):
-        lake.replace(schema, run_id, lake.read(schema.name, "first").drop("run_id"))
 
 
 def _lose_files(folder: Path) -> None:
@@ -295,14 +254,17 @@ def _models_of_a_later_version(spark: SparkSession, config: Path, lake: Lake, tm
 
     from coarse_spark.lake.schemas import MODELS
 
-    _copy_of_the_first_run(spark, config, lake, "broken-score")
+    _after_the_first_run(spark, config, "broken-score")
     models = lake.read("models", "first").drop("run_id")
     lake.replace(MODELS, "broken-score", models.withColumn("format_version", F.lit(99)))
     return ["score"]
 
 
 def _lost_responses(spark: SparkSession, config: Path, lake: Lake, tmp_path: Path) -> list[object]:
-    _copy_of_the_first_run(spark, config, lake, "broken-choose")
+    from coarse_spark.lake.schemas import RESPONSES
+
+    _after_the_first_run(spark, config, "broken-choose")
+    lake.replace(RESPONSES, "broken-choose", lake.read("responses", "first").drop("run_id"))
     _lose_files(Path(str(lake.path)) / "responses" / "run_id=broken-choose")
     return ["choose"]
 
@@ -329,7 +291,7 @@ def test_a_run_that_fails_on_executors_says_where_and_why_and_publishes_nothing(
     current = lake.current_assignments().orderBy("unit_id").toPandas()
     command, *settings = broken(spark, config, lake, tmp_path)
     run_id = f"broken-{step}"
-    outcome = _command(command, "--config", config, "--run-id", run_id, *settings)
+    outcome = run_command(command, "--config", config, "--run-id", run_id, *settings)
     _refused(outcome, f"error: step '{step}' failed: ", cause, code=1)
     assert "Py4J" not in outcome.err
     assert not [warning for warning in recwarn if "Arrow" in str(warning.message)], "a Java stack above the message"
@@ -422,6 +384,7 @@ def _thornton(tmp_path: Path) -> list[str]:
         "menu.sizes=1-2",
         "menu.starts=1",
         "response.folds=2",
+        "evaluation.resamples=2",
     ]
     return [
         *[sys.executable, "-m", "coarse_spark.cli", "run", "--config", str(THORNTON), "--run-id", "process"],

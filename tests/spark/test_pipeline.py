@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +20,7 @@ from coarse_spark.errors import InvalidInputError, RunError, TableError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from coarse_spark.config.models import Configuration
     from coarse_spark.pipeline import Run
 
     from .conftest import Promotions
@@ -126,76 +132,125 @@ def test_segments_describe_all_units(finished: Run) -> None:
         assert sum(channels) == pytest.approx(1.0)
 
 
-def test_same_seed_same_menu_and_assignments_whatever_partitions_and_order(
-    spark: SparkSession, finished: Run, promotions: Promotions, tmp_path: Path
-) -> None:
+@dataclass(frozen=True)
+class Later:
+    """What happened to a copy of the first run's tables.
+
+    Attributes
+    ----------
+    current : the runs in the view ``current_assignments`` after each event. failure : what the failed run was refused with.
+    kept : the second run's assignments before and after the rerun. rerun : the first run once more, of tables in another order.
+    """
+
+    current: dict[str, set[str]]
+    failure: str
+    kept: tuple[pd.DataFrame, pd.DataFrame]
+    rerun: Run
+
+
+@pytest.fixture(scope="module")
+def later(spark: SparkSession, finished: Run, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory) -> Later:
+    """Another run, a run that fails, and a rerun of the first, with other partitions, order and settings of Spark."""
     from coarse_spark.pipeline import run_all
+
+    folder = tmp_path_factory.mktemp("later")
+    shutil.copytree(str(finished.lake.path), folder / "tables")
+    current = {}
+
+    def look(run: Run, event: str) -> None:
+        run.lake.publish_view()
+        current[event] = {row["run_id"] for row in spark.table("current_assignments").select("run_id").distinct().collect()}
+
+    second = _on_the_same_responses(spark, finished, promotions.configure(output__path=folder / "tables", menu__select=2))
+    look(second, "second")
+    before = _assignments(second)
+
+    # a market whose customers all got the same treatment cannot be fitted; no failure is tolerated
+    broken = {"experiment__path": _one_market_treated_alike(spark, promotions, folder), "response__max_failed_share": 0}
+    with pytest.raises(RunError) as failure:
+        run_all(spark, promotions.configure(output__path=folder / "tables", **broken), "third")
+    look(second, "failed")
 
     shuffled = {}
     for name in ("experiment", "population"):
-        table = spark.read.format("delta").load(promotions.paths[name])
-        shuffled[name] = str(tmp_path / name)
-        table.orderBy("past_spend").repartition(7, "age").write.format("delta").save(shuffled[name])
-    before = spark.conf.get("spark.sql.shuffle.partitions")
-    spark.conf.set("spark.sql.shuffle.partitions", "5")
-    try:
-        configuration = promotions.configure(
-            experiment__path=shuffled["experiment"], population__path=shuffled["population"], output__path=tmp_path / "tables"
-        )
-        again = run_all(spark, configuration, "again")
-    finally:
-        spark.conf.set("spark.sql.shuffle.partitions", before)
-    columns = ["k", "treatment_id", "depth", "days", "share"]
-    order = ["k", "treatment_id"]
-    one, two = (_table(run, "menu").sort_values(order)[columns].to_numpy(float) for run in (finished, again))
-    np.testing.assert_allclose(two, one, rtol=0, atol=1e-9)
-    one, two = (_table(run, "assignments").sort_values("unit_id")[["unit_id", "treatment_id"]] for run in (finished, again))
-    np.testing.assert_array_equal(two.to_numpy(), one.to_numpy())
-    one, two = (_table(run, "policy_values").sort_values(["policy", "k"])["value"].to_numpy() for run in (finished, again))
-    # each unit's own best treatment is located to about 1e-8 of its range, and values move with it
-    np.testing.assert_allclose(two, one, rtol=1e-7)
+        shuffled[f"{name}__path"] = str(folder / name)
+        rows = spark.read.format("delta").load(promotions.paths[name])
+        rows.orderBy("past_spend").repartition(7, "age").write.format("delta").save(str(folder / name))
+    with _settings(
+        spark, {"spark.sql.shuffle.partitions": "5", "spark.sql.adaptive.enabled": "true", "spark.sql.codegen.wholeStage": "true"}
+    ):
+        rerun = run_all(spark, promotions.configure(output__path=folder / "tables", **shuffled), finished.run_id)
+    look(rerun, "rerun")
+    return Later(current, str(failure.value), (before, _assignments(second)), rerun)
 
 
-def test_second_run_moves_the_view_a_failed_one_does_not_and_a_rerun_replaces_its_own(
-    spark: SparkSession, promotions: Promotions, tmp_path: Path
-) -> None:
-    from coarse_spark.pipeline import run_all
+def _on_the_same_responses(spark: SparkSession, finished: Run, configuration: Configuration) -> Run:
+    """Publish another run "second" that takes the responses of the first one and chooses, assigns and publishes by itself."""
+    from coarse_spark.lake.schemas import RESPONSES
+    from coarse_spark.pipeline import assign, choose, publish, start_run
 
-    output = tmp_path / "tables"
-    small = {"output__path": output, "menu__sizes": "[2]", "menu__select": 2}
+    run = start_run(spark, configuration, "second")
+    run.lake.replace(RESPONSES, "second", run.lake.read("responses", finished.run_id).drop("run_id"))
+    run.note(**finished.record.diagnostics)
+    for step in (choose, assign, publish):
+        step(run)
+    return run
 
-    def current(run: Run) -> set[str]:
-        run.lake.publish_view()
-        return {row["run_id"] for row in spark.table("current_assignments").select("run_id").distinct().collect()}
 
-    first = run_all(spark, promotions.configure(**small), "one")
-    assert current(first) == {"one"}
-    second = run_all(spark, promotions.configure(**small, menu__seed=5), "two")
-    assert current(second) == {"two"}
-    kept = _table(second, "assignments").sort_values("unit_id", ignore_index=True)
-
-    # a market whose customers all got the same treatment cannot be fitted; no failure is tolerated
-    table = spark.read.format("delta").load(promotions.paths["experiment"])
-    biggest = table.groupBy("market").count().orderBy("count", ascending=False).first()["market"]
+def _one_market_treated_alike(spark: SparkSession, promotions: Promotions, folder: Path) -> str:
     from pyspark.sql import functions as F
 
-    constant = table
+    table = spark.read.format("delta").load(promotions.paths["experiment"])
+    alike = F.col("market") == "capital"
     for name in ("depth", "days"):
-        constant = constant.withColumn(name, F.when(F.col("market") == biggest, F.lit(7.0)).otherwise(F.col(name)))
-    broken = str(tmp_path / "broken")
-    constant.write.format("delta").save(broken)
-    with pytest.raises(RunError, match=f"market={biggest}.*identify"):
-        run_all(spark, promotions.configure(**small, experiment__path=broken, response__max_failed_share=0), "three")
-    record = first.lake.read("runs", "three").toPandas().iloc[0]
+        table = table.withColumn(name, F.when(alike, F.lit(7.0)).otherwise(F.col(name)))
+    table.write.format("delta").save(str(folder / "broken"))
+    return str(folder / "broken")
+
+
+@contextmanager
+def _settings(spark: SparkSession, changes: dict[str, str]) -> Iterator[None]:
+    before = {name: spark.conf.get(name) for name in changes}
+    assert not before.items() & changes.items(), "they should be other settings"
+    for name, value in changes.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            spark.conf.set(name, value)
+
+
+def _assignments(run: Run) -> pd.DataFrame:
+    return _table(run, "assignments").sort_values("unit_id", ignore_index=True)
+
+
+def test_second_run_moves_the_view_a_failed_one_does_not_and_a_rerun_replaces_its_own(later: Later, finished: Run) -> None:
+    assert re.search("market=capital.*identify", later.failure)
+    record = later.rerun.lake.read("runs", "third").toPandas().iloc[0]
     assert record["status"] == "failed"
     assert record["error"].startswith("fit: ")
-    assert current(second) == {"two"}
+    # the run that was published last is current
+    assert later.current == {"second": {"second"}, "failed": {"second"}, "rerun": {"first"}}
+    lake, before = later.rerun.lake, finished.lake
+    runs = lake.read("assignments").groupBy("run_id").count().toPandas().set_index("run_id")["count"].to_dict()
+    units = len(later.kept[0])
+    assert runs == {"first": units, "second": units}
+    assert lake.read("models", "first").count() == before.read("models", "first").count()
+    assert lake.read("runs").count() == before.read("runs").count() + 2
+    pd.testing.assert_frame_equal(*later.kept)
 
-    again = run_all(spark, promotions.configure(**small), "one")
-    assert current(again) == {"one"}, "the run that was published last is current"
-    runs = again.lake.read("assignments").groupBy("run_id").count().toPandas().set_index("run_id")["count"].to_dict()
-    assert runs == {"one": len(kept), "two": len(kept)}
-    pd.testing.assert_frame_equal(_table(second, "assignments").sort_values("unit_id", ignore_index=True), kept)
+
+def test_same_seed_same_menu_and_assignments_whatever_partitions_and_order(later: Later, finished: Run) -> None:
+    columns = ["k", "treatment_id", "depth", "days", "share"]
+    order = ["k", "treatment_id"]
+    one, two = (_table(run, "menu").sort_values(order)[columns].to_numpy(float) for run in (finished, later.rerun))
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-9)
+    one, two = (_assignments(run)[["unit_id", "treatment_id"]] for run in (finished, later.rerun))
+    np.testing.assert_array_equal(two.to_numpy(), one.to_numpy())
+    one, two = (_table(run, "policy_values").sort_values(["policy", "k"])["value"].to_numpy() for run in (finished, later.rerun))
+    # each unit's own best treatment is located to about 1e-8 of its range, and values move with it
+    np.testing.assert_allclose(two, one, rtol=1e-7)
 
 
 def test_steps_one_by_one_need_their_order_and_their_configuration(

@@ -17,7 +17,7 @@ from coarse_spark.distributed.units import population_units
 from coarse_spark.errors import TableError
 from coarse_spark.lake.schemas import ASSIGNMENTS, MENU, SEGMENTS
 from coarse_spark.pipeline.limits import limits_note, published_menu, settled_menu
-from coarse_spark.pipeline.menu_rows import menu_rows
+from coarse_spark.pipeline.menu_rows import menu_rows, read_menus
 from coarse_spark.pipeline.rules import PopulationRules, note_changes, population_rules
 from coarse_spark.pipeline.run import Run
 
@@ -30,12 +30,13 @@ def assign(run: Run) -> None:
     TableError : no menu is selected yet.
     """
     with run.step("assign"):
-        menu = run.lake.read("menu", run.run_id).where("selected").orderBy("treatment_id").toPandas()
+        menus = read_menus(run.lake, run.run_id)
+        menu = menus[menus["selected"]]
         if menu.empty:
             raise TableError("menu.select is auto and no size is selected yet; run 'evaluate' before 'assign', or set menu.select")
         rules = population_rules(run)
         if "limits" in run.noted("curve", "choose")[str(len(menu))]:
-            _assign_within_limits(run, menu, rules)
+            _assign_within_limits(run, menus, rules)
         else:
             plain = PricedMenu.build(rules.problem, rules.problem.space.encode(menu))
             _write(run, rules, rules.problem, rules.responses, plain)
@@ -46,9 +47,9 @@ def assign(run: Run) -> None:
         run.lake.replace(SEGMENTS, run.run_id, describe_segments(landed, units, run.configuration))
 
 
-def _assign_within_limits(run: Run, menu: pd.DataFrame, rules: PopulationRules) -> None:
+def _assign_within_limits(run: Run, menus: pd.DataFrame, rules: PopulationRules) -> None:
     """Assign units with the limits kept to the unit; the menu's shares and prices become those of exactly these assignments."""
-    curve = run.noted("curve", "choose")
+    menu, curve = menus[menus["selected"]], run.noted("curve", "choose")
     entry = curve[str(len(menu))]
     problem = with_lottery(rules.problem)
     bounded = published_menu(run, problem, menu, entry["limits"])
@@ -58,10 +59,9 @@ def _assign_within_limits(run: Run, menu: pd.DataFrame, rules: PopulationRules) 
     final, sums = settled.bounded, settled.sums
     entry |= {"value": sums.value(final.menu.psi), "limits": limits_note(final, problem, sums)}
     run.note(curve=curve)
-    others = run.lake.read("menu", run.run_id).drop("run_id").where("not selected").toPandas()
     observed = ObservedTreatments(problem.space, run.noted("observed_treatments", "fit"))
     rows = menu_rows(run.problem, final.menu, sums, observed, selected=True)
-    run.lake.replace(MENU, run.run_id, pd.concat([others, rows], ignore_index=True))
+    run.lake.replace(MENU, run.run_id, pd.concat([menus[~menus["selected"]], rows], ignore_index=True))
 
 
 def _write(

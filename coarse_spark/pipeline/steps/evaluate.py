@@ -25,6 +25,7 @@ from coarse_spark.distributed.sketch import Sketch, sketch
 from coarse_spark.distributed.units import hash_sample, matrix, treatment_columns
 from coarse_spark.lake.schemas import CONTRASTS, MENU, POLICY_VALUES
 from coarse_spark.pipeline.experiment import cross_fitted
+from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.stability import note_stability
 
@@ -61,7 +62,8 @@ def evaluate(run: Run) -> None:
                 center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
             )
             k, rule = _selected(configuration, policies, result)
-            note_stability(run, problem, predictions, [menus[k] for menus in fold_menus.values()], k)
+            chosen = read_menus(run.lake, run.run_id)
+            note_stability(run, problem, predictions, [menus[k] for menus in fold_menus.values()], chosen[chosen["k"] == k])
         _warn_of_barred(run, policies, result.barred)
         confidence = configuration.evaluation.confidence
         values = policy_values(policies, result.moments, confidence)
@@ -74,8 +76,7 @@ def evaluate(run: Run) -> None:
         run.lake.replace(CONTRASTS, run.run_id, contrasts(policies, result.moments, confidence))
         fit = lack_of_fit(bins, result.bins)
         if configuration.menu.select == "auto":
-            menu = run.lake.read("menu", run.run_id).drop("run_id").toPandas()
-            run.lake.replace(MENU, run.run_id, menu.assign(selected=menu["k"] == k))
+            run.lake.replace(MENU, run.run_id, chosen.assign(selected=chosen["k"] == k))
         log.info("%s", rule)
         run.note(
             selected_k=k,

@@ -183,6 +183,8 @@ def start_run(spark: SparkSession, configuration: Configuration, run_id: str | N
     run_id = new_run_id() if run_id is None else check_run_id(run_id)
     if old is None:
         lake.begin(run_id)
+    else:
+        log.info("run %s is there already: its rows are replaced, step by step", run_id)
     record = RunRecord(
         run_id,
         configuration.to_json(),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from coarse_spark.config.checks.problem import SPACE, Check, Key, Problem
 from coarse_spark.core.menu.limits import ShareLimits
+from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
 
@@ -24,10 +25,17 @@ def _selected(sizes: tuple[int, ...], select: int | str) -> Iterator[Problem]:
         )
 
 
-def _enough_treatments(sizes: tuple[int, ...], space: TreatmentSpace) -> Iterator[Problem]:
+def _enough_treatments(sizes: tuple[int, ...], exclude: str | None, space: TreatmentSpace) -> Iterator[Problem]:
     count = len(space.candidates)
-    if sizes[-1] > count:
-        message = f"found {sizes[-1]}, expected at most {count}, the number of treatments that may be offered"
+    if exclude is not None and count == 1:
+        # the control is never excluded
+        message = (
+            f"'{exclude}' leaves nothing but the control ({space.describe(space.control)}), expected 0 for other treatments too"
+        )
+        yield Problem(("menu", "exclude"), message)
+    elif sizes[-1] > count:
+        rest = "" if exclude is None else f"; menu.exclude leaves out the others ('{exclude}')"
+        message = f"found {sizes[-1]}, expected at most {count}, the number of treatments that may be offered{rest}"
         yield Problem(("menu", "sizes"), message)
 
 
@@ -102,6 +110,28 @@ def _spending(budget: float | None, per_unit: str | None, per_outcome: str) -> I
         yield Problem(("menu", given[0]), "found spending without a budget, expected menu.budget beside it")
 
 
+def _budget(budget: float | None, per_unit: str | None, per_outcome: str, cost: str, space: TreatmentSpace) -> Iterator[Problem]:
+    """Yield a problem for a budget that nothing is counted against, or that no unit's treatment is within."""
+    if budget is None:
+        return
+    try:
+        spending = Profit(per_outcome, cost if per_unit is None else per_unit)
+        spending.require_names(space.names)
+        an_outcome, a_unit = spending.terms(space.candidates, space)
+    except InvalidInputError:
+        return  # expressions have checks of their own
+    if an_outcome.any():
+        return  # what outcomes cost is known when responses are
+    if not a_unit.any():
+        source = "profit.cost" if per_unit is None else "menu.spending_per_unit"
+        message = f"nothing counts as spending, as {source} is 0 for every treatment"
+        yield Problem(("menu", "budget"), f"{message}; expected menu.spending_per_unit or menu.spending_per_outcome beside it")
+    elif a_unit.min() > budget:
+        yield Problem(
+            ("menu", "budget"), f"found {budget:g}, expected at least {a_unit.min():g}, what the cheapest treatment spends"
+        )
+
+
 def _switching(previous_run: str | None, cost: float) -> Iterator[Problem]:
     if cost > 0 and previous_run is None:
         message = f"found {cost:g} without menu.previous_run, expected current or the id of the run whose assignments would change"
@@ -124,11 +154,12 @@ def _method(method: str, least: object, most: object, budget: object, treatments
 
 CHECKS: tuple[Check, ...] = (
     (("menu.sizes", "menu.select"), _selected),
-    (("menu.sizes", SPACE), _enough_treatments),
+    (("menu.sizes", "menu.exclude", SPACE), _enough_treatments),
     (("menu.sizes", "menu.always_offer"), _always_fits),
     (("menu.always_offer", SPACE), _always_offered),
     (("menu.sizes", "menu.min_share", "menu.max_share"), _shares),
     (("menu.budget", "menu.spending_per_unit", "menu.spending_per_outcome"), _spending),
+    (("menu.budget", "menu.spending_per_unit", "menu.spending_per_outcome", "profit.cost", SPACE), _budget),
     (("menu.previous_run", "menu.switching_cost"), _switching),
     (("menu.update", "menu.min_share", "menu.max_share", "menu.budget"), _update),
     (("menu.method", "menu.min_share", "menu.max_share", "menu.budget", "treatments"), _method),

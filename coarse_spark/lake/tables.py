@@ -149,7 +149,8 @@ class Lake:
         known = {name: sql for name, (sql, _) in schema.columns.items() if name in rows.columns}
         fields = [f"{quote(name)} {known.get(name) or _sql_type(rows[name])}" for name in rows.columns]
         values = [tuple(None if _missing(v) else v for v in row) for row in rows.astype(object).itertuples(index=False)]
-        return self.spark.createDataFrame(values, ", ".join(fields))
+        # a handful of rows: one file, however many cores the session has
+        return self.spark.createDataFrame(values, ", ".join(fields)).coalesce(1)
 
     def _create(self, schema: TableSchema, fields: StructType) -> None:
         key = {"run_id", *schema.key}

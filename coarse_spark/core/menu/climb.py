@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ DIFFERENCE = 0.05  # of the spacing: truncation and rounding errors of the deriv
 _NEWTON_STEPS = 12
 _SWEEPS = 60
 _HALVINGS = 34
+_POLLS = 5 * _HALVINGS  # more than a row needs: it may move a few times at every length of its step
+_STACKED_ROWS = 2_000  # of fewer, the values at many points are one call: it costs more than its numbers
 _PRECISION = 1e-7  # of the spacing: a Newton step this small leaves an error of the order of its square
 
 
@@ -113,22 +116,28 @@ def central_differences(
     free = np.flatnonzero(spacing > 0)
     center = np.clip(point, bounds[:, 0] + 2 * width, bounds[:, 1] - 2 * width)
     center[:, spacing == 0] = point[:, spacing == 0]
-    rest = value(point[:1], rows[:1]).shape[1:]
-    shape = (len(point), point.shape[1])
-    gradient, curvature = np.zeros((*shape, *rest)), np.zeros((*shape, shape[1], *rest))
 
-    def at(base: FloatArray, *moves: tuple[int, int]) -> FloatArray:
-        moved = base.copy()
+    def moved(base: FloatArray, *moves: tuple[int, int]) -> FloatArray:
+        result = base.copy()
         for axis, steps in moves:
-            moved[:, axis] += steps * width[axis]
-        return value(moved, rows)
+            result[:, axis] += steps * width[axis]
+        return result
 
+    places = []
     for position, a in enumerate(free):
-        h = width[a]
         # only the own coordinate moves inside: derivatives along the other dimensions belong to the point itself
         base = point.copy()
         base[:, a] = center[:, a]
-        two_behind, behind, here, ahead, two_ahead = (at(base, (a, steps)) for steps in (-2, -1, 0, 1, 2))
+        places += [moved(base, (a, steps)) for steps in (-2, -1, 0, 1, 2)]
+        for b in free[:position]:
+            places += [moved(center, (a, here), (b, there)) for here in (1, -1) for there in (1, -1)]
+    values = _at_all(value, np.stack(places), rows)
+    rest = values.shape[2:]
+    gradient, curvature = np.zeros((*point.shape, *rest)), np.zeros((*point.shape, point.shape[1], *rest))
+    left = iter(values)
+    for position, a in enumerate(free):
+        h = width[a]
+        two_behind, behind, here, ahead, two_ahead = islice(left, 5)
         first = (two_behind - 8 * behind + 8 * ahead - two_ahead) / (12 * h)
         second = (16 * (behind + ahead) - two_behind - two_ahead - 30 * here) / (12 * h**2)
         third = (two_ahead - 2 * ahead + 2 * behind - two_behind) / (2 * h**3)
@@ -137,12 +146,8 @@ def central_differences(
         gradient[:, a] = first + offset * (second + offset * (third / 2 + offset * fourth / 6))
         curvature[:, a, a] = second + offset * (third + offset * fourth / 2)
         for b in free[:position]:
-            cross = (
-                at(center, (a, 1), (b, 1))
-                - at(center, (a, 1), (b, -1))
-                - at(center, (a, -1), (b, 1))
-                + at(center, (a, -1), (b, -1))
-            )
+            both, ahead_behind, behind_ahead, neither = islice(left, 4)
+            cross = both - ahead_behind - behind_ahead + neither
             curvature[:, a, b] = curvature[:, b, a] = cross / (4 * h * width[b])
     return gradient, curvature
 
@@ -178,23 +183,30 @@ def _maximize_model(gradient: FloatArray, curvature: FloatArray, low: FloatArray
 def _compass(
     hills: Hills, point: FloatArray, best: FloatArray, rows: IntArray, lower: FloatArray, upper: FloatArray, free: IntArray
 ) -> None:
-    """Compass search in place: try a step along every dimension and diagonal, halve the step where nothing helps.
+    """Compass search in place: take the best step along a dimension or diagonal, halve the step where none helps.
 
     The diagonals let rows slide along the edge of an exclusion that runs across dimensions.
     """
-    moves = np.zeros((3**free.size, len(hills.spacing)))
-    moves[:, free] = list(product((0.0, 1.0, -1.0), repeat=free.size))
+    moves = np.zeros((3**free.size - 1, len(hills.spacing)))
+    moves[:, free] = list(product((0.0, 1.0, -1.0), repeat=free.size))[1:]
     scale = np.full(len(rows), 0.5)
-    for _ in range(3 * _HALVINGS):
-        improved = np.zeros(len(rows), dtype=bool)
-        for move in moves[1:]:
-            trial = np.clip(point[rows] + scale[:, None] * move * hills.spacing, lower[rows], upper[rows])
-            reached = hills.value(trial, rows)
-            better = (reached > best[rows] + hills.noise[rows]) & hills.allowed(trial)
-            point[rows[better]], best[rows[better]] = trial[better], reached[better]
-            improved |= better
-        scale = np.where(improved, scale, scale / 2)
+    for _ in range(_POLLS):
+        steps = scale[:, None] * moves[:, None, :] * hills.spacing
+        trials = np.clip(point[rows] + steps, lower[rows], upper[rows])
+        reached = np.where(_at_all(hills.allowed, trials), _at_all(hills.value, trials, rows), -np.inf)
+        chosen = reached.argmax(axis=0), np.arange(len(rows))
+        better = reached[chosen] > best[rows] + hills.noise[rows]
+        point[rows[better]], best[rows[better]] = trials[chosen][better], reached[chosen][better]
+        scale = np.where(better, scale, scale / 2)
         keep = scale > 0.5**_HALVINGS
         rows, scale = rows[keep], scale[keep]
         if not rows.size:
             return
+
+
+def _at_all(function: Callable[..., npt.NDArray[Any]], points: FloatArray, *rows: IntArray) -> npt.NDArray[Any]:
+    """Return a function of points (r, d), and of the rows (r,) that they belong to, at all of ``points`` (s, r, d) as (s, r, …)."""
+    if points.shape[1] > _STACKED_ROWS:
+        return np.stack([function(part, *rows) for part in points])
+    values = function(points.reshape(-1, points.shape[2]), *(np.tile(row, len(points)) for row in rows))
+    return values.reshape(*points.shape[:2], *values.shape[1:])

@@ -124,6 +124,22 @@ def test_own_best_treatments_under_a_rule_are_those_of_the_space_without_what_it
         np.testing.assert_allclose(treatments, best, atol=1e-5)
 
 
+def test_own_best_treatments_do_not_depend_on_how_many_units_are_asked_at_once() -> None:
+    """Few units are evaluated at many points in one call, many units at one point after the other."""
+    rng, n = np.random.default_rng(3), 6_000
+    plane = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")})
+    problem = MenuProblem.build(plane, "quadratic", Profit("1", "0.1 * a + where(b > 0, 0.2, 0)"))
+    theta = np.column_stack(
+        [np.zeros(n), rng.uniform(0, 2, (n, 2)), -rng.uniform(0.3, 1, n), rng.uniform(-0.3, 0.3, n), -rng.uniform(0.3, 1, n)]
+    )
+    ruled = problem.restricted(["a + b > 1.2345"], np.abs(theta).max(axis=0), np.full(1, 0.5))
+    theta = np.column_stack([theta, rng.random(n) < 0.5])
+    together = ruled.granular(theta)
+    in_parts = [ruled.granular(part) for part in np.array_split(theta, 12)]
+    for whole, parts in zip(together, zip(*in_parts, strict=True), strict=True):
+        np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=1e-12)
+
+
 def test_penalties_outweigh_what_the_others_gain() -> None:
     psi = np.array([[1.0, 0, 0], [1.0, 2.0, -0.5]])
     worth = widest_range(np.array([5.0, 3.0]), psi)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import floor, isfinite, prod
+from math import floor, isfinite, log10, prod
 from typing import Any
 
 import numpy as np
@@ -54,11 +54,10 @@ class Continuous:
 
     def grid(self, points: int) -> FloatArray:
         """Return the offered values: every step, or ``points`` equally spaced values of an unstepped dimension."""
-        if self.step is None:
-            return np.linspace(self.lower, self.upper, points)
-        count = self.grid_size(points)
-        # round: 0.1 * 3 is offered as 0.3, not as 0.30000000000000004
-        return np.round(self.lower + self.step * np.arange(count), 12)
+        stepped = self.lower + (self.step or 0.0) * np.arange(self.grid_size(points))
+        values = np.linspace(self.lower, self.upper, points) if self.step is None else stepped
+        # round: 0.1 * 3 is offered as 0.3, not as 0.30000000000000004, which a rule such as "t > 0.3" would restrict
+        return np.clip(np.round(values, 12 - floor(log10(self.upper - self.lower))), self.lower, self.upper)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from coarse_spark.core.menu.certificate import dual_prices, dual_sums
 from coarse_spark.core.menu.choose import choose_curve, choose_menu
@@ -51,33 +52,69 @@ def test_a_menu_without_a_free_place_has_a_bound() -> None:
     assert menu.upper_bound >= menu.value - 1e-9
 
 
+def _slack(problem: MenuProblem, rounding: Rounding, theta: np.ndarray, treatment: np.ndarray) -> float:
+    """Return by how much the loss exceeds what every unit loses when a treatment is moved to rows nearby, at the likeliest best.
+
+    One distribution over the rows has to serve all units at once: a linear programme finds it.
+    """
+    cell = problem.space.spacing
+    near = (np.abs(problem.candidates - treatment) <= cell + 1e-9).all(axis=1)
+    rows = np.vstack([problem.psi[near], rounding.psi[len(problem.psi) :]])
+    target = problem.psi_at(treatment[None, :])
+    rows = rows[(rows[:, problem.basis_size : -1] >= target[:, problem.basis_size : -1]).all(axis=1)]
+    gains = profit_matrix(theta, rows) - profit_matrix(theta, target) + rounding.loss(theta)[:, None]
+    found = linprog(
+        np.append(np.zeros(len(rows)), -1.0),
+        A_ub=np.column_stack([-gains, np.ones(len(theta))]),
+        b_ub=np.zeros(len(theta)),
+        A_eq=[[1.0] * len(rows) + [0.0]],
+        b_eq=[1.0],
+        bounds=[(0, None)] * len(rows) + [(None, None)],
+    )
+    return float(-found.fun)
+
+
 @pytest.mark.parametrize(
-    ("space", "basis", "profit"),
+    ("space", "basis", "profit", "rules"),
     [
-        (LINE, "quadratic", Profit("1", "0.2 * t")),
-        (LINE, "cubic", Profit("2 - t", "0.1 * t")),
-        (LINE, "log1p", Profit("3 - t", "0")),
-        (LINE, "any+quadratic", Profit("3 - t", "0")),
-        (PLANE, "quadratic", Profit("3 - a", "0.1 * b")),
-        (PLANE, "quadratic", Profit("1", "0.3 * abs(a - 1)")),
-        (CUT, "quadratic", Profit()),
+        (LINE, "quadratic", Profit("1", "0.2 * t"), []),
+        (LINE, "quadratic", Profit("1", "0.2 * t"), ["t > 0.7341"]),
+        (LINE, "cubic", Profit("2 - t", "0.1 * t"), []),
+        (LINE, "log1p", Profit("3 - t", "0"), []),
+        (LINE, "any+quadratic", Profit("3 - t", "0"), ["t > 0"]),
+        (PLANE, "quadratic", Profit("3 - a", "0.1 * b"), []),
+        (PLANE, "quadratic", Profit("1", "0.3 * abs(a - 1)"), []),
+        (PLANE, "quadratic", Profit(), ["a > 0.7"]),
+        (PLANE, "quadratic", Profit(), ["a > 0.73", "b > 1.11"]),
+        (PLANE, "quadratic", Profit(), ["a + b > 1.5"]),
+        (PLANE, "quadratic", Profit(), ["a - b > 0.53"]),
+        (PLANE, "quadratic", Profit(), ["a**2 + b**2 > 2.3", "a * b > 0.9"]),
+        (PLANE, "quadratic", Profit(), ["(a - 0.6)**2 + (b - 0.6)**2 < 0.3"]),
+        (PLANE, "any+quadratic", Profit(), ["a + b > 0"]),
+        (CUT, "quadratic", Profit(), []),
+        (CUT, "quadratic", Profit("1", "where(a > 0, 0.5, 0)"), ["a - b > 0.2"]),
     ],
 )
-def test_rounding_covers_every_menu_between_candidates(space: TreatmentSpace, basis: str, profit: Profit) -> None:
+def test_rounding_covers_every_treatment_between_candidates(
+    space: TreatmentSpace, basis: str, profit: Profit, rules: list[str]
+) -> None:
     problem = MenuProblem.build(space, basis, profit)
     rng = np.random.default_rng(0)
-    theta = rng.normal(size=(200, problem.coefficients))
+    theta = rng.normal(size=(60, problem.coefficients))
+    problem = problem.restricted(rules, np.abs(theta).max(axis=0), np.full(len(rules), 0.5))
+    theta = np.column_stack([theta, rng.random((60, len(rules))) < 0.5])
     rounding = Rounding.of(problem)
-    loss = rounding.loss(theta)
-    cell = problem.space.spacing
-    treatments = rng.uniform(0, 2, (300, len(space.dimensions)))
-    treatments = treatments[space.allowed(treatments)]
-    # the best of the candidates nearby is at least as good as their random choice
-    for treatment in treatments:
-        near = (np.abs(problem.candidates - treatment) <= cell + 1e-9).all(axis=1)
-        rows = np.vstack([problem.psi[near], rounding.psi[len(problem.psi) :]])
-        best = profit_matrix(theta, rows).max(axis=1)
-        assert (profit_matrix(theta, problem.psi_at(treatment[None, :]))[:, 0] <= best + loss + 1e-6 * np.abs(best)).all()
+    treatments = rng.uniform(0, 2, (120, len(space.dimensions)))
+    # on the lines between candidates too, and along the edges of rules
+    lines = rng.random(treatments.shape) < 0.2
+    treatments[lines] = np.round(treatments[lines] / space.spacing.max()) * space.spacing.max()
+    edges = problem.candidates[len(space.candidates) :]
+    if len(edges):
+        pairs = edges[rng.integers(len(edges), size=(60, 2))]
+        close = (np.abs(pairs[:, 0] - pairs[:, 1]) <= 1.5 * space.spacing).all(axis=1)
+        treatments = np.vstack([treatments, pairs[close].mean(axis=1), edges[:5]])
+    for treatment in treatments[space.allowed(treatments)]:
+        assert _slack(problem, rounding, theta, treatment) >= -1e-6
 
 
 def test_loss_of_quadratic_profits_is_the_textbook_interpolation_error() -> None:

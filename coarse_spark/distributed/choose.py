@@ -14,9 +14,9 @@ from coarse_spark.core.menu.bounded import BoundedMenu, lottery_size, with_lotte
 from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.curve import rising
 from coarse_spark.core.menu.debiased import Corrections, debiased_menus
-from coarse_spark.core.menu.limits import MenuLimits
 from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, Refined, SegmentSums, refine
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.settlement import refine_within
 from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, profit_metric
 from coarse_spark.core.profit import profit_matrix
@@ -60,56 +60,38 @@ class PopulationMenus:
 
 
 UNIFORM = 0  # key of the best single treatment beside the menus of K treatments, which may have to hold others
-FREE = MenuLimits()
 
 
 def search_menus(
-    problem: MenuProblem,
-    clusters: MicroClusters,
-    sizes: Iterable[int],
-    *,
-    starts: int,
-    seed: int,
-    limits: MenuLimits = FREE,
-    method: str = "auto",
-    always_offered: FloatArray | None = None,
-    previous: FloatArray | None = None,
+    problem: MenuProblem, clusters: MicroClusters, sizes: Iterable[int], settings: SearchSettings
 ) -> dict[int, BoundedMenu]:
     """Return the menus of all sizes found on micro-clusters, and under ``UNIFORM`` the best single treatment without limits."""
-    menus = search_within(
-        problem, clusters, sizes, limits, fixed=always_offered, previous=previous, method=method, starts=starts, seed=seed
-    )
-    return {UNIFORM: search_within(problem, clusters, [1], FREE, starts=1, seed=seed)[1], **menus}
+    uniform = search_within(problem, clusters, [1], SearchSettings(starts=1, seed=settings.seed))[1]
+    return {UNIFORM: uniform, **search_within(problem, clusters, sizes, settings)}
 
 
 def choose_menus(
     responses: DataFrame,
     problem: MenuProblem,
     sizes: Iterable[int],
+    settings: SearchSettings,
     *,
     cells: int,
     passes: int,
-    starts: int,
-    seed: int,
-    limits: MenuLimits = FREE,
-    method: str = "auto",
-    always_offered: FloatArray | None = None,
-    previous: FloatArray | None = None,
     corrections: Corrections | None = None,
 ) -> PopulationMenus:
     """Choose a menu of every size for the units of ``responses``: unit_id, weight, theta_0 … theta_{p−1}.
 
     Parameters
     ----------
-    cells : micro-clusters of the sketch at most. passes : Lloyd passes over all units at most.
-    starts, seed : of the search on the sketch. limits, method : what every menu keeps, and what searches it.
-    always_offered : encoded treatments (f, d) on every menu.
-    previous : encoded treatments (l, d) of an earlier menu, the most used first: one more start.
+    settings : of the search on the sketch; what every menu keeps and holds. cells : micro-clusters of the sketch at most.
+    passes : Lloyd passes over all units at most.
     corrections : what the experiment says of the segments of menus; treatments follow it (see ``core.menu.debiased``). Not
         within limits.
 
     The frame is read ``passes`` + 2 times at most, under limits a few times more: hand over a table or a materialized frame.
     """
+    limits = settings.limits
     if not limits.free:
         responses, problem = with_tickets(responses, problem.coefficients), with_lottery(problem)
     units = responses.select(
@@ -120,26 +102,16 @@ def choose_menus(
     )
     population = sketch(units, problem, cells=cells, groups=[0], drawn=True)[0]
     clusters = population.clusters
-    menus = search_menus(
-        problem,
-        clusters,
-        sizes,
-        starts=starts,
-        seed=seed,
-        limits=limits,
-        method=method,
-        always_offered=always_offered,
-        previous=previous,
-    )
+    menus = search_menus(problem, clusters, sizes, settings)
     sized = {k: menu for k, menu in menus.items() if k != UNIFORM}
     certificate: Certificate | LimitedCertificate
     if limits.free:
         gain = problem.granular(clusters.theta)[1] - profit_matrix(clusters.theta, problem.control_psi[None, :])[:, 0]
         tolerance = _BOUND_TOLERANCE * float(np.average(gain, weights=clusters.weights))
         plain = {k: menu.menu for k, menu in sized.items()}
-        certificate = Certificate.prepare(problem, plain, population, tolerance=tolerance, always_offered=always_offered)
+        certificate = Certificate.prepare(problem, plain, population, tolerance=tolerance, always_offered=settings.fixed)
     else:
-        certificate = LimitedCertificate.prepare(problem, sized, population, always_offered=always_offered)
+        certificate = LimitedCertificate.prepare(problem, sized, population, always_offered=settings.fixed)
     records: dict[str, FloatArray] = {}
 
     def beside(theta: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:

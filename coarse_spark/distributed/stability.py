@@ -9,10 +9,10 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from coarse_spark.core.menu.curve import search_curve
+from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.stability import fold_noise, menu_stability
-from coarse_spark.distributed.aggregate import FloatArray
+from coarse_spark.core.menu.settings import SearchSettings
+from coarse_spark.core.menu.stability import STARTS, fold_noise, menu_stability
 from coarse_spark.distributed.units import hash_limit, matrix, theta_columns
 
 _SAMPLED_UNITS = 5_000  # far more than the micro-clusters that the noise is resampled on
@@ -21,19 +21,18 @@ _SAMPLED_UNITS = 5_000  # far more than the micro-clusters that the noise is res
 def resampled_menus(
     predictions: DataFrame,
     problem: MenuProblem,
-    treatments: FloatArray,
+    k: int,
+    settings: SearchSettings,
     *,
     units: int,
     resamples: int,
-    seed: int,
-    always_offered: FloatArray | None = None,
 ) -> tuple[pd.DataFrame, float]:
     """Choose the menu again on responses redrawn within their estimation noise.
 
     Parameters
     ----------
     predictions : the experiment by the models of every fold: key, model_fold, weight, theta_0 … (see ``score``).
-    treatments : (K, d) encoded, the menu that was chosen. units : of the experiment. always_offered : (f, d) on every menu.
+    k : treatments on the menu. settings : of the search, started from the menu that was chosen. units : of the experiment.
 
     Returns
     -------
@@ -50,15 +49,7 @@ def resampled_menus(
     clusters, directions = fold_noise(problem, theta, sample["weight"].to_numpy(np.float64)[: theta.shape[1]])
     # as many units as the whole experiment has stand behind the clusters
     behind = np.rint(clusters.units * (units / theta.shape[1])).astype(np.intp)
-    clusters, k = replace(clusters, units=np.maximum(behind, 1)), len(treatments)
-    best = search_curve(problem, clusters, [k], fixed=always_offered, previous=treatments, starts=2, seed=seed)[k]
-    found = menu_stability(
-        problem,
-        clusters,
-        best.treatments,
-        directions=directions,
-        fixed=always_offered,
-        resamples=resamples,
-        seed=seed,
-    )
+    clusters = replace(clusters, units=np.maximum(behind, 1))
+    best = search_within(problem, clusters, [k], replace(settings, method="auto", starts=STARTS))[k]
+    found = menu_stability(problem, clusters, best, settings, directions=directions, resamples=resamples)
     return found.chosen, max(found.expected_loss, 0.0)

@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.learners.choose_basis import BasisChoice
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.errors import CoarseSparkError, InvalidInputError, RunError, TableError
 from coarse_spark.lake.inputs import input_name, input_version, read_input
 from coarse_spark.lake.runs import FAILED, RUNNING, RunRecord, new_run_id
@@ -77,6 +78,11 @@ class Run:
         """The encoded treatments (f, d) that every menu holds, None without any."""
         rows = self.configuration.menu.always_offer
         return self.configuration.space.encode(pd.DataFrame(list(rows))) if rows else None
+
+    def search_settings(self, previous: FloatArray | None = None) -> SearchSettings:
+        """Return how menus are searched; ``previous`` : (l, d) encoded treatments of an earlier menu."""
+        menu = self.configuration.menu
+        return SearchSettings(self.configuration.limits, self.always_offered, previous, menu.method, menu.starts, menu.seed)
 
     @cached_property
     def experiment(self) -> DataFrame:

@@ -33,11 +33,10 @@ def note_stability(
         tables["frequency"], loss = resampled_menus(
             predictions,
             problem,
-            treatments,
+            k,
+            run.search_settings(treatments),
             units=int(run.noted("usable_rows", "fit")),
             resamples=resamples,
-            seed=run.configuration.menu.seed,
-            always_offered=run.always_offered,
         )
         log.info("menus of %d chosen on %d redraws of the responses lose %.4g a unit on average", k, resamples, loss)
     table = merged_counts(problem, treatments, tables)

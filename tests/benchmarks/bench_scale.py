@@ -28,6 +28,7 @@ from pyspark.sql import functions as F
 from coarse_spark.core.menu.bounded import BoundedMenu, lottery_size, with_lottery
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.settlement import SettledMenu
 from coarse_spark.core.menu.transport import exact_assignment
 from coarse_spark.core.profit import Profit, profit_matrix
@@ -95,7 +96,7 @@ def main() -> None:
     spark, posed, folder = open_session(driver_memory="6g"), problem(), Path(tempfile.mkdtemp(prefix="bench-scale-"))
 
     def curve(responses: DataFrame) -> PopulationMenus:
-        return choose_menus(responses, posed, range(1, 11), cells=4_000, passes=3, starts=8, seed=0)
+        return choose_menus(responses, posed, range(1, 11), SearchSettings(starts=8), cells=4_000, passes=3)
 
     try:
         tables = {size: str(folder / f"responses-{size}") for size in (units // 10, units)}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from coarse_spark.core.menu.choose import choose_curve, choose_menu
 from coarse_spark.core.menu.curve import search_curve
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
@@ -121,7 +122,7 @@ def test_search_runs_on_bare_micro_clusters() -> None:
     theta = _units(100, 0)
     problem = MenuProblem.build(GRID, "quadratic", Profit())
     clusters = MicroClusters(np.ones(100), theta, np.ones(100, dtype=np.intp))
-    menus = search_curve(problem, clusters, [2, 4], fixed=np.array([[2.0, 2.0]]))
+    menus = search_curve(problem, clusters, [2, 4], SearchSettings(fixed=np.array([[2.0, 2.0]])))
     for k in (2, 4):
         assert len(menus[k].treatments) == k
         assert menus[k].fixed.sum() == 1

@@ -8,6 +8,7 @@ import pytest
 from coarse_spark.core.menu.curve import search_curve
 from coarse_spark.core.menu.lloyd import refine, segment_sums
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.sketch import SketchTree
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.simulation import MAX_DAYS, MAX_DEPTH, simulate_promotions_block
@@ -27,7 +28,7 @@ def test_rounding_of_responses_does_not_move_treatments(seed: int) -> None:
     for noise in (0.0, 1e-14):
         rounded = theta * (1 + noise * rng.standard_normal(theta.shape))
         sketch = SketchTree.build(rounded, weights, problem.psi, 500).sums(rounded, weights).clusters()
-        menus = search_curve(problem, sketch, [1, 2, 3], starts=3, seed=0)
+        menus = search_curve(problem, sketch, [1, 2, 3], SearchSettings(starts=3))
 
         def aggregate(asked, rounded=rounded):  # type: ignore[no-untyped-def]
             return segment_sums(rounded, weights, asked)

@@ -10,11 +10,12 @@ import pytest
 
 from coarse_spark.core.menu.bounded import BoundedMenu, lottery_size, with_lottery
 from coarse_spark.core.menu.bounded_curve import search_within
-from coarse_spark.core.menu.budget import assign_within
 from coarse_spark.core.menu.choose import sketch_units
+from coarse_spark.core.menu.clearing import assign_within
 from coarse_spark.core.menu.limits import Budget, MenuLimits
 from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums, segment_sums
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.settlement import (
     Everyone,
     Near,
@@ -50,7 +51,7 @@ def _settled(
     problem = with_lottery(MenuProblem.build(PLANE, "quadratic", Profit("1", COST)))
     units = np.column_stack([theta, np.random.default_rng(5).random(n)])
     clusters, _ = sketch_units(problem, units, mass, 500)
-    found = search_within(problem, clusters, sizes, limits, starts=2)
+    found = search_within(problem, clusters, sizes, SearchSettings(limits, starts=2))
     lottery = lottery_size(problem, clusters.theta)
     drawn = {k: replace(m, lottery=lottery).at(problem, m.menu.prices, m.charge) for k, m in found.items()}
     sample = Sample(units[::7][:seen], mass[::7][:seen])
@@ -166,7 +167,7 @@ def test_limits_that_bind_nobody_need_no_prices_and_nobody_to_look_at() -> None:
 def test_integer_program_by_name_on_a_small_finite_space(limits: MenuLimits) -> None:
     problem = MenuProblem.build(STEPS, "quadratic", Profit("1", COST))
     clusters, _ = sketch_units(problem, _theta(80), np.ones(80))
-    oracle, ours = (search_within(problem, clusters, [3], limits, method=method)[3] for method in ("milp", "auto"))
+    oracle, ours = (search_within(problem, clusters, [3], SearchSettings(limits, method=method))[3] for method in ("milp", "auto"))
     assert oracle.menu.found_by == "milp"
     value = []
     for bounded in (oracle, ours):
@@ -186,6 +187,6 @@ def test_methods_that_know_no_limits_are_refused() -> None:
     clusters, _ = sketch_units(problem, _theta(80), np.ones(80))
     for method in ("exact", "greedy"):
         with pytest.raises(InvalidInputError, match="knows neither share limits nor a budget"):
-            search_within(problem, clusters, [3], MenuLimits(max_share=0.5), method=method)
+            search_within(problem, clusters, [3], SearchSettings(MenuLimits(max_share=0.5), method=method))
     with pytest.raises(InvalidInputError, match=r"nearest feasible maximum for k = 2 is 0\.5"):
-        search_within(problem, clusters, [2, 3], MenuLimits(max_share=0.4))
+        search_within(problem, clusters, [2, 3], SearchSettings(MenuLimits(max_share=0.4)))

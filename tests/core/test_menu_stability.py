@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from coarse_spark.core.menu.bounded import BoundedMenu
 from coarse_spark.core.menu.choose import choose_menu, sketch_units
 from coarse_spark.core.menu.debiased import CorrectionSums, correction_sums, debiased_menu
 from coarse_spark.core.menu.lloyd import PricedMenu, assign
@@ -23,10 +24,14 @@ def _two_kinds(n: int, noise: float, seed: int = 0) -> np.ndarray:
     return np.column_stack([np.zeros(n), peak, np.full(n, -0.5)])
 
 
+def _menu(problem: MenuProblem, treatments: np.ndarray) -> BoundedMenu:
+    return BoundedMenu.free_of_limits(PricedMenu.build(problem, treatments))
+
+
 def test_a_clear_choice_is_always_made_again() -> None:
     problem = MenuProblem.build(STEPS, "quadratic", Profit())
     clusters, _ = sketch_units(problem, _two_kinds(500, 0.01), np.ones(500))
-    result = menu_stability(problem, clusters, np.array([[0.5], [1.5]]), resamples=20)
+    result = menu_stability(problem, clusters, _menu(problem, np.array([[0.5], [1.5]])), resamples=20)
     assert result.chosen.to_dict("records") == [{"t": 0.5, "frequency": 1.0}, {"t": 1.5, "frequency": 1.0}]
     assert result.expected_loss == pytest.approx(0, abs=1e-12)
 
@@ -36,16 +41,17 @@ def test_uncertain_responses_spread_the_choice_and_cost_value() -> None:
     theta = _two_kinds(200, 0.4)
     menu = choose_menu(theta, space=STEPS, basis="quadratic", profit=Profit(), k=2)
     clusters, _ = sketch_units(problem, theta, np.ones(200))
-    sure = menu_stability(problem, clusters, menu.encoded, resamples=30)
-    unsure = menu_stability(problem, clusters, menu.encoded, covariance=np.diag([0.0, 0.5, 0.0]), resamples=30)
+    chosen = _menu(problem, menu.encoded)
+    sure = menu_stability(problem, clusters, chosen, resamples=30)
+    unsure = menu_stability(problem, clusters, chosen, covariance=np.diag([0.0, 0.5, 0.0]), resamples=30)
     assert (sure.lost >= -1e-12).all()  # the menu is the best one on the original sketch
     assert unsure.expected_loss > sure.expected_loss
     assert len(unsure.chosen) > 2
     assert sure.chosen["frequency"].sum() == pytest.approx(2)
-    again = menu_stability(problem, clusters, menu.encoded, resamples=30)
+    again = menu_stability(problem, clusters, chosen, resamples=30)
     np.testing.assert_array_equal(again.lost, sure.lost)
     with pytest.raises(InvalidInputError, match="covariance has shape"):
-        menu_stability(problem, clusters, menu.encoded, covariance=np.eye(2))
+        menu_stability(problem, clusters, chosen, covariance=np.eye(2))
 
 
 def test_noise_of_refits_is_common_to_all_units() -> None:
@@ -57,7 +63,7 @@ def test_noise_of_refits_is_common_to_all_units() -> None:
     expected = 3 / 4 * ((shifts - shifts.mean(axis=0)) ** 2).sum(axis=0)
     np.testing.assert_allclose((directions**2).sum(axis=0), np.broadcast_to(expected, clusters.theta.shape), atol=1e-12)
 
-    menu = np.array([[0.5], [1.5]])
+    menu = _menu(problem, np.array([[0.5], [1.5]]))
     sure = menu_stability(problem, clusters, menu, directions=0 * directions, resamples=20)
     unsure = menu_stability(problem, clusters, menu, directions=directions, resamples=20)
     assert unsure.expected_loss > sure.expected_loss

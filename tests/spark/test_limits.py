@@ -11,6 +11,7 @@ import pytest
 
 from coarse_spark.core.menu.limits import MenuLimits
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.transport import exact_assignment, whole_limits
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
@@ -50,7 +51,7 @@ def _assigned(
     names = [f"theta_{position}" for position in range(theta.shape[1])]
     table = pd.DataFrame(theta, columns=names).assign(unit_id=np.arange(len(theta)), weight=1.0, granular_profit=9.0)
     responses: DataFrame = spark.createDataFrame(table.sample(frac=1, random_state=partitions)).repartition(partitions).persist()
-    found = choose_menus(responses, PROBLEM, [k], cells=400, passes=3, starts=2, seed=0, limits=limits)
+    found = choose_menus(responses, PROBLEM, [k], SearchSettings(limits, starts=2), cells=400, passes=3)
     settled, units = settled_menu(found.problem, found.bounded[k], with_tickets(responses, PROBLEM.coefficients))
     drawn = with_tickets(responses, PROBLEM.coefficients)
     rows = assign(drawn, menu=settled.asked.menu, control_psi=PROBLEM.control_psi, space=SPACE, settled=units).toPandas()

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.menu.clearing import plan_within
 from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rules import Lottery
+from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import Profit, profit_matrix
 
 FloatArray = npt.NDArray[np.float64]
@@ -82,6 +84,16 @@ class BoundedMenu:
         menu, rows = self.menu.ordered()
         fresh = replace(self, menu=menu, lower=self.lower[rows], upper=self.upper[rows])
         return fresh.at(problem, menu.prices, self.charge)
+
+    def value(self, problem: MenuProblem, clusters: MicroClusters) -> float:
+        """Return the most that the menu earns within its limits, per unit weight of clusters; −inf where it cannot keep them."""
+        total = float(clusters.weights.sum())
+        spending = None if self.spend is None else profit_matrix(clusters.theta, self.spending(problem))
+        plan = plan_within(
+            profit_matrix(clusters.theta, self.menu.psi), spending, clusters.weights, self.lower * total, self.upper * total,
+            self.budget * total, self.charge,
+        )  # fmt: skip
+        return -np.inf if plan is None else plan.value / total
 
     def tickets(self, problem: MenuProblem) -> FloatArray:
         """Return the rows (K, p + 1) of the lottery: ε k / K times a unit's hash."""

@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.menu.bounded import BoundedMenu
-from coarse_spark.core.menu.budget import BudgetSearch, assign_within
+from coarse_spark.core.menu.budget import BudgetSearch
+from coarse_spark.core.menu.clearing import assign_within
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.curve import CandidateSearch, search_curve
 from coarse_spark.core.menu.limits import MenuLimits
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.milp import milp_menu
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import DEFAULTS, SearchSettings
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
@@ -24,54 +26,43 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def search_within(
-    problem: MenuProblem,
-    sketch: MicroClusters,
-    sizes: Iterable[int],
-    limits: MenuLimits,
-    *,
-    fixed: FloatArray | None = None,
-    previous: FloatArray | None = None,
-    method: str = "auto",
-    starts: int = 12,
-    seed: int = 0,
+    problem: MenuProblem, sketch: MicroClusters, sizes: Iterable[int], settings: SearchSettings = DEFAULTS
 ) -> dict[int, BoundedMenu]:
-    """Find the menus of all ``sizes`` within limits on a sketch, each started from the one before.
-
-    Parameters
-    ----------
-    fixed : (f, d) encoded treatments that every menu holds. previous : (l, d) of an earlier menu, one more start.
-    method : as in ``choose_menu``. starts, seed : of the random starts.
+    """Find the menus of all ``sizes`` within the limits of ``settings`` on a sketch, each started from the one before.
 
     Raises
     ------
     InvalidInputError : sizes or limits that cannot be met, with the nearest that can; a method that does not know the limits.
     """
-    wanted = sorted(set(sizes))
+    wanted, limits, method = sorted(set(sizes)), settings.limits, settings.method
     if limits.free and method != "milp":
-        found = search_curve(problem, sketch, wanted, fixed=fixed, previous=previous, method=method, starts=starts, seed=seed)
+        found = search_curve(problem, sketch, wanted, settings)
         return {k: BoundedMenu.free_of_limits(menu) for k, menu in found.items()}
     if method in ("exact", "greedy"):
         raise InvalidInputError(f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'")
-    held = np.empty((0, problem.candidates.shape[1])) if fixed is None else fixed
+    fixed = np.empty((0, problem.candidates.shape[1])) if settings.fixed is None else settings.fixed
+    candidates = CandidateSearch.prepare(problem, sketch, fixed)
     menus: dict[int, BoundedMenu] = {}
     smaller: FloatArray | None = None
+    asked: float | None = None
     for k in wanted:
-        shares = limits.shares(k, problem)
-        started = [menu for menu in (smaller, previous) if menu is not None]
-        candidates = CandidateSearch.prepare(problem, sketch, held) if started else None
-        pool = tuple(candidates.grow(menu[:k], k) for menu in started) if candidates is not None else ()
-        search = ConstrainedSearch(problem, sketch, k, shares, held, pool, starts, seed)
-        menus[k] = _found(search, limits, method)
+        started = [menu for menu in (smaller, settings.previous) if menu is not None]
+        pool = tuple(candidates.resized(menu, k) for menu in started)
+        search = ConstrainedSearch(candidates, k, limits.shares(k, problem), settings, pool)
+        menus[k], asked = _found(search, limits, method, asked)
         smaller = menus[k].menu.treatments
     return menus
 
 
-def _found(search: ConstrainedSearch, limits: MenuLimits, method: str) -> BoundedMenu:
+def _found(search: ConstrainedSearch, limits: MenuLimits, method: str, asked: float | None) -> tuple[BoundedMenu, float | None]:
+    """Return the menu, and the price of spending at which it was found."""
     problem, charge = search.problem, 0.0
     if method == "milp":
         menu = milp_menu(search, limits.budget)
     elif limits.budget is not None:
-        menu, charge = BudgetSearch(search, limits.budget).run()
+        within = BudgetSearch(search, limits.budget)
+        found = within.run(asked)
+        menu, charge, asked = within.priced(found), found.charge, found.asked
     else:
         menu = search.best()
     stays = np.array([search.limited.stays(row) for row in menu.treatments], dtype=bool)
@@ -81,7 +72,7 @@ def _found(search: ConstrainedSearch, limits: MenuLimits, method: str) -> Bounde
     most = np.inf if limits.budget is None else limits.budget.limit
     bounded = BoundedMenu(priced, lower, upper, most, spend=spend)
     if method != "milp":
-        return bounded.at(problem, menu.prices, charge).ordered(problem)
+        return bounded.at(problem, menu.prices, charge).ordered(problem), asked
     # the integer program has no prices: those of the transport to its menu
     theta, weights = search.sketch.theta, search.sketch.weights
     spending = None if spend is None else profit_matrix(theta, bounded.spending(problem))
@@ -90,4 +81,6 @@ def _found(search: ConstrainedSearch, limits: MenuLimits, method: str) -> Bounde
         profit_matrix(theta, priced.psi), spending, weights, lower * total, upper * total, most * total, menu.prices, 0.0
     )
     # micro-clusters that the program splits may have no whole assignment within the budget
-    return bounded.ordered(problem) if solved is None else bounded.at(problem, solved.prices, solved.charge).ordered(problem)
+    if solved is not None:
+        bounded = bounded.at(problem, solved.prices, solved.charge)
+    return bounded.ordered(problem), asked

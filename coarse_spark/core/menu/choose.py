@@ -14,17 +14,18 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.budget import BudgetSearch, settle
 from coarse_spark.core.menu.certificate import bounds_of, dual_prices, dual_sums
 from coarse_spark.core.menu.constrained import ConstrainedSearch
-from coarse_spark.core.menu.curve import rising, search_curve
+from coarse_spark.core.menu.curve import CandidateSearch, rising, search_curve
 from coarse_spark.core.menu.earlier import EarlierRows
 from coarse_spark.core.menu.inputs import always_offered, validated_units
 from coarse_spark.core.menu.limited_certificate import LimitedDual
-from coarse_spark.core.menu.limits import Budget, ShareLimits, Shares
+from coarse_spark.core.menu.limits import Budget, MenuLimits, Shares
 from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums, refine, segment_sums
 from coarse_spark.core.menu.milp import milp_menu
 from coarse_spark.core.menu.problem import MenuProblem, row_blocks
 from coarse_spark.core.menu.result import Constraints, Menu, menus_of
 from coarse_spark.core.menu.rounding import Rounding
 from coarse_spark.core.menu.rules import Loyalty, UnitRules, barred, restrictions, widest_range
+from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.sketch import DEFAULT_CELLS, MicroClusters, SketchSums, SketchTree
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
@@ -97,13 +98,8 @@ def choose_menu(
     sizes = range(least, int(k) + 1) if cost_per_treatment and k >= least else [int(k)]
     if isinstance(budget, int | float):
         budget = Budget(float(budget), Profit("0", profit.cost))
-    if min_share is None and max_share is None and budget is None:
-        curve = population.curve(sizes, method=method, starts=starts, seed=seed)
-    else:
-        curve = {}
-        for size in sizes:
-            limits = ShareLimits.parse(min_share, max_share, size, population.problem)
-            curve[size] = population.constrained(size, limits, budget, method=method, starts=starts, seed=seed)
+    limits = MenuLimits(min_share, max_share, budget)
+    curve = population.curve(sizes, population.settings(limits, method, starts, seed))
     return curve[best_size({size: menu.value for size, menu in curve.items()}, cost_per_treatment)]
 
 
@@ -133,7 +129,8 @@ def choose_curve(
         problem, theta, weights, always_offer=always_offer, eligible=eligible, previous_menu=previous_menu,
         previous_rows=previous_rows, switching_cost=switching_cost, invalid=invalid,
     )  # fmt: skip
-    return population.curve(sizes, method=method, starts=starts, max_passes=max_passes, tolerance=tolerance, seed=seed)
+    settings = population.settings(MenuLimits(), method, starts, seed)
+    return population.curve(sizes, settings, max_passes=max_passes, tolerance=tolerance)
 
 
 def best_size(values: Mapping[int, float], cost_per_treatment: float) -> int:
@@ -209,24 +206,23 @@ class Population:
         clusters, cells = sketch_units(problem, units, mass)
         return Population(problem, rules, units, mass, fixed, previous_menu, had, clusters, cells)
 
+    def settings(self, limits: MenuLimits, method: str, starts: int, seed: int) -> SearchSettings:
+        """Return the settings of a search for menus of these units."""
+        previous = None if self.previous is None else self.previous.encoded
+        return SearchSettings(limits, self.fixed, previous, method, starts, seed)
+
     def curve(
-        self, sizes: Iterable[int], *, method: str, starts: int, seed: int, max_passes: int = 100, tolerance: float = 1e-9
+        self, sizes: Iterable[int], settings: SearchSettings, *, max_passes: int = 100, tolerance: float = 1e-9
     ) -> dict[int, Menu]:
-        """Choose menus of all sizes without limits."""
-        wanted = self._checked(sizes, method)
-        if method == "milp":
-            return {
-                k: self.constrained(k, ShareLimits.none(k, len(self.problem.psi)), None, method=method, starts=starts, seed=seed)
-                for k in wanted
-            }
+        """Choose menus of all sizes; max_passes and tolerance belong to the refinement without limits."""
+        wanted = self._checked(sizes, settings.method)
+        if settings.method == "milp" or not settings.limits.free:
+            return {k: self._constrained(k, settings) for k in wanted}
 
         def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
             return segment_sums(self.theta, self.weights, asked)
 
-        previous = None if self.previous is None else self.previous.encoded
-        found = search_curve(
-            self.problem, self.clusters, wanted, fixed=self.fixed, previous=previous, method=method, starts=starts, seed=seed
-        )
+        found = search_curve(self.problem, self.clusters, wanted, settings)
         refined = refine(self.problem, found, aggregate, max_passes=max_passes, tolerance=tolerance)
         refined = rising(self.problem, self.clusters, refined, aggregate, max_passes=max_passes, tolerance=tolerance)
         granular = self._granular(refined.menus.values())
@@ -241,20 +237,23 @@ class Population:
         menus = menus_of(self.problem, refined, granular, bounds)
         return {k: self._finished(menu) for k, menu in menus.items()}
 
-    def constrained(self, k: int, limits: ShareLimits, budget: Budget | None, *, method: str, starts: int, seed: int) -> Menu:
+    def _constrained(self, k: int, settings: SearchSettings) -> Menu:
         """Choose the menu of one size under share limits and a budget."""
-        self._checked([k], method)
+        method, budget = settings.method, settings.limits.budget
         if method in ("exact", "greedy"):
             raise InvalidInputError(f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'")
-        previous = None if self.previous is None else self.previous.encoded
-        free = search_curve(self.problem, self.clusters, [k], fixed=self.fixed, previous=previous, starts=starts, seed=seed)[k]
-        pool = [free.treatments] if previous is None or len(previous) != k else [free.treatments, previous]
-        search = ConstrainedSearch(self.problem, self.clusters, k, limits, self.fixed, tuple(pool), starts, seed)
+        limits = settings.limits.shares(k, self.problem)
+        free = search_curve(self.problem, self.clusters, [k], replace(settings, method="auto"))[k]
+        candidates = CandidateSearch.prepare(self.problem, self.clusters, self.fixed)
+        earlier = [] if settings.previous is None else [candidates.resized(settings.previous, k)]
+        search = ConstrainedSearch(candidates, k, limits, settings, (free.treatments, *earlier))
         charge = 0.0
         if method == "milp":
             menu = milp_menu(search, budget)
         elif budget is not None:
-            menu, charge = BudgetSearch(search, budget).run()
+            within = BudgetSearch(search, budget)
+            found = within.run()
+            menu, charge = within.priced(found), found.charge
         else:
             menu = search.best()
         settled = settle(search, budget, menu, charge, self.theta, self.weights)

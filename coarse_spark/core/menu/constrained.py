@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,9 @@ from coarse_spark.core.menu.curve import CandidateSearch, best_refined
 from coarse_spark.core.menu.limited import LimitedMenu, LimitedSearch
 from coarse_spark.core.menu.limits import ShareLimits
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import DEFAULTS, SearchSettings
 from coarse_spark.core.menu.sketch import MicroClusters
-from coarse_spark.core.profit import profit_matrix
+from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.errors import InvalidInputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,24 +24,40 @@ IntArray = npt.NDArray[np.intp]
 class ConstrainedSearch:
     """The search for one size of menu; with limits that bind nobody it is the search without limits.
 
-    Parameters
+    Attributes
     ----------
-    fixed : (f, d) treatments on every menu. pool : further menus to start from. starts, seed : of the random starts.
+    candidates : problem, sketch and fixed treatments. pool : menus to start from besides the starts that ``settings`` ask for.
     """
 
-    problem: MenuProblem
-    sketch: MicroClusters
+    candidates: CandidateSearch
     k: int
     limits: ShareLimits
-    fixed: FloatArray
+    settings: SearchSettings = DEFAULTS
     pool: tuple[FloatArray, ...] = ()
-    starts: int = 12
-    seed: int = 0
+
+    @property
+    def problem(self) -> MenuProblem:
+        """What the menu is chosen from."""
+        return self.candidates.problem
+
+    @property
+    def sketch(self) -> MicroClusters:
+        """Whom it is for."""
+        return self.candidates.sketch
+
+    @property
+    def fixed(self) -> FloatArray:
+        """(f, d) treatments that it holds."""
+        return self.candidates.fixed
 
     @property
     def limited(self) -> LimitedSearch:
         """The search by transport on the whole sketch."""
         return LimitedSearch(self.problem, self.sketch, self.limits, self.fixed)
+
+    def charged(self, charge: float, spend: Profit) -> ConstrainedSearch:
+        """Return the search in which every unit of spending costs ``charge``."""
+        return replace(self, candidates=self.candidates.charged(charge, spend))
 
     def best(self, pool: tuple[FloatArray, ...] = ()) -> LimitedMenu:
         """Search thoroughly: coarse starts with swaps, then Lloyd passes on the sketch.
@@ -49,8 +66,8 @@ class ConstrainedSearch:
         ------
         InvalidInputError : no candidates meet the limits together.
         """
-        search = CandidateSearch.prepare(self.problem, self.sketch, self.fixed)
-        menus = [*self.pool, *pool, *search.starts(self.k, self.starts, np.random.default_rng([self.seed, self.k]))]
+        search = self.candidates
+        menus = [*self.pool, *pool, *search.starts(self.k, self.settings)]
         if not menus:
             menus = [search.grow(self.fixed if len(self.fixed) else self.problem.candidates[:1], self.k)]
         given = [self._with_forced(start) for start in (*self.pool, *pool)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,9 @@ from coarse_spark.core.menu.exact import exact_menus, is_small_enough, is_unimod
 from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, Refined, SegmentSums, refine, same_treatment, segment_sums
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.search import ProfitTable, spanning_candidates
+from coarse_spark.core.menu.settings import DEFAULTS, SearchSettings
 from coarse_spark.core.menu.sketch import MicroClusters, SketchTree
-from coarse_spark.core.profit import profit_matrix
+from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.errors import InvalidInputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -27,31 +29,16 @@ _ROUGH = 1e-5  # of profit over control: what refinement may leave open while me
 
 
 def search_curve(
-    problem: MenuProblem,
-    sketch: MicroClusters,
-    sizes: Iterable[int],
-    *,
-    fixed: FloatArray | None = None,
-    previous: FloatArray | None = None,
-    method: str = "auto",
-    starts: int = 12,
-    seed: int = 0,
+    problem: MenuProblem, sketch: MicroClusters, sizes: Iterable[int], settings: SearchSettings = DEFAULTS
 ) -> dict[int, PricedMenu]:
-    """Find the menus of all ``sizes`` on a sketch, continuous dimensions refined.
-
-    Parameters
-    ----------
-    fixed : (f, d) encoded treatments that every menu holds; they have to be candidates.
-    previous : (l, d) encoded treatments of an earlier menu, one more start.
-    method : "exact" (ordered candidates, see ``exact``), "lloyd" (starts, swaps, Lloyd passes), "greedy" (the smaller menu and the
-        best single addition), or "auto": exact where it applies.
-    starts : random starts for every size. seed : of the random starts.
+    """Find the menus of all ``sizes`` on a sketch, continuous dimensions refined; limits are left to ``search_within``.
 
     Raises
     ------
     InvalidInputError : a size below 1, below the number of fixed treatments or above the number of candidates.
     """
-    fixed = np.empty((0, problem.candidates.shape[1])) if fixed is None else fixed
+    method = settings.method
+    fixed = np.empty((0, problem.candidates.shape[1])) if settings.fixed is None else settings.fixed
     wanted = sorted(set(sizes))
     _check_sizes(wanted, len(problem.psi), len(fixed))
     search = CandidateSearch.prepare(problem, sketch, fixed)
@@ -69,10 +56,9 @@ def search_curve(
     for k in range(max(1, len(fixed)), wanted[-1] + 1):
         pool = [] if grown is None else [search.grow(grown, k)]
         if grown is None or (k in wanted and method != "greedy"):
-            rng = np.random.default_rng([seed, k])
-            pool += search.starts(k, starts, rng)
-            if previous is not None:
-                pool.append(search.grow(_merged(problem, fixed, previous)[:k], k))
+            pool += search.starts(k, settings)
+            if settings.previous is not None:
+                pool.append(search.resized(settings.previous, k))
         best = search.improve(pool, cycles=0 if method == "greedy" else _SWAP_CYCLES)
         grown = best.treatments
         if k in wanted:
@@ -108,13 +94,18 @@ def rising(
 
 @dataclass(frozen=True, eq=False)
 class CandidateSearch:
-    """Starts, additions and swaps on one sketch; ``few`` and ``columns`` are the coarse units and candidates that starts use."""
+    """Starts, additions and swaps on one sketch.
+
+    Attributes
+    ----------
+    fixed : (f, d) treatments that every menu holds. held : (f,) their rows among the candidates.
+    few, columns : the coarse units and candidates that starts use.
+    """
 
     problem: MenuProblem
     sketch: MicroClusters
     fixed: FloatArray
-    table: ProfitTable
-    coarse: ProfitTable
+    held: IntArray
     few: MicroClusters
     columns: IntArray
 
@@ -122,15 +113,27 @@ class CandidateSearch:
     def prepare(problem: MenuProblem, sketch: MicroClusters, fixed: FloatArray) -> CandidateSearch:
         """Set up a search in which every menu holds the candidates ``fixed`` (f, d)."""
         held = np.array([problem.position(row) for row in fixed], dtype=np.intp)
-        table = ProfitTable(profit_matrix(sketch.theta, problem.psi), sketch.weights, tuple(held.tolist()))
         few = sketch
         if len(sketch.weights) > _COARSE_UNITS:
             few = SketchTree.build(sketch.theta, sketch.weights, problem.psi, _COARSE_UNITS).merged(sketch)
         columns = spanning_candidates(problem.psi, few.theta, few.weights, _COARSE_CANDIDATES, held)
-        coarse = ProfitTable(
-            profit_matrix(few.theta, problem.psi[columns]), few.weights, tuple(np.searchsorted(columns, held).tolist())
-        )
-        return CandidateSearch(problem, sketch, fixed, table, coarse, few, columns)
+        return CandidateSearch(problem, sketch, fixed, held, few, columns)
+
+    @cached_property
+    def table(self) -> ProfitTable:
+        """Profits of the sketch under all candidates."""
+        profits = profit_matrix(self.sketch.theta, self.problem.psi)
+        return ProfitTable(profits, self.sketch.weights, tuple(self.held.tolist()))
+
+    @cached_property
+    def coarse(self) -> ProfitTable:
+        """Profits of the coarse units under the coarse candidates."""
+        profits = profit_matrix(self.few.theta, self.problem.psi[self.columns])
+        return ProfitTable(profits, self.few.weights, tuple(np.searchsorted(self.columns, self.held).tolist()))
+
+    def charged(self, charge: float, spend: Profit) -> CandidateSearch:
+        """Return the search in which every unit of spending costs ``charge``, on the same coarse units and candidates."""
+        return replace(self, problem=self.problem.charged(charge, spend))
 
     def exact(self, largest: int) -> dict[int, FloatArray] | None:
         """Return the treatments of the best candidate menus of all sizes, or None where the dynamic program does not apply."""
@@ -144,13 +147,13 @@ class CandidateSearch:
         menus = exact_menus(ordered, self.table.weights, largest, np.flatnonzero(np.isin(order, self.table.fixed)))
         return {k: self.problem.candidates[order[menu]] for k, menu in menus.items()}
 
-    def starts(self, k: int, count: int, rng: np.random.Generator) -> list[FloatArray]:
+    def starts(self, k: int, settings: SearchSettings) -> list[FloatArray]:
         """Return the treatments (k, d) of the best few coarse menus."""
-        coarse = self.coarse
+        coarse, rng = self.coarse, np.random.default_rng([settings.seed, k])
         if k > coarse.profits.shape[1]:
             return []
         drawn = [coarse.greedy(k, np.array(coarse.fixed, dtype=np.intp))]
-        drawn += [coarse.random(k, rng) if number % 4 == 3 else coarse.spread(k, rng) for number in range(count)]
+        drawn += [coarse.random(k, rng) if number % 4 == 3 else coarse.spread(k, rng) for number in range(settings.starts)]
         found = {tuple(sorted(coarse.swap(menu).tolist())) for menu in drawn}
         ranked = sorted(found, key=lambda menu: (-coarse.value(np.array(menu)), menu))
         return [self.problem.candidates[self.columns[list(menu)]] for menu in ranked[:_REFINED_STARTS]]
@@ -166,6 +169,14 @@ class CandidateSearch:
         twins = [row for row in (self.problem.position(t) for t in treatments) if row is not None]
         menu = table.greedy(k + len(twins), np.array([*range(size, size + count), *twins], dtype=np.intp))
         return np.vstack([treatments, self.problem.candidates[menu[count + len(twins) :]]])
+
+    def resized(self, treatments: FloatArray, k: int) -> FloatArray:
+        """Return a menu of k that holds what every menu holds, then treatments (l, d) as far as there is room, then additions."""
+        menu = self.fixed
+        for row in treatments:
+            if len(menu) < k and not same_treatment(self.problem, menu, row).any():
+                menu = np.vstack([menu, row])
+        return self.grow(menu, k)
 
     def improve(self, pool: list[FloatArray], cycles: int = _SWAP_CYCLES) -> PricedMenu:
         """Refine all menus of the pool on the sketch, then the best one by swaps and refinement in turn."""
@@ -208,14 +219,6 @@ def refined_on(problem: MenuProblem, sketch: MicroClusters, menus: Mapping[int, 
 def _built(problem: MenuProblem, treatments: FloatArray, fixed: FloatArray) -> PricedMenu:
     mask = np.array([same_treatment(problem, fixed, row).any() for row in treatments], dtype=bool)
     return PricedMenu.build(problem, treatments, fixed=mask)
-
-
-def _merged(problem: MenuProblem, first: FloatArray, second: FloatArray) -> FloatArray:
-    merged = first
-    for row in second:
-        if not same_treatment(problem, merged, row).any():
-            merged = np.vstack([merged, row])
-    return merged
 
 
 def _check_sizes(sizes: list[int], candidates: int, fixed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,33 +97,37 @@ class LimitedSearch:
         return best
 
     def _swapped(self, menu: LimitedMenu, columns: IntArray) -> LimitedMenu | None:
-        """Try the swaps that the dual at current prices, an upper bound on each, leaves open; return the first that pays."""
-        theta, mass = self.sketch.theta, self.sketch.weights / self.sketch.weights.sum()
-        net = profit_matrix(theta, self.problem.psi_at(menu.treatments)) - menu.prices
-        offered = profit_matrix(theta, self.problem.psi[columns])
-        rows = self.rows(menu.treatments)
-        bounds = np.full((len(menu.treatments), len(columns)), -np.inf)
-        for k in range(len(menu.treatments)):
-            if self.stays(menu.treatments[k]):
-                continue
-            others = np.delete(net, k, axis=1).max(axis=1, initial=-np.inf)
-            bounds[k] = mass @ np.maximum(offered - menu.prices[k], others[:, None])
-        taken = np.isin(columns, rows[rows >= 0])
-        bounds[:, taken] = -np.inf
-        current = float(mass @ net.max(axis=1))
-        order = np.argsort(-bounds, axis=None, kind="stable")[:_TRIED_SWAPS]
-        for flat in order:
-            k, column = divmod(int(flat), bounds.shape[1])
-            if bounds[k, column] <= current + 1e-10 * abs(current):
-                return None
-            treatments = menu.treatments.copy()
-            treatments[k] = self.problem.candidates[columns[column]]
+        """Return the first swap that pays."""
+        for treatments in self.swaps(menu, columns):
             found = self.solve(treatments)
             if found is not None and found[1] > menu.value + 1e-9 * abs(menu.value):
                 improved = self.lloyd(treatments)
                 if improved is not None and improved.value > menu.value + 1e-9 * abs(menu.value):
                     return improved
         return None
+
+    def swaps(self, menu: LimitedMenu, columns: IntArray) -> Iterator[FloatArray]:
+        """Yield the menu's treatments (K, d) with one of them exchanged for one of the candidates ``columns``, best promise first.
+
+        An exchange promises the dual at the menu's prices, an upper bound on its profit: only those come that may pay.
+        """
+        theta, mass = self.sketch.theta, self.sketch.weights / self.sketch.weights.sum()
+        columns = columns[~np.isin(columns, self.rows(menu.treatments))]
+        net = profit_matrix(theta, self.problem.psi_at(menu.treatments)) - menu.prices
+        offered = profit_matrix(theta, self.problem.psi[columns])
+        bounds = np.full((len(menu.treatments), len(columns)), -np.inf)
+        for k, treatment in enumerate(menu.treatments):
+            if not self.stays(treatment):
+                others = np.delete(net, k, axis=1).max(axis=1, initial=-np.inf)
+                bounds[k] = mass @ np.maximum(offered - menu.prices[k], others[:, None])
+        current = float(mass @ net.max(axis=1))
+        for flat in np.argsort(-bounds, axis=None, kind="stable")[:_TRIED_SWAPS]:
+            k, column = divmod(int(flat), bounds.shape[1])
+            if bounds[k, column] <= current + 1e-10 * abs(current):
+                return
+            treatments = menu.treatments.copy()
+            treatments[k] = self.problem.candidates[columns[column]]
+            yield treatments
 
     def _placed(self, treatments: FloatArray) -> FloatArray:
         """Put treatments in the order of positions in which they earn most: larger masses to the more wanted, then exchanges."""

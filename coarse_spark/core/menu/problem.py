@@ -148,9 +148,12 @@ class MenuProblem:
 
     def psi_at(self, treatments: FloatArray) -> FloatArray:
         """Return ψ at encoded treatments (n, d) as (n, p + 1)."""
-        psi = self.profit.psi(treatments, self.basis)
         if self.spend is not None and self.charge:
-            psi = psi - self.charge * self.spend.psi(treatments, self.basis)
+            (margin, cost), (more, paid) = (part.terms(treatments, self.space) for part in (self.profit, self.spend))
+            margin, cost = margin - self.charge * more, cost - self.charge * paid
+            psi = np.column_stack([margin[:, None] * self.basis(treatments), -cost])
+        else:
+            psi = self.profit.psi(treatments, self.basis)
         if self.rules:
             effects = [rule.effect(treatments, self.space) for rule in self.rules]
             psi = np.column_stack([psi[:, :-1], *effects, psi[:, -1]])

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.menu.bounded import BoundedMenu
-from coarse_spark.core.menu.budget import Assigned, assign_within
+from coarse_spark.core.menu.clearing import Assigned, assign_within
 from coarse_spark.core.menu.lloyd import Aggregate, Pass, PricedMenu, SegmentSums, describe_pass, first_maximum, update
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.transport import whole_masses

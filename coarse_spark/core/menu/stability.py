@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.menu.curve import search_curve
+from coarse_spark.core.menu.bounded import BoundedMenu
+from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import DEFAULTS, SearchSettings
 from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
-from coarse_spark.core.profit import profit_matrix
 from coarse_spark.core.treatments import Continuous
 from coarse_spark.errors import InvalidInputError
 
@@ -20,6 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _CELLS = 1_000
 _NOISE_CELLS = 400  # noise moves menus further than so fine a sketch
+STARTS = 2  # of the searches, beside the menu itself
 _SHOWN_STEPS = 8  # a dimension without a step is shown in so many
 
 
@@ -31,7 +33,8 @@ class Stability:
     ----------
     chosen : one row a rounded treatment: its columns in the user's values and ``frequency``, the share of resampled menus that
         hold it.
-    lost : (resamples,) what each resampled menu loses on the original sketch against the original menu, per unit weight.
+    lost : (resamples,) what each resampled menu loses on the original sketch against the original menu, per unit weight;
+        NaN for one that cannot keep a budget there.
     value : of the original menu on the sketch, per unit weight.
     """
 
@@ -42,34 +45,35 @@ class Stability:
     @property
     def expected_loss(self) -> float:
         """Mean value lost to estimation noise, per unit weight."""
-        return float(self.lost.mean())
+        known = self.lost[np.isfinite(self.lost)]
+        return float(known.mean()) if known.size else np.nan
 
 
 def menu_stability(
     problem: MenuProblem,
     clusters: MicroClusters,
-    treatments: FloatArray,
+    menu: BoundedMenu,
+    settings: SearchSettings = DEFAULTS,
     *,
     covariance: FloatArray | None = None,
     directions: FloatArray | None = None,
-    fixed: FloatArray | None = None,
     resamples: int = 50,
-    seed: int = 0,
 ) -> Stability:
-    """Choose the menu again on resampled populations.
+    """Choose the menu again on resampled populations, each time within the limits.
 
     Parameters
     ----------
-    clusters : sketch of the population. treatments : (K, d) encoded, the menu that was chosen.
+    clusters : sketch of the population. menu : of K treatments, that was chosen on it.
+    settings : what every menu keeps and holds, and the seed. Searches start from the menu, by method "auto".
     covariance : (p, p) or (m, p, p) posterior covariance of the clusters' mean responses; without it only the population is
         resampled (Bayesian bootstrap: Rubin, 1981).
     directions : (q, m, p) noise that the clusters share, as the errors of one response function do: a resample adds their sum with
         independent standard normal factors (see ``fold_noise``).
-    fixed : (f, d) treatments on every menu. resamples, seed : how many, and their random seed.
+    resamples : how many.
 
     Raises
     ------
-    InvalidInputError : fewer than two resamples, or a covariance of another shape.
+    InvalidInputError : fewer than two resamples, a covariance of another shape, or limits that a resampled population cannot keep.
     """
     p, m = problem.coefficients, len(clusters.weights)
     if resamples < 2:
@@ -80,11 +84,11 @@ def menu_stability(
         raise InvalidInputError(f"directions have shape {directions.shape}, expected {('q', m, p)}")
     if m > _CELLS and directions is None and (covariance is None or covariance.ndim == 2):
         clusters = SketchTree.build(clusters.theta, clusters.weights, problem.psi, _CELLS).merged(clusters)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(settings.seed)
     root = None if covariance is None else _root(covariance)
-    value = _value(problem, clusters, treatments)
+    value = menu.value(problem, clusters)
     menus, lost = [], np.empty(resamples)
-    k = len(treatments)
+    settings = replace(settings, previous=menu.menu.treatments, method="auto", starts=STARTS)
     for number in range(resamples):
         # a sum of as many exponential weights as the cluster has units
         weights = clusters.weights * rng.gamma(clusters.units) / clusters.units
@@ -94,9 +98,10 @@ def menu_stability(
         if directions is not None:
             theta = theta + np.tensordot(rng.normal(size=len(directions)), directions, axes=1)
         again = replace(clusters, weights=np.maximum(weights, 1e-300), theta=theta)
-        menu = search_curve(problem, again, [k], fixed=fixed, previous=treatments, starts=2, seed=seed)[k]
-        lost[number] = value - _value(problem, clusters, menu.treatments)
-        menus.append(menu.treatments)
+        found = search_within(problem, again, [menu.size], settings)[menu.size]
+        reached = found.value(problem, clusters)
+        lost[number] = value - reached if np.isfinite(reached) else np.nan
+        menus.append(found.menu.treatments)
     chosen = menu_counts(problem, menus, "frequency")
     return Stability(chosen.assign(frequency=chosen["frequency"] / resamples), lost, value)
 
@@ -154,11 +159,6 @@ def fold_noise(
     clusters = SketchSums.of(routed, mean, weights, tree.count).clusters()
     refits = [SketchSums.of(routed, part, weights, tree.count).clusters().theta for part in theta]
     return clusters, np.sqrt((folds - 1) / folds) * (np.array(refits) - clusters.theta)
-
-
-def _value(problem: MenuProblem, clusters: MicroClusters, treatments: FloatArray) -> float:
-    profits = profit_matrix(clusters.theta, problem.psi_at(treatments))
-    return float(clusters.weights @ profits.max(axis=1) / clusters.weights.sum())
 
 
 def _root(covariance: FloatArray) -> FloatArray:

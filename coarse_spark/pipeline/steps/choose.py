@@ -46,14 +46,9 @@ def choose(run: Run) -> None:
                 kept,
                 problem,
                 configuration.menu.sizes,
+                run.search_settings(rules.start),
                 cells=configuration.menu.sketch_cells,
                 passes=configuration.menu.full_passes,
-                starts=configuration.menu.starts,
-                seed=configuration.menu.seed,
-                limits=configuration.limits,
-                method=configuration.menu.method,
-                always_offered=run.always_offered,
-                previous=rules.start,
                 corrections=corrections,
             )
             drawn = kept if configuration.limits.free else with_tickets(kept, problem.coefficients)

@@ -99,17 +99,7 @@ def _selected(configuration: Configuration, policies: Sequence[Policy], result: 
 
 
 def _search(run: Run, problem: MenuProblem, clusters: MicroClusters) -> dict[int, PricedMenu]:
-    menu = run.configuration.menu
-    found = search_menus(
-        problem,
-        clusters,
-        menu.sizes,
-        starts=menu.starts,
-        seed=menu.seed,
-        limits=run.configuration.limits,
-        method=menu.method,
-        always_offered=run.always_offered,
-    )
+    found = search_menus(problem, clusters, run.configuration.menu.sizes, run.search_settings())
     # held-out units follow the prices of the fold's menu: shares and spending are kept as they would be for new units
     return {k: bounded.menu for k, bounded in found.items()}
 

@@ -1,0 +1,222 @@
+"""Given treatments within a budget: the lowest price of spending at which units that are assigned by profit less price keep it.
+
+Under one price of spending the best assignment is that of profit less price times spending, and its spending falls as the price
+rises. Share limits come in as prices of treatments (see ``transport``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.menu.transport import Transport, exact_assignment, transport
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+
+_DOUBLINGS = 60
+_BISECTIONS = 50
+_TRANSPORTS, _PLANS = 24, 14  # to find a price between two with
+_FIRST_STEP, _LONGEST_STEP_DOWN, _HIGHEST = 1.25, 5.0, 1e18
+_PRECISION = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Assigned:
+    """The treatment of every unit (n,), prices (K,) and price of the budget that go with it."""
+
+    assignment: IntArray
+    prices: FloatArray
+    charge: float
+
+
+def assign_within(
+    profits: FloatArray,
+    spending: FloatArray | None,
+    weights: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    limit: float,
+    prices: FloatArray,
+    charge: float,
+) -> Assigned | None:
+    """Assign units to given treatments at the largest profit within limits, None where the budget cannot be kept.
+
+    Parameters
+    ----------
+    profits : (n, K). spending : (n, K), None without a budget. weights : (n,). lower, upper : (K,) masses.
+    limit : money in all. prices, charge : to start from.
+    """
+    rows = np.arange(len(profits))
+    free = bool((lower <= 0).all() and (upper >= weights.sum() * (1 - 1e-12)).all())
+
+    def at(price: float) -> tuple[IntArray, FloatArray]:
+        net = profits if spending is None or not price else profits - price * spending
+        return (net.argmax(axis=1), np.zeros(len(lower))) if free else exact_assignment(net, weights, lower, upper, prices)
+
+    if spending is None:
+        return Assigned(*at(0.0), 0.0)
+
+    def spent(price: float) -> float:
+        return float(weights @ spending[rows, at(price)[0]])
+
+    scale = price_scale(profits, spending)
+    limit += 1e-12 * abs(limit)  # sums that differ from the limit by rounding alone keep it
+    if free:
+        found = free_price(profits, spending, weights, limit, max(charge, scale))
+    else:
+        found = lowest_price(spent, limit, charge, scale, _TRANSPORTS)
+    return None if found is None else Assigned(*at(found), found)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What given treatments earn at most when units may be split: value in all, prices (K,) of treatments, price of the budget."""
+
+    value: float
+    prices: FloatArray
+    charge: float
+
+
+def plan_within(
+    profits: FloatArray,
+    spending: FloatArray | None,
+    weights: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    limit: float,
+    charge: float = 0.0,
+) -> Plan | None:
+    """Return the best plan within limits, None where there is none.
+
+    Parameters are those of ``assign_within``. The value is that of the dual at the prices, which without share limits are exact.
+    """
+    total = float(weights.sum())
+    if (lower > upper + 1e-12 * total).any() or lower.sum() > total * (1 + 1e-9) or upper.sum() < total * (1 - 1e-9):
+        return None
+    free = bool((lower <= 0).all() and (upper >= total * (1 - 1e-12)).all())
+    found: float | None = 0.0
+
+    def solved(price: float) -> Transport:
+        return transport(profits if spending is None else profits - price * spending, weights, lower, np.maximum(lower, upper))
+
+    if spending is not None:
+        scale = price_scale(profits, spending)
+        if free:
+            found = free_price(profits, spending, weights, limit, max(charge, scale))
+        else:
+            found = lowest_price(lambda price: float((solved(price).plan * spending).sum()), limit, charge, scale, _PLANS)
+    if found is None:
+        return None
+    back = found * limit if found else 0.0
+    if free:
+        net = profits if spending is None or not found else profits - found * spending
+        return Plan(float(weights @ net.max(axis=1)) + back, np.zeros(profits.shape[1]), found)
+    plan = solved(found)
+    return Plan(plan.value + back, plan.prices, found)
+
+
+def price_scale(profits: FloatArray, spending: FloatArray) -> float:
+    """Return a price of spending that is small for profits (n, K) and spending (n, K)."""
+    return 1e-3 * max(float(np.ptp(profits)), 1e-12) / max(float(np.ptp(spending)), 1e-12)
+
+
+@dataclass
+class PriceSearch:
+    """Where spending, which falls as its price rises, meets a limit.
+
+    Attributes
+    ----------
+    start : price to begin with. scale : price to go up from where nothing above 0 is known.
+    low, high : largest price known to be too low and lowest known to be high enough, each with what is spent above the limit.
+    """
+
+    start: float
+    scale: float
+    low: tuple[float, float] | None = None
+    high: tuple[float, float] | None = None
+    _tried: int = 0
+
+    def put(self, price: float, excess: float) -> None:
+        """Note what is spent above the limit at a price."""
+        self._tried += 1
+        if excess > 0:
+            self.low = price, excess
+        else:
+            self.high = price, excess
+
+    @property
+    def following(self) -> float:
+        """The price to try next."""
+        if self.low is not None and self.high is not None:
+            (low, over), (high, under) = self.low, self.high
+            # every third price halves what is left: spending may fall in steps, where a secant creeps
+            share = 0.5 if self._tried % 3 == 0 else min(max(over / (over - under), 0.1), 0.9)
+            return low + share * (high - low)
+        step = float(_FIRST_STEP**2.0 ** (self._tried - 1))
+        if self.low is not None:
+            return max(self.low[0] * step, self.scale)
+        if self.high is not None:
+            return self.high[0] / step if step < _LONGEST_STEP_DOWN else 0.0
+        return self.start
+
+    @property
+    def closed(self) -> bool:
+        """Whether no other price needs to be tried."""
+        if self.high is None:
+            return False
+        return self.high[0] == 0 or (self.low is not None and self.high[0] - self.low[0] <= _PRECISION * self.high[0])
+
+
+def lowest_price(spent: Callable[[float], float], limit: float, start: float, scale: float, tries: int) -> float | None:
+    """Return about the lowest price at which ``spent`` is within the limit, None where no price reaches it.
+
+    ``start``, ``scale`` : see ``PriceSearch``. ``tries`` : calls of ``spent`` once the price is enclosed.
+    """
+    search = PriceSearch(start, scale)
+    while tries and not search.closed:
+        price = search.following
+        if not price < _HIGHEST * scale:
+            return None
+        tries -= search.low is not None and search.high is not None
+        search.put(price, spent(price) - limit)
+    return None if search.high is None else search.high[0]
+
+
+def free_price(profits: FloatArray, spending: FloatArray, weights: FloatArray, limit: float, start: float) -> float | None:
+    """Return the lowest price at which units (n, K) that choose freely spend at most ``limit`` in all, None where none reaches it.
+
+    A unit's profit less price is linear in the price under every treatment, so whoever chooses alike at two prices does so between
+    them: a bisection has to look at the others only, and costs a few sweeps over the units whatever its precision.
+    """
+
+    def chosen(price: float, rows: IntArray) -> IntArray:
+        return np.asarray((profits[rows] - price * spending[rows]).argmax(axis=1))
+
+    rows = np.arange(len(profits))
+    at_low = chosen(0.0, rows)
+    if float(weights @ spending[rows, at_low]) <= limit:
+        return 0.0
+    low, high = 0.0, max(start, 1e-12)
+    for _ in range(_DOUBLINGS):
+        at_high = chosen(high, rows)
+        if float(weights @ spending[rows, at_high]) <= limit:
+            break
+        low, at_low, high = high, at_high, 2 * high
+    else:
+        return None
+    settled = 0.0
+    for _ in range(_BISECTIONS):
+        open_ = at_low != at_high
+        settled += float(weights[rows[~open_]] @ spending[rows[~open_], at_low[~open_]])
+        rows, at_low, at_high = rows[open_], at_low[open_], at_high[open_]
+        middle = (low + high) / 2
+        at_middle = chosen(middle, rows)
+        if settled + float(weights[rows] @ spending[rows, at_middle]) <= limit:
+            high, at_high = middle, at_middle
+        else:
+            low, at_low = middle, at_middle
+    return high

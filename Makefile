@@ -49,9 +49,18 @@ lint: setup ## Format, lint, types and layers, in seconds
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+# side by side: Spark's tests wait for its driver most of the time, the others keep one core busy
 .PHONY: test
 test: lint java ## Lint, then every test but the slow ones
-	@$(BIN)/pytest -m "not slow"
+	@$(MAKE) --no-print-directory --output-sync=line -j2 test-core test-spark
+
+.PHONY: test-core
+test-core: setup
+	@$(BIN)/pytest -m "not slow" --ignore=tests/spark
+
+.PHONY: test-spark
+test-spark: java
+	@$(BIN)/pytest -m "not slow" tests/spark
 
 .PHONY: test-all
 test-all: lint java ## Lint, then every test

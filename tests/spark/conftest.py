@@ -1,8 +1,8 @@
-"""One small simulated promotion and one finished run on it, shared by the tests that only look."""
+"""One Spark session, one small simulated promotion and one finished run on it, shared by the tests that only look."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,23 @@ if TYPE_CHECKING:
 
 EXPERIMENT_UNITS, POPULATION_UNITS = 6_000, 3_000
 PROMOTIONS = Path(__file__).parents[2] / "conf" / "promotions.yml"
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    from coarse_spark.lake.session import open_session
+
+    quick = {
+        # small data: Java's quick compiler alone costs less than what the thorough one would save; it stops when its cache is full
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC",
+        # and planning a query again after each of its stages, or compiling it, costs more than running it; the run on tables in
+        # another order (test_pipeline.py) and all processes of their own have both
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.codegen.wholeStage": "false",
+    }
+    session = open_session(master="local[2]", shuffle_partitions=2, conf=quick)
+    yield session
+    session.stop()
 
 
 @dataclass(frozen=True)

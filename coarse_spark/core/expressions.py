@@ -51,7 +51,7 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "abs": (np.abs, 1, 1),
     "exp": (np.exp, 1, 1),
     "log": (np.log, 1, 1),
-    "where": (np.where, 3, 3),
+    "where": (lambda condition, *values: _unless_nan(np.where(np.asarray(condition) != 0, *values), condition), 3, 3),
 }
 _ALLOWED = "numbers, names, + - * / **, comparisons, min, max, abs, exp, log, where"
 
@@ -109,7 +109,7 @@ class Expression:
             )
 
     def evaluate(self, columns: Mapping[str, npt.ArrayLike], size: int) -> FloatArray:
-        """Evaluate on columns of length ``size``; returns a float array (size,), comparisons as 0 and 1."""
+        """Evaluate on columns of length ``size``; returns a float array (size,), comparisons as 0 and 1 (NaN with NaN)."""
         self.require_names(columns.keys())
         arrays = {name: np.asarray(columns[name]) for name in self.names}
         with np.errstate(all="ignore"):  # NaN and infinities are reported by the caller, who knows the rows
@@ -205,10 +205,15 @@ def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
             values = [_evaluate(child, columns) for child in (left, *comparators)]
             pairs = zip(ops, values[:-1], values[1:], strict=True)
             checks = [np.asarray(_COMPARE[type(op)](a, b), dtype=bool) for op, a, b in pairs]
-            return np.asarray(reduce(np.logical_and, checks), dtype=np.float64)
+            holds = np.asarray(reduce(np.logical_and, checks), dtype=np.float64)
+            return reduce(_unless_nan, values, holds)
         case ast.Call(func=ast.Name(id=name), args=args):
             values = [_evaluate(argument, columns) for argument in args]
-            if name == "where":
-                values[0] = np.asarray(values[0]) != 0
             return _FUNCTIONS[name][0](*values)
     raise AssertionError(f"unchecked node {ast.dump(node)}")  # pragma: no cover
+
+
+def _unless_nan(result: Any, value: Any) -> Any:
+    """Return ``result``, NaN where ``value`` is: a comparison with what is undefined must not pass for false."""
+    array = np.asarray(value)
+    return np.where(np.isnan(array), np.nan, result) if array.dtype.kind == "f" else result

@@ -160,6 +160,7 @@ ONE = [
     ("- {depth: 0, arm: mail}", "- {depth: 0, arm: mail}\n    - {depth: 10, arm: mail}\n    - {depth: 20, arm: mail}", "run.yml:20: menu.always_offer: found 3 treatments, expected no more than the smallest of menu.sizes, 2"),
     ("exclude: depth == 40", "exclude: dpth > 3", "run.yml:22: menu.exclude: 'dpth > 3' uses the unknown name 'dpth' (did you mean 'depth'?); known names: arm, depth"),
     ("exclude: depth == 40", "exclude: depth >= 0", "run.yml:22: menu.exclude: 'depth >= 0' leaves nothing but the control (depth = 0, arm = mail), expected 0 for other treatments too"),
+    ("exclude: depth == 40", "exclude: log(depth - 5) > 2", "run.yml:22: menu.exclude: the exclusion 'log(depth - 5) > 2' is not a number at depth = 0, arm = mail"),
     ("exclude: depth == 40", "exclude: log(depth - 5)", "run.yml:22: menu.exclude: the exclusion 'log(depth - 5)' is not a number at depth = 0, arm = mail"),
     ("output: {schema: coarse}", "output: {catalog: main}", "run.yml:23: output.catalog: found the catalog main without a schema, expected output.schema beside it"),
     ("output: {schema: coarse}", "output: {schema: coarse, path: x}", "run.yml:23: output: found a path and a catalog schema, expected one of them"),

@@ -28,7 +28,10 @@ MEANING: dict[str, Any] = {
     "log": np.log,
     "power": np.power,
     "number": lambda value: np.asarray(value, dtype=float)[()],
-    "where": lambda condition, yes, no: np.where(np.asarray(condition, dtype=bool), yes, no),
+    "compared": lambda holds, *operands: _fold(
+        lambda so_far, operand: np.where(np.isnan(operand), np.nan, so_far), holds, operands
+    ),
+    "where": lambda condition, yes, no: np.where(np.isnan(condition), np.nan, np.where(np.asarray(condition, dtype=bool), yes, no)),
     "a": COLUMNS["a"],
     "b": COLUMNS["b"],
     "__builtins__": {},
@@ -64,13 +67,18 @@ expressions = st.recursive(st.one_of(numbers, st.sampled_from(["a", "b"])), _com
 @given(expressions)
 def test_values_equal_numpys(text: str) -> None:
     class Floats(ast.NodeTransformer):
-        """Numpy's numbers, comparisons and powers: Python's own raise where numpy gives inf or NaN, or round otherwise."""
+        """Numpy's numbers, comparisons and powers: Python's own raise where numpy gives inf or NaN, or round otherwise.
+
+        Comparisons with NaN are NaN.
+        """
 
         def visit_Constant(self, node: ast.Constant) -> ast.AST:
             return ast.Call(ast.Name("number", ast.Load()), [node], [])
 
         def visit_Compare(self, node: ast.Compare) -> ast.AST:
-            return ast.Call(ast.Name("number", ast.Load()), [self.generic_visit(node)], [])
+            self.generic_visit(node)
+            holds = ast.Call(ast.Name("number", ast.Load()), [node], [])
+            return ast.Call(ast.Name("compared", ast.Load()), [holds, node.left, *node.comparators], [])
 
         def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
             self.generic_visit(node)
@@ -197,6 +205,9 @@ def test_any_text_is_refused_or_gives_floats(text: str) -> None:
         ("4 - a", [6.0, 4.0, 3.5, 1.0]),
         ("-a ** 2", [-4.0, -0.0, -0.25, -9.0]),
         ("7", [7.0, 7.0, 7.0, 7.0]),
+        ("log(a) > -1", [np.nan, 0.0, 1.0, 1.0]),
+        ("where(log(a) > -1, 1, 2)", [np.nan, 2.0, 1.0, 1.0]),
+        ("where(a > 0, log(a) > -1, 0)", [0.0, 0.0, 1.0, 1.0]),
     ],
 )
 def test_known_values(text: str, expected: list[float]) -> None:

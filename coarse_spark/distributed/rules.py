@@ -5,13 +5,15 @@ With these columns sketches, Lloyd passes, certificates and assignments need to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.menu.bounded import BoundedMenu
+from coarse_spark.core.menu.feasible import eligible_treatments, unmet_limits
 from coarse_spark.core.menu.lloyd import Refined, assign
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rules import barred_units
@@ -81,17 +83,21 @@ def changed(before: FloatArray, after: FloatArray, space: TreatmentSpace) -> Col
     return F.when(F.col(PREVIOUS).isNotNull(), ~kept)
 
 
-def require_eligible(rows: DataFrame, problem: MenuProblem, columns: Sequence[str], refined: Refined) -> None:
-    """Raise where a menu has nothing for some units.
+def require_eligible(
+    rows: DataFrame, problem: MenuProblem, columns: Sequence[str], refined: Refined, bounded: Mapping[int, BoundedMenu]
+) -> None:
+    """Raise where a menu has nothing for some units, or not enough within its limits.
 
     Parameters
     ----------
-    rows : theta_0 … of all units. problem : with the rules of eligibility of ``columns`` first among its rules.
+    rows : weight, theta_0 … of all units. problem : with the rules of eligibility of ``columns`` first among its rules.
     refined : menus with the segment sums of these units, which tell without another pass whether all is well.
+    bounded : the same menus with their limits.
 
     Raises
     ------
-    InvalidInputError : units that may get none of the treatments of a menu, counted for every size.
+    InvalidInputError : share limits that eligibility does not allow to keep, with the nearest that it does; or units that may get
+        none of the treatments of a menu, counted for every size.
     """
     rules = slice(problem.basis_size, problem.basis_size + len(columns))
     broken = {
@@ -100,6 +106,10 @@ def require_eligible(rows: DataFrame, problem: MenuProblem, columns: Sequence[st
     if not broken:
         return
     names = theta_columns(problem.coefficients)
+    told = {k: _unmet(rows, problem, names[rules], bounded[k]) for k in broken if not bounded[k].free}
+    unmet = [f"menu of {k}: {why}" for k, why in told.items() if why is not None]
+    if unmet:
+        raise InvalidInputError(f"menu.eligibility ({', '.join(columns)}): {'; '.join(unmet)}")
 
     def record(batch: pd.DataFrame) -> dict[str, FloatArray]:
         theta = matrix(batch, names)
@@ -113,3 +123,13 @@ def require_eligible(rows: DataFrame, problem: MenuProblem, columns: Sequence[st
         f"menu.eligibility ({', '.join(columns)}): units that may get none of the treatments: {found}; leave small sizes out of "
         "menu.sizes, or add a treatment that everyone may get to menu.always_offer"
     )
+
+
+def _unmet(rows: DataFrame, problem: MenuProblem, names: Sequence[str], bounded: BoundedMenu) -> str | None:
+    """Return which share limits of a menu the rules of eligibility ``names`` do not allow to keep."""
+    groups = rows.groupBy(*names).agg(F.sum("weight").alias("weight")).toPandas()
+    theta = np.zeros((len(groups), problem.coefficients))
+    theta[:, problem.basis_size : problem.basis_size + len(names)] = matrix(groups, names)
+    allowed = eligible_treatments(theta, bounded.menu.psi, problem.rules)
+    described = [problem.space.describe(row) for row in bounded.menu.treatments]
+    return unmet_limits(allowed, groups["weight"].to_numpy(np.float64), bounded.lower, bounded.upper, described)

@@ -127,3 +127,66 @@ def test_budget_on_what_success_costs() -> None:
 def test_limits_that_cannot_be_met_are_refused_with_the_nearest_that_can(limits: dict, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         choose_menu(_units(50), space=STEPS, basis="quadratic", profit=PROFIT, k=3, **limits)
+
+
+ELIGIBLE_LIMITS = [
+    {"max_share": 0.4},
+    {"min_share": 0.2, "max_share": 0.45},
+    {"min_share": [0.2, 0.3, 0.5], "max_share": [0.2, 0.3, 0.5]},
+    {"min_share": {18: 0.2}},
+    {"budget": 0.15},
+    {"budget": 0.12, "max_share": 0.5},
+]
+
+
+@pytest.mark.parametrize("limits", ELIGIBLE_LIMITS, ids=str)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_eligibility_holds_within_limits_at_about_the_profit_of_the_integer_program(limits: dict, seed: int) -> None:
+    theta, rng = _units(60, seed), np.random.default_rng(seed)
+    eligible = {"a > 1": rng.random(60) < 0.5, "b > 0.5": rng.random(60) < 0.7}
+    arguments = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 3, "eligible": eligible, **limits}
+    menu, oracle = (choose_menu(theta, method=method, **arguments) for method in ("auto", "milp"))
+    # 15 of these 18 are equal; two exchanges at once are not tried
+    assert menu.value >= oracle.value - 0.01 * (menu.granular_value - menu.control_value)
+    assert oracle.upper_bound >= menu.value - 1e-9
+    chosen = menu.assign(theta, eligible=eligible)
+    given = menu.encoded[chosen]
+    assert (given[~eligible["a > 1"], 0] <= 1).all()
+    assert (given[~eligible["b > 0.5"], 1] <= 0.5).all()
+    shares = np.bincount(chosen, minlength=3) / 60
+    np.testing.assert_allclose(shares, menu.shares, atol=1e-12)
+    assert (shares <= menu.constraints.upper + 1e-9).all()
+    assert (shares >= menu.constraints.lower - 1e-9).all()
+    assert menu.constraints.spending <= limits.get("budget", np.inf) + 1e-12
+
+
+def test_exact_masses_and_eligibility_hold_together_between_candidates() -> None:
+    theta, rng = _units(3_000), np.random.default_rng(3)
+    eligible = {"a > 0.7": rng.random(3_000) < 0.8}
+    masses = [0.1, 0.2, 0.3, 0.4]
+    menu = choose_menu(
+        theta, space=PLANE, basis="quadratic", profit=PROFIT, k=4, eligible=eligible, min_share=masses, max_share=masses
+    )
+    chosen = menu.assign(theta, eligible=eligible)
+    assert sorted(np.bincount(chosen).tolist()) == [300, 600, 900, 1_200]
+    assert (menu.encoded[chosen][~eligible["a > 0.7"], 0] <= 0.7).all()
+    assert (menu.encoded[:, 0] > 0.7).any()
+    assert menu.value <= menu.upper_bound
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        # rows 15 to 24 of the candidates are a = 1.5 and 2
+        ({"min_share": {24: 0.4}}, r"a = 2, b = 2 has a minimum share of 0\.4, and 0\.3 .* nearest feasible minimum is 0\.3"),
+        ({"min_share": 0.3, "always_offer": [{"a": 2.0, "b": 0.0}, {"a": 1.5, "b": 0.0}]}, "nearest feasible minimum is 0"),
+        ({"max_share": 0.5, "k": 2, "always_offer": [{"a": 2.0, "b": 0.0}]}, r"a maximum share of 0\.5.*maximum is 0\.7"),
+        ({"min_share": {24: 0.3}, "budget": 0.1}, r"spends at most 0\.1; the least found is 0\.18"),
+        ({"budget": 0.1, "eligible": {"a < 1.5": np.arange(60) % 10 < 3}}, r"budget 0\.1 is too small.*budget is 0\.21"),
+    ],
+)
+def test_limits_that_eligibility_does_not_allow_are_refused_with_the_nearest_that_it_does(limits: dict, message: str) -> None:
+    eligible = {"a > 1": np.arange(60) % 10 < 3}
+    arguments = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 3, "eligible": eligible, **limits}
+    with pytest.raises(InvalidInputError, match=message):
+        choose_menu(_units(60), **arguments)

@@ -147,6 +147,16 @@ def test_budget_is_kept_and_used_up(most: float | None) -> None:
     assert profits[every, chosen[3]].mean() == pytest.approx(profits[every, best.assignment].mean(), abs=1e-5)
 
 
+def test_one_treatment_for_all_spends_what_the_budget_allows() -> None:
+    problem, _, settled, chosen = _settled(_theta(), MenuLimits(budget=Budget(0.2, Profit("0", COST))), [1, 2])
+    assert not chosen[1].any()
+    spent = [settled[k].bounded.spent(settled[k].sums, problem) for k in (1, 2)]
+    np.testing.assert_allclose(spent, 0.2, rtol=1e-3)
+    assert max(spent) <= 0.2 * (1 + 1e-12)
+    values = [settled[k].sums.value(settled[k].bounded.menu.psi) for k in (1, 2)]
+    assert values[0] < values[1]
+
+
 def test_unequal_weights_miss_a_limit_by_one_unit_at_most_and_zero_weights_follow_prices() -> None:
     weights = np.random.default_rng(1).uniform(0.5, 2, UNITS)
     weights[::10] = 0.0

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from coarse_spark.core.menu.bounded import BoundedMenu
+from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.choose import choose_menu, sketch_units
 from coarse_spark.core.menu.debiased import CorrectionSums, correction_sums, debiased_menu
+from coarse_spark.core.menu.limits import Budget, MenuLimits
 from coarse_spark.core.menu.lloyd import PricedMenu, assign
 from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.sketch import profit_metric
 from coarse_spark.core.menu.stability import fold_noise, menu_stability, merged_counts
-from coarse_spark.core.profit import Profit
+from coarse_spark.core.menu.transport import exact_assignment
+from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -52,6 +56,31 @@ def test_uncertain_responses_spread_the_choice_and_cost_value() -> None:
     np.testing.assert_array_equal(again.lost, sure.lost)
     with pytest.raises(InvalidInputError, match="covariance has shape"):
         menu_stability(problem, clusters, chosen, covariance=np.eye(2))
+
+
+def test_redrawn_menus_keep_the_limits() -> None:
+    problem = MenuProblem.build(STEPS, "quadratic", Profit())
+    theta = _two_kinds(300, 0.3)
+    clusters, _ = sketch_units(problem, theta, np.ones(300))
+    noise = np.diag([0.0, 0.3, 0.0])
+    frugal = SearchSettings(MenuLimits(budget=Budget(0.6, Profit("0", "t"))))
+    best = search_within(problem, clusters, [1], frugal)[1]
+    within = menu_stability(problem, clusters, best, frugal, covariance=noise, resamples=12)
+    free = menu_stability(problem, clusters, _menu(problem, np.array([[1.0]])), covariance=noise, resamples=12)
+    assert within.chosen["t"].max() == 0.5
+    assert free.chosen["t"].min() > 0.6
+    assert within.value == pytest.approx((theta @ [1, 0.5, 0.25]).mean())
+
+    masses = SearchSettings(MenuLimits([0.2, 0.8], [0.2, 0.8]))
+    best = search_within(problem, clusters, [2], masses)[2]
+    result = menu_stability(problem, clusters, best, masses, covariance=noise, resamples=12)
+    profits = profit_matrix(theta, best.menu.psi)
+    chosen, _ = exact_assignment(profits, np.ones(300), 300 * best.lower, 300 * best.upper, np.zeros(2))
+    assert result.value == pytest.approx(profits[np.arange(300), chosen].mean())
+    assert (result.lost >= -1e-9).all()
+    # freely assigned, other menus would seem to earn more than the one that is bound to the masses
+    loose = menu_stability(problem, clusters, best, covariance=noise, resamples=12)
+    assert loose.expected_loss < 0
 
 
 def test_noise_of_refits_is_common_to_all_units() -> None:

@@ -106,6 +106,41 @@ def test_units_that_all_respond_alike_are_drawn_by_lot(spark: SparkSession) -> N
         np.testing.assert_allclose(np.sort(half["treatment_id"].value_counts(normalize=True)), [0.2, 0.3, 0.5], atol=0.02)
 
 
+def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSession) -> None:
+    from coarse_spark.distributed.assign import assign
+    from coarse_spark.distributed.choose import choose_menus
+    from coarse_spark.distributed.rules import require_eligible, restricted, with_rules
+    from coarse_spark.distributed.settle import with_tickets
+    from coarse_spark.pipeline.limits import settled_menu
+
+    theta, names, units, masses = _theta()[:4_000], [f"theta_{position}" for position in range(6)], 4_000, [0.2, 0.3, 0.5]
+    member = np.random.default_rng(7).random(units) < 0.6
+    table = pd.DataFrame(theta, columns=names).assign(unit_id=np.arange(units), weight=1.0, granular_profit=9.0, member=member)
+    rows = with_rules(spark.createDataFrame(table), 6, ["member"]).persist()
+    problem = restricted(PROBLEM, rows, ["member"], ["a > 0.7"])
+    limits = MenuLimits(min_share=masses, max_share=masses)
+    found = choose_menus(rows, problem, [3], SearchSettings(limits, starts=1), cells=200, passes=1)
+    drawn = with_tickets(rows, problem.coefficients)
+    require_eligible(drawn, found.problem, ["member"], found.refined, found.bounded)
+    settled, near = settled_menu(found.problem, found.bounded[3], drawn)
+    menu = settled.asked.menu
+    assigned = assign(
+        drawn, menu=menu, control_psi=PROBLEM.control_psi, space=SPACE, rules=found.problem.rules, settled=near
+    ).toPandas()  # fmt: skip
+    rows.unpersist()
+    chosen = assigned.sort_values("unit_id")["treatment_id"].to_numpy()
+    assert sorted(np.bincount(chosen).tolist()) == [800, 1_200, 2_000]
+    assert (menu.treatments[:, 0] > 0.7).any()
+    assert (menu.treatments[chosen[~member], 0] <= 0.7).all()
+    # no assignment that keeps both earns more
+    profits = profit_matrix(theta, PROBLEM.psi_at(menu.treatments))
+    allowed = profits - 1e3 * (menu.treatments[:, 0] > 0.7) * ~member[:, None]
+    sizes = np.bincount(chosen).astype(np.float64)
+    best, _ = exact_assignment(allowed, np.ones(units), sizes, sizes, np.zeros(3))
+    every = np.arange(units)
+    assert profits[every, chosen].mean() == pytest.approx(allowed[every, best].mean(), abs=1e-6)
+
+
 @pytest.mark.slow
 def test_a_run_within_limits_publishes_what_it_keeps(
     spark: SparkSession, finished: Run, promotions: Promotions, tmp_path: Path

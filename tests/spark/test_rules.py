@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -235,7 +236,8 @@ def test_earlier_runs_that_cannot_be_compared(spark: SparkSession, finished: Run
 
 
 def test_units_that_may_get_nothing_are_counted(spark: SparkSession, finished: Run) -> None:
-    from coarse_spark.core.menu.lloyd import PricedMenu, Refined
+    from coarse_spark.core.menu.bounded import BoundedMenu
+    from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums
     from coarse_spark.distributed.lloyd import segment_sums
     from coarse_spark.distributed.rules import require_eligible, restricted, with_rules
 
@@ -244,9 +246,17 @@ def test_units_that_may_get_nothing_are_counted(spark: SparkSession, finished: R
     problem = restricted(finished.problem, rows, ["vip"], ["depth > 5"])
     menus = {k: PricedMenu.build(problem, np.array([[20.0, 3.0], [0.0, 0.0]])[:k]) for k in (1, 2)}
     refined = Refined(menus, segment_sums(rows, menus)[0])
+    bounded = {k: BoundedMenu.free_of_limits(menu) for k, menu in menus.items()}
     with pytest.raises(InvalidInputError, match=r"vip.*treatments: 2700 on the menu of 1; leave small sizes out"):
-        require_eligible(rows, problem, ["vip"], refined)
-    require_eligible(rows, problem, ["vip"], Refined({2: menus[2]}, {2: refined.sums[2]}))
+        require_eligible(rows, problem, ["vip"], refined, bounded)
+    require_eligible(rows, problem, ["vip"], Refined({2: menus[2]}, {2: refined.sums[2]}), bounded)
+
+    # one unit in ten may get the first treatment, and half of them have to
+    halves = {2: replace(bounded[2], lower=np.array([0.5, 0.2]))}
+    forced = SegmentSums(np.full(2, 1_500.0), np.ones((2, 7)), np.full(2, 1_500))
+    why = r"depth = 20, days = 3 has a minimum share of 0\.5.*nearest feasible minimum is 0\.1$"
+    with pytest.raises(InvalidInputError, match=why):
+        require_eligible(rows, problem, ["vip"], Refined({2: menus[2]}, {2: forced}), halves)
 
 
 def test_debiased_updates_are_those_of_the_core_and_judged_without_the_held_out_fold(finished: Run, spark: SparkSession) -> None:

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.menu.budget import BudgetSearch, settle
+from coarse_spark.core.menu.budget import BudgetSearch, Settled, settle
 from coarse_spark.core.menu.certificate import bounds_of, dual_prices, dual_sums
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.curve import CandidateSearch, rising, search_curve
 from coarse_spark.core.menu.earlier import EarlierRows
+from coarse_spark.core.menu.feasible import eligible_treatments, unmet_limits
 from coarse_spark.core.menu.inputs import always_offered, validated_units
 from coarse_spark.core.menu.limited_certificate import LimitedDual
 from coarse_spark.core.menu.limits import Budget, MenuLimits, Shares
@@ -24,10 +25,10 @@ from coarse_spark.core.menu.milp import milp_menu
 from coarse_spark.core.menu.problem import MenuProblem, row_blocks
 from coarse_spark.core.menu.result import Constraints, Menu, menus_of
 from coarse_spark.core.menu.rounding import Rounding
-from coarse_spark.core.menu.rules import Loyalty, UnitRules, barred, restrictions, widest_range
+from coarse_spark.core.menu.rules import Loyalty, UnitRules, barred, barred_units, restrictions, widest_range
 from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.sketch import DEFAULT_CELLS, MicroClusters, SketchSums, SketchTree
-from coarse_spark.core.profit import Profit
+from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
 
@@ -261,6 +262,7 @@ class Population:
         priced = replace(priced, found_by="milp" if method == "milp" else "transport")
         if budget is not None:
             priced = replace(priced, charges=settled.charge * BudgetSearch(search, budget).rows(settled.treatments))
+        self._require_eligible(search, settled, budget)
         sums = SegmentSums.of(settled.assignment, self.theta, self.weights, k)
         lower, upper = search.share_bounds(settled.treatments)
         limit = np.inf if budget is None else budget.limit
@@ -271,6 +273,22 @@ class Population:
         bound = min(self._constrained_bound(search, priced, constraints), granular)
         refined = Refined({k: priced}, {k: sums})
         return self._finished(menus_of(self.problem, refined, granular, {k: bound}, {k: constraints})[k])
+
+    def _require_eligible(self, search: ConstrainedSearch, settled: Settled, budget: Budget | None) -> None:
+        psi, rules = self.problem.psi_at(settled.treatments), self.problem.rules
+        if not barred_units(self.theta, psi[settled.assignment], rules).any():
+            return
+        within = None if budget is None else BudgetSearch(search, budget)
+        why = unmet_limits(
+            eligible_treatments(self.theta, psi, rules),
+            self.weights,
+            *search.share_bounds(settled.treatments),
+            [self.problem.space.describe(row) for row in settled.treatments],
+            None if within is None else profit_matrix(self.theta, within.rows(settled.treatments)),
+            np.inf if budget is None else budget.limit,
+        )
+        if why is not None:
+            raise InvalidInputError(f"eligible: {why}")
 
     def _constrained_bound(self, search: ConstrainedSearch, menu: PricedMenu, constraints: Constraints) -> float:
         dual = LimitedDual.search(

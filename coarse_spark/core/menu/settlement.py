@@ -137,6 +137,17 @@ def cleared(
     ------
     RunError : a budget that the menu cannot keep.
     """
+    solved = _cleared(problem, sample, bounded, asked, found)
+    if solved is None:
+        raise RunError(
+            f"a menu of {bounded.size} treatments cannot keep the budget of {bounded.budget:g} a unit; leave small sizes out"
+        )
+    return solved
+
+
+def _cleared(
+    problem: MenuProblem, sample: Sample, bounded: BoundedMenu, asked: BoundedMenu | None, found: SegmentSums | None
+) -> BoundedMenu | None:
     if bounded.free:
         return bounded
     total, off, over = float(sample.weights.sum()), np.zeros(bounded.size), 0.0
@@ -147,9 +158,7 @@ def cleared(
     low, high = np.clip(bounded.lower - off, 0.0, 1.0), np.clip(bounded.upper - off, 0.0, 1.0)
     low, high = low / max(float(low.sum()), 1.0), high / min(float(high.sum()), 1.0)
     solved = _assigned(problem, bounded, sample.theta, sample.weights, low * total, high * total, (bounded.budget - over) * total)
-    if solved is None:
-        raise RunError(f"a menu of {bounded.size} treatments cannot keep the budget of {bounded.budget:g} a unit")
-    return bounded.at(problem, solved.prices, solved.charge)
+    return None if solved is None else bounded.at(problem, solved.prices, solved.charge)
 
 
 def _assigned(
@@ -207,8 +216,7 @@ def refine_within(
         for k, menu in trial.items():
             before = best[k].dual(sums[k], problem) if k in best else -np.inf
             worth = menu.dual(found[k], problem)
-            moved = k in best and not np.array_equal(best[k].menu.treatments, menu.menu.treatments)
-            if moved and worth <= before:
+            if k in best and not np.array_equal(best[k].menu.treatments, menu.menu.treatments) and worth <= before:
                 continue
             best[k], sums[k] = menu, found[k]
             fresh = menu.moved(problem, update(menu.charged(problem), {k: _payable(menu, problem)}, {k: found[k]})[k].treatments)
@@ -218,8 +226,12 @@ def refine_within(
             history.append(describe_pass(problem, k, number, worth, gain, menu.menu, fresh.menu, gains))
             if gains.sum() <= tolerance * scale:
                 fresh = menu
-            if fresh is not menu or menu.shortfall(found[k], problem) > _SHARE_TOLERANCE:
-                following[k] = cleared(problem, sample, fresh, menu, found[k])
+            # treatments that are worth more without the budget need not be able to keep it
+            moved = None if fresh is menu else _cleared(problem, sample, fresh, menu, found[k])
+            if moved is None and menu.shortfall(found[k], problem) > _SHARE_TOLERANCE:
+                moved = cleared(problem, sample, menu, menu, found[k])
+            if moved is not None:
+                following[k] = moved
         trial = following
     return RefinedWithin(best, sums, tuple(history))
 
@@ -291,7 +303,7 @@ def settle_within(
 
 def _rests(problem: MenuProblem, bounded: BoundedMenu, sums: SegmentSums, everyone: Everyone) -> bool:
     """Return whether the limits bind nobody: they are kept at prices 0."""
-    if bounded.menu.prices.any() or bounded.charge or bounded.spent(sums, problem) > bounded.budget:
+    if bounded.menu.prices.any() or bounded.charge or bounded.spent(sums, problem) > bounded.budget + 1e-12 * abs(bounded.budget):
         return False
     lower, upper = everyone.masses(bounded, float(sums.weight.sum()))
     slack = 1e-6 * everyone.lightest

@@ -52,7 +52,7 @@ def choose(run: Run) -> None:
                 corrections=corrections,
             )
             drawn = kept if configuration.limits.free else with_tickets(kept, problem.coefficients)
-            require_eligible(drawn, found.problem, list(configuration.menu.eligibility), found.refined)
+            require_eligible(drawn, found.problem, list(configuration.menu.eligibility), found.refined, found.bounded)
         refined = found.refined
         observed = ObservedTreatments(problem.space, run.noted("observed_treatments", "fit"))
         for line in (line for line in refined.history if line.k != UNIFORM):

@@ -96,6 +96,14 @@ def test_budgets_between_two_menus_reach_the_integer_program(limit: float) -> No
     assert menu.value <= oracle.upper_bound
 
 
+@pytest.mark.parametrize(("spending", "least"), [(Profit("0", "0.2 * a + 0.1 * b"), 0.0999), (Profit("0.2 * a", "0"), 0.07)])
+def test_one_treatment_for_all_keeps_a_budget(spending: Profit, least: float) -> None:
+    menu = choose_menu(_units(500), space=PLANE, basis="quadratic", profit=PROFIT, k=1, budget=Budget(0.1, spending))
+    # no price leads between two treatments where spending bends the other way than profit
+    assert least < menu.constraints.spending <= 0.1 * (1 + 1e-9)
+    assert menu.value <= menu.upper_bound
+
+
 def test_budget_on_what_success_costs() -> None:
     theta = _units(1_000)
     paid = Budget(0.05, Profit("0.2 * a", "0"))

@@ -199,6 +199,9 @@ def settle(
     """Assign every unit (n, p) with weights (n,) within limits and budget, and let the treatments follow while that earns more."""
     within = None if budget is None else BudgetSearch(search, budget)
     best = _assigned(search, within, menu.treatments, menu.prices, charge, theta, weights)
+    if best is None:
+        limit = np.inf if budget is None else budget.limit
+        raise InvalidInputError(f"budget {limit:g} cannot be kept on all units with the menu found")
     everyone = MicroClusters(weights, theta, np.ones(len(theta), dtype=np.intp))
     for _ in range(_SETTLEMENTS):
         taken = np.zeros((len(theta), len(best.treatments)))
@@ -209,7 +212,7 @@ def settle(
         if np.array_equal(fresh, best.treatments):
             break
         better = _assigned(search, within, fresh, best.prices, best.charge, theta, weights)
-        if better.value <= best.value + 1e-12 * abs(best.value):
+        if better is None or better.value <= best.value + 1e-12 * abs(best.value):
             break
         best = better
     return best
@@ -223,7 +226,7 @@ def _assigned(
     charge: float,
     theta: FloatArray,
     weights: FloatArray,
-) -> Settled:
+) -> Settled | None:
     profits = profit_matrix(theta, search.problem.psi_at(treatments))
     total = float(weights.sum())
     spending, limit = None, np.inf
@@ -232,7 +235,7 @@ def _assigned(
     lower, upper = search.share_bounds(treatments)
     found = assign_within(profits, spending, weights, lower * total, upper * total, limit * total, prices, charge)
     if found is None:
-        raise InvalidInputError(f"budget {limit:g} cannot be kept on all units with the menu found")
+        return None
     rows = np.arange(len(theta))
     value = float(weights @ profits[rows, found.assignment]) / total
     used = 0.0 if spending is None else float(weights @ spending[rows, found.assignment]) / total

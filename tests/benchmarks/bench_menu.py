@@ -1,7 +1,7 @@
 """Menus beside peers, oracles and known tables, one JSON object a line.
 
     python tests/benchmarks/bench_menu.py                 all of it, a few minutes
-    python tests/benchmarks/bench_menu.py truth gaps      some of: tables gaps truth masses scale debiased
+    python tests/benchmarks/bench_menu.py truth gaps      some of: tables gaps truth masses budget scale debiased
 
 Each line: {"name", "ours", "peer", "ratio", "unit", "reached", …}. Shares are percent of (granular − best uniform) at the truth
 of the field simulation. One thread.
@@ -24,12 +24,15 @@ from sklearn.cluster import KMeans  # noqa: E402
 from sklearn.model_selection import KFold  # noqa: E402
 
 from coarse_spark.core.learners.response import ResponseLearner  # noqa: E402
+from coarse_spark.core.menu.bounded_curve import search_within  # noqa: E402
 from coarse_spark.core.menu.choose import choose_curve, choose_menu, sketch_units  # noqa: E402
 from coarse_spark.core.menu.curve import search_curve  # noqa: E402
 from coarse_spark.core.menu.debiased import debiased_menu  # noqa: E402
+from coarse_spark.core.menu.limits import Budget, MenuLimits  # noqa: E402
 from coarse_spark.core.menu.lloyd import PricedMenu, assign, refine, segment_sums  # noqa: E402
 from coarse_spark.core.menu.problem import MenuProblem  # noqa: E402
 from coarse_spark.core.menu.search import ProfitTable  # noqa: E402
+from coarse_spark.core.menu.settings import SearchSettings  # noqa: E402
 from coarse_spark.core.menu.transport import exact_assignment, transport  # noqa: E402
 from coarse_spark.core.profit import Profit, profit_matrix  # noqa: E402
 from coarse_spark.core.simulation import field_simulation  # noqa: E402
@@ -149,6 +152,24 @@ def masses() -> Iterator[Line]:
         )
 
 
+def budget() -> Iterator[Line]:
+    """CPU of the curve K = 1…10 within a budget on a sketch, against the one without, and what the budget's menus spend."""
+    problem, spending = field_problem(2), Profit("0", "0.3 * (t1 + t2)")
+    for seed in range(3):
+        theta = field_simulation(20_000, 2, seed).theta
+        clusters, _ = sketch_units(problem, theta, np.ones(len(theta)))
+        seconds, curves = [], []
+        for limits in (MenuLimits(budget=Budget(0.3, spending)), MenuLimits()):
+            start = time.process_time()
+            curves.append(search_within(problem, clusters, range(1, 11), SearchSettings(limits, starts=8)))
+            seconds.append(time.process_time() - start)
+        values = [menu.value(problem, clusters) for menu in curves[0].values()]
+        yield line(
+            f"CPU of the curve within a budget against without, seed {seed}", seconds[0], seconds[1], "s",
+            bool(np.all(np.diff(values) > 0)) and seconds[0] <= 10 * seconds[1], values=[round(value, 6) for value in values],
+        )  # fmt: skip
+
+
 def scale() -> Iterator[Line]:
     """CPU of the whole curve K = 1…10 in two dimensions, bounds included, as the population grows."""
     problem, seconds = field_problem(2), {}
@@ -207,7 +228,7 @@ def share_at_truth(problem: MenuProblem, menu: PricedMenu, learned: np.ndarray, 
 
 
 PARTS: dict[str, Callable[[], Iterator[Line]]] = {
-    "tables": tables, "gaps": gaps, "truth": truth, "masses": masses, "scale": scale, "debiased": debiased,
+    "tables": tables, "gaps": gaps, "truth": truth, "masses": masses, "budget": budget, "scale": scale, "debiased": debiased,
 }  # fmt: skip
 
 

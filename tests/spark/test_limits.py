@@ -153,7 +153,7 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     steps = {"treatments__depth__step": 10, "treatments__days__step": 7}
     configuration = promotions.configure(
         output__path=tmp_path / "tables", menu__sizes="[3]", menu__max_share=0.4, menu__min_share=0.25, menu__budget=0.3,
-        **spending, **steps, menu__sketch_cells=200, menu__starts=1,
+        **spending, **steps, menu__sketch_cells=200, menu__starts=1, evaluation__resamples=3,
     )  # fmt: skip
     run = start_run(spark, configuration, "limited")
     for schema in (MODELS, RESPONSES):
@@ -181,6 +181,10 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     assert 0.29 < spent <= 0.3 + 1e-9
     assert limits["budget_price"] > 0
     assert together["expected_profit"].mean() == pytest.approx(run.record.diagnostics["curve"]["3"]["value"])
+    # redraws are searched and valued within the limits, where no menu does better than the one chosen on the mean responses
+    stability = run.record.diagnostics["stability"]
+    assert stability["resamples"] == 3
+    assert 0 <= stability["expected_loss"] < 0.5 * run.record.diagnostics["curve"]["3"]["value"]
     content = report_content(run)
     assert content.limits is not None
     assert content.limits.budget_price == limits["budget_price"]

@@ -25,7 +25,7 @@ IntArray = npt.NDArray[np.intp]
 
 _SEARCHES, _PRICES, _SETTLEMENTS = 3, 12, 3
 _SWAP_ROUNDS = 20
-_GAP = 1e-8  # of profit: what a price may leave open
+_GAP, _GAIN = 1e-8, 1e-6  # of profit: what a price may leave open, and what another search has to promise
 _STUCK = 4  # prices without a menu that keeps the budget
 
 
@@ -69,10 +69,16 @@ class BudgetSearch:
         InvalidInputError : a budget that no menu can keep; the message names the nearest that one can.
         """
         self._check()
-        best = self._searched(0, self._price_of_all() if start is None else start)
+        asked = self._price_of_all() if start is None else start
+        best = self._balanced(self.charged(asked).best().treatments, asked)
         for number in range(1, _SEARCHES):
-            fresh = self._searched(number, best.asked, best.treatments)
-            if fresh.value <= best.value + _GAP * abs(best.value):
+            # again at the price that the first search led to, from starts of another draw
+            search = self.charged(best.asked)
+            drawn = replace(search, settings=replace(search.settings, seed=search.settings.seed + number))
+            menu = drawn.best((best.treatments,))
+            least = best.value + _GAIN * abs(best.value)
+            fresh = self._balanced(menu.treatments, best.asked) if self._bound(menu, best.asked) > least else best
+            if fresh.value <= least:
                 break
             best = fresh
         # the best menu within a budget need not be the best at any price: look around among its neighbours
@@ -87,11 +93,9 @@ class BudgetSearch:
         """Return a menu within the budget with the prices that its share limits ask for."""
         return self.charged(found.charge).priced(found.treatments)
 
-    def _searched(self, number: int, asked: float, *pool: FloatArray) -> BudgetMenu:
-        """Search thoroughly at a price, from a pool and starts of a draw of their own, and balance what is found."""
-        search = self.charged(asked)
-        drawn = replace(search, settings=replace(search.settings, seed=search.settings.seed + number))
-        return self._balanced(drawn.best(pool).treatments, asked)
+    def _bound(self, menu: LimitedMenu, price: float) -> float:
+        """Return what the treatments of a menu, valued at a price of spending, earn at most when the budget is paid back."""
+        return menu.value + price * self.budget.limit
 
     def _balanced(self, treatments: FloatArray, asked: float) -> BudgetMenu:
         """Let treatments follow the price of spending until what is best at the price spends just the budget."""
@@ -109,8 +113,7 @@ class BudgetSearch:
                 below = [menu.treatments]
             else:
                 above = [menu.treatments]
-            # no menu is worth more than what is best at a price, with the budget paid back
-            bound = min(bound, menu.value + price * limit)
+            bound = min(bound, self._bound(menu, price))
             best = max(best, self._affordable(menu.treatments, price), key=lambda found: found.value)
             if prices.closed or best.value >= bound - _GAP * abs(bound):
                 break

@@ -45,6 +45,35 @@ def test_no_menu_of_candidates_is_above_the_bound(seed: int, k: int) -> None:
     assert menu.upper_bound >= menu.value
 
 
+RULES = {
+    "a > 0.7": lambda a, _: a > 0.7,
+    "a + b > 1.5": lambda a, b: a + b > 1.5,
+    "a - b > 0.53": lambda a, b: a - b > 0.53,
+    "a * b > 0.9": lambda a, b: a * b > 0.9,
+}
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 3), st.sampled_from(sorted(RULES)))
+def test_no_menu_under_a_rule_is_above_the_bound(seed: int, k: int, rule: str) -> None:
+    rng = np.random.default_rng(seed)
+    theta, weights, called = _units(12, seed), rng.uniform(0.1, 2, 12), rng.random(12) < 0.5
+    problem = MenuProblem.build(PLANE, "quadratic", Profit("1", "0.1 * a"))
+    arguments = {"space": PLANE, "basis": "quadratic", "profit": problem.profit, "weights": weights}
+    menu = choose_menu(theta, k=k, eligible={rule: called}, starts=2, **arguments)
+    assert menu.upper_bound >= menu.value
+    # random menus, improved treatment by treatment over a grid between the candidates
+    fine = np.stack(np.meshgrid(*[np.linspace(0, 2, 62)] * 2), axis=-1).reshape(-1, 2)
+    profits = profit_matrix(theta, problem.psi_at(fine))
+    profits[np.ix_(~called, RULES[rule](*fine.T))] = -1e3
+    for _ in range(10):
+        rows = rng.integers(len(fine), size=k)
+        for place in [*range(k), *range(k)]:
+            rest = np.delete(profits[:, rows], place, axis=1).max(axis=1)
+            rows[place] = (weights @ np.maximum(profits, rest[:, None])).argmax()
+        assert weights @ profits[:, rows].max(axis=1) / weights.sum() <= menu.upper_bound + 1e-9
+
+
 def test_a_menu_without_a_free_place_has_a_bound() -> None:
     theta = _units(40)
     menu = choose_menu(theta, space=PLANE, basis="quadratic", profit=Profit("1", "a + b"), k=1, always_offer=[{"a": 2.0, "b": 2.0}])

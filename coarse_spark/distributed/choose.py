@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from coarse_spark.core.menu.bounded import BoundedMenu, lottery_size, with_lotte
 from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.curve import rising
 from coarse_spark.core.menu.debiased import Corrections, debiased_menus
+from coarse_spark.core.menu.limits import MenuLimits
 from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, Refined, SegmentSums, refine
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settings import SearchSettings
@@ -26,6 +28,9 @@ from coarse_spark.distributed.lloyd import segment_sums
 from coarse_spark.distributed.settle import population_of, population_sample, settle_units, with_tickets
 from coarse_spark.distributed.sketch import sketch
 from coarse_spark.distributed.units import theta_columns
+from coarse_spark.errors import InvalidInputError
+
+log = logging.getLogger(__name__)
 
 _BOUND_TOLERANCE = 2e-4  # of granular − control: what the search for an upper bound may leave open
 _PASS_TOLERANCE = 1e-4  # of profit over control: no pass over all units is worth less
@@ -65,9 +70,23 @@ UNIFORM = 0  # key of the best single treatment beside the menus of K treatments
 def search_menus(
     problem: MenuProblem, clusters: MicroClusters, sizes: Iterable[int], settings: SearchSettings
 ) -> dict[int, BoundedMenu]:
-    """Return the menus of all sizes found on micro-clusters, and under ``UNIFORM`` the best single treatment without limits."""
-    uniform = search_within(problem, clusters, [1], SearchSettings(starts=1, seed=settings.seed))[1]
-    return {UNIFORM: uniform, **search_within(problem, clusters, sizes, settings)}
+    """Return the menus of all sizes found on micro-clusters, and under ``UNIFORM`` the best single treatment."""
+    return {UNIFORM: _best_single(problem, clusters, settings), **search_within(problem, clusters, sizes, settings)}
+
+
+def _best_single(problem: MenuProblem, clusters: MicroClusters, settings: SearchSettings) -> BoundedMenu:
+    """Return the reference of all menus: the best single treatment within the budget where one keeps it, else the best of all.
+
+    Share limits are not for one treatment. What keeps the budget stays as it is: passes must not move it, nor does it have prices.
+    """
+    free, budget = SearchSettings(starts=1, seed=settings.seed), settings.limits.budget
+    if budget is not None:
+        try:
+            found = search_within(problem, clusters, [1], replace(free, limits=MenuLimits(budget=budget)))[1]
+            return BoundedMenu.free_of_limits(PricedMenu.build(problem, found.menu.treatments, fixed=np.ones(1, dtype=bool)))
+        except InvalidInputError as error:
+            log.info("the best single treatment is found without a budget: %s", error)
+    return search_within(problem, clusters, [1], free)[1]
 
 
 def choose_menus(

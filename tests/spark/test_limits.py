@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coarse_spark.core.menu.limits import MenuLimits
+from coarse_spark.core.menu.limits import Budget, MenuLimits
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.transport import exact_assignment, whole_limits
@@ -139,6 +139,26 @@ def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSess
     best, _ = exact_assignment(allowed, np.ones(units), sizes, sizes, np.zeros(3))
     every = np.arange(units)
     assert profits[every, chosen].mean() == pytest.approx(allowed[every, best].mean(), abs=1e-6)
+
+
+def test_best_single_treatment_keeps_the_budget_where_one_can() -> None:
+    from coarse_spark.core.menu.choose import sketch_units
+    from coarse_spark.distributed.choose import UNIFORM, search_menus
+
+    clusters, _ = sketch_units(PROBLEM, _theta()[:400], np.ones(400))
+    outcomes = profit_matrix(clusters.theta, PROBLEM.spend_at(PROBLEM.candidates, Profit("1", "0")))
+    # units whose outcome is lowest under different treatments: two treatments can keep what no single one can
+    least = float((outcomes.mean(axis=0).min() + outcomes.min(axis=1).mean()) / 2)
+    spent = {}
+    for name, budget in {"kept": Budget(0.1, SPENDING), "none": Budget(least, Profit("1", "0")), "free": None}.items():
+        menus = search_menus(PROBLEM, clusters, [3], SearchSettings(MenuLimits(budget=budget), starts=2))
+        single = menus[UNIFORM]
+        assert single.free
+        assert single.menu.fixed.all() == (name == "kept")
+        spent[name] = float(single.menu.treatments[0] @ [0.2, 0.1])
+    assert spent["kept"] == pytest.approx(0.1, rel=1e-4)
+    assert spent["none"] == pytest.approx(spent["free"])
+    assert spent["free"] > 0.1
 
 
 @pytest.mark.slow

@@ -86,6 +86,15 @@ def test_without_a_cost_the_earlier_menu_is_one_more_start_and_changes_are_count
     assert warm.changed_share == pytest.approx(runs.changed(warm).mean())
 
 
+def test_units_in_another_order_say_what_they_had(runs: Runs) -> None:
+    loyal = choose_menu(runs.later, previous_menu=runs.before, previous_rows=runs.had, switching_cost=0.1, **SETTING)
+    order = np.random.default_rng(0).permutation(UNITS)
+    again = loyal.assign(runs.later[order], previous_rows=runs.had[order])
+    np.testing.assert_array_equal(again, loyal.assign(runs.later)[order])
+    with pytest.raises(InvalidInputError, match="previous_rows has shape"):
+        loyal.assign(runs.later, previous_rows=runs.had + 1)
+
+
 def test_what_units_had_is_not_what_the_earlier_menu_would_give_them_now(runs: Runs) -> None:
     assert (runs.before.assign(runs.later) != runs.had).mean() > 0.1
     bound = {"previous_menu": runs.before, "switching_cost": 100.0, **SETTING}

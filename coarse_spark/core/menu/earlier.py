@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.menu.result import Menu
-from coarse_spark.errors import InvalidInputError
+from coarse_spark.core.menu.rules import rows_of_menu
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -36,13 +36,7 @@ class EarlierRows:
         ------
         InvalidInputError : not one row of the earlier menu a unit.
         """
-        if rows is None:
-            return EarlierRows(menu, None, kept)
-        given = np.asarray(rows)
-        if given.shape != kept.shape or given.dtype.kind not in "iu" or not np.isin(given, range(menu.k)).all():
-            expected = f"expected {len(kept)} whole numbers from 0 to {menu.k - 1}"
-            raise InvalidInputError(f"previous_rows has shape {given.shape} and type {given.dtype}, {expected}")
-        return EarlierRows(menu, given.astype(np.intp), kept)
+        return EarlierRows(menu, None if rows is None else rows_of_menu(rows, len(kept), menu.k), kept)
 
     def __call__(self, theta: FloatArray) -> IntArray:
         """Return the earlier row (n,) of units (n, p): the given ones of as many units, else what the earlier menu assigns."""

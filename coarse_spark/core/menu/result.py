@@ -111,6 +111,7 @@ class Menu:
         *,
         weights: npt.ArrayLike | None = None,
         eligible: Mapping[str, npt.ArrayLike] | None = None,
+        previous_rows: npt.ArrayLike | None = None,
         exact: bool | None = None,
     ) -> IntArray:
         """Return the row of ``treatments`` for every unit with response coefficients ``theta`` (n, p) as (n,).
@@ -119,6 +120,8 @@ class Menu:
         ----------
         weights : (n,) of the units, default 1; they matter only where shares are limited.
         eligible : as the menu was chosen with.
+        previous_rows : (n,) as the menu was chosen with, of these units; they matter only under a switching cost. Default: the same
+            rows for as many units as it was chosen on; for others what the earlier menu assigns them.
         exact : whether shares have to hold on these very units. Default: on as many units as the menu was chosen on; others, such
             as new customers one by one, follow the prices.
 
@@ -131,7 +134,7 @@ class Menu:
         if array.ndim != 2 or array.shape[1] != p:
             raise InvalidInputError(f"theta has shape {array.shape}, expected (n, {p})")
         mass = np.ones(len(array)) if weights is None else np.asarray(weights, dtype=np.float64)
-        return self.assign_extended(self.rules.extended(array, eligible), mass, exact)
+        return self.assign_extended(self.rules.extended(array, eligible, previous_rows), mass, exact)
 
     def assign_extended(self, theta: FloatArray, weights: FloatArray, exact: bool | None = None) -> IntArray:
         """Assign units whose coefficients (n, p) include those of the rules; see ``assign``."""

@@ -97,12 +97,14 @@ class UnitRules:
         """The rules in the order of their coefficients."""
         return (*self.restrictions, *self.loyalty)
 
-    def extended(self, theta: FloatArray, eligible: Mapping[str, npt.ArrayLike] | None) -> FloatArray:
-        """Return response coefficients (n, p) followed by those of the rules.
+    def extended(
+        self, theta: FloatArray, eligible: Mapping[str, npt.ArrayLike] | None, previous_rows: npt.ArrayLike | None = None
+    ) -> FloatArray:
+        """Return response coefficients (n, p) followed by those of the rules; ``previous_rows`` (n,) of the earlier menu, if known.
 
         Raises
         ------
-        InvalidInputError : ``eligible`` does not fit the restrictions.
+        InvalidInputError : ``eligible`` does not fit the restrictions, or ``previous_rows`` not the earlier menu.
         """
         if not self.all:
             if eligible:
@@ -110,7 +112,8 @@ class UnitRules:
             return theta
         parts = [theta, barred(eligible or {}, [rule.expression.text for rule in self.restrictions], len(theta))]
         if self.previous is not None:
-            parts.append(np.eye(len(self.loyalty))[self.previous(theta)])
+            had = self.previous(theta) if previous_rows is None else rows_of_menu(previous_rows, len(theta), len(self.loyalty))
+            parts.append(np.eye(len(self.loyalty))[had])
         return np.hstack(parts)
 
 
@@ -146,6 +149,20 @@ def widest_range(largest: FloatArray, psi: FloatArray) -> float:
     largest : (p,) largest absolute response coefficients of all units. psi : (J, p + 1) rows of the candidates.
     """
     return max(float(largest @ np.ptp(psi[:, :-1], axis=0) + np.ptp(psi[:, -1])), 1e-9)
+
+
+def rows_of_menu(rows: npt.ArrayLike, units: int, size: int) -> IntArray:
+    """Return ``previous_rows`` as (units,), rows of an earlier menu of ``size`` treatments.
+
+    Raises
+    ------
+    InvalidInputError : not one row of that menu a unit.
+    """
+    given = np.asarray(rows)
+    if given.shape != (units,) or given.dtype.kind not in "iu" or not np.isin(given, range(size)).all():
+        expected = f"expected {units} whole numbers from 0 to {size - 1}"
+        raise InvalidInputError(f"previous_rows has shape {given.shape} and type {given.dtype}, {expected}")
+    return given.astype(np.intp)
 
 
 def barred(eligible: Mapping[str, npt.ArrayLike], names: Sequence[str], units: int) -> FloatArray:

@@ -11,7 +11,7 @@ import pytest
 from coarse_spark.core.menu.bounded import BoundedMenu, lottery_size, with_lottery
 from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.choose import sketch_units
-from coarse_spark.core.menu.clearing import assign_within
+from coarse_spark.core.menu.clearing import Offers
 from coarse_spark.core.menu.limits import Budget, MenuLimits
 from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums, segment_sums
 from coarse_spark.core.menu.problem import MenuProblem
@@ -139,10 +139,8 @@ def test_budget_is_kept_and_used_up(most: float | None) -> None:
     assert np.bincount(chosen[3]).max() <= (most or 1.0) * UNITS
     # no assignment of all units to these treatments does better within the budget
     profits = profit_matrix(units, bounded.menu.psi)
-    best = assign_within(
-        profits, profit_matrix(units, bounded.spending(problem)), np.ones(UNITS), bounded.lower * UNITS, bounded.upper * UNITS,
-        0.2 * UNITS, bounded.menu.prices, bounded.charge,
-    )  # fmt: skip
+    spending, masses = profit_matrix(units, bounded.spending(problem)), (bounded.lower * UNITS, bounded.upper * UNITS)
+    best = Offers(profits, spending, np.ones(UNITS), *masses, 0.2 * UNITS).assign(bounded.menu.prices, bounded.charge)
     assert best is not None
     assert profits[every, chosen[3]].mean() == pytest.approx(profits[every, best.assignment].mean(), abs=1e-5)
 
@@ -182,9 +180,8 @@ def test_integer_program_by_name_on_a_small_finite_space(limits: MenuLimits) -> 
     value = []
     for bounded in (oracle, ours):
         profits, spending = (profit_matrix(clusters.theta, rows) for rows in (bounded.menu.psi, bounded.spending(problem)))
-        kept = assign_within(
-            profits, spending, np.ones(80), bounded.lower * 80, bounded.upper * 80, bounded.budget * 80, np.zeros(3), 0.0
-        )
+        masses = bounded.lower * 80, bounded.upper * 80
+        kept = Offers(profits, spending, np.ones(80), *masses, bounded.budget * 80).assign(np.zeros(3), 0.0)
         assert kept is not None
         np.testing.assert_allclose(bounded.menu.prices, kept.prices, atol=1e-6)
         value.append(profits[np.arange(80), kept.assignment].mean())

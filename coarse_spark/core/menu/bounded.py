@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from coarse_spark.core.menu.clearing import plan_within
+from coarse_spark.core.menu.clearing import Offers
 from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rules import Lottery
@@ -87,13 +87,15 @@ class BoundedMenu:
 
     def value(self, problem: MenuProblem, clusters: MicroClusters) -> float:
         """Return the most that the menu earns within its limits, per unit weight of clusters; −inf where it cannot keep them."""
+        plan = self.offers(problem, clusters).plan(self.charge)
+        return -np.inf if plan is None else plan.value / float(clusters.weights.sum())
+
+    def offers(self, problem: MenuProblem, clusters: MicroClusters) -> Offers:
+        """Return what the menu offers clusters within its limits."""
         total = float(clusters.weights.sum())
         spending = None if self.spend is None else profit_matrix(clusters.theta, self.spending(problem))
-        plan = plan_within(
-            profit_matrix(clusters.theta, self.menu.psi), spending, clusters.weights, self.lower * total, self.upper * total,
-            self.budget * total, self.charge,
-        )  # fmt: skip
-        return -np.inf if plan is None else plan.value / total
+        profits = profit_matrix(clusters.theta, self.menu.psi)
+        return Offers(profits, spending, clusters.weights, self.lower * total, self.upper * total, self.budget * total)
 
     def tickets(self, problem: MenuProblem) -> FloatArray:
         """Return the rows (K, p + 1) of the lottery: ε k / K times a unit's hash."""

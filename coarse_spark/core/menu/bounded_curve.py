@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from coarse_spark.core.menu.bounded import BoundedMenu
 from coarse_spark.core.menu.budget import BudgetSearch
-from coarse_spark.core.menu.clearing import assign_within
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.curve import CandidateSearch, search_curve
 from coarse_spark.core.menu.limits import MenuLimits
@@ -19,7 +18,6 @@ from coarse_spark.core.menu.milp import milp_menu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settings import DEFAULTS, SearchSettings
 from coarse_spark.core.menu.sketch import MicroClusters
-from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -74,12 +72,7 @@ def _found(search: ConstrainedSearch, limits: MenuLimits, method: str, asked: fl
     if method != "milp":
         return bounded.at(problem, menu.prices, charge).ordered(problem), asked
     # the integer program has no prices: those of the transport to its menu
-    theta, weights = search.sketch.theta, search.sketch.weights
-    spending = None if spend is None else profit_matrix(theta, bounded.spending(problem))
-    total = float(weights.sum())
-    solved = assign_within(
-        profit_matrix(theta, priced.psi), spending, weights, lower * total, upper * total, most * total, menu.prices, 0.0
-    )
+    solved = bounded.offers(problem, search.sketch).assign(menu.prices, 0.0)
     # micro-clusters that the program splits may have no whole assignment within the budget
     if solved is not None:
         bounded = bounded.at(problem, solved.prices, solved.charge)

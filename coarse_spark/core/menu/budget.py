@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from coarse_spark.core.menu.clearing import PriceSearch, assign_within, free_price, plan_within, price_scale
+from coarse_spark.core.menu.clearing import Offers, PriceSearch, free_price, price_scale
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.limited import LimitedMenu, LimitedSearch
 from coarse_spark.core.menu.limits import Budget
@@ -137,12 +137,9 @@ class BudgetSearch:
         """Return given treatments at the lowest price at which they keep the budget; their value is −inf where none does."""
         theta, weights = self.search.sketch.theta, self.search.sketch.weights
         total = float(weights.sum())
-        profits, spending = (
-            profit_matrix(theta, self.search.problem.psi_at(treatments)),
-            profit_matrix(theta, self.rows(treatments)),
-        )
+        profits, spending = (profit_matrix(theta, rows) for rows in (self.search.problem.psi_at(treatments), self.rows(treatments)))
         lower, upper = self.search.limits.bounds(self.search.limited.rows(treatments))
-        plan = plan_within(profits, spending, weights, lower * total, upper * total, self.budget.limit * total, asked)
+        plan = Offers(profits, spending, weights, lower * total, upper * total, self.budget.limit * total).plan(asked)
         if plan is None:
             return BudgetMenu(treatments, -np.inf, asked, asked)
         return BudgetMenu(treatments, plan.value / total, plan.charge, asked)
@@ -236,7 +233,7 @@ def _assigned(
     if within is not None:
         spending, limit = profit_matrix(theta, within.rows(treatments)), within.budget.limit
     lower, upper = search.share_bounds(treatments)
-    found = assign_within(profits, spending, weights, lower * total, upper * total, limit * total, prices, charge)
+    found = Offers(profits, spending, weights, lower * total, upper * total, limit * total).assign(prices, charge)
     if found is None:
         return None
     rows = np.arange(len(theta))

@@ -33,45 +33,6 @@ class Assigned:
     charge: float
 
 
-def assign_within(
-    profits: FloatArray,
-    spending: FloatArray | None,
-    weights: FloatArray,
-    lower: FloatArray,
-    upper: FloatArray,
-    limit: float,
-    prices: FloatArray,
-    charge: float,
-) -> Assigned | None:
-    """Assign units to given treatments at the largest profit within limits, None where the budget cannot be kept.
-
-    Parameters
-    ----------
-    profits : (n, K). spending : (n, K), None without a budget. weights : (n,). lower, upper : (K,) masses.
-    limit : money in all. prices, charge : to start from.
-    """
-    rows = np.arange(len(profits))
-    free = bool((lower <= 0).all() and (upper >= weights.sum() * (1 - 1e-12)).all())
-
-    def at(price: float) -> tuple[IntArray, FloatArray]:
-        net = profits if spending is None or not price else profits - price * spending
-        return (net.argmax(axis=1), np.zeros(len(lower))) if free else exact_assignment(net, weights, lower, upper, prices)
-
-    if spending is None:
-        return Assigned(*at(0.0), 0.0)
-
-    def spent(price: float) -> float:
-        return float(weights @ spending[rows, at(price)[0]])
-
-    scale = price_scale(profits, spending)
-    limit += 1e-12 * abs(limit)  # sums that differ from the limit by rounding alone keep it
-    if free:
-        found = free_price(profits, spending, weights, limit, max(charge, scale))
-    else:
-        found = lowest_price(spent, limit, charge, scale, _TRANSPORTS)
-    return None if found is None else Assigned(*at(found), found)
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What given treatments earn at most when units may be split: value in all, prices (K,) of treatments, price of the budget."""
@@ -81,42 +42,85 @@ class Plan:
     charge: float
 
 
-def plan_within(
-    profits: FloatArray,
-    spending: FloatArray | None,
-    weights: FloatArray,
-    lower: FloatArray,
-    upper: FloatArray,
-    limit: float,
-    charge: float = 0.0,
-) -> Plan | None:
-    """Return the best plan within limits, None where there is none.
+@dataclass(frozen=True, eq=False)
+class Offers:
+    """The treatments of a menu, what units earn by them, and the limits that their assignment has to keep.
 
-    Parameters are those of ``assign_within``. The value is that of the dual at the prices, which without share limits are exact.
+    Attributes
+    ----------
+    profits : (n, K). spending : (n, K), None without a budget. weights : (n,). lower, upper : (K,) masses.
+    limit : money in all.
     """
-    total = float(weights.sum())
-    if (lower > upper + 1e-12 * total).any() or lower.sum() > total * (1 + 1e-9) or upper.sum() < total * (1 - 1e-9):
-        return None
-    free = bool((lower <= 0).all() and (upper >= total * (1 - 1e-12)).all())
-    found: float | None = 0.0
 
-    def solved(price: float) -> Transport:
-        return transport(profits if spending is None else profits - price * spending, weights, lower, np.maximum(lower, upper))
+    profits: FloatArray
+    spending: FloatArray | None
+    weights: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    limit: float
 
-    if spending is not None:
-        scale = price_scale(profits, spending)
-        if free:
-            found = free_price(profits, spending, weights, limit, max(charge, scale))
-        else:
-            found = lowest_price(lambda price: float((solved(price).plan * spending).sum()), limit, charge, scale, _PLANS)
-    if found is None:
-        return None
-    back = found * limit if found else 0.0
-    if free:
-        net = profits if spending is None or not found else profits - found * spending
-        return Plan(float(weights @ net.max(axis=1)) + back, np.zeros(profits.shape[1]), found)
-    plan = solved(found)
-    return Plan(plan.value + back, plan.prices, found)
+    def assign(self, prices: FloatArray, charge: float) -> Assigned | None:
+        """Return the assignment of whole units that earns most, None where the budget cannot be kept.
+
+        ``prices`` (K,) of treatments and ``charge`` of the budget are where to start from.
+        """
+        rows = np.arange(len(self.profits))
+
+        def at(price: float) -> tuple[IntArray, FloatArray]:
+            net = self._net(price)
+            if self._free:
+                return net.argmax(axis=1), np.zeros(len(self.lower))
+            return exact_assignment(net, self.weights, self.lower, self.upper, prices)
+
+        def spent(price: float, spending: FloatArray) -> float:
+            return float(self.weights @ spending[rows, at(price)[0]])
+
+        # sums that differ from the limit by rounding alone keep it
+        found = self._lowest_price(spent, self.limit + 1e-12 * abs(self.limit), charge, _TRANSPORTS)
+        return None if found is None else Assigned(*at(found), found)
+
+    def plan(self, charge: float = 0.0) -> Plan | None:
+        """Return the best plan, None where there is none; ``charge`` of the budget is where to start from.
+
+        The value is that of the dual at the prices, which without share limits are exact.
+        """
+        total = float(self.weights.sum())
+        if (self.lower > self.upper + 1e-12 * total).any():
+            return None
+        if self.lower.sum() > total * (1 + 1e-9) or self.upper.sum() < total * (1 - 1e-9):
+            return None
+
+        def solved(price: float) -> Transport:
+            return transport(self._net(price), self.weights, self.lower, np.maximum(self.lower, self.upper))
+
+        def spent(price: float, spending: FloatArray) -> float:
+            return float((solved(price).plan * spending).sum())
+
+        found = self._lowest_price(spent, self.limit, charge, _PLANS)
+        if found is None:
+            return None
+        back = found * self.limit if found else 0.0
+        if self._free:
+            return Plan(float(self.weights @ self._net(found).max(axis=1)) + back, np.zeros(self.profits.shape[1]), found)
+        plan = solved(found)
+        return Plan(plan.value + back, plan.prices, found)
+
+    @property
+    def _free(self) -> bool:
+        return bool((self.lower <= 0).all() and (self.upper >= self.weights.sum() * (1 - 1e-12)).all())
+
+    def _net(self, price: float) -> FloatArray:
+        return self.profits if self.spending is None or not price else self.profits - price * self.spending
+
+    def _lowest_price(self, spent: Callable[[float, FloatArray], float], limit: float, charge: float, tries: int) -> float | None:
+        """Return about the lowest price of spending within the limit; ``spent`` tells what a price comes to under share limits."""
+        spending = self.spending
+        if spending is None:
+            return 0.0
+        scale = price_scale(self.profits, spending)
+        if self._free:
+            return free_price(self.profits, spending, self.weights, limit, max(charge, scale))
+        return lowest_price(lambda price: spent(price, spending), limit, charge, scale, tries)
 
 
 def price_scale(profits: FloatArray, spending: FloatArray) -> float:

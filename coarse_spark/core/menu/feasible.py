@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linprog
 
-from coarse_spark.core.menu.clearing import plan_within
+from coarse_spark.core.menu.clearing import Offers
 from coarse_spark.core.menu.rules import Rule, barred_units
 
 FloatArray = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ def unmet_limits(
     if spending is not None:
         total = float(weights.sum())
         barred = 1e3 * max(float(np.ptp(spending)), 1e-12) * ~allowed
-        plan = plan_within(-spending - barred, None, weights, lower * total, upper * total, np.inf)
+        plan = Offers(-spending - barred, None, weights, lower * total, upper * total, np.inf).plan()
         if plan is not None and -plan.value / total > budget + 1e-12 * abs(budget):
             return (
                 f"budget {budget:g} is too small on the menu of {', '.join(names)}: units are not eligible for what costs less; "

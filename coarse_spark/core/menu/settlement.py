@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.menu.bounded import BoundedMenu
-from coarse_spark.core.menu.clearing import Assigned, assign_within
+from coarse_spark.core.menu.clearing import Assigned, Offers
 from coarse_spark.core.menu.lloyd import Aggregate, Pass, PricedMenu, SegmentSums, describe_pass, first_maximum, update
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.transport import whole_masses
@@ -172,7 +172,7 @@ def _assigned(
 ) -> Assigned | None:
     profits = profit_matrix(theta, bounded.menu.psi + bounded.tickets(problem))
     spending = None if bounded.spend is None else profit_matrix(theta, bounded.spending(problem))
-    return assign_within(profits, spending, weights, low, high, limit, bounded.menu.prices, bounded.charge)
+    return Offers(profits, spending, weights, low, high, limit).assign(bounded.menu.prices, bounded.charge)
 
 
 @dataclass(frozen=True, eq=False)

@@ -166,7 +166,9 @@ def test_bound_from_a_sketch_holds_on_all_units_and_adds_up_over_blocks() -> Non
     menu = PricedMenu.build(problem, np.array([[0.4, 0.6], [1.2, 0.5], [1.5, 1.7]]))
     rounding = Rounding.of(problem)
     found = dual_prices(rounding, {3: menu}, sums.clusters(), 1e-3)
-    spread = {3: (menu, sums.spread(found[3][1]))}
+    correction = np.zeros(tree.count)
+    correction[sums.weight > 0] = found[3][1]
+    spread = {3: (menu, correction)}
     whole = dual_sums(rounding, spread, theta, weights, cells)[3]
     parts = [
         dual_sums(rounding, spread, theta[rows], weights[rows], cells[rows])[3] for rows in np.array_split(np.arange(3_000), 5)

@@ -37,12 +37,6 @@ class MicroClusters:
 class SketchSums(WeightedSums):
     """What a pass over the population returns for a sketch: sums over the units of each cell."""
 
-    def spread(self, values: FloatArray) -> FloatArray:
-        """Return values of the micro-clusters (m,) by cell (cells,); cells without weight get the mean."""
-        result = np.full(len(self.weight), values.mean())
-        result[self.weight > 0] = values
-        return result
-
     def clusters(self) -> MicroClusters:
         """Return the cells that hold any weight as micro-clusters."""
         filled = self.weight > 0

@@ -33,13 +33,23 @@ app.add_typer(simulate, name="simulate")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The configuration, a YAML file.")]
 RunId = Annotated[
-    str | None, typer.Option("--run-id", help="The run to go on with (default: the last started), or the id of a new run.")
+    str | None,
+    typer.Option(
+        "--run-id",
+        help="The run to go on with (default: the last started), or the id of a new run.",
+    ),
 ]
 Set = Annotated[
-    list[str], typer.Option("--set", help="Replace a value of the configuration, such as --set menu.seed=3; repeatable.")
+    list[str],
+    typer.Option(
+        "--set", help="Replace a value of the configuration, such as --set menu.seed=3; repeatable."
+    ),
 ]
 ReportPath = Annotated[
-    Path | None, typer.Option("--report", help="Where the page goes (default: report.html in the output folder).")
+    Path | None,
+    typer.Option(
+        "--report", help="Where the page goes (default: report.html in the output folder)."
+    ),
 ]
 
 
@@ -79,7 +89,12 @@ def _say(text: str) -> None:
 
 
 @app.command()
-def run(config: Config, run_id: RunId = None, settings: Set = [], report: ReportPath = None) -> None:  # noqa: B006  # typer copies it
+def run(
+    config: Config,
+    run_id: RunId = None,
+    settings: Set = [],  # noqa: B006  # typer copies it
+    report: ReportPath = None,
+) -> None:
     """Run all steps, print the summary and write the page."""
     configuration = _load(config, settings)
     session = _session(configuration)
@@ -125,7 +140,9 @@ def assign(
     config: Config,
     run_id: RunId = None,
     settings: Set = [],  # noqa: B006
-    publish: Annotated[bool, typer.Option(help="Also make these assignments the current ones.")] = True,
+    publish: Annotated[
+        bool, typer.Option(help="Also make these assignments the current ones.")
+    ] = True,
 ) -> None:
     """Assign every unit a treatment of the selected menu, and publish the run."""
     _go_on(["assign", "publish"] if publish else ["assign"], config, run_id, settings)
@@ -138,7 +155,12 @@ def publish(config: Config, run_id: RunId = None, settings: Set = []) -> None:  
 
 
 @app.command()
-def report(config: Config, run_id: RunId = None, settings: Set = [], report: ReportPath = None) -> None:  # noqa: B006
+def report(
+    config: Config,
+    run_id: RunId = None,
+    settings: Set = [],  # noqa: B006
+    report: ReportPath = None,
+) -> None:
     """Print the summary of a run and write its page."""
     configuration = _load(config, settings)
     session = _session(configuration)
@@ -151,7 +173,10 @@ def report(config: Config, run_id: RunId = None, settings: Set = [], report: Rep
 def validate(
     config: Config,
     settings: Set = [],  # noqa: B006
-    tables: Annotated[bool, typer.Option(help="Also check the tables that the configuration names (starts Spark).")] = True,
+    tables: Annotated[
+        bool,
+        typer.Option(help="Also check the tables that the configuration names (starts Spark)."),
+    ] = True,
 ) -> None:
     """Check a configuration and the tables that it names, without running anything."""
     configuration = _load(config, settings)
@@ -165,9 +190,13 @@ def validate(
     experiment = read_input(session, configuration.experiment, "experiment")
     given = configuration.population.given
     found = validate_tables(
-        configuration, experiment, read_input(session, configuration.population, "population") if given else None
+        configuration,
+        experiment,
+        read_input(session, configuration.population, "population") if given else None,
     )
-    _say(f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in {found.partitions:,} partitions")
+    _say(
+        f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in {found.partitions:,} partitions"
+    )
     _say(f"population: {found.population_rows:,} units")
     for warning in found.warnings:
         _say(f"note: {warning}")
@@ -182,9 +211,12 @@ def version() -> None:
 @simulate.command()
 def promotions(
     units: Annotated[int, typer.Option(min=1, help="Units of the population.")],
-    out: Annotated[Path, typer.Option(help="Folder for the Delta tables experiment, population and truth.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the Delta tables experiment, population and truth.")
+    ],
     experiment_units: Annotated[
-        int | None, typer.Option(min=1, help="Units of the experiment (default: as many as --units).")
+        int | None,
+        typer.Option(min=1, help="Units of the experiment (default: as many as --units)."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same rows.")] = 0,
 ) -> None:
@@ -192,7 +224,9 @@ def promotions(
     from coarse_spark.lake.session import open_session
     from coarse_spark.simulate.promotions import write_promotions
 
-    for name, path in write_promotions(open_session(), units, str(out), experiment_units=experiment_units, seed=seed).items():
+    for name, path in write_promotions(
+        open_session(), units, str(out), experiment_units=experiment_units, seed=seed
+    ).items():
         _say(f"{name}: {path}")
 
 
@@ -235,8 +269,12 @@ def guarded(command: Callable[[], object]) -> int:
         if end.code == _STOPPED:
             sys.stderr.write("stopped\n")
         raise
-    except Exception as error:  # a bug or an outage: a sentence for the user above the traceback for us
-        sys.stderr.write(f"error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}\n")
+    except (
+        Exception
+    ) as error:  # a bug or an outage: a sentence for the user above the traceback for us
+        sys.stderr.write(
+            f"error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}\n"
+        )
         traceback.print_exc()
         return 1
     return 0

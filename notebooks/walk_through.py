@@ -9,7 +9,9 @@ import numpy as np
 from coarse_spark import Profit, ResponseLearner, TreatmentSpace, choose_menu
 from coarse_spark.core.simulation import field_simulation
 
-experiment = field_simulation(4_000, dimensions=1, seed=1)  # features X, random treatments T, outcomes y, and the truth
+experiment = field_simulation(
+    4_000, dimensions=1, seed=1
+)  # features X, random treatments T, outcomes y, and the truth
 customers = field_simulation(4_000, dimensions=1, seed=2)  # other customers, to be served
 
 # COMMAND ----------
@@ -17,7 +19,9 @@ customers = field_simulation(4_000, dimensions=1, seed=2)  # other customers, to
 # MAGIC ## 1. Learn every customer's response to the treatment
 
 # COMMAND ----------
-space = TreatmentSpace.from_dict({"t1": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
+space = TreatmentSpace.from_dict(
+    {"t1": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
+)
 learner = ResponseLearner(basis="quadratic", learner="sieve", space=space, random_state=0)
 theta = learner.fit(experiment.X, experiment.T, experiment.y).predict(customers.X)
 
@@ -40,4 +44,6 @@ offered = menu.treatments["t1"].to_numpy()[menu.assign(theta)]
 true_profit = np.column_stack([np.ones_like(offered), offered, offered**2])
 earned = float(np.mean(np.einsum("ij,ij->i", true_profit, customers.theta) - 0.3 * offered))
 nobody = float(customers.theta[:, 0].mean())
-print(f"expected by the estimates: {menu.value:.3f} a customer; truly earned: {earned:.3f}; nobody treated: {nobody:.3f}")
+print(
+    f"expected by the estimates: {menu.value:.3f} a customer; truly earned: {earned:.3f}; nobody treated: {nobody:.3f}"
+)

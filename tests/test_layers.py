@@ -21,13 +21,23 @@ def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     code = "import sys; from importlinter.cli import lint_imports_command as c; sys.argv = ['lint-imports', '--no-cache']; c()"
     environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200", "NO_COLOR": "1"}
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "coarse_spark", tmp_path / "coarse_spark", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "coarse_spark",
+        tmp_path / "coarse_spark",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
@@ -36,7 +46,12 @@ def _outcomes(text: str) -> dict[str, bool]:
     """Return whether each contract of the report was kept, by name."""
     ends = {" KEPT": True, " BROKEN": False}
     lines = [line.strip() for line in text.splitlines()]
-    return {line.removesuffix(end): kept for line in lines for end, kept in ends.items() if line.endswith(end)}
+    return {
+        line.removesuffix(end): kept
+        for line in lines
+        for end, kept in ends.items()
+        if line.endswith(end)
+    }
 
 
 def test_the_project_keeps_its_contracts(copy: Path) -> None:
@@ -46,19 +61,39 @@ def test_the_project_keeps_its_contracts(copy: Path) -> None:
 
 
 def test_every_part_of_the_package_has_a_layer() -> None:
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
     (layers,) = (contract["layers"] for contract in contracts if contract["name"] == LAYERS)
     named = {name.strip() for layer in layers for name in layer.split(":")}
-    assert named == {f"coarse_spark.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "coarse_spark")])}
+    assert named == {
+        f"coarse_spark.{module.name}"
+        for module in pkgutil.iter_modules([str(ROOT / "coarse_spark")])
+    }
 
 
 @pytest.mark.parametrize(
     ("module", "line", "broken", "named"),
     [
         ("core/profit.py", "import pyspark", {NO_SPARK}, "coarse_spark.core.profit -> pyspark"),
-        ("core/menu/choose.py", "from pyspark.sql import DataFrame", {NO_SPARK}, "coarse_spark.core.menu.choose -> pyspark"),
-        ("config/load.py", "def late() -> None:\n    import matplotlib", {NO_SPARK}, "coarse_spark.config.load -> matplotlib"),
-        ("core/values.py", "import coarse_spark.lake.schemas", {LAYERS}, "coarse_spark.core.values -> coarse_spark.lake.schemas"),
+        (
+            "core/menu/choose.py",
+            "from pyspark.sql import DataFrame",
+            {NO_SPARK},
+            "coarse_spark.core.menu.choose -> pyspark",
+        ),
+        (
+            "config/load.py",
+            "def late() -> None:\n    import matplotlib",
+            {NO_SPARK},
+            "coarse_spark.config.load -> matplotlib",
+        ),
+        (
+            "core/values.py",
+            "import coarse_spark.lake.schemas",
+            {LAYERS},
+            "coarse_spark.core.values -> coarse_spark.lake.schemas",
+        ),
         # tables import pyspark, so this one breaks both
         (
             "core/basis.py",
@@ -66,10 +101,17 @@ def test_every_part_of_the_package_has_a_layer() -> None:
             {LAYERS, NO_SPARK},
             "coarse_spark.core.basis -> coarse_spark.lake.tables",
         ),
-        ("lake/runs.py", "import coarse_spark.pipeline.steps", {LAYERS}, "coarse_spark.lake.runs -> coarse_spark.pipeline.steps"),
+        (
+            "lake/runs.py",
+            "import coarse_spark.pipeline.steps",
+            {LAYERS},
+            "coarse_spark.lake.runs -> coarse_spark.pipeline.steps",
+        ),
     ],
 )
-def test_a_broken_layer_is_named(copy: Path, module: str, line: str, broken: set[str], named: str) -> None:
+def test_a_broken_layer_is_named(
+    copy: Path, module: str, line: str, broken: set[str], named: str
+) -> None:
     changed = copy / "coarse_spark" / module
     changed.write_text(f"{changed.read_text()}\n\n{line}\n")
     done = _lint_imports(copy)

@@ -14,7 +14,9 @@ from coarse_spark.errors import ConfigurationError
 
 _STRING = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
-_LARGEST = 1_000_000  # bytes; far beyond any configuration, and small enough to parse whatever it holds
+_LARGEST = (
+    1_000_000  # bytes; far beyond any configuration, and small enough to parse whatever it holds
+)
 
 
 @dataclass
@@ -48,14 +50,18 @@ class Document:
         lines = []
         for problem in sorted(problems, key=position):
             name = dotted(problem.key)
-            lines.append(": ".join(part for part in (self.place(problem.key), name, problem.message) if part))
+            lines.append(
+                ": ".join(part for part in (self.place(problem.key), name, problem.message) if part)
+            )
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
         return f"{self.path} has {count}:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def dotted(key: Key) -> str:
     """Return a key as people write it, such as "menu.sizes" or "experiment.features[2]"."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in key
+    ).removeprefix(".")
 
 
 def read_document(path: Path, overrides: Mapping[str, str]) -> Document:
@@ -69,18 +75,32 @@ def read_document(path: Path, overrides: Mapping[str, str]) -> Document:
         size = path.stat().st_size
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        beside = ", ".join(sorted(str(other) for other in path.parent.glob("*.yml"))) if path.parent.is_dir() else ""
-        raise ConfigurationError(f"{path} does not exist; expected a YAML file{f', such as {beside}' if beside else ''}") from None
+        beside = (
+            ", ".join(sorted(str(other) for other in path.parent.glob("*.yml")))
+            if path.parent.is_dir()
+            else ""
+        )
+        raise ConfigurationError(
+            f"{path} does not exist; expected a YAML file{f', such as {beside}' if beside else ''}"
+        ) from None
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not a text in UTF-8: {error.reason} at byte {error.start}") from None
+        raise ConfigurationError(
+            f"{path} is not a text in UTF-8: {error.reason} at byte {error.start}"
+        ) from None
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}; expected a YAML file") from None
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror}; expected a YAML file"
+        ) from None
     if size > _LARGEST:
-        raise ConfigurationError(f"{path} has {size} bytes, expected a configuration of at most {_LARGEST}")
+        raise ConfigurationError(
+            f"{path} has {size} bytes, expected a configuration of at most {_LARGEST}"
+        )
     document = Document(path)
     content = _parse(text, str(path), document)
     if content is None:
-        raise ConfigurationError(f"{path} is empty; expected a mapping with blocks such as experiment, treatments and output")
+        raise ConfigurationError(
+            f"{path} is empty; expected a mapping with blocks such as experiment, treatments and output"
+        )
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"{document.place(())}: found a {type(content).__name__}, expected a mapping of blocks such as experiment:"
@@ -126,7 +146,9 @@ def _record(node: yaml.Node, key: Key, source: str, document: Document, seen: se
             name.tag = _STRING
             line = name.start_mark.line + 1
             if name.value in lines:
-                message = f"the key occurs twice, first in line {lines[name.value]}; expected it once"
+                message = (
+                    f"the key occurs twice, first in line {lines[name.value]}; expected it once"
+                )
                 document.places[(*key, name.value)] = f"{source}:{line}"
                 document.problems.append(Problem((*key, name.value), message))
                 continue
@@ -143,7 +165,9 @@ def _override(document: Document, key: str, value: str) -> None:
     path = tuple(key.split("."))
     if not all(path):
         document.places[(key,)] = source
-        document.problems.append(Problem((key,), "found an empty part, expected a dotted key such as menu.seed"))
+        document.problems.append(
+            Problem((key,), "found an empty part, expected a dotted key such as menu.seed")
+        )
         return
     parsed = _parse(value, source, Document(document.path))
     block = document.content
@@ -155,7 +179,11 @@ def _override(document: Document, key: str, value: str) -> None:
         if not isinstance(inner, dict):
             document.places[path[: depth + 1]] = source
             found = ".".join(path[:depth])
-            document.problems.append(Problem(path[: depth + 1], f"{found} is no mapping of keys, so nothing can be set in it"))
+            document.problems.append(
+                Problem(
+                    path[: depth + 1], f"{found} is no mapping of keys, so nothing can be set in it"
+                )
+            )
             return
         block = inner
     block[path[-1]] = parsed

@@ -51,7 +51,9 @@ def _text(value: Any) -> str:
 
 def _names(value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+    if not isinstance(names, list | tuple) or not all(
+        isinstance(name, str) and name.strip() for name in names
+    ):
         raise expected("a list of column names")
     names = [name.strip() for name in names]
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -116,7 +118,9 @@ def _share(value: Any) -> float | tuple[float, ...]:
     shares = list(value) if isinstance(value, list | tuple) else [value]
     if not shares or not all(_is_number(share) and 0 <= share <= 1 for share in shares):
         raise expected("a share from 0 to 1, or a list with one share for every place on the menu")
-    return tuple(float(share) for share in shares) if isinstance(value, list | tuple) else float(value)
+    return (
+        tuple(float(share) for share in shares) if isinstance(value, list | tuple) else float(value)
+    )
 
 
 def _learner(value: Any) -> str:
@@ -127,7 +131,11 @@ def _learner(value: Any) -> str:
 
 def _bases(value: Any) -> str | tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name.strip() for name in names):
+    if (
+        not isinstance(names, list | tuple)
+        or not names
+        or not all(isinstance(name, str) and name.strip() for name in names)
+    ):
         raise expected("auto, a basis such as any+quadratic, or a list of bases to compare")
     names = tuple(name.strip() for name in names)
     if "auto" in names and len(names) > 1:
@@ -143,15 +151,22 @@ def _memory(value: Any) -> str:
 
 def _eligibility(value: Any) -> Any:
     if not isinstance(value, Mapping):
-        raise expected("a mapping of boolean columns to expressions in the treatment names, such as {member: price < 1}")
+        raise expected(
+            "a mapping of boolean columns to expressions in the treatment names, such as {member: price < 1}"
+        )
     return value
 
 
 def _settings(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(entry, str | int | float) for entry in value.values()):
+    if not isinstance(value, Mapping) or not all(
+        isinstance(entry, str | int | float) for entry in value.values()
+    ):
         raise expected("a mapping of Spark settings to texts, numbers or true and false")
     # Spark writes its booleans in small letters
-    return {str(key): str(entry).lower() if isinstance(entry, bool) else str(entry) for key, entry in value.items()}
+    return {
+        str(key): str(entry).lower() if isinstance(entry, bool) else str(entry)
+        for key, entry in value.items()
+    }
 
 
 def _flag(value: Any) -> bool:

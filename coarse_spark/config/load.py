@@ -15,17 +15,27 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from coarse_spark.config.checks import Problem, find_problems
 from coarse_spark.config.document import read_document
 from coarse_spark.config.fields import EXPECTED, EXPLAINED
-from coarse_spark.config.models import CategoricalTreatment, Configuration, ContinuousTreatment, Section
+from coarse_spark.config.models import (
+    CategoricalTreatment,
+    Configuration,
+    ContinuousTreatment,
+    Section,
+)
 from coarse_spark.errors import ConfigurationError, nearest
 
-_TREATMENT_KINDS: dict[Any, type[Section]] = {"continuous": ContinuousTreatment, "categorical": CategoricalTreatment}
+_TREATMENT_KINDS: dict[Any, type[Section]] = {
+    "continuous": ContinuousTreatment,
+    "categorical": CategoricalTreatment,
+}
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
 _repr.maxlevel = 2
 
 
-def load_configuration(path: str | Path, overrides: Mapping[str, str] | None = None) -> Configuration:
+def load_configuration(
+    path: str | Path, overrides: Mapping[str, str] | None = None
+) -> Configuration:
     """Return the configuration in the YAML file at ``path``.
 
     Parameters
@@ -118,7 +128,9 @@ def _problem(location: tuple[str | int, ...], error: ErrorDetails) -> Problem:
     if error["type"].startswith("union_tag"):
         tag = error.get("ctx", {}).get("tag")
         expected = f"continuous or categorical{nearest(tag, _TREATMENT_KINDS) if tag else ''}"
-        return Problem((*key, "kind"), f"found {_repr.repr(tag) if tag else 'no kind'}, expected {expected}")
+        return Problem(
+            (*key, "kind"), f"found {_repr.repr(tag) if tag else 'no kind'}, expected {expected}"
+        )
     return Problem(key, f"found {_repr.repr(error['input'])}, expected {_expected(error, model)}")
 
 

@@ -50,18 +50,33 @@ class Section(BaseModel):
 class Experiment(Section):
     """The experiment: one row a unit, with its features, the treatment it got and its outcome."""
 
-    table: TableName | None = Field(None, description="table of a catalog, such as catalog.schema.table; or use path or bundled")
-    path: Location | None = Field(None, description="folder or address of the table; relative to the current directory")
-    format: Format = Field("delta", description="format of path: delta, parquet or csv (with a header line)")
-    bundled: Literal["thornton"] | None = Field(None, description="name of a data set that comes with the package: thornton")
+    table: TableName | None = Field(
+        None, description="table of a catalog, such as catalog.schema.table; or use path or bundled"
+    )
+    path: Location | None = Field(
+        None, description="folder or address of the table; relative to the current directory"
+    )
+    format: Format = Field(
+        "delta", description="format of path: delta, parquet or csv (with a header line)"
+    )
+    bundled: Literal["thornton"] | None = Field(
+        None, description="name of a data set that comes with the package: thornton"
+    )
     unit_id: Column = Field(description="column that identifies a unit; unique and never null")
     partition_by: Columns = Field(
-        (), description="business keys such as market; every combination gets models of its own; name them among features too"
+        (),
+        description="business keys such as market; every combination gets models of its own; name them among features too",
     )
-    features: SomeColumns = Field(description="columns that describe a unit before its treatment; numbers, booleans or texts")
+    features: SomeColumns = Field(
+        description="columns that describe a unit before its treatment; numbers, booleans or texts"
+    )
     outcome: Column = Field(description="numeric column with what the treatment is meant to change")
-    weight: Column | None = Field(None, description="column with the weight of a row; default: every row weighs 1")
-    strata: Columns = Field((), description="columns within whose combinations the treatment was randomized")
+    weight: Column | None = Field(
+        None, description="column with the weight of a row; default: every row weighs 1"
+    )
+    strata: Columns = Field(
+        (), description="columns within whose combinations the treatment was randomized"
+    )
 
 
 class ContinuousTreatment(Section):
@@ -70,15 +85,21 @@ class ContinuousTreatment(Section):
     kind: Literal["continuous"] = Field(description="continuous: a number between two bounds")
     lower: Number = Field(description="smallest value that may be offered")
     upper: Number = Field(description="largest value that may be offered")
-    control: Number = Field(description="value of a unit that is left alone; may lie outside the bounds")
-    step: Number | None = Field(None, description="offer only lower, lower + step, ...; default: any value")
+    control: Number = Field(
+        description="value of a unit that is left alone; may lie outside the bounds"
+    )
+    step: Number | None = Field(
+        None, description="offer only lower, lower + step, ...; default: any value"
+    )
 
 
 class CategoricalTreatment(Section):
     """A treatment dimension of named levels."""
 
     kind: Literal["categorical"] = Field(description="categorical: one of a list of levels")
-    levels: tuple[Level, ...] = Field(description="the levels that may be offered, as they are written in the table")
+    levels: tuple[Level, ...] = Field(
+        description="the levels that may be offered, as they are written in the table"
+    )
     control: Level = Field(description="the level of a unit that is left alone")
 
 
@@ -103,25 +124,48 @@ class Response(Section):
         "of auto for a list that suits the treatments, the one with the least held-out loss is taken",
     )
     learner: Learner = Field("auto", description="what learns the response coefficients")
-    winsorize: Number = Field(0.0, ge=0, lt=0.5, description="share of outcomes clipped at either end, for heavy tails; 0: none")
+    winsorize: Number = Field(
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="share of outcomes clipped at either end, for heavy tails; 0: none",
+    )
     shape: dict[str, Text] = Field(
-        default_factory=dict, description="imposed shape by treatment, such as {price: decreasing concave}"
+        default_factory=dict,
+        description="imposed shape by treatment, such as {price: decreasing concave}",
     )
-    folds: Integer = Field(5, ge=2, le=20, description="folds of cross-fitting: a unit is judged by models that never saw it")
-    min_rows: Integer = Field(500, ge=1, description="a partition with fewer usable rows is served by the pooled model")
+    folds: Integer = Field(
+        5,
+        ge=2,
+        le=20,
+        description="folds of cross-fitting: a unit is judged by models that never saw it",
+    )
+    min_rows: Integer = Field(
+        500, ge=1, description="a partition with fewer usable rows is served by the pooled model"
+    )
     shrink_to_pooled: Flag = Field(
-        True, description="true: the pooled model has a share in every partition's model, as large as held-out rows support"
+        True,
+        description="true: the pooled model has a share in every partition's model, as large as held-out rows support",
     )
-    max_rows: Integer = Field(200_000, ge=1, description="a partition with more rows is cut into shards whose models are averaged")
-    max_failed_share: Number = Field(0.1, ge=0, le=1, description="largest share of rows in failed partitions that a run accepts")
+    max_rows: Integer = Field(
+        200_000,
+        ge=1,
+        description="a partition with more rows is cut into shards whose models are averaged",
+    )
+    max_failed_share: Number = Field(
+        0.1, ge=0, le=1, description="largest share of rows in failed partitions that a run accepts"
+    )
 
 
 class ProfitTerms(Section):
     """Profit of serving a unit with treatment t: margin(t) x expected outcome - cost(t)."""
 
-    margin: ExpressionText = Field("1", description="money per unit of outcome, an expression in the treatment names")
+    margin: ExpressionText = Field(
+        "1", description="money per unit of outcome, an expression in the treatment names"
+    )
     cost: ExpressionText = Field(
-        "0", description="money per treated unit whatever the outcome, an expression in the treatment names"
+        "0",
+        description="money per treated unit whatever the outcome, an expression in the treatment names",
     )
 
 
@@ -129,13 +173,19 @@ class Menu(Section):
     """The menu: how many treatments, under which limits, and how they are searched."""
 
     sizes: Sizes = Field(
-        (1, 2, 3, 4, 5, 6), description='numbers of treatments to choose menus for: a list, or a range such as "1-6"'
+        (1, 2, 3, 4, 5, 6),
+        description='numbers of treatments to choose menus for: a list, or a range such as "1-6"',
     )
     select: Select = Field(
-        "auto", description="the size to publish: one of sizes, or auto (smallest within one standard error of the best)"
+        "auto",
+        description="the size to publish: one of sizes, or auto (smallest within one standard error of the best)",
     )
-    cost_per_treatment: Number = Field(0.0, ge=0, description="money per treatment on the menu and per unit of population weight")
-    always_offer: tuple[dict[str, Level], ...] = Field((), description="treatments that every menu has, each naming all dimensions")
+    cost_per_treatment: Number = Field(
+        0.0, ge=0, description="money per treatment on the menu and per unit of population weight"
+    )
+    always_offer: tuple[dict[str, Level], ...] = Field(
+        (), description="treatments that every menu has, each naming all dimensions"
+    )
     exclude: ExpressionText | None = Field(
         None, description="expression in the treatment names; where it is not 0 nothing is offered"
     )
@@ -150,15 +200,22 @@ class Menu(Section):
         "its id, or current for the latest published one",
     )
     switching_cost: Number = Field(
-        0.0, ge=0, description="money per unit that gets another treatment than from previous_run; units that had none switch free"
+        0.0,
+        ge=0,
+        description="money per unit that gets another treatment than from previous_run; units that had none switch free",
     )
     min_share: Share | None = Field(
-        None, description="least share of the population weight: one for every treatment, or a list with one a place on the menu"
+        None,
+        description="least share of the population weight: one for every treatment, or a list with one a place on the menu",
     )
     max_share: Share | None = Field(
-        None, description="largest share of the population weight: one for every treatment, or a list with one a place on the menu"
+        None,
+        description="largest share of the population weight: one for every treatment, or a list with one a place on the menu",
     )
-    budget: Number | None = Field(None, description="most money that may be spent per unit of population weight; default: no limit")
+    budget: Number | None = Field(
+        None,
+        description="most money that may be spent per unit of population weight; default: no limit",
+    )
     spending_per_unit: ExpressionText | None = Field(
         None,
         description="what counts against the budget for every unit that gets a treatment, money, an expression in the treatment "
@@ -174,16 +231,15 @@ class Menu(Section):
         description="what searches the menus: exact (one dimension), lloyd, greedy, milp (small finite spaces and populations), or "
         "auto; limits need auto, lloyd or milp",
     )
-    update: Literal["plain", "debiased"] = Field(
-        "plain",
-        description="what a segment's treatment is the best for. plain: its learned responses; debiased: these plus a share of "
-        "what the experiment's outcomes say beyond them, at the cost of a pass over it. In simulations that gains 5 points of "
-        "granular - uniform at 1,000 rows and 1 at 3,000 with a learner that shrinks much (boosting), and nothing with the sieve "
-        "or from 10,000 rows on: hence the default",
+    starts: Integer = Field(
+        10, ge=1, le=1_000, description="starts of Lloyd's algorithm; the best one is kept"
     )
-    starts: Integer = Field(10, ge=1, le=1_000, description="starts of Lloyd's algorithm; the best one is kept")
-    sketch_cells: Integer = Field(4_000, ge=10, le=200_000, description="micro-clusters of responses that the search works on")
-    full_passes: Integer = Field(3, ge=0, le=100, description="Lloyd passes over the full population after the search")
+    sketch_cells: Integer = Field(
+        4_000, ge=10, le=200_000, description="micro-clusters of responses that the search works on"
+    )
+    full_passes: Integer = Field(
+        3, ge=0, le=100, description="Lloyd passes over the full population after the search"
+    )
     seed: Integer = Field(0, ge=0, le=2**31 - 1, description="seed of everything random in a run")
 
 
@@ -191,11 +247,18 @@ class Population(Section):
     """The units that get an assignment; the experiment's units unless a table or path is named."""
 
     table: TableName | None = Field(
-        None, description="table of a catalog, with unit_id, partition_by and features of the experiment"
+        None,
+        description="table of a catalog, with unit_id, partition_by and features of the experiment",
     )
-    path: Location | None = Field(None, description="folder or address of the table; relative to the current directory")
-    format: Format = Field("delta", description="format of path: delta, parquet or csv (with a header line)")
-    weight: Column | None = Field(None, description="column with the weight of a unit; default: every unit weighs 1")
+    path: Location | None = Field(
+        None, description="folder or address of the table; relative to the current directory"
+    )
+    format: Format = Field(
+        "delta", description="format of path: delta, parquet or csv (with a header line)"
+    )
+    weight: Column | None = Field(
+        None, description="column with the weight of a unit; default: every unit weighs 1"
+    )
 
     @property
     def given(self) -> bool:
@@ -219,9 +282,15 @@ class Evaluation(Section):
 class Output(Section):
     """Where the tables go: a folder with a sub-folder a table, or a schema of a catalog."""
 
-    path: Location | None = Field(None, description="folder or address; relative to the current directory")
-    catalog: NamePart | None = Field(None, description="catalog of the schema; default: the session's current catalog")
-    schema_name: NamePart | None = Field(None, alias="schema", description="schema (database) that holds the tables")
+    path: Location | None = Field(
+        None, description="folder or address; relative to the current directory"
+    )
+    catalog: NamePart | None = Field(
+        None, description="catalog of the schema; default: the session's current catalog"
+    )
+    schema_name: NamePart | None = Field(
+        None, alias="schema", description="schema (database) that holds the tables"
+    )
 
 
 class Spark(Section):
@@ -229,8 +298,12 @@ class Spark(Section):
 
     master: Text = Field("local[*]", description="master of a local session")
     driver_memory: Memory = Field("2g", description="memory of the local Java process, such as 2g")
-    shuffle_partitions: Integer | None = Field(None, ge=1, description="partitions of a shuffle; default: number of cores")
-    conf: SparkSettings = Field(default_factory=dict, description="further Spark settings, texts both")
+    shuffle_partitions: Integer | None = Field(
+        None, ge=1, description="partitions of a shuffle; default: number of cores"
+    )
+    conf: SparkSettings = Field(
+        default_factory=dict, description="further Spark settings, texts both"
+    )
 
 
 class Configuration(Section):
@@ -239,14 +312,24 @@ class Configuration(Section):
     Build one with ``load_configuration``, whose errors name lines; or in Python from keyword arguments.
     """
 
-    experiment: Experiment = Field(description="the experiment's table and the meaning of its columns")
-    treatments: dict[str, Treatment] = Field(min_length=1, description="treatment column: its kind, bounds or levels, and control")
+    experiment: Experiment = Field(
+        description="the experiment's table and the meaning of its columns"
+    )
+    treatments: dict[str, Treatment] = Field(
+        min_length=1, description="treatment column: its kind, bounds or levels, and control"
+    )
     design: Design = Field(description="how the experiment gave treatments to units")
     response: Response = Field(default_factory=Response, description="how responses are learned")
-    profit: ProfitTerms = Field(default_factory=ProfitTerms, description="margin and cost of a treatment")
+    profit: ProfitTerms = Field(
+        default_factory=ProfitTerms, description="margin and cost of a treatment"
+    )
     menu: Menu = Field(default_factory=Menu, description="sizes, limits and search of the menu")
-    population: Population = Field(default_factory=Population, description="the units that get an assignment")
-    evaluation: Evaluation = Field(default_factory=Evaluation, description="honest values of the policies")
+    population: Population = Field(
+        default_factory=Population, description="the units that get an assignment"
+    )
+    evaluation: Evaluation = Field(
+        default_factory=Evaluation, description="honest values of the policies"
+    )
     output: Output = Field(description="where the tables go")
     spark: Spark = Field(default_factory=Spark, description="settings of a local Spark session")
 
@@ -254,7 +337,11 @@ class Configuration(Section):
     def _check_across_blocks(self) -> Configuration:
         problems = find_problems(self.values(), tuple(self.treatments))
         if problems:
-            raise ValueError("; ".join(f"{'.'.join(map(str, problem.key))}: {problem.message}" for problem in problems))
+            raise ValueError(
+                "; ".join(
+                    f"{'.'.join(map(str, problem.key))}: {problem.message}" for problem in problems
+                )
+            )
         return self
 
     def values(self) -> dict[str, Any]:
@@ -264,7 +351,8 @@ class Configuration(Section):
             section = getattr(self, name)
             if isinstance(section, Section):
                 result |= {
-                    f"{name}.{field.alias or key}": getattr(section, key) for key, field in type(section).model_fields.items()
+                    f"{name}.{field.alias or key}": getattr(section, key)
+                    for key, field in type(section).model_fields.items()
                 }
             else:
                 result[name] = section
@@ -290,13 +378,17 @@ class Configuration(Section):
         InvalidInputError : several bases are still to be compared.
         """
         if len(self.bases) > 1:
-            raise InvalidInputError(f"response.basis compares {', '.join(self.bases)}; the step 'fit' chooses one")
+            raise InvalidInputError(
+                f"response.basis compares {', '.join(self.bases)}; the step 'fit' chooses one"
+            )
         return Basis(self.bases[0], self.space)
 
     def with_basis(self, name: str) -> Configuration:
         """Return the configuration with one basis, such as the one that was chosen among several."""
         blocks = {field: getattr(self, field) for field in type(self).model_fields}
-        return Configuration.model_validate({**blocks, "response": self.response.model_copy(update={"basis": name})})
+        return Configuration.model_validate(
+            {**blocks, "response": self.response.model_copy(update={"basis": name})}
+        )
 
     @cached_property
     def profit_function(self) -> Profit:
@@ -317,7 +409,9 @@ class Configuration(Section):
 
         Treatments keep the order of the file: it is the order of the response coefficients.
         """
-        return json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":"), ensure_ascii=False)
+        return json.dumps(
+            self.model_dump(mode="json", by_alias=True), separators=(",", ":"), ensure_ascii=False
+        )
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of ``to_json``: equal for equal configurations, whatever the order of blocks in their files."""

@@ -15,11 +15,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis_terms import Factor, evaluate, parse
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 _KNOT_SHARES = (0.25, 0.5, 0.75)
 
@@ -47,7 +46,9 @@ class Basis:
     def __post_init__(self) -> None:
         terms = self.terms
         if "arms" in terms and len(terms) > 1:
-            raise InvalidInputError(f"basis '{self.name}': arms has one column a candidate and cannot be joined with other terms")
+            raise InvalidInputError(
+                f"basis '{self.name}': arms has one column a candidate and cannot be joined with other terms"
+            )
         if not self._is_arms:
             parse(self.name, self.space)
 
@@ -84,8 +85,14 @@ class Basis:
         whatever the order of treatments in a configuration. Arms, columns of equal rank, stay in theirs.
         """
         if not self._is_arms:
-            same = Basis(self.name, TreatmentSpace(tuple(sorted(self.space.dimensions, key=lambda d: d.name))))
-            own, other = ([sorted(re.split(r"[ ,()]+", label)) for label in basis.columns] for basis in (self, same))
+            same = Basis(
+                self.name,
+                TreatmentSpace(tuple(sorted(self.space.dimensions, key=lambda d: d.name))),
+            )
+            own, other = (
+                [sorted(re.split(r"[ ,()]+", label)) for label in basis.columns]
+                for basis in (self, same)
+            )
             order = [own.index(parts) for parts in other if parts in own]
             if sorted(order) == list(range(self.size)):
                 return np.array(order, dtype=np.int64)
@@ -112,7 +119,11 @@ class Basis:
         parts, names = [np.ones((len(treatments), 1))], ["1"]
         for term in self._factors:
             values, labels = evaluate(term, treatments, self.space)
-            fresh = [position for position, label in enumerate(labels) if label not in names and labels.index(label) == position]
+            fresh = [
+                position
+                for position, label in enumerate(labels)
+                if label not in names and labels.index(label) == position
+            ]
             parts.append(values[:, fresh])
             names += [labels[position] for position in fresh]
         return np.hstack(parts), names
@@ -124,7 +135,9 @@ class Basis:
         stray = distance[np.arange(len(arm)), arm] > 1e-9
         if stray.any():
             place = self.space.describe(treatments[np.flatnonzero(stray)[0]])
-            raise InvalidInputError(f"basis 'arms': {place} is not one of the {len(self.space.candidates)} candidates")
+            raise InvalidInputError(
+                f"basis 'arms': {place} is not one of the {len(self.space.candidates)} candidates"
+            )
         return np.asarray(np.eye(len(self.space.candidates))[arm])
 
 
@@ -143,7 +156,12 @@ def place_knots(name: str, space: TreatmentSpace, treatments: FloatArray) -> str
             if factor.kind != "spline" or factor.knots:
                 factors.append([factor.text(space)])
                 continue
-            factors.append([_knotted(position, space, treatments[:, position]) for position in factor.dimensions])
+            factors.append(
+                [
+                    _knotted(position, space, treatments[:, position])
+                    for position in factor.dimensions
+                ]
+            )
         # a product of splines of several treatments is the sum of the products of each
         expanded = [""]
         for texts in factors:
@@ -167,14 +185,22 @@ def default_bases(space: TreatmentSpace) -> tuple[str, ...]:
     smooth = ("linear", "quadratic", "any + quadratic", "spline")
     if not any(categorical):
         return smooth
-    return tuple(f"levels {sign} {term}" for sign in ("+", "*") for term in ("linear", "quadratic", "spline"))
+    return tuple(
+        f"levels {sign} {term}" for sign in ("+", "*") for term in ("linear", "quadratic", "spline")
+    )
 
 
 def _knotted(position: int, space: TreatmentSpace, observed: FloatArray) -> str:
     lower, upper = space.bounds[position]
     inside = observed[(observed > lower) & (observed < upper)]
     places = np.unique(np.quantile(inside, _KNOT_SHARES)) if len(inside) else np.empty(0)
-    carried = max(len(np.unique(observed)) - 2, 0)  # a natural spline with k interior knots needs k + 2 values
+    carried = max(
+        len(np.unique(observed)) - 2, 0
+    )  # a natural spline with k interior knots needs k + 2 values
     places = places[(places > lower) & (places < upper)][:carried]
     name = space.names[position]
-    return f"spline({', '.join([name, *(f'{place:.12g}' for place in places)])})" if len(places) else f"linear({name})"
+    return (
+        f"spline({', '.join([name, *(f'{place:.12g}' for place in places)])})"
+        if len(places)
+        else f"linear({name})"
+    )

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
-
-FloatArray = npt.NDArray[np.float64]
 
 _DEFAULT_KNOTS = (0.25, 0.5, 0.75)  # of the declared range, where the name gives none
 
@@ -63,7 +61,10 @@ def parse(name: str, space: TreatmentSpace) -> tuple[tuple[Factor, ...], ...]:
     ------
     InvalidInputError : an unknown kind, dimension or knot, or a dimension of the space that no term uses.
     """
-    terms = tuple(tuple(_factor(text, name, space) for text in _split(term, "*")) for term in _split(name, "+"))
+    terms = tuple(
+        tuple(_factor(text, name, space) for text in _split(term, "*"))
+        for term in _split(name, "+")
+    )
     used = {j for term in terms for factor in term for j in factor.dimensions}
     for position, dimension in enumerate(space.dimensions):
         if position not in used and isinstance(dimension, Categorical):
@@ -71,16 +72,22 @@ def parse(name: str, space: TreatmentSpace) -> tuple[tuple[Factor, ...], ...]:
                 f"basis '{name}': treatment '{dimension.name}' is categorical; use basis 'arms' or 'levels * {terms[0][0].kind}'"
             )
         if position not in used:
-            raise InvalidInputError(f"basis '{name}': treatment '{dimension.name}' is in no term; expected a term such as 'linear'")
+            raise InvalidInputError(
+                f"basis '{name}': treatment '{dimension.name}' is in no term; expected a term such as 'linear'"
+            )
     return terms
 
 
-def evaluate(term: Iterable[Factor], treatments: FloatArray, space: TreatmentSpace) -> tuple[FloatArray, list[str]]:
+def evaluate(
+    term: Iterable[Factor], treatments: FloatArray, space: TreatmentSpace
+) -> tuple[FloatArray, list[str]]:
     """Return the columns (n, c) of a term and their labels: of every factor, and of the products of factors."""
     values, labels = np.empty((len(treatments), 0)), list[str]()
     for factor in term:
         more, names = factor.values(treatments, space), factor.labels(space)
-        products = (values[:, :, None] * more[:, None, :]).reshape(len(treatments), len(labels) * len(names))
+        products = (values[:, :, None] * more[:, None, :]).reshape(
+            len(treatments), len(labels) * len(names)
+        )
         crossed = [f"{left} * {right}" for left in labels for right in names]
         values, labels = np.hstack([values, more, products]), [*labels, *names, *crossed]
     return values, labels
@@ -102,9 +109,15 @@ def _factor(text: str, name: str, space: TreatmentSpace) -> Factor:
     match = re.fullmatch(r"(\w+)(?:\s*\((.*)\))?", text)
     if match is None or match[1] not in KINDS:
         found = match[1] if match else text
-        raise InvalidInputError(f"basis '{name}': unknown term '{found}'{nearest(found, [*KINDS, 'arms'])}")
+        raise InvalidInputError(
+            f"basis '{name}': unknown term '{found}'{nearest(found, [*KINDS, 'arms'])}"
+        )
     kind = KINDS[match[1]]
-    fitting = [j for j, d in enumerate(space.dimensions) if (kind.categorical if isinstance(d, Categorical) else kind.continuous)]
+    fitting = [
+        j
+        for j, d in enumerate(space.dimensions)
+        if (kind.categorical if isinstance(d, Categorical) else kind.continuous)
+    ]
     dimensions, knots = _arguments(match[2] or "", match[1], name, space)
     dimensions = dimensions or fitting
     for position in dimensions:
@@ -118,13 +131,17 @@ def _factor(text: str, name: str, space: TreatmentSpace) -> Factor:
             f"basis '{name}': treatment '{space.names[0]}' is categorical; use basis 'arms' or 'levels', not '{match[1]}'"
         )
     if not dimensions:
-        raise InvalidInputError(f"basis '{name}': treatment '{space.names[0]}' is continuous; use 'linear', not '{match[1]}'")
+        raise InvalidInputError(
+            f"basis '{name}': treatment '{space.names[0]}' is continuous; use 'linear', not '{match[1]}'"
+        )
     if knots:
         _check_knots(name, space, dimensions, knots)
     return Factor(match[1], tuple(dimensions), tuple(knots))
 
 
-def _arguments(text: str, kind: str, name: str, space: TreatmentSpace) -> tuple[list[int], list[float]]:
+def _arguments(
+    text: str, kind: str, name: str, space: TreatmentSpace
+) -> tuple[list[int], list[float]]:
     dimensions, knots = list[int](), list[float]()
     for argument in _split(text, ","):
         if argument in space.names:
@@ -133,7 +150,9 @@ def _arguments(text: str, kind: str, name: str, space: TreatmentSpace) -> tuple[
             knots.append(float(argument))
         elif argument:
             hint = nearest(argument, space.names)
-            raise InvalidInputError(f"basis '{name}': {kind} names '{argument}'{hint}; treatments: {', '.join(space.names)}")
+            raise InvalidInputError(
+                f"basis '{name}': {kind} names '{argument}'{hint}; treatments: {', '.join(space.names)}"
+            )
     return dimensions, knots
 
 
@@ -144,21 +163,36 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _check_knots(name: str, space: TreatmentSpace, dimensions: list[int], knots: list[float]) -> None:
+def _check_knots(
+    name: str, space: TreatmentSpace, dimensions: list[int], knots: list[float]
+) -> None:
     if len(dimensions) > 1:
-        raise InvalidInputError(f"basis '{name}': knots of a spline belong to one treatment; write one spline for each")
+        raise InvalidInputError(
+            f"basis '{name}': knots of a spline belong to one treatment; write one spline for each"
+        )
     lower, upper = space.bounds[dimensions[0]]
     if knots != sorted(set(knots)) or not lower < knots[0] or not knots[-1] < upper:
-        raise InvalidInputError(f"basis '{name}': knots are {knots}, expected ascending numbers between {lower:g} and {upper:g}")
+        raise InvalidInputError(
+            f"basis '{name}': knots are {knots}, expected ascending numbers between {lower:g} and {upper:g}"
+        )
 
 
 def _monomials(dimensions: int, degree: int) -> list[tuple[int, ...]]:
-    return [powers for d in range(1, degree + 1) for powers in combinations_with_replacement(range(dimensions), d)]
+    return [
+        powers
+        for d in range(1, degree + 1)
+        for powers in combinations_with_replacement(range(dimensions), d)
+    ]
 
 
 def _polynomial(degree: int) -> Kind:
     def values(treatments: FloatArray, _space: TreatmentSpace, factor: Factor) -> FloatArray:
-        return np.column_stack([treatments[:, list(m)].prod(axis=1) for m in _monomials(len(factor.dimensions), degree)])
+        return np.column_stack(
+            [
+                treatments[:, list(m)].prod(axis=1)
+                for m in _monomials(len(factor.dimensions), degree)
+            ]
+        )
 
     def label(names: list[str], monomial: tuple[int, ...]) -> str:
         powers = [(names[j], monomial.count(j)) for j in dict.fromkeys(monomial)]
@@ -176,7 +210,10 @@ def _log1p(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> Flo
 
 
 def _any(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> FloatArray:
-    return np.asarray((treatments != space.control[list(factor.dimensions)]).any(axis=1)[:, None], dtype=np.float64)
+    return np.asarray(
+        (treatments != space.control[list(factor.dimensions)]).any(axis=1)[:, None],
+        dtype=np.float64,
+    )
 
 
 def _levels(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> FloatArray:
@@ -188,14 +225,20 @@ def _levels(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> Fl
 
 
 def _level_labels(space: TreatmentSpace, factor: Factor) -> list[str]:
-    dimensions = [d for d in (space.dimensions[j] for j in factor.dimensions) if isinstance(d, Categorical)]
+    dimensions = [
+        d for d in (space.dimensions[j] for j in factor.dimensions) if isinstance(d, Categorical)
+    ]
     return [f"{d.name} = {level}" for d in dimensions for level in d.levels if level != d.control]
 
 
 def _interior_knots(space: TreatmentSpace, factor: Factor, position: int) -> FloatArray:
     """Knots on the unit interval."""
     lower, upper = space.bounds[position]
-    return (np.asarray(factor.knots) - lower) / (upper - lower) if factor.knots else np.asarray(_DEFAULT_KNOTS)
+    return (
+        (np.asarray(factor.knots) - lower) / (upper - lower)
+        if factor.knots
+        else np.asarray(_DEFAULT_KNOTS)
+    )
 
 
 def _spline(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> FloatArray:
@@ -216,7 +259,10 @@ def _spline_labels(space: TreatmentSpace, factor: Factor) -> list[str]:
     for position in factor.dimensions:
         lower, upper = space.bounds[position]
         places = [lower, *(lower + (upper - lower) * _interior_knots(space, factor, position))]
-        labels += [space.names[position], *(f"spline({space.names[position]}, {place:.6g})" for place in places[:-1])]
+        labels += [
+            space.names[position],
+            *(f"spline({space.names[position]}, {place:.6g})" for place in places[:-1]),
+        ]
     return labels
 
 
@@ -226,7 +272,10 @@ KINDS: dict[str, Kind] = {
     "cubic": _polynomial(3),
     "spline": Kind(_spline, _spline_labels, continuous=True, categorical=False),
     "log1p": Kind(
-        _log1p, lambda space, factor: [f"log1p({space.names[j]})" for j in factor.dimensions], continuous=True, categorical=False
+        _log1p,
+        lambda space, factor: [f"log1p({space.names[j]})" for j in factor.dimensions],
+        continuous=True,
+        categorical=False,
     ),
     "any": Kind(
         _any,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.additive import Additive
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.errors import InvalidInputError, nearest
-
-FloatArray = npt.NDArray[np.float64]
 
 RANDOMIZED = ""  # the one stratum of a design without strata
 
@@ -23,7 +23,7 @@ _SINGULAR = 1e-14
 
 
 @dataclass(frozen=True)
-class MomentSums:
+class MomentSums(Additive):
     """Sums over rows with basis columns φ (p,) and weight w: Σ w φφᵀ (p, p), Σ w, Σ w² and the number of rows."""
 
     moment: FloatArray
@@ -49,19 +49,10 @@ class MomentSums:
             return 0.0
         return max(float(np.linalg.eigvalsh(self.matrix / np.outer(diagonal, diagonal))[0]), 0.0)
 
-    def to_array(self) -> FloatArray:
-        """Return one flat array [rows, Σw, Σw², moment]; arrays of batches add up."""
-        return np.concatenate([[self.rows, self.weight, self.square_weight], self.moment.ravel()])
 
-    @staticmethod
-    def from_array(values: npt.ArrayLike) -> MomentSums:
-        """Return the sums that ``to_array`` flattened."""
-        flat = np.asarray(values, dtype=np.float64)
-        size = round(np.sqrt(len(flat) - 3))
-        return MomentSums(flat[3:].reshape(size, size), float(flat[1]), float(flat[2]), float(flat[0]))
-
-
-def moment_sums(phi: FloatArray, strata: npt.ArrayLike | None = None, weight: FloatArray | None = None) -> dict[str, MomentSums]:
+def moment_sums(
+    phi: FloatArray, strata: npt.ArrayLike | None = None, weight: FloatArray | None = None
+) -> dict[str, MomentSums]:
     """Return the moment sums of a batch: of every stratum label, or of the stratum ``RANDOMIZED`` where there are none.
 
     Parameters
@@ -75,11 +66,15 @@ def moment_sums(phi: FloatArray, strata: npt.ArrayLike | None = None, weight: Fl
     sums = {}
     for label in np.unique(labels):
         rows, w = phi[labels == label], weight[labels == label]
-        sums[str(label)] = MomentSums((rows * w[:, None]).T @ rows, float(w.sum()), float(w @ w), float(len(w)))
+        sums[str(label)] = MomentSums(
+            (rows * w[:, None]).T @ rows, float(w.sum()), float(w @ w), float(len(w))
+        )
     return sums
 
 
-def row_moments(moments: Mapping[str, MomentSums], strata: npt.ArrayLike | None, size: int) -> FloatArray:
+def row_moments(
+    moments: Mapping[str, MomentSums], strata: npt.ArrayLike | None, size: int
+) -> FloatArray:
     """Return Λ of every row: (p, p) for a randomized design, (n, p, p) for n = ``size`` rows of a stratified one.
 
     Raises
@@ -89,7 +84,9 @@ def row_moments(moments: Mapping[str, MomentSums], strata: npt.ArrayLike | None,
     if set(moments) == {RANDOMIZED}:
         return moments[RANDOMIZED].matrix
     if strata is None:
-        raise InvalidInputError(f"the design has {len(moments)} strata, found {size} rows without strata")
+        raise InvalidInputError(
+            f"the design has {len(moments)} strata, found {size} rows without strata"
+        )
     labels, codes = np.unique(np.asarray(strata).astype(str), return_inverse=True)
     for label in labels:
         if label not in moments:
@@ -100,7 +97,9 @@ def row_moments(moments: Mapping[str, MomentSums], strata: npt.ArrayLike | None,
     return matrices
 
 
-def design_problems(moments: Mapping[str, MomentSums], basis: Basis, *, min_effective_rows: float = 30.0) -> list[str]:
+def design_problems(
+    moments: Mapping[str, MomentSums], basis: Basis, *, min_effective_rows: float = 30.0
+) -> list[str]:
     """Return a sentence for every stratum whose treatments do not identify the basis or that has few effective rows."""
     problems = []
     for label, sums in moments.items():
@@ -110,11 +109,15 @@ def design_problems(moments: Mapping[str, MomentSums], basis: Basis, *, min_effe
                 f"{place}: the {sums.rows:.0f} treatments given do not identify the {basis.size} columns of '{basis.name}'"
             )
         elif sums.effective_rows < min_effective_rows:
-            problems.append(f"{place} has {sums.effective_rows:.0f} effective rows, fewer than {min_effective_rows:.0f}")
+            problems.append(
+                f"{place} has {sums.effective_rows:.0f} effective rows, fewer than {min_effective_rows:.0f}"
+            )
     return problems
 
 
-def debiased_coefficients(theta_hat: FloatArray, phi: FloatArray, y: FloatArray, moments: FloatArray) -> FloatArray:
+def debiased_coefficients(
+    theta_hat: FloatArray, phi: FloatArray, y: FloatArray, moments: FloatArray
+) -> FloatArray:
     """Return θ̃_i = θ̂(x_i) + Λ(x_i)⁻¹ φ(t_i)(y_i − φ(t_i)·θ̂(x_i)) (n, p).
 
     The mean of ψ·(θ̃, 1) estimates a policy's value without the bias of θ̂, given θ̂ from other rows: the influence function
@@ -133,7 +136,9 @@ def debiased_coefficients(theta_hat: FloatArray, phi: FloatArray, y: FloatArray,
     return corrected(theta_hat, phi, y, representer(phi, moments))
 
 
-def corrected(theta_hat: FloatArray, phi: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
+def corrected(
+    theta_hat: FloatArray, phi: FloatArray, y: FloatArray, weights: FloatArray
+) -> FloatArray:
     """Return θ̂_i + α_i (y_i − φ(t_i)·θ̂_i) (n, p), the debiased coefficients where α_i (n, p) is the design's ``representer``."""
     residual = y - np.einsum("ij,ij->i", phi, theta_hat)
     return np.asarray(theta_hat + weights * residual[:, None])
@@ -148,7 +153,9 @@ def representer(phi: FloatArray, moments: FloatArray) -> FloatArray:
     # by eigenvectors of Λ scaled to a unit diagonal: raw columns of narrow ranges differ by many magnitudes
     diagonal = np.sqrt(np.einsum("...ii->...i", moments))
     if not (diagonal > 0).all():
-        raise InvalidInputError("the moments of the design are singular: a column of the basis is zero at every treatment given")
+        raise InvalidInputError(
+            "the moments of the design are singular: a column of the basis is zero at every treatment given"
+        )
     values, vectors = np.linalg.eigh(moments / (diagonal[..., :, None] * diagonal[..., None, :]))
     if not (values > _SINGULAR).all():
         raise InvalidInputError(

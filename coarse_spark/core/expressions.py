@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.errors import ExpressionError, nearest
-
-FloatArray = npt.NDArray[np.float64]
 
 _MAX_LENGTH = 1_000
 _MAX_DEPTH = 100  # keeps the recursion of checking and evaluating far below Python's limit, wherever it is called from
@@ -35,7 +34,10 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: np.true_divide,
     ast.Pow: np.power,
 }
-_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
+_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -51,7 +53,13 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "abs": (np.abs, 1, 1),
     "exp": (np.exp, 1, 1),
     "log": (np.log, 1, 1),
-    "where": (lambda condition, *values: _unless_nan(np.where(np.asarray(condition) != 0, *values), condition), 3, 3),
+    "where": (
+        lambda condition, *values: _unless_nan(
+            np.where(np.asarray(condition) != 0, *values), condition
+        ),
+        3,
+        3,
+    ),
 }
 _ALLOWED = "numbers, names, + - * / **, comparisons, min, max, abs, exp, log, where"
 
@@ -83,18 +91,26 @@ class Expression:
         if not text:
             raise ExpressionError("the expression is empty; write 0 for none")
         if len(text) > _MAX_LENGTH:
-            raise ExpressionError(f"the expression has {len(text)} characters; at most {_MAX_LENGTH} are read")
+            raise ExpressionError(
+                f"the expression has {len(text)} characters; at most {_MAX_LENGTH} are read"
+            )
         shown = _shown(text)
         try:
             tree = ast.parse(text, mode="eval").body
         except SyntaxError as error:
-            raise ExpressionError(f"'{shown}' is not an arithmetic expression: {error.msg}") from None
+            raise ExpressionError(
+                f"'{shown}' is not an arithmetic expression: {error.msg}"
+            ) from None
         except ValueError as error:  # null bytes, lone surrogates
             raise ExpressionError(f"'{shown}' is not an arithmetic expression: {error}") from None
         except (RecursionError, MemoryError):
-            raise ExpressionError(f"'{shown}' nests too deeply; at most {_MAX_DEPTH} levels are read") from None
+            raise ExpressionError(
+                f"'{shown}' nests too deeply; at most {_MAX_DEPTH} levels are read"
+            ) from None
         if _deeper_than(tree, _MAX_DEPTH):
-            raise ExpressionError(f"'{shown}' nests too deeply; at most {_MAX_DEPTH} levels are read")
+            raise ExpressionError(
+                f"'{shown}' nests too deeply; at most {_MAX_DEPTH} levels are read"
+            )
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "_tree", tree)
         object.__setattr__(self, "names", frozenset(_check(tree, shown)))
@@ -112,11 +128,15 @@ class Expression:
         """Evaluate on columns of length ``size``; returns a float array (size,), comparisons as 0 and 1 (NaN with NaN)."""
         self.require_names(columns.keys())
         arrays = {name: np.asarray(columns[name]) for name in self.names}
-        with np.errstate(all="ignore"):  # NaN and infinities are reported by the caller, who knows the rows
+        with np.errstate(
+            all="ignore"
+        ):  # NaN and infinities are reported by the caller, who knows the rows
             try:
                 value = np.asarray(_evaluate(self._tree, arrays))
             except (TypeError, ValueError) as error:
-                raise ExpressionError(f"'{_shown(self.text)}' cannot be evaluated: {error}") from None
+                raise ExpressionError(
+                    f"'{_shown(self.text)}' cannot be evaluated: {error}"
+                ) from None
         if value.dtype.kind not in "biuf":
             raise ExpressionError(f"'{_shown(self.text)}' gives texts, expected numbers")
         return np.array(np.broadcast_to(value, (size,)), dtype=np.float64)
@@ -134,7 +154,11 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _texts(tree: ast.expr) -> set[str]:
-    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
 
 
 def _shown(text: str) -> str:
@@ -154,10 +178,14 @@ def _check(node: ast.expr, text: str) -> set[str]:
             children = [left, right]
         case ast.UnaryOp(op=unary, operand=operand) if type(unary) in _UNARY:
             children = [operand]
-        case ast.Compare(left=left, ops=ops, comparators=comparators) if all(type(op) in _COMPARE for op in ops):
+        case ast.Compare(left=left, ops=ops, comparators=comparators) if all(
+            type(op) in _COMPARE for op in ops
+        ):
             # levels are texts: they can be told apart, and nothing else can be done with them
             equality = all(isinstance(op, ast.Eq | ast.NotEq) for op in ops)
-            children = [child for child in (left, *comparators) if not (equality and _is_text(child))]
+            children = [
+                child for child in (left, *comparators) if not (equality and _is_text(child))
+            ]
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
             _check_call(name, len(args), text)
             children = args

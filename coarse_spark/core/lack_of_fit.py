@@ -15,10 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 _MIN_BIN_ROWS = 5
 _PRIOR_ROWS = 30  # weight of the common variance in the variance of a bin
@@ -59,8 +58,13 @@ class TreatmentBins:
 
     def assign(self, treatments: FloatArray) -> npt.NDArray[np.int64]:
         """Return the bin (n,) of encoded treatments (n, d)."""
-        codes = [np.searchsorted(edges, values, side="right") for edges, values in zip(self.edges, treatments.T, strict=True)]
-        return np.asarray(np.ravel_multi_index(codes, [len(edges) + 1 for edges in self.edges]), dtype=np.int64)
+        codes = [
+            np.searchsorted(edges, values, side="right")
+            for edges, values in zip(self.edges, treatments.T, strict=True)
+        ]
+        return np.asarray(
+            np.ravel_multi_index(codes, [len(edges) + 1 for edges in self.edges]), dtype=np.int64
+        )
 
     def describe(self, number: int) -> str:
         """Return the range of a bin in words."""
@@ -79,7 +83,9 @@ class TreatmentBins:
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> TreatmentBins:
         """Return the bins that ``to_dict`` described."""
-        return TreatmentBins(tuple(content["names"]), tuple(tuple(edges) for edges in content["edges"]))
+        return TreatmentBins(
+            tuple(content["names"]), tuple(tuple(edges) for edges in content["edges"])
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,9 @@ class LackOfFit:
         return f"lack of fit over {len(self.table)} treatment bins: {test}"
 
 
-def bin_sums(bins: TreatmentBins, treatments: FloatArray, phi: FloatArray, y: FloatArray, fitted: FloatArray) -> FloatArray:
+def bin_sums(
+    bins: TreatmentBins, treatments: FloatArray, phi: FloatArray, y: FloatArray, fitted: FloatArray
+) -> FloatArray:
     """Return the sums (B, 4 + d + p) of a batch; arrays of batches add up.
 
     Columns: rows, Σ y, Σ fitted, Σ (y − fitted)², Σ t of the d treatment dimensions, and Σ φ of the p basis columns.
@@ -129,7 +137,9 @@ def lack_of_fit(bins: TreatmentBins, sums: FloatArray) -> LackOfFit:
     """
     used = np.flatnonzero(sums[:, 0] >= _MIN_BIN_ROWS)
     if not len(used):
-        raise InvalidInputError(f"no treatment bin has {_MIN_BIN_ROWS} rows; expected more rows or fewer bins")
+        raise InvalidInputError(
+            f"no treatment bin has {_MIN_BIN_ROWS} rows; expected more rows or fewer bins"
+        )
     rows, total_y, total_fit, squares = sums[used, :4].T
     residual = (total_y - total_fit) / rows
     within = np.maximum(squares - rows * residual**2, 0)

@@ -17,14 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.features import FeatureEncoder
 from coarse_spark.core.learners.gram import GramStatistics, response_gram, total
 from coarse_spark.core.learners.penalties import empirical_bayes
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.whitening import Whitening
-
-FloatArray = npt.NDArray[np.float64]
 
 FLOOR = 0.05  # least eigenvalue of Λ(x) in the whitened basis: no residual counts more than twenty times
 
@@ -52,11 +51,17 @@ class Overlap:
         """Return a sentence for each sign of poor overlap."""
         found = []
         if self.lifted_share > 0.01:
-            found.append(f"{self.lifted_share:.1%} of the units hardly vary in treatment: their responses are extrapolated")
+            found.append(
+                f"{self.lifted_share:.1%} of the units hardly vary in treatment: their responses are extrapolated"
+            )
         if self.effective_rows < 0.2 * self.rows:
-            found.append(f"debiasing rests on {self.effective_rows:.0f} effective rows of {self.rows}")
+            found.append(
+                f"debiasing rests on {self.effective_rows:.0f} effective rows of {self.rows}"
+            )
         if self.imbalance > 0.2:
-            found.append(f"the learned design is off by {self.imbalance:.2f} after weighting (0 is balanced)")
+            found.append(
+                f"the learned design is off by {self.imbalance:.2f} after weighting (0 is balanced)"
+            )
         return found
 
 
@@ -69,7 +74,12 @@ class DesignPreparation:
 
     @staticmethod
     def fit(
-        X: pd.DataFrame, T: FloatArray, *, basis: Basis, weight: FloatArray, settings: LearnerSettings | None = None
+        X: pd.DataFrame,
+        T: FloatArray,
+        *,
+        basis: Basis,
+        weight: FloatArray,
+        settings: LearnerSettings | None = None,
     ) -> DesignPreparation:
         """Fit on features X (n, ·), encoded treatments T (n, d) and weights (n,): all rows, or a sample of them.
 
@@ -93,7 +103,9 @@ class DesignPreparation:
 
     def solve(self, sums: GramStatistics) -> LearnedDesign:
         """Return the design that summed batches amount to."""
-        sums = sums.scaled(sums.effective_rows / sums.weight)  # the noise of a row must count once, whatever the weights' unit
+        sums = sums.scaled(
+            sums.effective_rows / sums.weight
+        )  # the noise of a row must count once, whatever the weights' unit
         m = len(self.encoder.columns)
         one_block = np.zeros(m, dtype=np.int64)
         rows = [np.eye(1, m)[0]]  # z₀z₀ = 1
@@ -153,7 +165,9 @@ class LearnedDesign:
         """Return the overlap of rows with features X and basis columns of the treatments given φ (n, p)."""
         return _overlap(*self._whitened(X, phi), np.ones(len(phi)))
 
-    def _whitened(self, X: pd.DataFrame, phi: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _whitened(
+        self, X: pd.DataFrame, phi: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Smallest eigenvalue of Λ (n,) before lifting, z (n, p) and Λ⁻¹z (n, p), all in the whitened basis."""
         values, vectors = self._eigen(X)
         z = self.whitening(phi)
@@ -195,11 +209,17 @@ class CrossFittedDesign:
     designs: Mapping[int, LearnedDesign]
 
     @staticmethod
-    def solve(preparation: DesignPreparation, sums: Mapping[int, GramStatistics]) -> CrossFittedDesign:
+    def solve(
+        preparation: DesignPreparation, sums: Mapping[int, GramStatistics]
+    ) -> CrossFittedDesign:
         """Return the designs that the summed batches of every fold (at least two) amount to."""
-        return CrossFittedDesign({fold: preparation.solve(total(sums, without={fold})) for fold in sums})
+        return CrossFittedDesign(
+            {fold: preparation.solve(total(sums, without={fold})) for fold in sums}
+        )
 
-    def representer(self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64]) -> FloatArray:
+    def representer(
+        self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64]
+    ) -> FloatArray:
         """Return Λ(x)⁻¹ φ (n, p) of rows in folds (n,), each by the design that did not see its fold."""
         result = np.empty(phi.shape)
         for number in np.unique(fold):
@@ -207,15 +227,21 @@ class CrossFittedDesign:
             result[inside] = self.designs[int(number)].representer(X[inside], phi[inside])
         return result
 
-    def overlap(self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64], weight: FloatArray) -> Overlap:
+    def overlap(
+        self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64], weight: FloatArray
+    ) -> Overlap:
         """Return the overlap of rows in folds (n,) with weights (n,), each by the design that did not see its fold."""
         places = [np.flatnonzero(fold == number) for number in np.unique(fold)]
-        parts = [self.designs[int(fold[rows[0]])]._whitened(X.iloc[rows], phi[rows]) for rows in places]
+        parts = [
+            self.designs[int(fold[rows[0]])]._whitened(X.iloc[rows], phi[rows]) for rows in places
+        ]
         smallest, z, solved = (np.concatenate(column) for column in zip(*parts, strict=True))
         return _overlap(smallest, z, solved, weight[np.concatenate(places)])
 
 
-def _overlap(smallest: FloatArray, z: FloatArray, solved: FloatArray, weight: FloatArray) -> Overlap:
+def _overlap(
+    smallest: FloatArray, z: FloatArray, solved: FloatArray, weight: FloatArray
+) -> Overlap:
     share = weight / weight.sum()
     leverage = np.einsum("ni,ni->n", solved, z) * share
     return Overlap(

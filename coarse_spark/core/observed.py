@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
-
-FloatArray = npt.NDArray[np.float64]
 
 # Random draws end a little short of their bounds; only a wider gap is extrapolation, as a share of the range.
 _EDGE = 0.01
@@ -32,15 +30,19 @@ class ObservedTreatments:
     def of(space: TreatmentSpace, treatments: FloatArray) -> ObservedTreatments:
         """Return what encoded treatments (n, d) show."""
         values = [
-            np.unique(column).tolist() if isinstance(dimension, Categorical) else [column.min(), column.max()]
+            np.unique(column).tolist()
+            if isinstance(dimension, Categorical)
+            else [column.min(), column.max()]
             for dimension, column in zip(space.dimensions, treatments.T, strict=True)
         ]
         return ObservedTreatments(space, tuple(tuple(map(float, observed)) for observed in values))
 
-    def outside(self, treatments: FloatArray) -> npt.NDArray[np.bool_]:
+    def outside(self, treatments: FloatArray) -> BoolArray:
         """Return (n,) whether encoded treatments (n, d) are beyond what was observed in any dimension."""
         beyond = np.zeros(len(treatments), dtype=bool)
-        for position, (dimension, observed) in enumerate(zip(self.space.dimensions, self.values, strict=True)):
+        for position, (dimension, observed) in enumerate(
+            zip(self.space.dimensions, self.values, strict=True)
+        ):
             column = treatments[:, position]
             if isinstance(dimension, Categorical):
                 beyond |= ~np.isin(column, observed)
@@ -53,10 +55,14 @@ class ObservedTreatments:
     def problems(self) -> list[str]:
         """Return a sentence for every dimension that offers more than was observed."""
         sentences = []
-        for position, (dimension, observed) in enumerate(zip(self.space.dimensions, self.values, strict=True)):
+        for position, (dimension, observed) in enumerate(
+            zip(self.space.dimensions, self.values, strict=True)
+        ):
             if isinstance(dimension, Categorical):
                 offered = np.unique(self.space.candidates[:, position])
-                unseen = [str(dimension.levels[int(code)]) for code in offered if code not in observed]
+                unseen = [
+                    str(dimension.levels[int(code)]) for code in offered if code not in observed
+                ]
                 if unseen:
                     sentences.append(
                         f"treatment '{dimension.name}' is offered as {', '.join(unseen)}, which nobody in the experiment got: "
@@ -75,4 +81,6 @@ class ObservedTreatments:
     @property
     def _offered(self) -> FloatArray:
         """(d, 2) what is offered: the last step may end short of the declared bound."""
-        return np.column_stack([self.space.candidates.min(axis=0), self.space.candidates.max(axis=0)])
+        return np.column_stack(
+            [self.space.candidates.min(axis=0), self.space.candidates.max(axis=0)]
+        )

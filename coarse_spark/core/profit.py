@@ -6,14 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,17 @@ class Profit:
         InvalidInputError : margin or cost is NaN or infinite at one of the treatments.
         """
         columns = space.columns(treatments)
-        margin, cost = (expression.evaluate(columns, len(treatments)) for expression in (self._margin, self._cost))
+        margin, cost = (
+            expression.evaluate(columns, len(treatments))
+            for expression in (self._margin, self._cost)
+        )
         for label, text, value in (("margin", self.margin, margin), ("cost", self.cost, cost)):
             if not np.isfinite(value).all():
                 bad = int(np.flatnonzero(~np.isfinite(value))[0])
                 place = space.describe(treatments[bad])
-                raise InvalidInputError(f"profit: the {label} '{text}' is {value[bad]} at {place}, expected a finite number")
+                raise InvalidInputError(
+                    f"profit: the {label} '{text}' is {value[bad]} at {place}, expected a finite number"
+                )
         return margin, cost
 
     def psi(self, treatments: FloatArray, basis: Basis) -> FloatArray:

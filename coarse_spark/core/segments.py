@@ -13,7 +13,9 @@ _MIN_LEAF_SHARE = 0.01
 _WORDS = 3
 
 
-def distinguishing_features(means: pd.DataFrame, overall: pd.Series, spread: pd.Series) -> list[list[str]]:
+def distinguishing_features(
+    means: pd.DataFrame, overall: pd.Series, spread: pd.Series
+) -> list[list[str]]:
     """Return for every segment the features whose means differ most from the whole population's, in words.
 
     Parameters
@@ -27,7 +29,9 @@ def distinguishing_features(means: pd.DataFrame, overall: pd.Series, spread: pd.
     distance = (means - overall) / usable
     result = []
     for segment in means.index:
-        order = distance.loc[segment].abs().sort_values(ascending=False, kind="stable").index[:_WORDS]
+        order = (
+            distance.loc[segment].abs().sort_values(ascending=False, kind="stable").index[:_WORDS]
+        )
         words = []
         for name in order:
             gap = distance.loc[segment, name]
@@ -35,14 +39,20 @@ def distinguishing_features(means: pd.DataFrame, overall: pd.Series, spread: pd.
                 continue
             side = "higher" if gap > 0 else "lower"
             if "=" in name:
-                words.append(f"{name} in {means.loc[segment, name]:.0%} (overall {overall[name]:.0%})")
+                words.append(
+                    f"{name} in {means.loc[segment, name]:.0%} (overall {overall[name]:.0%})"
+                )
             else:
-                words.append(f"{name} {side}: {means.loc[segment, name]:.4g} (overall {overall[name]:.4g})")
+                words.append(
+                    f"{name} {side}: {means.loc[segment, name]:.4g} (overall {overall[name]:.4g})"
+                )
         result.append(words)
     return result
 
 
-def segment_rules(features: pd.DataFrame, segment: np.ndarray, weight: np.ndarray, segments: Sequence[int]) -> list[str]:
+def segment_rules(
+    features: pd.DataFrame, segment: np.ndarray, weight: np.ndarray, segments: Sequence[int]
+) -> list[str]:
     """Return one readable rule a segment from a shallow decision tree on a sample of units.
 
     Parameters
@@ -58,7 +68,9 @@ def segment_rules(features: pd.DataFrame, segment: np.ndarray, weight: np.ndarra
     values = encoded.fillna(encoded.mean()).fillna(0.0).to_numpy()
     if len(set(segment.tolist())) < 2 or not columns:
         return ["everyone"] * len(segments)
-    tree = DecisionTreeClassifier(max_depth=_MAX_DEPTH, min_weight_fraction_leaf=_MIN_LEAF_SHARE, random_state=0)
+    tree = DecisionTreeClassifier(
+        max_depth=_MAX_DEPTH, min_weight_fraction_leaf=_MIN_LEAF_SHARE, random_state=0
+    )
     fitted = tree.fit(values, segment, sample_weight=weight).tree_
     classes = tree.classes_.tolist()
     found: dict[int, tuple[float, str]] = {}
@@ -80,4 +92,7 @@ def segment_rules(features: pd.DataFrame, segment: np.ndarray, weight: np.ndarra
         visit(int(fitted.children_right[node]), [*path, high])
 
     visit(0, [])
-    return [found.get(number, (0.0, "no short rule: its units are spread over the features"))[1] for number in segments]
+    return [
+        found.get(number, (0.0, "no short rule: its units are spread over the features"))[1]
+        for number in segments
+    ]

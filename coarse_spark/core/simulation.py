@@ -9,17 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 BLOCK_ROWS = 10_000
 """Rows of a full block. A block is always drawn whole and then cut, so that more units never change the earlier ones."""
 
-FEATURES = ("tenure_months", "age", "visits", "past_spend", "distance_km", "basket_size", "channel", "tier", "device")
+FEATURES = (
+    "tenure_months",
+    "age",
+    "visits",
+    "past_spend",
+    "distance_km",
+    "basket_size",
+    "channel",
+    "tier",
+    "device",
+)
 TREATMENTS = ("depth", "days")
 MAX_DEPTH, MAX_DAYS = 40.0, 28.0
 UNIT_COLUMNS = ("unit_id", "market", *FEATURES)
@@ -28,7 +36,9 @@ TRUTH_COLUMNS = ("unit_id", *(f"theta_{j}" for j in range(6)))
 
 _CONTROL_SHARE = 0.125
 _MISSING_SHARE = 0.025
-_FIRST_EXPERIMENT_ID = 1_000_000_000_000  # far above any population, so that no unit is in both tables
+_FIRST_EXPERIMENT_ID = (
+    1_000_000_000_000  # far above any population, so that no unit is in both tables
+)
 
 # share of units, level of spend, appetite for deep discounts, appetite for long validity, how much age matters for depth
 _MARKETS: dict[str, tuple[float, float, float, float, float]] = {
@@ -51,7 +61,9 @@ _TIERS = ("basic", "silver", "gold")
 _DEVICES = ("android", "ios", "desktop")
 
 
-def simulate_promotions_block(block: int, seed: int, rows: int = BLOCK_ROWS, *, experiment: bool) -> pd.DataFrame:
+def simulate_promotions_block(
+    block: int, seed: int, rows: int = BLOCK_ROWS, *, experiment: bool
+) -> pd.DataFrame:
     """Return one block of simulated customers; the same block, seed and table always give the same rows.
 
     The mean of spend is exactly quadratic in the treatment, E[spend | x, t] = φ(t)·θ(x) with
@@ -76,9 +88,13 @@ def simulate_promotions_block(block: int, seed: int, rows: int = BLOCK_ROWS, *, 
     InvalidInputError : a negative block or seed, or more rows than a block holds.
     """
     if block < 0 or seed < 0:
-        raise InvalidInputError(f"simulation: block is {block} and seed {seed}, expected integers from 0")
+        raise InvalidInputError(
+            f"simulation: block is {block} and seed {seed}, expected integers from 0"
+        )
     if not 0 <= rows <= BLOCK_ROWS:
-        raise InvalidInputError(f"simulation: a block of {rows} rows was asked for, expected 0 to {BLOCK_ROWS}")
+        raise InvalidInputError(
+            f"simulation: a block of {rows} rows was asked for, expected 0 to {BLOCK_ROWS}"
+        )
     # one stream for the customers and one for the trial: both tables draw customers in the same way
     streams = np.random.SeedSequence(seed, spawn_key=(int(experiment), block)).spawn(2)
     customers, trial = (np.random.Generator(np.random.Philox(stream)) for stream in streams)
@@ -108,15 +124,22 @@ def _customers(rng: np.random.Generator, n: int) -> pd.DataFrame:
     basket = np.exp(3.2 + 0.45 * affluence + 0.15 * np.log(level) + 0.2 * noise[1])
     distance = np.exp(1.3 + 0.7 * noise[2] - 0.15 * loyalty)
     young = (40 - age) / 15
-    channel = _pick(rng, np.column_stack([np.full(n, 0.6), 0.3 + young, -0.9 - 0.9 * young, -0.2 - 0.3 * np.log(distance)]))
+    channel = _pick(
+        rng,
+        np.column_stack(
+            [np.full(n, 0.6), 0.3 + young, -0.9 - 0.9 * young, -0.2 - 0.3 * np.log(distance)]
+        ),
+    )
     tier = (loyalty + 0.4 * noise[3] > 0.4).astype(int) + (loyalty + 0.4 * noise[3] > 1.4)
-    device = _pick(rng, np.column_stack([0.4 + 0.2 * young, 0.3 * affluence + 0.4 * young, -0.3 - 0.8 * young]))
+    device = _pick(
+        rng, np.column_stack([0.4 + 0.2 * young, 0.3 * affluence + 0.4 * young, -0.3 - 0.8 * young])
+    )
     return pd.DataFrame(
         {
             "market": np.array(MARKETS, dtype=object)[market],
-            "tenure_months": np.clip(np.round(np.exp(2.9 + 0.6 * loyalty + 0.01 * (age - 43) + 0.6 * noise[4])), 1, 240).astype(
-                np.int64
-            ),
+            "tenure_months": np.clip(
+                np.round(np.exp(2.9 + 0.6 * loyalty + 0.01 * (age - 43) + 0.6 * noise[4])), 1, 240
+            ).astype(np.int64),
             "age": age,
             "visits": visits,
             "past_spend": np.round(visits * basket * rng.gamma(8, 1 / 8, n), 2),
@@ -129,7 +152,7 @@ def _customers(rng: np.random.Generator, n: int) -> pd.DataFrame:
     )
 
 
-def _pick(rng: np.random.Generator, scores: FloatArray) -> npt.NDArray[np.intp]:
+def _pick(rng: np.random.Generator, scores: FloatArray) -> IntArray:
     # Gumbel noise makes the argmax a draw from the multinomial logit of the scores
     return np.asarray((scores + rng.gumbel(size=scores.shape)).argmax(axis=1))
 
@@ -143,8 +166,13 @@ def promotions_response(units: pd.DataFrame) -> FloatArray:
     """
     table = np.array(list(_MARKETS.values()))[[MARKETS.index(name) for name in units["market"]]]
     _, level, deep, long, slope = table.T
-    age, visits, basket = (units[name].to_numpy(np.float64) for name in ("age", "visits", "basket_size"))
-    distance, tenure = units["distance_km"].to_numpy(np.float64), units["tenure_months"].to_numpy(np.float64)
+    age, visits, basket = (
+        units[name].to_numpy(np.float64) for name in ("age", "visits", "basket_size")
+    )
+    distance, tenure = (
+        units["distance_km"].to_numpy(np.float64),
+        units["tenure_months"].to_numpy(np.float64),
+    )
     gold, silver = (units["tier"] == "gold").to_numpy(), (units["tier"] == "silver").to_numpy()
     app, post = (units["channel"] == "app").to_numpy(), (units["channel"] == "post").to_numpy()
     ios = (units["device"] == "ios").to_numpy()
@@ -194,7 +222,9 @@ def _sigmoid(z: FloatArray) -> FloatArray:
 
 
 def _quadratic(t: FloatArray) -> FloatArray:
-    return np.column_stack([np.ones(len(t)), t[:, 0], t[:, 1], t[:, 0] ** 2, t[:, 0] * t[:, 1], t[:, 1] ** 2])
+    return np.column_stack(
+        [np.ones(len(t)), t[:, 0], t[:, 1], t[:, 0] ** 2, t[:, 0] * t[:, 1], t[:, 1] ** 2]
+    )
 
 
 def _spend(rng: np.random.Generator, mean: FloatArray) -> FloatArray:
@@ -236,14 +266,19 @@ def field_simulation(n: int, dimensions: int, seed: int = 0) -> FieldSimulation:
     X = rng.uniform(-1, 1, (n, 10))
     T = rng.uniform(0, 2, (n, dimensions))
     baseline = np.sin(np.pi * X[:, 0] * X[:, 1]) + X[:, 2]
-    slopes = [1.2 + 0.8 * X[:, j] + 0.6 * np.maximum(X[:, j + 2], 0) - 0.4 * X[:, j + 4] * X[:, j + 5] for j in range(dimensions)]
+    slopes = [
+        1.2 + 0.8 * X[:, j] + 0.6 * np.maximum(X[:, j + 2], 0) - 0.4 * X[:, j + 4] * X[:, j + 5]
+        for j in range(dimensions)
+    ]
     curvatures = [0.8 + 0.5 * (X[:, j + 3] > 0) + 0.2 * X[:, j + 6] for j in range(dimensions)]
     if dimensions == 1:
         phi = np.column_stack([np.ones(n), T, T**2])
         theta = np.column_stack([baseline, slopes[0], -curvatures[0] / 2])
     else:
         phi = _quadratic(T)
-        theta = np.column_stack([baseline, *slopes, -curvatures[0] / 2, np.full(n, -0.25), -curvatures[1] / 2])
+        theta = np.column_stack(
+            [baseline, *slopes, -curvatures[0] / 2, np.full(n, -0.25), -curvatures[1] / 2]
+        )
     y = (phi * theta).sum(axis=1) + rng.standard_normal(n)
     names = [f"t{j + 1}" for j in range(dimensions)]
     return FieldSimulation(

@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.expressions import Expression
 from coarse_spark.errors import InvalidInputError, nearest
-
-FloatArray = npt.NDArray[np.float64]
 
 # Candidates of a continuous dimension without a step, by the number of such dimensions: the number of all candidates stays
 # near a thousand, so that a profit matrix of a few thousand rows fits in cache-sized blocks.
@@ -41,23 +40,33 @@ class Continuous:
     def __post_init__(self) -> None:
         for label in ("lower", "upper", "control"):
             if not isfinite(getattr(self, label)):
-                raise InvalidInputError(f"treatment '{self.name}': {label} is {getattr(self, label)}, expected a finite number")
+                raise InvalidInputError(
+                    f"treatment '{self.name}': {label} is {getattr(self, label)}, expected a finite number"
+                )
         if not self.lower < self.upper:
-            raise InvalidInputError(f"treatment '{self.name}': lower {self.lower:g} is not below upper {self.upper:g}")
+            raise InvalidInputError(
+                f"treatment '{self.name}': lower {self.lower:g} is not below upper {self.upper:g}"
+            )
         if self.step is not None and not 0 < self.step <= self.upper - self.lower:
             expected = f"above 0 and at most upper - lower = {self.upper - self.lower:g}"
-            raise InvalidInputError(f"treatment '{self.name}': step is {self.step:g}, expected {expected}")
+            raise InvalidInputError(
+                f"treatment '{self.name}': step is {self.step:g}, expected {expected}"
+            )
 
     def grid_size(self, points: int) -> int:
         """Return the number of values of ``grid``, without making them."""
-        return points if self.step is None else floor((self.upper - self.lower) / self.step + 1e-9) + 1
+        return (
+            points if self.step is None else floor((self.upper - self.lower) / self.step + 1e-9) + 1
+        )
 
     def grid(self, points: int) -> FloatArray:
         """Return the offered values: every step, or ``points`` equally spaced values of an unstepped dimension."""
         stepped = self.lower + (self.step or 0.0) * np.arange(self.grid_size(points))
         values = np.linspace(self.lower, self.upper, points) if self.step is None else stepped
         # round: 0.1 * 3 is offered as 0.3, not as 0.30000000000000004, which a rule such as "t > 0.3" would restrict
-        return np.clip(np.round(values, 12 - floor(log10(self.upper - self.lower))), self.lower, self.upper)
+        return np.clip(
+            np.round(values, 12 - floor(log10(self.upper - self.lower))), self.lower, self.upper
+        )
 
 
 @dataclass(frozen=True)
@@ -70,10 +79,14 @@ class Categorical:
 
     def __post_init__(self) -> None:
         if not self.levels or len(set(self.levels)) != len(self.levels):
-            raise InvalidInputError(f"treatment '{self.name}': levels are {list(self.levels)}, expected distinct values")
+            raise InvalidInputError(
+                f"treatment '{self.name}': levels are {list(self.levels)}, expected distinct values"
+            )
         if self.control not in self.levels:
             hint = nearest(self.control, self.levels)
-            raise InvalidInputError(f"treatment '{self.name}': control {self.control!r} is not one of the levels{hint}")
+            raise InvalidInputError(
+                f"treatment '{self.name}': control {self.control!r} is not one of the levels{hint}"
+            )
 
 
 Dimension = Continuous | Categorical
@@ -100,7 +113,9 @@ class TreatmentSpace:
             self.exclude.require_names(self.names)
 
     @staticmethod
-    def from_dict(spec: Mapping[str, Mapping[str, Any]], exclude: str | None = None) -> TreatmentSpace:
+    def from_dict(
+        spec: Mapping[str, Mapping[str, Any]], exclude: str | None = None
+    ) -> TreatmentSpace:
         """Build a space from ``{name: {"kind": "continuous", "lower", "upper", "step", "control"}}`` or
         ``{name: {"kind": "categorical", "levels": [...], "control"}}``.
 
@@ -123,21 +138,36 @@ class TreatmentSpace:
         not itself a row it becomes a last candidate.
         """
         if candidates.empty:
-            raise InvalidInputError("the list of candidates is empty; expected at least one row and one column")
+            raise InvalidInputError(
+                "the list of candidates is empty; expected at least one row and one column"
+            )
         missing = [name for name in candidates.columns if name not in control]
         unknown = [name for name in control if name not in candidates.columns]
         if missing or unknown:
-            found, expected = ", ".join(map(str, control)) or "nothing", ", ".join(map(str, candidates.columns))
-            raise InvalidInputError(f"control names {found}; expected a value for each of {expected}")
+            found, expected = (
+                ", ".join(map(str, control)) or "nothing",
+                ", ".join(map(str, candidates.columns)),
+            )
+            raise InvalidInputError(
+                f"control names {found}; expected a value for each of {expected}"
+            )
         dimensions: list[Dimension] = []
         for name in candidates.columns:
             values = candidates[name]
             if values.isna().any():
-                raise InvalidInputError(f"candidate column '{name}' has missing values in rows {_rows(values.isna())}")
+                raise InvalidInputError(
+                    f"candidate column '{name}' has missing values in rows {_rows(values.isna())}"
+                )
             levels = list(dict.fromkeys([*values.tolist(), control[name]]))
-            if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and len(levels) > 1:
+            if (
+                pd.api.types.is_numeric_dtype(values)
+                and not pd.api.types.is_bool_dtype(values)
+                and len(levels) > 1
+            ):
                 numbers = [float(level) for level in levels]
-                dimensions.append(Continuous(str(name), min(numbers), max(numbers), float(control[name])))
+                dimensions.append(
+                    Continuous(str(name), min(numbers), max(numbers), float(control[name]))
+                )
             else:
                 dimensions.append(Categorical(str(name), tuple(levels), control[name]))
         space = TreatmentSpace(tuple(dimensions))
@@ -158,11 +188,14 @@ class TreatmentSpace:
     @cached_property
     def control(self) -> FloatArray:
         """The control as an encoded row (d,)."""
-        values = [d.levels.index(d.control) if isinstance(d, Categorical) else d.control for d in self.dimensions]
+        values = [
+            d.levels.index(d.control) if isinstance(d, Categorical) else d.control
+            for d in self.dimensions
+        ]
         return np.asarray(values, dtype=np.float64)
 
     @cached_property
-    def continuous(self) -> npt.NDArray[np.bool_]:
+    def continuous(self) -> BoolArray:
         """(d,) whether a dimension may take any value between its bounds, so that a treatment can be polished along it."""
         if self.finite is not None:
             return np.zeros(len(self.dimensions), dtype=bool)
@@ -171,7 +204,10 @@ class TreatmentSpace:
     @cached_property
     def bounds(self) -> FloatArray:
         """(d, 2) lower and upper value of every dimension, codes for categorical ones."""
-        rows = [(0, len(d.levels) - 1) if isinstance(d, Categorical) else (d.lower, d.upper) for d in self.dimensions]
+        rows = [
+            (0, len(d.levels) - 1) if isinstance(d, Categorical) else (d.lower, d.upper)
+            for d in self.dimensions
+        ]
         return np.asarray(rows, dtype=np.float64)
 
     @cached_property
@@ -196,25 +232,36 @@ class TreatmentSpace:
         """
         if self.finite is not None:
             return np.asarray(self.finite, dtype=np.float64)
-        lengths = [len(d.levels) if isinstance(d, Categorical) else d.grid_size(self._grid_points) for d in self.dimensions]
+        lengths = [
+            len(d.levels) if isinstance(d, Categorical) else d.grid_size(self._grid_points)
+            for d in self.dimensions
+        ]
         size = prod(lengths)
         if size > _MAX_CANDIDATES:
             sizes = " x ".join(map(str, lengths))
             limit = f"at most {_MAX_CANDIDATES} are searched; use larger steps"
             raise InvalidInputError(f"the treatment grid has {sizes} = {size} points, {limit}")
         axes = [
-            np.arange(len(d.levels), dtype=np.float64) if isinstance(d, Categorical) else d.grid(self._grid_points)
+            np.arange(len(d.levels), dtype=np.float64)
+            if isinstance(d, Categorical)
+            else d.grid(self._grid_points)
             for d in self.dimensions
         ]
         grid = np.array(list(product(*axes)), dtype=np.float64).reshape(size, len(axes))
-        is_control = (np.abs(grid - self.control) <= 1e-12 * np.maximum(1, np.abs(self.control))).all(axis=1)
-        grid[is_control] = self.control  # exactly, since a step's rounding must not make a treatment of the control
+        is_control = (
+            np.abs(grid - self.control) <= 1e-12 * np.maximum(1, np.abs(self.control))
+        ).all(axis=1)
+        grid[is_control] = (
+            self.control
+        )  # exactly, since a step's rounding must not make a treatment of the control
         allowed = self.allowed(grid)
         if not allowed.any():
-            raise InvalidInputError(f"no treatment is left after the exclusion '{self.exclude.text if self.exclude else ''}'")
+            raise InvalidInputError(
+                f"no treatment is left after the exclusion '{self.exclude.text if self.exclude else ''}'"
+            )
         return grid[allowed] if is_control.any() else np.vstack([grid[allowed], self.control])
 
-    def allowed(self, treatments: FloatArray) -> npt.NDArray[np.bool_]:
+    def allowed(self, treatments: FloatArray) -> BoolArray:
         """(n,) whether the exclusion lets encoded treatments through. The control always passes.
 
         Raises
@@ -226,7 +273,9 @@ class TreatmentSpace:
         value = self.exclude.evaluate(self.columns(treatments), len(treatments))
         if np.isnan(value).any():
             place = self.describe(treatments[np.flatnonzero(np.isnan(value))[0]])
-            raise InvalidInputError(f"the exclusion '{self.exclude.text}' is not a number at {place}")
+            raise InvalidInputError(
+                f"the exclusion '{self.exclude.text}' is not a number at {place}"
+            )
         return np.asarray((value == 0) | (treatments == self.control).all(axis=1))
 
     def encode(self, treatments: pd.DataFrame | npt.ArrayLike) -> FloatArray:
@@ -240,11 +289,15 @@ class TreatmentSpace:
             array = np.asarray(treatments)
             array = array[:, None] if array.ndim == 1 else array
             if array.ndim != 2 or array.shape[1] != len(self.dimensions):
-                raise InvalidInputError(f"treatments have shape {array.shape}, expected (n, {len(self.dimensions)})")
+                raise InvalidInputError(
+                    f"treatments have shape {array.shape}, expected (n, {len(self.dimensions)})"
+                )
             treatments = pd.DataFrame(array, columns=list(self.names))
         for name in self.names:
             if name not in treatments.columns:
-                raise InvalidInputError(f"treatment column '{name}' is missing{nearest(name, treatments.columns)}")
+                raise InvalidInputError(
+                    f"treatment column '{name}' is missing{nearest(name, treatments.columns)}"
+                )
         columns = []
         for dimension in self.dimensions:
             values = treatments[dimension.name]
@@ -254,13 +307,17 @@ class TreatmentSpace:
                     found = values[codes.isna()].iloc[0]
                     hint = nearest(found, dimension.levels)
                     place = f"in rows {_rows(codes.isna())}"
-                    raise InvalidInputError(f"treatment '{dimension.name}' has the unknown level {found!r}{hint} {place}")
+                    raise InvalidInputError(
+                        f"treatment '{dimension.name}' has the unknown level {found!r}{hint} {place}"
+                    )
                 columns.append(codes.to_numpy(np.float64))
             else:
                 try:
                     columns.append(values.to_numpy(np.float64, na_value=np.nan))
                 except (TypeError, ValueError):
-                    raise InvalidInputError(f"treatment '{dimension.name}' holds {values.iloc[0]!r}, expected numbers") from None
+                    raise InvalidInputError(
+                        f"treatment '{dimension.name}' holds {values.iloc[0]!r}, expected numbers"
+                    ) from None
         return np.column_stack(columns)
 
     def columns(self, treatments: FloatArray) -> dict[str, npt.NDArray[Any]]:
@@ -285,7 +342,10 @@ class TreatmentSpace:
     def describe(self, treatment: FloatArray) -> str:
         """Return one encoded treatment as readable text, such as "depth = 10, days = 7"."""
         row = self.columns(np.atleast_2d(treatment))
-        shown = {name: f"{values[0]:.6g}" if values.dtype.kind == "f" else f"{values[0]}" for name, values in row.items()}
+        shown = {
+            name: f"{values[0]:.6g}" if values.dtype.kind == "f" else f"{values[0]}"
+            for name, values in row.items()
+        }
         return ", ".join(f"{name} = {value}" for name, value in shown.items())
 
     def to_dict(self) -> dict[str, Any]:
@@ -293,13 +353,31 @@ class TreatmentSpace:
         entries = []
         for d in self.dimensions:
             if isinstance(d, Categorical):
-                entries.append({"kind": "categorical", "name": d.name, "levels": list(d.levels), "control": d.control})
+                entries.append(
+                    {
+                        "kind": "categorical",
+                        "name": d.name,
+                        "levels": list(d.levels),
+                        "control": d.control,
+                    }
+                )
             else:
                 entries.append(
-                    {"kind": "continuous", "name": d.name, "lower": d.lower, "upper": d.upper, "step": d.step, "control": d.control}
+                    {
+                        "kind": "continuous",
+                        "name": d.name,
+                        "lower": d.lower,
+                        "upper": d.upper,
+                        "step": d.step,
+                        "control": d.control,
+                    }
                 )
         finite = None if self.finite is None else [list(row) for row in self.finite]
-        return {"dimensions": entries, "exclude": self.exclude.text if self.exclude else None, "finite": finite}
+        return {
+            "dimensions": entries,
+            "exclude": self.exclude.text if self.exclude else None,
+            "finite": finite,
+        }
 
     @staticmethod
     def restore(content: Mapping[str, Any]) -> TreatmentSpace:
@@ -319,13 +397,19 @@ def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
     }
     if kind not in expected:
         hint = nearest(kind, expected)
-        raise InvalidInputError(f"treatment '{name}': kind is {kind!r}, expected continuous or categorical{hint}")
+        raise InvalidInputError(
+            f"treatment '{name}': kind is {kind!r}, expected continuous or categorical{hint}"
+        )
     for key in entry:
         if key not in expected[kind]:
-            raise InvalidInputError(f"treatment '{name}': unknown key '{key}'{nearest(key, expected[kind])}")
+            raise InvalidInputError(
+                f"treatment '{name}': unknown key '{key}'{nearest(key, expected[kind])}"
+            )
     for key in expected[kind]:
         if key not in entry and key != "step":
-            raise InvalidInputError(f"treatment '{name}': '{key}' is missing; a {kind} dimension needs {', '.join(expected[kind])}")
+            raise InvalidInputError(
+                f"treatment '{name}': '{key}' is missing; a {kind} dimension needs {', '.join(expected[kind])}"
+            )
     if kind == "categorical":
         return Categorical(name, tuple(entry["levels"]), entry["control"])
     step = entry.get("step")
@@ -335,7 +419,9 @@ def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise
-        raise InvalidInputError(f"treatment '{name}': lower, upper, control and step must be numbers, found {entry}") from None
+        raise InvalidInputError(
+            f"treatment '{name}': lower, upper, control and step must be numbers, found {entry}"
+        ) from None
 
 
 def _rows(mask: pd.Series[bool] | Sequence[bool]) -> str:

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-FloatArray = npt.NDArray[np.float64]
+from coarse_spark.core.arrays import FloatArray
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,9 @@ class ScoreMoments:
         """
         moved = np.column_stack([scores - center, np.ones(len(scores))])
         weighted = moved * weight[:, None]
-        return np.concatenate([[float(len(scores))], weighted.sum(axis=0), (weighted.T @ weighted).ravel()])
+        return np.concatenate(
+            [[float(len(scores))], weighted.sum(axis=0), (weighted.T @ weighted).ravel()]
+        )
 
     @staticmethod
     def of(sums: FloatArray, center: FloatArray) -> ScoreMoments:
@@ -53,7 +54,9 @@ class ScoreMoments:
         shift = np.eye(q + 1)
         shift[:-1, -1] = -mean
         scatter = (shift @ sums[q + 2 :].reshape(q + 1, q + 1) @ shift.T)[:-1, :-1]
-        return ScoreMoments(units, weight, center + mean, scatter / weight**2 * (units / max(units - 1, 1)))
+        return ScoreMoments(
+            units, weight, center + mean, scatter / weight**2 * (units / max(units - 1, 1))
+        )
 
     def contrast(self, first: int, second: int) -> tuple[float, float]:
         """Return the paired difference of two policies' values and its standard error."""
@@ -71,7 +74,9 @@ class Policy:
     variety_cost: float = 0.0
 
 
-def policy_values(policies: Sequence[Policy], moments: ScoreMoments, confidence: float) -> pd.DataFrame:
+def policy_values(
+    policies: Sequence[Policy], moments: ScoreMoments, confidence: float
+) -> pd.DataFrame:
     """Return one row a policy: value, se, confidence interval and the two captured shares.
 
     Values are per unit weight, after the cost of variety. ``captured_of_control`` is (V − V_control) / (V_granular − V_control),
@@ -80,7 +85,9 @@ def policy_values(policies: Sequence[Policy], moments: ScoreMoments, confidence:
     z = stats.norm.ppf(0.5 + confidence / 2)
     value = moments.mean - np.array([policy.variety_cost for policy in policies])
     se = np.sqrt(np.clip(np.diag(moments.covariance), 0, None))
-    position = {policy.name: index for index, policy in enumerate(policies)}  # the last menu row is not looked up
+    position = {
+        policy.name: index for index, policy in enumerate(policies)
+    }  # the last menu row is not looked up
     granular = value[position["granular"]]
     frame = pd.DataFrame(
         {
@@ -95,7 +102,9 @@ def policy_values(policies: Sequence[Policy], moments: ScoreMoments, confidence:
     for reference in ("control", "uniform"):
         base = value[position[reference]]
         gain = granular - base
-        frame[f"captured_of_{reference}"] = (value - base) / gain if gain > 1e-12 * max(abs(granular), 1e-300) else np.nan
+        frame[f"captured_of_{reference}"] = (
+            (value - base) / gain if gain > 1e-12 * max(abs(granular), 1e-300) else np.nan
+        )
     frame["n"] = moments.units
     return frame
 
@@ -104,7 +113,9 @@ def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: flo
     """Return paired differences: of every policy to control, uniform and granular, and of every menu to the next smaller one."""
     z = stats.norm.ppf(0.5 + confidence / 2)
     index = {(policy.name, policy.k): position for position, policy in enumerate(policies)}
-    references = [next(p for p in policies if p.name == name) for name in ("control", "uniform", "granular")]
+    references = [
+        next(p for p in policies if p.name == name) for name in ("control", "uniform", "granular")
+    ]
     pairs: list[tuple[Policy, Policy]] = []
     menus = sorted((p for p in policies if p.name == "menu"), key=lambda p: p.k)
     for policy in policies:
@@ -112,16 +123,25 @@ def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: flo
     pairs += list(zip(menus[1:], menus[:-1], strict=True))
     rows = []
     for policy, versus in pairs:
-        difference, se = moments.contrast(index[policy.name, policy.k], index[versus.name, versus.k])
+        difference, se = moments.contrast(
+            index[policy.name, policy.k], index[versus.name, versus.k]
+        )
         difference -= policy.variety_cost - versus.variety_cost
         label = f"menu of {versus.k}" if versus.name == "menu" else versus.name
-        rows.append((policy.name, label, policy.k, difference, se, difference - z * se, difference + z * se))
-    return pd.DataFrame(rows, columns=["policy", "versus", "k", "difference", "se", "ci_low", "ci_high"])
+        rows.append(
+            (policy.name, label, policy.k, difference, se, difference - z * se, difference + z * se)
+        )
+    return pd.DataFrame(
+        rows, columns=["policy", "versus", "k", "difference", "se", "ci_low", "ci_high"]
+    )
 
 
 def select_menu_size(policies: Sequence[Policy], moments: ScoreMoments) -> tuple[int, str]:
     """Return the smallest K whose value is within one (paired) standard error of the best menu's, and the rule in words."""
-    menus = sorted((position for position, policy in enumerate(policies) if policy.name == "menu"), key=lambda i: policies[i].k)
+    menus = sorted(
+        (position for position, policy in enumerate(policies) if policy.name == "menu"),
+        key=lambda i: policies[i].k,
+    )
     net = {i: moments.mean[i] - policies[i].variety_cost for i in menus}
     best = max(menus, key=lambda i: (net[i], -policies[i].k))
     for i in menus:

@@ -5,49 +5,59 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from threadpoolctl import threadpool_limits
 
-FloatArray = npt.NDArray[np.float64]
+from coarse_spark.core.additive import Additive, Flat
 
-_SCHEMA = "name string, sums array<double>"
+_SCHEMA = "name string, shapes array<array<int>>, sums array<double>"
 
 
-def add_up(rows: DataFrame, record: Callable[[pd.DataFrame], Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
-    """Return the sums, by name, of the arrays that ``record`` returns for every batch of rows.
+def add_up(
+    rows: DataFrame, record: Callable[[pd.DataFrame], Mapping[str, Additive]]
+) -> dict[str, Flat]:
+    """Return the sums, by name, of the records that ``record`` returns for every batch of rows.
 
     Parameters
     ----------
     rows : only the columns that ``record`` needs.
-    record : pure function of a batch (some thousand rows); arrays of one name have one length, whatever the batch.
+    record : pure function of a batch (some thousand rows); records of one name have one shape,
+        whatever the batch.
 
-    Every task adds up its own batches, a second stage adds up the tasks: what reaches the driver is as large as one record. The
-    result does not depend on partitioning or order beyond the rounding of sums.
+    Every task adds up its own batches, a second stage adds up the tasks: what reaches the driver is
+    as large as one record. The result does not depend on partitioning or order beyond the rounding
+    of sums.
     """
 
     def add_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        total: dict[str, FloatArray] = {}
+        total: dict[str, Additive] = {}
         with threadpool_limits(limits=1):  # Spark already runs a task on every core
             for batch in batches:
                 if batch.num_rows:
                     for name, sums in record(batch.to_pandas(split_blocks=True)).items():
-                        total[name] = total[name] + sums if name in total else np.asarray(sums, dtype=np.float64)
+                        total[name] = total[name] + sums if name in total else sums
+        flat = [sums.flat() for sums in total.values()]
         yield pa.RecordBatch.from_pydict(
             {
                 "name": pa.array(list(total), pa.string()),
-                "sums": pa.array([v.tolist() for v in total.values()], pa.list_(pa.float64())),
+                "shapes": pa.array(
+                    [[list(shape) for shape in one.shapes] for one in flat],
+                    pa.list_(pa.list_(pa.int32())),
+                ),
+                "sums": pa.array([one.numbers.tolist() for one in flat], pa.list_(pa.float64())),
             }
         )
 
     partial = rows.mapInArrow(add_batches, _SCHEMA)
     summed = partial.groupBy("name").applyInPandas(_sum_tasks, _SCHEMA).toPandas()
-    return {name: np.asarray(sums, dtype=np.float64) for name, sums in zip(summed["name"], summed["sums"], strict=True)}
+    shapes = [tuple(tuple(map(int, shape)) for shape in row) for row in summed["shapes"]]
+    flat = [Flat(np.asarray(*one), two) for *one, two in zip(summed["sums"], shapes, strict=True)]
+    return dict(zip(summed["name"], flat, strict=True))
 
 
 def _sum_tasks(rows: pd.DataFrame) -> pd.DataFrame:
     # sorted by content: the order in which tasks end must not decide the rounding
     parts = sorted((np.asarray(sums) for sums in rows["sums"]), key=lambda sums: sums.tobytes())
-    return pd.DataFrame({"name": [rows["name"].iloc[0]], "sums": [np.sum(parts, axis=0).tolist()]})
+    return rows.head(1).assign(sums=[np.sum(parts, axis=0).tolist()])

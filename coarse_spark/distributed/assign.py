@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 
-import numpy as np
-import numpy.typing as npt
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.rules import Restriction, Rule
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.distributed.units import column, theta_columns
 
-FloatArray = npt.NDArray[np.float64]
-
 
 def profit_column(psi: FloatArray) -> Column:
     """Return π(t) = ψ(t)·(θ, 1) of one treatment, ψ being (p + 1,), as an expression in theta_0 … theta_{p−1}."""
-    terms = [F.lit(float(c)) * F.col(name) for c, name in zip(psi[:-1], theta_columns(len(psi) - 1), strict=True) if c != 0]
+    terms = [
+        F.lit(float(c)) * F.col(name)
+        for c, name in zip(psi[:-1], theta_columns(len(psi) - 1), strict=True)
+        if c != 0
+    ]
     return reduce(Column.__add__, terms, F.lit(float(psi[-1])))
 
 
@@ -63,7 +64,10 @@ def assign(
     # what tells in the choice only: rules, prices of limits, and what a budget charges
     extra = menu.priced_psi - earned
     profits = responses.withColumns(
-        {"control_profit": profit_column(control_psi), **{f"profit_{i}": profit_column(row) for i, row in enumerate(earned)}}
+        {
+            "control_profit": profit_column(control_psi),
+            **{f"profit_{i}": profit_column(row) for i, row in enumerate(earned)},
+        }
     )
     priced = []
     for i in range(k):
@@ -71,15 +75,25 @@ def assign(
         if extra[i].any():
             offer = offer + profit_column(extra[i])
         if rules:
-            barring = [place for place, rule in enumerate(rules) if isinstance(rule, Restriction) and psi[i, first + place] < 0]
-            barred = reduce(Column.__or__, (F.col(theta_columns(first + place + 1)[-1]) > 0 for place in barring), F.lit(False))
+            barring = [
+                place
+                for place, rule in enumerate(rules)
+                if isinstance(rule, Restriction) and psi[i, first + place] < 0
+            ]
+            barred = reduce(
+                Column.__or__,
+                (F.col(theta_columns(first + place + 1)[-1]) > 0 for place in barring),
+                F.lit(False),
+            )
             offer = F.when(~barred, offer)
         priced.append(offer)
     chosen = profits.withColumn("treatment_id", best_position(priced))
     if settled is not None:
         named = settled.withColumnRenamed("treatment_id", "settled_id")
         choice = F.coalesce("settled_id", "treatment_id")
-        chosen = chosen.join(F.broadcast(named), "unit_id", "left").withColumn("treatment_id", choice)
+        chosen = chosen.join(F.broadcast(named), "unit_id", "left").withColumn(
+            "treatment_id", choice
+        )
     if k > 1:
         # greatest skips nulls: the chosen treatment drops out of the race for the second place
         others = [F.when(F.col("treatment_id") != i, priced[i]) for i in range(k)]
@@ -87,12 +101,17 @@ def assign(
         runner_up = F.coalesce(*(F.when(others[i] == best_other, F.lit(i)) for i in range(k)))
     else:
         runner_up = F.lit(None).cast("int")
-    expected = F.coalesce(*(F.when(F.col("treatment_id") == i, F.col(f"profit_{i}")) for i in range(k)))
+    expected = F.coalesce(
+        *(F.when(F.col("treatment_id") == i, F.col(f"profit_{i}")) for i in range(k))
+    )
     offered = space.decode(menu.treatments)
     dimensions = [
-        F.coalesce(*(F.when(F.col("treatment_id") == i, F.lit(value)) for i, value in enumerate(offered[name].tolist()))).alias(
-            name
-        )
+        F.coalesce(
+            *(
+                F.when(F.col("treatment_id") == i, F.lit(value))
+                for i, value in enumerate(offered[name].tolist())
+            )
+        ).alias(name)
         for name in space.names
     ]
     return chosen.select(

@@ -31,8 +31,12 @@ def settle_basis(units: DataFrame, configuration: Configuration) -> BasisChoice:
     if len(bases) == 1 and "spline" not in bases[0]:
         return BasisChoice(configuration.basis)
     sample = representative_sample(units, configuration, _SAMPLE_ROWS)
-    arguments = learner_arguments(sample, configuration.experiment.features, len(configuration.space.dimensions))
-    with threadpool_limits(limits=1):  # the last bit of a sum must not depend on the driver's number of cores
+    arguments = learner_arguments(
+        sample, configuration.experiment.features, len(configuration.space.dimensions)
+    )
+    with threadpool_limits(
+        limits=1
+    ):  # the last bit of a sum must not depend on the driver's number of cores
         return choose_basis(
             bases,
             **arguments,

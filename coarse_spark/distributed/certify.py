@@ -6,18 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.additive import Flat
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.bounded import BoundedMenu
 from coarse_spark.core.menu.certificate import DualSums, bounds_of, dual_prices, dual_sums
 from coarse_spark.core.menu.limited_certificate import LimitedDual
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rounding import Rounding
-from coarse_spark.distributed.aggregate import FloatArray
 from coarse_spark.distributed.sketch import Sketch
-
-IntArray = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,21 +49,29 @@ class Certificate:
         """
         rounding, held = Rounding.of(problem), _held(problem, always_offered)
         found = dual_prices(rounding, menus, sketch.clusters, tolerance, held)
-        return Certificate(rounding, {k: (menu, sketch.by_cell(correction)) for k, (menu, correction) in found.items()}, held)
+        return Certificate(
+            rounding,
+            {k: (menu, sketch.by_cell(correction)) for k, (menu, correction) in found.items()},
+            held,
+        )
 
-    def record(self, theta: FloatArray, weights: FloatArray, cells: IntArray) -> dict[str, FloatArray]:
+    def record(
+        self, theta: FloatArray, weights: FloatArray, cells: IntArray
+    ) -> dict[str, DualSums]:
         """Return additive arrays of units (n, p) with weights (n,) in cells (n,) of the sketch, by name."""
         sums = dual_sums(self.rounding, self.found, theta, weights, cells)
-        return {f"bound {k}": _array(part) for k, part in sums.items()}
+        return {f"bound {k}": part for k, part in sums.items()}
 
-    def bounds(self, sizes: Iterable[int], records: Mapping[str, FloatArray], total: FloatArray) -> dict[int, float]:
+    def bounds(
+        self, sizes: Iterable[int], records: Mapping[str, Flat], total: FloatArray
+    ) -> dict[int, float]:
         """Return for every size a profit per unit weight that no menu of this size exceeds.
 
         Parameters
         ----------
         records : of all units, added up. total : (p + 1,) Σ w (θ, 1) of all units.
         """
-        sums = {k: _sums(records[f"bound {k}"]) for k in self.found}
+        sums = {k: DualSums.of_flat(records[f"bound {k}"]) for k in self.found}
         return bounds_of(sizes, sums, self.rounding, total, self.held)
 
 
@@ -77,7 +83,11 @@ class LimitedCertificate:
 
     @staticmethod
     def prepare(
-        problem: MenuProblem, menus: Mapping[int, BoundedMenu], sketch: Sketch, *, always_offered: FloatArray | None = None
+        problem: MenuProblem,
+        menus: Mapping[int, BoundedMenu],
+        sketch: Sketch,
+        *,
+        always_offered: FloatArray | None = None,
     ) -> LimitedCertificate:
         """Search the dual prices of menus, by size, on the sketch. always_offered : encoded (f, d), on every menu."""
         held, size = _held(problem, always_offered), len(problem.psi)
@@ -96,30 +106,30 @@ class LimitedCertificate:
             duals[k] = replace(dual, corrections=sketch.by_cell(dual.corrections))
         return LimitedCertificate(duals)
 
-    def record(self, theta: FloatArray, weights: FloatArray, cells: IntArray) -> dict[str, FloatArray]:
+    def record(
+        self, theta: FloatArray, weights: FloatArray, cells: IntArray
+    ) -> dict[str, DualSums]:
         """Return additive arrays of units (n, p) with weights (n,) in cells (n,) of the sketch, by name."""
         result = {}
         for k, dual in self.duals.items():
-            sums = dual_sums(dual.rounding, {k: (dual.menu, dual.corrections)}, theta, weights, cells)
-            result[f"bound {k}"] = _array(sums[k])
+            sums = dual_sums(
+                dual.rounding, {k: (dual.menu, dual.corrections)}, theta, weights, cells
+            )
+            result[f"bound {k}"] = sums[k]
         return result
 
-    def bounds(self, records: Mapping[str, FloatArray]) -> dict[int, float]:
+    def bounds(self, records: Mapping[str, Flat]) -> dict[int, float]:
         """Return for every size a profit per unit weight that no menu of this size within the limits exceeds.
 
         ``records`` : of all units, added up.
         """
-        return {k: dual.bound(_sums(records[f"bound {k}"])) for k, dual in self.duals.items()}
+        return {
+            k: dual.bound(DualSums.of_flat(records[f"bound {k}"])) for k, dual in self.duals.items()
+        }
 
 
 def _held(problem: MenuProblem, always_offered: FloatArray | None) -> IntArray:
-    positions = [problem.position(row) for row in (always_offered if always_offered is not None else [])]
+    positions = [
+        problem.position(row) for row in (always_offered if always_offered is not None else [])
+    ]
     return np.array([position for position in positions if position is not None], dtype=np.intp)
-
-
-def _array(sums: DualSums) -> FloatArray:
-    return np.concatenate([[sums.base, sums.rounding, sums.weight], sums.gains])
-
-
-def _sums(values: FloatArray) -> DualSums:
-    return DualSums(values[0], values[3:], values[1], values[2])

@@ -10,22 +10,27 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.additive import Additive, Flat
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu import lloyd
 from coarse_spark.core.menu.bounded import BoundedMenu, lottery_size, with_lottery
 from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.curve import rising
-from coarse_spark.core.menu.debiased import Corrections, debiased_menus
 from coarse_spark.core.menu.limits import MenuLimits
 from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, Refined, SegmentSums, refine
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.settlement import refine_within
-from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, profit_metric
+from coarse_spark.core.menu.sketch import MicroClusters, SketchSums
 from coarse_spark.core.profit import profit_matrix
-from coarse_spark.distributed.aggregate import FloatArray
 from coarse_spark.distributed.certify import Certificate, LimitedCertificate
 from coarse_spark.distributed.lloyd import segment_sums
-from coarse_spark.distributed.settle import population_of, population_sample, settle_units, with_tickets
+from coarse_spark.distributed.settle import (
+    population_of,
+    population_sample,
+    settle_units,
+    with_tickets,
+)
 from coarse_spark.distributed.sketch import sketch
 from coarse_spark.distributed.units import theta_columns
 from coarse_spark.errors import InvalidInputError
@@ -49,7 +54,6 @@ class PopulationMenus:
     bounds : size → profit per unit weight that no menu of this size exceeds.
     sketch_values : size → what the sketch takes the same menu to earn: units of one cell that prefer different treatments are told
         apart less finely there.
-    debiased_shares : size → share of the experiment's corrections that its treatments follow; empty for the plain update.
     control_value : profit per unit weight when nobody is treated.
     micro_clusters : number of micro-clusters the search worked on.
     """
@@ -59,7 +63,6 @@ class PopulationMenus:
     bounded: dict[int, BoundedMenu]
     bounds: dict[int, float]
     sketch_values: dict[int, float]
-    debiased_shares: dict[int, float]
     control_value: float
     micro_clusters: int
 
@@ -71,10 +74,15 @@ def search_menus(
     problem: MenuProblem, clusters: MicroClusters, sizes: Iterable[int], settings: SearchSettings
 ) -> dict[int, BoundedMenu]:
     """Return the menus of all sizes found on micro-clusters, and under ``UNIFORM`` the best single treatment."""
-    return {UNIFORM: _best_single(problem, clusters, settings), **search_within(problem, clusters, sizes, settings)}
+    return {
+        UNIFORM: _best_single(problem, clusters, settings),
+        **search_within(problem, clusters, sizes, settings),
+    }
 
 
-def _best_single(problem: MenuProblem, clusters: MicroClusters, settings: SearchSettings) -> BoundedMenu:
+def _best_single(
+    problem: MenuProblem, clusters: MicroClusters, settings: SearchSettings
+) -> BoundedMenu:
     """Return the reference of all menus: the best single treatment within the budget where one keeps it, else the best of all.
 
     Share limits are not for one treatment. What keeps the budget stays as it is: passes must not move it, nor does it have prices.
@@ -82,8 +90,12 @@ def _best_single(problem: MenuProblem, clusters: MicroClusters, settings: Search
     free, budget = SearchSettings(starts=1, seed=settings.seed), settings.limits.budget
     if budget is not None:
         try:
-            found = search_within(problem, clusters, [1], replace(free, limits=MenuLimits(budget=budget)))[1]
-            return BoundedMenu.free_of_limits(PricedMenu.build(problem, found.menu.treatments, fixed=np.ones(1, dtype=bool)))
+            found = search_within(
+                problem, clusters, [1], replace(free, limits=MenuLimits(budget=budget))
+            )[1]
+            return BoundedMenu.free_of_limits(
+                PricedMenu.build(problem, found.menu.treatments, fixed=np.ones(1, dtype=bool))
+            )
         except InvalidInputError as error:
             log.info("the best single treatment is found without a budget: %s", error)
     return search_within(problem, clusters, [1], free)[1]
@@ -97,7 +109,6 @@ def choose_menus(
     *,
     cells: int,
     passes: int,
-    corrections: Corrections | None = None,
 ) -> PopulationMenus:
     """Choose a menu of every size for the units of ``responses``: unit_id, weight, theta_0 … theta_{p−1}.
 
@@ -105,8 +116,6 @@ def choose_menus(
     ----------
     settings : of the search on the sketch; what every menu keeps and holds. cells : micro-clusters of the sketch at most.
     passes : Lloyd passes over all units at most.
-    corrections : what the experiment says of the segments of menus; treatments follow it (see ``core.menu.debiased``). Not
-        within limits.
 
     The frame is read ``passes`` + 2 times at most, under limits a few times more: hand over a table or a materialized frame.
     """
@@ -125,17 +134,27 @@ def choose_menus(
     sized = {k: menu for k, menu in menus.items() if k != UNIFORM}
     certificate: Certificate | LimitedCertificate
     if limits.free:
-        gain = problem.granular(clusters.theta)[1] - profit_matrix(clusters.theta, problem.control_psi[None, :])[:, 0]
+        gain = (
+            problem.granular(clusters.theta)[1]
+            - profit_matrix(clusters.theta, problem.control_psi[None, :])[:, 0]
+        )
         tolerance = _BOUND_TOLERANCE * float(np.average(gain, weights=clusters.weights))
         plain = {k: menu.menu for k, menu in sized.items()}
-        certificate = Certificate.prepare(problem, plain, population, tolerance=tolerance, always_offered=settings.fixed)
+        certificate = Certificate.prepare(
+            problem, plain, population, tolerance=tolerance, always_offered=settings.fixed
+        )
     else:
-        certificate = LimitedCertificate.prepare(problem, sized, population, always_offered=settings.fixed)
-    records: dict[str, FloatArray] = {}
+        certificate = LimitedCertificate.prepare(
+            problem, sized, population, always_offered=settings.fixed
+        )
+    records: dict[str, Flat] = {}
 
-    def beside(theta: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
+    def beside(theta: FloatArray, weights: FloatArray) -> dict[str, Additive]:
         at = population.cells(theta)
-        return {"sketch": population.sums(theta, weights, at).to_array(), **certificate.record(theta, weights, at)}
+        return {
+            "sketch": population.sums(theta, weights, at),
+            **certificate.record(theta, weights, at),
+        }
 
     def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
         # the cells' sums and the bounds hold whatever the menus become: the first pass serves them as well
@@ -143,13 +162,11 @@ def choose_menus(
         records.update(more)
         return sums
 
-    passes, shares = max(passes, 1), dict[int, float]()
+    passes = max(passes, 1)
     if limits.free:
         found = {k: menu.menu for k, menu in menus.items()}
         refined = refine(problem, found, aggregate, max_passes=passes, tolerance=_PASS_TOLERANCE)
         refined = _rising(problem, clusters, refined, aggregate, passes)
-        if corrections is not None:
-            refined, shares = _debiased(responses, problem, refined, corrections, clusters)
         bounded = {k: BoundedMenu.free_of_limits(menu) for k, menu in refined.menus.items()}
     else:
         drawn = _drawn(problem, menus, lottery_size(problem, clusters.theta))
@@ -160,46 +177,59 @@ def choose_menus(
         bounds = certificate.bounds(sized, records, everyone.rows.sum(axis=0))
     else:
         bounds = certificate.bounds(records)
-    clusters = SketchSums.from_array(records["sketch"], problem.coefficients).clusters()
+    clusters = SketchSums.of_flat(records["sketch"]).clusters()
     on_sketch = lloyd.segment_sums(clusters.theta, clusters.weights, refined.menus)
     sketch_values = {k: on_sketch[k].value(menu.psi) for k, menu in refined.menus.items()}
-    return PopulationMenus(problem, refined, bounded, bounds, sketch_values, shares, control, len(clusters.weights))
+    return PopulationMenus(
+        problem, refined, bounded, bounds, sketch_values, control, len(clusters.weights)
+    )
 
 
-def _rising(problem: MenuProblem, clusters: MicroClusters, refined: Refined, aggregate: Aggregate, passes: int) -> Refined:
+def _rising(
+    problem: MenuProblem,
+    clusters: MicroClusters,
+    refined: Refined,
+    aggregate: Aggregate,
+    passes: int,
+) -> Refined:
     # the best single treatment is no smaller menu: it need not hold what every menu has to offer
     menus = {k: menu for k, menu in refined.menus.items() if k != UNIFORM}
     sums = {k: refined.sums[k] for k in menus}
     risen = rising(
-        problem, clusters, Refined(menus, sums, refined.history), aggregate, max_passes=passes, tolerance=_PASS_TOLERANCE
+        problem,
+        clusters,
+        Refined(menus, sums, refined.history),
+        aggregate,
+        max_passes=passes,
+        tolerance=_PASS_TOLERANCE,
     )
     uniform = {UNIFORM: refined.menus[UNIFORM]}, {UNIFORM: refined.sums[UNIFORM]}
     return Refined({**uniform[0], **risen.menus}, {**uniform[1], **risen.sums}, risen.history)
 
 
-def _debiased(
-    responses: DataFrame, problem: MenuProblem, refined: Refined, corrections: Corrections, clusters: MicroClusters
-) -> tuple[Refined, dict[int, float]]:
-    def plain(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
-        return segment_sums(responses, asked)[0]
-
-    moved, shares = debiased_menus(problem, refined.menus, corrections, plain, profit_metric(clusters.theta, problem.psi))
-    ordered = {k: menu.ordered()[0] for k, menu in moved.items()}
-    return Refined(ordered, plain(ordered), refined.history), shares
-
-
-def _drawn(problem: MenuProblem, menus: Mapping[int, BoundedMenu], lottery: float) -> dict[int, BoundedMenu]:
+def _drawn(
+    problem: MenuProblem, menus: Mapping[int, BoundedMenu], lottery: float
+) -> dict[int, BoundedMenu]:
     """Return menus under whose limits units that respond alike are told apart by lot."""
-    return {k: m if m.free else replace(m, lottery=lottery).at(problem, m.menu.prices, m.charge) for k, m in menus.items()}
+    return {
+        k: m if m.free else replace(m, lottery=lottery).at(problem, m.menu.prices, m.charge)
+        for k, m in menus.items()
+    }
 
 
 def _within_limits(
-    responses: DataFrame, problem: MenuProblem, menus: Mapping[int, BoundedMenu], aggregate: Aggregate, passes: int
+    responses: DataFrame,
+    problem: MenuProblem,
+    menus: Mapping[int, BoundedMenu],
+    aggregate: Aggregate,
+    passes: int,
 ) -> tuple[Refined, dict[int, BoundedMenu]]:
     """Return menus after passes over all units and the settlement of their limits to the unit, treatments in ascending order."""
     everyone = population_of(responses)
     sample = population_sample(responses, everyone, problem.coefficients)
-    passed = refine_within(problem, menus, aggregate, sample, max_passes=passes, tolerance=_PASS_TOLERANCE)
+    passed = refine_within(
+        problem, menus, aggregate, sample, max_passes=passes, tolerance=_PASS_TOLERANCE
+    )
     # the lottery goes by place on the menu, so places are final before anybody is settled
     places = {k: menu.ordered(problem) for k, menu in passed.menus.items()}
     settled = settle_units(responses, problem, places, everyone=everyone, sample=sample, ids=False)

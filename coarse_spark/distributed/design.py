@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -14,8 +13,15 @@ from pyspark.sql.types import DoubleType, StructField, StructType
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.config.models import Configuration
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.design import MomentSums, design_problems, moment_sums, representer, row_moments
+from coarse_spark.core.design import (
+    MomentSums,
+    design_problems,
+    moment_sums,
+    representer,
+    row_moments,
+)
 from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparation, Overlap
 from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.distributed.aggregate import add_up
@@ -23,9 +29,9 @@ from coarse_spark.distributed.fit import settings_of
 from coarse_spark.distributed.sample import representative_sample
 from coarse_spark.distributed.units import feature_columns, matrix, parts, treatment_columns
 
-FloatArray = npt.NDArray[np.float64]
-
-_SAMPLE_ROWS = 50_000  # a sample of this size encodes the features of a learned design, and shows its overlap
+_SAMPLE_ROWS = (
+    50_000  # a sample of this size encodes the features of a learned design, and shows its overlap
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +66,10 @@ def design_of(units: DataFrame, configuration: Configuration, basis: Basis) -> D
     moments = _moments(units, basis, dimensions, stratified=stratified)
 
     def weights(rows: pd.DataFrame) -> FloatArray:
-        return representer(basis(matrix(rows, dimensions)), row_moments(moments, rows["stratum"].to_numpy(), len(rows)))
+        return representer(
+            basis(matrix(rows, dimensions)),
+            row_moments(moments, rows["stratum"].to_numpy(), len(rows)),
+        )
 
     return Design(weights, ["stratum", *dimensions], design_problems(moments, basis))
 
@@ -68,7 +77,9 @@ def design_of(units: DataFrame, configuration: Configuration, basis: Basis) -> D
 def with_representer(units: DataFrame, design: Design, size: int) -> DataFrame:
     """Return units with representer_0 … representer_{p−1}, p being the ``size`` of the basis."""
     names = representer_columns(size)
-    schema = StructType([*units.schema.fields, *(StructField(name, DoubleType()) for name in names)])
+    schema = StructType(
+        [*units.schema.fields, *(StructField(name, DoubleType()) for name in names)]
+    )
 
     def add(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with threadpool_limits(limits=1):  # Spark already runs a task on every core
@@ -81,16 +92,18 @@ def with_representer(units: DataFrame, design: Design, size: int) -> DataFrame:
     return units.mapInArrow(add, schema)
 
 
-def _moments(units: DataFrame, basis: Basis, dimensions: list[str], *, stratified: bool) -> dict[str, MomentSums]:
+def _moments(
+    units: DataFrame, basis: Basis, dimensions: list[str], *, stratified: bool
+) -> dict[str, MomentSums]:
     """The moments E[φφᵀ], one a stratum where the design is stratified, added up over batches of rows."""
 
-    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+    def record(rows: pd.DataFrame) -> dict[str, MomentSums]:
         strata = rows["stratum"].to_numpy() if stratified else None
-        sums = moment_sums(basis(matrix(rows, dimensions)), strata, rows["weight"].to_numpy(np.float64))
-        return {label: part.to_array() for label, part in sums.items()}
+        weight = rows["weight"].to_numpy(np.float64)
+        return moment_sums(basis(matrix(rows, dimensions)), strata, weight)
 
     total = add_up(units.select("stratum", "weight", *dimensions), record)
-    return {label: MomentSums.from_array(total[label]) for label in sorted(total)}
+    return {label: MomentSums.of_flat(total[label]) for label in sorted(total)}
 
 
 def _learned(units: DataFrame, configuration: Configuration, basis: Basis) -> Design:
@@ -100,29 +113,41 @@ def _learned(units: DataFrame, configuration: Configuration, basis: Basis) -> De
     described = [*feature_columns(len(configuration.experiment.features)), "partition", "stratum"]
     sample = representative_sample(units, configuration, _SAMPLE_ROWS)
     given, weight = matrix(sample, dimensions), sample["weight"].to_numpy(np.float64)
-    with threadpool_limits(limits=1):  # the last bit of a sum must not depend on the driver's number of cores
+    with threadpool_limits(
+        limits=1
+    ):  # the last bit of a sum must not depend on the driver's number of cores
         preparation = DesignPreparation.fit(
-            sample[described], given, basis=basis, weight=weight, settings=settings_of(configuration)
+            sample[described],
+            given,
+            basis=basis,
+            weight=weight,
+            settings=settings_of(configuration),
         )
 
-    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+    def record(rows: pd.DataFrame) -> dict[str, GramStatistics]:
         sums = {}
         for fold, part in parts(rows, "fold"):
             phi = basis(matrix(part, dimensions))
-            sums[str(fold)] = preparation.sums(part[described], phi, part["weight"].to_numpy(np.float64)).to_array()
+            sums[str(fold)] = preparation.sums(
+                part[described], phi, part["weight"].to_numpy(np.float64)
+            )
         return sums
 
     total = add_up(units.select("fold", "weight", *described, *dimensions), record)
-    sums = {int(fold): GramStatistics.from_array(total[fold]) for fold in sorted(total)}
+    sums = {int(fold): GramStatistics.of_flat(total[fold]) for fold in sorted(total)}
     with threadpool_limits(limits=1):
         design = CrossFittedDesign.solve(preparation, sums)
         overlap = design.overlap(sample[described], basis(given), sample["fold"].to_numpy(), weight)
 
     def weights(rows: pd.DataFrame) -> FloatArray:
-        return design.representer(rows[described], basis(matrix(rows, dimensions)), rows["fold"].to_numpy())
+        return design.representer(
+            rows[described], basis(matrix(rows, dimensions)), rows["fold"].to_numpy()
+        )
 
     caution = (
         "the design is learned: honest values hold if the features, partitions and strata tell everything about a unit that both "
         "its treatment and its outcome depend on"
     )
-    return Design(weights, ["fold", *described, *dimensions], [caution, *overlap.problems()], overlap)
+    return Design(
+        weights, ["fold", *described, *dimensions], [caution, *overlap.problems()], overlap
+    )

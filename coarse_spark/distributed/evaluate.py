@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.additive import Additive
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.design import corrected
 from coarse_spark.core.lack_of_fit import TreatmentBins, bin_sums
 from coarse_spark.core.menu.lloyd import PricedMenu
@@ -23,7 +26,14 @@ from coarse_spark.distributed.choose import UNIFORM
 from coarse_spark.distributed.design import representer_columns
 from coarse_spark.distributed.units import matrix, parts, theta_columns, treatment_columns
 
-FloatArray = npt.NDArray[np.float64]
+
+@dataclass(frozen=True, eq=False)
+class _EvaluationSums(Additive):
+    """What batches of held-out units add up: see ``Evaluation``; scores as of ``ScoreMoments.sums``."""
+
+    scores: FloatArray
+    bins: FloatArray
+    barred: FloatArray
 
 
 @dataclass(frozen=True)
@@ -58,30 +68,38 @@ def evaluate(
     Rules of the problem have their coefficients behind those of the basis, among the rows' theta and in the scores alike.
     """
     size = problem.basis_size
-    names, dimensions = theta_columns(problem.coefficients), treatment_columns(problem.candidates.shape[1])
+    names, dimensions = (
+        theta_columns(problem.coefficients),
+        treatment_columns(problem.candidates.shape[1]),
+    )
     weights = representer_columns(problem.basis_size)
 
-    def record(batch: pd.DataFrame) -> dict[str, FloatArray]:
-        moments: list[FloatArray] = []
-        binned: list[FloatArray] = []
-        barred: list[FloatArray] = []
-        for fold, rows in parts(batch, "fold"):
-            theta, treatments = matrix(rows, names), matrix(rows, dimensions)
-            phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
-            learned, rules = theta[:, :size], theta[:, size:]
-            debiased = corrected(learned, phi, y, matrix(rows, weights))
-            scores, without = policy_scores(theta, np.hstack([debiased, rules]), problem, policies, fold_menus[fold])
-            barred.append(without)
-            moments.append(ScoreMoments.sums(scores, rows["weight"].to_numpy(np.float64), center))
-            binned.append(bin_sums(bins, treatments, phi, y, np.einsum("ij,ij->i", phi, learned)).ravel())
-        return {"moments": np.sum(moments, axis=0), "bins": np.sum(binned, axis=0), "barred": np.sum(barred, axis=0)}
+    def record(batch: pd.DataFrame) -> dict[str, _EvaluationSums]:
+        return {"all": reduce(add, (sums(fold, rows) for fold, rows in parts(batch, "fold")))}
 
-    total = add_up(held.select("fold", "weight", "outcome", *dimensions, *weights, *names), record)
-    return Evaluation(ScoreMoments.of(total["moments"], center), total["bins"].reshape(bins.size, -1), total["barred"])
+    def sums(fold: int, rows: pd.DataFrame) -> _EvaluationSums:
+        theta, treatments = matrix(rows, names), matrix(rows, dimensions)
+        phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
+        learned, rules = theta[:, :size], theta[:, size:]
+        debiased = np.hstack([corrected(learned, phi, y, matrix(rows, weights)), rules])
+        scores, barred = policy_scores(theta, debiased, problem, policies, fold_menus[fold])
+        return _EvaluationSums(
+            ScoreMoments.sums(scores, rows["weight"].to_numpy(np.float64), center),
+            bin_sums(bins, treatments, phi, y, np.einsum("ij,ij->i", phi, learned)),
+            barred,
+        )
+
+    needed = held.select("fold", "weight", "outcome", *dimensions, *weights, *names)
+    total = _EvaluationSums.of_flat(add_up(needed, record)["all"])
+    return Evaluation(ScoreMoments.of(total.scores, center), total.bins, total.barred)
 
 
 def policy_scores(
-    theta: FloatArray, debiased: FloatArray, problem: MenuProblem, policies: Sequence[Policy], menus: Mapping[int, PricedMenu]
+    theta: FloatArray,
+    debiased: FloatArray,
+    problem: MenuProblem,
+    policies: Sequence[Policy],
+    menus: Mapping[int, PricedMenu],
 ) -> tuple[FloatArray, FloatArray]:
     """Return the scores (n, q) ψ(π(x_i))·(θ̃_i, 1) of units under every policy, and how many (q,) may get none of its treatments.
 
@@ -114,4 +132,6 @@ def held_out(scored: DataFrame) -> DataFrame:
 
 def seen(scored: DataFrame) -> DataFrame:
     """Return the rows of a scored experiment that a fold's menus may be chosen on, grouped for the sketch."""
-    return scored.where(F.col("model_fold") != F.col("fold")).withColumn("sketch_group", F.col("model_fold"))
+    return scored.where(F.col("model_fold") != F.col("fold")).withColumn(
+        "sketch_group", F.col("model_fold")
+    )

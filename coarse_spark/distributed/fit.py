@@ -20,7 +20,7 @@ from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.distributed.aggregate import FloatArray, add_up
+from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.sample import representative_sample
 from coarse_spark.distributed.score import FULL
 from coarse_spark.distributed.units import POOLED, learner_arguments
@@ -54,12 +54,21 @@ def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configur
     for row in units.groupBy("partition", "fold").agg(F.count("*").alias("rows")).collect():
         sizes[row["partition"]] = sizes.get(row["partition"], 0) + row["rows"]
         fold_sizes[row["fold"]] = fold_sizes.get(row["fold"], 0) + row["rows"]
-    shards = [(name, ceil(rows / response.max_rows)) for name, rows in sizes.items() if rows >= response.min_rows]
+    shards = [
+        (name, ceil(rows / response.max_rows))
+        for name, rows in sizes.items()
+        if rows >= response.min_rows
+    ]
     small = [(name, rows) for name, rows in sizes.items() if rows < response.min_rows]
     pooled_rows, pooled = _fit_pooled(spark, units, configuration, fold_sizes)
     parts = [pooled_rows]
     if small:
-        parts.append(spark.createDataFrame([_status_row(name, "pooled", rows=rows) for name, rows in sorted(small)], MODEL_SCHEMA))
+        parts.append(
+            spark.createDataFrame(
+                [_status_row(name, "pooled", rows=rows) for name, rows in sorted(small)],
+                MODEL_SCHEMA,
+            )
+        )
     if shards:
         members = spark.createDataFrame(sorted(shards), "partition string, shards int")
         sharded = units.join(F.broadcast(members), "partition").withColumn(
@@ -70,7 +79,11 @@ def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configur
         common = pooled if response.shrink_to_pooled and len(sizes) > 1 else None
         # an explicit number keeps adaptive execution from packing all groups of a small table into one task
         spread = sharded.repartition(min(groups, 10_000), "partition", "member")
-        parts.append(spread.groupBy("partition", "member").applyInPandas(_group_fitter(configuration, common), MODEL_SCHEMA))
+        parts.append(
+            spread.groupBy("partition", "member").applyInPandas(
+                _group_fitter(configuration, common), MODEL_SCHEMA
+            )
+        )
     result = parts[0]
     for part in parts[1:]:
         result = result.unionByName(part)
@@ -80,17 +93,44 @@ def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configur
 def settings_of(configuration: Configuration) -> LearnerSettings:
     """Return the learner's settings."""
     response = configuration.response
-    return LearnerSettings(learner=response.learner, winsorize=response.winsorize, shape=response.shape or None)
+    return LearnerSettings(
+        learner=response.learner, winsorize=response.winsorize, shape=response.shape or None
+    )
 
 
 def _status_row(
-    partition: str, status: str, *, member: int = 0, rows: int = 0, seconds: float = 0.0, error: str | None = None
+    partition: str,
+    status: str,
+    *,
+    member: int = 0,
+    rows: int = 0,
+    seconds: float = 0.0,
+    error: str | None = None,
 ) -> tuple[Any, ...]:
-    return (partition, FULL, member, None, FORMAT_VERSION, None, None, None, rows, seconds, status, error, [], {})
+    return (
+        partition,
+        FULL,
+        member,
+        None,
+        FORMAT_VERSION,
+        None,
+        None,
+        None,
+        rows,
+        seconds,
+        status,
+        error,
+        [],
+        {},
+    )
 
 
 def _model_rows(
-    records: dict[int, ModelRecord], fold_rows: dict[int, int], partition: str, member: int, seconds: float
+    records: dict[int, ModelRecord],
+    fold_rows: dict[int, int],
+    partition: str,
+    member: int,
+    seconds: float,
 ) -> list[tuple[Any, ...]]:
     rows = []
     for fold, record in sorted(records.items()):
@@ -114,9 +154,15 @@ def _fold_rows(fold_counts: dict[int, int], folds: int) -> dict[int, int]:
     return {FULL: total, **{fold: total - fold_counts.get(fold, 0) for fold in range(folds)}}
 
 
-def _group_fitter(configuration: Configuration, pooled: PooledModels | None) -> Callable[[pd.DataFrame], pd.DataFrame]:
+def _group_fitter(
+    configuration: Configuration, pooled: PooledModels | None
+) -> Callable[[pd.DataFrame], pd.DataFrame]:
     basis, settings = configuration.basis, settings_of(configuration)
-    features, seed, folds = list(configuration.experiment.features), configuration.menu.seed, configuration.response.folds
+    features, seed, folds = (
+        list(configuration.experiment.features),
+        configuration.menu.seed,
+        configuration.response.folds,
+    )
     dimensions = len(configuration.space.dimensions)
 
     def fit_group(rows: pd.DataFrame) -> pd.DataFrame:
@@ -138,10 +184,19 @@ def _group_fitter(configuration: Configuration, pooled: PooledModels | None) -> 
             held = np.bincount(rows["fold"].to_numpy(), minlength=folds)
             counts = _fold_rows(dict(enumerate(held.tolist())), folds)
             result = _model_rows(records, counts, partition, member, time.perf_counter() - start)
-        except Exception as error:  # one bad partition must not end the run; its status row says what happened
+        except (
+            Exception
+        ) as error:  # one bad partition must not end the run; its status row says what happened
             cause = "".join(traceback.format_exception_only(error)).strip()
             result = [
-                _status_row(partition, "failed", member=member, rows=len(rows), seconds=time.perf_counter() - start, error=cause)
+                _status_row(
+                    partition,
+                    "failed",
+                    member=member,
+                    rows=len(rows),
+                    seconds=time.perf_counter() - start,
+                    error=cause,
+                )
             ]
         return pd.DataFrame(result, columns=_COLUMNS)
 
@@ -156,14 +211,22 @@ def _fit_pooled(
     Returns its model rows, and what partitions may lean on: some hundred kilobytes, whatever the number of rows.
     """
     start = time.perf_counter()
-    features, seed, folds = list(configuration.experiment.features), configuration.menu.seed, configuration.response.folds
+    features, seed, folds = (
+        list(configuration.experiment.features),
+        configuration.menu.seed,
+        configuration.response.folds,
+    )
     dimensions = len(configuration.space.dimensions)
-    sample = representative_sample(units, configuration, _ENCODER_ROWS, total=sum(fold_counts.values()))
+    sample = representative_sample(
+        units, configuration, _ENCODER_ROWS, total=sum(fold_counts.values())
+    )
     settings = settings_of(configuration)
     arguments = learner_arguments(sample, features, dimensions)
-    preparation = Preparation.fit(**arguments, fold=sample["fold"].to_numpy(), basis=configuration.basis, settings=settings)
+    preparation = Preparation.fit(
+        **arguments, fold=sample["fold"].to_numpy(), basis=configuration.basis, settings=settings
+    )
 
-    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+    def record(rows: pd.DataFrame) -> dict[str, GramStatistics]:
         sums = accumulate(
             preparation,
             **learner_arguments(rows, features, dimensions),
@@ -173,9 +236,13 @@ def _fit_pooled(
             settings=settings,
             seed=seed,
         )
-        return {str(part): statistics.to_array() for part, statistics in sums.items()}
+        return {str(part): statistics for part, statistics in sums.items()}
 
-    parts = {int(part): GramStatistics.from_array(sums) for part, sums in add_up(units, record).items()}
+    parts = {
+        int(part): GramStatistics.of_flat(sums) for part, sums in add_up(units, record).items()
+    }
     records, pooled = solve(preparation, parts, folds=folds, settings=settings)
-    rows = _model_rows(records, _fold_rows(fold_counts, folds), POOLED, 0, time.perf_counter() - start)
+    rows = _model_rows(
+        records, _fold_rows(fold_counts, folds), POOLED, 0, time.perf_counter() - start
+    )
     return spark.createDataFrame(rows, MODEL_SCHEMA), pooled

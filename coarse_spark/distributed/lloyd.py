@@ -12,17 +12,19 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
 
+from coarse_spark.core.additive import Additive, Flat
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu import lloyd
 from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
-from coarse_spark.distributed.aggregate import FloatArray, add_up
+from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.units import matrix, theta_columns
 
-Beside = Callable[[FloatArray, FloatArray], Mapping[str, FloatArray]]
+Beside = Callable[[FloatArray, FloatArray], Mapping[str, Additive]]
 
 
 def segment_sums(
     responses: DataFrame, menus: Mapping[int, PricedMenu], beside: Beside | None = None
-) -> tuple[dict[int, SegmentSums], dict[str, FloatArray]]:
+) -> tuple[dict[int, SegmentSums], dict[str, Flat]]:
     """Return the segment sums of every menu, and the sums of ``beside``, in one pass over the responses.
 
     Parameters
@@ -33,11 +35,11 @@ def segment_sums(
     coefficients = next(iter(menus.values())).psi.shape[1] - 1
     names = theta_columns(coefficients)
 
-    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+    def record(rows: pd.DataFrame) -> dict[str, Additive]:
         theta, weights = matrix(rows, names), rows["weight"].to_numpy(np.float64)
         sums = lloyd.segment_sums(theta, weights, menus)
-        result = {f"menu {key}": part.to_array() for key, part in sums.items()}
+        result: dict[str, Additive] = {f"menu {key}": part for key, part in sums.items()}
         return result if beside is None else {**result, **beside(theta, weights)}
 
     total = add_up(responses.select("weight", *names), record)
-    return {key: SegmentSums.from_array(total.pop(f"menu {key}"), coefficients) for key in menus}, total
+    return {key: SegmentSums.of_flat(total.pop(f"menu {key}")) for key in menus}, total

@@ -19,7 +19,9 @@ _LEAST = 200  # rows that every group gets, as far as it has them
 _MOST_GROUPS = 1_000  # rarer strata and treatments beyond so many get no more than their share
 
 
-def representative_sample(units: DataFrame, configuration: Configuration, rows: int, *, total: int | None = None) -> pd.DataFrame:
+def representative_sample(
+    units: DataFrame, configuration: Configuration, rows: int, *, total: int | None = None
+) -> pd.DataFrame:
     """Return about ``rows`` experiment units (at most twice as many) in the order of their keys; all of them where there are fewer.
 
     Rare strata and rare treatments (levels; the control of a dimension, or what is not its control) get a larger share of their
@@ -33,17 +35,33 @@ def representative_sample(units: DataFrame, configuration: Configuration, rows: 
     rate = plain
     if total > rows:
         for name in ("cell", *(["stratum"] if configuration.experiment.strata else [])):
-            groups = tagged.groupBy(name).agg(F.count("*").alias("n")).orderBy(F.desc("n"), name).limit(_MOST_GROUPS).collect()
+            groups = (
+                tagged.groupBy(name)
+                .agg(F.count("*").alias("n"))
+                .orderBy(F.desc("n"), name)
+                .limit(_MOST_GROUPS)
+                .collect()
+            )
             least = min(_LEAST, rows // (2 * len(groups)))
-            rare = [(group[name], min(1.0, least / group["n"])) for group in groups if group["n"] * rows < least * total]
+            rare = [
+                (group[name], min(1.0, least / group["n"]))
+                for group in groups
+                if group["n"] * rows < least * total
+            ]
             if rare:
-                rates = units.sparkSession.createDataFrame(rare, f"{name} string, {name}_rate double")
+                rates = units.sparkSession.createDataFrame(
+                    rare, f"{name} string, {name}_rate double"
+                )
                 tagged = tagged.join(F.broadcast(rates), name, "left")
                 rate = F.greatest(rate, F.col(f"{name}_rate"))
     # 53 bits of the key make an even number from 0 to 1
     drawn = tagged.where(F.shiftrightunsigned("key", 11) / F.lit(2.0**53) < rate)
     weighed = drawn.withColumn("weight", F.col("weight") * plain / rate)
-    return weighed.select(*units.columns).toPandas().sort_values("key", kind="stable", ignore_index=True)
+    return (
+        weighed.select(*units.columns)
+        .toPandas()
+        .sort_values("key", kind="stable", ignore_index=True)
+    )
 
 
 def _cell(configuration: Configuration) -> Column:
@@ -51,8 +69,15 @@ def _cell(configuration: Configuration) -> Column:
     space, exact = configuration.space, "arms" in configuration.bases
     parts = []
     for dimension, name, control in zip(
-        space.dimensions, treatment_columns(len(space.dimensions)), space.control.tolist(), strict=True
+        space.dimensions,
+        treatment_columns(len(space.dimensions)),
+        space.control.tolist(),
+        strict=True,
     ):
         value = F.col(name)
-        parts.append((value if exact or isinstance(dimension, Categorical) else value == F.lit(control)).cast("string"))
+        parts.append(
+            (
+                value if exact or isinstance(dimension, Categorical) else value == F.lit(control)
+            ).cast("string")
+        )
     return F.concat_ws("/", *parts)

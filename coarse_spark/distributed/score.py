@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, IntegerType, StructField, StructType
 from threadpoolctl import threadpool_limits
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.record import ModelRecord, load_model
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.distributed.units import (
@@ -29,8 +29,6 @@ from coarse_spark.distributed.units import (
     parts,
     theta_columns,
 )
-
-FloatArray = npt.NDArray[np.float64]
 
 CHUNK_ROWS = 100_000  # units scored in one Python call: about 100 MB with a few dozen features
 FULL = -1  # the fold number of models fitted on all folds
@@ -64,10 +62,19 @@ def score(
     Units whose partition has no fitted model are served by the pooled one. Shards of a partition are averaged by their rows.
     """
     fitted = models.where(F.col("status") == "ok")
-    own = fitted.where(F.col("partition") != POOLED).select("partition").distinct().withColumn("served_by", F.col("partition"))
+    own = (
+        fitted.where(F.col("partition") != POOLED)
+        .select("partition")
+        .distinct()
+        .withColumn("served_by", F.col("partition"))
+    )
     served = units.join(F.broadcast(own), "partition", "left").fillna({"served_by": POOLED})
-    sizes = served.groupBy("served_by").agg(F.ceil(F.count("*") / F.lit(CHUNK_ROWS)).alias("chunks"))
-    chunked = served.join(F.broadcast(sizes), "served_by").withColumn("chunk", F.pmod("key", "chunks"))
+    sizes = served.groupBy("served_by").agg(
+        F.ceil(F.count("*") / F.lit(CHUNK_ROWS)).alias("chunks")
+    )
+    chunked = served.join(F.broadcast(sizes), "served_by").withColumn(
+        "chunk", F.pmod("key", "chunks")
+    )
     spread = (
         fitted.withColumnRenamed("partition", "served_by")
         .join(F.broadcast(sizes), "served_by")
@@ -75,14 +82,32 @@ def score(
     )
     kept = [name for name in chunked.columns if name in {*keep, "served_by"}]
     fields = [chunked.schema[name] for name in kept]
-    numbers = [*theta_columns(problem.coefficients), *([*granular_columns(problem), "granular_profit"] if granular else [])]
-    schema = StructType([*fields, StructField("model_fold", IntegerType()), *(StructField(name, DoubleType()) for name in numbers)])
+    numbers = [
+        *theta_columns(problem.coefficients),
+        *([*granular_columns(problem), "granular_profit"] if granular else []),
+    ]
+    schema = StructType(
+        [
+            *fields,
+            StructField("model_fold", IntegerType()),
+            *(StructField(name, DoubleType()) for name in numbers),
+        ]
+    )
     group = ["served_by", "chunk"]
     return (
-        chunked.select(*{*kept, *group, *feature_columns(len(features)), *eligibility_columns(len(eligibility))})
+        chunked.select(
+            *{
+                *kept,
+                *group,
+                *feature_columns(len(features)),
+                *eligibility_columns(len(eligibility)),
+            }
+        )
         .groupBy(*group)
         .cogroup(spread.groupBy(*group))
-        .applyInPandas(_scorer(kept, list(features), problem, granular, list(eligibility), schema), schema)
+        .applyInPandas(
+            _scorer(kept, list(features), problem, granular, list(eligibility), schema), schema
+        )
     )
 
 
@@ -98,7 +123,11 @@ class UnseenPartitions:
 def unseen_partitions(responses: DataFrame, models: DataFrame) -> UnseenPartitions | None:
     """Return the partitions of scored units that ``models`` does not know; None where it knows all."""
     known = models.select("partition").distinct()
-    sizes = responses.join(F.broadcast(known), "partition", "left_anti").groupBy("partition").agg(F.count("*").alias("units"))
+    sizes = (
+        responses.join(F.broadcast(known), "partition", "left_anti")
+        .groupBy("partition")
+        .agg(F.count("*").alias("units"))
+    )
     largest = F.max(F.struct("units", "partition")).getField("partition")
     row = sizes.agg(F.sum("units"), F.count("*"), largest).collect()[0]
     return UnseenPartitions(int(row[0]), int(row[1]), str(row[2])) if row[1] else None
@@ -155,8 +184,13 @@ def predict_members(members: pd.DataFrame, X: pd.DataFrame) -> FloatArray:
     weights = members["rows"].to_numpy(np.float64)
     rows: list[dict[str, Any]] = members.to_dict("records")  # type: ignore[assignment]  # column names are texts
     predictions = (load_model(ModelRecord.from_row(row)).predict(X) for row in rows)
-    theta = sum(weight * prediction for weight, prediction in zip(weights / weights.sum(), predictions, strict=True))
+    theta = sum(
+        weight * prediction
+        for weight, prediction in zip(weights / weights.sum(), predictions, strict=True)
+    )
     result = np.asarray(theta, dtype=np.float64)
     if not np.isfinite(result).all():
-        raise ValueError(f"the model of partition {rows[0].get('served_by')} gives coefficients that are not finite")
+        raise ValueError(
+            f"the model of partition {rows[0].get('served_by')} gives coefficients that are not finite"
+        )
     return result

@@ -17,7 +17,9 @@ _SAMPLE_UNITS = 20_000
 _MAX_LEVELS = 30  # of a text feature; rarer levels are not described
 
 
-def describe_segments(assignments: DataFrame, units: DataFrame, configuration: Configuration) -> pd.DataFrame:
+def describe_segments(
+    assignments: DataFrame, units: DataFrame, configuration: Configuration
+) -> pd.DataFrame:
     """Return one row a treatment: treatment_id, size, feature_means, distinguishing, rule.
 
     Parameters
@@ -26,20 +28,33 @@ def describe_segments(assignments: DataFrame, units: DataFrame, configuration: C
     """
     names = list(configuration.experiment.features)
     aliases = feature_columns(len(names))
-    texts = [i for i, alias in enumerate(aliases) if isinstance(units.schema[alias].dataType, StringType)]
+    texts = [
+        i for i, alias in enumerate(aliases) if isinstance(units.schema[alias].dataType, StringType)
+    ]
     numbers = [i for i in range(len(names)) if i not in texts]
-    joined = units.select("unit_id", "key", *aliases).join(assignments.select("unit_id", "treatment_id"), "unit_id")
+    joined = units.select("unit_id", "key", *aliases).join(
+        assignments.select("unit_id", "treatment_id"), "unit_id"
+    )
     # three passes: joining two tables of all units costs more than all of them
     with materialized(joined.drop("unit_id")) as described:
-        means, overall, spread, sizes = _numeric(described, [names[i] for i in numbers], [aliases[i] for i in numbers])
+        means, overall, spread, sizes = _numeric(
+            described, [names[i] for i in numbers], [aliases[i] for i in numbers]
+        )
         if texts:
-            shares, all_shares = _levels(described, [names[i] for i in texts], [aliases[i] for i in texts], sizes)
+            shares, all_shares = _levels(
+                described, [names[i] for i in texts], [aliases[i] for i in texts], sizes
+            )
             means = means.join(shares)
             all_spread = (all_shares * (1 - all_shares)) ** 0.5
             overall, spread = pd.concat([overall, all_shares]), pd.concat([spread, all_spread])
         sample = hash_sample(described, _SAMPLE_UNITS)
     segments = [int(number) for number in means.index]
-    rules = segment_rules(feature_frame(sample, names), sample["treatment_id"].to_numpy(), np.ones(len(sample)), segments)
+    rules = segment_rules(
+        feature_frame(sample, names),
+        sample["treatment_id"].to_numpy(),
+        np.ones(len(sample)),
+        segments,
+    )
     return pd.DataFrame(
         {
             "treatment_id": segments,
@@ -51,12 +66,20 @@ def describe_segments(assignments: DataFrame, units: DataFrame, configuration: C
     )
 
 
-def _numeric(joined: DataFrame, names: list[str], aliases: list[str]) -> tuple[pd.DataFrame, pd.Series, pd.Series, pd.Series]:
+def _numeric(
+    joined: DataFrame, names: list[str], aliases: list[str]
+) -> tuple[pd.DataFrame, pd.Series, pd.Series, pd.Series]:
     """Means by segment, and mean and standard deviation of all units, of number features; sizes of the segments."""
     sums = [F.sum(alias).alias(f"sum_{i}") for i, alias in enumerate(aliases)]
-    squares = [F.sum(F.col(alias) * F.col(alias)).alias(f"square_{i}") for i, alias in enumerate(aliases)]
+    squares = [
+        F.sum(F.col(alias) * F.col(alias)).alias(f"square_{i}") for i, alias in enumerate(aliases)
+    ]
     held = [F.count(alias).alias(f"held_{i}") for i, alias in enumerate(aliases)]
-    rows = joined.groupBy("treatment_id").agg(F.count("*").alias("size"), *sums, *squares, *held).toPandas()
+    rows = (
+        joined.groupBy("treatment_id")
+        .agg(F.count("*").alias("size"), *sums, *squares, *held)
+        .toPandas()
+    )
     rows = rows.set_index("treatment_id").sort_index()
 
     def part(prefix: str) -> pd.DataFrame:
@@ -70,10 +93,13 @@ def _numeric(joined: DataFrame, names: list[str], aliases: list[str]) -> tuple[p
     return total / count.where(count > 0), overall, np.sqrt(variance), rows["size"].astype(np.int64)
 
 
-def _levels(joined: DataFrame, names: list[str], aliases: list[str], sizes: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
+def _levels(
+    joined: DataFrame, names: list[str], aliases: list[str], sizes: pd.Series
+) -> tuple[pd.DataFrame, pd.Series]:
     """Shares of the most frequent levels of text features, by segment and of all units, in one job."""
     pairs = [
-        F.struct(F.lit(name).alias("feature"), F.col(alias).alias("level")) for name, alias in zip(names, aliases, strict=True)
+        F.struct(F.lit(name).alias("feature"), F.col(alias).alias("level"))
+        for name, alias in zip(names, aliases, strict=True)
     ]
     rows = (
         joined.select("treatment_id", F.explode(F.array(*pairs)).alias("pair"))
@@ -83,9 +109,11 @@ def _levels(joined: DataFrame, names: list[str], aliases: list[str], sizes: pd.S
         .toPandas()
     )
     rows["name"] = rows["feature"] + "=" + rows["level"]
-    table = rows.pivot_table(index="treatment_id", columns="name", values="count", fill_value=0, aggfunc="sum").reindex(
-        sizes.index, fill_value=0
+    table = rows.pivot_table(
+        index="treatment_id", columns="name", values="count", fill_value=0, aggfunc="sum"
+    ).reindex(sizes.index, fill_value=0)
+    frequent = (
+        table.sum().sort_values(ascending=False, kind="stable").index[: _MAX_LEVELS * len(names)]
     )
-    frequent = table.sum().sort_values(ascending=False, kind="stable").index[: _MAX_LEVELS * len(names)]
     table = table[sorted(frequent)]
     return table.div(sizes, axis=0), table.sum() / sizes.sum()

@@ -19,7 +19,14 @@ from threadpoolctl import threadpool_limits
 from coarse_spark.core.menu.bounded import BoundedMenu
 from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.settlement import Everyone, Near, Sample, SettledMenu, indifference, settle_within
+from coarse_spark.core.menu.settlement import (
+    Everyone,
+    Near,
+    Sample,
+    SettledMenu,
+    indifference,
+    settle_within,
+)
 from coarse_spark.distributed.lloyd import segment_sums
 from coarse_spark.distributed.units import column, hash_limit, matrix, theta_columns
 from coarse_spark.errors import RunError
@@ -45,7 +52,9 @@ def with_tickets(responses: DataFrame, coefficients: int) -> DataFrame:
 def population_of(responses: DataFrame) -> Everyone:
     """Return number and range of weights of the units with weight."""
     held = responses.where(F.col("weight") > 0)
-    row = held.agg(F.count("*").alias("units"), F.min("weight").alias("least"), F.max("weight").alias("most")).collect()[0]
+    row = held.agg(
+        F.count("*").alias("units"), F.min("weight").alias("least"), F.max("weight").alias("most")
+    ).collect()[0]
     if not row["units"]:
         raise RunError("no unit of the population has weight; check population.weight")
     return Everyone(int(row["units"]), float(row["least"]), float(row["most"]))
@@ -61,13 +70,21 @@ def population_sample(responses: DataFrame, everyone: Everyone, coefficients: in
     names = theta_columns(coefficients)
     key = F.xxhash64(column("unit_id").cast("string"))
     drawn = responses.where(F.col("weight") > 0).withColumn("key", key)
-    drawn = drawn.where(F.col("key") <= hash_limit(SAMPLE_UNITS, everyone.units)).select("key", "weight", *names)
+    drawn = drawn.where(F.col("key") <= hash_limit(SAMPLE_UNITS, everyone.units)).select(
+        "key", "weight", *names
+    )
     rows = drawn.toPandas().sort_values("key", kind="stable")
     return Sample(matrix(rows, names), rows["weight"].to_numpy(np.float64))
 
 
 def settle_units(
-    responses: DataFrame, problem: MenuProblem, menus: Mapping[int, BoundedMenu], *, everyone: Everyone, sample: Sample, ids: bool
+    responses: DataFrame,
+    problem: MenuProblem,
+    menus: Mapping[int, BoundedMenu],
+    *,
+    everyone: Everyone,
+    sample: Sample,
+    ids: bool,
 ) -> dict[int, SettledMenu]:
     """Keep the limits of menus to the unit over responses: unit_id, weight, theta_0 … theta_{p−1}; see ``settle_within``.
 
@@ -82,7 +99,11 @@ def settle_units(
             part = rows[rows["menu"] == k]
             who = part["unit_id"].to_numpy(object) if ids else np.empty(0, dtype=object)
             result[k] = Near(
-                matrix(part, names), part["weight"].to_numpy(np.float64), part["taken"].to_numpy(np.intp), reach[k], who
+                matrix(part, names),
+                part["weight"].to_numpy(np.float64),
+                part["taken"].to_numpy(np.intp),
+                reach[k],
+                who,
             )
         return result
 
@@ -93,7 +114,11 @@ def settle_units(
 
 
 def near_units(
-    responses: DataFrame, menus: Mapping[int, tuple[BoundedMenu, float]], everyone: Everyone, *, keep: Sequence[str] = ()
+    responses: DataFrame,
+    menus: Mapping[int, tuple[BoundedMenu, float]],
+    everyone: Everyone,
+    *,
+    keep: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, dict[int, float]]:
     """Return the units with weight that prefer their treatment on a menu by less than its reach, and the reaches (by menu).
 
@@ -109,18 +134,26 @@ def near_units(
     RunError : units that even their hashes do not tell apart.
     """
     names = theta_columns(next(iter(menus.values()))[0].menu.psi.shape[1] - 1)
-    units = responses.where(F.col("weight") > 0).select(*(column(name) for name in (*keep, "weight", *names)))
+    units = responses.where(F.col("weight") > 0).select(
+        *(column(name) for name in (*keep, "weight", *names))
+    )
     numbers = [StructField("menu", IntegerType()), StructField("taken", IntegerType())]
-    schema = StructType([*numbers, *(StructField(field.name, field.dataType) for field in units.schema)])
+    schema = StructType(
+        [*numbers, *(StructField(field.name, field.dataType) for field in units.schema)]
+    )
     reach = {k: within for k, (_, within) in menus.items()}
     for _ in range(_HALVINGS):
         asked = {k: (menu, reach[k]) for k, (menu, _) in menus.items()}
         found = units.mapInArrow(_near_rows(asked, names), schema)
         # the sample that reaches come from tells how many to expect; a population of many alike may hold more
         if everyone.units * len(menus) <= 2 * NEAR_UNITS or found.count() <= 2 * NEAR_UNITS:
-            return found.toPandas().sort_values(["menu", *names], kind="stable", ignore_index=True), reach
+            return found.toPandas().sort_values(
+                ["menu", *names], kind="stable", ignore_index=True
+            ), reach
         reach = {k: within / 2 for k, within in reach.items()}
-    raise RunError(f"more than {2 * NEAR_UNITS} units are indifferent between treatments and nothing tells them apart")
+    raise RunError(
+        f"more than {2 * NEAR_UNITS} units are indifferent between treatments and nothing tells them apart"
+    )
 
 
 def _near_rows(
@@ -134,7 +167,12 @@ def _near_rows(
                     taken, gap = indifference(theta, bounded)
                     near = np.flatnonzero(gap < reach)
                     part = batch.take(pa.array(near))
-                    numbers = [pa.array(np.full(near.size, key), pa.int32()), pa.array(taken[near], pa.int32())]
-                    yield pa.RecordBatch.from_arrays([*numbers, *part.columns], ["menu", "taken", *part.schema.names])
+                    numbers = [
+                        pa.array(np.full(near.size, key), pa.int32()),
+                        pa.array(taken[near], pa.int32()),
+                    ]
+                    yield pa.RecordBatch.from_arrays(
+                        [*numbers, *part.columns], ["menu", "taken", *part.schema.names]
+                    )
 
     return rows

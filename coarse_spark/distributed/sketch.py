@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
-from coarse_spark.distributed.aggregate import FloatArray, add_up
+from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.units import hash_limit, matrix, parts, theta_columns
 
 _PLACED_PER_CELL = 8  # sampled units a cell that place the cuts
@@ -33,7 +33,7 @@ class Sketch:
 
     clusters: MicroClusters
     tree: SketchTree | None
-    filled: npt.NDArray[np.bool_]
+    filled: BoolArray
 
     def by_cell(self, values: FloatArray) -> FloatArray:
         """Return values of the clusters (m,) by cell of the tree (cells,), 0 in empty ones."""
@@ -41,11 +41,11 @@ class Sketch:
         result[self.filled] = values
         return result
 
-    def sums(self, theta: FloatArray, weights: FloatArray, cells: npt.NDArray[np.intp]) -> SketchSums:
+    def sums(self, theta: FloatArray, weights: FloatArray, cells: IntArray) -> SketchSums:
         """Add up units (n, p) with weights (n,) by their cells (n,)."""
         return SketchSums.of(cells, theta, weights, len(self.filled))
 
-    def cells(self, theta: FloatArray) -> npt.NDArray[np.intp]:
+    def cells(self, theta: FloatArray) -> IntArray:
         """Return the cell of every unit (n, p) of the sketched population as (n,)."""
         if self.tree is not None:
             return self.tree.cells(theta)
@@ -58,7 +58,12 @@ class Sketch:
 
 
 def sketch(
-    responses: DataFrame, problem: MenuProblem, *, cells: int, groups: Sequence[int], drawn: bool = False
+    responses: DataFrame,
+    problem: MenuProblem,
+    *,
+    cells: int,
+    groups: Sequence[int],
+    drawn: bool = False,
 ) -> dict[int, Sketch]:
     """Return the sketch of every group of responses.
 
@@ -76,9 +81,18 @@ def sketch(
     if len(groups) == 1:
         sizes = {groups[0]: responses.count()}  # of a table, read from its metadata
     else:
-        sizes = {int(row["sketch_group"]): int(row["count"]) for row in responses.groupBy("sketch_group").count().collect()}
-    limit = hash_limit(cells * (_DRAWN_PER_CELL if drawn else _PLACED_PER_CELL), max(sizes.values(), default=0))
-    sample = responses.where(F.col("key") <= limit).select("sketch_group", "key", "weight", *names).toPandas()
+        sizes = {
+            int(row["sketch_group"]): int(row["count"])
+            for row in responses.groupBy("sketch_group").count().collect()
+        }
+    limit = hash_limit(
+        cells * (_DRAWN_PER_CELL if drawn else _PLACED_PER_CELL), max(sizes.values(), default=0)
+    )
+    sample = (
+        responses.where(F.col("key") <= limit)
+        .select("sketch_group", "key", "weight", *names)
+        .toPandas()
+    )
     sample = sample.sort_values(["sketch_group", "key"], kind="stable")
     rows = dict(parts(sample, "sketch_group"))
     trees: dict[int, SketchTree] = {}
@@ -86,12 +100,18 @@ def sketch(
     for group in groups:
         part = rows[group]
         theta, weights = matrix(part, names), part["weight"].to_numpy(np.float64)
-        if len(part) == sizes[group] <= cells:  # a larger group may have thinned the sample of a small one
+        if (
+            len(part) == sizes[group] <= cells
+        ):  # a larger group may have thinned the sample of a small one
             held = weights > 0
             units = np.ones(int(held.sum()), dtype=np.intp)
-            sketches[group] = Sketch(MicroClusters(weights[held], theta[held], units), None, units > 0)
+            sketches[group] = Sketch(
+                MicroClusters(weights[held], theta[held], units), None, units > 0
+            )
         else:
-            placed = slice(0, cells * _PLACED_PER_CELL)  # rows are in the order of their hashes: another sample
+            placed = slice(
+                0, cells * _PLACED_PER_CELL
+            )  # rows are in the order of their hashes: another sample
             trees[group] = SketchTree.build(theta[placed], weights[placed], problem.psi, cells)
             if drawn:
                 sums = trees[group].sums(theta, weights)
@@ -102,16 +122,18 @@ def sketch(
     return {group: sketches[group] for group in groups}
 
 
-def _routed(responses: DataFrame, trees: dict[int, SketchTree], coefficients: int) -> dict[int, SketchSums]:
+def _routed(
+    responses: DataFrame, trees: dict[int, SketchTree], coefficients: int
+) -> dict[int, SketchSums]:
     names = theta_columns(coefficients)
 
-    def record(rows: pd.DataFrame) -> dict[str, FloatArray]:
+    def record(rows: pd.DataFrame) -> dict[str, SketchSums]:
         result = {}
         for group, part in parts(rows, "sketch_group"):
             if group in trees:
                 sums = trees[group].sums(matrix(part, names), part["weight"].to_numpy(np.float64))
-                result[str(group)] = sums.to_array()
+                result[str(group)] = sums
         return result
 
     total = add_up(responses.select("sketch_group", "weight", *names), record)
-    return {group: SketchSums.from_array(total[str(group)], coefficients) for group in trees}
+    return {group: SketchSums.of_flat(total[str(group)]) for group in trees}

@@ -44,12 +44,18 @@ def resampled_menus(
     sample = few.select("key", "model_fold", "weight", *names).toPandas()
     folds = sample["model_fold"].nunique()
     # a unit whose partition lacks a model of some fold says nothing about the noise
-    sample = sample[sample.groupby("key")["key"].transform("size") == folds].sort_values(["model_fold", "key"], kind="stable")
+    sample = sample[sample.groupby("key")["key"].transform("size") == folds].sort_values(
+        ["model_fold", "key"], kind="stable"
+    )
     theta = matrix(sample, names).reshape(folds, -1, len(names))
-    clusters, directions = fold_noise(problem, theta, sample["weight"].to_numpy(np.float64)[: theta.shape[1]])
+    clusters, directions = fold_noise(
+        problem, theta, sample["weight"].to_numpy(np.float64)[: theta.shape[1]]
+    )
     # as many units as the whole experiment has stand behind the clusters
     behind = np.rint(clusters.units * (units / theta.shape[1])).astype(np.intp)
     clusters = replace(clusters, units=np.maximum(behind, 1))
     best = search_within(problem, clusters, [k], replace(settings, method="auto", starts=STARTS))[k]
-    found = menu_stability(problem, clusters, best, settings, directions=directions, resamples=resamples)
+    found = menu_stability(
+        problem, clusters, best, settings, directions=directions, resamples=resamples
+    )
     return found.chosen, max(found.expected_loss, 0.0)

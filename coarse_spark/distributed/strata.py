@@ -12,7 +12,9 @@ from coarse_spark.distributed.units import column
 _EXAMPLES = 3
 
 
-def strata_without_variation(usable_rows: DataFrame, strata: Sequence[str], treatments: Sequence[str]) -> Iterator[str]:
+def strata_without_variation(
+    usable_rows: DataFrame, strata: Sequence[str], treatments: Sequence[str]
+) -> Iterator[str]:
     """Yield a sentence for every treatment that some strata have a single value of: they do not identify its effect.
 
     Parameters
@@ -20,16 +22,26 @@ def strata_without_variation(usable_rows: DataFrame, strata: Sequence[str], trea
     usable_rows : experiment rows with outcome and treatment.
     strata, treatments : names of columns.
     """
-    keys = [column(name).cast("string").alias(f"s{position}") for position, name in enumerate(strata)]
-    fixed = [(F.min(column(name)) == F.max(column(name))).alias(f"fixed{position}") for position, name in enumerate(treatments)]
-    sizes = usable_rows.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"), *fixed).dropna()  # a null is no stratum
+    keys = [
+        column(name).cast("string").alias(f"s{position}") for position, name in enumerate(strata)
+    ]
+    fixed = [
+        (F.min(column(name)) == F.max(column(name))).alias(f"fixed{position}")
+        for position, name in enumerate(treatments)
+    ]
+    sizes = (
+        usable_rows.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"), *fixed).dropna()
+    )  # a null is no stratum
     for position, treatment in enumerate(treatments):
         single = sizes.where(F.col(f"fixed{position}"))
         count, rows = single.agg(F.count(F.lit(1)), F.sum("n")).collect()[0]
         if count:
-            largest = single.orderBy(F.desc("n"), *(f"s{number}" for number in range(len(strata)))).head(_EXAMPLES)
+            largest = single.orderBy(
+                F.desc("n"), *(f"s{number}" for number in range(len(strata)))
+            ).head(_EXAMPLES)
             examples = [
-                f"{'/'.join(f'{name}={row[number]}' for number, name in enumerate(strata))} ({row['n']} rows)" for row in largest
+                f"{'/'.join(f'{name}={row[number]}' for number, name in enumerate(strata))} ({row['n']} rows)"
+                for row in largest
             ]
             found = f"{count} {'stratum has' if count == 1 else 'strata have'} a single value of treatment '{treatment}'"
             more = ", ..." if count > _EXAMPLES else ""

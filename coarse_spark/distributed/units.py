@@ -12,12 +12,12 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import NumericType
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     # Python workers import this file: they would wait for pydantic
     from coarse_spark.config.models import Configuration
 
-FloatArray = npt.NDArray[np.float64]
 
 POOLED = "<pooled>"
 ALL = "all"
@@ -60,7 +59,10 @@ def _label(columns: Sequence[str], otherwise: str) -> Column:
     """One readable text for a combination of values, such as ``market=CH/product=3``; nulls keep apart from empty texts."""
     if not columns:
         return F.lit(otherwise)
-    parts = [F.concat(F.lit(f"{name}="), F.coalesce(column(name).cast("string"), F.lit("<null>"))) for name in columns]
+    parts = [
+        F.concat(F.lit(f"{name}="), F.coalesce(column(name).cast("string"), F.lit("<null>")))
+        for name in columns
+    ]
     return F.concat_ws("/", *parts)
 
 
@@ -89,12 +91,17 @@ def _treatment(space: TreatmentSpace, position: int) -> Column:
     dimension = space.dimensions[position]
     value = column(dimension.name)
     if isinstance(dimension, Categorical):
-        codes = [F.when(value == F.lit(level), F.lit(float(code))) for code, level in enumerate(dimension.levels)]
+        codes = [
+            F.when(value == F.lit(level), F.lit(float(code)))
+            for code, level in enumerate(dimension.levels)
+        ]
         return F.coalesce(*codes)
     return value.cast("double")
 
 
-def _unit_columns(table: DataFrame, configuration: Configuration, weight: str | None) -> list[Column]:
+def _unit_columns(
+    table: DataFrame, configuration: Configuration, weight: str | None
+) -> list[Column]:
     experiment = configuration.experiment
     names = feature_columns(len(experiment.features))
     rules = eligibility_columns(len(configuration.menu.eligibility))
@@ -103,7 +110,10 @@ def _unit_columns(table: DataFrame, configuration: Configuration, weight: str | 
         _label(experiment.partition_by, ALL).alias("partition"),
         _hash(configuration.menu.seed, "key", experiment.unit_id).alias("key"),
         (F.lit(1.0) if weight is None else column(weight).cast("double")).alias("weight"),
-        *(_feature(table, name).alias(alias) for name, alias in zip(experiment.features, names, strict=True)),
+        *(
+            _feature(table, name).alias(alias)
+            for name, alias in zip(experiment.features, names, strict=True)
+        ),
         # who may get what is never guessed: unknown is no
         *(
             F.coalesce(column(name), F.lit(False)).alias(alias)
@@ -112,7 +122,9 @@ def _unit_columns(table: DataFrame, configuration: Configuration, weight: str | 
     ]
 
 
-def population_units(table: DataFrame, configuration: Configuration, weight: str | None) -> DataFrame:
+def population_units(
+    table: DataFrame, configuration: Configuration, weight: str | None
+) -> DataFrame:
     """Return units to be scored: unit_id, partition, key (a hash of the id), weight, features, and eligible_0 … (booleans).
 
     Parameters
@@ -140,7 +152,10 @@ def experiment_units(table: DataFrame, configuration: Configuration) -> DataFram
         *_unit_columns(table, configuration, experiment.weight),
         column(experiment.outcome).cast("double").alias("outcome"),
         _label(experiment.strata, ALL).alias("stratum"),
-        F.pmod(_hash(configuration.menu.seed, "fold", experiment.unit_id), F.lit(configuration.response.folds))
+        F.pmod(
+            _hash(configuration.menu.seed, "fold", experiment.unit_id),
+            F.lit(configuration.response.folds),
+        )
         .cast("int")
         .alias("fold"),
         *(_treatment(space, position).alias(name) for position, name in enumerate(names)),
@@ -151,8 +166,12 @@ def observed_treatments(units: DataFrame, space: TreatmentSpace) -> ObservedTrea
     """Return what experiment units got in every dimension."""
     row = units.agg(
         *(
-            F.sort_array(F.collect_set(name)) if isinstance(dimension, Categorical) else F.array(F.min(name), F.max(name))
-            for dimension, name in zip(space.dimensions, treatment_columns(len(space.dimensions)), strict=True)
+            F.sort_array(F.collect_set(name))
+            if isinstance(dimension, Categorical)
+            else F.array(F.min(name), F.max(name))
+            for dimension, name in zip(
+                space.dimensions, treatment_columns(len(space.dimensions)), strict=True
+            )
         )
     ).collect()[0]
     return ObservedTreatments(space, tuple(map(tuple, row)))
@@ -160,10 +179,17 @@ def observed_treatments(units: DataFrame, space: TreatmentSpace) -> ObservedTrea
 
 def hash_sample(units: DataFrame, size: int) -> pd.DataFrame:
     """Return the ``size`` units with the smallest keys, in the order of their keys: the same ones whatever the partitioning."""
-    return units.orderBy("key").limit(size).toPandas().sort_values("key", kind="stable", ignore_index=True)
+    return (
+        units.orderBy("key")
+        .limit(size)
+        .toPandas()
+        .sort_values("key", kind="stable", ignore_index=True)
+    )
 
 
-def learner_arguments(rows: pd.DataFrame, features: Sequence[str], dimensions: int) -> dict[str, Any]:
+def learner_arguments(
+    rows: pd.DataFrame, features: Sequence[str], dimensions: int
+) -> dict[str, Any]:
     """Return collected experiment rows as the arguments that the learners share."""
     return {
         "X": feature_frame(rows, features),

@@ -79,7 +79,9 @@ class _Findings:
     warnings: list[str]
 
 
-def validate_tables(configuration: Configuration, experiment: DataFrame, population: DataFrame | None = None) -> TableReport:
+def validate_tables(
+    configuration: Configuration, experiment: DataFrame, population: DataFrame | None = None
+) -> TableReport:
     """Return what the tables hold; every problem in them is raised at once.
 
     Parameters
@@ -99,7 +101,9 @@ def validate_tables(configuration: Configuration, experiment: DataFrame, populat
         raise _error(found.problems)
 
     rows, usable_rows = _check_experiment(configuration, experiment, found)
-    population_rows = rows if population is None else _check_population(configuration, population, found)
+    population_rows = (
+        rows if population is None else _check_population(configuration, population, found)
+    )
     if found.problems:
         raise _error(found.problems)
     partitions, small = _partition_sizes(configuration, experiment, found)
@@ -108,22 +112,34 @@ def validate_tables(configuration: Configuration, experiment: DataFrame, populat
 
 def _error(problems: list[str]) -> TableError:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return TableError(f"the tables have {count}:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return TableError(
+        f"the tables have {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
+    )
 
 
 # --- names and types -----------------------------------------------------------------------------------------------------------
 
 
-def _schema_problems(configuration: Configuration, experiment: DataFrame, population: DataFrame | None) -> Iterator[str]:
+def _schema_problems(
+    configuration: Configuration, experiment: DataFrame, population: DataFrame | None
+) -> Iterator[str]:
     setup = configuration.experiment
     yield from _columns_problems(
-        "experiment", experiment.schema, _unit_roles(configuration, setup.weight) | _trial_roles(configuration)
+        "experiment",
+        experiment.schema,
+        _unit_roles(configuration, setup.weight) | _trial_roles(configuration),
     )
     if population is None:
         return
-    yield from _columns_problems("population", population.schema, _unit_roles(configuration, configuration.population.weight))
+    yield from _columns_problems(
+        "population", population.schema, _unit_roles(configuration, configuration.population.weight)
+    )
     for name in setup.features:
-        types = [table.schema[name].dataType for table in (experiment, population) if name in table.columns]
+        types = [
+            table.schema[name].dataType
+            for table in (experiment, population)
+            if name in table.columns
+        ]
         if len(types) == 2 and len({isinstance(kind, NumericType) for kind in types}) == 2:
             here, there = (kind.simpleString() for kind in types)
             yield f"population: feature '{name}' is of type {there}, expected a type like the experiment's, {here}"
@@ -146,15 +162,23 @@ def _unit_roles(configuration: Configuration, weight: str | None) -> _Roles:
 
 def _trial_roles(configuration: Configuration) -> _Roles:
     setup = configuration.experiment
-    roles: _Roles = {name: ("stratum", "key") for name in setup.strata if name not in setup.features}
+    roles: _Roles = {
+        name: ("stratum", "key") for name in setup.strata if name not in setup.features
+    }
     roles[setup.outcome] = ("outcome", "number")
     for dimension in configuration.space.dimensions:
-        roles[dimension.name] = ("treatment", "number" if isinstance(dimension, Continuous) else _level_type(dimension))
+        roles[dimension.name] = (
+            "treatment",
+            "number" if isinstance(dimension, Continuous) else _level_type(dimension),
+        )
     return roles
 
 
 def _level_type(dimension: Categorical) -> str:
-    kinds = {"text" if isinstance(level, str) else "flag" if isinstance(level, bool) else "number" for level in dimension.levels}
+    kinds = {
+        "text" if isinstance(level, str) else "flag" if isinstance(level, bool) else "number"
+        for level in dimension.levels
+    }
     return kinds.pop() if len(kinds) == 1 else "mixed"
 
 
@@ -195,25 +219,45 @@ def _unfit(kind: DataType, need: str) -> str | None:
 # --- values --------------------------------------------------------------------------------------------------------------------
 
 
-def _check_experiment(configuration: Configuration, table: DataFrame, found: _Findings) -> tuple[int, int]:
+def _check_experiment(
+    configuration: Configuration, table: DataFrame, found: _Findings
+) -> tuple[int, int]:
     """Check the experiment's values; return its number of rows and of usable ones."""
     setup, space = configuration.experiment, configuration.space
     needed = (setup.outcome, *space.names)
     counted = usable(configuration)
     rules = [
         *_unit_rules(configuration, table, setup.weight),
-        *(_Rule(column(name).isNull(), f"have no {name}", "so they are left out", warning=True) for name in needed),
-        *(_Rule(column(name).isNull(), f"have a null stratum '{name}'", "expected a value in every row") for name in setup.strata),
+        *(
+            _Rule(column(name).isNull(), f"have no {name}", "so they are left out", warning=True)
+            for name in needed
+        ),
+        *(
+            _Rule(
+                column(name).isNull(),
+                f"have a null stratum '{name}'",
+                "expected a value in every row",
+            )
+            for name in setup.strata
+        ),
         _Rule(
-            _not_finite(setup.outcome), f"have an outcome '{setup.outcome}' that is NaN or infinite", "expected a number or null"
+            _not_finite(setup.outcome),
+            f"have an outcome '{setup.outcome}' that is NaN or infinite",
+            "expected a number or null",
         ),
         *(rule for dimension in space.dimensions for rule in _treatment_rules(dimension)),
         *(_candidate_rules(space) if "arms" in configuration.bases else ()),
     ]
-    extremes = [extreme(F.when(counted, column(name))) for name in space.names for extreme in (F.min, F.max)]
-    rows, usable_rows, values = _measure("experiment", table, setup.weight, counted, rules, extremes, found)
+    extremes = [
+        extreme(F.when(counted, column(name))) for name in space.names for extreme in (F.min, F.max)
+    ]
+    rows, usable_rows, values = _measure(
+        "experiment", table, setup.weight, counted, rules, extremes, found
+    )
     if rows and not usable_rows:
-        found.problems.append(f"experiment: none of the {rows} rows has both an outcome and a treatment, so nothing can be learned")
+        found.problems.append(
+            f"experiment: none of the {rows} rows has both an outcome and a treatment, so nothing can be learned"
+        )
     elif 0 < usable_rows < configuration.response.folds:
         message = f"{usable_rows} usable rows cannot be cut into response.folds = {configuration.response.folds} folds"
         found.problems.append(f"experiment: {message}")
@@ -243,22 +287,50 @@ def _check_population(configuration: Configuration, table: DataFrame, found: _Fi
 
 def _unit_rules(configuration: Configuration, table: DataFrame, weight: str | None) -> list[_Rule]:
     setup = configuration.experiment
-    rules = [_Rule(column(setup.unit_id).isNull(), f"have a null unit_id '{setup.unit_id}'", "expected an id in every row")]
+    rules = [
+        _Rule(
+            column(setup.unit_id).isNull(),
+            f"have a null unit_id '{setup.unit_id}'",
+            "expected an id in every row",
+        )
+    ]
     for name in setup.features:
         if isinstance(table.schema[name].dataType, FractionalType):
             infinite = F.abs(column(name).cast("double")) == F.lit(float("inf"))
-            rules.append(_Rule(infinite, f"have an infinite feature '{name}'", "expected a number, or null where it is unknown"))
+            rules.append(
+                _Rule(
+                    infinite,
+                    f"have an infinite feature '{name}'",
+                    "expected a number, or null where it is unknown",
+                )
+            )
     rules += [
-        _Rule(column(name).isNull(), f"have a null eligibility '{name}'", "which counts as false", warning=True)
+        _Rule(
+            column(name).isNull(),
+            f"have a null eligibility '{name}'",
+            "which counts as false",
+            warning=True,
+        )
         for name in configuration.menu.eligibility
     ]
     if weight is not None:
         value = column(weight).cast("double")
         rules += [
-            _Rule(value.isNull(), f"have a null weight '{weight}'", "expected a number in every row"),
-            _Rule(_not_finite(weight), f"have a weight '{weight}' that is NaN or infinite", "expected a number of at least 0"),
+            _Rule(
+                value.isNull(), f"have a null weight '{weight}'", "expected a number in every row"
+            ),
+            _Rule(
+                _not_finite(weight),
+                f"have a weight '{weight}' that is NaN or infinite",
+                "expected a number of at least 0",
+            ),
             # NaN sorts above every number, so it is not below 0
-            _Rule(value < 0, f"have a negative weight '{weight}'", "expected a number of at least 0", value),
+            _Rule(
+                value < 0,
+                f"have a negative weight '{weight}'",
+                "expected a number of at least 0",
+                value,
+            ),
         ]
     return rules
 
@@ -268,14 +340,26 @@ def _treatment_rules(dimension: Continuous | Categorical) -> Iterator[_Rule]:
     if isinstance(dimension, Categorical):
         unknown = ~column(name).isin(list(dimension.levels))
         levels = ", ".join(map(str, dimension.levels))
-        yield _Rule(unknown, f"have an undeclared level of treatment '{name}'", f"expected one of {levels}", column(name))
+        yield _Rule(
+            unknown,
+            f"have an undeclared level of treatment '{name}'",
+            f"expected one of {levels}",
+            column(name),
+        )
         return
     value = column(name).cast("double")
     yield _Rule(F.isnan(value), f"have NaN as treatment '{name}'", "expected a number or null")
     slack = _TOLERANCE * (dimension.upper - dimension.lower)
-    inside = value.between(dimension.lower - slack, dimension.upper + slack) | (F.abs(value - dimension.control) <= slack)
+    inside = value.between(dimension.lower - slack, dimension.upper + slack) | (
+        F.abs(value - dimension.control) <= slack
+    )
     bounds = f"{dimension.lower:g} to {dimension.upper:g} or the control {dimension.control:g}"
-    yield _Rule(~F.isnan(value) & ~inside, f"have a treatment '{name}' outside the declared space", f"expected {bounds}", value)
+    yield _Rule(
+        ~F.isnan(value) & ~inside,
+        f"have a treatment '{name}' outside the declared space",
+        f"expected {bounds}",
+        value,
+    )
 
 
 def _candidate_rules(space: TreatmentSpace) -> Iterator[_Rule]:
@@ -286,7 +370,9 @@ def _candidate_rules(space: TreatmentSpace) -> Iterator[_Rule]:
             value = column(dimension.name).cast("double")
             steps = (value - dimension.lower) / step
             # NaN and values outside the bounds have rules of their own
-            between = value.between(dimension.lower, dimension.upper) & (F.abs(steps - F.round(steps)) > _TOLERANCE)
+            between = value.between(dimension.lower, dimension.upper) & (
+                F.abs(steps - F.round(steps)) > _TOLERANCE
+            )
             hint = f"expected steps of {step:g} from {dimension.lower:g} with response.basis arms, or another basis"
             found = f"have a treatment '{dimension.name}' between candidates"
             yield _Rule(between & (value != dimension.control), found, hint, value)
@@ -298,13 +384,25 @@ def _not_finite(name: str) -> Column:
 
 
 def _measure(
-    label: str, table: DataFrame, weight: str | None, counted: Column, rules: list[_Rule], extras: list[Column], found: _Findings
+    label: str,
+    table: DataFrame,
+    weight: str | None,
+    counted: Column,
+    rules: list[_Rule],
+    extras: list[Column],
+    found: _Findings,
 ) -> tuple[int, int, list[Any]]:
     """Apply the rules in one pass; return the number of rows, of counted rows, and the values of ``extras``."""
     value = F.lit(1.0) if weight is None else column(weight).cast("double")
     totals = [F.count(F.lit(1)), F.count(F.when(counted, F.lit(1))), F.sum(F.when(counted, value))]
-    aggregates = [*totals, *extras, *(aggregate for rule in rules for aggregate in rule.aggregates())]
-    row = table.agg(*(aggregate.alias(f"a{position}") for position, aggregate in enumerate(aggregates))).collect()[0]
+    aggregates = [
+        *totals,
+        *extras,
+        *(aggregate for rule in rules for aggregate in rule.aggregates()),
+    ]
+    row = table.agg(
+        *(aggregate.alias(f"a{position}") for position, aggregate in enumerate(aggregates))
+    ).collect()[0]
     rows, counted_rows, total, *values = row
     for position, rule in enumerate(rules):
         count, low, high = values[len(extras) + 3 * position :][:3]
@@ -314,32 +412,46 @@ def _measure(
     if not rows:
         found.problems.append(f"{label}: the table has no rows")
     elif counted_rows and total == 0:
-        found.problems.append(f"{label}: the weights '{weight}' sum to 0, expected some weight above 0")
+        found.problems.append(
+            f"{label}: the weights '{weight}' sum to 0, expected some weight above 0"
+        )
     return rows, counted_rows, values[: len(extras)]
 
 
 def _check_repeated_ids(label: str, table: DataFrame, unit_id: str, found: _Findings) -> None:
     ids = column(unit_id)
-    repeated = table.where(ids.isNotNull()).groupBy(ids.alias("unit_id")).agg(F.count(F.lit(1)).alias("n")).where(F.col("n") > 1)
+    repeated = (
+        table.where(ids.isNotNull())
+        .groupBy(ids.alias("unit_id"))
+        .agg(F.count(F.lit(1)).alias("n"))
+        .where(F.col("n") > 1)
+    )
     units, rows = repeated.agg(F.count(F.lit(1)), F.sum("n")).collect()[0]
     if units:
         # a second pass only where it is needed: collecting all repeated ids at once could fill the driver
         examples = ", ".join(
-            f"{row['unit_id']} ({row['n']} times)" for row in repeated.orderBy(F.desc("n"), "unit_id").head(_EXAMPLES)
+            f"{row['unit_id']} ({row['n']} times)"
+            for row in repeated.orderBy(F.desc("n"), "unit_id").head(_EXAMPLES)
         )
-        found.problems.append(f"{label}: {units} unit ids occur in {rows} rows, expected one row a unit; such as {examples}")
+        found.problems.append(
+            f"{label}: {units} unit ids occur in {rows} rows, expected one row a unit; such as {examples}"
+        )
 
 
-def _partition_sizes(configuration: Configuration, table: DataFrame, found: _Findings) -> tuple[int, int]:
+def _partition_sizes(
+    configuration: Configuration, table: DataFrame, found: _Findings
+) -> tuple[int, int]:
     """Return the number of partitions with usable rows and of those too small for models of their own."""
     keys, least = configuration.experiment.partition_by, configuration.response.min_rows
-    sizes = table.where(usable(configuration)).groupBy(*(column(name).alias(f"k{i}") for i, name in enumerate(keys)))
+    sizes = table.where(usable(configuration)).groupBy(
+        *(column(name).alias(f"k{i}") for i, name in enumerate(keys))
+    )
     small = F.col("n") < least
     counts = sizes.agg(F.count(F.lit(1)).alias("n"))
-    partitions, few, smallest = counts.agg(F.count(F.lit(1)), F.count(F.when(small, F.lit(1))), F.min("n")).collect()[0]
+    partitions, few, smallest = counts.agg(
+        F.count(F.lit(1)), F.count(F.when(small, F.lit(1))), F.min("n")
+    ).collect()[0]
     if few:
-        message = (
-            f"{few} of {partitions} partitions have fewer usable rows than response.min_rows = {least}, the smallest {smallest}"
-        )
+        message = f"{few} of {partitions} partitions have fewer usable rows than response.min_rows = {least}, the smallest {smallest}"
         found.warnings.append(f"experiment: {message}; the pooled model serves them")
     return partitions, few

@@ -30,16 +30,22 @@ def check_java() -> int:
     else:
         found = shutil.which("java")
         if found is None:
-            raise RuntimeSetupError(f"no Java was found (JAVA_HOME is not set and no java is on PATH). {_WANTED}.")
+            raise RuntimeSetupError(
+                f"no Java was found (JAVA_HOME is not set and no java is on PATH). {_WANTED}."
+            )
         java = found
     try:
-        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603  # the user's own Java
+        answer = subprocess.run(  # noqa: S603  # the user's own Java
+            [java, "-version"], capture_output=True, text=True, timeout=60, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RuntimeSetupError(f"{java} did not run: {error}. {_WANTED}.") from None
     match = re.search(r'version "(\d+)(?:\.(\d+))?', answer.stderr + answer.stdout)
     if match is None:
         raise RuntimeSetupError(f"{java} -version said nothing that names a version. {_WANTED}.")
-    major = int(match[2]) if match[1] == "1" and match[2] else int(match[1])  # Java 8 calls itself 1.8
+    major = (
+        int(match[2]) if match[1] == "1" and match[2] else int(match[1])
+    )  # Java 8 calls itself 1.8
     if major not in SUPPORTED:
         raise RuntimeSetupError(f"{java} is Java {major}. {_WANTED}.")
     return major

@@ -64,20 +64,30 @@ class RunRecord:
         rows = lake.read(RUNS.name, None if run_id is None else check_run_id(run_id))
         found = rows.orderBy(F.col("started_at").desc()).limit(1).collect()
         if not found:
-            raise TableError(f"there is no run{'' if run_id is None else f' {run_id!r}'} in {lake.reference(RUNS.name)}")
+            raise TableError(
+                f"there is no run{'' if run_id is None else f' {run_id!r}'} in {lake.reference(RUNS.name)}"
+            )
         values = found[0].asDict()
         values["diagnostics"] = json.loads(values["diagnostics"] or "{}")
         for name in ("started_at", "ended_at", "published_at"):
             # Spark hands timestamps over as naive local times
             values[name] = None if values[name] is None else values[name].astimezone(UTC)
         values["warnings"] = list(values["warnings"] or [])
-        return RunRecord(**{**values, "step_seconds": values["step_seconds"] or {}, "inputs": values["inputs"] or {}})
+        return RunRecord(
+            **{
+                **values,
+                "step_seconds": values["step_seconds"] or {},
+                "inputs": values["inputs"] or {},
+            }
+        )
 
 
 def latest_published(lake: Lake, other_than: str) -> str | None:
     """Return the id of the run that was published last, leaving one run out; None where there is no other."""
     if not lake.exists(RUNS.name):
         return None
-    rows = lake.read(RUNS.name).where(F.col("published_at").isNotNull() & (F.col("run_id") != other_than))
+    rows = lake.read(RUNS.name).where(
+        F.col("published_at").isNotNull() & (F.col("run_id") != other_than)
+    )
     found = rows.orderBy(F.col("published_at").desc()).select("run_id").first()
     return None if found is None else str(found["run_id"])

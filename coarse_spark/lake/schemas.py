@@ -49,16 +49,25 @@ RUNS = TableSchema(
         "status": ("string", "running, published or failed"),
         "started_at": ("timestamp", "Start of the run, UTC"),
         "ended_at": ("timestamp", "End of the last step that ran, UTC"),
-        "published_at": ("timestamp", "When the assignments of this run were last published, UTC; the latest is current"),
+        "published_at": (
+            "timestamp",
+            "When the assignments of this run were last published, UTC; the latest is current",
+        ),
         "step_seconds": ("map<string,double>", "Wall-clock seconds a step"),
         "config": ("string", "The whole configuration as JSON"),
         "config_hash": ("string", "SHA-256 of the configuration"),
         "package_version": ("string", "Version of coarse_spark"),
-        "inputs": ("map<string,string>", "Input tables and the Delta version that was read (or - where there is none)"),
+        "inputs": (
+            "map<string,string>",
+            "Input tables and the Delta version that was read (or - where there is none)",
+        ),
         "stop_reason": ("string", "Why the run ended"),
         "error": ("string", "The failed step and its cause"),
         "warnings": ("array<string>", "What a reader of the results should know"),
-        "diagnostics": ("string", "Counts, lack of fit of the basis, selection rule and Lloyd history as JSON"),
+        "diagnostics": (
+            "string",
+            "Counts, lack of fit of the basis, selection rule and Lloyd history as JSON",
+        ),
     },
 )
 MODELS = TableSchema(
@@ -69,12 +78,21 @@ MODELS = TableSchema(
         "partition": ("string", "Values of the partition keys; <pooled> is the model of all rows"),
         "fold": ("int", "The fold that was left out; -1: fitted on all folds"),
         "member": ("int", "Hash shard of a large partition, whose models are averaged by rows"),
-        "learner": ("string", "Members with a weight in the effects, joined by +: sieve, boosting, pooled; or constant"),
+        "learner": (
+            "string",
+            "Members with a weight in the effects, joined by +: sieve, boosting, pooled; or constant",
+        ),
         "format_version": ("int", "Version of the layout of specification and arrays"),
         "specification": ("string", "JSON: feature encoding, treatment basis and settings"),
-        "arrays": ("map<string,array<double>>", "Coefficients and other numbers, flattened row by row"),
+        "arrays": (
+            "map<string,array<double>>",
+            "Coefficients and other numbers, flattened row by row",
+        ),
         "shapes": ("map<string,array<int>>", "Shape of every array"),
-        "rows": ("bigint", "Rows the model was fitted on; of the partition where the status is pooled or failed"),
+        "rows": (
+            "bigint",
+            "Rows the model was fitted on; of the partition where the status is pooled or failed",
+        ),
         "seconds": ("double", "Seconds of fitting the shard, all folds together"),
         "status": ("string", "ok, pooled (too few rows: served by the pooled model) or failed"),
         "error": ("string", "Why a model failed"),
@@ -96,7 +114,10 @@ RESPONSES = TableSchema(
         "partition": ("string", "Values of the partition keys"),
         "weight": ("double", "Weight of the unit"),
         "served_by": ("string", "Partition of the model that was used: the unit's own or <pooled>"),
-        "granular_profit": ("double", "Expected profit under the unit's own best treatment, plug-in"),
+        "granular_profit": (
+            "double",
+            "Expected profit under the unit's own best treatment, plug-in",
+        ),
     },
     {
         **_UNIT,
@@ -118,7 +139,10 @@ MENU = TableSchema(
             "Worth of one more unit that may take it (below 0: of one less that has to); 0: no share limit binds",
         ),
         "expected_profit": ("double", "Mean expected profit of the units served with it, plug-in"),
-        "extrapolates": ("boolean", "Whether the treatment lies outside those that the experiment gave, in any dimension"),
+        "extrapolates": (
+            "boolean",
+            "Whether the treatment lies outside those that the experiment gave, in any dimension",
+        ),
         "selected": ("boolean", "Whether this menu size was selected for the assignments"),
     },
     _TREATMENT,
@@ -132,8 +156,14 @@ ASSIGNMENTS = TableSchema(
         "expected_profit": ("double", "Expected profit under the assigned treatment, plug-in"),
         "expected_incremental_profit": ("double", "Expected profit above the control, plug-in"),
         "regret": ("double", "Expected profit lost against the unit's own best treatment, plug-in"),
-        "runner_up_treatment_id": ("int", "The unit's second best treatment on the menu; null where there is none"),
-        "changed": ("boolean", "Whether the treatment differs from the unit's in menu.previous_run; null where it had none"),
+        "runner_up_treatment_id": (
+            "int",
+            "The unit's second best treatment on the menu; null where there is none",
+        ),
+        "changed": (
+            "boolean",
+            "Whether the treatment differs from the unit's in menu.previous_run; null where it had none",
+        ),
     },
     {**_UNIT, **_TREATMENT},
 )
@@ -142,16 +172,28 @@ POLICY_VALUES = TableSchema(
     "Cross-fitted, debiased values of policies per unit weight, after the cost of variety",
     ("policy", "k"),
     {
-        "policy": ("string", "control, uniform (best single treatment), menu (K treatments) or granular (no limit)"),
+        "policy": (
+            "string",
+            "control, uniform (best single treatment), menu (K treatments) or granular (no limit)",
+        ),
         "k": ("int", "Number of unique treatments; 0: no limit"),
-        "value": ("double", "Honest value: mean debiased profit on folds that neither learner nor menu saw"),
+        "value": (
+            "double",
+            "Honest value: mean debiased profit on folds that neither learner nor menu saw",
+        ),
         "se": ("double", "Standard error of value"),
         "ci_low": ("double", "Lower end of the confidence interval"),
         "ci_high": ("double", "Upper end of the confidence interval"),
         "captured_of_control": ("double", "(value - control) / (granular - control), honest"),
         "captured_of_uniform": ("double", "(value - uniform) / (granular - uniform), honest"),
-        "plug_in_value": ("double", "Value on the population by the estimated responses themselves: optimistic"),
-        "upper_bound": ("double", "Certified bound of the plug-in value of any menu of this size; null where none was computed"),
+        "plug_in_value": (
+            "double",
+            "Value on the population by the estimated responses themselves: optimistic",
+        ),
+        "upper_bound": (
+            "double",
+            "Certified bound of the plug-in value of any menu of this size; null where none was computed",
+        ),
         "n": ("bigint", "Units of the experiment in the estimate"),
     },
 )
@@ -176,10 +218,22 @@ SEGMENTS = TableSchema(
     {
         "treatment_id": ("int", "Position on the selected menu"),
         "size": ("bigint", "Units served with it"),
-        "feature_means": ("map<string,double>", "Mean of every numeric feature and share of every level (feature=level)"),
-        "distinguishing": ("array<string>", "Features that differ most from the whole population, in words"),
-        "rule": ("string", "A short decision tree's rule for the segment, an approximation for readers"),
+        "feature_means": (
+            "map<string,double>",
+            "Mean of every numeric feature and share of every level (feature=level)",
+        ),
+        "distinguishing": (
+            "array<string>",
+            "Features that differ most from the whole population, in words",
+        ),
+        "rule": (
+            "string",
+            "A short decision tree's rule for the segment, an approximation for readers",
+        ),
     },
 )
-TABLES = {schema.name: schema for schema in (RUNS, MODELS, RESPONSES, MENU, ASSIGNMENTS, POLICY_VALUES, CONTRASTS, SEGMENTS)}
+TABLES = {
+    schema.name: schema
+    for schema in (RUNS, MODELS, RESPONSES, MENU, ASSIGNMENTS, POLICY_VALUES, CONTRASTS, SEGMENTS)
+}
 CURRENT_ASSIGNMENTS = "current_assignments"

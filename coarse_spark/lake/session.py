@@ -50,13 +50,18 @@ def open_session(
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
-    if any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")):
+    if any(
+        name in os.environ
+        for name in ("PYSPARK_GATEWAY_PORT", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
+    ):
         return SparkSession.builder.getOrCreate()
     check_java()
     try:
         from delta import configure_spark_with_delta_pip
     except ImportError:
-        raise RuntimeSetupError("delta-spark is not installed; install the extra: pip install 'coarse-spark[spark]'") from None
+        raise RuntimeSetupError(
+            "delta-spark is not installed; install the extra: pip install 'coarse-spark[spark]'"
+        ) from None
     # executors must run the interpreter that has this package, whatever `python3` is on PATH
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     partitions = shuffle_partitions or (os.cpu_count() or 2)
@@ -76,7 +81,9 @@ def open_session(
             return configure_spark_with_delta_pip(builder).getOrCreate()
         except Exception as error:
             tail = "\n".join(record.read_text(errors="replace").splitlines()[-15:])
-            raise RuntimeSetupError(f"local Spark did not start: {error}\nlast lines of its log {record}:\n{tail}") from error
+            raise RuntimeSetupError(
+                f"local Spark did not start: {error}\nlast lines of its log {record}:\n{tail}"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -77,7 +77,9 @@ class Lake:
     path: str | None = None
     schema: str | None = None
     _found: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
-    _unwritten: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False, compare=False)
+    _unwritten: set[tuple[str, str]] = field(
+        default_factory=set, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.schema is None):
@@ -86,7 +88,9 @@ class Lake:
             if "://" not in self.path and not self.path.startswith("dbfs:"):
                 object.__setattr__(self, "path", str(Path(self.path).resolve()))
             elif ".." in self.path.split("/"):
-                raise InvalidInputError(f"output path {self.path} contains '..'; write the folder itself")
+                raise InvalidInputError(
+                    f"output path {self.path} contains '..'; write the folder itself"
+                )
 
     def reference(self, table: str) -> str:
         """Return the SQL name of a table."""
@@ -112,11 +116,17 @@ class Lake:
         TableError : the table does not exist yet.
         """
         if table not in TABLES:
-            raise TableError(f"there is no table '{table}'{nearest(table, TABLES)}; tables: {', '.join(TABLES)}")
+            raise TableError(
+                f"there is no table '{table}'{nearest(table, TABLES)}; tables: {', '.join(TABLES)}"
+            )
         if not self.exists(table):
-            raise TableError(f"table {self.reference(table)} does not exist yet; run the step that writes it first")
+            raise TableError(
+                f"table {self.reference(table)} does not exist yet; run the step that writes it first"
+            )
         rows = self.spark.table(self.reference(table))
-        return rows if run_id is None else rows.where(F.col("run_id") == F.lit(check_run_id(run_id)))
+        return (
+            rows if run_id is None else rows.where(F.col("run_id") == F.lit(check_run_id(run_id)))
+        )
 
     def begin(self, run_id: str) -> None:
         """Say that no table holds rows of this run: the first write to each may append and need not look for old rows."""
@@ -135,20 +145,34 @@ class Lake:
             rows = self._from_driver(schema, rows)
         order = ["run_id", *schema.key, *(c for c in rows.columns if c not in schema.key)]
         rows = rows.withColumn("run_id", F.lit(run_id))
-        rows = rows.select(*(F.col(f"`{c}`").alias(c, metadata={"comment": schema.comment_of(c)}) for c in order))
+        rows = rows.select(
+            *(F.col(f"`{c}`").alias(c, metadata={"comment": schema.comment_of(c)}) for c in order)
+        )
         if not self.exists(schema.name):
             self._create(schema, rows.schema)
-        _write(rows, self, schema.name, None if (schema.name, run_id) in self._unwritten else f"run_id = '{run_id}'")
+        _write(
+            rows,
+            self,
+            schema.name,
+            None if (schema.name, run_id) in self._unwritten else f"run_id = '{run_id}'",
+        )
         self._unwritten.discard((schema.name, run_id))
 
     def _from_driver(self, schema: TableSchema, rows: pd.DataFrame) -> DataFrame:
         keys = rows[list(schema.key)] if schema.key else rows.iloc[:, :0]
         repeated = keys.duplicated().any() if schema.key else len(rows) > 1
         if repeated or keys.isna().any(axis=None):
-            raise TableError(f"table {schema.name}: the key (run_id, {', '.join(schema.key)}) would be repeated or null")
+            raise TableError(
+                f"table {schema.name}: the key (run_id, {', '.join(schema.key)}) would be repeated or null"
+            )
         known = {name: sql for name, (sql, _) in schema.columns.items() if name in rows.columns}
-        fields = [f"{quote(name)} {known.get(name) or _sql_type(rows[name])}" for name in rows.columns]
-        values = [tuple(None if _missing(v) else v for v in row) for row in rows.astype(object).itertuples(index=False)]
+        fields = [
+            f"{quote(name)} {known.get(name) or _sql_type(rows[name])}" for name in rows.columns
+        ]
+        values = [
+            tuple(None if _missing(v) else v for v in row)
+            for row in rows.astype(object).itertuples(index=False)
+        ]
         # a handful of rows: one file, however many cores the session has
         return self.spark.createDataFrame(values, ", ".join(fields)).coalesce(1)
 
@@ -179,7 +203,9 @@ class Lake:
         The view itself never changes: it follows ``published_at`` in ``runs``.
         """
         if self.schema is not None:
-            self.spark.sql(f"CREATE OR REPLACE VIEW {self.reference(CURRENT_ASSIGNMENTS)} AS {self.current_assignments_query()}")
+            self.spark.sql(
+                f"CREATE OR REPLACE VIEW {self.reference(CURRENT_ASSIGNMENTS)} AS {self.current_assignments_query()}"
+            )
         else:
             self.current_assignments().createOrReplaceTempView(CURRENT_ASSIGNMENTS)
 
@@ -204,7 +230,11 @@ class Lake:
 )
 def _write(rows: DataFrame, lake: Lake, table: str, replaced: str | None) -> None:
     writer = rows.write.format("delta").option("mergeSchema", "true")
-    writer = writer.mode("append") if replaced is None else writer.mode("overwrite").option("replaceWhere", replaced)
+    writer = (
+        writer.mode("append")
+        if replaced is None
+        else writer.mode("overwrite").option("replaceWhere", replaced)
+    )
     if lake.path is not None:
         writer.save(f"{lake.path}/{table}")
     else:

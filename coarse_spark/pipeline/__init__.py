@@ -9,4 +9,16 @@ from coarse_spark.pipeline.steps.fit import fit
 from coarse_spark.pipeline.steps.publish import publish
 from coarse_spark.pipeline.steps.score import score
 
-__all__ = ["STEPS", "Run", "assign", "choose", "evaluate", "fit", "open_run", "publish", "run_all", "score", "start_run"]
+__all__ = [
+    "STEPS",
+    "Run",
+    "assign",
+    "choose",
+    "evaluate",
+    "fit",
+    "open_run",
+    "publish",
+    "run_all",
+    "score",
+    "start_run",
+]

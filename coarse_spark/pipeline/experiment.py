@@ -55,5 +55,7 @@ def cross_fitted(run: Run) -> Iterator[CrossFitted]:
             granular=False,
         )
         with materialized(with_rules(scored, problem.coefficients, rules)) as predictions:
-            ruled = restricted(problem, predictions, rules, list(configuration.menu.eligibility.values()))
+            ruled = restricted(
+                problem, predictions, rules, list(configuration.menu.eligibility.values())
+            )
             yield CrossFitted(units, design, predictions, ruled)

@@ -38,7 +38,9 @@ def limits_kept(note: dict[str, Any] | None) -> LimitsKept | None:
     return LimitsKept(shares, note.get("budget"), note.get("spending", 0.0), note["budget_price"])
 
 
-def published_menu(run: Run, problem: MenuProblem, menu: pd.DataFrame, note: dict[str, Any]) -> BoundedMenu:
+def published_menu(
+    run: Run, problem: MenuProblem, menu: pd.DataFrame, note: dict[str, Any]
+) -> BoundedMenu:
     """Return the menu of the table's rows ``menu`` within the limits that ``choose`` noted; ``problem`` has a lottery."""
     budget = run.configuration.limits.budget
     bounded = BoundedMenu(
@@ -49,17 +51,27 @@ def published_menu(run: Run, problem: MenuProblem, menu: pd.DataFrame, note: dic
         spend=None if budget is None else budget.row_profit,
         lottery=float(note["lottery"]),
     )
-    return bounded.at(problem, menu["shadow_price"].to_numpy(np.float64), float(note["budget_price"]))
+    return bounded.at(
+        problem, menu["shadow_price"].to_numpy(np.float64), float(note["budget_price"])
+    )
 
 
-def settled_menu(problem: MenuProblem, bounded: BoundedMenu, responses: DataFrame) -> tuple[SettledMenu, DataFrame]:
+def settled_menu(
+    problem: MenuProblem, bounded: BoundedMenu, responses: DataFrame
+) -> tuple[SettledMenu, DataFrame]:
     """Return the menu with its limits kept to the unit, and unit_id, treatment_id of the units that prices do not decide about.
 
     ``responses`` : unit_id, weight and the coefficients of ``problem``.
     """
     everyone = population_of(responses)
     sample = population_sample(responses, everyone, problem.coefficients)
-    settled = settle_units(responses, problem, {bounded.size: bounded}, everyone=everyone, sample=sample, ids=True)[bounded.size]
-    rows = pd.DataFrame({"unit_id": settled.near.ids, "treatment_id": settled.chosen.astype(np.int32)})
+    settled = settle_units(
+        responses, problem, {bounded.size: bounded}, everyone=everyone, sample=sample, ids=True
+    )[bounded.size]
+    rows = pd.DataFrame(
+        {"unit_id": settled.near.ids, "treatment_id": settled.chosen.astype(np.int32)}
+    )
     kind = responses.schema["unit_id"].dataType.simpleString()
-    return settled, responses.sparkSession.createDataFrame(rows, f"unit_id {kind}, treatment_id int")
+    return settled, responses.sparkSession.createDataFrame(
+        rows, f"unit_id {kind}, treatment_id int"
+    )

@@ -12,19 +12,28 @@ from coarse_spark.lake.tables import Lake
 
 
 def menu_rows(
-    problem: MenuProblem, menu: PricedMenu, sums: SegmentSums, observed: ObservedTreatments, *, selected: bool
+    problem: MenuProblem,
+    menu: PricedMenu,
+    sums: SegmentSums,
+    observed: ObservedTreatments,
+    *,
+    selected: bool,
 ) -> pd.DataFrame:
     """Return one row a treatment of a menu whose segments have the given sums; ``problem`` is the one without rules."""
     frame = problem.space.decode(menu.treatments)
     frame.insert(0, "treatment_id", np.arange(len(frame)))
     frame.insert(0, "k", len(frame))
     # what its units earn: what switching to it costs is not the treatment's
-    earned = np.column_stack([sums.theta[:, : problem.coefficients], sums.weight]) * problem.psi_at(menu.treatments)
+    earned = np.column_stack([sums.theta[:, : problem.coefficients], sums.weight]) * problem.psi_at(
+        menu.treatments
+    )
     profits = earned.sum(axis=1)
     return frame.assign(
         share=sums.weight / sums.weight.sum(),
         shadow_price=menu.prices,
-        expected_profit=np.divide(profits, sums.weight, out=np.full(len(frame), np.nan), where=sums.weight > 0),
+        expected_profit=np.divide(
+            profits, sums.weight, out=np.full(len(frame), np.nan), where=sums.weight > 0
+        ),
         extrapolates=observed.outside(menu.treatments),
         selected=selected,
     )
@@ -33,4 +42,9 @@ def menu_rows(
 def read_menus(lake: Lake, run_id: str) -> pd.DataFrame:
     """Return a run's rows of the table, of all sizes, by k and treatment_id."""
     # a handful of rows: sorting them on Spark would cost two more jobs
-    return lake.read("menu", run_id).drop("run_id").toPandas().sort_values(["k", "treatment_id"], ignore_index=True)
+    return (
+        lake.read("menu", run_id)
+        .drop("run_id")
+        .toPandas()
+        .sort_values(["k", "treatment_id"], ignore_index=True)
+    )

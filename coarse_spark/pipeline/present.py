@@ -34,12 +34,16 @@ def report_content(run: Run) -> ReportContent:
     def table(name: str) -> pd.DataFrame:
         rows = run.lake.read(name, run.run_id).drop("run_id").toPandas()
         if rows.empty:
-            raise TableError(f"run {run.run_id} has no rows in table '{name}'; run the step that writes it first")
+            raise TableError(
+                f"run {run.run_id} has no rows in table '{name}'; run the step that writes it first"
+            )
         return rows
 
     fit = notes["lack_of_fit"]
     means = {f"mean_{name}": name for name in run.configuration.space.names}
-    bins = pd.DataFrame(fit["table"]).rename(columns={"bin": "label", "rows": "n", "standard_error": "se", **means})
+    bins = pd.DataFrame(fit["table"]).rename(
+        columns={"bin": "label", "rows": "n", "standard_error": "se", **means}
+    )
     return ReportContent(
         title=_title(run),
         run_id=run.run_id,
@@ -65,9 +69,9 @@ def report_content(run: Run) -> ReportContent:
         own_best=_own_best(run),
         changes=None if notes.get("changes") is None else Changes(**notes["changes"]),
         stability=_stability(notes["stability"]),
-        sketch=pd.DataFrame([(int(size), row["value"], row["sketch_value"]) for size, row in notes["curve"].items()]).set_axis(
-            ["k", "exact", "sketch"], axis=1
-        ),
+        sketch=pd.DataFrame(
+            [(int(size), row["value"], row["sketch_value"]) for size, row in notes["curve"].items()]
+        ).set_axis(["k", "exact", "sketch"], axis=1),
         switching_cost=notes["curve"][str(k)]["switching_cost"],
         history=pd.DataFrame(notes["history"]),
         timings=run.record.step_seconds,
@@ -80,7 +84,9 @@ def _own_best(run: Run) -> pd.DataFrame:
     """Return what a sample of units, by hash, would get under full personalization and what they do get."""
     names = run.configuration.space.names
     share = min(_DOTS / int(run.noted("scored_units", "score")), 1.0)
-    chosen = F.pmod(F.xxhash64(F.col("unit_id").cast("string")), F.lit(_HASHES)) < round(share * _HASHES)
+    chosen = F.pmod(F.xxhash64(F.col("unit_id").cast("string")), F.lit(_HASHES)) < round(
+        share * _HASHES
+    )
     own = run.lake.read("responses", run.run_id).where(chosen)
     given = run.lake.read("assignments", run.run_id).where(chosen).select("unit_id", "treatment_id")
     best = [F.col(f"best_{name}").alias(name) for name in names]
@@ -89,7 +95,9 @@ def _own_best(run: Run) -> pd.DataFrame:
 
 
 def _stability(note: dict[str, Any]) -> Stability:
-    return Stability(pd.DataFrame(note["table"]), note["folds"], note["resamples"], note["expected_loss"])
+    return Stability(
+        pd.DataFrame(note["table"]), note["folds"], note["resamples"], note["expected_loss"]
+    )
 
 
 def _title(run: Run) -> str:
@@ -102,5 +110,9 @@ def report(run: Run, content: ReportContent, path: Path | None = None) -> Path:
     """Write the page and return where it is: ``path``, or report.html in the output folder (or here, where that is not local)."""
     if path is None:
         folder = run.lake.path
-        path = Path(folder) / "report.html" if folder is not None and "://" not in folder else Path("report.html")
+        path = (
+            Path(folder) / "report.html"
+            if folder is not None and "://" not in folder
+            else Path("report.html")
+        )
     return write_report(content, path)

@@ -6,12 +6,12 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
+from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.menu.inputs import is_offered
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rules import Loyalty
@@ -20,8 +20,6 @@ from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
 from coarse_spark.lake.runs import latest_published
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
-
-FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ class PreviousMenu:
     run_id: str
     treatments: FloatArray
     shares: FloatArray
-    offered: npt.NDArray[np.bool_]
+    offered: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +68,11 @@ class PopulationRules:
 
     def changed(self, treatments: FloatArray) -> Column | None:
         """Return whether a unit's treatment of a menu (k, d) differs from its earlier one; None without an earlier run."""
-        return None if self.previous is None else changed(self.previous.treatments, treatments, self.problem.space)
+        return (
+            None
+            if self.previous is None
+            else changed(self.previous.treatments, treatments, self.problem.space)
+        )
 
 
 def written_rules(configuration: Configuration) -> list[str]:
@@ -88,7 +90,9 @@ def note_previous(run: Run) -> None:
     wanted = run.configuration.menu.previous_run
     found = latest_published(run.lake, run.run_id) if wanted == CURRENT else wanted
     if wanted == CURRENT and found is None:
-        log.info("menu.previous_run is current, but nothing is published yet: this run has no earlier one")
+        log.info(
+            "menu.previous_run is current, but nothing is published yet: this run has no earlier one"
+        )
     run.note(previous_run=found)
     if found is not None:
         _published_menu(run, found)
@@ -102,22 +106,37 @@ def previous_menu(run: Run) -> PreviousMenu | None:
     rows = _published_menu(run, run_id)
     treatments = np.vstack([_encoded(run, rows.iloc[[position]]) for position in range(len(rows))])
     offered = [bool(np.isfinite(row).all()) and is_offered(run.problem, row) for row in treatments]
-    return PreviousMenu(run_id, treatments, rows["share"].to_numpy(np.float64), np.array(offered, dtype=bool))
+    return PreviousMenu(
+        run_id, treatments, rows["share"].to_numpy(np.float64), np.array(offered, dtype=bool)
+    )
 
 
 def _published_menu(run: Run, run_id: str) -> pd.DataFrame:
     """Return the selected menu of another run, by treatment_id."""
     if run_id == run.run_id:
-        raise InvalidInputError(f"menu.previous_run: found '{run_id}', which is this run itself, expected an earlier one")
+        raise InvalidInputError(
+            f"menu.previous_run: found '{run_id}', which is this run itself, expected an earlier one"
+        )
     place = f"menu.previous_run: run '{run_id}'"
     menus = read_menus(run.lake, run_id) if run.lake.exists("menu") else None
     rows = None if menus is None else menus[menus["selected"]]
     if rows is None or rows.empty or not run.lake.exists("assignments"):
-        known = [row["run_id"] for row in run.lake.read("runs").select("run_id").limit(_KNOWN_RUNS).collect()]
-        raise TableError(f"{place} has no selected menu and assignments in {run.lake.reference('menu')}{nearest(run_id, known)}")
-    missing = [name for name in run.configuration.space.names if name not in rows or rows[name].isna().all()]
+        known = [
+            row["run_id"]
+            for row in run.lake.read("runs").select("run_id").limit(_KNOWN_RUNS).collect()
+        ]
+        raise TableError(
+            f"{place} has no selected menu and assignments in {run.lake.reference('menu')}{nearest(run_id, known)}"
+        )
+    missing = [
+        name
+        for name in run.configuration.space.names
+        if name not in rows or rows[name].isna().all()
+    ]
     if missing:
-        raise TableError(f"{place} has no treatment '{missing[0]}'; assignments of other treatments cannot be compared")
+        raise TableError(
+            f"{place} has no treatment '{missing[0]}'; assignments of other treatments cannot be compared"
+        )
     return rows
 
 
@@ -133,7 +152,9 @@ def population_rules(run: Run) -> PopulationRules:
     configuration, problem = run.configuration, run.problem
     responses, size = run.lake.read("responses", run.run_id), problem.coefficients
     eligibility, cost = configuration.menu.eligibility, configuration.menu.switching_cost
-    problem = restricted(problem, responses, written_rules(configuration), list(eligibility.values()))
+    problem = restricted(
+        problem, responses, written_rules(configuration), list(eligibility.values())
+    )
     previous, kept = previous_menu(run), np.empty(0, dtype=np.intp)
     if previous is not None:
         responses = with_previous(responses, run.lake.read("assignments", previous.run_id))
@@ -169,5 +190,14 @@ def note_changes(run: Run, rules: PopulationRules) -> None:
         )
     if rules.previous is not None:
         had, moved = int(row["had"]), int(row["changed"] or 0)
-        log.info("%d of %d units get another treatment than in run %s", moved, had, rules.previous.run_id)
-        run.note(changes={"previous_run": rules.previous.run_id, "units": had, "changed": moved, "new": int(row["units"]) - had})
+        log.info(
+            "%d of %d units get another treatment than in run %s", moved, had, rules.previous.run_id
+        )
+        run.note(
+            changes={
+                "previous_run": rules.previous.run_id,
+                "units": had,
+                "changed": moved,
+                "new": int(row["units"]) - had,
+            }
+        )

@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
 from coarse_spark.config.models import Configuration, Experiment, Population
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.choose_basis import BasisChoice
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settings import SearchSettings
@@ -26,12 +25,12 @@ from coarse_spark.lake.inputs import input_name, input_version, read_input
 from coarse_spark.lake.runs import FAILED, RUNNING, RunRecord, new_run_id
 from coarse_spark.lake.tables import Lake, check_run_id
 
-FloatArray = npt.NDArray[np.float64]
-
 log = logging.getLogger(__name__)
 
 _NAMED_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception): \S")  # "module.KindError: why"
-_JAVA_CAUSE = re.compile(r"(?:Caused by)?: (?:\w+\.)+([\w$]+: \S.*)")  # "Caused by: java.io.IOException: why", with its message
+_JAVA_CAUSE = re.compile(
+    r"(?:Caused by)?: (?:\w+\.)+([\w$]+: \S.*)"
+)  # "Caused by: java.io.IOException: why", with its message
 
 
 @dataclass
@@ -63,7 +62,9 @@ class Run:
             log.info("basis %s: held-out mean squared error %.6g", name, loss)
         for name, reason in choice.left_out.items():
             log.info("basis %s left out: %s", name, reason)
-        self.note(basis={"name": choice.basis.name, "losses": choice.losses, "left_out": choice.left_out})
+        self.note(
+            basis={"name": choice.basis.name, "losses": choice.losses, "left_out": choice.left_out}
+        )
         for derived in ("configuration", "problem"):
             self.__dict__.pop(derived, None)
 
@@ -71,7 +72,12 @@ class Run:
     def problem(self) -> MenuProblem:
         """Space, basis and profit of the configuration."""
         configuration = self.configuration
-        return MenuProblem.build(configuration.space, configuration.basis, configuration.profit_function, self.always_offered)
+        return MenuProblem.build(
+            configuration.space,
+            configuration.basis,
+            configuration.profit_function,
+            self.always_offered,
+        )
 
     @cached_property
     def always_offered(self) -> FloatArray | None:
@@ -82,7 +88,14 @@ class Run:
     def search_settings(self, previous: FloatArray | None = None) -> SearchSettings:
         """Return how menus are searched; ``previous`` : (l, d) encoded treatments of an earlier menu."""
         menu = self.configuration.menu
-        return SearchSettings(self.configuration.limits, self.always_offered, previous, menu.method, menu.starts, menu.seed)
+        return SearchSettings(
+            self.configuration.limits,
+            self.always_offered,
+            previous,
+            menu.method,
+            menu.starts,
+            menu.seed,
+        )
 
     @cached_property
     def experiment(self) -> DataFrame:
@@ -113,7 +126,9 @@ class Run:
 
     def note(self, **diagnostics: Any) -> None:
         """Add diagnostics to the record."""
-        self.record = self.record.with_changes(diagnostics={**self.record.diagnostics, **diagnostics})
+        self.record = self.record.with_changes(
+            diagnostics={**self.record.diagnostics, **diagnostics}
+        )
 
     def warn(self, *sentences: str) -> None:
         """Add warnings to the record, each once."""
@@ -135,14 +150,19 @@ class Run:
             log.info("%s ...", name)
             yield
         except BaseException as error:
-            message = str(error) if isinstance(error, CoarseSparkError) else f"{type(error).__name__}: {error}"
+            message = (
+                str(error)
+                if isinstance(error, CoarseSparkError)
+                else f"{type(error).__name__}: {error}"
+            )
             self._save_failure(name, message)
             if isinstance(error, CoarseSparkError) or not isinstance(error, Exception):
                 raise
             raise RunError(f"step '{name}' failed: {first_cause(message)}") from error
         seconds = time.perf_counter() - start
         self.record = self.record.with_changes(
-            step_seconds={**self.record.step_seconds, name: round(seconds, 3)}, ended_at=datetime.now(UTC)
+            step_seconds={**self.record.step_seconds, name: round(seconds, 3)},
+            ended_at=datetime.now(UTC),
         )
         log.info("%s done in %.1f s", name, seconds)
 
@@ -197,8 +217,12 @@ def start_run(spark: SparkSession, configuration: Configuration, run_id: str | N
         configuration.fingerprint(),
         started_at=datetime.now(UTC),
         status=RUNNING,
-        published_at=None if old is None or old["published_at"] is None else old["published_at"].astimezone(UTC),
-        inputs={input_name(source): input_version(lake, source) for source in _sources(configuration)},
+        published_at=None
+        if old is None or old["published_at"] is None
+        else old["published_at"].astimezone(UTC),
+        inputs={
+            input_name(source): input_version(lake, source) for source in _sources(configuration)
+        },
     )
     run = Run(spark, configuration, lake, record)
     run.save()
@@ -220,7 +244,12 @@ def open_run(spark: SparkSession, configuration: Configuration, run_id: str | No
             f"run {record.run_id} was started with another configuration (hash {record.config_hash[:12]}, this file's is "
             f"{configuration.fingerprint()[:12]}); start a new run with 'fit' or use the run's own configuration"
         )
-    return Run(spark, configuration, lake, record.with_changes(status=RUNNING, error=None, stop_reason=None))
+    return Run(
+        spark,
+        configuration,
+        lake,
+        record.with_changes(status=RUNNING, error=None, stop_reason=None),
+    )
 
 
 def _sources(configuration: Configuration) -> list[Experiment | Population]:

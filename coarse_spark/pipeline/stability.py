@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def note_stability(
-    run: Run, problem: MenuProblem, predictions: DataFrame, menus: Sequence[PricedMenu], published: pd.DataFrame
+    run: Run,
+    problem: MenuProblem,
+    predictions: DataFrame,
+    menus: Sequence[PricedMenu],
+    published: pd.DataFrame,
 ) -> None:
     """Note how often the treatments of the published menu are chosen.
 
@@ -27,8 +31,15 @@ def note_stability(
     problem : of the experiment's units. predictions : these units by the models of every fold.
     menus : of as many treatments, by fold. published : rows of the table ``menu``.
     """
-    k, treatments, resamples = len(published), problem.space.encode(published), run.configuration.evaluation.resamples
-    tables, loss = {"folds": menu_counts(problem, [menu.treatments for menu in menus], "folds")}, None
+    k, treatments, resamples = (
+        len(published),
+        problem.space.encode(published),
+        run.configuration.evaluation.resamples,
+    )
+    tables, loss = (
+        {"folds": menu_counts(problem, [menu.treatments for menu in menus], "folds")},
+        None,
+    )
     if resamples:
         tables["frequency"], loss = resampled_menus(
             predictions,
@@ -38,6 +49,19 @@ def note_stability(
             units=int(run.noted("usable_rows", "fit")),
             resamples=resamples,
         )
-        log.info("menus of %d chosen on %d redraws of the responses lose %.4g a unit on average", k, resamples, loss)
+        log.info(
+            "menus of %d chosen on %d redraws of the responses lose %.4g a unit on average",
+            k,
+            resamples,
+            loss,
+        )
     table = merged_counts(problem, treatments, tables)
-    run.note(stability={"k": k, "folds": len(menus), "resamples": resamples, "expected_loss": loss, "table": table.to_dict("list")})
+    run.note(
+        stability={
+            "k": k,
+            "folds": len(menus),
+            "resamples": resamples,
+            "expected_loss": loss,
+            "table": table.to_dict("list"),
+        }
+    )

@@ -72,7 +72,9 @@ def _frequency(stability: Stability, row: pd.Series[Any]) -> str:
 
 def sketch_rows(content: ReportContent) -> list[dict[str, Any]]:
     """Return for every size the plug-in value on the sketch and on all units, and the difference in % of granular − control."""
-    whole = content.value_of("granular")["plug_in_value"] - content.value_of("control")["plug_in_value"]
+    whole = (
+        content.value_of("granular")["plug_in_value"] - content.value_of("control")["plug_in_value"]
+    )
     return [
         {
             "k": int(row["k"]),

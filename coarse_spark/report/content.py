@@ -8,21 +8,30 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learned_design import Overlap
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
 
-FloatArray = npt.NDArray[np.float64]
-
 _NEEDED = {
     "menu": ("k", "treatment_id", "share", "expected_profit", "extrapolates", "selected"),
     "policy_values": (
-        ("policy", "k", "value", "se", "ci_low", "ci_high", "captured_of_control", "captured_of_uniform", "plug_in_value", "n")
+        (
+            "policy",
+            "k",
+            "value",
+            "se",
+            "ci_low",
+            "ci_high",
+            "captured_of_control",
+            "captured_of_uniform",
+            "plug_in_value",
+            "n",
+        )
     ),
     "contrasts": ("policy", "versus", "k", "difference", "se", "ci_low", "ci_high"),
     "segments": ("treatment_id", "size", "distinguishing", "rule"),
@@ -169,16 +178,24 @@ class ReportContent:
             frame: pd.DataFrame = getattr(self, name)
             for column in (*columns, *(self.space.names if name == "menu" else ())):
                 if column not in frame.columns:
-                    raise InvalidInputError(f"report: table '{name}' lacks the column '{column}'{nearest(column, frame.columns)}")
+                    raise InvalidInputError(
+                        f"report: table '{name}' lacks the column '{column}'{nearest(column, frame.columns)}"
+                    )
         for policy in ("control", "uniform", "granular"):
             if policy not in set(self.policy_values["policy"]):
-                raise InvalidInputError(f"report: policy_values has no row for the policy '{policy}'")
+                raise InvalidInputError(
+                    f"report: policy_values has no row for the policy '{policy}'"
+                )
         for name, frame in (("menu", self.menu), ("policy_values", self.menus)):
             if self.selected_k not in set(frame["k"]):
-                raise InvalidInputError(f"report: {name} has no menu of {self.selected_k}, the selected size")
+                raise InvalidInputError(
+                    f"report: {name} has no menu of {self.selected_k}, the selected size"
+                )
         expected = (len(self.selected), self.basis.size)
         if np.shape(self.segment_theta) != expected:
-            raise InvalidInputError(f"report: segment_theta has shape {np.shape(self.segment_theta)}, expected {expected}")
+            raise InvalidInputError(
+                f"report: segment_theta has shape {np.shape(self.segment_theta)}, expected {expected}"
+            )
 
     @property
     def space(self) -> TreatmentSpace:
@@ -188,7 +205,11 @@ class ReportContent:
     @cached_property
     def menus(self) -> pd.DataFrame:
         """Rows of policy_values of the menus, smallest first."""
-        return self.policy_values[self.policy_values["policy"] == "menu"].sort_values("k").reset_index(drop=True)
+        return (
+            self.policy_values[self.policy_values["policy"] == "menu"]
+            .sort_values("k")
+            .reset_index(drop=True)
+        )
 
     @cached_property
     def selected(self) -> pd.DataFrame:
@@ -215,7 +236,10 @@ class ReportContent:
 
     def profits(self, treatments: FloatArray) -> FloatArray:
         """Return mean profits (selected_k, n) of the segments at encoded treatments (n, d)."""
-        return profit_matrix(np.asarray(self.segment_theta, dtype=np.float64), self.profit.psi(treatments, self.basis))
+        return profit_matrix(
+            np.asarray(self.segment_theta, dtype=np.float64),
+            self.profit.psi(treatments, self.basis),
+        )
 
     def value_of(self, policy: str, k: int | None = None) -> pd.Series[Any]:
         """Return the row of policy_values of a policy; ``k`` chooses among menus."""
@@ -224,6 +248,8 @@ class ReportContent:
 
     def contrast(self, policy: str, versus: str, k: int | None = None) -> pd.Series[Any] | None:
         """Return the row of contrasts of a policy against a reference, or None where the run did not compare them."""
-        rows = self.contrasts[(self.contrasts["policy"] == policy) & (self.contrasts["versus"] == versus)]
+        rows = self.contrasts[
+            (self.contrasts["policy"] == policy) & (self.contrasts["versus"] == versus)
+        ]
         rows = rows if k is None else rows[rows["k"] == k]
         return rows.iloc[0] if len(rows) else None

@@ -62,7 +62,9 @@ _STYLE: Any = {
 
 def style() -> Any:
     """Return a context in which pictures are drawn, leaving the user's own matplotlib settings alone."""
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": matplotlib.rcParams["backend"]})
+    return matplotlib.rc_context(
+        {**matplotlib.rcParamsDefault, **_STYLE, "backend": matplotlib.rcParams["backend"]}
+    )
 
 
 def new_figure(height: float) -> Figure:
@@ -95,9 +97,19 @@ def calm(axes: Axes) -> None:
 
 def mark(axes: Axes, x: float, y: float, position: int, size: float = 13.0) -> None:
     """Draw a treatment as a disc with its letter; ``size`` is the diameter in points."""
-    axes.plot([x], [y], "o", ms=size, mfc=colour(position), mec=PAPER, mew=1.0, zorder=5, clip_on=False)
+    axes.plot(
+        [x], [y], "o", ms=size, mfc=colour(position), mec=PAPER, mew=1.0, zorder=5, clip_on=False
+    )
     axes.text(
-        x, y, letter(position), color=ink(position), ha="center", va="center_baseline", fontsize=7.5, fontweight="bold", zorder=6
+        x,
+        y,
+        letter(position),
+        color=ink(position),
+        ha="center",
+        va="center_baseline",
+        fontsize=7.5,
+        fontweight="bold",
+        zorder=6,
     )
 
 

@@ -15,7 +15,11 @@ def limit_sentences(content: ReportContent) -> list[str]:
     if limits.budget is None:
         return sentences
     used = f"The menu spends {_money(limits.spending)} of the {_money(limits.budget)} that the budget allows per unit"
-    worth = f"one more of budget would earn {_money(limits.budget_price)}" if limits.budget_price else "the budget does not bind"
+    worth = (
+        f"one more of budget would earn {_money(limits.budget_price)}"
+        if limits.budget_price
+        else "the budget does not bind"
+    )
     return [*sentences, f"{used}; {worth}."]
 
 
@@ -27,7 +31,9 @@ def _shares(content: ReportContent) -> list[str]:
         if price > 0:
             sentences.append(f"One more unit that may take {what} would be worth {_money(price)}.")
         elif price < 0:
-            sentences.append(f"One unit less that has to take {what} would be worth {_money(-price)}.")
+            sentences.append(
+                f"One unit less that has to take {what} would be worth {_money(-price)}."
+            )
     return sentences or ["The limits on shares bind no treatment."]
 
 

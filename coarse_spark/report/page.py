@@ -11,7 +11,12 @@ from markupsafe import Markup
 
 from coarse_spark.errors import InvalidInputError
 from coarse_spark.report import wording
-from coarse_spark.report.choice import changes_sentence, sketch_rows, stability_rows, stability_sentence
+from coarse_spark.report.choice import (
+    changes_sentence,
+    sketch_rows,
+    stability_rows,
+    stability_sentence,
+)
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.drawing import colour, ink
 from coarse_spark.report.limits import limit_sentences
@@ -32,7 +37,9 @@ def write_report(content: ReportContent, path: str | Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise InvalidInputError(f"the page cannot be written to {path}: {error.strerror}; expected a file's path") from None
+        raise InvalidInputError(
+            f"the page cannot be written to {path}: {error.strerror}; expected a file's path"
+        ) from None
     return path
 
 
@@ -51,7 +58,11 @@ def render_report(content: ReportContent) -> str:
         content=content,
         words=wording,
         advice=wording.headline(content),
-        findings=[*wording.findings(content), *limit_sentences(content), *filter(None, [changes_sentence(content)])],
+        findings=[
+            *wording.findings(content),
+            *limit_sentences(content),
+            *filter(None, [changes_sentence(content)]),
+        ],
         stability=stability_sentence(content),
         stability_rows=stability_rows(content),
         sketch=sketch_rows(content),
@@ -74,7 +85,9 @@ def _offers(content: ReportContent, digits: int) -> list[dict[str, Any]]:
     segments = content.segments.set_index("treatment_id")
     offers = []
     for position, (_, row) in enumerate(content.selected.iterrows()):
-        segment = segments.loc[row["treatment_id"]] if row["treatment_id"] in segments.index else None
+        segment = (
+            segments.loc[row["treatment_id"]] if row["treatment_id"] in segments.index else None
+        )
         offers.append(
             {
                 "letter": wording.letter(position),
@@ -86,8 +99,14 @@ def _offers(content: ReportContent, digits: int) -> list[dict[str, Any]]:
                 "share": float(row["share"]),
                 "size": None if segment is None else wording.count(segment["size"]),
                 "profit": wording.number(row["expected_profit"], digits),
-                "gain": wording.number(content.segment_profits[position, position] - content.segment_profits[position, -1], digits),
-                "distinguishing": [] if segment is None or segment["distinguishing"] is None else list(segment["distinguishing"]),
+                "gain": wording.number(
+                    content.segment_profits[position, position]
+                    - content.segment_profits[position, -1],
+                    digits,
+                ),
+                "distinguishing": []
+                if segment is None or segment["distinguishing"] is None
+                else list(segment["distinguishing"]),
                 "rule": "" if segment is None else str(segment["rule"] or ""),
             }
         )
@@ -102,12 +121,16 @@ def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
         "granular": "full personalization (granular)",
     }
     order = {"control": 0, "uniform": 1, "menu": 2, "granular": 3}
-    frame = content.policy_values.assign(order=content.policy_values["policy"].map(order)).sort_values(["order", "k"])
+    frame = content.policy_values.assign(
+        order=content.policy_values["policy"].map(order)
+    ).sort_values(["order", "k"])
     for _, row in frame.iterrows():
         is_menu = row["policy"] == "menu"
         rows.append(
             {
-                "name": f"menu of {row['k']}" if is_menu else names.get(row["policy"], row["policy"]),
+                "name": f"menu of {row['k']}"
+                if is_menu
+                else names.get(row["policy"], row["policy"]),
                 "selected": is_menu and row["k"] == content.selected_k,
                 "value": wording.number(row["value"], digits),
                 "interval": wording.interval(row, digits),

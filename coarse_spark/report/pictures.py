@@ -10,7 +10,17 @@ from scipy import stats
 
 from coarse_spark.core.treatments import Continuous
 from coarse_spark.report.content import LackOfFit, ReportContent
-from coarse_spark.report.drawing import BLUE, GRID, INK, MUTED, PAPER, calm, new_figure, style, to_svg
+from coarse_spark.report.drawing import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    PAPER,
+    calm,
+    new_figure,
+    style,
+    to_svg,
+)
 from coarse_spark.report.wording import level, number, value_decimals
 
 
@@ -21,11 +31,25 @@ def k_curve(content: ReportContent) -> str:
         left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
         _values(left, content)
         _gains(right, content)
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=5, fontsize=7.5, handlelength=1.6)
+        figure.legend(
+            *left.get_legend_handles_labels(),
+            loc="outside lower left",
+            ncols=5,
+            fontsize=7.5,
+            handlelength=1.6,
+        )
         digits = value_decimals(content)
-        points = ", ".join(f"K = {row.k}: {number(row.value, digits)}" for row in content.menus.itertuples())
-        control, granular = (number(content.value_of(name)["value"], digits) for name in ("control", "granular"))
-        return to_svg(figure, "kcurve", f"Honest profit per unit by menu size. Control {control}; {points}; granular {granular}.")
+        points = ", ".join(
+            f"K = {row.k}: {number(row.value, digits)}" for row in content.menus.itertuples()
+        )
+        control, granular = (
+            number(content.value_of(name)["value"], digits) for name in ("control", "granular")
+        )
+        return to_svg(
+            figure,
+            "kcurve",
+            f"Honest profit per unit by menu size. Control {control}; {points}; granular {granular}.",
+        )
 
 
 def _positions(content: ReportContent) -> dict[int, int]:
@@ -36,16 +60,36 @@ def _positions(content: ReportContent) -> dict[int, int]:
 def _values(axes: Axes, content: ReportContent) -> None:
     places, menus = _positions(content), content.menus
     x, last = np.arange(len(menus)), len(menus)
-    uniform, control, granular = (content.value_of(name) for name in ("uniform", "control", "granular"))
+    uniform, control, granular = (
+        content.value_of(name) for name in ("uniform", "control", "granular")
+    )
     chosen = places[content.selected_k]
     axes.axvspan(chosen - 0.4, chosen + 0.4, color=GRID, alpha=0.45, lw=0)
-    axes.plot(x + 0.12, menus["plug_in_value"], "D", ms=4.5, mfc="none", mec=MUTED, label="plug-in (optimistic)")
+    axes.plot(
+        x + 0.12,
+        menus["plug_in_value"],
+        "D",
+        ms=4.5,
+        mfc="none",
+        mec=MUTED,
+        label="plug-in (optimistic)",
+    )
     axes.plot(last + 0.12, granular["plug_in_value"], "D", ms=4.5, mfc="none", mec=MUTED)
     if "upper_bound" in menus and menus["upper_bound"].notna().any():
-        axes.plot(x + 0.12, menus["upper_bound"], "_", ms=10, mec=MUTED, mew=1.3, label="plug-in bound of any menu")
+        axes.plot(
+            x + 0.12,
+            menus["upper_bound"],
+            "_",
+            ms=10,
+            mec=MUTED,
+            mew=1.3,
+            label="plug-in bound of any menu",
+        )
     _points(axes, x, menus, f"honest, {level(content)} interval")
     _points(axes, np.array([last]), granular.to_frame().T)
-    axes.axhline(uniform["value"], color=MUTED, lw=1, ls="--", zorder=1, label="best single treatment")
+    axes.axhline(
+        uniform["value"], color=MUTED, lw=1, ls="--", zorder=1, label="best single treatment"
+    )
     _control(axes, content, float(control["value"]))
     axes.set_xticks([*x, last], [*(str(k) for k in places), "no limit"])
     axes.set_xlabel("K, number of unique treatments")
@@ -57,7 +101,10 @@ def _values(axes: Axes, content: ReportContent) -> None:
 def _control(axes: Axes, content: ReportContent, value: float) -> None:
     """Draw the control as a line, or name it below the axis where a line would squeeze everything else."""
     rows = content.policy_values[content.policy_values["policy"] != "control"]
-    low, high = min(rows["ci_low"].min(), rows["plug_in_value"].min()), max(rows["ci_high"].max(), rows["plug_in_value"].max())
+    low, high = (
+        min(rows["ci_low"].min(), rows["plug_in_value"].min()),
+        max(rows["ci_high"].max(), rows["plug_in_value"].max()),
+    )
     if low - value <= 1.5 * (high - low):
         axes.axhline(value, color=MUTED, lw=1, ls=":", zorder=1, label="control")
     else:
@@ -68,8 +115,21 @@ def _control(axes: Axes, content: ReportContent, value: float) -> None:
 
 def _points(axes: Axes, x: np.ndarray, rows: pd.DataFrame, label: str | None = None) -> None:
     value = rows["value"].to_numpy(float)
-    error = np.vstack([value - rows["ci_low"].to_numpy(float), rows["ci_high"].to_numpy(float) - value])
-    axes.errorbar(x - 0.06, value, _lengths(error), fmt="o", ms=6, color=BLUE, mec=PAPER, elinewidth=1.6, label=label, zorder=4)
+    error = np.vstack(
+        [value - rows["ci_low"].to_numpy(float), rows["ci_high"].to_numpy(float) - value]
+    )
+    axes.errorbar(
+        x - 0.06,
+        value,
+        _lengths(error),
+        fmt="o",
+        ms=6,
+        color=BLUE,
+        mec=PAPER,
+        elinewidth=1.6,
+        label=label,
+        zorder=4,
+    )
 
 
 def _lengths(error: np.ndarray) -> np.ndarray | None:
@@ -79,12 +139,24 @@ def _lengths(error: np.ndarray) -> np.ndarray | None:
 
 def _gains(axes: Axes, content: ReportContent) -> None:
     places = _positions(content)
-    rows = content.contrasts[(content.contrasts["versus"] == "uniform") & content.contrasts["policy"].isin(["menu", "granular"])]
+    rows = content.contrasts[
+        (content.contrasts["versus"] == "uniform")
+        & content.contrasts["policy"].isin(["menu", "granular"])
+    ]
     rows = rows.rename(columns={"difference": "value"})
     x = np.array(
-        [len(places) if policy == "granular" else places.get(k, -1) for policy, k in zip(rows["policy"], rows["k"], strict=True)]
+        [
+            len(places) if policy == "granular" else places.get(k, -1)
+            for policy, k in zip(rows["policy"], rows["k"], strict=True)
+        ]
     )
-    axes.axvspan(places[content.selected_k] - 0.4, places[content.selected_k] + 0.4, color=GRID, alpha=0.45, lw=0)
+    axes.axvspan(
+        places[content.selected_k] - 0.4,
+        places[content.selected_k] + 0.4,
+        color=GRID,
+        alpha=0.45,
+        lw=0,
+    )
     axes.axhline(0, color=MUTED, lw=1, ls="--", zorder=1)
     if len(rows):
         _points(axes, x[x >= 0] + 0.06, rows[x >= 0])
@@ -92,7 +164,10 @@ def _gains(axes: Axes, content: ReportContent) -> None:
     axes.set_xticks(range(len(places) + 1), [*(str(k) for k in places), "no limit"])
     axes.set_xlabel("K, number of unique treatments")
     axes.set_title("Gain over the best single treatment (paired)")
-    if len(rows) and all(abs(end) <= 1e-9 * content.policy_values["value"].abs().max() for end in axes.dataLim.intervaly):
+    if len(rows) and all(
+        abs(end) <= 1e-9 * content.policy_values["value"].abs().max()
+        for end in axes.dataLim.intervaly
+    ):
         axes.set_ylim(-1, 1)
     axes.grid(visible=False, axis="x")
 
@@ -102,15 +177,34 @@ def fit_picture(content: ReportContent, fit: LackOfFit) -> str:
     bins = fit.bins
     z = stats.norm.ppf(0.5 + content.confidence / 2)
     names = content.space.names
-    along = len(names) == 1 and isinstance(content.space.dimensions[0], Continuous) and names[0] in bins
+    along = (
+        len(names) == 1 and isinstance(content.space.dimensions[0], Continuous) and names[0] in bins
+    )
     with style():
         figure = new_figure(2.9)
         axes = figure.subplots()
         x = bins[names[0]] if along else bins["fitted"]
-        bars = {"yerr": z * bins["se"], "fmt": "o", "ms": 5, "color": BLUE, "mec": PAPER, "elinewidth": 1.4}
-        axes.errorbar(x, bins["observed"], **bars, label=f"observed mean, {level(content)} interval")
+        bars = {
+            "yerr": z * bins["se"],
+            "fmt": "o",
+            "ms": 5,
+            "color": BLUE,
+            "mec": PAPER,
+            "elinewidth": 1.4,
+        }
+        axes.errorbar(
+            x, bins["observed"], **bars, label=f"observed mean, {level(content)} interval"
+        )
         if along:
-            axes.plot(x, bins["fitted"], "_", ms=18, mec=INK, mew=1.8, label=f"fitted by the basis “{content.basis.name}”")
+            axes.plot(
+                x,
+                bins["fitted"],
+                "_",
+                ms=18,
+                mec=INK,
+                mew=1.8,
+                label=f"fitted by the basis “{content.basis.name}”",
+            )
             axes.set_xlabel(names[0])
             axes.set_ylabel(f"mean of {content.outcome}")
         else:
@@ -121,4 +215,8 @@ def fit_picture(content: ReportContent, fit: LackOfFit) -> str:
         axes.yaxis.set_major_locator(MaxNLocator(5))
         calm(axes)
         axes.legend(loc="best", fontsize=7.5)
-        return to_svg(figure, "fit", f"Observed and fitted means of {content.outcome} in {len(bins)} bins of treatment.")
+        return to_svg(
+            figure,
+            "fit",
+            f"Observed and fitted means of {content.outcome} in {len(bins)} bins of treatment.",
+        )

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.treatments import Continuous
 from coarse_spark.report.content import ReportContent
-from coarse_spark.report.drawing import BLUE, INK, MUTED, PAPER, calm, colour, line, mark, new_figure, style, to_svg
+from coarse_spark.report.drawing import (
+    BLUE,
+    INK,
+    MUTED,
+    PAPER,
+    calm,
+    colour,
+    line,
+    mark,
+    new_figure,
+    style,
+    to_svg,
+)
 from coarse_spark.report.wording import letter, percent, treatment_text
-
-FloatArray = npt.NDArray[np.float64]
 
 _COLUMNS = 3
 _ROWS_SHOWN = 12  # candidates of a categorical treatment that fit one under the other
@@ -24,7 +34,9 @@ def response_picture(content: ReportContent) -> tuple[str, str]:
     """Return the picture and its caption: curves for one numeric treatment, maps for two, points for anything else."""
     numeric = all(isinstance(dimension, Continuous) for dimension in content.space.dimensions)
     draw = (
-        {1: _curves, 2: _maps}.get(len(content.space.dimensions), _points) if numeric and content.basis.name != "arms" else _points
+        {1: _curves, 2: _maps}.get(len(content.space.dimensions), _points)
+        if numeric and content.basis.name != "arms"
+        else _points
     )
     with style():
         figure, caption = draw(content)
@@ -32,7 +44,11 @@ def response_picture(content: ReportContent) -> tuple[str, str]:
             f"{letter(position)}: {treatment_text(content, row)}, {percent(row['share'])} of the units"
             for position, (_, row) in enumerate(content.selected.iterrows())
         )
-        return to_svg(figure, "responses", f"Treatments of the menu on the responses of their segments. {offers}."), caption
+        return to_svg(
+            figure,
+            "responses",
+            f"Treatments of the menu on the responses of their segments. {offers}.",
+        ), caption
 
 
 def _curves(content: ReportContent) -> tuple[Figure, str]:
@@ -40,12 +56,24 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
     name, control = content.space.names[0], float(content.space.control[0])
     grid = _axis(content, 0, 240)
     treatments = content.treatments[:, 0]
-    for axes, function in zip(figure.subplots(1, 2), (content.outcomes, content.profits), strict=True):
+    for axes, function in zip(
+        figure.subplots(1, 2), (content.outcomes, content.profits), strict=True
+    ):
         curves, at_control = function(grid[:, None]), function(content.space.control[None, :])[:, 0]
         own = np.diag(function(content.treatments))
         for k, curve in enumerate(curves):
             axes.plot(grid, curve, color=colour(k), ls=line(k), lw=1.6)
-            axes.plot([control], [at_control[k]], "o", ms=5, mfc=PAPER, mec=colour(k), mew=1.3, zorder=4, clip_on=False)
+            axes.plot(
+                [control],
+                [at_control[k]],
+                "o",
+                ms=5,
+                mfc=PAPER,
+                mec=colour(k),
+                mew=1.3,
+                zorder=4,
+                clip_on=False,
+            )
         for k in range(len(curves)):
             mark(axes, treatments[k], own[k], k)
         axes.set_xlabel(name)
@@ -57,8 +85,19 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
     right.set_title("Expected profit per unit")
     if content.fit is not None and name in content.fit.bins:
         bins = content.fit.bins
-        left.errorbar(bins[name], bins["observed"], bins["se"], fmt="s", ms=3.5, color=MUTED, elinewidth=1, zorder=2)
-        observed = " Grey squares are observed means of the whole experiment with one standard error."
+        left.errorbar(
+            bins[name],
+            bins["observed"],
+            bins["se"],
+            fmt="s",
+            ms=3.5,
+            color=MUTED,
+            elinewidth=1,
+            zorder=2,
+        )
+        observed = (
+            " Grey squares are observed means of the whole experiment with one standard error."
+        )
     else:
         observed = ""
     return figure, (
@@ -80,7 +119,9 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
     levels = np.asarray(MaxNLocator(7).tick_values(0.0, top if top > 0 else 1.0))
     levels = levels[levels >= 0]
     blue = to_rgb(BLUE)
-    fills = [(*blue, 0.08 + 0.62 * step / max(len(levels) - 2, 1)) for step in range(len(levels) - 1)]
+    fills = [
+        (*blue, 0.08 + 0.62 * step / max(len(levels) - 2, 1)) for step in range(len(levels) - 1)
+    ]
     panels[0].set_title("The menu; discs sized by share")
     if len(content.own_best):
         letters = {treatment: k for k, treatment in enumerate(content.selected["treatment_id"])}
@@ -99,7 +140,15 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
         mark(axes, content.treatments[k, 0], content.treatments[k, 1], k)
         axes.set_title(f"Segment {letter(k)}, {percent(content.selected['share'][k])} of units")
     for place, axes in enumerate(panels):
-        axes.plot(content.space.control[:1], content.space.control[1:], "x", ms=5, mec=MUTED, mew=1.4, zorder=3)
+        axes.plot(
+            content.space.control[:1],
+            content.space.control[1:],
+            "x",
+            ms=5,
+            mec=MUTED,
+            mew=1.4,
+            zorder=3,
+        )
         axes.grid(visible=place == 0)
         axes.set_xlim(*_with_margin(content, 0))
         axes.set_ylim(*_with_margin(content, 1))
@@ -107,7 +156,14 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
             axes.set_ylabel(content.space.names[1])
         if place + _COLUMNS >= count:
             axes.set_xlabel(content.space.names[0])
-    bar = figure.colorbar(filled, ax=panels, shrink=0.6, aspect=30, pad=0.02, label="profit per unit above the control")
+    bar = figure.colorbar(
+        filled,
+        ax=panels,
+        shrink=0.6,
+        aspect=30,
+        pad=0.02,
+        label="profit per unit above the control",
+    )
     bar.outline.set_visible(False)
     dots = "In the first map a dot is a unit at its own best treatment, in the colour of what it gets. "
     return figure, (
@@ -120,7 +176,9 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
 
 def _panels(figure: Figure, rows: int, columns: int, count: int) -> list[Axes]:
     """Return the first ``count`` of a grid of small pictures with common axes; the lowest of each column has tick labels."""
-    panels: list[Axes] = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    panels: list[Axes] = (
+        figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    )
     for axes in panels[count:]:
         axes.remove()
     for axes in panels[max(count - columns, 0) : count]:
@@ -130,7 +188,11 @@ def _panels(figure: Figure, rows: int, columns: int, count: int) -> list[Axes]:
 
 def _points(content: ReportContent) -> tuple[Figure, str]:
     everything = len(content.space.candidates) <= _ROWS_SHOWN
-    shown = content.space.candidates if everything else np.unique(np.vstack([content.treatments, content.space.control]), axis=0)
+    shown = (
+        content.space.candidates
+        if everything
+        else np.unique(np.vstack([content.treatments, content.space.control]), axis=0)
+    )
     count = len(content.selected)
     columns = min(count, _COLUMNS)
     rows = -(-count // columns)
@@ -147,7 +209,11 @@ def _points(content: ReportContent) -> tuple[Figure, str]:
         mark(axes, float(profits[k][own]), float(places[own]), k)
         axes.set_title(f"Segment {letter(k)}, {percent(content.selected['share'][k])} of units")
         axes.set_yticks(
-            places, [f"{text} (control)" if control else text for text, control in zip(labels, is_control, strict=True)]
+            places,
+            [
+                f"{text} (control)" if control else text
+                for text, control in zip(labels, is_control, strict=True)
+            ],
         )
         axes.margins(y=0.15 if len(shown) < 6 else 0.06)
         if k + columns >= count:
@@ -163,11 +229,15 @@ def _axis(content: ReportContent, dimension: int, points: int) -> FloatArray:
     lower, upper = content.space.bounds[dimension]
     grid = np.linspace(lower, upper, points)
     control, hair = content.space.control[dimension], 1e-6 * (upper - lower)
-    return np.where(np.abs(grid - control) < hair, control + (hair if control < upper else -hair), grid)
+    return np.where(
+        np.abs(grid - control) < hair, control + (hair if control < upper else -hair), grid
+    )
 
 
 def _with_margin(content: ReportContent, dimension: int) -> tuple[float, float]:
     """Return the limits of a map along a dimension: discs on the border and a control beyond it stay whole."""
     lower, upper = content.space.bounds[dimension]
     control = content.space.control[dimension]
-    return float(min(lower, control) - 0.06 * (upper - lower)), float(max(upper, control) + 0.06 * (upper - lower))
+    return float(min(lower, control) - 0.06 * (upper - lower)), float(
+        max(upper, control) + 0.06 * (upper - lower)
+    )

@@ -46,18 +46,33 @@ def print_summary(content: ReportContent, console: Console) -> None:
     console.print()
     console.print(_menus(content))
     console.print(
-        Text("Honest: cross-fitted and debiased, per unit. Plug-in: by the estimated responses themselves, optimistic.", "dim")
+        Text(
+            "Honest: cross-fitted and debiased, per unit. Plug-in: by the estimated responses themselves, optimistic.",
+            "dim",
+        )
     )
-    if any(captured_text(content, content.menus.iloc[0], reference).startswith("(") for reference in ("control", "uniform")):
-        console.print(Text("In parentheses: a share of a gain that this experiment does not settle.", "dim"))
+    if any(
+        captured_text(content, content.menus.iloc[0], reference).startswith("(")
+        for reference in ("control", "uniform")
+    ):
+        console.print(
+            Text("In parentheses: a share of a gain that this experiment does not settle.", "dim")
+        )
     if content.menu["extrapolates"].any():
-        console.print(Text("* Beyond what the experiment gave: what units do there is extrapolated.", "dim"))
+        console.print(
+            Text("* Beyond what the experiment gave: what units do there is extrapolated.", "dim")
+        )
     console.print()
-    lines = [(advice(content), "bold"), *((line, "") for line in (*findings(content), *limit_sentences(content)))]
+    lines = [
+        (advice(content), "bold"),
+        *((line, "") for line in (*findings(content), *limit_sentences(content))),
+    ]
     lines.append((f"Choice of K: {content.selection_rule.rstrip('.')}.", ""))
     if content.basis_losses:
         lines.append((basis_sentence(content), ""))
-    lines += [(line, "") for line in (changes_sentence(content), stability_sentence(content)) if line]
+    lines += [
+        (line, "") for line in (changes_sentence(content), stability_sentence(content)) if line
+    ]
     if content.fit is not None:
         lines.append((fit_sentence(content), ""))
     if content.overlap is not None:
@@ -67,7 +82,9 @@ def print_summary(content: ReportContent, console: Console) -> None:
     lines += [(f"Warning: {warning}", "yellow") for warning in content.warnings]
     bullets = Table.grid(padding=(0, 1))
     for line, style in lines:
-        bullets.add_row(Text("•", style), Text(line, style))  # Text, not markup: names may hold square brackets
+        bullets.add_row(
+            Text("•", style), Text(line, style)
+        )  # Text, not markup: names may hold square brackets
     console.print(bullets)
 
 
@@ -84,7 +101,9 @@ def _menus(content: ReportContent) -> Table:
     table.add_column("captured\nof uniform", justify="right", no_wrap=True)
     table.add_column("plug-in\nprofit", justify="right", no_wrap=True)
 
-    def add(name: str, offers: str, shares: str, policy: str, k: int | None = None, style: str = "") -> None:
+    def add(
+        name: str, offers: str, shares: str, policy: str, k: int | None = None, style: str = ""
+    ) -> None:
         row = content.value_of(policy, k)
         numbers = (
             number(row["value"], digits),
@@ -103,7 +122,8 @@ def _menus(content: ReportContent) -> Table:
     for k in content.menus["k"].astype(int):
         menu = content.menu_of(k)
         offers = ", ".join(
-            treatment_text(content, row, names=False) + "*" * bool(row["extrapolates"]) for _, row in menu.iterrows()
+            treatment_text(content, row, names=False) + "*" * bool(row["extrapolates"])
+            for _, row in menu.iterrows()
         )
         shares = ", ".join(percent(share).removesuffix("%") for share in menu["share"])
         add(str(k), offers, shares, "menu", k, "bold green" if k == content.selected_k else "")

@@ -63,9 +63,13 @@ def seconds(value: float) -> str:
 
 def treatment_text(content: ReportContent, row: pd.Series[Any], *, names: bool = True) -> str:
     """Return one treatment of the menu in words, such as "depth 12.5, days 7", or without names "12.5/7"."""
-    values = [_dimension_text(dimension, row[dimension.name]) for dimension in content.space.dimensions]
+    values = [
+        _dimension_text(dimension, row[dimension.name]) for dimension in content.space.dimensions
+    ]
     if names:
-        return ", ".join(f"{name} {value}" for name, value in zip(content.space.names, values, strict=True))
+        return ", ".join(
+            f"{name} {value}" for name, value in zip(content.space.names, values, strict=True)
+        )
     return "/".join(values)
 
 
@@ -97,7 +101,9 @@ def remark(content: ReportContent, position: int) -> str:
 
 def value_decimals(content: ReportContent) -> int:
     """Return the decimals at which the policy values of this run are shown."""
-    return decimals_for(error for error in content.policy_values["se"] if error > _negligible(content))
+    return decimals_for(
+        error for error in content.policy_values["se"] if error > _negligible(content)
+    )
 
 
 def interval(row: pd.Series[Any], decimals: int) -> str:
@@ -107,8 +113,12 @@ def interval(row: pd.Series[Any], decimals: int) -> str:
 
 def difference_text(content: ReportContent, row: pd.Series[Any]) -> str:
     """Return a difference with its interval, such as "0.021 (95 % interval −0.079 to 0.120)"."""
-    digits = decimals_for([row["se"]] if row["se"] > _negligible(content) else content.policy_values["se"])
-    return f"{number(row['difference'], digits)} ({level(content)} interval {interval(row, digits)})"
+    digits = decimals_for(
+        [row["se"]] if row["se"] > _negligible(content) else content.policy_values["se"]
+    )
+    return (
+        f"{number(row['difference'], digits)} ({level(content)} interval {interval(row, digits)})"
+    )
 
 
 def level(content: ReportContent) -> str:
@@ -184,7 +194,9 @@ def findings(content: ReportContent) -> list[str]:
             f"the difference is {difference_text(content, gain)}."
         )
     elif gain is not None and gain["difference"] < 0:
-        sentences.append(f"That is less than the control: the difference is {difference_text(content, gain)}.")
+        sentences.append(
+            f"That is less than the control: the difference is {difference_text(content, gain)}."
+        )
     return [*sentences, *_over_uniform(content), *_captured(content, value), *_neighbours(content)]
 
 
@@ -194,9 +206,13 @@ def _over_uniform(content: ReportContent) -> list[str]:
     if gain is None or len(content.selected) == 1 or identical(content, gain):
         return []
     if undecided(gain):
-        return [f"Whether it beats the best single treatment is not settled: the difference is {difference_text(content, gain)}."]
+        return [
+            f"Whether it beats the best single treatment is not settled: the difference is {difference_text(content, gain)}."
+        ]
     verb = "more" if gain["difference"] > 0 else "less"
-    return [f"It earns {verb} than the best single treatment: the difference is {difference_text(content, gain)}."]
+    return [
+        f"It earns {verb} than the best single treatment: the difference is {difference_text(content, gain)}."
+    ]
 
 
 def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
@@ -217,12 +233,20 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
                 f"{difference_text(content, gain)}, so a share of it means little."
             )
         elif gain["difference"] < 0:
-            doubts.append(f"Full personalization as learned here earns less than {name}: {difference_text(content, gain)}.")
+            doubts.append(
+                f"Full personalization as learned here earns less than {name}: {difference_text(content, gain)}."
+            )
         elif not pd.isna(share):
-            known.append(f"{percent(share)} of what {'it' if known else 'full personalization'} would gain over {name}")
+            known.append(
+                f"{percent(share)} of what {'it' if known else 'full personalization'} would gain over {name}"
+            )
     short = content.contrast("menu", "granular", content.selected_k)
     if known:
-        tail = "" if short is None else f"; menu minus full personalization: {difference_text(content, short)}"
+        tail = (
+            ""
+            if short is None
+            else f"; menu minus full personalization: {difference_text(content, short)}"
+        )
         return [f"It captures {_join(known)}{tail}.", *doubts]
     return doubts
 
@@ -270,9 +294,14 @@ def basis_sentence(content: ReportContent) -> str:
     if not losses:
         return ""
     least = min(losses.values())
-    digits = max(4 - math.floor(math.log10(least)), 0) if least > 0 else 6  # bases differ in the third digit or later
+    digits = (
+        max(4 - math.floor(math.log10(least)), 0) if least > 0 else 6
+    )  # bases differ in the third digit or later
     worse = sorted((loss, name) for name, loss in losses.items() if name != content.basis.name)
-    found = [f"mean squared error {number(least, digits)}", *(f"“{name}” {number(loss, digits)}" for loss, name in worse)]
+    found = [
+        f"mean squared error {number(least, digits)}",
+        *(f"“{name}” {number(loss, digits)}" for loss, name in worse),
+    ]
     return f"Of the bases compared “{content.basis.name}” predicts held-out outcomes best: {_join(found)}."
 
 
@@ -293,7 +322,10 @@ def models_sentence(content: ReportContent) -> str:
     models = content.models
     if models is None:
         return ""
-    parts = [f"{count(models.own)} with a model of their own", f"{count(models.pooled)} served by the pooled model"]
+    parts = [
+        f"{count(models.own)} with a model of their own",
+        f"{count(models.pooled)} served by the pooled model",
+    ]
     if models.failed:
         parts.append(f"{count(models.failed)} failed")
     text = f"Partitions: {_join(parts)}."

@@ -9,7 +9,13 @@ from typing import Any
 import pandas as pd
 from pyspark.sql import SparkSession
 
-from coarse_spark.core.simulation import BLOCK_ROWS, EXPERIMENT_COLUMNS, TRUTH_COLUMNS, UNIT_COLUMNS, simulate_promotions_block
+from coarse_spark.core.simulation import (
+    BLOCK_ROWS,
+    EXPERIMENT_COLUMNS,
+    TRUTH_COLUMNS,
+    UNIT_COLUMNS,
+    simulate_promotions_block,
+)
 from coarse_spark.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
@@ -58,11 +64,15 @@ def write_promotions(
     paths = {name: f"{out.rstrip('/')}/{name}" for name in parts}
     for name, (columns, schema, sources) in parts.items():
         frames = [
-            spark.range(-(-count // BLOCK_ROWS)).mapInPandas(_generate(columns, count, seed, experiment), schema)
+            spark.range(-(-count // BLOCK_ROWS)).mapInPandas(
+                _generate(columns, count, seed, experiment), schema
+            )
             for experiment, count in sources
         ]
         whole = frames[0] if len(frames) == 1 else frames[0].unionByName(frames[1])
-        whole.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(paths[name])
+        whole.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(
+            paths[name]
+        )
         logger.info("wrote %s: %d units", paths[name], sum(count for _, count in sources))
     return paths
 
@@ -74,6 +84,8 @@ def _generate(
         for batch in batches:
             for block in batch["id"].astype(int):
                 rows = min(BLOCK_ROWS, units - block * BLOCK_ROWS)
-                yield simulate_promotions_block(block, seed, rows, experiment=experiment)[list(columns)]
+                yield simulate_promotions_block(block, seed, rows, experiment=experiment)[
+                    list(columns)
+                ]
 
     return generate

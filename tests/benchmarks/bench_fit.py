@@ -26,15 +26,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-TARGETS = {(10_000, 1): 0.87, (10_000, 2): 0.85, (50_000, 1): 0.95, (50_000, 2): 0.95, (100_000, 1): 0.97, (100_000, 2): 0.97}
+THREADS = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
+TARGETS = {
+    (10_000, 1): 0.87,
+    (10_000, 2): 0.85,
+    (50_000, 1): 0.95,
+    (50_000, 2): 0.95,
+    (100_000, 1): 0.97,
+    (100_000, 2): 0.97,
+}
 NEW_UNITS, COST = 20_000, 0.3
 
 
 def ours(learner: str) -> Callable[..., Any]:
     from coarse_spark import ResponseLearner
 
-    def fit(X: pd.DataFrame, T: pd.DataFrame, y: np.ndarray) -> Callable[[pd.DataFrame], np.ndarray]:
+    def fit(
+        X: pd.DataFrame, T: pd.DataFrame, y: np.ndarray
+    ) -> Callable[[pd.DataFrame], np.ndarray]:
         return ResponseLearner(basis="quadratic", learner=learner).fit(X, T, y).predict
 
     return fit
@@ -46,19 +57,31 @@ def econml(name: str, degree: int = 1) -> Callable[..., Any]:
     from sklearn.preprocessing import PolynomialFeatures
 
     outcome_model = HistGradientBoostingRegressor(random_state=0)
-    options: dict[str, Any] = {"model_y": outcome_model, "model_t": "linear", "cv": 2, "random_state": 0}
+    options: dict[str, Any] = {
+        "model_y": outcome_model,
+        "model_t": "linear",
+        "cv": 2,
+        "random_state": 0,
+    }
     options["treatment_featurizer"] = PolynomialFeatures(2, include_bias=False)
     if name == "CausalForestDML":
         options |= {"n_estimators": 100, "n_jobs": 1, "inference": False}
     elif degree > 1:
         options["featurizer"] = PolynomialFeatures(degree, include_bias=False)
 
-    def fit(X: pd.DataFrame, T: pd.DataFrame, y: np.ndarray) -> Callable[[pd.DataFrame], np.ndarray]:
+    def fit(
+        X: pd.DataFrame, T: pd.DataFrame, y: np.ndarray
+    ) -> Callable[[pd.DataFrame], np.ndarray]:
         model = getattr(dml, name)(**options).fit(
-            y, T.to_numpy(), X=X.to_numpy(), **({} if "inference" in options else {"inference": None})
+            y,
+            T.to_numpy(),
+            X=X.to_numpy(),
+            **({} if "inference" in options else {"inference": None}),
         )
         # the baseline does not matter for choosing treatments
-        return lambda new: np.column_stack([np.zeros(len(new)), model.const_marginal_effect(new.to_numpy())])
+        return lambda new: np.column_stack(
+            [np.zeros(len(new)), model.const_marginal_effect(new.to_numpy())]
+        )
 
     return fit
 
@@ -76,7 +99,9 @@ LEARNERS: dict[str, Callable[[], Callable[..., Any]]] = {
 def captured(theta: np.ndarray, truth: np.ndarray, dimensions: int) -> float:
     """Share of granular − uniform that the best treatments under ``theta`` earn under ``truth`` (both (n, p))."""
     axis = np.linspace(0, 2, 201 if dimensions == 1 else 41)
-    grid = np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1).reshape(-1, dimensions)
+    grid = np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1).reshape(
+        -1, dimensions
+    )
     ones = np.ones(len(grid))
     if dimensions == 1:
         phi = np.column_stack([ones, grid, grid**2])
@@ -105,24 +130,45 @@ def worker(learner: str, rows: int, dimensions: int, seed: int) -> None:
 
     warnings.filterwarnings("ignore")
     fit = LEARNERS[learner]()
-    fit(*vars_of(field_simulation(500, dimensions, seed=999)))  # imports and first calls cost nobody's time
-    sample, new = field_simulation(rows, dimensions, seed=seed), field_simulation(NEW_UNITS, dimensions, seed=1000 + seed)
+    fit(
+        *vars_of(field_simulation(500, dimensions, seed=999))
+    )  # imports and first calls cost nobody's time
+    sample, new = (
+        field_simulation(rows, dimensions, seed=seed),
+        field_simulation(NEW_UNITS, dimensions, seed=1000 + seed),
+    )
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     before, start = memory("VmRSS"), time.process_time()
     predict = fit(*vars_of(sample))
     cpu, peak = time.process_time() - start, memory("VmHWM") - before
-    print(json.dumps({"share": captured(predict(new.X), new.theta, dimensions), "cpu": cpu, "memory": peak}))
+    print(
+        json.dumps(
+            {"share": captured(predict(new.X), new.theta, dimensions), "cpu": cpu, "memory": peak}
+        )
+    )
 
 
 def vars_of(sample: Any) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
     return sample.X, sample.T, sample.y
 
 
-def measure(learner: str, rows: int, dimensions: int, seed: int, memo: dict[Any, dict[str, float]]) -> dict[str, float]:
+def measure(
+    learner: str, rows: int, dimensions: int, seed: int, memo: dict[Any, dict[str, float]]
+) -> dict[str, float]:
     key = (learner, rows, dimensions, seed)
     if key not in memo:
-        command = [sys.executable, __file__, "--worker", learner, str(rows), str(dimensions), str(seed)]
-        done = subprocess.run(command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False)
+        command = [
+            sys.executable,
+            __file__,
+            "--worker",
+            learner,
+            str(rows),
+            str(dimensions),
+            str(seed),
+        ]
+        done = subprocess.run(
+            command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise SystemExit(f"{learner} at {rows} rows failed:\n{done.stderr}")
         memo[key] = json.loads(done.stdout.splitlines()[-1])
@@ -130,14 +176,30 @@ def measure(learner: str, rows: int, dimensions: int, seed: int, memo: dict[Any,
 
 
 def line(name: str, our: float, peer: float, unit: str, **more: Any) -> dict[str, Any]:
-    return {"name": name, "ours": round(our, 4), "peer": round(peer, 4), "ratio": round(our / peer, 3), "unit": unit, **more}
+    return {
+        "name": name,
+        "ours": round(our, 4),
+        "peer": round(peer, 4),
+        "ratio": round(our / peer, 3),
+        "unit": unit,
+        **more,
+    }
 
 
-def accuracy(sizes: list[int], seeds: int, memo: dict[Any, dict[str, float]]) -> Iterator[dict[str, Any]]:
+def accuracy(
+    sizes: list[int], seeds: int, memo: dict[Any, dict[str, float]]
+) -> Iterator[dict[str, Any]]:
     for dimensions in (1, 2):
         for rows in sizes:
             shares = {
-                learner: float(np.mean([measure(learner, rows, dimensions, seed, memo)["share"] for seed in range(seeds)]))
+                learner: float(
+                    np.mean(
+                        [
+                            measure(learner, rows, dimensions, seed, memo)["share"]
+                            for seed in range(seeds)
+                        ]
+                    )
+                )
                 for learner in ("auto", "sieve", "boosting", "LinearDML", "LinearDML quadratic")
             }
             peer = max(shares["LinearDML"], shares["LinearDML quadratic"])
@@ -147,11 +209,18 @@ def accuracy(sizes: list[int], seeds: int, memo: dict[Any, dict[str, float]]) ->
                 "boosting": round(shares["boosting"], 4),
             }
             yield line(
-                f"accuracy d={dimensions} n={rows}", shares["auto"], peer, "share of granular - uniform", seeds=seeds, **details
+                f"accuracy d={dimensions} n={rows}",
+                shares["auto"],
+                peer,
+                "share of granular - uniform",
+                seeds=seeds,
+                **details,
             )
 
 
-def cpu(sizes: list[int], _seeds: int, memo: dict[Any, dict[str, float]]) -> Iterator[dict[str, Any]]:
+def cpu(
+    sizes: list[int], _seeds: int, memo: dict[Any, dict[str, float]]
+) -> Iterator[dict[str, Any]]:
     rows = min(50_000, max(sizes))
     for dimensions in (1, 2):
         for learner, peer in (("auto", "CausalForestDML"), ("sieve", "LinearDML")):
@@ -166,15 +235,24 @@ def cpu(sizes: list[int], _seeds: int, memo: dict[Any, dict[str, float]]) -> Ite
             )
 
 
-def peak_memory(sizes: list[int], _seeds: int, memo: dict[Any, dict[str, float]]) -> Iterator[dict[str, Any]]:
+def peak_memory(
+    sizes: list[int], _seeds: int, memo: dict[Any, dict[str, float]]
+) -> Iterator[dict[str, Any]]:
     rows = min(50_000, max(sizes))
     for dimensions in (1, 2):
         for learner in ("auto", "sieve"):
-            a, b = (measure(name, rows, dimensions, 0, memo)["memory"] for name in (learner, "LinearDML quadratic"))
-            yield line(f"memory {learner} / LinearDML quadratic d={dimensions} n={rows}", a, b, "MB")
+            a, b = (
+                measure(name, rows, dimensions, 0, memo)["memory"]
+                for name in (learner, "LinearDML quadratic")
+            )
+            yield line(
+                f"memory {learner} / LinearDML quadratic d={dimensions} n={rows}", a, b, "MB"
+            )
 
 
-def known_numbers(_sizes: list[int], _seeds: int, _memo: dict[Any, dict[str, float]]) -> Iterator[dict[str, Any]]:
+def known_numbers(
+    _sizes: list[int], _seeds: int, _memo: dict[Any, dict[str, float]]
+) -> Iterator[dict[str, Any]]:
     """EconML's treatment-featurization notebook: its estimate of the coefficient 0.5 of T² is 0.507 with standard error 0.024."""
     from coarse_spark.core.basis import Basis
     from coarse_spark.core.learners.crossfit import fit_models
@@ -189,12 +267,24 @@ def known_numbers(_sizes: list[int], _seeds: int, _memo: dict[Any, dict[str, flo
     y = 0.5 * T[:, 0] ** 2 + W[:, 1] + 20 * rng.normal(size=n)
     X, basis = pd.DataFrame(W, columns=list("abcde")), Basis("quadratic", observed_space(T))
     settings = LearnerSettings(learner="constant")
-    models = fit_models(X, T, y, np.arange(n) % folds, basis=basis, key=np.arange(n), settings=settings)
-    squared = {fold: float(load_model(record).predict(X)[:, 2].mean()) for fold, record in models.items()}
+    models = fit_models(
+        X, T, y, np.arange(n) % folds, basis=basis, key=np.arange(n), settings=settings
+    )
+    squared = {
+        fold: float(load_model(record).predict(X)[:, 2].mean()) for fold, record in models.items()
+    }
     without = np.array([squared[fold] for fold in range(folds)])
-    error = float(np.sqrt((folds - 1) / folds * ((without - without.mean()) ** 2).sum()))  # delete-a-group jackknife
+    error = float(
+        np.sqrt((folds - 1) / folds * ((without - without.mean()) ** 2).sum())
+    )  # delete-a-group jackknife
     yield line(
-        "known numbers: coefficient of T^2", squared[-1], 0.507, "y / T^2", truth=0.5, our_error=round(error, 4), peer_error=0.024
+        "known numbers: coefficient of T^2",
+        squared[-1],
+        0.507,
+        "y / T^2",
+        truth=0.5,
+        our_error=round(error, 4),
+        peer_error=0.024,
     )
 
 
@@ -202,7 +292,9 @@ SECTIONS = {"accuracy": accuracy, "cpu": cpu, "memory": peak_memory, "known": kn
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sections", nargs="*", help=f"some of {', '.join(SECTIONS)}; default all")
     parser.add_argument("--rows", nargs="+", type=int, default=[10_000, 50_000, 100_000])
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,7 +1,7 @@
 """Menus beside peers, oracles and known tables, one JSON object a line.
 
     python tests/benchmarks/bench_menu.py                 all of it, a few minutes
-    python tests/benchmarks/bench_menu.py truth gaps      some of: tables gaps truth masses budget scale debiased
+    python tests/benchmarks/bench_menu.py truth gaps      some of: tables gaps truth masses budget scale
 
 Each line: {"name", "ours", "peer", "ratio", "unit", "reached", …}. Shares are percent of (granular − best uniform) at the truth
 of the field simulation. One thread.
@@ -21,15 +21,11 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402  # threads are limited before numpy starts them
 from sklearn.cluster import KMeans  # noqa: E402
-from sklearn.model_selection import KFold  # noqa: E402
 
-from coarse_spark.core.learners.response import ResponseLearner  # noqa: E402
 from coarse_spark.core.menu.bounded_curve import search_within  # noqa: E402
 from coarse_spark.core.menu.choose import choose_curve, choose_menu, sketch_units  # noqa: E402
-from coarse_spark.core.menu.curve import search_curve  # noqa: E402
-from coarse_spark.core.menu.debiased import debiased_menu  # noqa: E402
 from coarse_spark.core.menu.limits import Budget, MenuLimits  # noqa: E402
-from coarse_spark.core.menu.lloyd import PricedMenu, assign, refine, segment_sums  # noqa: E402
+from coarse_spark.core.menu.lloyd import PricedMenu, refine, segment_sums  # noqa: E402
 from coarse_spark.core.menu.problem import MenuProblem  # noqa: E402
 from coarse_spark.core.menu.search import ProfitTable  # noqa: E402
 from coarse_spark.core.menu.settings import SearchSettings  # noqa: E402
@@ -44,18 +40,30 @@ TIE = 1e-3  # percentage points: two runs that reach the same optimum of a finit
 
 def field_problem(dimensions: int) -> MenuProblem:
     names = [f"t{j + 1}" for j in range(dimensions)]
-    space = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in names})
+    space = TreatmentSpace.from_dict(
+        {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in names}
+    )
     return MenuProblem.build(space, "quadratic", Profit("1", f"0.3 * ({' + '.join(names)})"))
 
 
 def line(name: str, ours: float, peer: float, unit: str, reached: bool, **more: Any) -> Line:
     ratio = ours / peer if peer else None
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "reached": bool(reached), **more}
+    return {
+        "name": name,
+        "ours": ours,
+        "peer": peer,
+        "ratio": ratio,
+        "unit": unit,
+        "reached": bool(reached),
+        **more,
+    }
 
 
 def tables() -> Iterator[Line]:
     """Distortions of the Lloyd–Max quantizers from a million normal ideal points."""
-    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": -5, "upper": 5, "control": 0}})
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": -5, "upper": 5, "control": 0}}
+    )
     problem = MenuProblem.build(space, "quadratic", Profit())
     points = np.random.default_rng(7).normal(size=1_000_000)
     theta = np.column_stack([-(points**2), 2 * points, np.full(len(points), -1.0)])
@@ -74,7 +82,11 @@ def tables() -> Iterator[Line]:
 
 def gaps() -> Iterator[Line]:
     """Certified gaps of the whole curve, and what the curve costs."""
-    for dimensions, units, largest, target in ((1, 3_000, 10, 0.001), (2, 3_000, 10, 0.005), (2, 200_000, 10, 0.005)):
+    for dimensions, units, largest, target in (
+        (1, 3_000, 10, 0.001),
+        (2, 3_000, 10, 0.005),
+        (2, 200_000, 10, 0.005),
+    ):
         problem, theta = field_problem(dimensions), field_simulation(units, dimensions).theta
         start = time.process_time()
         curve = choose_curve(problem, theta, range(1, largest + 1))
@@ -96,21 +108,37 @@ def truth() -> Iterator[Line]:
             ours = curve[k]
             for peer, menu in peers(problem, theta, k, seed).items():
                 other = float(profit_matrix(theta, problem.psi_at(menu)).max(axis=1).mean())
-                share = 100 * (other - ours.uniform_value) / (ours.granular_value - ours.uniform_value)
+                share = (
+                    100 * (other - ours.uniform_value) / (ours.granular_value - ours.uniform_value)
+                )
                 mine = 100 * ours.captured_of_uniform
-                yield line(f"{peer}, K = {k}, seed {seed}", mine, share, "% of granular − uniform", mine >= share - TIE)
+                yield line(
+                    f"{peer}, K = {k}, seed {seed}",
+                    mine,
+                    share,
+                    "% of granular − uniform",
+                    mine >= share - TIE,
+                )
 
 
 def peers(problem: MenuProblem, theta: np.ndarray, k: int, seed: int) -> dict[str, np.ndarray]:
     """Treatments (k, d) by other methods; all are given the best assignment."""
     treatments, _ = problem.granular(theta)
     by_treatment = KMeans(k, n_init=10, random_state=seed).fit(treatments).cluster_centers_
-    labels = KMeans(k, n_init=10, random_state=seed).fit_predict(theta / theta.std(axis=0).clip(1e-9))
+    labels = KMeans(k, n_init=10, random_state=seed).fit_predict(
+        theta / theta.std(axis=0).clip(1e-9)
+    )
     means = np.vstack([theta[labels == label].mean(axis=0) for label in range(k)])
     by_coefficients = problem.polish(means, problem.best_candidates(means))[0]
     rng, ones = np.random.default_rng(seed), np.ones(len(theta))
-    drawn = PricedMenu.build(problem, problem.candidates[rng.choice(len(problem.psi), k, replace=False)])
-    lloyd = refine(problem, {k: drawn}, lambda asked: segment_sums(theta, ones, asked), max_passes=200).menus[k].treatments
+    drawn = PricedMenu.build(
+        problem, problem.candidates[rng.choice(len(problem.psi), k, replace=False)]
+    )
+    lloyd = (
+        refine(problem, {k: drawn}, lambda asked: segment_sums(theta, ones, asked), max_passes=200)
+        .menus[k]
+        .treatments
+    )
     sample = theta[rng.choice(len(theta), 4_000, replace=False)]
     table = ProfitTable(profit_matrix(sample, problem.psi), np.ones(len(sample)))
     greedy = table.greedy(k, np.empty(0, dtype=np.intp))
@@ -129,7 +157,9 @@ def masses() -> Iterator[Line]:
     shares = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
     for units in (20_000, 1_000_000):
         theta = field_simulation(units, 2).theta
-        menu = choose_menu(theta[:4_000], space=problem.space, basis="quadratic", profit=problem.profit, k=5)
+        menu = choose_menu(
+            theta[:4_000], space=problem.space, basis="quadratic", profit=problem.profit, k=5
+        )
         profits, weights, wanted = profit_matrix(theta, menu.psi), np.ones(units), shares * units
         start = time.process_time()
         chosen, prices = exact_assignment(profits, weights, wanted, wanted, np.zeros(5))
@@ -139,7 +169,10 @@ def masses() -> Iterator[Line]:
         if units <= 20_000:
             oracle, kind = transport(profits, weights, wanted, wanted).value, "min-cost flow"
         else:
-            oracle, kind = float((profits - prices).max(axis=1).sum() + prices @ wanted), "dual bound"
+            oracle, kind = (
+                float((profits - prices).max(axis=1).sum() + prices @ wanted),
+                "dual bound",
+            )
         reached = abs(value / oracle - 1) <= 1e-6 and off == 0
         yield line(
             f"fixed masses, {units} units against {kind}",
@@ -161,7 +194,9 @@ def budget() -> Iterator[Line]:
         seconds, curves = [], []
         for limits in (MenuLimits(budget=Budget(0.3, spending)), MenuLimits()):
             start = time.process_time()
-            curves.append(search_within(problem, clusters, range(1, 11), SearchSettings(limits, starts=8)))
+            curves.append(
+                search_within(problem, clusters, range(1, 11), SearchSettings(limits, starts=8))
+            )
             seconds.append(time.process_time() - start)
         values = [menu.value(problem, clusters) for menu in curves[0].values()]
         yield line(
@@ -179,61 +214,24 @@ def scale() -> Iterator[Line]:
         choose_curve(problem, theta, range(1, 11), max_passes=5)
         seconds[units] = time.process_time() - start
     growth = seconds[1_000_000] / seconds[100_000]
-    yield line("CPU of the curve, 1,000,000 against 100,000 units", seconds[1_000_000], seconds[100_000], "s", growth <= 11)
-
-
-def debiased() -> Iterator[Line]:
-    """Treatments by debiased segment responses against the plain ones, at the truth on new units, K = 5."""
-    problem = field_problem(2)
-    basis, k, seeds = problem.basis, 5, 6
-    grid = np.random.default_rng(99).uniform(0, 2, (400_000, 2))
-    inverse = np.linalg.inv(basis(grid).T @ basis(grid) / len(grid))
-    for rows in (1_000, 3_000, 10_000, 30_000):
-        for learner in ("sieve", "boosting"):
-            found = []
-            for seed in range(seeds):
-                data, new = field_simulation(rows, 2, seed), field_simulation(20_000, 2, 1_000 + seed)
-                phi, learned = basis(np.asarray(data.T, dtype=float)), np.zeros_like(data.theta)
-                for train, held in KFold(2, shuffle=True, random_state=seed).split(phi):
-                    model = ResponseLearner(basis="quadratic", learner=learner, random_state=seed)
-                    model.fit(data.X.iloc[train], data.T.iloc[train], np.asarray(data.y)[train])
-                    learned[held] = model.predict(data.X.iloc[held])
-                residual = np.asarray(data.y) - (phi * learned).sum(axis=1)
-                corrected = learned + residual[:, None] * (phi @ inverse)
-                full = (
-                    ResponseLearner(basis="quadratic", learner=learner, random_state=seed)
-                    .fit(data.X, data.T, data.y)
-                    .predict(new.X)
-                )
-                clusters, _ = sketch_units(problem, learned, np.ones(rows))
-                plain = search_curve(problem, clusters, [k])[k]
-                moved = [debiased_menu(problem, plain, learned, corrected, np.ones(rows), share)[0] for share in (None, 1.0)]
-                found.append([share_at_truth(problem, menu, full, new.theta) for menu in (plain, *moved)])
-            values = np.array(found)
-            gain = values[:, 1:] - values[:, :1]
-            error = gain.std(axis=0, ddof=1) / seeds**0.5
-            yield line(
-                f"James–Stein update against plain, {rows} rows, {learner}", values[:, 1].mean(), values[:, 0].mean(),
-                "% of granular − uniform", gain[:, 0].mean() > -2 * error[0], gain=gain[:, 0].mean(), se=error[0],
-                gain_of_full_correction=gain[:, 1].mean(), se_of_full_correction=error[1],
-            )  # fmt: skip
-
-
-def share_at_truth(problem: MenuProblem, menu: PricedMenu, learned: np.ndarray, true: np.ndarray) -> float:
-    taken = menu.psi[assign(learned, menu)]
-    value = float((taken[:, :-1] * true).sum(axis=1).mean() + taken[:, -1].mean())
-    mean = true.mean(axis=0, keepdims=True)
-    uniform = float(problem.polish(mean, problem.best_candidates(mean))[1][0])
-    return 100 * (value - uniform) / (float(problem.granular(true)[1].mean()) - uniform)
+    yield line(
+        "CPU of the curve, 1,000,000 against 100,000 units",
+        seconds[1_000_000],
+        seconds[100_000],
+        "s",
+        growth <= 11,
+    )
 
 
 PARTS: dict[str, Callable[[], Iterator[Line]]] = {
-    "tables": tables, "gaps": gaps, "truth": truth, "masses": masses, "budget": budget, "scale": scale, "debiased": debiased,
+    "tables": tables, "gaps": gaps, "truth": truth, "masses": masses, "budget": budget, "scale": scale,
 }  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", help=f"some of: {' '.join(PARTS)}")
     for part in parser.parse_args().parts or PARTS:
         for found in PARTS[part]():

@@ -56,7 +56,9 @@ def market(number: int, rows: int) -> pd.DataFrame:
     """The experiment of one market: the same rows wherever it is drawn."""
     drawn = field_simulation(rows, 1, seed=number)
     ids = pd.Series(np.arange(number * rows, (number + 1) * rows), name="unit_id")
-    return pd.concat([ids, drawn.X, drawn.T, pd.Series(drawn.y, name="y")], axis=1).assign(market=f"m{number}")
+    return pd.concat([ids, drawn.X, drawn.T, pd.Series(drawn.y, name="y")], axis=1).assign(
+        market=f"m{number}"
+    )
 
 
 def tree_cpu(pid: int) -> dict[str, float]:
@@ -65,12 +67,17 @@ def tree_cpu(pid: int) -> dict[str, float]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                name, fields = (folder / "stat").read_text(encoding="ascii").split("(", 1)[1].rsplit(")", 1)
+                name, fields = (
+                    (folder / "stat").read_text(encoding="ascii").split("(", 1)[1].rsplit(")", 1)
+                )
             except OSError:
                 continue  # ended meanwhile: its parent has its time
             numbers = fields.split()
             parents[int(folder.name)] = int(numbers[1])
-            own, children = sum(map(int, numbers[11:13])) / TICKS, sum(map(int, numbers[13:15])) / TICKS
+            own, children = (
+                sum(map(int, numbers[11:13])) / TICKS,
+                sum(map(int, numbers[13:15])) / TICKS,
+            )
             used[int(folder.name)] = ("java" if name == "java" else "python", own, children)
     total = {"java": 0.0, "python": 0.0}
     for process, (program, own, children) in used.items():
@@ -101,7 +108,9 @@ def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
                     yield market(int(number), rows)
 
         names = ", ".join(f"x{j} double" for j in range(10))
-        drawn = spark.range(options.partitions).mapInPandas(draw, f"unit_id bigint, {names}, t1 double, y double, market string")
+        drawn = spark.range(options.partitions).mapInPandas(
+            draw, f"unit_id bigint, {names}, t1 double, y double, market string"
+        )
         drawn.write.format("delta").save(f"{folder}/experiment")
         start, before = time.perf_counter(), tree_cpu(os.getpid())
         units = experiment_units(spark.read.format("delta").load(f"{folder}/experiment"), setup)
@@ -125,7 +134,11 @@ def fit_bare(options: argparse.Namespace) -> dict[str, float]:
     from coarse_spark.distributed.fit import settings_of
 
     setup = configuration(options.learner, options.features, "unused")
-    folds, settings, names = setup.response.folds, settings_of(setup), list(setup.experiment.features)
+    folds, settings, names = (
+        setup.response.folds,
+        settings_of(setup),
+        list(setup.experiment.features),
+    )
     markets = [market(number, options.rows) for number in range(options.partitions)]
     rng = np.random.default_rng(0)
     arguments = [
@@ -139,9 +152,15 @@ def fit_bare(options: argparse.Namespace) -> dict[str, float]:
         for rows in markets
     ]
     start, before = time.perf_counter(), time.process_time()
-    sample = pd.concat(markets).sample(min(50_000, options.rows * options.partitions), random_state=0)
+    sample = pd.concat(markets).sample(
+        min(50_000, options.rows * options.partitions), random_state=0
+    )
     preparation = Preparation.fit(
-        sample[names], sample[["t1"]].to_numpy(), sample["y"].to_numpy(), basis=setup.basis, settings=settings
+        sample[names],
+        sample[["t1"]].to_numpy(),
+        sample["y"].to_numpy(),
+        basis=setup.basis,
+        settings=settings,
     )
     sums: dict[int, GramStatistics] = {}
     for rows in arguments:
@@ -158,7 +177,9 @@ WORKERS = {"spark": fit_on_spark, "bare": fit_bare}
 
 def measured(worker: str) -> dict[str, float]:
     command = [sys.executable, __file__, *sys.argv[1:], "--worker", worker]
-    done = subprocess.run(command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{worker} failed:\n{done.stderr}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -166,7 +187,9 @@ def measured(worker: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--partitions", type=int, default=200)
     parser.add_argument("--rows", type=int, default=5_000, help="rows of every partition")
     parser.add_argument("--learner", default="auto")
@@ -179,10 +202,21 @@ def main() -> None:
     bare, spark = measured("bare"), measured("spark")
     shape = f"{options.partitions} x {options.rows} rows, {options.learner}"
     more: dict[str, Any] = {"wall": round(spark["wall"], 1), "peer_wall": round(bare["wall"], 1)}
-    for name, ours in (("Spark", spark["java"] + spark["python"]), ("Python of Spark", spark["python"])):
+    for name, ours in (
+        ("Spark", spark["java"] + spark["python"]),
+        ("Python of Spark", spark["python"]),
+    ):
         ratio = round(ours / bare["python"], 3)
-        numbers = {"ours": round(ours, 1), "peer": round(bare["python"], 1), "ratio": ratio, "unit": "CPU seconds"}
-        print(json.dumps({"name": f"fit {shape}: {name} / bare", **numbers, "target": 1.3, **more}), flush=True)
+        numbers = {
+            "ours": round(ours, 1),
+            "peer": round(bare["python"], 1),
+            "ratio": ratio,
+            "unit": "CPU seconds",
+        }
+        print(
+            json.dumps({"name": f"fit {shape}: {name} / bare", **numbers, "target": 1.3, **more}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ NAMES = theta_columns(6)
 
 
 def problem() -> MenuProblem:
-    space = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("t1", "t2")})
+    space = TreatmentSpace.from_dict(
+        {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("t1", "t2")}
+    )
     return MenuProblem.build(space, "quadratic", Profit("1", "0.3 * (t1 + t2)"))
 
 
@@ -55,14 +57,19 @@ def write_responses(spark: SparkSession, units: int, path: str) -> None:
     def uniform(number: int) -> Column:
         return F.rand(number) * 2 - 1
 
-    features = spark.range(units).select(F.col("id").alias("unit_id"), *(uniform(j).alias(f"x{j}") for j in range(8)))
-    slope = [F.expr(f"1.2 + 0.8*x{j} + 0.6*greatest(x{j + 2}, 0) - 0.4*x{j + 4}*x{j + 5}") for j in (0, 1)]
+    features = spark.range(units).select(
+        F.col("id").alias("unit_id"), *(uniform(j).alias(f"x{j}") for j in range(8))
+    )
+    slope = [
+        F.expr(f"1.2 + 0.8*x{j} + 0.6*greatest(x{j + 2}, 0) - 0.4*x{j + 4}*x{j + 5}")
+        for j in (0, 1)
+    ]
     curve = [F.expr(f"-0.5*(0.8 + 0.5*if(x{j + 3} > 0, 1, 0) + 0.2*x{j + 6})") for j in (0, 1)]
     theta = [F.expr("sin(pi()*x0*x1) + x2"), *slope, curve[0], F.lit(-0.25), curve[1]]
     columns = [value.alias(name) for value, name in zip(theta, NAMES, strict=True)]
-    features.select("unit_id", F.lit(1.0).alias("weight"), F.lit(1e9).alias("granular_profit"), *columns).write.format(
-        "delta"
-    ).save(path)
+    features.select(
+        "unit_id", F.lit(1.0).alias("weight"), F.lit(1e9).alias("granular_profit"), *columns
+    ).write.format("delta").save(path)
 
 
 def timed(action: Callable[[], Any]) -> tuple[float, Any]:
@@ -74,7 +81,14 @@ def timed(action: Callable[[], Any]) -> tuple[float, Any]:
 def line(name: str, ours: float, peer: float, unit: str, **more: Any) -> None:
     print(
         json.dumps(
-            {"name": name, "ours": round(ours, 3), "peer": round(peer, 3), "ratio": round(ours / peer, 4), "unit": unit, **more}
+            {
+                "name": name,
+                "ours": round(ours, 3),
+                "peer": round(peer, 3),
+                "ratio": round(ours / peer, 4),
+                "unit": unit,
+                **more,
+            }
         ),
         flush=True,
     )
@@ -93,10 +107,16 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=10_000_000)
     parser.add_argument("--skip-kmeans", action="store_true", help="leave out the slow peer")
     units, skip = vars(parser.parse_args()).values()
-    spark, posed, folder = open_session(driver_memory="6g"), problem(), Path(tempfile.mkdtemp(prefix="bench-scale-"))
+    spark, posed, folder = (
+        open_session(driver_memory="6g"),
+        problem(),
+        Path(tempfile.mkdtemp(prefix="bench-scale-")),
+    )
 
     def curve(responses: DataFrame) -> PopulationMenus:
-        return choose_menus(responses, posed, range(1, 11), SearchSettings(starts=8), cells=4_000, passes=3)
+        return choose_menus(
+            responses, posed, range(1, 11), SearchSettings(starts=8), cells=4_000, passes=3
+        )
 
     try:
         tables = {size: str(folder / f"responses-{size}") for size in (units // 10, units)}
@@ -109,11 +129,23 @@ def main() -> None:
         plain_sums(responses)  # whoever comes first loads a table's log
         seconds, found = timed(lambda: curve(responses))
         line("curve of ten times the units / curve", seconds, fewer, "s", units=units, target=11)
-        line("driver memory at ten times the units / before", driver_megabytes(), before, "MB", units=units)
+        line(
+            "driver memory at ten times the units / before",
+            driver_megabytes(),
+            before,
+            "MB",
+            units=units,
+        )
         plain, _ = timed(lambda: plain_sums(responses))
-        gaps = {k: found.bounds[k] - found.refined.sums[k].value(found.refined.menus[k].psi) for k in found.bounds}
+        gaps = {
+            k: found.bounds[k] - found.refined.sums[k].value(found.refined.menus[k].psi)
+            for k in found.bounds
+        }
         granular = gap_scale(responses, posed) - found.control_value
-        more = {"units": units, "largest_gap_percent": round(100 * max(gaps.values()) / granular, 3)}
+        more = {
+            "units": units,
+            "largest_gap_percent": round(100 * max(gaps.values()) / granular, 3),
+        }
         line("curve K = 1..10 with bounds / plain sums", seconds, plain, "s", **more)
         if not skip:
             peer, _ = timed(
@@ -121,18 +153,40 @@ def main() -> None:
                     VectorAssembler(inputCols=NAMES, outputCol="features").transform(responses)
                 )
             )
-            line("curve K = 1..10 with bounds / one KMeans fit", seconds, peer, "s", **more, target=0.333)
+            line(
+                "curve K = 1..10 with bounds / one KMeans fit",
+                seconds,
+                peer,
+                "s",
+                **more,
+                target=0.333,
+            )
 
         menus = found.refined.menus
         all_sizes, _ = timed(lambda: segment_sums(responses, menus))
         one_by_one, _ = timed(lambda: [native_pass(responses, menu) for menu in menus.values()])
-        line("Lloyd pass of all sizes, Arrow / native expressions", all_sizes, one_by_one, "s", units=units)
+        line(
+            "Lloyd pass of all sizes, Arrow / native expressions",
+            all_sizes,
+            one_by_one,
+            "s",
+            units=units,
+        )
 
         menu = menus[5]
         copied, _ = timed(lambda: responses.write.format("delta").save(str(folder / "copy")))
         assigned = assign(responses, menu=menu, control_psi=posed.control_psi, space=posed.space)
-        published, _ = timed(lambda: assigned.write.format("delta").save(str(folder / "assignments")))
-        line("publish assignments of K = 5 / plain Delta copy", published, copied, "s", units=units, target=1.5)
+        published, _ = timed(
+            lambda: assigned.write.format("delta").save(str(folder / "assignments"))
+        )
+        line(
+            "publish assignments of K = 5 / plain Delta copy",
+            published,
+            copied,
+            "s",
+            units=units,
+            target=1.5,
+        )
         fixed_masses(tenth, posed, menu, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -154,38 +208,80 @@ def fixed_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, fol
     masses = np.array([0.1, 0.15, 0.2, 0.25, 0.3])
     problem = with_lottery(posed)
     drawn = with_tickets(responses, posed.coefficients)
-    few = drawn.orderBy(F.xxhash64("unit_id")).limit(2_000).select(*theta_columns(problem.coefficients)).toPandas()
+    few = (
+        drawn.orderBy(F.xxhash64("unit_id"))
+        .limit(2_000)
+        .select(*theta_columns(problem.coefficients))
+        .toPandas()
+    )
     bounded = BoundedMenu(
-        PricedMenu.build(problem, menu.treatments), masses, masses, lottery=lottery_size(problem, few.to_numpy(np.float64))
+        PricedMenu.build(problem, menu.treatments),
+        masses,
+        masses,
+        lottery=lottery_size(problem, few.to_numpy(np.float64)),
     )
     bounded = bounded.at(problem, np.zeros(len(masses)), 0.0)
 
-    path, free = str(folder / "masses"), assign(responses, menu=menu, control_psi=posed.control_psi, space=posed.space)
+    path, free = (
+        str(folder / "masses"),
+        assign(responses, menu=menu, control_psi=posed.control_psi, space=posed.space),
+    )
     plain, _ = timed(lambda: free.write.format("delta").save(str(folder / "free")))
 
     def publish() -> SettledMenu:
         settled, units = settled_menu(problem, bounded, drawn)
-        rows = assign(drawn, menu=settled.asked.menu, control_psi=posed.control_psi, space=posed.space, settled=units)
+        rows = assign(
+            drawn,
+            menu=settled.asked.menu,
+            control_psi=posed.control_psi,
+            space=posed.space,
+            settled=units,
+        )
         rows.write.format("delta").save(path)
         return settled
 
     seconds, settled = timed(publish)
     landed = (
-        responses.sparkSession.read.format("delta").load(path).groupBy("treatment_id").count().orderBy("treatment_id").toPandas()
+        responses.sparkSession.read.format("delta")
+        .load(path)
+        .groupBy("treatment_id")
+        .count()
+        .orderBy("treatment_id")
+        .toPandas()
     )
     units, counts = int(landed["count"].sum()), landed["count"].to_numpy()
     exact = bool((counts == np.round(masses * units)).all())
-    line("fixed masses of K = 5 / plain assignment", seconds, plain, "s", units=units, exact=exact, settled=len(settled.near.ids))
+    line(
+        "fixed masses of K = 5 / plain assignment",
+        seconds,
+        plain,
+        "s",
+        units=units,
+        exact=exact,
+        settled=len(settled.near.ids),
+    )
     theta = responses.select(*NAMES).toPandas().to_numpy(np.float64)
     profits, every = profit_matrix(theta, menu.psi), np.arange(len(theta))
-    best, _ = exact_assignment(profits, np.ones(len(theta)), masses * len(theta), masses * len(theta), np.zeros(len(masses)))
+    best, _ = exact_assignment(
+        profits,
+        np.ones(len(theta)),
+        masses * len(theta),
+        masses * len(theta),
+        np.zeros(len(masses)),
+    )
     line("value of fixed masses / transport in memory", settled.sums.value(settled.bounded.menu.psi), profits[every, best].mean(),
          "profit a unit", units=units)  # fmt: skip
 
 
 def gap_scale(responses: DataFrame, posed: MenuProblem) -> float:
     """Granular value on a sample: the scale that gaps are reported on."""
-    sample = responses.orderBy(F.xxhash64("unit_id")).limit(50_000).select(*NAMES).toPandas().to_numpy(np.float64)
+    sample = (
+        responses.orderBy(F.xxhash64("unit_id"))
+        .limit(50_000)
+        .select(*NAMES)
+        .toPandas()
+        .to_numpy(np.float64)
+    )
     return float(posed.granular(sample)[1].mean())
 
 

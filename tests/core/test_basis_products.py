@@ -7,7 +7,9 @@ from coarse_spark.core.basis import Basis, default_bases, place_knots
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
-PRICE = TreatmentSpace.from_dict({"price": {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}})
+PRICE = TreatmentSpace.from_dict(
+    {"price": {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}}
+)
 OFFER = TreatmentSpace.from_dict(
     {
         "price": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0},
@@ -19,7 +21,10 @@ OFFER = TreatmentSpace.from_dict(
 def test_levels_leave_out_the_control():
     basis = Basis("levels + linear", OFFER)
     assert basis.columns == ("1", "channel = post", "channel = app", "price")
-    np.testing.assert_array_equal(basis(np.array([[0.5, 0], [0.5, 1], [2, 2]])), [[1, 1, 0, 0.5], [1, 0, 0, 0.5], [1, 0, 1, 2]])
+    np.testing.assert_array_equal(
+        basis(np.array([[0.5, 0], [0.5, 1], [2, 2]])),
+        [[1, 1, 0, 0.5], [1, 0, 0, 0.5], [1, 0, 1, 2]],
+    )
 
 
 def test_products_hold_both_factors_and_every_cross_term():
@@ -36,7 +41,9 @@ def test_products_hold_both_factors_and_every_cross_term():
 
 
 def test_arms_and_saturated_levels_span_the_same_responses():
-    space = TreatmentSpace.from_dict({n: {"kind": "categorical", "levels": [0, 1, 2], "control": 0} for n in ("a", "b")})
+    space = TreatmentSpace.from_dict(
+        {n: {"kind": "categorical", "levels": [0, 1, 2], "control": 0} for n in ("a", "b")}
+    )
     saturated, arms = Basis("levels(a) * levels(b)", space), Basis("arms", space)
     assert saturated.size == arms.size == 9
     assert np.linalg.matrix_rank(saturated(space.candidates)) == 9
@@ -71,10 +78,16 @@ def test_knots_are_placed_at_quantiles_of_the_observed_treatments():
 
 
 def test_knots_of_several_dimensions_keep_products():
-    space = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 1, "control": 0} for n in ("a", "b")})
+    space = TreatmentSpace.from_dict(
+        {n: {"kind": "continuous", "lower": 0, "upper": 1, "control": 0} for n in ("a", "b")}
+    )
     observed = np.random.default_rng(0).random((200, 2))
     name = place_knots("spline + linear", space, observed)
-    assert [term.split("(")[0] for term in Basis(name, space).terms] == ["spline", "spline", "linear"]
+    assert [term.split("(")[0] for term in Basis(name, space).terms] == [
+        "spline",
+        "spline",
+        "linear",
+    ]
 
 
 def test_auto_has_bases_for_every_kind_of_space():
@@ -90,7 +103,10 @@ def test_auto_has_bases_for_every_kind_of_space():
         ("levels", "treatment 'price' is in no term"),
         ("levels + quadratic(prise)", "names 'prise' \\(did you mean 'price'"),
         ("levels(price) + linear", "levels of treatment 'price', expected a categorical treatment"),
-        ("levels + spline(price, 1, 0.5)", "knots are \\[1.0, 0.5\\], expected ascending numbers between 0 and 2"),
+        (
+            "levels + spline(price, 1, 0.5)",
+            "knots are \\[1.0, 0.5\\], expected ascending numbers between 0 and 2",
+        ),
         ("levels + spline(price, 2)", "expected ascending numbers between 0 and 2"),
         ("levels * ", "unknown term ''"),
     ],

@@ -51,7 +51,9 @@ def test_defaults(small: Path) -> None:
 
 
 def test_the_mathematical_objects(small: Path) -> None:
-    configuration = load_configuration(small, {"profit.margin": "4 - tinc", "menu.exclude": "0 < tinc < 0.5"})
+    configuration = load_configuration(
+        small, {"profit.margin": "4 - tinc", "menu.exclude": "0 < tinc < 0.5"}
+    )
     assert configuration.space.candidates[:3, 0].tolist() == [0.0, 0.5, 0.6]
     assert configuration.basis.columns == ("1", "tinc", "tinc^2")
     psi = configuration.profit_function.psi(np.array([[1.0]]), configuration.basis)
@@ -65,7 +67,9 @@ def test_several_bases_wait_for_a_choice(small: Path) -> None:
     ):
         configuration = load_configuration(small, {"response.basis": text})
         assert configuration.bases == names
-        with pytest.raises(InvalidInputError, match=r"compares linear, .*; the step 'fit' chooses one"):
+        with pytest.raises(
+            InvalidInputError, match=r"compares linear, .*; the step 'fit' chooses one"
+        ):
             _ = configuration.basis
         chosen = configuration.with_basis("spline(tinc, 0.5, 1.5)")
         assert chosen.basis.size == 4
@@ -107,16 +111,23 @@ def test_an_override_in_an_empty_block(tmp_path: Path) -> None:
     assert load_configuration(path, {"menu.seed": "9"}).menu.seed == 9
 
 
-def test_paths_count_from_the_current_directory(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_count_from_the_current_directory(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     configuration = load_configuration(small, {"population": "{path: people/../units}"})
     assert configuration.output.path == str(tmp_path.resolve() / "output/thornton")
     assert configuration.population.path == str(tmp_path.resolve() / "units")
-    assert load_configuration(small, {"output.path": "s3://bucket/a/../b"}).output.path == "s3://bucket/a/../b"
+    assert (
+        load_configuration(small, {"output.path": "s3://bucket/a/../b"}).output.path
+        == "s3://bucket/a/../b"
+    )
 
 
 def test_a_catalog_schema(tmp_path: Path) -> None:
-    path = write(tmp_path, SMALL.replace("{path: output/thornton}", "{catalog: main, schema: coarse}"))
+    path = write(
+        tmp_path, SMALL.replace("{path: output/thornton}", "{catalog: main, schema: coarse}")
+    )
     output = load_configuration(path).output
     assert (output.catalog, output.schema_name, output.path) == ("main", "coarse", None)
 
@@ -137,26 +148,40 @@ def test_the_fingerprint_knows_the_values_alone(small: Path, tmp_path: Path) -> 
     configuration = load_configuration(small)
     blocks = yaml.safe_load(SMALL)
     (tmp_path / "other").mkdir()
-    shuffled = write(tmp_path / "other", "# a comment\n" + yaml.safe_dump(dict(reversed(blocks.items())), sort_keys=False))
+    shuffled = write(
+        tmp_path / "other",
+        "# a comment\n" + yaml.safe_dump(dict(reversed(blocks.items())), sort_keys=False),
+    )
     assert load_configuration(shuffled).fingerprint() == configuration.fingerprint()
-    assert load_configuration(small, {"menu.seed": "0"}).fingerprint() == configuration.fingerprint()
-    assert load_configuration(small, {"menu.seed": "1"}).fingerprint() != configuration.fingerprint()
+    assert (
+        load_configuration(small, {"menu.seed": "0"}).fingerprint() == configuration.fingerprint()
+    )
+    assert (
+        load_configuration(small, {"menu.seed": "1"}).fingerprint() != configuration.fingerprint()
+    )
     assert len(configuration.fingerprint()) == 64
 
 
 def test_the_order_of_treatments_is_part_of_the_configuration(small: Path) -> None:
     # response coefficients come in the order of the treatments: a run must not go on with another one
-    depth, days = ({"kind": "continuous", "lower": 0, "upper": upper, "control": 0} for upper in (40, 28))
+    depth, days = (
+        {"kind": "continuous", "lower": 0, "upper": upper, "control": 0} for upper in (40, 28)
+    )
     blocks: dict[str, Any] = yaml.safe_load(SMALL) | {"profit": {"margin": "1"}}
     one = Configuration.model_validate(blocks | {"treatments": {"depth": depth, "days": days}})
     other = Configuration.model_validate(blocks | {"treatments": {"days": days, "depth": depth}})
     assert one.fingerprint() != other.fingerprint()
     for configuration in (one, other):
-        assert Configuration.model_validate_json(configuration.to_json()).space.names == configuration.space.names
+        assert (
+            Configuration.model_validate_json(configuration.to_json()).space.names
+            == configuration.space.names
+        )
 
 
 def test_json_gives_the_same_configuration_back(small: Path) -> None:
-    configuration = load_configuration(small, {"menu.always_offer": "[{tinc: 0}]", "experiment.strata": "[villnum]"})
+    configuration = load_configuration(
+        small, {"menu.always_offer": "[{tinc: 0}]", "experiment.strata": "[villnum]"}
+    )
     restored = Configuration.model_validate_json(configuration.to_json())
     assert restored == configuration
     assert restored.fingerprint() == configuration.fingerprint()
@@ -171,7 +196,10 @@ def test_values_never_change(small: Path) -> None:
 def test_python_gets_the_checks_across_blocks_too() -> None:
     blocks: dict[str, Any] = yaml.safe_load(SMALL)
     assert Configuration(**blocks) == Configuration.model_validate(blocks)
-    with pytest.raises(ValidationError, match=r"menu\.select: found 9.*profit\.margin: '4 - tin' uses the unknown name 'tin'"):
+    with pytest.raises(
+        ValidationError,
+        match=r"menu\.select: found 9.*profit\.margin: '4 - tin' uses the unknown name 'tin'",
+    ):
         Configuration(**blocks, profit={"margin": "4 - tin"}, menu={"select": 9})
 
 
@@ -211,7 +239,9 @@ def test_every_field_says_what_it_means() -> None:
 def test_the_configuration_knows_no_spark() -> None:
     heavy = "('pyspark', 'delta', 'matplotlib', 'sklearn')"
     code = f"import sys, coarse_spark.config.load; print([name for name in {heavy} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert found == "[]"
 
 

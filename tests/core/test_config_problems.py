@@ -53,11 +53,15 @@ def problems(text: str, folder: Path, **overrides: str) -> list[str]:
     path = folder / "run.yml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError) as caught:
-        load_configuration(path, {key.replace("__", "."): value for key, value in overrides.items()})
+        load_configuration(
+            path, {key.replace("__", "."): value for key, value in overrides.items()}
+        )
     lines = str(caught.value).replace(str(path), "run.yml").splitlines()
     if len(lines) == 1:
         return lines
-    assert lines[0] == ("run.yml has 1 problem:" if len(lines) == 2 else f"run.yml has {len(lines) - 1} problems:")
+    assert lines[0] == (
+        "run.yml has 1 problem:" if len(lines) == 2 else f"run.yml has {len(lines) - 1} problems:"
+    )
     return [line.removeprefix("  ") for line in lines[1:]]
 
 
@@ -135,7 +139,6 @@ ONE = [
     ("select: 3", "eligibility: {a member: depth > 20}", "run.yml:19: menu.eligibility.a member: found the column 'a member', expected one without spaces and , ; { } ( ) =, which Delta tables refuse"),
     ("select: 3", "switching_cost: 0.5", "run.yml:19: menu.switching_cost: found 0.5 without menu.previous_run, expected current or the id of the run whose assignments would change"),
     ("select: 3", "switching_cost: -1", "run.yml:19: menu.switching_cost: found -1, expected greater than or equal to 0"),
-    ("select: 3", "update: unbiased", "run.yml:19: menu.update: found 'unbiased', expected plain or debiased (did you mean 'debiased'?)"),
     ("select: 3", "previous_run: 7", "run.yml:19: menu.previous_run: found 7, expected a text; put it in quotes where YAML reads it as something else"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {resamples: 1}", "run.yml:24: evaluation.resamples: found 1, which shows no spread, expected 0 or at least 2"),
     ("select: 3", "method: exact", "run.yml:19: menu.method: found exact, which takes one treatment dimension, not 2; use auto"),
@@ -184,7 +187,8 @@ def test_one_problem(old: str, new: str, message: str, tmp_path: Path) -> None:
 def test_rules_that_are_good(tmp_path: Path) -> None:
     (tmp_path / "run.yml").write_text(
         GOOD.replace(
-            "select: 3", "eligibility: {member: depth > 20, channel: arm == 'phone'}\n  previous_run: current\n  switching_cost: 1"
+            "select: 3",
+            "eligibility: {member: depth > 20, channel: arm == 'phone'}\n  previous_run: current\n  switching_cost: 1",
         )
     )
     menu = load_configuration(tmp_path / "run.yml").menu
@@ -194,7 +198,11 @@ def test_rules_that_are_good(tmp_path: Path) -> None:
 
 def test_a_misspelt_key_and_what_its_absence_means(tmp_path: Path) -> None:
     keys = "table, path, format, bundled, unit_id, partition_by, features, outcome, weight, strata"
-    text = GOOD.replace("table: main", "tabel: main").replace("unit_id: customer", "seed: 3").replace("upper: 40", "uper: 40")
+    text = (
+        GOOD.replace("table: main", "tabel: main")
+        .replace("unit_id: customer", "seed: 3")
+        .replace("upper: 40", "uper: 40")
+    )
     assert problems(text, tmp_path) == [
         "run.yml:1: experiment.unit_id: the key is missing; expected column that identifies a unit; unique and never null",
         "run.yml:1: experiment: found no source, expected exactly one of table, path, bundled",
@@ -207,7 +215,9 @@ def test_a_misspelt_key_and_what_its_absence_means(tmp_path: Path) -> None:
 
 def test_everything_at_once_and_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = (
-        GOOD.replace("outcome: spend", "outcome: [spend]").replace("folds: 3", "folds: x").replace("- depth / 100", "- dpth / 100")
+        GOOD.replace("outcome: spend", "outcome: [spend]")
+        .replace("folds: 3", "folds: x")
+        .replace("- depth / 100", "- dpth / 100")
     )
     text = (
         text.replace("select: 3", "select: 9")
@@ -228,7 +238,12 @@ def test_everything_at_once_and_in_the_order_of_the_file(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "menu", ["max_share: 0.9", "min_share: 0.25\n  method: milp", "budget: -1\n  spending_per_outcome: depth / 100"]
+    "menu",
+    [
+        "max_share: 0.9",
+        "min_share: 0.25\n  method: milp",
+        "budget: -1\n  spending_per_outcome: depth / 100",
+    ],
 )
 def test_limits_that_every_size_can_keep(menu: str, tmp_path: Path) -> None:
     (tmp_path / "run.yml").write_text(GOOD.replace("select: 3", menu))
@@ -240,18 +255,15 @@ def test_budget_counts_the_cost_of_treatment_unless_spending_is_named(tmp_path: 
     path.write_text(GOOD)
     by_default = load_configuration(path, {"menu.budget": "2"}).limits.budget
     assert by_default == Budget(2.0, Profit("0", "where(arm == 'phone', 2, 0.5)"))
-    named = load_configuration(path, {"menu.budget": "2", "menu.spending_per_outcome": "depth", "menu.spending_per_unit": "0"})
-    assert named.limits.budget == Budget(2.0, Profit("depth", "0"))
-    masses = load_configuration(path, {"menu.sizes": "[2]", "menu.select": "2", "menu.min_share": "[0.4, 0.6]"}).limits
-    assert masses.min_share == (0.4, 0.6)
-
-
-def test_debiased_updates_know_no_limits(tmp_path: Path) -> None:
-    found = problems(GOOD.replace("select: 3", "update: debiased\n  max_share: 0.9"), tmp_path)
-    assert any(
-        line.startswith("run.yml:19: menu.update: found debiased with min_share, max_share or budget, expected plain")
-        for line in found
+    named = load_configuration(
+        path,
+        {"menu.budget": "2", "menu.spending_per_outcome": "depth", "menu.spending_per_unit": "0"},
     )
+    assert named.limits.budget == Budget(2.0, Profit("depth", "0"))
+    masses = load_configuration(
+        path, {"menu.sizes": "[2]", "menu.select": "2", "menu.min_share": "[0.4, 0.6]"}
+    ).limits
+    assert masses.min_share == (0.4, 0.6)
 
 
 def test_unknown_learners(tmp_path: Path) -> None:
@@ -272,18 +284,28 @@ def test_treatment_names_that_the_tables_cannot_hold(tmp_path: Path) -> None:
     assert problems(GOOD.replace("depth", "Share"), tmp_path) == [
         f"run.yml:10: treatments.Share: 'Share' {head}; rename the column of the experiment, for instance to offered_Share"
     ]
-    text = GOOD.replace("0.4 - depth / 100", "0.4").replace("depth == 40", "0").replace("depth", "depth (%)")
+    text = (
+        GOOD.replace("0.4 - depth / 100", "0.4")
+        .replace("depth == 40", "0")
+        .replace("depth", "depth (%)")
+    )
     refused = "expected one without spaces and , ; { } ( ) =, which Delta tables refuse"
-    assert problems(text, tmp_path) == [f"run.yml:10: treatments.depth (%): found the name 'depth (%)', {refused}"]
+    assert problems(text, tmp_path) == [
+        f"run.yml:10: treatments.depth (%): found the name 'depth (%)', {refused}"
+    ]
 
 
 def test_the_names_of_written_columns_are_those_of_the_tables() -> None:
-    assert {"run_id"}.union(*(table.key + tuple(table.columns) for table in (MENU, ASSIGNMENTS))) == WRITTEN_COLUMNS
+    assert {"run_id"}.union(
+        *(table.key + tuple(table.columns) for table in (MENU, ASSIGNMENTS))
+    ) == WRITTEN_COLUMNS
 
 
 def test_a_grid_too_large_to_search(tmp_path: Path) -> None:
     (line,) = problems(GOOD.replace("step: 10", "step: 0.001"), tmp_path)
-    assert line.startswith("run.yml:9: treatments: the treatment grid has 40001 x 2 = 80002 points, at most 20000 are searched")
+    assert line.startswith(
+        "run.yml:9: treatments: the treatment grid has 40001 x 2 = 80002 points, at most 20000 are searched"
+    )
 
 
 def test_problems_of_overrides_name_the_override(tmp_path: Path) -> None:
@@ -301,7 +323,10 @@ def test_problems_of_overrides_name_the_override(tmp_path: Path) -> None:
 
 
 FILES = [
-    (b"", "run.yml is empty; expected a mapping with blocks such as experiment, treatments and output"),
+    (
+        b"",
+        "run.yml is empty; expected a mapping with blocks such as experiment, treatments and output",
+    ),
     (b"# nothing but a comment\n", "run.yml is empty; expected a mapping"),
     (b"\n- a\n- b\n", "run.yml:2: found a list, expected a mapping of blocks such as experiment:"),
     (b"just a text", "run.yml:1: found a str, expected a mapping of blocks"),
@@ -315,13 +340,21 @@ FILES = [
     (b"a: *nowhere\n", "run.yml:1: not valid YAML: found undefined alias"),
     (b"a: \xff\xfe\n", "run.yml is not a text in UTF-8: invalid start byte at byte 3"),
     (b"a: \x00\n", "run.yml: not valid YAML: "),
-    (b"? [a, b]\n: 1\n", "run.yml:1: not valid YAML: while constructing a mapping, found unhashable key"),
+    (
+        b"? [a, b]\n: 1\n",
+        "run.yml:1: not valid YAML: while constructing a mapping, found unhashable key",
+    ),
     (b"a: " + b"[" * 3000, "run.yml: not valid YAML: "),
-    (b"# " + b"x" * 1_000_001, "run.yml has 1000003 bytes, expected a configuration of at most 1000000"),
+    (
+        b"# " + b"x" * 1_000_001,
+        "run.yml has 1000003 bytes, expected a configuration of at most 1000000",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("content", "message"), FILES, ids=[str(content[:24]) for content, _ in FILES])
+@pytest.mark.parametrize(
+    ("content", "message"), FILES, ids=[str(content[:24]) for content, _ in FILES]
+)
 def test_files_that_are_no_configuration(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "run.yml"
     path.write_bytes(content)
@@ -333,9 +366,14 @@ def test_files_that_are_no_configuration(content: bytes, message: str, tmp_path:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "thornton.yml").touch()
-    with pytest.raises(ConfigurationError, match=r"torton\.yml does not exist; expected a YAML file, such as .*thornton\.yml"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"torton\.yml does not exist; expected a YAML file, such as .*thornton\.yml",
+    ):
         load_configuration(tmp_path / "torton.yml")
-    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory; expected a YAML file"):
+    with pytest.raises(
+        ConfigurationError, match="cannot be read: Is a directory; expected a YAML file"
+    ):
         load_configuration(tmp_path)
 
 
@@ -353,7 +391,9 @@ noise = st.text(alphabet="abz019 :-{}[],'\"#&*!|>%@`\n\t.", max_size=12)
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(fragments, noise), max_size=15))
-def test_no_file_gets_more_than_a_report(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
+def test_no_file_gets_more_than_a_report(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[str]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.yml"
     path.write_text("".join(parts))
     # fragments of a good file are never a whole one
@@ -363,13 +403,24 @@ def test_no_file_gets_more_than_a_report(tmp_path_factory: pytest.TempPathFactor
 
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=4)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 KEYS = [
     f"{block}.{key}"
     for block, content in yaml.safe_load(GOOD).items()
-    for key in [*content, "extra", "path", "min_share", "budget", "cost_per_treatment", "method", "seed"]
+    for key in [
+        *content,
+        "extra",
+        "path",
+        "min_share",
+        "budget",
+        "cost_per_treatment",
+        "method",
+        "seed",
+    ]
 ] + [
     "treatments.depth.lower",
     "treatments.depth.step",
@@ -383,7 +434,9 @@ KEYS = [
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=3))
-def test_no_value_gets_more_than_a_report(tmp_path_factory: pytest.TempPathFactory, overrides: dict[str, object]) -> None:
+def test_no_value_gets_more_than_a_report(
+    tmp_path_factory: pytest.TempPathFactory, overrides: dict[str, object]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "good.yml"
     path.write_text(GOOD)
     with contextlib.suppress(ConfigurationError):

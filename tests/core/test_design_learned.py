@@ -11,7 +11,9 @@ from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.treatments import TreatmentSpace
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 4, "control": 0}})
-ARMS = TreatmentSpace.from_dict({"arm": {"kind": "categorical", "levels": ["a", "b", "c"], "control": "a"}})
+ARMS = TreatmentSpace.from_dict(
+    {"arm": {"kind": "categorical", "levels": ["a", "b", "c"], "control": "a"}}
+)
 
 
 def confounded(n=20_000, seed=0):
@@ -25,7 +27,9 @@ def confounded(n=20_000, seed=0):
 def test_learned_moments_are_the_conditional_ones():
     X, T, _ = confounded()
     basis = Basis("linear", UNIT)
-    design = LearnedDesign.from_dict(json.loads(json.dumps(LearnedDesign.fit(X, T, basis=basis).to_dict())))
+    design = LearnedDesign.from_dict(
+        json.loads(json.dumps(LearnedDesign.fit(X, T, basis=basis).to_dict()))
+    )
     at = pd.DataFrame({"x": [-0.9, 0.0, 0.9], "noise": [0.0, 1.0, -1.0]})
     moments = design.moments(at)
     mean = 2 + 0.8 * at["x"].to_numpy()
@@ -38,7 +42,9 @@ def test_debiasing_with_the_learned_design_removes_confounding():
     X, T, y = confounded()
     basis = Basis("linear", UNIT)
     wrong = np.zeros((len(y), 2))
-    learned = debiased_coefficients(wrong, basis(T), y, LearnedDesign.fit(X, T, basis=basis).moments(X)).mean(axis=0)
+    learned = debiased_coefficients(
+        wrong, basis(T), y, LearnedDesign.fit(X, T, basis=basis).moments(X)
+    ).mean(axis=0)
     naive = debiased_coefficients(wrong, basis(T), y, moment_sums(basis(T))[""].matrix).mean(axis=0)
     assert learned[1] == pytest.approx(0.5, abs=0.15)
     assert naive[1] > 1.5
@@ -49,9 +55,13 @@ def test_arms_with_propensities_that_depend_on_features():
     x = rng.uniform(-1, 1, 20_000)
     chance = np.column_stack([0.4 - 0.2 * x, 0.3 + 0 * x, 0.3 + 0.2 * x])
     arm = (rng.random(20_000)[:, None] > chance.cumsum(axis=1)).sum(axis=1)
-    design = LearnedDesign.fit(pd.DataFrame({"x": x}), arm[:, None].astype(float), basis=Basis("arms", ARMS))
+    design = LearnedDesign.fit(
+        pd.DataFrame({"x": x}), arm[:, None].astype(float), basis=Basis("arms", ARMS)
+    )
     moments = design.moments(pd.DataFrame({"x": [-0.8, 0.8]}))
-    np.testing.assert_allclose(np.einsum("nii->ni", moments), [[0.56, 0.3, 0.14], [0.24, 0.3, 0.46]], atol=0.03)
+    np.testing.assert_allclose(
+        np.einsum("nii->ni", moments), [[0.56, 0.3, 0.14], [0.24, 0.3, 0.46]], atol=0.03
+    )
     assert np.abs(moments - np.einsum("nii->ni", moments)[:, :, None] * np.eye(3)).max() < 0.005
 
 
@@ -67,11 +77,15 @@ def test_a_design_never_sees_the_fold_it_serves_and_batches_add_up():
                 inside = rows[fold[rows] == number]
                 part = preparation.sums(X.iloc[inside], basis(T[inside]), weight[inside])
                 sums[number] = sums[number] + part if number in sums else part
-        return CrossFittedDesign.solve(preparation, {k: GramStatistics.from_array(part.to_array()) for k, part in sums.items()})
+        return CrossFittedDesign.solve(
+            preparation, {k: GramStatistics.of_flat(part.flat()) for k, part in sums.items()}
+        )
 
     phi = basis(T)
     whole = crossfitted(T).representer(X, phi, fold)
-    np.testing.assert_allclose(crossfitted(T, batches=7).representer(X, phi, fold), whole, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(
+        crossfitted(T, batches=7).representer(X, phi, fold), whole, rtol=1e-7, atol=1e-9
+    )
     moved = T.copy()
     moved[fold == 1] = 4 - T[fold == 1]
     changed = crossfitted(moved).representer(X, phi, fold)
@@ -80,7 +94,9 @@ def test_a_design_never_sees_the_fold_it_serves_and_batches_add_up():
     # a fold's design is the one learned from the other folds alone
     others = fold != 2
     alone = preparation.solve(preparation.sums(X[others], phi[others], weight[others]))
-    np.testing.assert_allclose(whole[fold == 2], alone.representer(X[fold == 2], phi[fold == 2]), rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(
+        whole[fold == 2], alone.representer(X[fold == 2], phi[fold == 2]), rtol=1e-7, atol=1e-9
+    )
     expected = representer(phi[fold == 2], alone.moments(X[fold == 2]))
     np.testing.assert_allclose(whole[fold == 2], expected, rtol=1e-6, atol=1e-8)
 
@@ -90,14 +106,22 @@ def test_values_are_covered_under_confounding_but_not_by_a_randomized_design():
     for seed in range(runs):
         rng = np.random.default_rng(100 + seed)
         x = rng.uniform(-1, 1, 2_000)
-        X, T = pd.DataFrame({"x": x}), (2 + 0.8 * x + (1 + 0.5 * x) * rng.uniform(-1, 1, 2_000))[:, None]
+        X, T = (
+            pd.DataFrame({"x": x}),
+            (2 + 0.8 * x + (1 + 0.5 * x) * rng.uniform(-1, 1, 2_000))[:, None],
+        )
         true = np.column_stack([1 + 2 * x, 0.5 + x])
         phi = basis(T)
         y = np.einsum("ij,ij->i", phi, true) + rng.normal(size=2_000)
-        wrong = np.column_stack([1 + 2 * x, np.full(2_000, 0.5)])  # a learner that missed who responds more
+        wrong = np.column_stack(
+            [1 + 2 * x, np.full(2_000, 0.5)]
+        )  # a learner that missed who responds more
         fold = rng.integers(0, 5, 2_000)
         preparation = DesignPreparation.fit(X, T, basis=basis, weight=np.ones(2_000))
-        sums = {k: preparation.sums(X[fold == k], phi[fold == k], np.ones((fold == k).sum())) for k in range(5)}
+        sums = {
+            k: preparation.sums(X[fold == k], phi[fold == k], np.ones((fold == k).sum()))
+            for k in range(5)
+        }
         psi = np.array([1.0, 3.0])  # everybody gets 3
         value = 2.5  # of the population
         learned = CrossFittedDesign.solve(preparation, sums).representer(X, phi, fold)

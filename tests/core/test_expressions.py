@@ -31,7 +31,9 @@ MEANING: dict[str, Any] = {
     "compared": lambda holds, *operands: _fold(
         lambda so_far, operand: np.where(np.isnan(operand), np.nan, so_far), holds, operands
     ),
-    "where": lambda condition, yes, no: np.where(np.isnan(condition), np.nan, np.where(np.asarray(condition, dtype=bool), yes, no)),
+    "where": lambda condition, yes, no: np.where(
+        np.isnan(condition), np.nan, np.where(np.asarray(condition, dtype=bool), yes, no)
+    ),
     "a": COLUMNS["a"],
     "b": COLUMNS["b"],
     "__builtins__": {},
@@ -47,11 +49,13 @@ def _fold(function: Any, first: Any, rest: Any) -> Any:
 def _combine(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     pair = st.tuples(children, children)
     return st.one_of(
-        st.tuples(st.sampled_from(["+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!="]), pair).map(
-            lambda item: f"({item[1][0]} {item[0]} {item[1][1]})"
-        ),
+        st.tuples(
+            st.sampled_from(["+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!="]), pair
+        ).map(lambda item: f"({item[1][0]} {item[0]} {item[1][1]})"),
         st.tuples(st.sampled_from("+-"), children).map(lambda item: f"({item[0]}{item[1]})"),
-        st.tuples(st.sampled_from(["abs", "exp", "log"]), children).map(lambda item: f"{item[0]}({item[1]})"),
+        st.tuples(st.sampled_from(["abs", "exp", "log"]), children).map(
+            lambda item: f"{item[0]}({item[1]})"
+        ),
         st.tuples(st.sampled_from(["min", "max"]), st.lists(children, min_size=2, max_size=3)).map(
             lambda item: f"{item[0]}({', '.join(item[1])})"
         ),
@@ -78,11 +82,17 @@ def test_values_equal_numpys(text: str) -> None:
         def visit_Compare(self, node: ast.Compare) -> ast.AST:
             self.generic_visit(node)
             holds = ast.Call(ast.Name("number", ast.Load()), [node], [])
-            return ast.Call(ast.Name("compared", ast.Load()), [holds, node.left, *node.comparators], [])
+            return ast.Call(
+                ast.Name("compared", ast.Load()), [holds, node.left, *node.comparators], []
+            )
 
         def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
             self.generic_visit(node)
-            return ast.Call(ast.Name("power", ast.Load()), [node.left, node.right], []) if isinstance(node.op, ast.Pow) else node
+            return (
+                ast.Call(ast.Name("power", ast.Load()), [node.left, node.right], [])
+                if isinstance(node.op, ast.Pow)
+                else node
+            )
 
     tree = ast.fix_missing_locations(Floats().visit(ast.parse(text, mode="eval")))
     with np.errstate(all="ignore"):
@@ -154,7 +164,14 @@ class Watch:
         sys.addaudithook(self._hear)  # cannot be taken off again, hence the switch
 
     def _hear(self, event: str, _arguments: object) -> None:
-        if self.on and event.split(".")[0] in ("exec", "open", "os", "subprocess", "socket", "import"):
+        if self.on and event.split(".")[0] in (
+            "exec",
+            "open",
+            "os",
+            "subprocess",
+            "socket",
+            "import",
+        ):
             self.events.append(event)
 
     def __enter__(self) -> Watch:
@@ -182,7 +199,9 @@ def test_everything_else_is_refused_before_it_runs(text: str) -> None:
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.filterwarnings("ignore:invalid:SyntaxWarning")  # of Python's parser, on texts such as 1or
+@pytest.mark.filterwarnings(
+    "ignore:invalid:SyntaxWarning"
+)  # of Python's parser, on texts such as 1or
 @settings(max_examples=500, deadline=None)
 @given(st.text(alphabet="ab01.+-*/()<>=!,'\"[]{}_:@ \n\tlogexpminwhrs#\\", max_size=40))
 def test_any_text_is_refused_or_gives_floats(text: str) -> None:
@@ -225,7 +244,10 @@ def test_names_and_texts_are_known() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("4 - tnc", "'4 - tnc' uses the unknown name 'tnc' (did you mean 'tinc'?); known names: depth, tinc"),
+        (
+            "4 - tnc",
+            "'4 - tnc' uses the unknown name 'tnc' (did you mean 'tinc'?); known names: depth, tinc",
+        ),
         ("price", "'price' uses the unknown name 'price'; known names: depth, tinc"),
     ],
 )
@@ -243,7 +265,10 @@ def test_unknown_names(text: str, message: str) -> None:
         ("where(a, 1)", "where takes 3 arguments, found 2"),
         ("min(a)", "min takes 2 to 16 arguments, found 1"),
         ("a +", "'a +' is not an arithmetic expression: invalid syntax"),
-        ("a % 2", "'a % 2' contains 'a % 2', which is not allowed; allowed: numbers, names, + - * / **, comparisons"),
+        (
+            "a % 2",
+            "'a % 2' contains 'a % 2', which is not allowed; allowed: numbers, names, + - * / **, comparisons",
+        ),
         ("", "the expression is empty; write 0 for none"),
     ],
 )

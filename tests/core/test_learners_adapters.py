@@ -19,13 +19,17 @@ def fitted(adapter, n=4000):
 
 
 def test_any_scikit_learn_regressor_learns_responses():
-    error, spread = fitted(lambda basis: ScikitLearnResponse(LinearRegression(), basis, multioutput=True))
+    error, spread = fitted(
+        lambda basis: ScikitLearnResponse(LinearRegression(), basis, multioutput=True)
+    )
     assert error < 0.5 * spread
 
 
 def test_econml_estimators_learn_responses():
     dml = pytest.importorskip("econml.dml")
     error, spread = fitted(
-        lambda basis: EconMLResponse(dml.LinearDML(model_y=LinearRegression(), model_t=LinearRegression(), cv=2), basis)
+        lambda basis: EconMLResponse(
+            dml.LinearDML(model_y=LinearRegression(), model_t=LinearRegression(), cv=2), basis
+        )
     )
     assert error < 0.6 * spread

@@ -34,7 +34,9 @@ def test_columns_are_centred_and_the_constant_feature_is_dropped():
     f = encoder.transform(X)
     assert f.shape == (400, len(encoder.columns))
     assert (f[:, 0] == 1).all()
-    np.testing.assert_allclose(f[:, 1:].mean(axis=0), 0, atol=0.02)  # clamping moves a mean a little where values are missing
+    np.testing.assert_allclose(
+        f[:, 1:].mean(axis=0), 0, atol=0.02
+    )  # clamping moves a mean a little where values are missing
     assert encoder.dropped == ["flat"]
     assert ("income missing", "level", "income") in encoder.columns
 
@@ -44,7 +46,11 @@ def test_a_missing_value_sits_at_the_centre_of_its_splines():
     encoder = FeatureEncoder.fit(X)
     labels = [label for label, _, _ in encoder.columns]
     f = encoder.transform(X.iloc[:1])
-    income = [j for j, label in enumerate(labels) if label.startswith("income") and label != "income missing"]
+    income = [
+        j
+        for j, label in enumerate(labels)
+        if label.startswith("income") and label != "income missing"
+    ]
     assert (f[0, income] == 0).all()
     assert f[0, labels.index("income missing")] > 0.5
 

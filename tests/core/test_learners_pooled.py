@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.crossfit import _parts, accumulate, fit_models, parts_per_fold, solve
+from coarse_spark.core.learners.crossfit import (
+    _parts,
+    accumulate,
+    fit_models,
+    parts_per_fold,
+    solve,
+)
 from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.model import AdditiveModel
 from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation
@@ -34,15 +40,30 @@ def trial(market, rows, alike, seed=0):
 
 
 def prepared(markets):
-    X, T, y = pd.concat([m[0] for m in markets]), *(np.concatenate([m[i] for m in markets]) for i in (1, 2))
+    X, T, y = (
+        pd.concat([m[0] for m in markets]),
+        *(np.concatenate([m[i] for m in markets]) for i in (1, 2)),
+    )
     return Preparation.fit(X, T, y, basis=LINEAR)
 
 
 def pooled_models(markets, folds=1, settings=SIEVE, batches=1, preparation=None):
-    X, T, y, key = pd.concat([m[0] for m in markets]), *(np.concatenate([m[i] for m in markets]) for i in (1, 2, 4))
+    X, T, y, key = (
+        pd.concat([m[0] for m in markets]),
+        *(np.concatenate([m[i] for m in markets]) for i in (1, 2, 4)),
+    )
     fold, preparation, sums = key % folds, preparation or prepared(markets), {}
     for rows in np.array_split(np.arange(len(y)), batches):
-        found = accumulate(preparation, X.iloc[rows], T[rows], y[rows], fold[rows], key=key[rows], folds=folds, settings=settings)
+        found = accumulate(
+            preparation,
+            X.iloc[rows],
+            T[rows],
+            y[rows],
+            fold[rows],
+            key=key[rows],
+            folds=folds,
+            settings=settings,
+        )
         for part, statistics in found.items():
             sums[part] = sums.get(part, GramStatistics.zero(len(statistics.moment))) + statistics
     return solve(preparation, sums, folds=folds, settings=settings)
@@ -54,23 +75,41 @@ def errors(markets, settings):
     result = []
     for X, T, y, effect, key in markets:
         models = [
-            fit_models(X, T, y, np.zeros(len(y), dtype=int), basis=LINEAR, key=key, settings=settings, pooled=common)[ALL_ROWS]
+            fit_models(
+                X,
+                T,
+                y,
+                np.zeros(len(y), dtype=int),
+                basis=LINEAR,
+                key=key,
+                settings=settings,
+                pooled=common,
+            )[ALL_ROWS]
             for common in (None, pooled)
         ]
-        result.append([np.sqrt(np.mean((load_model(model).predict(X)[:, 1] - effect) ** 2)) for model in models])
+        result.append(
+            [
+                np.sqrt(np.mean((load_model(model).predict(X)[:, 1] - effect) ** 2))
+                for model in models
+            ]
+        )
     return np.array(result)
 
 
 @pytest.mark.parametrize(("learner", "rows"), [("sieve", 300), ("sieve", 1000), ("auto", 600)])
 def test_markets_alike_come_closer_to_the_truth(learner, rows):
-    found = errors([trial(market, rows, alike=True) for market in range(6)], LearnerSettings(learner=learner))
+    found = errors(
+        [trial(market, rows, alike=True) for market in range(6)], LearnerSettings(learner=learner)
+    )
     plain, shrunk = found.mean(axis=0)
     assert shrunk < 0.7 * plain
 
 
 @pytest.mark.parametrize(("learner", "rows"), [("sieve", 400), ("sieve", 1500), ("auto", 600)])
 def test_markets_that_differ_are_not_harmed(learner, rows):
-    found = errors([trial(market, rows, alike=False) for market in range(6)], LearnerSettings(learner=learner))
+    found = errors(
+        [trial(market, rows, alike=False) for market in range(6)], LearnerSettings(learner=learner)
+    )
     plain, shrunk = found.mean(axis=0)
     assert shrunk < 1.05 * plain
 
@@ -86,14 +125,19 @@ def test_held_out_pooled_functions_never_saw_the_rows_they_predict():
         assert 0 < inside.mean() < 0.3
         changed.append((X, T, np.where(inside, y + T[:, 0] * X["d"], y), effect, key))
     changed_records, after = pooled_models(changed, folds, preparation=preparation)
-    for left_out, record in records.items():  # chosen on all parts, for the pooled sieve as for any other
+    for (
+        left_out,
+        record,
+    ) in records.items():  # chosen on all parts, for the pooled sieve as for any other
         name = "effect_penalty_multiplier"
         assert changed_records[left_out].diagnostics[name] == record.diagnostics[name]
     for left_out, functions in before.held_out.items():
         for number, held_out in functions.items():
             unseen = number == part or left_out == fold
             assert np.array_equal(after.held_out[left_out][number], held_out) == unseen
-        assert np.array_equal(after.functions[left_out], before.functions[left_out]) == (left_out == fold)
+        assert np.array_equal(after.functions[left_out], before.functions[left_out]) == (
+            left_out == fold
+        )
 
 
 def test_a_partition_reads_the_pooled_model_in_its_own_coordinates():
@@ -103,10 +147,19 @@ def test_a_partition_reads_the_pooled_model_in_its_own_coordinates():
     own = Preparation.fit(X, T, y, basis=LINEAR)
     sieve = FoldSieve(ALL_ROWS, None, {0: None}, None)
     member = pooled.member(own, sieve, pooled.preparation.encoder.transform(X), np.zeros(len(y)))
-    model = AdditiveModel(own, np.zeros((2, len(own.encoder.columns))), np.zeros(1), pooled=member.functions)
-    np.testing.assert_allclose(model.predict(X), load_model(records[ALL_ROWS]).predict(X), atol=1e-9)
+    model = AdditiveModel(
+        own, np.zeros((2, len(own.encoder.columns))), np.zeros(1), pooled=member.functions
+    )
+    np.testing.assert_allclose(
+        model.predict(X), load_model(records[ALL_ROWS]).predict(X), atol=1e-9
+    )
     with pytest.raises(InvalidInputError, match="basis 'linear', expected 'quadratic'"):
-        pooled.member(Preparation.fit(X, T, y, basis=Basis("quadratic", UNIT)), sieve, np.empty((0, 1)), np.empty(0))
+        pooled.member(
+            Preparation.fit(X, T, y, basis=Basis("quadratic", UNIT)),
+            sieve,
+            np.empty((0, 1)),
+            np.empty(0),
+        )
 
 
 def test_shrunk_models_survive_a_table_row_and_ignore_order_and_batches():
@@ -115,26 +168,47 @@ def test_shrunk_models_survive_a_table_row_and_ignore_order_and_batches():
     settings = LearnerSettings(validation_parts=3)
     _, pooled = pooled_models(markets, folds=2, settings=settings)
     records = fit_models(X, T, y, key % 2, basis=LINEAR, key=key, settings=settings, pooled=pooled)
-    _, pooled = pooled_models(markets[::-1], folds=2, settings=settings, batches=7, preparation=prepared(markets))
+    _, pooled = pooled_models(
+        markets[::-1], folds=2, settings=settings, batches=7, preparation=prepared(markets)
+    )
     mixed = np.random.default_rng(4).permutation(len(y))
     again = fit_models(
-        X.iloc[mixed], T[mixed], y[mixed], key[mixed] % 2, basis=LINEAR, key=key[mixed], settings=settings, pooled=pooled
+        X.iloc[mixed],
+        T[mixed],
+        y[mixed],
+        key[mixed] % 2,
+        basis=LINEAR,
+        key=key[mixed],
+        settings=settings,
+        pooled=pooled,
     )
     for fold, record in records.items():
         row = json.loads(json.dumps(again[fold].to_row()))
         assert row["format_version"] == FORMAT_VERSION
         assert "pooled_coefficients" in row["arrays"]
-        np.testing.assert_allclose(load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X), atol=1e-9)
-    weights = {name: value for name, value in records[ALL_ROWS].diagnostics.items() if name.startswith("effect_weight")}
+        np.testing.assert_allclose(
+            load_model(ModelRecord.from_row(row)).predict(X),
+            load_model(record).predict(X),
+            atol=1e-9,
+        )
+    weights = {
+        name: value
+        for name, value in records[ALL_ROWS].diagnostics.items()
+        if name.startswith("effect_weight")
+    }
     assert weights["effect_weight_pooled"] > 0.3
-    assert records[ALL_ROWS].learner == "+".join(n.removeprefix("effect_weight_") for n, value in weights.items() if value > 0)
+    assert records[ALL_ROWS].learner == "+".join(
+        n.removeprefix("effect_weight_") for n, value in weights.items() if value > 0
+    )
 
 
 def test_rows_of_the_first_format_are_read():
     X, T, y, _, key = trial(0, 600, alike=True)
     record = fit_models(X, T, y, key % 2, basis=LINEAR, key=key, settings=SIEVE)[ALL_ROWS]
     row = {**record.to_row(), "format_version": 1}
-    np.testing.assert_array_equal(load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X))
+    np.testing.assert_array_equal(
+        load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X)
+    )
 
 
 def test_a_pool_without_heterogeneity_lends_none():
@@ -145,5 +219,7 @@ def test_a_pool_without_heterogeneity_lends_none():
     records, pooled = pooled_models(markets)
     assert records[ALL_ROWS].learner == "constant"
     X, T, y, _, key = markets[0]
-    model = fit_models(X, T, y, np.zeros(len(y), dtype=int), basis=LINEAR, key=key, settings=SIEVE, pooled=pooled)[ALL_ROWS]
+    model = fit_models(
+        X, T, y, np.zeros(len(y), dtype=int), basis=LINEAR, key=key, settings=SIEVE, pooled=pooled
+    )[ALL_ROWS]
     assert np.ptp(load_model(model).predict(X)[:, 1]) < 1e-9

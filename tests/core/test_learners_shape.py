@@ -11,8 +11,12 @@ from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
-PRICE = TreatmentSpace.from_dict({"price": {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}})
-TWO = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")})
+PRICE = TreatmentSpace.from_dict(
+    {"price": {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}}
+)
+TWO = TreatmentSpace.from_dict(
+    {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")}
+)
 
 
 def prepared(name, space, seed=0):
@@ -44,7 +48,9 @@ def test_projected_responses_have_the_shape(name, shape):
 
 def test_the_projection_is_the_nearest_point():
     basis, whitening = prepared("quadratic", TWO)
-    constraints = shape_constraints({"a": "increasing concave", "b": "decreasing"}, basis, whitening)
+    constraints = shape_constraints(
+        {"a": "increasing concave", "b": "decreasing"}, basis, whitening
+    )
     theta = np.random.default_rng(2).normal(size=(6, basis.size))
     projected = project(theta, constraints)
     assert (projected @ constraints.T).min() > -1e-6
@@ -53,7 +59,11 @@ def test_the_projection_is_the_nearest_point():
             lambda b, start=start: ((b - start) ** 2).sum(),
             np.zeros(basis.size),
             jac=lambda b, start=start: 2 * (b - start),
-            constraints={"type": "ineq", "fun": lambda b: constraints @ b, "jac": lambda _: constraints},
+            constraints={
+                "type": "ineq",
+                "fun": lambda b: constraints @ b,
+                "jac": lambda _: constraints,
+            },
             method="SLSQP",
             options={"ftol": 1e-14, "maxiter": 500},
         )
@@ -74,7 +84,9 @@ def test_a_learner_with_a_shape_predicts_it_after_a_table_row():
     X, T = pd.DataFrame({"x": rng.normal(size=800)}), rng.uniform(80, 100, (800, 1))
     y = -0.02 * T[:, 0] + rng.normal(size=800)
     free = ResponseLearner(space=PRICE, learner="sieve").fit(X, T, y).predict(X)
-    learner = ResponseLearner(space=PRICE, learner="sieve", shape={"price": "decreasing concave"}).fit(X, T, y)
+    learner = ResponseLearner(
+        space=PRICE, learner="sieve", shape={"price": "decreasing concave"}
+    ).fit(X, T, y)
     shaped = load_model(learner.record_).predict(X)
     assert (shaped[:, 2] <= 1e-9).all()
     slope_at_80 = shaped[:, 1] + 160 * shaped[:, 2]
@@ -85,7 +97,10 @@ def test_a_learner_with_a_shape_predicts_it_after_a_table_row():
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [({"prise": "concave"}, "'prise' \\(did you mean 'price'"), ({"price": "concav"}, "'concav' \\(did you mean 'concave'")],
+    [
+        ({"prise": "concave"}, "'prise' \\(did you mean 'price'"),
+        ({"price": "concav"}, "'concav' \\(did you mean 'concave'"),
+    ],
 )
 def test_bad_shapes_are_explained(shape, message):
     basis, whitening = prepared("quadratic", PRICE)

@@ -16,13 +16,21 @@ from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
-PRICE = TreatmentSpace.from_dict({"price": {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}})
+PRICE = TreatmentSpace.from_dict(
+    {"price": {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}}
+)
 QUADRATIC = Basis("quadratic", PRICE)
 
 
 def experiment(n=4000, seed=0, heterogeneity=1.0):
     rng = np.random.default_rng(seed)
-    X = pd.DataFrame({"x0": rng.uniform(-1, 1, n), "x1": rng.normal(size=n), "group": rng.choice(["a", "b", "c"], n)})
+    X = pd.DataFrame(
+        {
+            "x0": rng.uniform(-1, 1, n),
+            "x1": rng.normal(size=n),
+            "group": rng.choice(["a", "b", "c"], n),
+        }
+    )
     T = rng.uniform(80, 100, (n, 1))
     slope = -0.1 + heterogeneity * (0.1 * X["x0"] + 0.1 * (X["group"] == "a"))
     y = 5 + X["x1"] + slope * (T[:, 0] - 100) + 0.005 * (T[:, 0] - 100) ** 2 + rng.normal(size=n)
@@ -39,11 +47,15 @@ def test_whitened_columns_are_uncorrelated_and_coefficients_carry_over():
     z = whitening(QUADRATIC(T))
     np.testing.assert_allclose(z.T @ z / len(z), np.eye(3), atol=1e-9)
     theta = np.random.default_rng(1).normal(size=(len(T), 3))
-    np.testing.assert_allclose((z * theta).sum(1), (QUADRATIC(T) * whitening.raw(theta)).sum(1), atol=1e-9)
+    np.testing.assert_allclose(
+        (z * theta).sum(1), (QUADRATIC(T) * whitening.raw(theta)).sum(1), atol=1e-9
+    )
 
 
 def test_arms_are_whitened_although_they_hold_no_constant_column():
-    space = TreatmentSpace.from_dict({"arm": {"kind": "categorical", "levels": ["a", "b", "c"], "control": "a"}})
+    space = TreatmentSpace.from_dict(
+        {"arm": {"kind": "categorical", "levels": ["a", "b", "c"], "control": "a"}}
+    )
     basis = Basis("arms", space)
     T = np.random.default_rng(0).integers(0, 3, (500, 1)).astype(float)
     z = Whitening.fit(basis, T, np.ones(500))(basis(T))
@@ -52,7 +64,9 @@ def test_arms_are_whitened_although_they_hold_no_constant_column():
 
 
 def test_treatments_that_do_not_identify_the_basis_are_refused():
-    with pytest.raises(InvalidInputError, match=r"do not identify its column 'price\^2'.*2 distinct"):
+    with pytest.raises(
+        InvalidInputError, match=r"do not identify its column 'price\^2'.*2 distinct"
+    ):
         Whitening.fit(QUADRATIC, np.array([[80.0], [100.0]] * 10), np.ones(20))
 
 
@@ -60,8 +74,10 @@ def test_gram_statistics_add_up_and_survive_flattening():
     rng = np.random.default_rng(0)
     design, y, w = rng.normal(size=(50, 4)), rng.normal(size=50), rng.random(50)
     whole = GramStatistics.of(design, y, w)
-    split = GramStatistics.of(design[:20], y[:20], w[:20]) + GramStatistics.of(design[20:], y[20:], w[20:])
-    again = GramStatistics.from_array(split.to_array())
+    split = GramStatistics.of(design[:20], y[:20], w[:20]) + GramStatistics.of(
+        design[20:], y[20:], w[20:]
+    )
+    again = GramStatistics.of_flat(split.flat())
     np.testing.assert_allclose(again.gram, whole.gram)
     np.testing.assert_allclose(again.moment, whole.moment)
     b = rng.normal(size=4)
@@ -71,13 +87,19 @@ def test_gram_statistics_add_up_and_survive_flattening():
 @pytest.mark.parametrize("folds", [1, 2, 5])
 def test_sums_of_batches_in_any_order_give_the_models_of_one_machine(folds):
     X, T, y, _ = experiment()
-    fold, weight, strata = keys(len(y)) % folds, np.random.default_rng(1).random(len(y)), X["group"].to_numpy()
+    fold, weight, strata = (
+        keys(len(y)) % folds,
+        np.random.default_rng(1).random(len(y)),
+        X["group"].to_numpy(),
+    )
     settings = LearnerSettings(learner="sieve")
     common = {"key": keys(len(y)), "weight": weight, "strata": strata}
     whole = fit_models(X, T, y, fold, basis=QUADRATIC, settings=settings, **common)
     assert sorted(whole) == ([ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS])
 
-    preparation = Preparation.fit(X, T, y, basis=QUADRATIC, weight=weight, strata=strata, settings=settings)
+    preparation = Preparation.fit(
+        X, T, y, basis=QUADRATIC, weight=weight, strata=strata, settings=settings
+    )
     preparation = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
     sums: dict[int, GramStatistics] = {}
     for rows in np.array_split(np.random.default_rng(2).permutation(len(y)), 7):
@@ -85,24 +107,37 @@ def test_sums_of_batches_in_any_order_give_the_models_of_one_machine(folds):
             preparation, X.iloc[rows], T[rows], y[rows], fold[rows], folds=folds, settings=settings,
             **{name: value[rows] for name, value in common.items()},
         )  # fmt: skip
-        sums = {k: sums[k] + part[k] if k in sums and k in part else sums.get(k, part.get(k)) for k in {*sums, *part}}
+        sums = {
+            k: sums[k] + part[k] if k in sums and k in part else sums.get(k, part.get(k))
+            for k in {*sums, *part}
+        }
     spread, _ = solve(preparation, sums, folds=folds, settings=settings)
     for key, record in whole.items():
-        np.testing.assert_allclose(load_model(spread[key]).predict(X), load_model(record).predict(X), rtol=1e-8)
+        np.testing.assert_allclose(
+            load_model(spread[key]).predict(X), load_model(record).predict(X), rtol=1e-8
+        )
 
 
 @pytest.mark.parametrize("learner", ["sieve", "boosting"])
 def test_a_fold_model_never_sees_its_fold(learner):
     X, T, y, _ = experiment(600)
     fold = keys(600) % 2
-    common = {"basis": Basis("linear", PRICE), "key": keys(600), "settings": LearnerSettings(learner=learner, validation_parts=2)}
+    common = {
+        "basis": Basis("linear", PRICE),
+        "key": keys(600),
+        "settings": LearnerSettings(learner=learner, validation_parts=2),
+    }
     before = fit_models(X, T, y, fold, **common)
     # the same mean and spread in the fold, so that the scale of the outcome does not move: only its rows change places
     changed = y.copy()
     changed[fold == 1] = y[fold == 1][::-1]
     after = fit_models(X, T, changed, fold, **common)
-    np.testing.assert_allclose(load_model(after[1]).predict(X), load_model(before[1]).predict(X), rtol=1e-8)
-    assert not np.allclose(load_model(after[0]).predict(X), load_model(before[0]).predict(X), rtol=1e-2)
+    np.testing.assert_allclose(
+        load_model(after[1]).predict(X), load_model(before[1]).predict(X), rtol=1e-8
+    )
+    assert not np.allclose(
+        load_model(after[0]).predict(X), load_model(before[0]).predict(X), rtol=1e-2
+    )
 
 
 def test_heterogeneous_slopes_are_recovered():
@@ -119,7 +154,9 @@ def test_no_heterogeneity_gives_the_constant_effect():
     for seed in range(8):
         X, T, y, _ = experiment(2000, seed, heterogeneity=0.0)
         learner = ResponseLearner(space=PRICE, learner="sieve").fit(X, T, y)
-        lift = learner.predict(X) @ (QUADRATIC(np.array([[80.0]])) - QUADRATIC(np.array([[100.0]])))[0]
+        lift = (
+            learner.predict(X) @ (QUADRATIC(np.array([[80.0]])) - QUADRATIC(np.array([[100.0]])))[0]
+        )
         assert lift.mean() == pytest.approx(2 + 2, abs=0.3)
         assert lift.std() < 0.4  # with heterogeneity 1 it is 1.6
         constants.append(learner.record_.learner == "constant")
@@ -132,11 +169,21 @@ def test_weights_have_no_unit_and_decide_which_units_count():
     lift = (QUADRATIC(np.array([[80.0]])) - QUADRATIC(np.array([[100.0]])))[0]
     lifts = {}
     for name, weight in (("a", X["group"] == "a"), ("not a", X["group"] != "a")):
-        common = {"basis": QUADRATIC, "key": keys(8000), "settings": LearnerSettings(learner="constant")}
+        common = {
+            "basis": QUADRATIC,
+            "key": keys(8000),
+            "settings": LearnerSettings(learner="constant"),
+        }
         tilted = np.where(weight, 1.0, 0.01)
-        one = fit_models(X, T, flipped, np.zeros(8000, dtype=int), weight=tilted, **common)[ALL_ROWS]
-        other = fit_models(X, T, flipped, np.zeros(8000, dtype=int), weight=1000 * tilted, **common)[ALL_ROWS]
-        np.testing.assert_allclose(load_model(one).predict(X), load_model(other).predict(X), rtol=1e-6)
+        one = fit_models(X, T, flipped, np.zeros(8000, dtype=int), weight=tilted, **common)[
+            ALL_ROWS
+        ]
+        other = fit_models(
+            X, T, flipped, np.zeros(8000, dtype=int), weight=1000 * tilted, **common
+        )[ALL_ROWS]
+        np.testing.assert_allclose(
+            load_model(one).predict(X), load_model(other).predict(X), rtol=1e-6
+        )
         lifts[name] = (load_model(one).predict(X) @ lift).mean()
     assert lifts["a"] == pytest.approx(-4, abs=0.5)
     assert lifts["not a"] == pytest.approx(4, abs=0.5)
@@ -152,7 +199,9 @@ def test_strata_remove_confounding_between_strata():
     basis = Basis("linear", PRICE)
     slopes = {}
     for name, strata in (("ignored", None), ("known", risk)):
-        record = fit_models(X, T, y, np.zeros(n, dtype=int), basis=basis, key=keys(n), strata=strata)[ALL_ROWS]
+        record = fit_models(
+            X, T, y, np.zeros(n, dtype=int), basis=basis, key=keys(n), strata=strata
+        )[ALL_ROWS]
         slopes[name] = load_model(record).predict(X)[:, 1].mean()
     assert abs(slopes["known"] + 0.1) < 0.02
     assert slopes["ignored"] > 0.1
@@ -193,7 +242,9 @@ def test_record_survives_a_table_row():
     X, T, y, _ = experiment(500)
     learner = ResponseLearner(space=PRICE).fit(X, T, y)
     row = json.loads(json.dumps(learner.record_.to_row()))
-    np.testing.assert_array_equal(load_model(ModelRecord.from_row(row)).predict(X), learner.predict(X))
+    np.testing.assert_array_equal(
+        load_model(ModelRecord.from_row(row)).predict(X), learner.predict(X)
+    )
     with pytest.raises(InvalidInputError, match="format version 99"):
         ModelRecord.from_row({**row, "format_version": 99})
 
@@ -208,8 +259,12 @@ def test_order_of_rows_does_not_matter():
 
 def test_thornton_incentives_raise_the_chance_of_learning_results():
     data = thornton_hiv.load_pandas().data.dropna(subset=["got", "tinc", "age", "distvct"])
-    space = TreatmentSpace.from_dict({"tinc": {"kind": "continuous", "lower": 0, "upper": 3, "control": 0}})
-    learner = ResponseLearner("any+log1p", space=space).fit(data[["age", "distvct"]], data[["tinc"]], data["got"])
+    space = TreatmentSpace.from_dict(
+        {"tinc": {"kind": "continuous", "lower": 0, "upper": 3, "control": 0}}
+    )
+    learner = ResponseLearner("any+log1p", space=space).fit(
+        data[["age", "distvct"]], data[["tinc"]], data["got"]
+    )
     theta = learner.predict(data[["age", "distvct"]])
     chance = theta @ learner.basis_(np.array([[0.0], [1.0], [3.0]])).T
     share = data.groupby(pd.cut(data["tinc"], [-1, 0, 1.5, 4]), observed=True)["got"].mean()

@@ -36,9 +36,21 @@ def stepped(n, seed=0):
 def test_the_first_split_is_the_one_scikit_learn_finds():
     rng = np.random.default_rng(0)
     inputs = rng.integers(0, 12, (800, 5)).astype(float)
-    target = np.where(inputs[:, 3] > 7, 2.0, -1.0) + np.where(inputs[:, 1] > 4, 0.7, 0) + 0.1 * rng.normal(size=800)
+    target = (
+        np.where(inputs[:, 3] > 7, 2.0, -1.0)
+        + np.where(inputs[:, 1] > 4, 0.7, 0)
+        + 0.1 * rng.normal(size=800)
+    )
     edges = bin_edges(inputs)
-    features, places = grow(bin_codes(inputs, edges), target[None], np.ones(800), np.arange(5), depth=2, min_rows=5, penalty=1e-9)
+    features, places = grow(
+        bin_codes(inputs, edges),
+        target[None],
+        np.ones(800),
+        np.arange(5),
+        depth=2,
+        min_rows=5,
+        penalty=1e-9,
+    )
     peer = DecisionTreeRegressor(max_depth=2, min_samples_leaf=5).fit(inputs, target).tree_
     assert features[0] == peer.feature[0] == 3
     assert edges[3][places[0]] < peer.threshold[0] < edges[3][places[0]] + 1
@@ -50,7 +62,15 @@ def test_trees_route_raw_values_as_they_routed_bins():
     inputs = rng.normal(size=(3000, 6))
     edges = bin_edges(inputs)
     codes = bin_codes(inputs, edges)
-    features, places = grow(codes, rng.normal(size=(2, 3000)), np.ones(3000), np.arange(6), depth=3, min_rows=20, penalty=10)
+    features, places = grow(
+        codes,
+        rng.normal(size=(2, 3000)),
+        np.ones(3000),
+        np.arange(6),
+        depth=3,
+        min_rows=20,
+        penalty=10,
+    )
     threshold = np.array([edges[f][p] for f, p in zip(features, places, strict=True)])
     value = rng.normal(size=(8, 2))
     predicted = Trees(features[None], threshold[None], value[None]).predict(inputs)
@@ -72,7 +92,12 @@ def test_boosting_recovers_jumps_and_stops_without_signal():
     assert np.corrcoef(predicted, effect)[0, 1] > 0.9
     assert np.corrcoef(fit.held_out[:, 1], effect)[0, 1] > 0.85
     noise = fit_boosting(
-        X.to_numpy(), Z[:, 1:], np.random.default_rng(2).normal(size=4000), np.ones(4000), np.arange(4000) % 3, seed=0
+        X.to_numpy(),
+        Z[:, 1:],
+        np.random.default_rng(2).normal(size=4000),
+        np.ones(4000),
+        np.arange(4000) % 3,
+        seed=0,
     )
     assert noise.rounds < fit.rounds / 2
 
@@ -115,12 +140,20 @@ def test_a_stack_survives_a_table_row_and_ignores_the_order_of_rows():
     records = fit_models(X, T, y, fold, basis=LINEAR, key=key, settings=settings)
     shuffled = np.random.default_rng(4).permutation(1500)
     again = fit_models(
-        X.iloc[shuffled], T[shuffled], y[shuffled], fold[shuffled], basis=LINEAR, key=key[shuffled], settings=settings
+        X.iloc[shuffled],
+        T[shuffled],
+        y[shuffled],
+        fold[shuffled],
+        basis=LINEAR,
+        key=key[shuffled],
+        settings=settings,
     )
     assert sorted(records) == [ALL_ROWS, 0, 1]
     for number, record in records.items():
         row = json.loads(json.dumps(again[number].to_row()))
-        np.testing.assert_array_equal(load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X))
+        np.testing.assert_array_equal(
+            load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X)
+        )
     assert "tree_value" in records[ALL_ROWS].arrays
 
 
@@ -129,7 +162,10 @@ def test_the_order_of_treatments_does_not_matter():
     dimension = {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}
     predicted = []
     for names in (["t1", "t2"], ["t2", "t1"]):
-        basis, T = Basis("quadratic", TreatmentSpace.from_dict(dict.fromkeys(names, dimension))), sample.T[names].to_numpy()
+        basis, T = (
+            Basis("quadratic", TreatmentSpace.from_dict(dict.fromkeys(names, dimension))),
+            sample.T[names].to_numpy(),
+        )
         record = fit_models(sample.X, T, sample.y, zero, basis=basis, key=np.arange(1200))[ALL_ROWS]
         predicted.append(np.einsum("ij,ij->i", load_model(record).predict(sample.X), basis(T)))
     np.testing.assert_allclose(predicted[1], predicted[0], atol=1e-9)
@@ -165,7 +201,10 @@ def test_heavy_tails_are_winsorized_only_on_demand_and_reported():
     assert plain.record_.warnings == ()
     assert "outcomes were clipped to" in clipped.record_.warnings[0]
     truth = 1 + X["x"]
-    assert np.abs(clipped.predict(X)[:, 1] - truth).mean() < np.abs(plain.predict(X)[:, 1] - truth).mean()
+    assert (
+        np.abs(clipped.predict(X)[:, 1] - truth).mean()
+        < np.abs(plain.predict(X)[:, 1] - truth).mean()
+    )
 
 
 def test_features_are_ranked_by_their_main_effects_on_baseline_and_effects():
@@ -193,9 +232,16 @@ def test_many_features_get_products_that_the_left_out_fold_did_not_choose():
     assert len(columns) > 60
     changed = np.where(fold == 1, y[::-1], y)
     again = Preparation.fit(X, T, changed, basis=LINEAR, fold=fold, settings=settings)
-    labels = [{c[0] for c, out in zip(p.encoder.columns, p.excluded(1), strict=True) if not out} for p in (preparation, again)]
+    labels = [
+        {c[0] for c, out in zip(p.encoder.columns, p.excluded(1), strict=True) if not out}
+        for p in (preparation, again)
+    ]
     assert labels[0] == labels[1]
-    theta = ResponseLearner("linear", learner="sieve", space=UNIT, max_columns=60).fit(X, T, y).predict(X)
+    theta = (
+        ResponseLearner("linear", learner="sieve", space=UNIT, max_columns=60)
+        .fit(X, T, y)
+        .predict(X)
+    )
     assert np.corrcoef(theta[:, 1], a + b + a * b)[0, 1] > 0.95
 
 
@@ -206,7 +252,11 @@ def test_shuffled_treatments_show_no_heterogeneity_among_many_features():
         X = pd.DataFrame(rng.normal(size=(1500, 15)), columns=[f"x{j}" for j in range(15)])
         X["branch"] = rng.integers(0, 30, 1500).astype(str)
         y = (rng.random(1500) < 0.1 + 0.1 * (X["x0"] > 0)).astype(float)
-        record = ResponseLearner("linear", learner="sieve", space=UNIT).fit(X, rng.random((1500, 1)), y).record_
+        record = (
+            ResponseLearner("linear", learner="sieve", space=UNIT)
+            .fit(X, rng.random((1500, 1)), y)
+            .record_
+        )
         found += record.learner != "constant"
     assert found <= 3
 
@@ -230,12 +280,16 @@ def test_auto_basis_finds_the_curve():
         "spline": np.sin(6 * T[:, 0]),
     }
     for expected, curve in curves.items():
-        learner = ResponseLearner("auto", learner="sieve", space=UNIT).fit(X, T, curve + 0.3 * rng.normal(size=3000))
+        learner = ResponseLearner("auto", learner="sieve", space=UNIT).fit(
+            X, T, curve + 0.3 * rng.normal(size=3000)
+        )
         assert learner.basis_.name.startswith(expected)
         assert len(learner.basis_losses_) == 4 - ("any + quadratic" not in learner.basis_losses_)
     jump = np.where(T[:, 0] > 0.3, 1.0, 0.0) + 2 * T[:, 0]
     at_control = np.where(T > 0.3, T, 0.0)
-    learner = ResponseLearner(["linear", "quadratic", "spline", "any+linear"], learner="sieve", space=UNIT)
+    learner = ResponseLearner(
+        ["linear", "quadratic", "spline", "any+linear"], learner="sieve", space=UNIT
+    )
     learner.fit(X, at_control, jump + 0.3 * rng.normal(size=3000))
     assert learner.basis_.name == "any+linear"
     assert min(learner.basis_losses_.values()) == learner.basis_losses_["any+linear"]

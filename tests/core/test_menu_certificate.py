@@ -17,9 +17,12 @@ from coarse_spark.core.menu.sketch import SketchTree
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 
-PLANE = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")})
+PLANE = TreatmentSpace.from_dict(
+    {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}
+)
 CUT = TreatmentSpace.from_dict(
-    {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}, exclude="a + b > 2.51"
+    {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")},
+    exclude="a + b > 2.51",
 )
 LINE = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
 
@@ -27,7 +30,15 @@ LINE = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper"
 def _units(n: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     bend = rng.uniform(0.5, 1.0, (n, 2))
-    return np.column_stack([rng.normal(size=n), rng.uniform(0, 2, (n, 2)), -bend[:, 0], rng.normal(0, 0.2, n), -bend[:, 1]])
+    return np.column_stack(
+        [
+            rng.normal(size=n),
+            rng.uniform(0, 2, (n, 2)),
+            -bend[:, 0],
+            rng.normal(0, 0.2, n),
+            -bend[:, 1],
+        ]
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -35,12 +46,26 @@ def _units(n: int, seed: int = 0) -> np.ndarray:
 def test_no_menu_of_candidates_is_above_the_bound(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     steps = TreatmentSpace.from_dict(
-        {name: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0} for name in ("a", "b")}
+        {
+            name: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0}
+            for name in ("a", "b")
+        }
     )
     theta, weights = _units(12, seed), rng.uniform(0.1, 2, 12)
-    menu = choose_menu(theta, space=steps, basis="quadratic", profit=Profit(), k=k, weights=weights, method="greedy")
+    menu = choose_menu(
+        theta,
+        space=steps,
+        basis="quadratic",
+        profit=Profit(),
+        k=k,
+        weights=weights,
+        method="greedy",
+    )
     profits = profit_matrix(theta, MenuProblem.build(steps, "quadratic", Profit()).psi)
-    best = max(weights @ profits[:, list(rows)].max(axis=1) for rows in combinations(range(25), k)) / weights.sum()
+    best = (
+        max(weights @ profits[:, list(rows)].max(axis=1) for rows in combinations(range(25), k))
+        / weights.sum()
+    )
     assert menu.upper_bound >= best - 1e-9
     assert menu.upper_bound >= menu.value
 
@@ -76,12 +101,21 @@ def test_no_menu_under_a_rule_is_above_the_bound(seed: int, k: int, rule: str) -
 
 def test_a_menu_without_a_free_place_has_a_bound() -> None:
     theta = _units(40)
-    menu = choose_menu(theta, space=PLANE, basis="quadratic", profit=Profit("1", "a + b"), k=1, always_offer=[{"a": 2.0, "b": 2.0}])
+    menu = choose_menu(
+        theta,
+        space=PLANE,
+        basis="quadratic",
+        profit=Profit("1", "a + b"),
+        k=1,
+        always_offer=[{"a": 2.0, "b": 2.0}],
+    )
     assert menu.treatments.to_numpy().tolist() == [[2.0, 2.0]]
     assert menu.upper_bound >= menu.value - 1e-9
 
 
-def _slack(problem: MenuProblem, rounding: Rounding, theta: np.ndarray, treatment: np.ndarray) -> float:
+def _slack(
+    problem: MenuProblem, rounding: Rounding, theta: np.ndarray, treatment: np.ndarray
+) -> float:
     """Return by how much the loss exceeds what every unit loses when a treatment is moved to rows nearby, at the likeliest best.
 
     One distribution over the rows has to serve all units at once: a linear programme finds it.
@@ -90,8 +124,12 @@ def _slack(problem: MenuProblem, rounding: Rounding, theta: np.ndarray, treatmen
     near = (np.abs(problem.candidates - treatment) <= cell + 1e-9).all(axis=1)
     rows = np.vstack([problem.psi[near], rounding.psi[len(problem.psi) :]])
     target = problem.psi_at(treatment[None, :])
-    rows = rows[(rows[:, problem.basis_size : -1] >= target[:, problem.basis_size : -1]).all(axis=1)]
-    gains = profit_matrix(theta, rows) - profit_matrix(theta, target) + rounding.loss(theta)[:, None]
+    rows = rows[
+        (rows[:, problem.basis_size : -1] >= target[:, problem.basis_size : -1]).all(axis=1)
+    ]
+    gains = (
+        profit_matrix(theta, rows) - profit_matrix(theta, target) + rounding.loss(theta)[:, None]
+    )
     found = linprog(
         np.append(np.zeros(len(rows)), -1.0),
         A_ub=np.column_stack([-gains, np.ones(len(theta))]),
@@ -150,12 +188,18 @@ def test_loss_of_quadratic_profits_is_the_textbook_interpolation_error() -> None
     problem = MenuProblem.build(LINE, "quadratic", Profit())
     theta = np.array([[1.0, 2.0, -3.0], [0.0, 1.0, 2.0]])
     spacing = 2 / 256
-    np.testing.assert_allclose(Rounding.of(problem).loss(theta), [spacing**2 / 8 * 6.0, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(
+        Rounding.of(problem).loss(theta), [spacing**2 / 8 * 6.0, 0.0], rtol=1e-6
+    )
 
 
 def test_finite_spaces_round_nothing() -> None:
-    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.1, "control": 0}})
-    assert not Rounding.of(MenuProblem.build(space, "quadratic", Profit())).loss(np.ones((3, 3))).any()
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.1, "control": 0}}
+    )
+    assert (
+        not Rounding.of(MenuProblem.build(space, "quadratic", Profit())).loss(np.ones((3, 3))).any()
+    )
 
 
 def test_bound_from_a_sketch_holds_on_all_units_and_adds_up_over_blocks() -> None:
@@ -171,18 +215,23 @@ def test_bound_from_a_sketch_holds_on_all_units_and_adds_up_over_blocks() -> Non
     spread = {3: (menu, correction)}
     whole = dual_sums(rounding, spread, theta, weights, cells)[3]
     parts = [
-        dual_sums(rounding, spread, theta[rows], weights[rows], cells[rows])[3] for rows in np.array_split(np.arange(3_000), 5)
+        dual_sums(rounding, spread, theta[rows], weights[rows], cells[rows])[3]
+        for rows in np.array_split(np.arange(3_000), 5)
     ]
     total = parts[0] + parts[1] + parts[2] + parts[3] + parts[4]
     assert total.bound(3) == pytest.approx(whole.bound(3), rel=1e-6)
-    best = choose_menu(theta, space=PLANE, basis="quadratic", profit=problem.profit, k=3, weights=weights)
+    best = choose_menu(
+        theta, space=PLANE, basis="quadratic", profit=problem.profit, k=3, weights=weights
+    )
     assert whole.bound(3) >= best.value
     # even from a poor menu the bound comes near what a good one earns
     gain = best.granular_value - best.control_value
     assert whole.bound(3) <= best.value + 0.02 * gain
 
 
-@pytest.mark.parametrize(("space", "basis", "tolerance"), [(LINE, "quadratic", 0.001), (PLANE, "quadratic", 0.005)])
+@pytest.mark.parametrize(
+    ("space", "basis", "tolerance"), [(LINE, "quadratic", 0.001), (PLANE, "quadratic", 0.005)]
+)
 def test_gaps_reach_their_targets(space: TreatmentSpace, basis: str, tolerance: float) -> None:
     theta = _units(1_000) if len(space.dimensions) == 2 else _units(1_000)[:, [0, 1, 3]]
     curve = choose_curve(MenuProblem.build(space, basis, Profit("1", "0.0")), theta, range(1, 11))
@@ -196,11 +245,19 @@ def test_gaps_reach_their_targets(space: TreatmentSpace, basis: str, tolerance: 
 def test_single_precision_only_ever_raises_the_bound(scale: float) -> None:
     rng = np.random.default_rng(0)
     space = TreatmentSpace.from_dict(
-        {name: {"kind": "continuous", "lower": 0, "upper": 2 * scale, "control": 0} for name in ("a", "b")}
+        {
+            name: {"kind": "continuous", "lower": 0, "upper": 2 * scale, "control": 0}
+            for name in ("a", "b")
+        }
     )
     problem = MenuProblem.build(space, "quadratic", Profit("1", f"{0.2 / scale} * a"))
-    theta = _units(700) / np.array([1, scale, scale, scale**2, scale**2, scale**2]) + np.eye(1, 6) * 1e3
-    weights, menu = rng.uniform(0.1, 5, 700), PricedMenu.build(problem, scale * np.array([[0.4, 0.6], [1.2, 0.5], [1.5, 1.7]]))
+    theta = (
+        _units(700) / np.array([1, scale, scale, scale**2, scale**2, scale**2]) + np.eye(1, 6) * 1e3
+    )
+    weights, menu = (
+        rng.uniform(0.1, 5, 700),
+        PricedMenu.build(problem, scale * np.array([[0.4, 0.6], [1.2, 0.5], [1.5, 1.7]])),
+    )
     rounding, correction = Rounding.of(problem), rng.uniform(0, 0.2, 700)
     found = dual_sums(rounding, {3: (menu, correction)}, theta, weights, np.arange(700))[3]
     profits = profit_matrix(theta, rounding.psi)
@@ -219,4 +276,7 @@ def test_one_treatment_for_all_is_bounded_by_the_mean_response() -> None:
     assert 0 <= menu.gap < 2e-3
     fine = np.stack(np.meshgrid(*[np.linspace(0, 2, 401)] * 2), axis=-1).reshape(-1, 2)
     problem = MenuProblem.build(PLANE, "quadratic", Profit("1", "0.2 * a"))
-    assert profit_matrix(theta.mean(axis=0, keepdims=True), problem.psi_at(fine)).max() <= menu.upper_bound
+    assert (
+        profit_matrix(theta.mean(axis=0, keepdims=True), problem.psi_at(fine)).max()
+        <= menu.upper_bound
+    )

@@ -31,7 +31,13 @@ def _line_units(n: int, seed: int = 0) -> np.ndarray:
 def _plane_units(n: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.column_stack(
-        [rng.normal(size=n), rng.uniform(0, 2, (n, 2)), -rng.uniform(0.5, 1, n), np.full(n, 0.1), -rng.uniform(0.5, 1, n)]
+        [
+            rng.normal(size=n),
+            rng.uniform(0, 2, (n, 2)),
+            -rng.uniform(0.5, 1, n),
+            np.full(n, 0.1),
+            -rng.uniform(0.5, 1, n),
+        ]
     )
 
 
@@ -43,7 +49,13 @@ def test_reaches_the_brute_force_optimum_of_a_finite_space(k: int, seed: int) ->
     menu = choose_menu(theta, space=STEPS, basis="quadratic", profit=profit, k=k, weights=weights)
     problem = MenuProblem.build(STEPS, "quadratic", profit)
     profits = profit_matrix(theta, problem.psi)
-    best = max(weights @ profits[:, list(rows)].max(axis=1) for rows in combinations(range(len(profits.T)), k)) / weights.sum()
+    best = (
+        max(
+            weights @ profits[:, list(rows)].max(axis=1)
+            for rows in combinations(range(len(profits.T)), k)
+        )
+        / weights.sum()
+    )
     assert menu.value == pytest.approx(best, abs=1e-9)
     assert menu.shares.sum() == pytest.approx(1)
     taken = profit_matrix(theta, menu.psi)[np.arange(60), menu.assign(theta)]
@@ -72,14 +84,18 @@ def test_treatments_sit_where_the_gradient_of_their_segment_vanishes() -> None:
 
 def test_curve_rises_and_scales_and_ignores_the_order_of_rows() -> None:
     theta = _plane_units(400)
-    space = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")})
+    space = TreatmentSpace.from_dict(
+        {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")}
+    )
     problem = MenuProblem.build(space, "quadratic", Profit("1", "0.2 * a"))
     curve = choose_curve(problem, theta, range(1, 7))
     values = [curve[k].value for k in range(1, 7)]
     assert np.all(np.diff(values) > 0)
     order = np.random.default_rng(0).permutation(400)
     shuffled = choose_curve(problem, theta[order], range(1, 7))
-    dearer = choose_curve(MenuProblem.build(space, "quadratic", Profit("1000", "200 * a")), theta, range(1, 7))
+    dearer = choose_curve(
+        MenuProblem.build(space, "quadratic", Profit("1000", "200 * a")), theta, range(1, 7)
+    )
     for k in range(1, 7):
         np.testing.assert_allclose(shuffled[k].encoded, curve[k].encoded, atol=1e-9)
         np.testing.assert_allclose(dearer[k].encoded, curve[k].encoded, atol=1e-7)
@@ -88,8 +104,13 @@ def test_curve_rises_and_scales_and_ignores_the_order_of_rows() -> None:
 
 def test_refine_never_loses_profit_and_tells_what_moved() -> None:
     theta, problem = _line_units(800), MenuProblem.build(LINE, "quadratic", Profit("1", "0.3 * t"))
-    start = {3: PricedMenu.build(problem, np.array([[0.1], [0.2], [0.3]])), 2: PricedMenu.build(problem, np.array([[0.0], [2.0]]))}
-    result = refine(problem, start, lambda asked: segment_sums(theta, np.ones(800), asked), max_passes=200)
+    start = {
+        3: PricedMenu.build(problem, np.array([[0.1], [0.2], [0.3]])),
+        2: PricedMenu.build(problem, np.array([[0.0], [2.0]])),
+    }
+    result = refine(
+        problem, start, lambda asked: segment_sums(theta, np.ones(800), asked), max_passes=200
+    )
     for k in (2, 3):
         lines = [line for line in result.history if line.k == k]
         assert all(later.value >= earlier.value - 1e-12 for earlier, later in pairwise(lines))
@@ -100,7 +121,12 @@ def test_refine_never_loses_profit_and_tells_what_moved() -> None:
 
 def test_always_offered_treatments_stay() -> None:
     menu = choose_menu(
-        _line_units(300), space=LINE, basis="quadratic", profit=Profit(), k=3, always_offer=[{"t": 0.0}, {"t": 0.123}]
+        _line_units(300),
+        space=LINE,
+        basis="quadratic",
+        profit=Profit(),
+        k=3,
+        always_offer=[{"t": 0.0}, {"t": 0.123}],
     )
     assert {0.0, 0.123} <= set(menu.treatments["t"])
     assert menu.k == 3
@@ -115,20 +141,34 @@ def test_always_offered_treatments_stay() -> None:
         ({"weights": -np.ones(5)}, "5 weights are negative"),
         ({"k": 0}, "whole number from 1"),
         ({"k": 6}, "for 5 units"),
-        ({"profit": Profit("log(t - 1)")}, "the margin .* is .* at t = 0, expected a finite number"),
+        (
+            {"profit": Profit("log(t - 1)")},
+            "the margin .* is .* at t = 0, expected a finite number",
+        ),
         ({"profit": Profit("price")}, "unknown name 'price'"),
         ({"always_offer": [{"t": 5.0}]}, "not a treatment of the space"),
         ({"always_offer": [{"t": 0.0}, {"t": 1.0}], "k": 1}, "cannot hold the 2 treatments"),
     ],
 )
 def test_bad_input_gets_one_clear_error(change: dict[str, object], message: str) -> None:
-    arguments = {"theta": np.ones((5, 3)), "k": 2, "space": LINE, "basis": "quadratic", "profit": Profit(), **change}
+    arguments = {
+        "theta": np.ones((5, 3)),
+        "k": 2,
+        "space": LINE,
+        "basis": "quadratic",
+        "profit": Profit(),
+        **change,
+    }
     with pytest.raises(InvalidInputError, match=message):
         choose_menu(arguments.pop("theta"), **arguments)
 
 
 def test_degenerate_populations_get_a_menu_without_duplicates() -> None:
-    for theta in (np.tile([1.0, 1.0, -0.5], (20, 1)), np.tile([1.0, 0.0, 0.0], (20, 1)), np.zeros((20, 3))):
+    for theta in (
+        np.tile([1.0, 1.0, -0.5], (20, 1)),
+        np.tile([1.0, 0.0, 0.0], (20, 1)),
+        np.zeros((20, 3)),
+    ):
         menu = choose_menu(theta, space=LINE, basis="quadratic", profit=Profit(), k=4)
         assert len(menu.treatments.drop_duplicates()) == 4
         assert menu.value == pytest.approx(menu.uniform_value)
@@ -136,22 +176,34 @@ def test_degenerate_populations_get_a_menu_without_duplicates() -> None:
 
 
 def test_arms_choose_among_a_finite_list() -> None:
-    space = TreatmentSpace.from_candidates(pd.DataFrame({"mail": ["none", "letter", "card"]}), control={"mail": "none"})
+    space = TreatmentSpace.from_candidates(
+        pd.DataFrame({"mail": ["none", "letter", "card"]}), control={"mail": "none"}
+    )
     theta = np.random.default_rng(0).normal(size=(50, 3))
-    menu = choose_menu(theta, space=space, basis="arms", profit=Profit("1", "where(mail == 'letter', 0.1, 0)"), k=2)
+    menu = choose_menu(
+        theta, space=space, basis="arms", profit=Profit("1", "where(mail == 'letter', 0.1, 0)"), k=2
+    )
     profits = theta - np.array([0, 0.1, 0])
-    assert menu.value == pytest.approx(max(profits[:, list(rows)].max(axis=1).mean() for rows in combinations(range(3), 2)))
+    assert menu.value == pytest.approx(
+        max(profits[:, list(rows)].max(axis=1).mean() for rows in combinations(range(3), 2))
+    )
     assert "Menu of 2 treatments" in str(menu)
 
 
 def test_categories_and_numbers_are_chosen_together() -> None:
     space = TreatmentSpace.from_dict(
         {
-            "channel": {"kind": "categorical", "levels": ["mail", "app", "none"], "control": "none"},
+            "channel": {
+                "kind": "categorical",
+                "levels": ["mail", "app", "none"],
+                "control": "none",
+            },
             "price": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0},
         }
     )
-    problem = MenuProblem.build(space, "levels(channel) * quadratic(price)", Profit("2 - price", "0.1"))
+    problem = MenuProblem.build(
+        space, "levels(channel) * quadratic(price)", Profit("2 - price", "0.1")
+    )
     theta = np.random.default_rng(0).normal(size=(300, problem.coefficients))
     menu = choose_curve(problem, theta, [4])[4]
     assert set(menu.treatments["channel"]) <= {"mail", "app", "none"}
@@ -176,12 +228,26 @@ def test_arms_are_never_refined_between_candidates() -> None:
 @pytest.mark.parametrize(
     ("basis", "profit", "gift"),
     [
-        ("quadratic(price) + any(days) + linear(days)", Profit("1", "0.5 * days"), [0.0, 2.0, -1.0, 1.0, 0.0]),
-        ("quadratic(price) + linear(days)", Profit("1", "0.5 * days + where(days > 0, -1, 0)"), [0.0, 2.0, -1.0, 0.0]),
-        ("quadratic(price) + linear(days)", Profit("1", "0.5 * days + where(days != 0, -1, 0)"), [0.0, 2.0, -1.0, 0.0]),
+        (
+            "quadratic(price) + any(days) + linear(days)",
+            Profit("1", "0.5 * days"),
+            [0.0, 2.0, -1.0, 1.0, 0.0],
+        ),
+        (
+            "quadratic(price) + linear(days)",
+            Profit("1", "0.5 * days + where(days > 0, -1, 0)"),
+            [0.0, 2.0, -1.0, 0.0],
+        ),
+        (
+            "quadratic(price) + linear(days)",
+            Profit("1", "0.5 * days + where(days != 0, -1, 0)"),
+            [0.0, 2.0, -1.0, 0.0],
+        ),
     ],
 )
-def test_a_jump_in_any_dimension_is_offered_right_beside_it(basis: str, profit: Profit, gift: list[float]) -> None:
+def test_a_jump_in_any_dimension_is_offered_right_beside_it(
+    basis: str, profit: Profit, gift: list[float]
+) -> None:
     # the least gift of days earns 1 at once and every further day costs 0.5: price 1 with next to no days earns 1 + 1
     space = TreatmentSpace.from_dict(
         {
@@ -194,5 +260,9 @@ def test_a_jump_in_any_dimension_is_offered_right_beside_it(basis: str, profit: 
     assert menu.upper_bound >= 2.0 - 1e-9
     problem = MenuProblem.build(space, basis, profit)
     fresh = problem.candidates[len(space.candidates) :]
-    assert len(fresh) == len(np.unique(space.candidates[:, 0])), "one beside every price without days, none where nothing jumps"
-    assert len(MenuProblem.build(space, "quadratic", Profit("1", "price + days")).candidates) == len(space.candidates)
+    assert len(fresh) == len(np.unique(space.candidates[:, 0])), (
+        "one beside every price without days, none where nothing jumps"
+    )
+    assert len(
+        MenuProblem.build(space, "quadratic", Profit("1", "price + days")).candidates
+    ) == len(space.candidates)

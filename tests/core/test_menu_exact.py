@@ -16,7 +16,9 @@ from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 
-def _brute_force(profits: np.ndarray, weights: np.ndarray, k: int, fixed: tuple[int, ...] = ()) -> float:
+def _brute_force(
+    profits: np.ndarray, weights: np.ndarray, k: int, fixed: tuple[int, ...] = ()
+) -> float:
     others = [column for column in range(profits.shape[1]) if column not in fixed]
     menus = ([*fixed, *rest] for rest in combinations(others, k - len(fixed)))
     return max(float(weights @ profits[:, menu].max(axis=1)) for menu in menus)
@@ -24,13 +26,19 @@ def _brute_force(profits: np.ndarray, weights: np.ndarray, k: int, fixed: tuple[
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(2, 8), st.booleans())
-def test_equals_brute_force_for_units_with_one_peak(seed: int, units: int, candidates: int, lumpy: bool) -> None:
+def test_equals_brute_force_for_units_with_one_peak(
+    seed: int, units: int, candidates: int, lumpy: bool
+) -> None:
     rng = np.random.default_rng(seed)
-    rises = rng.exponential(size=(units, candidates)) * (rng.random((units, candidates)) < 0.8)  # with plateaus
+    rises = rng.exponential(size=(units, candidates)) * (
+        rng.random((units, candidates)) < 0.8
+    )  # with plateaus
     places = np.arange(candidates)
     peak = rng.integers(candidates, size=units)
     steps = np.where(places[None, 1:] <= peak[:, None], rises[:, 1:], -rises[:, 1:])
-    profits = rng.normal(size=(units, 1)) + np.hstack([np.zeros((units, 1)), np.cumsum(steps, axis=1)])
+    profits = rng.normal(size=(units, 1)) + np.hstack(
+        [np.zeros((units, 1)), np.cumsum(steps, axis=1)]
+    )
     weights = rng.integers(1, 4, units).astype(float) if lumpy else rng.uniform(0.1, 2, units)
     assert is_unimodal(profits)
     fixed = np.unique(rng.integers(candidates, size=rng.integers(0, 3)))
@@ -49,11 +57,15 @@ def test_two_peaks_are_noticed() -> None:
 
 
 def test_exact_is_refused_where_it_does_not_apply() -> None:
-    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
+    )
     valley = np.tile([0.0, -2.0, 1.0], (10, 1))
     with pytest.raises(InvalidInputError, match="rises and then falls"):
         choose_menu(valley, space=space, basis="quadratic", profit=Profit(), k=2, method="exact")
-    assert choose_menu(valley, space=space, basis="quadratic", profit=Profit(), k=2).method == "lloyd"
+    assert (
+        choose_menu(valley, space=space, basis="quadratic", profit=Profit(), k=2).method == "lloyd"
+    )
 
 
 def _ideal_points(points: np.ndarray) -> np.ndarray:
@@ -65,12 +77,20 @@ def _ideal_points(points: np.ndarray) -> np.ndarray:
     "points",
     [
         pytest.param(norm.ppf((np.arange(40_000) + 0.5) / 40_000), id="quantiles"),
-        pytest.param(np.random.default_rng(7).normal(size=1_000_000), id="a million drawn", marks=pytest.mark.slow),
+        pytest.param(
+            np.random.default_rng(7).normal(size=1_000_000),
+            id="a million drawn",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_normal_ideal_points_give_the_lloyd_max_quantizers(points: np.ndarray) -> None:
-    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": -5, "upper": 5, "control": 0}})
-    curve = choose_curve(MenuProblem.build(space, "quadratic", Profit()), _ideal_points(points), [2, 4, 5, 8])
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": -5, "upper": 5, "control": 0}}
+    )
+    curve = choose_curve(
+        MenuProblem.build(space, "quadratic", Profit()), _ideal_points(points), [2, 4, 5, 8]
+    )
     for k, distortion in {2: 0.3634, 4: 0.1175, 5: 0.07994, 8: 0.03454}.items():
         assert -curve[k].value == pytest.approx(distortion, rel=0.005)
         assert curve[k].gap < 0.001
@@ -80,7 +100,9 @@ def test_normal_ideal_points_give_the_lloyd_max_quantizers(points: np.ndarray) -
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 8])
 def test_uniform_ideal_points_give_the_midpoints(k: int) -> None:
-    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}}
+    )
     points = (np.arange(3_600) + 0.5) / 3_600
     menu = choose_menu(_ideal_points(points), space=space, basis="quadratic", profit=Profit(), k=k)
     assert menu.method == "exact"

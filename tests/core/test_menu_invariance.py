@@ -16,8 +16,15 @@ from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
-GRID = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0} for n in ("a", "b")})
-PLANE = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")})
+GRID = TreatmentSpace.from_dict(
+    {
+        n: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0}
+        for n in ("a", "b")
+    }
+)
+PLANE = TreatmentSpace.from_dict(
+    {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")}
+)
 MIXED = TreatmentSpace.from_dict(
     {
         "depth": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0},
@@ -29,7 +36,13 @@ MIXED = TreatmentSpace.from_dict(
 def _units(n: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.column_stack(
-        [rng.normal(size=n), rng.uniform(-1, 3, (n, 2)), -rng.uniform(0.1, 1, n), rng.normal(0, 0.5, n), -rng.uniform(0.1, 1, n)]
+        [
+            rng.normal(size=n),
+            rng.uniform(-1, 3, (n, 2)),
+            -rng.uniform(0.1, 1, n),
+            rng.normal(0, 0.5, n),
+            -rng.uniform(0.1, 1, n),
+        ]
     )
 
 
@@ -37,16 +50,23 @@ def _units(n: int, seed: int) -> np.ndarray:
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(3, 40))
 def test_auto_reaches_brute_force_in_two_dimensions(seed: int, k: int, units: int) -> None:
     theta, weights = _units(units, seed), np.random.default_rng(seed).uniform(0.1, 3, units)
-    menu = choose_menu(theta, space=GRID, basis="quadratic", profit=Profit("1", "0.1 * a"), k=k, weights=weights)
+    menu = choose_menu(
+        theta, space=GRID, basis="quadratic", profit=Profit("1", "0.1 * a"), k=k, weights=weights
+    )
     profits = profit_matrix(theta, MenuProblem.build(GRID, "quadratic", Profit("1", "0.1 * a")).psi)
-    best = max(weights @ profits[:, list(rows)].max(axis=1) for rows in combinations(range(25), k)) / weights.sum()
+    best = (
+        max(weights @ profits[:, list(rows)].max(axis=1) for rows in combinations(range(25), k))
+        / weights.sum()
+    )
     assert menu.value >= best - 1e-6
     assert menu.value <= menu.upper_bound <= menu.granular_value + 1e-9
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e4), st.floats(1e-3, 1e4), st.floats(-1e3, 1e3))
-def test_order_scale_and_shift_change_nothing(seed: int, money: float, mass: float, shift: float) -> None:
+def test_order_scale_and_shift_change_nothing(
+    seed: int, money: float, mass: float, shift: float
+) -> None:
     theta = _units(60, seed)
     problem = MenuProblem.build(PLANE, "quadratic", Profit("1", "0.2 * b"))
     menu = choose_curve(problem, theta, [3])[3]
@@ -62,7 +82,11 @@ def test_order_scale_and_shift_change_nothing(seed: int, money: float, mass: flo
 @given(st.integers(0, 2**32 - 1))
 def test_the_curve_never_falls_and_stays_under_its_bounds(seed: int) -> None:
     theta = _units(80, seed)
-    curve = choose_curve(MenuProblem.build(MIXED, "quadratic", Profit("2 - depth", "0.05 * days")), theta, range(1, 6))
+    curve = choose_curve(
+        MenuProblem.build(MIXED, "quadratic", Profit("2 - depth", "0.05 * days")),
+        theta,
+        range(1, 6),
+    )
     for smaller, larger in pairwise(curve.values()):
         assert larger.value >= smaller.value - 1e-12
     for k, menu in curve.items():
@@ -75,7 +99,8 @@ def test_the_curve_never_falls_and_stays_under_its_bounds(seed: int) -> None:
 
 def test_excluded_combinations_are_never_offered() -> None:
     space = TreatmentSpace.from_dict(
-        {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")}, exclude="a + b > 1.7"
+        {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")},
+        exclude="a + b > 1.7",
     )
     theta = _units(200, 0)
     menu = choose_menu(theta, space=space, basis="quadratic", profit=Profit(), k=5)
@@ -93,7 +118,9 @@ def test_weights_count_like_repeated_units() -> None:
     repeated = choose_menu(np.repeat(theta, repeats, axis=0), **arguments)
     np.testing.assert_allclose(weighted.encoded, repeated.encoded)
     assert weighted.value == pytest.approx(repeated.value)
-    zeros = choose_menu(np.vstack([theta, theta + 9]), weights=[*repeats, *np.zeros(40)], **arguments)
+    zeros = choose_menu(
+        np.vstack([theta, theta + 9]), weights=[*repeats, *np.zeros(40)], **arguments
+    )
     assert zeros.value == pytest.approx(weighted.value)
 
 
@@ -109,7 +136,9 @@ def test_rows_with_missing_numbers_are_left_out_on_request() -> None:
 
 
 def test_a_menu_of_all_candidates_is_granular() -> None:
-    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "step": 0.25, "control": 0}})
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 0, "upper": 1, "step": 0.25, "control": 0}}
+    )
     theta = np.column_stack([np.zeros(30), np.linspace(0, 2, 30), np.full(30, -1.0)])
     menu = choose_menu(theta, space=space, basis="quadratic", profit=Profit(), k=5)
     assert menu.captured_of_control == pytest.approx(1)
@@ -136,6 +165,8 @@ def test_flat_profits_do_not_let_rounding_choose_the_place() -> None:
     theta[:, [2, 4, 5]] *= 1e-3
     problem = MenuProblem.build(PLANE, "quadratic", Profit())
     order = np.random.default_rng(0).permutation(len(theta))
-    one, two = (choose_curve(problem, units, [2, 4], max_passes=5) for units in (theta, theta[order]))
+    one, two = (
+        choose_curve(problem, units, [2, 4], max_passes=5) for units in (theta, theta[order])
+    )
     for k in (2, 4):
         np.testing.assert_allclose(two[k].encoded, one[k].encoded, rtol=0, atol=1e-7)

@@ -9,15 +9,28 @@ from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
-STEPS = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0} for n in ("a", "b")})
-PLANE = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")})
+STEPS = TreatmentSpace.from_dict(
+    {
+        n: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0}
+        for n in ("a", "b")
+    }
+)
+PLANE = TreatmentSpace.from_dict(
+    {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")}
+)
 PROFIT = Profit("1", "0.2 * a + 0.1 * b")
 
 
 def _units(n: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.column_stack(
-        [rng.normal(size=n), rng.uniform(0, 2, (n, 2)), -rng.uniform(0.5, 1, n), np.full(n, 0.1), -rng.uniform(0.5, 1, n)]
+        [
+            rng.normal(size=n),
+            rng.uniform(0, 2, (n, 2)),
+            -rng.uniform(0.5, 1, n),
+            np.full(n, 0.1),
+            -rng.uniform(0.5, 1, n),
+        ]
     )
 
 
@@ -48,14 +61,22 @@ def test_search_by_transport_reaches_the_integer_program(limits: dict, seed: int
         np.testing.assert_allclose(np.bincount(chosen, minlength=3) / 60, found.shares, atol=1e-12)
         assert (found.shares <= found.constraints.upper + 1e-9).all()
         assert (found.shares >= found.constraints.lower - 1e-9).all()
-        assert profit_matrix(theta, found.psi)[np.arange(60), chosen].mean() == pytest.approx(found.value)
+        assert profit_matrix(theta, found.psi)[np.arange(60), chosen].mean() == pytest.approx(
+            found.value
+        )
         assert found.constraints.spending <= limits.get("budget", np.inf) + 1e-12
 
 
 def test_positions_take_their_masses_exactly() -> None:
     theta = _units(1_000)
     menu = choose_menu(
-        theta, space=PLANE, basis="quadratic", profit=PROFIT, k=3, min_share=[0.5, 0.2, 0.3], max_share=[0.5, 0.2, 0.3]
+        theta,
+        space=PLANE,
+        basis="quadratic",
+        profit=PROFIT,
+        k=3,
+        min_share=[0.5, 0.2, 0.3],
+        max_share=[0.5, 0.2, 0.3],
     )
     assert sorted(np.bincount(menu.assign(theta)).tolist()) == [200, 300, 500]
     free = choose_menu(theta, space=PLANE, basis="quadratic", profit=PROFIT, k=3)
@@ -82,8 +103,12 @@ def test_price_of_the_budget_is_what_one_more_unit_of_it_earns() -> None:
     np.testing.assert_array_equal(menus[0].encoded, menus[1].encoded)
     for menu, limit in zip(menus, (0.1, 0.102), strict=True):
         assert menu.constraints.spending == pytest.approx(limit, abs=1e-3)
-    worth = (menus[1].value - menus[0].value) / (menus[1].constraints.spending - menus[0].constraints.spending)
-    assert menus[1].constraints.budget_price * 0.9 <= worth <= menus[0].constraints.budget_price * 1.1
+    worth = (menus[1].value - menus[0].value) / (
+        menus[1].constraints.spending - menus[0].constraints.spending
+    )
+    assert (
+        menus[1].constraints.budget_price * 0.9 <= worth <= menus[0].constraints.budget_price * 1.1
+    )
     assert "one more of budget" in str(menus[0])
 
 
@@ -96,9 +121,19 @@ def test_budgets_between_two_menus_reach_the_integer_program(limit: float) -> No
     assert menu.value <= oracle.upper_bound
 
 
-@pytest.mark.parametrize(("spending", "least"), [(Profit("0", "0.2 * a + 0.1 * b"), 0.0999), (Profit("0.2 * a", "0"), 0.07)])
+@pytest.mark.parametrize(
+    ("spending", "least"),
+    [(Profit("0", "0.2 * a + 0.1 * b"), 0.0999), (Profit("0.2 * a", "0"), 0.07)],
+)
 def test_one_treatment_for_all_keeps_a_budget(spending: Profit, least: float) -> None:
-    menu = choose_menu(_units(500), space=PLANE, basis="quadratic", profit=PROFIT, k=1, budget=Budget(0.1, spending))
+    menu = choose_menu(
+        _units(500),
+        space=PLANE,
+        basis="quadratic",
+        profit=PROFIT,
+        k=1,
+        budget=Budget(0.1, spending),
+    )
     # no price leads between two treatments where spending bends the other way than profit
     assert least < menu.constraints.spending <= 0.1 * (1 + 1e-9)
     assert menu.value <= menu.upper_bound
@@ -107,10 +142,16 @@ def test_one_treatment_for_all_keeps_a_budget(spending: Profit, least: float) ->
 def test_budget_on_what_success_costs() -> None:
     theta = _units(1_000)
     paid = Budget(0.05, Profit("0.2 * a", "0"))
-    menu = choose_menu(theta, space=STEPS, basis="quadratic", profit=Profit("1 - 0.2 * a", "0"), k=3, budget=paid)
+    menu = choose_menu(
+        theta, space=STEPS, basis="quadratic", profit=Profit("1 - 0.2 * a", "0"), k=3, budget=paid
+    )
     chosen = menu.encoded[menu.assign(theta)]
     expected = np.einsum(
-        "ij,ij->i", np.column_stack([np.ones(1_000), chosen, chosen[:, 0] ** 2, chosen.prod(axis=1), chosen[:, 1] ** 2]), theta
+        "ij,ij->i",
+        np.column_stack(
+            [np.ones(1_000), chosen, chosen[:, 0] ** 2, chosen.prod(axis=1), chosen[:, 1] ** 2]
+        ),
+        theta,
     )
     assert (0.2 * chosen[:, 0] * expected).mean() == pytest.approx(menu.constraints.spending)
     assert menu.constraints.spending <= 0.05 + 1e-12
@@ -132,7 +173,9 @@ def test_budget_on_what_success_costs() -> None:
         ({"method": "exakt"}, "did you mean 'exact'"),
     ],
 )
-def test_limits_that_cannot_be_met_are_refused_with_the_nearest_that_can(limits: dict, message: str) -> None:
+def test_limits_that_cannot_be_met_are_refused_with_the_nearest_that_can(
+    limits: dict, message: str
+) -> None:
     with pytest.raises(InvalidInputError, match=message):
         choose_menu(_units(50), space=STEPS, basis="quadratic", profit=PROFIT, k=3, **limits)
 
@@ -149,10 +192,19 @@ ELIGIBLE_LIMITS = [
 
 @pytest.mark.parametrize("limits", ELIGIBLE_LIMITS, ids=str)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_eligibility_holds_within_limits_at_about_the_profit_of_the_integer_program(limits: dict, seed: int) -> None:
+def test_eligibility_holds_within_limits_at_about_the_profit_of_the_integer_program(
+    limits: dict, seed: int
+) -> None:
     theta, rng = _units(60, seed), np.random.default_rng(seed)
     eligible = {"a > 1": rng.random(60) < 0.5, "b > 0.5": rng.random(60) < 0.7}
-    arguments = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 3, "eligible": eligible, **limits}
+    arguments = {
+        "space": STEPS,
+        "basis": "quadratic",
+        "profit": PROFIT,
+        "k": 3,
+        "eligible": eligible,
+        **limits,
+    }
     menu, oracle = (choose_menu(theta, method=method, **arguments) for method in ("auto", "milp"))
     # 15 of these 18 are equal; two exchanges at once are not tried
     assert menu.value >= oracle.value - 0.01 * (menu.granular_value - menu.control_value)
@@ -173,7 +225,14 @@ def test_exact_masses_and_eligibility_hold_together_between_candidates() -> None
     eligible = {"a > 0.7": rng.random(3_000) < 0.8}
     masses = [0.1, 0.2, 0.3, 0.4]
     menu = choose_menu(
-        theta, space=PLANE, basis="quadratic", profit=PROFIT, k=4, eligible=eligible, min_share=masses, max_share=masses
+        theta,
+        space=PLANE,
+        basis="quadratic",
+        profit=PROFIT,
+        k=4,
+        eligible=eligible,
+        min_share=masses,
+        max_share=masses,
     )
     chosen = menu.assign(theta, eligible=eligible)
     assert sorted(np.bincount(chosen).tolist()) == [300, 600, 900, 1_200]
@@ -186,15 +245,36 @@ def test_exact_masses_and_eligibility_hold_together_between_candidates() -> None
     ("limits", "message"),
     [
         # rows 15 to 24 of the candidates are a = 1.5 and 2
-        ({"min_share": {24: 0.4}}, r"a = 2, b = 2 has a minimum share of 0\.4, and 0\.3 .* nearest feasible minimum is 0\.3"),
-        ({"min_share": 0.3, "always_offer": [{"a": 2.0, "b": 0.0}, {"a": 1.5, "b": 0.0}]}, "nearest feasible minimum is 0"),
-        ({"max_share": 0.5, "k": 2, "always_offer": [{"a": 2.0, "b": 0.0}]}, r"a maximum share of 0\.5.*maximum is 0\.7"),
+        (
+            {"min_share": {24: 0.4}},
+            r"a = 2, b = 2 has a minimum share of 0\.4, and 0\.3 .* nearest feasible minimum is 0\.3",
+        ),
+        (
+            {"min_share": 0.3, "always_offer": [{"a": 2.0, "b": 0.0}, {"a": 1.5, "b": 0.0}]},
+            "nearest feasible minimum is 0",
+        ),
+        (
+            {"max_share": 0.5, "k": 2, "always_offer": [{"a": 2.0, "b": 0.0}]},
+            r"a maximum share of 0\.5.*maximum is 0\.7",
+        ),
         ({"min_share": {24: 0.3}, "budget": 0.1}, r"spends at most 0\.1; the least found is 0\.18"),
-        ({"budget": 0.1, "eligible": {"a < 1.5": np.arange(60) % 10 < 3}}, r"budget 0\.1 is too small.*budget is 0\.21"),
+        (
+            {"budget": 0.1, "eligible": {"a < 1.5": np.arange(60) % 10 < 3}},
+            r"budget 0\.1 is too small.*budget is 0\.21",
+        ),
     ],
 )
-def test_limits_that_eligibility_does_not_allow_are_refused_with_the_nearest_that_it_does(limits: dict, message: str) -> None:
+def test_limits_that_eligibility_does_not_allow_are_refused_with_the_nearest_that_it_does(
+    limits: dict, message: str
+) -> None:
     eligible = {"a > 1": np.arange(60) % 10 < 3}
-    arguments = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 3, "eligible": eligible, **limits}
+    arguments = {
+        "space": STEPS,
+        "basis": "quadratic",
+        "profit": PROFIT,
+        "k": 3,
+        "eligible": eligible,
+        **limits,
+    }
     with pytest.raises(InvalidInputError, match=message):
         choose_menu(_units(60), **arguments)

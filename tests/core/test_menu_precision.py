@@ -19,7 +19,9 @@ from coarse_spark.core.treatments import TreatmentSpace
 def test_rounding_of_responses_does_not_move_treatments(seed: int) -> None:
     """Profit is cubic in the depth (a margin that falls with it, times a quadratic response); some optima lie on the edge."""
     bounds = {"depth": MAX_DEPTH, "days": MAX_DAYS}
-    space = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": u, "control": 0} for n, u in bounds.items()})
+    space = TreatmentSpace.from_dict(
+        {n: {"kind": "continuous", "lower": 0, "upper": u, "control": 0} for n, u in bounds.items()}
+    )
     profit = Profit("0.45 - depth / 100", "where(depth + days > 0, 0.15, 0) + 0.01 * days")
     problem = MenuProblem.build(space, "quadratic", profit)
     units = simulate_promotions_block(0, seed, experiment=True).iloc[:3_000]
@@ -27,7 +29,9 @@ def test_rounding_of_responses_does_not_move_treatments(seed: int) -> None:
     rng, weights, found = np.random.default_rng(seed), np.ones(len(theta)), []
     for noise in (0.0, 1e-14):
         rounded = theta * (1 + noise * rng.standard_normal(theta.shape))
-        sketch = SketchTree.build(rounded, weights, problem.psi, 500).sums(rounded, weights).clusters()
+        sketch = (
+            SketchTree.build(rounded, weights, problem.psi, 500).sums(rounded, weights).clusters()
+        )
         menus = search_curve(problem, sketch, [1, 2, 3], SearchSettings(starts=3))
 
         def aggregate(asked, rounded=rounded):  # type: ignore[no-untyped-def]
@@ -35,4 +39,6 @@ def test_rounding_of_responses_does_not_move_treatments(seed: int) -> None:
 
         found.append(refine(problem, menus, aggregate, max_passes=3).menus)
     for k in (1, 2, 3):
-        np.testing.assert_allclose(found[1][k].treatments, found[0][k].treatments, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(
+            found[1][k].treatments, found[0][k].treatments, rtol=0, atol=1e-9
+        )

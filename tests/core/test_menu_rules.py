@@ -11,7 +11,9 @@ from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError
 
 LINE = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
-STEPS = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.25, "control": 0}})
+STEPS = TreatmentSpace.from_dict(
+    {"t": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.25, "control": 0}}
+)
 PROFIT = Profit("1", "0.1 * t")
 
 
@@ -42,7 +44,9 @@ def test_eligibility_reaches_brute_force() -> None:
     from itertools import combinations
 
     theta, adult = _units(50), np.arange(50) % 3 > 0
-    menu = choose_menu(theta, space=STEPS, basis="quadratic", profit=PROFIT, k=3, eligible={"t >= 1": adult})
+    menu = choose_menu(
+        theta, space=STEPS, basis="quadratic", profit=PROFIT, k=3, eligible={"t >= 1": adult}
+    )
     t = np.arange(9) * 0.25
     profits = profit_matrix(theta, np.column_stack([np.ones(9), t, t**2, -0.1 * t]))
     profits[np.ix_(~adult, t >= 1)] = -np.inf
@@ -51,9 +55,18 @@ def test_eligibility_reaches_brute_force() -> None:
 
 
 def test_units_without_any_eligible_treatment_are_reported() -> None:
-    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 1, "upper": 2, "step": 0.5, "control": 1}})
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 1, "upper": 2, "step": 0.5, "control": 1}}
+    )
     with pytest.raises(InvalidInputError, match="20 units may get none"):
-        choose_menu(_units(40), space=space, basis="quadratic", profit=PROFIT, k=2, eligible={"t >= 1": np.arange(40) < 20})
+        choose_menu(
+            _units(40),
+            space=space,
+            basis="quadratic",
+            profit=PROFIT,
+            k=2,
+            eligible={"t >= 1": np.arange(40) < 20},
+        )
 
 
 def test_rules_need_one_boolean_a_unit_and_known_names() -> None:
@@ -68,7 +81,10 @@ def test_rules_need_one_boolean_a_unit_and_known_names() -> None:
 
 
 def test_switching_costs_keep_treatments_and_assignments() -> None:
-    theta, later = _units(600, 0), _units(600, 0) + np.random.default_rng(5).normal(0, 0.05, (600, 3))
+    theta, later = (
+        _units(600, 0),
+        _units(600, 0) + np.random.default_rng(5).normal(0, 0.05, (600, 3)),
+    )
     arguments = {"space": LINE, "basis": "quadratic", "profit": PROFIT, "k": 3}
     before = choose_menu(theta, **arguments)
     free = choose_menu(later, previous_menu=before, **arguments)
@@ -106,16 +122,22 @@ def test_a_few_units_that_may_get_nothing_else_keep_the_control_on_every_menu() 
         assert menu.encoded[0, 0] == 0
         if k > 1:
             # what the three are worth cannot decide about the other treatments
-            np.testing.assert_array_equal(menu.encoded, choose_menu(theta, always_offer=[{"t": 0}], **arguments).encoded)
+            np.testing.assert_array_equal(
+                menu.encoded, choose_menu(theta, always_offer=[{"t": 0}], **arguments).encoded
+            )
         # the rule's penalty costs the bound no digits
         assert 0 <= menu.gap < 0.06
 
 
-def test_own_best_treatments_under_a_rule_are_those_of_the_space_without_what_it_restricts() -> None:
+def test_own_best_treatments_under_a_rule_are_those_of_the_space_without_what_it_restricts() -> (
+    None
+):
     theta = _units(2_000)
     problem = MenuProblem.build(LINE, "quadratic", PROFIT)
     ruled = problem.restricted(["t > 0.7341"], np.abs(theta).max(axis=0), np.ones(1))
-    without = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}, exclude="t > 0.7341")
+    without = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}, exclude="t > 0.7341"
+    )
     oracle = MenuProblem.build(without, "quadratic", PROFIT)
     for barred, expected in ((1.0, oracle), (0.0, problem)):
         treatments, profit = ruled.granular(np.column_stack([theta, np.full(2_000, barred)]))
@@ -127,10 +149,18 @@ def test_own_best_treatments_under_a_rule_are_those_of_the_space_without_what_it
 def test_own_best_treatments_do_not_depend_on_how_many_units_are_asked_at_once() -> None:
     """Few units are evaluated at many points in one call, many units at one point after the other."""
     rng, n = np.random.default_rng(3), 6_000
-    plane = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")})
+    plane = TreatmentSpace.from_dict(
+        {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}
+    )
     problem = MenuProblem.build(plane, "quadratic", Profit("1", "0.1 * a + where(b > 0, 0.2, 0)"))
     theta = np.column_stack(
-        [np.zeros(n), rng.uniform(0, 2, (n, 2)), -rng.uniform(0.3, 1, n), rng.uniform(-0.3, 0.3, n), -rng.uniform(0.3, 1, n)]
+        [
+            np.zeros(n),
+            rng.uniform(0, 2, (n, 2)),
+            -rng.uniform(0.3, 1, n),
+            rng.uniform(-0.3, 0.3, n),
+            -rng.uniform(0.3, 1, n),
+        ]
     )
     ruled = problem.restricted(["a + b > 1.2345"], np.abs(theta).max(axis=0), np.full(1, 0.5))
     theta = np.column_stack([theta, rng.random(n) < 0.5])
@@ -149,7 +179,9 @@ def test_penalties_outweigh_what_the_others_gain() -> None:
 
 
 def test_barred_units_are_found() -> None:
-    problem = MenuProblem.build(STEPS, "quadratic", PROFIT).restricted(["t > 1", "t > 0"], np.ones(3), np.full(2, 0.5))
+    problem = MenuProblem.build(STEPS, "quadratic", PROFIT).restricted(
+        ["t > 1", "t > 0"], np.ones(3), np.full(2, 0.5)
+    )
     taken = problem.psi_at(np.array([[2.0], [0.5], [0.5], [0.0]]))
     theta = np.column_stack([np.ones((4, 3)), [[1, 0], [1, 0], [0, 1], [1, 1]]])
     assert barred_units(theta, taken, problem.rules).tolist() == [True, False, True, False]
@@ -157,9 +189,13 @@ def test_barred_units_are_found() -> None:
 
 
 def test_corners_of_several_rules_are_offered() -> None:
-    plane = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")})
+    plane = TreatmentSpace.from_dict(
+        {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}
+    )
     problem = MenuProblem.build(plane, "linear", Profit())
     ruled = problem.restricted(["a > 0.7", "b > 1.1"], np.ones(3), np.ones(2))
-    treatments, profit = ruled.granular(np.array([[0, 1.0, 1.0, 1, 1], [0, 1.0, 1.0, 1, 0], [0, 1.0, 1.0, 0, 0]]))
+    treatments, profit = ruled.granular(
+        np.array([[0, 1.0, 1.0, 1, 1], [0, 1.0, 1.0, 1, 0], [0, 1.0, 1.0, 0, 0]])
+    )
     np.testing.assert_allclose(treatments, [[0.7, 1.1], [0.7, 2], [2, 2]], atol=1e-9)
     np.testing.assert_allclose(profit, [1.8, 2.7, 4.0], atol=1e-9)

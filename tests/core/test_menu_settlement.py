@@ -30,8 +30,15 @@ from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
-STEPS = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0} for n in ("a", "b")})
-PLANE = TreatmentSpace.from_dict({n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")})
+STEPS = TreatmentSpace.from_dict(
+    {
+        n: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0}
+        for n in ("a", "b")
+    }
+)
+PLANE = TreatmentSpace.from_dict(
+    {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")}
+)
 COST = "0.2 * a + 0.1 * b"
 UNITS = 40_000
 
@@ -39,11 +46,24 @@ UNITS = 40_000
 def _theta(n: int = UNITS) -> np.ndarray:
     rng = np.random.default_rng(0)
     slopes, curves = rng.uniform(0, 2, (n, 2)), -rng.uniform(0.5, 1, (n, 2))
-    return np.column_stack([rng.normal(size=n), slopes + np.array([1.0, 0.0]), curves[:, 0], np.full(n, 0.1), curves[:, 1]])
+    return np.column_stack(
+        [
+            rng.normal(size=n),
+            slopes + np.array([1.0, 0.0]),
+            curves[:, 0],
+            np.full(n, 0.1),
+            curves[:, 1],
+        ]
+    )
 
 
 def _settled(
-    theta: np.ndarray, limits: MenuLimits, sizes: list[int], weights: np.ndarray | None = None, seen: int = 4_000, most: int = 8_000
+    theta: np.ndarray,
+    limits: MenuLimits,
+    sizes: list[int],
+    weights: np.ndarray | None = None,
+    seen: int = 4_000,
+    most: int = 8_000,
 ) -> tuple[MenuProblem, np.ndarray, dict[int, SettledMenu], dict[int, np.ndarray]]:
     """Choose and settle menus while only ``seen`` + ``most`` units are ever in sight; also returns everybody's treatment."""
     n = len(theta)
@@ -53,7 +73,10 @@ def _settled(
     clusters, _ = sketch_units(problem, units, mass, 500)
     found = search_within(problem, clusters, sizes, SearchSettings(limits, starts=2))
     lottery = lottery_size(problem, clusters.theta)
-    drawn = {k: replace(m, lottery=lottery).at(problem, m.menu.prices, m.charge) for k, m in found.items()}
+    drawn = {
+        k: replace(m, lottery=lottery).at(problem, m.menu.prices, m.charge)
+        for k, m in found.items()
+    }
     sample = Sample(units[::7][:seen], mass[::7][:seen])
 
     def aggregate(menus: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
@@ -76,13 +99,19 @@ def _settled(
     for k, menu in settled.items():
         chosen[k] = indifference(units, menu.asked)[0]
         chosen[k][menu.near.ids.astype(np.intp)] = menu.chosen
-        np.testing.assert_allclose(np.bincount(chosen[k], mass, minlength=k), menu.sums.weight, rtol=1e-9)
+        np.testing.assert_allclose(
+            np.bincount(chosen[k], mass, minlength=k), menu.sums.weight, rtol=1e-9
+        )
     return problem, units, settled, chosen
 
 
 @pytest.mark.parametrize(
     "limits",
-    [MenuLimits(max_share=0.26), MenuLimits(min_share=0.24), MenuLimits([0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4])],
+    [
+        MenuLimits(max_share=0.26),
+        MenuLimits(min_share=0.24),
+        MenuLimits([0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4]),
+    ],
     ids=["max", "min", "masses"],
 )
 def test_whole_population_is_served_as_by_the_transport_of_all_units(limits: MenuLimits) -> None:
@@ -99,7 +128,9 @@ def test_whole_population_is_served_as_by_the_transport_of_all_units(limits: Men
     every = np.arange(UNITS)
     assert profits[every, taken].sum() == pytest.approx(profits[every, best].sum(), rel=1e-10)
     # the Lagrangian at the prices proves it, and prices are 0 where nothing binds
-    assert bounded.dual(settled[4].sums, problem) == pytest.approx(settled[4].sums.value(bounded.menu.psi), rel=1e-9)
+    assert bounded.dual(settled[4].sums, problem) == pytest.approx(
+        settled[4].sums.value(bounded.menu.psi), rel=1e-9
+    )
     loose = (counts > lower) & (counts < upper)
     assert not bounded.menu.prices[loose].any()
 
@@ -129,7 +160,9 @@ def test_units_that_respond_alike_are_told_apart_by_lot() -> None:
 @pytest.mark.parametrize("most", [None, 0.4])
 def test_budget_is_kept_and_used_up(most: float | None) -> None:
     theta, spending = _theta(), Profit("0.1 * a", COST)
-    problem, units, settled, chosen = _settled(theta, MenuLimits(max_share=most, budget=Budget(0.2, spending)), [3])
+    problem, units, settled, chosen = _settled(
+        theta, MenuLimits(max_share=most, budget=Budget(0.2, spending)), [3]
+    )
     bounded = settled[3].bounded
     every = np.arange(UNITS)
     spent = profit_matrix(units, bounded.spending(problem))[every, chosen[3]].mean()
@@ -139,14 +172,23 @@ def test_budget_is_kept_and_used_up(most: float | None) -> None:
     assert np.bincount(chosen[3]).max() <= (most or 1.0) * UNITS
     # no assignment of all units to these treatments does better within the budget
     profits = profit_matrix(units, bounded.menu.psi)
-    spending, masses = profit_matrix(units, bounded.spending(problem)), (bounded.lower * UNITS, bounded.upper * UNITS)
-    best = Offers(profits, spending, np.ones(UNITS), *masses, 0.2 * UNITS).assign(bounded.menu.prices, bounded.charge)
+    spending, masses = (
+        profit_matrix(units, bounded.spending(problem)),
+        (bounded.lower * UNITS, bounded.upper * UNITS),
+    )
+    best = Offers(profits, spending, np.ones(UNITS), *masses, 0.2 * UNITS).assign(
+        bounded.menu.prices, bounded.charge
+    )
     assert best is not None
-    assert profits[every, chosen[3]].mean() == pytest.approx(profits[every, best.assignment].mean(), abs=1e-5)
+    assert profits[every, chosen[3]].mean() == pytest.approx(
+        profits[every, best.assignment].mean(), abs=1e-5
+    )
 
 
 def test_one_treatment_for_all_spends_what_the_budget_allows() -> None:
-    problem, _, settled, chosen = _settled(_theta(), MenuLimits(budget=Budget(0.2, Profit("0", COST))), [1, 2])
+    problem, _, settled, chosen = _settled(
+        _theta(), MenuLimits(budget=Budget(0.2, Profit("0", COST))), [1, 2]
+    )
     assert not chosen[1].any()
     spent = [settled[k].bounded.spent(settled[k].sums, problem) for k in (1, 2)]
     np.testing.assert_allclose(spent, 0.2, rtol=1e-3)
@@ -165,23 +207,38 @@ def test_unequal_weights_miss_a_limit_by_one_unit_at_most_and_zero_weights_follo
 
 
 def test_limits_that_bind_nobody_need_no_prices_and_nobody_to_look_at() -> None:
-    _, _, settled, _ = _settled(_theta(), MenuLimits(min_share=0.01, max_share=0.9, budget=Budget(9.0, Profit("0", COST))), [3])
+    _, _, settled, _ = _settled(
+        _theta(),
+        MenuLimits(min_share=0.01, max_share=0.9, budget=Budget(9.0, Profit("0", COST))),
+        [3],
+    )
     assert not settled[3].bounded.menu.prices.any()
     assert settled[3].bounded.charge == 0
     assert not len(settled[3].near.ids)
 
 
-@pytest.mark.parametrize("limits", [MenuLimits(), MenuLimits(max_share=0.4), MenuLimits(budget=Budget(0.15, Profit("0", COST)))])
+@pytest.mark.parametrize(
+    "limits",
+    [MenuLimits(), MenuLimits(max_share=0.4), MenuLimits(budget=Budget(0.15, Profit("0", COST)))],
+)
 def test_integer_program_by_name_on_a_small_finite_space(limits: MenuLimits) -> None:
     problem = MenuProblem.build(STEPS, "quadratic", Profit("1", COST))
     clusters, _ = sketch_units(problem, _theta(80), np.ones(80))
-    oracle, ours = (search_within(problem, clusters, [3], SearchSettings(limits, method=method))[3] for method in ("milp", "auto"))
+    oracle, ours = (
+        search_within(problem, clusters, [3], SearchSettings(limits, method=method))[3]
+        for method in ("milp", "auto")
+    )
     assert oracle.menu.found_by == "milp"
     value = []
     for bounded in (oracle, ours):
-        profits, spending = (profit_matrix(clusters.theta, rows) for rows in (bounded.menu.psi, bounded.spending(problem)))
+        profits, spending = (
+            profit_matrix(clusters.theta, rows)
+            for rows in (bounded.menu.psi, bounded.spending(problem))
+        )
         masses = bounded.lower * 80, bounded.upper * 80
-        kept = Offers(profits, spending, np.ones(80), *masses, bounded.budget * 80).assign(np.zeros(3), 0.0)
+        kept = Offers(profits, spending, np.ones(80), *masses, bounded.budget * 80).assign(
+            np.zeros(3), 0.0
+        )
         assert kept is not None
         np.testing.assert_allclose(bounded.menu.prices, kept.prices, atol=1e-6)
         value.append(profits[np.arange(80), kept.assignment].mean())
@@ -194,6 +251,8 @@ def test_methods_that_know_no_limits_are_refused() -> None:
     clusters, _ = sketch_units(problem, _theta(80), np.ones(80))
     for method in ("exact", "greedy"):
         with pytest.raises(InvalidInputError, match="knows neither share limits nor a budget"):
-            search_within(problem, clusters, [3], SearchSettings(MenuLimits(max_share=0.5), method=method))
+            search_within(
+                problem, clusters, [3], SearchSettings(MenuLimits(max_share=0.5), method=method)
+            )
     with pytest.raises(InvalidInputError, match=r"nearest feasible maximum for k = 2 is 0\.5"):
         search_within(problem, clusters, [2, 3], SearchSettings(MenuLimits(max_share=0.4)))

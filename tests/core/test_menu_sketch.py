@@ -9,7 +9,9 @@ from coarse_spark.core.menu.sketch import SketchTree, profit_metric
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 
-SPACE = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")})
+SPACE = TreatmentSpace.from_dict(
+    {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}
+)
 PROBLEM = MenuProblem.build(SPACE, "quadratic", Profit("1", "0.3 * (a + b)"))
 
 
@@ -17,7 +19,14 @@ def _units(n: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     peak, bend = rng.uniform(0, 2, (n, 2)), rng.uniform(0.5, 1.5, (n, 2))
     return np.column_stack(
-        [rng.normal(size=n), peak[:, 0] * bend[:, 0], peak[:, 1] * bend[:, 1], -bend[:, 0] / 2, 0.1 * peak[:, 0], -bend[:, 1] / 2]
+        [
+            rng.normal(size=n),
+            peak[:, 0] * bend[:, 0],
+            peak[:, 1] * bend[:, 1],
+            -bend[:, 0] / 2,
+            0.1 * peak[:, 0],
+            -bend[:, 1] / 2,
+        ]
     )
 
 
@@ -25,11 +34,16 @@ def test_metric_is_the_spread_of_profit_differences() -> None:
     theta = _units(200)
     metric = profit_metric(theta, PROBLEM.psi)
     differences = profit_matrix(theta[:100] - theta[100:], PROBLEM.psi * [*[1] * 6, 0])
-    liked = np.bincount(profit_matrix(theta, PROBLEM.psi).argmax(axis=1), minlength=len(PROBLEM.psi)) / 200
+    liked = (
+        np.bincount(profit_matrix(theta, PROBLEM.psi).argmax(axis=1), minlength=len(PROBLEM.psi))
+        / 200
+    )
     share = 0.5 / len(PROBLEM.psi) + 0.5 * liked
     centred = differences - (differences @ share)[:, None]
     expected = np.sqrt((centred**2) @ share)
-    np.testing.assert_allclose(np.linalg.norm((theta[:100] - theta[100:]) @ metric, axis=1), expected, rtol=1e-7)
+    np.testing.assert_allclose(
+        np.linalg.norm((theta[:100] - theta[100:]) @ metric, axis=1), expected, rtol=1e-7
+    )
     # the constant shifts every profit of a unit alike and does not count
     assert np.abs(np.array([5.0, 0, 0, 0, 0, 0]) @ metric).max() < 1e-12
 
@@ -44,7 +58,9 @@ def test_cells_do_not_depend_on_the_order_of_rows_nor_on_blocks() -> None:
     cells = tree.cells(theta)
     assert tree.count == 150
     assert set(cells) == set(range(150))
-    np.testing.assert_array_equal(np.concatenate([tree.cells(part) for part in np.array_split(theta, 7)]), cells)
+    np.testing.assert_array_equal(
+        np.concatenate([tree.cells(part) for part in np.array_split(theta, 7)]), cells
+    )
 
 
 def test_sums_add_up_and_keep_the_mean_response() -> None:

@@ -6,19 +6,19 @@ import pytest
 from coarse_spark.core.menu.bounded import BoundedMenu
 from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.choose import choose_menu, sketch_units
-from coarse_spark.core.menu.debiased import CorrectionSums, correction_sums, debiased_menu
 from coarse_spark.core.menu.limits import Budget, MenuLimits
-from coarse_spark.core.menu.lloyd import PricedMenu, assign
+from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settings import SearchSettings
-from coarse_spark.core.menu.sketch import profit_metric
 from coarse_spark.core.menu.stability import fold_noise, menu_stability, merged_counts
 from coarse_spark.core.menu.transport import exact_assignment
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
-STEPS = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.25, "control": 0}})
+STEPS = TreatmentSpace.from_dict(
+    {"t": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.25, "control": 0}}
+)
 LINE = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
 
 
@@ -35,8 +35,13 @@ def _menu(problem: MenuProblem, treatments: np.ndarray) -> BoundedMenu:
 def test_a_clear_choice_is_always_made_again() -> None:
     problem = MenuProblem.build(STEPS, "quadratic", Profit())
     clusters, _ = sketch_units(problem, _two_kinds(500, 0.01), np.ones(500))
-    result = menu_stability(problem, clusters, _menu(problem, np.array([[0.5], [1.5]])), resamples=20)
-    assert result.chosen.to_dict("records") == [{"t": 0.5, "frequency": 1.0}, {"t": 1.5, "frequency": 1.0}]
+    result = menu_stability(
+        problem, clusters, _menu(problem, np.array([[0.5], [1.5]])), resamples=20
+    )
+    assert result.chosen.to_dict("records") == [
+        {"t": 0.5, "frequency": 1.0},
+        {"t": 1.5, "frequency": 1.0},
+    ]
     assert result.expected_loss == pytest.approx(0, abs=1e-12)
 
 
@@ -47,7 +52,9 @@ def test_uncertain_responses_spread_the_choice_and_cost_value() -> None:
     clusters, _ = sketch_units(problem, theta, np.ones(200))
     chosen = _menu(problem, menu.encoded)
     sure = menu_stability(problem, clusters, chosen, resamples=30)
-    unsure = menu_stability(problem, clusters, chosen, covariance=np.diag([0.0, 0.5, 0.0]), resamples=30)
+    unsure = menu_stability(
+        problem, clusters, chosen, covariance=np.diag([0.0, 0.5, 0.0]), resamples=30
+    )
     assert (sure.lost >= -1e-12).all()  # the menu is the best one on the original sketch
     assert unsure.expected_loss > sure.expected_loss
     assert len(unsure.chosen) > 2
@@ -66,7 +73,9 @@ def test_redrawn_menus_keep_the_limits() -> None:
     frugal = SearchSettings(MenuLimits(budget=Budget(0.6, Profit("0", "t"))))
     best = search_within(problem, clusters, [1], frugal)[1]
     within = menu_stability(problem, clusters, best, frugal, covariance=noise, resamples=12)
-    free = menu_stability(problem, clusters, _menu(problem, np.array([[1.0]])), covariance=noise, resamples=12)
+    free = menu_stability(
+        problem, clusters, _menu(problem, np.array([[1.0]])), covariance=noise, resamples=12
+    )
     assert within.chosen["t"].max() == 0.5
     assert free.chosen["t"].min() > 0.6
     assert within.value == pytest.approx((theta @ [1, 0.5, 0.25]).mean())
@@ -75,7 +84,9 @@ def test_redrawn_menus_keep_the_limits() -> None:
     best = search_within(problem, clusters, [2], masses)[2]
     result = menu_stability(problem, clusters, best, masses, covariance=noise, resamples=12)
     profits = profit_matrix(theta, best.menu.psi)
-    chosen, _ = exact_assignment(profits, np.ones(300), 300 * best.lower, 300 * best.upper, np.zeros(2))
+    chosen, _ = exact_assignment(
+        profits, np.ones(300), 300 * best.lower, 300 * best.upper, np.zeros(2)
+    )
     assert result.value == pytest.approx(profits[np.arange(300), chosen].mean())
     assert (result.lost >= -1e-9).all()
     # freely assigned, other menus would seem to earn more than the one that is bound to the masses
@@ -85,12 +96,17 @@ def test_redrawn_menus_keep_the_limits() -> None:
 
 def test_noise_of_refits_is_common_to_all_units() -> None:
     problem = MenuProblem.build(STEPS, "quadratic", Profit())
-    theta, shifts = _two_kinds(300, 0.2), np.array([[0, 0.3, 0], [0, -0.1, 0.05], [0, 0, 0], [0, -0.2, -0.05]])
+    theta, shifts = (
+        _two_kinds(300, 0.2),
+        np.array([[0, 0.3, 0], [0, -0.1, 0.05], [0, 0, 0], [0, -0.2, -0.05]]),
+    )
     clusters, directions = fold_noise(problem, theta + shifts[:, None, :], np.ones(300), cells=50)
     assert clusters.units.sum() == 300
     # (F − 1)/F Σ_f (θ^(−f) − mean)², the same for every cluster as the shifts are
     expected = 3 / 4 * ((shifts - shifts.mean(axis=0)) ** 2).sum(axis=0)
-    np.testing.assert_allclose((directions**2).sum(axis=0), np.broadcast_to(expected, clusters.theta.shape), atol=1e-12)
+    np.testing.assert_allclose(
+        (directions**2).sum(axis=0), np.broadcast_to(expected, clusters.theta.shape), atol=1e-12
+    )
 
     menu = _menu(problem, np.array([[0.5], [1.5]]))
     sure = menu_stability(problem, clusters, menu, directions=0 * directions, resamples=20)
@@ -115,59 +131,3 @@ def test_published_treatments_come_first_however_rarely_they_are_chosen() -> Non
     assert table["published"].tolist() == [True, True, False, False]
     assert table["folds"].tolist() == [3, 0, 1, 0]
     assert table["frequency"].tolist() == [0, 0, 0.9, 0.2]
-
-
-def _experiment(n: int, shrink: float, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True, shrunk and debiased coefficients of units that saw a uniform treatment."""
-    rng = np.random.default_rng(4)
-    true = _two_kinds(n, 0.1)
-    learned = true.copy()
-    learned[:, 1] = 1.0 + shrink * (true[:, 1] - 1.0)
-    t = rng.uniform(0, 2, n)
-    phi = np.column_stack([np.ones(n), t, t**2])
-    moments = np.array([[1, 1, 4 / 3], [1, 4 / 3, 2], [4 / 3, 2, 16 / 5]])  # of uniform treatments on [0, 2]
-    outcome = (phi * true).sum(axis=1) + rng.normal(0, noise, n)
-    residual = outcome - (phi * learned).sum(axis=1)
-    return true, learned, learned + residual[:, None] * (phi @ np.linalg.inv(moments))
-
-
-def test_shrunk_responses_are_undone_and_good_ones_left_alone() -> None:
-    problem = MenuProblem.build(LINE, "quadratic", Profit())
-    weights = np.ones(4_000)
-    for shrink, expected in ((0.3, [0.5, 1.5]), (1.0, None)):
-        _, learned, debiased = _experiment(4_000, shrink, 0.5)
-        plain = choose_menu(learned, space=LINE, basis="quadratic", profit=Profit(), k=2)
-        menu, share = debiased_menu(problem, plain.priced, learned, debiased, weights)
-        if expected is not None:
-            assert plain.encoded[:, 0] == pytest.approx([0.85, 1.15], abs=0.01)
-            assert menu.treatments[:, 0] == pytest.approx(expected, abs=0.1)
-            assert share > 0.9
-        else:
-            assert menu.treatments[:, 0] == pytest.approx(plain.encoded[:, 0], abs=0.05)
-            assert share < 0.6
-
-
-def test_correction_sums_add_up_and_share_is_a_fraction() -> None:
-    problem = MenuProblem.build(LINE, "quadratic", Profit())
-    _, learned, debiased = _experiment(1_000, 0.5, 1.0)
-    menu = PricedMenu.build(problem, np.array([[0.8], [1.2]]))
-    weights = np.random.default_rng(0).uniform(0.5, 2, 1_000)
-    whole = correction_sums(learned, debiased, weights, menu)
-    parts = correction_sums(learned[:300], debiased[:300], weights[:300], menu) + correction_sums(
-        learned[300:], debiased[300:], weights[300:], menu
-    )
-    np.testing.assert_allclose(parts.squares, whole.squares)
-    np.testing.assert_allclose(parts.correction, whole.correction)
-    segments = assign(learned, menu)
-    np.testing.assert_allclose(CorrectionSums.from_array(whole.to_array(), 2).squares, whole.squares)
-    np.testing.assert_allclose(CorrectionSums.from_array(whole.to_array(), 2).plain.theta, whole.plain.theta)
-    # twice as many units of another population need twice the corrections
-    np.testing.assert_allclose(whole.corrected(1.0, whole.plain + whole.plain).theta, 2 * whole.corrected(1.0, whole.plain).theta)
-    np.testing.assert_allclose(
-        whole.corrected(1.0, whole.plain).theta,
-        [(debiased * weights[:, None])[segments == k].sum(axis=0) for k in range(2)],
-        atol=1e-9,
-    )
-    assert 0 <= whole.share(profit_metric(learned, problem.psi)) <= 1
-    with pytest.raises(InvalidInputError, match="do not belong together"):
-        debiased_menu(problem, menu, learned, debiased[:5], weights)

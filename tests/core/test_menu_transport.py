@@ -6,10 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from coarse_spark.core.menu.transport import exact_assignment, improve_prices, transport, whole_limits
+from coarse_spark.core.menu.transport import (
+    exact_assignment,
+    improve_prices,
+    transport,
+    whole_limits,
+)
 
 
-def _oracle(profits: np.ndarray, weights: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+def _oracle(
+    profits: np.ndarray, weights: np.ndarray, lower: np.ndarray, upper: np.ndarray
+) -> float:
     """The same transport as a linear program."""
     n, k = profits.shape
     columns = np.kron(np.ones((1, n)), np.eye(k)) * np.repeat(weights, k)
@@ -42,7 +49,9 @@ KINDS = ["none", "upper", "lower", "both", "masses", "one position closed"]
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(KINDS), st.integers(2, 5), st.booleans())
-def test_plan_and_prices_are_optimal_and_complementary(seed: int, kind: str, k: int, even: bool) -> None:
+def test_plan_and_prices_are_optimal_and_complementary(
+    seed: int, kind: str, k: int, even: bool
+) -> None:
     rng = np.random.default_rng(seed)
     profits = rng.normal(size=(30, k))
     weights = np.ones(30) if even else rng.uniform(0.2, 3, 30)
@@ -52,9 +61,14 @@ def test_plan_and_prices_are_optimal_and_complementary(seed: int, kind: str, k: 
     np.testing.assert_allclose(solved.plan.sum(axis=1), weights, rtol=1e-9)
     assert (masses >= lower - 1e-8).all()
     assert (masses <= upper + 1e-8).all()
-    assert solved.value == pytest.approx(_oracle(profits, weights, lower, upper), rel=1e-8, abs=1e-8)
+    assert solved.value == pytest.approx(
+        _oracle(profits, weights, lower, upper), rel=1e-8, abs=1e-8
+    )
     # weak duality is tight at the prices
-    dual = weights @ (profits - solved.prices).max(axis=1) + np.maximum(solved.prices * upper, solved.prices * lower).sum()
+    dual = (
+        weights @ (profits - solved.prices).max(axis=1)
+        + np.maximum(solved.prices * upper, solved.prices * lower).sum()
+    )
     assert dual == pytest.approx(solved.value, rel=1e-7, abs=1e-7)
     slack = (masses > lower + 1e-6) & (masses < upper - 1e-6)
     assert not solved.prices[slack].any()
@@ -65,7 +79,10 @@ def test_plan_and_prices_are_optimal_and_complementary(seed: int, kind: str, k: 
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_whole_units_are_assigned_at_the_optimum(kind: str) -> None:
     rng = np.random.default_rng(3)
-    profits, weights = rng.normal(size=(20_000, 5)) + np.array([0, 0.3, 0, -0.2, 0.1]), np.ones(20_000)
+    profits, weights = (
+        rng.normal(size=(20_000, 5)) + np.array([0, 0.3, 0, -0.2, 0.1]),
+        np.ones(20_000),
+    )
     lower, upper = (limit * 20_000 for limit in _limits(kind, 5, rng))
     chosen, prices = exact_assignment(profits, weights, lower, upper, np.zeros(5))
     least, most = whole_limits(weights, lower, upper)
@@ -107,7 +124,9 @@ def test_improved_prices_clear_the_shares() -> None:
     rng = np.random.default_rng(2)
     profits, weights = rng.normal(size=(50_000, 4)), np.ones(50_000)
     upper = np.full(4, 0.25) * 50_000
-    prices = improve_prices(profits + np.array([1.0, 0, 0, 0]), weights, np.zeros(4), upper, np.zeros(4))
+    prices = improve_prices(
+        profits + np.array([1.0, 0, 0, 0]), weights, np.zeros(4), upper, np.zeros(4)
+    )
     counts = np.bincount((profits + np.array([1.0, 0, 0, 0]) - prices).argmax(axis=1), minlength=4)
     np.testing.assert_allclose(counts, 12_500, atol=100)
     assert prices[0] == pytest.approx(prices[1:].mean() + 1, abs=0.05)

@@ -17,8 +17,16 @@ from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 NAMES = ("t1", "t2")
-SPACE = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in NAMES})
-SETTING = {"space": SPACE, "basis": "quadratic", "profit": Profit("1", "0.3 * t1 + 0.3 * t2"), "k": 4, "starts": 2}
+SPACE = TreatmentSpace.from_dict(
+    {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in NAMES}
+)
+SETTING = {
+    "space": SPACE,
+    "basis": "quadratic",
+    "profit": Profit("1", "0.3 * t1 + 0.3 * t2"),
+    "k": 4,
+    "starts": 2,
+}
 UNITS, ROWS = 600, 3_000
 
 
@@ -66,7 +74,13 @@ def test_a_switching_cost_keeps_units_where_a_refit_would_move_nearly_all(runs: 
     assert far.mean() > 0.7
     shares = [1.0]
     for cost in (0.02, 0.1):
-        loyal = choose_menu(runs.later, previous_menu=runs.before, previous_rows=runs.had, switching_cost=cost, **SETTING)
+        loyal = choose_menu(
+            runs.later,
+            previous_menu=runs.before,
+            previous_rows=runs.had,
+            switching_cost=cost,
+            **SETTING,
+        )
         moved = runs.changed(loyal)
         assert loyal.changed_share == pytest.approx(moved.mean())
         assert moved.mean() <= shares[-1]
@@ -79,7 +93,9 @@ def test_a_switching_cost_keeps_units_where_a_refit_would_move_nearly_all(runs: 
     assert shares[-1] < 0.15
 
 
-def test_without_a_cost_the_earlier_menu_is_one_more_start_and_changes_are_counted(runs: Runs) -> None:
+def test_without_a_cost_the_earlier_menu_is_one_more_start_and_changes_are_counted(
+    runs: Runs,
+) -> None:
     fresh = choose_menu(runs.later, **SETTING)
     warm = choose_menu(runs.later, previous_menu=runs.before, previous_rows=runs.had, **SETTING)
     assert warm.value >= fresh.value - 1e-4 * (fresh.granular_value - fresh.control_value)
@@ -87,7 +103,9 @@ def test_without_a_cost_the_earlier_menu_is_one_more_start_and_changes_are_count
 
 
 def test_units_in_another_order_say_what_they_had(runs: Runs) -> None:
-    loyal = choose_menu(runs.later, previous_menu=runs.before, previous_rows=runs.had, switching_cost=0.1, **SETTING)
+    loyal = choose_menu(
+        runs.later, previous_menu=runs.before, previous_rows=runs.had, switching_cost=0.1, **SETTING
+    )
     order = np.random.default_rng(0).permutation(UNITS)
     again = loyal.assign(runs.later[order], previous_rows=runs.had[order])
     np.testing.assert_array_equal(again, loyal.assign(runs.later)[order])
@@ -111,12 +129,17 @@ def test_what_units_had_is_not_what_the_earlier_menu_would_give_them_now(runs: R
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (np.zeros(3, dtype=int), r"shape \(3,\) and type int64, expected 600 whole numbers from 0 to 3"),
+        (
+            np.zeros(3, dtype=int),
+            r"shape \(3,\) and type int64, expected 600 whole numbers from 0 to 3",
+        ),
         (np.zeros(UNITS), "type float64, expected 600 whole numbers"),
         (np.full(UNITS, 4), "whole numbers from 0 to 3"),
     ],
 )
-def test_rows_that_are_no_rows_of_the_earlier_menu(runs: Runs, rows: np.ndarray, message: str) -> None:
+def test_rows_that_are_no_rows_of_the_earlier_menu(
+    runs: Runs, rows: np.ndarray, message: str
+) -> None:
     with pytest.raises(InvalidInputError, match=message):
         choose_menu(runs.later, previous_menu=runs.before, previous_rows=rows, **SETTING)
     with pytest.raises(InvalidInputError, match="there is none"):

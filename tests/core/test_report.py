@@ -18,7 +18,13 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.simulation import field_simulation
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.core.values import Policy, ScoreMoments, contrasts, policy_values, select_menu_size
+from coarse_spark.core.values import (
+    Policy,
+    ScoreMoments,
+    contrasts,
+    policy_values,
+    select_menu_size,
+)
 from coarse_spark.errors import InvalidInputError
 from coarse_spark.report.content import LackOfFit, LimitsKept, ModelCounts, ReportContent
 from coarse_spark.report.limits import limit_sentences
@@ -29,7 +35,14 @@ NASTY = '<b>gift</b> & "50 $" [red]card[/red] $x'
 
 
 def make_content(
-    basis: Basis, profit: Profit, theta: np.ndarray, *, sizes: tuple[int, ...], k: int | None, noise: float, **texts: Any
+    basis: Basis,
+    profit: Profit,
+    theta: np.ndarray,
+    *,
+    sizes: tuple[int, ...],
+    k: int | None,
+    noise: float,
+    **texts: Any,
 ) -> ReportContent:
     """Build the content of a run whose responses are known: menus by Lloyd's algorithm, values from noisy scores."""
     space, n = basis.space, len(theta)
@@ -37,7 +50,12 @@ def make_content(
     profits = profit_matrix(theta, psi)
     rng, rows = np.random.default_rng(0), np.arange(n)
     control = int(np.abs(space.candidates - space.control).sum(axis=1).argmin())
-    policies = [Policy("control", 1), Policy("uniform", 1), *(Policy("menu", size) for size in sizes), Policy("granular", 0)]
+    policies = [
+        Policy("control", 1),
+        Policy("uniform", 1),
+        *(Policy("menu", size) for size in sizes),
+        Policy("granular", 0),
+    ]
     served = [np.full(n, control), np.full(n, profits.mean(axis=0).argmax())]
     menu_rows = []
     for size in sizes:
@@ -45,7 +63,12 @@ def make_content(
         menu = best[np.linspace(0, len(best) - 1, size).astype(int)]
         for _ in range(20):
             segment = profits[:, menu].argmax(axis=1)
-            menu = np.array([profits[segment == s].sum(axis=0).argmax() if (segment == s).any() else menu[s] for s in range(size)])
+            menu = np.array(
+                [
+                    profits[segment == s].sum(axis=0).argmax() if (segment == s).any() else menu[s]
+                    for s in range(size)
+                ]
+            )
         segment = profits[:, menu].argmax(axis=1)
         served.append(menu[segment])
         shares = np.bincount(segment, minlength=size) / n
@@ -53,7 +76,12 @@ def make_content(
             k=size, treatment_id=range(size), share=shares, price=0.0, extrapolates=False
         )
         menu_rows.append(
-            offered.assign(expected_profit=[profits[segment == s, menu[s]].mean() if shares[s] else np.nan for s in range(size)])
+            offered.assign(
+                expected_profit=[
+                    profits[segment == s, menu[s]].mean() if shares[s] else np.nan
+                    for s in range(size)
+                ]
+            )
         )
     served.append(profits.argmax(axis=1))
     own = np.column_stack([profits[rows, choice] for choice in served])
@@ -62,7 +90,9 @@ def make_content(
     scores = own + noise * np.column_stack([errors[rows, choice] for choice in served])
     center = np.zeros(scores.shape[1])
     moments = ScoreMoments.of(ScoreMoments.sums(scores, np.ones(n), center), center)
-    values = policy_values(policies, moments, 0.95).assign(plug_in_value=own.mean(axis=0), upper_bound=np.nan)
+    values = policy_values(policies, moments, 0.95).assign(
+        plug_in_value=own.mean(axis=0), upper_bound=np.nan
+    )
     chosen, rule = select_menu_size(policies, moments)
     chosen = k or chosen
     menu_table = pd.concat(menu_rows, ignore_index=True)
@@ -75,14 +105,30 @@ def make_content(
         mine = (space.candidates[choice] == candidates[s]).all(axis=1)
         segment_theta.append(theta[mine].mean(axis=0) if mine.any() else theta.mean(axis=0))
         segments.append(
-            {"treatment_id": s, "size": int(mine.sum()), "distinguishing": [f"theta {s} is high"], "rule": f"age > {s}"}
+            {
+                "treatment_id": s,
+                "size": int(mine.sum()),
+                "distinguishing": [f"theta {s} is high"],
+                "rule": f"age > {s}",
+            }
         )
     bins = pd.DataFrame(
-        {"label": ["low", "middle", "high"], "n": 100, "observed": [1.0, 1.4, 1.7], "fitted": [1.01, 1.38, 1.5], "se": 0.04}
+        {
+            "label": ["low", "middle", "high"],
+            "n": 100,
+            "observed": [1.0, 1.4, 1.7],
+            "fitted": [1.01, 1.38, 1.5],
+            "se": 0.04,
+        }
     )
     if len(space.names) == 1 and basis.name != "arms":
         bins[space.names[0]] = np.linspace(*space.bounds[0], 3)
-    fields = {"title": "trial", "run_id": "run-7", "started_at": "2024-05-06 07:08 UTC", "outcome": "spend"} | texts
+    fields = {
+        "title": "trial",
+        "run_id": "run-7",
+        "started_at": "2024-05-06 07:08 UTC",
+        "outcome": "spend",
+    } | texts
     return ReportContent(
         basis=basis,
         profit=profit,
@@ -99,7 +145,9 @@ def make_content(
         fit=LackOfFit(bins, 25.3, 2, 3.2e-6),
         models=ModelCounts(own=3, pooled=1, failed=1, r_loss_gain=0.08),
         own_best=space.decode(space.candidates[served[-1][:500]]).assign(
-            treatment_id=[int((candidates == t).all(axis=1).argmax()) for t in space.candidates[choice[:500]]]
+            treatment_id=[
+                int((candidates == t).all(axis=1).argmax()) for t in space.candidates[choice[:500]]
+            ]
         ),
         history=pd.DataFrame({"k": [chosen], "number": [1], "value": [1.23], "what": ["t1 moved"]}),
         timings={"fit": 61.5, "choose": 2.0},
@@ -108,19 +156,32 @@ def make_content(
 
 
 def field_content(
-    dimensions: int, *, sizes: tuple[int, ...] = (1, 2, 3, 4), k: int | None = 3, noise: float = 1.0, **texts: Any
+    dimensions: int,
+    *,
+    sizes: tuple[int, ...] = (1, 2, 3, 4),
+    k: int | None = 3,
+    noise: float = 1.0,
+    **texts: Any,
 ) -> ReportContent:
     names = [f"t{j + 1}" for j in range(dimensions)]
-    space = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in names})
+    space = TreatmentSpace.from_dict(
+        {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in names}
+    )
     theta = field_simulation(4_000, dimensions, seed=1).theta
     profit = Profit(cost=" + ".join(f"0.3*{name}" for name in names))
-    return make_content(Basis("quadratic", space), profit, theta, sizes=sizes, k=k, noise=noise, **texts)
+    return make_content(
+        Basis("quadratic", space), profit, theta, sizes=sizes, k=k, noise=noise, **texts
+    )
 
 
 def arms_content(**texts: Any) -> ReportContent:
-    space = TreatmentSpace.from_dict({NASTY: {"kind": "categorical", "levels": ["none", NASTY, "mail"], "control": "none"}})
+    space = TreatmentSpace.from_dict(
+        {NASTY: {"kind": "categorical", "levels": ["none", NASTY, "mail"], "control": "none"}}
+    )
     base = np.random.default_rng(2).normal([0.0, 0.3, 0.2], 1.0, size=(3_000, 3))
-    return make_content(Basis("arms", space), Profit(), base, sizes=(1, 2, 3), k=2, noise=0.5, **texts)
+    return make_content(
+        Basis("arms", space), Profit(), base, sizes=(1, 2, 3), k=2, noise=0.5, **texts
+    )
 
 
 class Page(HTMLParser):
@@ -182,7 +243,13 @@ def two() -> ReportContent:
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: field_content(1), lambda: field_content(2), arms_content, lambda: field_content(1, sizes=(1,), k=1)]
+    "build",
+    [
+        lambda: field_content(1),
+        lambda: field_content(2),
+        arms_content,
+        lambda: field_content(1, sizes=(1,), k=1),
+    ],
 )
 def test_page_needs_nothing_from_outside_and_has_unique_ids(build: Any, tmp_path: Path) -> None:
     html, page = page_of(build(), tmp_path)
@@ -194,7 +261,9 @@ def test_page_needs_nothing_from_outside_and_has_unique_ids(build: Any, tmp_path
     assert not re.search(r"url\((?!#)|@import", html)
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    referred = re.findall(r"url\(#([^)]+)\)", html) + [a["xlink:href"][1:] for _, a in page.tags if "xlink:href" in a]
+    referred = re.findall(r"url\(#([^)]+)\)", html) + [
+        a["xlink:href"][1:] for _, a in page.tags if "xlink:href" in a
+    ]
     assert set(referred) <= set(ids)
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(pictures) == 3
@@ -235,8 +304,14 @@ def test_same_content_gives_the_same_bytes(two: ReportContent) -> None:
 
 def test_captured_shares_are_those_of_the_values(one: ReportContent) -> None:
     text, value = flowing(summary_of(one)), one.value_of("menu", 3)
-    assert f"It captures {100 * value['captured_of_control']:.0f}% of what full personalization would gain over the control" in text
-    assert f"{100 * value['captured_of_uniform']:.0f}% of what it would gain over the best single treatment" in text
+    assert (
+        f"It captures {100 * value['captured_of_control']:.0f}% of what full personalization would gain over the control"
+        in text
+    )
+    assert (
+        f"{100 * value['captured_of_uniform']:.0f}% of what it would gain over the best single treatment"
+        in text
+    )
 
 
 def test_wide_intervals_are_admitted(tmp_path: Path) -> None:
@@ -288,9 +363,17 @@ def test_a_single_treatment_needs_no_plural(tmp_path: Path) -> None:
 
 
 def test_nothing_to_gain_is_said_plainly(tmp_path: Path) -> None:
-    space = TreatmentSpace.from_dict({"fee": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
-    theta = np.tile([5.0, 0.0, 0.0], (50, 1)) + np.random.default_rng(0).normal(size=(50, 1)) * [1, 0, 0]
-    content = make_content(Basis("quadratic", space), Profit(cost="fee"), theta, sizes=(1, 2), k=1, noise=0.0)
+    space = TreatmentSpace.from_dict(
+        {"fee": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
+    )
+    theta = np.tile([5.0, 0.0, 0.0], (50, 1)) + np.random.default_rng(0).normal(size=(50, 1)) * [
+        1,
+        0,
+        0,
+    ]
+    content = make_content(
+        Basis("quadratic", space), Profit(cost="fee"), theta, sizes=(1, 2), k=1, noise=0.0
+    )
     assert content.policy_values["captured_of_control"].isna().all()
     page = page_of(content, tmp_path)[1].text
     for text in (page, flowing(summary_of(content))):
@@ -313,13 +396,18 @@ def test_summary_fits_a_hundred_columns_and_marks_the_published_menu(two: Report
 
 def test_lack_of_fit_names_the_worst_bin(one: ReportContent) -> None:
     text = flowing(summary_of(one))
-    assert "misses part of the response (χ² = 25.3, df = 2, p < 0.0001); the largest miss is at high" in text
+    assert (
+        "misses part of the response (χ² = 25.3, df = 2, p < 0.0001); the largest miss is at high"
+        in text
+    )
     assert one.fit is not None
     good = dataclasses.replace(one, fit=dataclasses.replace(one.fit, p_value=0.4))
     assert "agree within noise" in flowing(summary_of(good))
 
 
-def test_the_basis_that_was_chosen_is_named_with_the_losses_of_the_others(one: ReportContent, tmp_path: Path) -> None:
+def test_the_basis_that_was_chosen_is_named_with_the_losses_of_the_others(
+    one: ReportContent, tmp_path: Path
+) -> None:
     losses = {"linear": 1.23456, "quadratic": 1.2, "spline(t1, 0.5, 1, 1.5)": 1.201}
     content = dataclasses.replace(one, basis_losses=losses)
     expected = (
@@ -345,17 +433,30 @@ def test_treatments_beyond_the_experiment_are_marked(one: ReportContent, tmp_pat
 
 
 def test_optional_parts_may_be_missing(one: ReportContent, tmp_path: Path) -> None:
-    bare = dataclasses.replace(one, fit=None, models=None, history=pd.DataFrame(), timings={}, contrasts=one.contrasts.iloc[:0])
+    bare = dataclasses.replace(
+        one,
+        fit=None,
+        models=None,
+        history=pd.DataFrame(),
+        timings={},
+        contrasts=one.contrasts.iloc[:0],
+    )
     _, page = page_of(bare, tmp_path)
     assert "Does the response model follow" not in page.text
     assert sum(tag == "svg" for tag, _ in page.tags) == 2
-    assert "It captures" not in summary_of(bare)  # without contrasts nothing says that the gain exists
+    assert "It captures" not in summary_of(
+        bare
+    )  # without contrasts nothing says that the gain exists
 
 
 def test_a_jump_at_the_control_is_not_joined_by_the_curve(tmp_path: Path) -> None:
-    space = TreatmentSpace.from_dict({"incentive": {"kind": "continuous", "lower": 0, "upper": 3, "control": 0}})
+    space = TreatmentSpace.from_dict(
+        {"incentive": {"kind": "continuous", "lower": 0, "upper": 3, "control": 0}}
+    )
     theta = np.random.default_rng(3).normal([0.3, 0.3, 0.2], 0.05, size=(2_000, 3))
-    content = make_content(Basis("any+log1p", space), Profit("4 - incentive"), theta, sizes=(1, 2), k=2, noise=0.3)
+    content = make_content(
+        Basis("any+log1p", space), Profit("4 - incentive"), theta, sizes=(1, 2), k=2, noise=0.3
+    )
     from coarse_spark.report.responses import _axis
 
     grid = _axis(content, 0, 50)
@@ -370,8 +471,14 @@ def test_a_jump_at_the_control_is_not_joined_by_the_curve(tmp_path: Path) -> Non
     ("change", "message"),
     [
         (lambda c: {"menu": c.menu.drop(columns="share")}, "table 'menu' lacks the column 'share'"),
-        (lambda c: {"menu": c.menu.rename(columns={"t1": "t_1"})}, r"lacks the column 't1' \(did you mean 't_1'\?\)"),
-        (lambda c: {"policy_values": c.policy_values[c.policy_values["policy"] != "granular"]}, "no row for the policy 'granular'"),
+        (
+            lambda c: {"menu": c.menu.rename(columns={"t1": "t_1"})},
+            r"lacks the column 't1' \(did you mean 't_1'\?\)",
+        ),
+        (
+            lambda c: {"policy_values": c.policy_values[c.policy_values["policy"] != "granular"]},
+            "no row for the policy 'granular'",
+        ),
         (lambda _: {"selected_k": 9}, "no menu of 9"),
         (lambda c: {"segment_theta": c.segment_theta[:1]}, r"shape \(1, 3\), expected \(3, 3\)"),
     ],
@@ -399,17 +506,26 @@ def test_limits_say_what_binds_and_what_one_more_is_worth() -> None:
     prices = np.zeros(len(content.menu))
     rows = np.flatnonzero(content.menu["k"] == content.selected_k)
     prices[rows[0]], prices[rows[2]] = 0.125, -0.5
-    limited = dataclasses.replace(content, menu=content.menu.assign(shadow_price=prices), limits=LimitsKept(True, 0.5, 0.4999, 1.7))
+    limited = dataclasses.replace(
+        content,
+        menu=content.menu.assign(shadow_price=prices),
+        limits=LimitsKept(True, 0.5, 0.4999, 1.7),
+    )
     first, second, third = limit_sentences(limited)
     names = [treatment_text(limited, row) for _, row in limited.selected.iterrows()]
     assert first == f"One more unit that may take {names[0]} would be worth 0.125."
     assert second == f"One unit less that has to take {names[2]} would be worth 0.500."
-    assert third == "The menu spends 0.500 of the 0.500 that the budget allows per unit; one more of budget would earn 1.70."
+    assert (
+        third
+        == "The menu spends 0.500 of the 0.500 that the budget allows per unit; one more of budget would earn 1.70."
+    )
     console = Console(record=True, width=160, file=StringIO())
     print_summary(limited, console)
     text = " ".join(console.export_text().split())
     assert all(sentence in text for sentence in (first, second, third))
-    slack = dataclasses.replace(limited, menu=content.menu.assign(shadow_price=0.0), limits=LimitsKept(True, 0.5, 0.25, 0.0))
+    slack = dataclasses.replace(
+        limited, menu=content.menu.assign(shadow_price=0.0), limits=LimitsKept(True, 0.5, 0.25, 0.0)
+    )
     assert limit_sentences(slack) == [
         "The limits on shares bind no treatment.",
         "The menu spends 0.250 of the 0.500 that the budget allows per unit; the budget does not bind.",

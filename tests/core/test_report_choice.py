@@ -10,7 +10,12 @@ import pytest
 from rich.console import Console
 from test_report import field_content
 
-from coarse_spark.report.choice import changes_sentence, sketch_rows, stability_rows, stability_sentence
+from coarse_spark.report.choice import (
+    changes_sentence,
+    sketch_rows,
+    stability_rows,
+    stability_sentence,
+)
 from coarse_spark.report.content import Changes, Stability
 from coarse_spark.report.page import render_report
 from coarse_spark.report.summary import print_summary
@@ -45,7 +50,10 @@ def test_changes_are_counted_and_priced() -> None:
     print_summary(content, console)
     assert sentence in console.file.getvalue()  # type: ignore[attr-defined]
     free = field_content(1, changes=Changes("spring", 0, 0, 9_000))
-    assert changes_sentence(free) == "Against run spring, 0 of 0 units (–) get another treatment; 9,000 had none."
+    assert (
+        changes_sentence(free)
+        == "Against run spring, 0 of 0 units (–) get another treatment; 9,000 had none."
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,8 +78,12 @@ def test_how_sure_the_choice_is(resamples: int, loss: float | None, expected: st
 
 
 def test_the_sketch_is_shown_beside_the_population() -> None:
-    content = field_content(1, sketch=pd.DataFrame({"k": [1, 2], "exact": [0.6, 0.7], "sketch": [0.6, 0.69]}))
-    whole = content.value_of("granular")["plug_in_value"] - content.value_of("control")["plug_in_value"]
+    content = field_content(
+        1, sketch=pd.DataFrame({"k": [1, 2], "exact": [0.6, 0.7], "sketch": [0.6, 0.69]})
+    )
+    whole = (
+        content.value_of("granular")["plug_in_value"] - content.value_of("control")["plug_in_value"]
+    )
     rows = sketch_rows(content)
     assert [row["k"] for row in rows] == [1, 2]
     assert rows[0]["effect"] == "0%"

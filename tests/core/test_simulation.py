@@ -30,7 +30,10 @@ PROFIT = Profit(margin="0.45 - depth/100", cost="where(depth + days > 0, 0.15, 0
 
 @pytest.fixture(scope="module")
 def experiment() -> pd.DataFrame:
-    return pd.concat([simulate_promotions_block(block, 3, experiment=True) for block in range(10)], ignore_index=True)
+    return pd.concat(
+        [simulate_promotions_block(block, 3, experiment=True) for block in range(10)],
+        ignore_index=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,9 @@ def theta_of(units: pd.DataFrame) -> np.ndarray:
 
 def test_a_block_depends_on_nothing_but_seed_table_and_number(population: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(simulate_promotions_block(0, 3, experiment=False), population)
-    pd.testing.assert_frame_equal(simulate_promotions_block(0, 3, 25, experiment=False), population.iloc[:25])
+    pd.testing.assert_frame_equal(
+        simulate_promotions_block(0, 3, 25, experiment=False), population.iloc[:25]
+    )
     for other in (
         simulate_promotions_block(1, 3, experiment=False),
         simulate_promotions_block(0, 4, experiment=False),
@@ -54,7 +59,9 @@ def test_a_block_depends_on_nothing_but_seed_table_and_number(population: pd.Dat
 
 
 def test_unit_ids_are_unique_across_blocks_and_tables(experiment: pd.DataFrame) -> None:
-    population = pd.concat([simulate_promotions_block(block, 3, experiment=False) for block in range(10)])
+    population = pd.concat(
+        [simulate_promotions_block(block, 3, experiment=False) for block in range(10)]
+    )
     ids = pd.concat([experiment["unit_id"], population["unit_id"]])
     assert ids.is_unique
     assert ids.dtype == np.int64
@@ -83,7 +90,18 @@ def test_treatments_are_randomized(experiment: pd.DataFrame) -> None:
     assert treated["days"].between(0, 28).all()
     assert treated["depth"].mean() == pytest.approx(20, abs=0.2)
     assert treated["days"].mean() == pytest.approx(14, abs=0.15)
-    features = treated[["tenure_months", "age", "visits", "past_spend", "distance_km", "basket_size", "theta_0", "theta_1"]]
+    features = treated[
+        [
+            "tenure_months",
+            "age",
+            "visits",
+            "past_spend",
+            "distance_km",
+            "basket_size",
+            "theta_0",
+            "theta_1",
+        ]
+    ]
     for name in ("depth", "days"):
         assert features.corrwith(treated[name]).abs().max() < 4 / np.sqrt(len(treated))
 
@@ -94,7 +112,11 @@ def test_the_mean_of_spend_is_the_quadratic_of_the_truth(experiment: pd.DataFram
     residual = spend - (phi * theta_of(experiment)).sum(axis=1)
     # residuals orthogonal to everything that a learner could find: basis, basis times features, third powers of the treatments
     age = experiment["age"].fillna(43).to_numpy()
-    probes = [phi, phi * (experiment["market"] == "south").to_numpy()[:, None], phi * (age > 50)[:, None]]
+    probes = [
+        phi,
+        phi * (experiment["market"] == "south").to_numpy()[:, None],
+        phi * (age > 50)[:, None],
+    ]
     probes.append((treatments / (40, 28)) ** 3)
     for column in np.hstack(probes).T:
         z = (residual * column).sum() / np.sqrt(((residual * column) ** 2).sum())
@@ -104,11 +126,15 @@ def test_the_mean_of_spend_is_the_quadratic_of_the_truth(experiment: pd.DataFram
 
 
 def test_mean_spend_is_positive_on_the_whole_box(experiment: pd.DataFrame) -> None:
-    corners = np.array([(depth, days) for depth in np.linspace(0, 40, 9) for days in np.linspace(0, 28, 9)])
+    corners = np.array(
+        [(depth, days) for depth in np.linspace(0, 40, 9) for days in np.linspace(0, 28, 9)]
+    )
     assert (theta_of(experiment) @ BASIS(corners).T).min() > 0.1
 
 
-def test_personalization_is_worthwhile_and_a_few_treatments_are_not_quite_enough(population: pd.DataFrame) -> None:
+def test_personalization_is_worthwhile_and_a_few_treatments_are_not_quite_enough(
+    population: pd.DataFrame,
+) -> None:
     psi = PROFIT.psi(SPACE.candidates, BASIS)
     profits = profit_matrix(theta_of(population), psi)
     control = profits[:, (SPACE.candidates == 0).all(axis=1)].mean()
@@ -120,7 +146,12 @@ def test_personalization_is_worthwhile_and_a_few_treatments_are_not_quite_enough
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"block": -1, "seed": 0}, {"block": 0, "seed": -1}, {"block": 0, "seed": 0, "rows": BLOCK_ROWS + 1}]
+    "arguments",
+    [
+        {"block": -1, "seed": 0},
+        {"block": 0, "seed": -1},
+        {"block": 0, "seed": 0, "rows": BLOCK_ROWS + 1},
+    ],
 )
 def test_impossible_blocks_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(InvalidInputError, match="simulation"):
@@ -136,14 +167,25 @@ def test_field_simulation_follows_its_formula(dimensions: int) -> None:
     assert T.min() >= 0
     assert T.max() <= 2
     b = np.column_stack(
-        [1.2 + 0.8 * X[:, j] + 0.6 * np.maximum(X[:, j + 2], 0) - 0.4 * X[:, j + 4] * X[:, j + 5] for j in range(dimensions)]
+        [
+            1.2 + 0.8 * X[:, j] + 0.6 * np.maximum(X[:, j + 2], 0) - 0.4 * X[:, j + 4] * X[:, j + 5]
+            for j in range(dimensions)
+        ]
     )
     C = np.full((len(X), dimensions, dimensions), 0.25)
     for j in range(dimensions):
         C[:, j, j] = 0.8 + 0.5 * (X[:, j + 3] > 0) + 0.2 * X[:, j + 6]
-    mean = np.sin(np.pi * X[:, 0] * X[:, 1]) + X[:, 2] + (b * T).sum(axis=1) - 0.5 * np.einsum("ni,nij,nj->n", T, C, T)
+    mean = (
+        np.sin(np.pi * X[:, 0] * X[:, 1])
+        + X[:, 2]
+        + (b * T).sum(axis=1)
+        - 0.5 * np.einsum("ni,nij,nj->n", T, C, T)
+    )
     space = TreatmentSpace.from_dict(
-        {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in simulation.T.columns}
+        {
+            name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}
+            for name in simulation.T.columns
+        }
     )
     fitted = (Basis("quadratic", space)(T) * simulation.theta).sum(axis=1)
     np.testing.assert_allclose(fitted, mean, atol=1e-12)

@@ -32,11 +32,19 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
     width = draw(st.integers(1, 40)) / 4
     step = draw(st.one_of(st.none(), st.sampled_from([width, width / 2, width / 3, width / 7])))
     control = draw(st.one_of(st.just(lower), st.just(lower + width), numbers))
-    return {"kind": "continuous", "lower": lower, "upper": lower + width, "step": step, "control": control}
+    return {
+        "kind": "continuous",
+        "lower": lower,
+        "upper": lower + width,
+        "step": step,
+        "control": control,
+    }
 
 
 spaces = st.lists(entries(), min_size=1, max_size=2).map(
-    lambda items: TreatmentSpace.from_dict({f"t{position}": entry for position, entry in enumerate(items)})
+    lambda items: TreatmentSpace.from_dict(
+        {f"t{position}": entry for position, entry in enumerate(items)}
+    )
 )
 
 
@@ -48,7 +56,9 @@ def test_candidates_survive_decode_and_encode(space: TreatmentSpace) -> None:
     for dimension in space.dimensions:
         if isinstance(dimension, Categorical):
             offered = set(decoded[dimension.name])
-            assert {(type(level), level) for level in map(_plain, offered)} == {(type(level), level) for level in dimension.levels}
+            assert {(type(level), level) for level in map(_plain, offered)} == {
+                (type(level), level) for level in dimension.levels
+            }
 
 
 def _plain(value: Any) -> Any:
@@ -68,7 +78,9 @@ def test_a_space_survives_json(space: TreatmentSpace) -> None:
 def test_the_control_is_a_candidate_and_the_others_are_offered(space: TreatmentSpace) -> None:
     is_control = (space.candidates == space.control).all(axis=1)
     assert is_control.sum() == 1
-    np.testing.assert_array_equal(is_control, np.isclose(space.candidates, space.control, rtol=0, atol=1e-9).all(axis=1))
+    np.testing.assert_array_equal(
+        is_control, np.isclose(space.candidates, space.control, rtol=0, atol=1e-9).all(axis=1)
+    )
     others = space.candidates[~is_control]
     assert (others >= space.bounds[:, 0] - 1e-9).all()
     assert (others <= space.bounds[:, 1] + 1e-9).all()
@@ -76,7 +88,9 @@ def test_the_control_is_a_candidate_and_the_others_are_offered(space: TreatmentS
 
 
 def test_steps_are_offered_as_people_write_them() -> None:
-    space = TreatmentSpace.from_dict({"tinc": {"kind": "continuous", "lower": 0, "upper": 2.84, "step": 0.1, "control": 0}})
+    space = TreatmentSpace.from_dict(
+        {"tinc": {"kind": "continuous", "lower": 0, "upper": 2.84, "step": 0.1, "control": 0}}
+    )
     assert space.candidates[:, 0].tolist() == [round(0.1 * step, 1) for step in range(29)]
     assert not space.continuous.any()
     assert space.spacing.tolist() == [0.0]
@@ -89,7 +103,9 @@ def test_a_rounded_step_on_the_control_is_the_control() -> None:
 
 
 def test_an_unstepped_dimension_is_searched_between_candidates() -> None:
-    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}}
+    )
     assert len(space.candidates) == 257
     assert space.continuous.all()
     np.testing.assert_allclose(np.diff(space.candidates[:, 0]), space.spacing[0])
@@ -100,7 +116,9 @@ def test_an_exclusion_leaves_the_control_and_what_it_lets_through() -> None:
         "depth": {"kind": "continuous", "lower": 0, "upper": 30, "step": 10, "control": 0},
         "channel": {"kind": "categorical", "levels": ["mail", "phone"], "control": "mail"},
     }
-    space = TreatmentSpace.from_dict(spec, exclude="where(channel == 'phone', depth < 20, depth < 10)")
+    space = TreatmentSpace.from_dict(
+        spec, exclude="where(channel == 'phone', depth < 20, depth < 10)"
+    )
     assert [tuple(row) for row in space.decode(space.candidates).to_numpy().tolist()] == [
         (0.0, "mail"),
         (10.0, "mail"),
@@ -127,8 +145,13 @@ def test_a_finite_list_keeps_its_order_and_gets_the_control() -> None:
 
 
 def test_arrays_and_frames_encode_alike() -> None:
-    space = TreatmentSpace.from_dict({"a": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
-    np.testing.assert_array_equal(space.encode(np.array([0.5, 1.0])), space.encode(pd.DataFrame({"a": [0.5, 1.0], "b": [9, 9]})))
+    space = TreatmentSpace.from_dict(
+        {"a": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}}
+    )
+    np.testing.assert_array_equal(
+        space.encode(np.array([0.5, 1.0])),
+        space.encode(pd.DataFrame({"a": [0.5, 1.0], "b": [9, 9]})),
+    )
 
 
 def test_describe_reads_as_people_write() -> None:
@@ -152,14 +175,32 @@ CONTINUOUS = {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}
             "treatment 't': kind is 'continous', expected continuous or categorical (did you mean 'continuous'?)",
         ),
         (CONTINUOUS | {"stepp": 1}, "treatment 't': unknown key 'stepp' (did you mean 'step'?)"),
-        ({"kind": "continuous", "lower": 0, "upper": 1}, "treatment 't': 'control' is missing; a continuous dimension needs"),
+        (
+            {"kind": "continuous", "lower": 0, "upper": 1},
+            "treatment 't': 'control' is missing; a continuous dimension needs",
+        ),
         (CONTINUOUS | {"upper": 0}, "treatment 't': lower 0 is not below upper 0"),
-        (CONTINUOUS | {"step": 2}, "treatment 't': step is 2, expected above 0 and at most upper - lower = 1"),
+        (
+            CONTINUOUS | {"step": 2},
+            "treatment 't': step is 2, expected above 0 and at most upper - lower = 1",
+        ),
         (CONTINUOUS | {"step": -1}, "treatment 't': step is -1, expected above 0"),
-        (CONTINUOUS | {"upper": float("inf")}, "treatment 't': upper is inf, expected a finite number"),
-        (CONTINUOUS | {"lower": "low"}, "treatment 't': lower, upper, control and step must be numbers"),
-        ({"kind": "categorical", "levels": [], "control": "a"}, "treatment 't': levels are [], expected distinct values"),
-        ({"kind": "categorical", "levels": ["a", "a"], "control": "a"}, "treatment 't': levels are ['a', 'a'], expected distinct"),
+        (
+            CONTINUOUS | {"upper": float("inf")},
+            "treatment 't': upper is inf, expected a finite number",
+        ),
+        (
+            CONTINUOUS | {"lower": "low"},
+            "treatment 't': lower, upper, control and step must be numbers",
+        ),
+        (
+            {"kind": "categorical", "levels": [], "control": "a"},
+            "treatment 't': levels are [], expected distinct values",
+        ),
+        (
+            {"kind": "categorical", "levels": ["a", "a"], "control": "a"},
+            "treatment 't': levels are ['a', 'a'], expected distinct",
+        ),
         (
             {"kind": "categorical", "levels": ["mail", "phone"], "control": "mial"},
             "treatment 't': control 'mial' is not one of the levels (did you mean 'mail'?)",
@@ -179,24 +220,43 @@ def test_bad_spaces() -> None:
         TreatmentSpace((Continuous("t", 0, 1, 0), Continuous("t", 0, 1, 0)))
     with pytest.raises(ExpressionError, match="unknown name 'dept'"):
         TreatmentSpace.from_dict({"depth": CONTINUOUS}, exclude="dept > 1")
-    with pytest.raises(InvalidInputError, match=r"the exclusion 'log\(t - 2\)' is not a number at t = 0"):
+    with pytest.raises(
+        InvalidInputError, match=r"the exclusion 'log\(t - 2\)' is not a number at t = 0"
+    ):
         len(TreatmentSpace.from_dict({"t": CONTINUOUS}, exclude="log(t - 2)").candidates)
     grid = CONTINUOUS | {"step": 0.01}
-    with pytest.raises(InvalidInputError, match="the treatment grid has 101 x 101 x 101 = 1030301 points, at most 20000"):
+    with pytest.raises(
+        InvalidInputError,
+        match="the treatment grid has 101 x 101 x 101 = 1030301 points, at most 20000",
+    ):
         len(TreatmentSpace.from_dict({"a": grid, "b": grid, "c": grid}).candidates)
 
 
 def test_an_exclusion_of_everything_but_an_outside_control_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="no treatment is left after the exclusion 't >= 0'"):
-        len(TreatmentSpace.from_dict({"t": CONTINUOUS | {"control": -1}}, exclude="t >= 0").candidates)
+    with pytest.raises(
+        InvalidInputError, match="no treatment is left after the exclusion 't >= 0'"
+    ):
+        len(
+            TreatmentSpace.from_dict(
+                {"t": CONTINUOUS | {"control": -1}}, exclude="t >= 0"
+            ).candidates
+        )
 
 
 @pytest.mark.parametrize(
     ("frame", "control", "message"),
     [
         (pd.DataFrame(), {}, "the list of candidates is empty"),
-        (pd.DataFrame({"a": [1.0, 2.0]}), {"b": 0}, "control names b; expected a value for each of a"),
-        (pd.DataFrame({"a": [1.0, None]}), {"a": 0}, "candidate column 'a' has missing values in rows 1"),
+        (
+            pd.DataFrame({"a": [1.0, 2.0]}),
+            {"b": 0},
+            "control names b; expected a value for each of a",
+        ),
+        (
+            pd.DataFrame({"a": [1.0, None]}),
+            {"a": 0},
+            "candidate column 'a' has missing values in rows 1",
+        ),
         (pd.DataFrame({"a": [1.0, 2.0, 1.0]}), {"a": 0}, "candidate rows 2 repeat earlier rows"),
     ],
 )
@@ -207,15 +267,23 @@ def test_bad_candidate_lists(frame: pd.DataFrame, control: dict[str, Any], messa
 
 def test_bad_treatments() -> None:
     space = TreatmentSpace.from_dict(
-        {"depth": CONTINUOUS, "arm": {"kind": "categorical", "levels": ["mail", "phone"], "control": "mail"}}
+        {
+            "depth": CONTINUOUS,
+            "arm": {"kind": "categorical", "levels": ["mail", "phone"], "control": "mail"},
+        }
     )
-    with pytest.raises(InvalidInputError, match=r"treatment column 'depth' is missing \(did you mean 'dept'\?\)"):
+    with pytest.raises(
+        InvalidInputError, match=r"treatment column 'depth' is missing \(did you mean 'dept'\?\)"
+    ):
         space.encode(pd.DataFrame({"dept": [1.0], "arm": ["mail"]}))
     with pytest.raises(
-        InvalidInputError, match=r"treatment 'arm' has the unknown level 'fone' \(did you mean 'phone'\?\) in rows 1"
+        InvalidInputError,
+        match=r"treatment 'arm' has the unknown level 'fone' \(did you mean 'phone'\?\) in rows 1",
     ):
         space.encode(pd.DataFrame({"depth": [1.0, 1.0], "arm": ["mail", "fone"]}))
     with pytest.raises(InvalidInputError, match="treatment 'depth' holds 'high', expected numbers"):
         space.encode(pd.DataFrame({"depth": ["high"], "arm": ["mail"]}))
-    with pytest.raises(InvalidInputError, match=r"treatments have shape \(3, 1\), expected \(n, 2\)"):
+    with pytest.raises(
+        InvalidInputError, match=r"treatments have shape \(3, 1\), expected \(n, 2\)"
+    ):
         space.encode(np.zeros(3))

@@ -12,7 +12,13 @@ from coarse_spark.core.design import debiased_coefficients
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.core.values import Policy, ScoreMoments, contrasts, policy_values, select_menu_size
+from coarse_spark.core.values import (
+    Policy,
+    ScoreMoments,
+    contrasts,
+    policy_values,
+    select_menu_size,
+)
 
 POLICIES = [
     Policy("control", 1),
@@ -24,7 +30,9 @@ POLICIES = [
 ]
 
 
-def _moments(scores: np.ndarray, weight: np.ndarray | None = None, center: float = 0.0) -> ScoreMoments:
+def _moments(
+    scores: np.ndarray, weight: np.ndarray | None = None, center: float = 0.0
+) -> ScoreMoments:
     weight = np.ones(len(scores)) if weight is None else weight
     middle = np.full(scores.shape[1], center)
     return ScoreMoments.of(ScoreMoments.sums(scores, weight, middle), middle)
@@ -35,18 +43,25 @@ def test_moments_of_parts_add_up_whatever_the_center(seed: int, cut: int, center
     rng = np.random.default_rng(seed)
     scores, weight = rng.normal(5, 3, (61, 4)), rng.uniform(0.1, 3, 61)
     middle = np.full(4, center)
-    summed = sum(ScoreMoments.sums(scores[rows], weight[rows], middle) for rows in (slice(0, cut), slice(cut, None)))
+    summed = sum(
+        ScoreMoments.sums(scores[rows], weight[rows], middle)
+        for rows in (slice(0, cut), slice(cut, None))
+    )
     parts, share = ScoreMoments.of(summed, middle), weight / weight.sum()
     mean = share @ scores
     np.testing.assert_allclose(parts.mean, mean, rtol=1e-9)
     deviation = (scores - mean) * share[:, None]
-    np.testing.assert_allclose(parts.covariance, deviation.T @ deviation * 61 / 60, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        parts.covariance, deviation.T @ deviation * 61 / 60, rtol=1e-6, atol=1e-9
+    )
     assert parts.units == 61
 
 
 def test_equal_weights_give_the_textbook_standard_error() -> None:
     scores = np.random.default_rng(1).normal(0, 2, (500, 1))
-    assert np.sqrt(_moments(scores).covariance[0, 0]) == pytest.approx(scores.std(ddof=1) / np.sqrt(500))
+    assert np.sqrt(_moments(scores).covariance[0, 0]) == pytest.approx(
+        scores.std(ddof=1) / np.sqrt(500)
+    )
 
 
 def test_contrasts_are_paired() -> None:
@@ -91,7 +106,9 @@ def test_smallest_size_within_one_paired_standard_error() -> None:
     moments = _moments(scores)
     k, _ = select_menu_size(POLICIES, moments)
     best = max((2, 3, 4), key=lambda i: moments.mean[i])
-    within = [i for i in (2, 3, 4) if moments.mean[best] - moments.mean[i] <= moments.contrast(best, i)[1]]
+    within = [
+        i for i in (2, 3, 4) if moments.mean[best] - moments.mean[i] <= moments.contrast(best, i)[1]
+    ]
     assert k == POLICIES[within[0]].k
 
 
@@ -101,7 +118,11 @@ def test_every_contrast_row_is_the_difference_of_two_values() -> None:
     rows = contrasts(POLICIES, moments, 0.9)
     assert not rows.duplicated(["policy", "versus", "k"]).any()
     for _, row in rows.iterrows():
-        versus = ("menu", int(row["versus"].split()[-1])) if row["versus"].startswith("menu of") else None
+        versus = (
+            ("menu", int(row["versus"].split()[-1]))
+            if row["versus"].startswith("menu of")
+            else None
+        )
         reference = values[versus] if versus else values.xs(row["versus"], level="policy").iloc[0]
         assert row["difference"] == pytest.approx(values[row["policy"], row["k"]] - reference)
         assert row["ci_low"] <= row["difference"] <= row["ci_high"]
@@ -109,7 +130,9 @@ def test_every_contrast_row_is_the_difference_of_two_values() -> None:
 
 def test_intervals_cover_the_true_value_although_the_learner_is_wrong() -> None:
     """The debiased score is unbiased for a fixed policy whatever θ̂, and its interval covers in about 95 % of experiments."""
-    space = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
+    )
     basis = Basis("quadratic", space)
     problem = MenuProblem.build(space, basis, Profit("1", "0.3 * t"))
     rng = np.random.default_rng(6)
@@ -128,6 +151,8 @@ def test_intervals_cover_the_true_value_although_the_learner_is_wrong() -> None:
         score = np.einsum("ij,ij->i", debiased, psi[:, :-1]) + psi[:, -1]
         value = _moments(score[:, None])
         # E over x uniform on (-1, 1): halves of [x + (1 + x) t + c t² - 0.3 t] at t = 0.5 and 1.5
-        truth = 0.5 * (-0.5 + 0.5 * 0.5 - 0.4 * 0.25 - 0.15) + 0.5 * (0.5 + 1.5 * 1.5 - 0.6 * 2.25 - 0.45)
+        truth = 0.5 * (-0.5 + 0.5 * 0.5 - 0.4 * 0.25 - 0.15) + 0.5 * (
+            0.5 + 1.5 * 1.5 - 0.6 * 2.25 - 0.45
+        )
         covered += abs(value.mean[0] - truth) <= 1.96 * np.sqrt(value.covariance[0, 0])
     assert 0.92 <= covered / replications <= 0.975

@@ -25,7 +25,12 @@ class Outcome:
 def run_command(*arguments: object) -> Outcome:
     """Run ``coarse-spark`` in this process, on the session that is there."""
     out, err = io.StringIO(), io.StringIO()
-    with _logging_restored(), redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+    with (
+        _logging_restored(),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
         main([str(argument) for argument in arguments])
     return Outcome(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
@@ -33,7 +38,10 @@ def run_command(*arguments: object) -> Outcome:
 @contextmanager
 def _logging_restored() -> Iterator[None]:
     """Undo what a command does to the package's loggers: other tests listen to them."""
-    package, pipeline = logging.getLogger("coarse_spark"), logging.getLogger("coarse_spark.pipeline")
+    package, pipeline = (
+        logging.getLogger("coarse_spark"),
+        logging.getLogger("coarse_spark.pipeline"),
+    )
     before = package.handlers, package.level, package.propagate, pipeline.level
     try:
         yield

@@ -53,7 +53,9 @@ def promotions(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     from coarse_spark.simulate.promotions import write_promotions
 
     folder = tmp_path_factory.mktemp("promotions")
-    paths = write_promotions(spark, POPULATION_UNITS, str(folder / "data"), experiment_units=EXPERIMENT_UNITS, seed=1)
+    paths = write_promotions(
+        spark, POPULATION_UNITS, str(folder / "data"), experiment_units=EXPERIMENT_UNITS, seed=1
+    )
 
     def configure(**overrides: object) -> Configuration:
         defaults = {
@@ -71,7 +73,9 @@ def promotions(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
             "evaluation.resamples": 0,
         }
         given = {key.replace("__", "."): value for key, value in overrides.items()}
-        return load_configuration(PROMOTIONS, {key: str(value) for key, value in {**defaults, **given}.items()})
+        return load_configuration(
+            PROMOTIONS, {key: str(value) for key, value in {**defaults, **given}.items()}
+        )
 
     config = folder / "promotions.yml"
     # what a run records as its configuration is itself a configuration file: JSON is YAML

@@ -36,7 +36,11 @@ def environment(**changes: str) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
     }
     # a session of this process must not leak into the new one
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SPARK_", "PYSPARK_"))
+    }
     return {**inherited, **own, **changes}
 
 
@@ -46,7 +50,9 @@ def settings(**further: object) -> list[str]:
     from pyspark.sql import SparkSession
 
     # the jars that belong to the installed delta-spark, as the local session takes them
-    packages = configure_spark_with_delta_pip(SparkSession.Builder())._options["spark.jars.packages"]
+    packages = configure_spark_with_delta_pip(SparkSession.Builder())._options[
+        "spark.jars.packages"
+    ]
     values = {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -57,7 +63,11 @@ def settings(**further: object) -> list[str]:
         "spark.driver.host": LOOPBACK,
         **{name.replace("__", "."): value for name, value in further.items()},
     }
-    return ["--packages", packages, *(part for name, value in values.items() for part in ("--conf", f"{name}={value}"))]
+    return [
+        "--packages",
+        packages,
+        *(part for name, value in values.items() for part in ("--conf", f"{name}={value}")),
+    ]
 
 
 def free_port() -> int:
@@ -68,11 +78,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[object], log: Path, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: Sequence[object], log: Path, **changes: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program for the block and end it after it, by its own id; what it says goes to ``log``."""
     with log.open("wb") as said:
         process = subprocess.Popen(
-            [str(part) for part in command], env=environment(**changes), cwd=log.parent, stdout=said, stderr=said
+            [str(part) for part in command],
+            env=environment(**changes),
+            cwd=log.parent,
+            stdout=said,
+            stderr=said,
         )
     try:
         yield process
@@ -85,7 +101,9 @@ def running(command: Sequence[object], log: Path, **changes: str) -> Iterator[su
             process.wait(timeout=30)
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, *, seconds: float = 90) -> None:
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, *, seconds: float = 90
+) -> None:
     """Wait until a program that was started is ready.
 
     Raises
@@ -96,14 +114,33 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log:
     while not ready():
         if process.poll() is not None or time.monotonic() > end:
             said = log.read_text(errors="replace")[-3000:]
-            raise AssertionError(f"{process.args} {'ended' if process.poll() is not None else 'is not ready'}:\n{said}")
+            raise AssertionError(
+                f"{process.args} {'ended' if process.poll() is not None else 'is not ready'}:\n{said}"
+            )
         time.sleep(0.3)
 
 
-def submit(job: str, config: Path, options: Sequence[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    job: str, config: Path, options: Sequence[str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
     """Run a file of ``jobs/`` with spark-submit and return how it ended."""
-    command = [str(PROGRAMS / "spark-submit"), *options, str(ROOT / "jobs" / job), "--config", str(config), *arguments]
-    return subprocess.run(command, env=environment(), cwd=config.parent, capture_output=True, text=True, timeout=400, check=False)
+    command = [
+        str(PROGRAMS / "spark-submit"),
+        *options,
+        str(ROOT / "jobs" / job),
+        "--config",
+        str(config),
+        *arguments,
+    ]
+    return subprocess.run(
+        command,
+        env=environment(),
+        cwd=config.parent,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
 
 
 def assert_same_result(expected: Run, tables: Path, run_id: str) -> None:
@@ -114,13 +151,24 @@ def assert_same_result(expected: Run, tables: Path, run_id: str) -> None:
     assert lake.read("runs", run_id).collect()[0]["status"] == "published"
     own, other = (
         {
-            name: where.read(name, run).drop("run_id").toPandas().sort_values(key, ignore_index=True)
-            for name, key in (("menu", ["k", "treatment_id"]), ("assignments", ["unit_id"]), ("policy_values", ["policy", "k"]))
+            name: where.read(name, run)
+            .drop("run_id")
+            .toPandas()
+            .sort_values(key, ignore_index=True)
+            for name, key in (
+                ("menu", ["k", "treatment_id"]),
+                ("assignments", ["unit_id"]),
+                ("policy_values", ["policy", "k"]),
+            )
         }
         for where, run in ((expected.lake, expected.run_id), (lake, run_id))
     )
     menu = ["k", "treatment_id", "depth", "days", "share", "selected"]
-    np.testing.assert_allclose(other["menu"][menu].to_numpy(float), own["menu"][menu].to_numpy(float), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        other["menu"][menu].to_numpy(float), own["menu"][menu].to_numpy(float), rtol=0, atol=1e-9
+    )
     units = ["unit_id", "treatment_id", "runner_up_treatment_id"]
     pd.testing.assert_frame_equal(other["assignments"][units], own["assignments"][units])
-    np.testing.assert_allclose(other["policy_values"]["value"], own["policy_values"]["value"], rtol=1e-7)
+    np.testing.assert_allclose(
+        other["policy_values"]["value"], own["policy_values"]["value"], rtol=1e-7
+    )

@@ -68,21 +68,29 @@ def _rows(lake: Lake, table: str, run_id: str, order: list[str]) -> pd.DataFrame
 # --- what a run prints and leaves ------------------------------------------------------------------------------------------------
 
 
-def test_run_prints_progress_summary_and_where_everything_is(published: Outcome, folder: Path, lake: Lake) -> None:
+def test_run_prints_progress_summary_and_where_everything_is(
+    published: Outcome, folder: Path, lake: Lake
+) -> None:
     assert published.code == 0, published.err
     for step in ("validate", "fit", "score", "choose", "evaluate", "assign", "publish"):
-        assert re.search(rf"^[\d:]+  {step} done in [\d.]+ s$", published.err, flags=re.MULTILINE), step
+        assert re.search(
+            rf"^[\d:]+  {step} done in [\d.]+ s$", published.err, flags=re.MULTILINE
+        ), step
     assert re.search(r"K = 2, pass 1: profit", published.err)
     for words in ("control", "granular", "Choice of K:"):
         assert words in published.out
     assert f"tables: {folder} (run first)" in published.out
     assert f"page:   {folder / 'report.html'}" in published.out
     assert (folder / "report.html").stat().st_size > 10_000
-    assert {row["run_id"] for row in lake.current_assignments().select("run_id").distinct().collect()} == {"first"}
+    assert {
+        row["run_id"] for row in lake.current_assignments().select("run_id").distinct().collect()
+    } == {"first"}
 
 
 @pytest.mark.slow
-def test_steps_one_by_one_give_what_run_gives(spark: SparkSession, finished: Run, config: Path, tmp_path: Path) -> None:
+def test_steps_one_by_one_give_what_run_gives(
+    spark: SparkSession, finished: Run, config: Path, tmp_path: Path
+) -> None:
     from coarse_spark.lake.tables import Lake
 
     # what is published here must not become current for other tests
@@ -94,8 +102,13 @@ def test_steps_one_by_one_give_what_run_gives(spark: SparkSession, finished: Run
     chosen = run_command("choose", *steps)
     assert chosen.out == "run steps: choose done\n", chosen.err
     _refused(run_command("assign", *steps), "menu.select is auto", "run 'evaluate' before 'assign'")
-    _refused(run_command("report", *steps), "run steps has no 'selected_k' yet; run the step 'evaluate' first")
-    _refused(run_command("evaluate", *elsewhere), "run steps was started with another configuration")
+    _refused(
+        run_command("report", *steps),
+        "run steps has no 'selected_k' yet; run the step 'evaluate' first",
+    )
+    _refused(
+        run_command("evaluate", *elsewhere), "run steps was started with another configuration"
+    )
     assert run_command("evaluate", *steps).code == 0
     assert run_command("assign", *steps, "--no-publish").code == 0
     assert {row["run_id"] for row in lake.current_assignments().collect()} == {"first"}
@@ -107,10 +120,14 @@ def test_steps_one_by_one_give_what_run_gives(spark: SparkSession, finished: Run
     assert record["error"] is None
     assert json.loads(record["config"])["evaluation"]["confidence"] == 0.9
     for table, order in (("menu", ["k", "treatment_id"]), ("assignments", ["unit_id"])):
-        pd.testing.assert_frame_equal(_rows(lake, table, "steps", order), _rows(lake, table, "first", order), rtol=1e-9)
+        pd.testing.assert_frame_equal(
+            _rows(lake, table, "steps", order), _rows(lake, table, "first", order), rtol=1e-9
+        )
 
 
-def test_report_of_a_finished_run_writes_its_page_again(published: Outcome, config: Path, folder: Path, tmp_path: Path) -> None:
+def test_report_of_a_finished_run_writes_its_page_again(
+    published: Outcome, config: Path, folder: Path, tmp_path: Path
+) -> None:
     page = folder / "report.html"
     page.unlink()
     again = run_command("report", "--config", config, "--run-id", "first")
@@ -118,10 +135,14 @@ def test_report_of_a_finished_run_writes_its_page_again(published: Outcome, conf
     assert again.out == published.out
     first = page.read_text()
     elsewhere = tmp_path / "pages" / "first.html"
-    assert run_command("report", "--config", config, "--run-id", "first", "--report", elsewhere).code == 0
+    assert (
+        run_command("report", "--config", config, "--run-id", "first", "--report", elsewhere).code
+        == 0
+    )
     assert elsewhere.read_text() == first
     _refused(
-        run_command("report", "--config", config, "--run-id", "first", "--report", tmp_path), f"cannot be written to {tmp_path}"
+        run_command("report", "--config", config, "--run-id", "first", "--report", tmp_path),
+        f"cannot be written to {tmp_path}",
     )
 
 
@@ -132,8 +153,12 @@ def test_validate_prints_what_it_found(spark: SparkSession, config: Path) -> Non
     assert lines[0] == f"{config}: the configuration is valid"
     assert lines[1] == "experiment: 6,000 of 6,000 rows usable, in 12 partitions"
     assert lines[2] == "population: 3,000 units"
-    assert lines[3].startswith("note: experiment: 10 of 12 partitions have fewer usable rows than response.min_rows = 800")
-    without = run_command("validate", "--config", config, "--no-tables", "--set", "experiment.path=nowhere")
+    assert lines[3].startswith(
+        "note: experiment: 10 of 12 partitions have fewer usable rows than response.min_rows = 800"
+    )
+    without = run_command(
+        "validate", "--config", config, "--no-tables", "--set", "experiment.path=nowhere"
+    )
     assert without.out.splitlines() == lines[:1]
 
 
@@ -145,19 +170,37 @@ def test_version() -> None:
 
 
 def test_missing_configuration_file(tmp_path: Path) -> None:
-    _refused(run_command("run", "--config", tmp_path / "nowhere.yml"), "nowhere.yml does not exist", "expected a YAML file")
+    _refused(
+        run_command("run", "--config", tmp_path / "nowhere.yml"),
+        "nowhere.yml does not exist",
+        "expected a YAML file",
+    )
 
 
 def test_all_problems_of_a_configuration_come_at_once(tmp_path: Path) -> None:
     text = THORNTON.read_text()
-    for right, wrong in (("margin: 4 - tinc", "margin: 4 - tink"), ("folds: 5", "folds: 1"), ("  seed: 0", "  sead: 0")):
+    for right, wrong in (
+        ("margin: 4 - tinc", "margin: 4 - tink"),
+        ("folds: 5", "folds: 1"),
+        ("  seed: 0", "  sead: 0"),
+    ):
         assert right in text
         text = text.replace(right, wrong)
     path = tmp_path / "wrong.yml"
     path.write_text(text)
     outcome = run_command("run", "--config", path)
-    _refused(outcome, "wrong.yml has 3 problems", "did you mean 'tinc'?", "found 1, expected", "did you mean 'seed'?")
-    numbers = [number for number, line in enumerate(text.splitlines(), 1) if re.search("4 - tink|folds: 1|sead", line)]
+    _refused(
+        outcome,
+        "wrong.yml has 3 problems",
+        "did you mean 'tinc'?",
+        "found 1, expected",
+        "did you mean 'seed'?",
+    )
+    numbers = [
+        number
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.search("4 - tink|folds: 1|sead", line)
+    ]
     for number in numbers:
         assert f"{path}:{number}" in outcome.err or f"line {number}" in outcome.err, outcome.err
 
@@ -184,40 +227,69 @@ def test_unknown_and_missing_options(arguments: list[str], fragments: list[str])
     [
         ("menu.seed", ["--set menu.seed", "expected key=value"]),
         ("menu.sead=3", ["--set menu.sead", "did you mean 'seed'?"]),
-        ("menu.select=9", ["--set menu.select", "found 9, expected auto or one of menu.sizes: 1, 2, 3"]),
+        (
+            "menu.select=9",
+            ["--set menu.select", "found 9, expected auto or one of menu.sizes: 1, 2, 3"],
+        ),
     ],
 )
 def test_settings_that_cannot_be_used(config: Path, setting: str, fragments: list[str]) -> None:
-    _refused(run_command("validate", "--config", config, "--no-tables", "--set", setting), *fragments)
+    _refused(
+        run_command("validate", "--config", config, "--no-tables", "--set", setting), *fragments
+    )
 
 
 @pytest.mark.parametrize("command", ["run", "validate"])
 @pytest.mark.parametrize(
     ("settings", "fragments"),
     [
-        (["experiment.path=nowhere/at-all"], ["experiment: ", "nowhere/at-all (delta) cannot be read"]),
-        (["experiment.path=null", "experiment.table=nowhere"], ["experiment: nowhere cannot be read", "TABLE_OR_VIEW_NOT_FOUND"]),
+        (
+            ["experiment.path=nowhere/at-all"],
+            ["experiment: ", "nowhere/at-all (delta) cannot be read"],
+        ),
+        (
+            ["experiment.path=null", "experiment.table=nowhere"],
+            ["experiment: nowhere cannot be read", "TABLE_OR_VIEW_NOT_FOUND"],
+        ),
         (
             ["experiment.features=[tenure_month, past_spend]"],
-            ["experiment: the feature column 'tenure_month' is missing (did you mean 'tenure_months'?)", "population: the feature"],
+            [
+                "experiment: the feature column 'tenure_month' is missing (did you mean 'tenure_months'?)",
+                "population: the feature",
+            ],
         ),
     ],
 )
 def test_tables_and_columns_that_are_not_there(
-    spark: SparkSession, config: Path, tmp_path: Path, command: str, settings: list[str], fragments: list[str]
+    spark: SparkSession,
+    config: Path,
+    tmp_path: Path,
+    command: str,
+    settings: list[str],
+    fragments: list[str],
 ) -> None:
-    given = [part for setting in [*settings, f"output.path={tmp_path}"] for part in ("--set", setting)]
+    given = [
+        part for setting in [*settings, f"output.path={tmp_path}"] for part in ("--set", setting)
+    ]
     _refused(run_command(command, "--config", config, *given), *fragments)
 
 
 @pytest.mark.parametrize("command", ["run", "fit", "choose", "report"])
 @pytest.mark.parametrize("run_id", ["x' OR '1'='1", "a b", "../first", ""])
-def test_run_ids_that_are_refused(published: Outcome, config: Path, command: str, run_id: str) -> None:
-    _refused(run_command(command, "--config", config, "--run-id", run_id), f"run id {run_id!r}", "letters, digits")
+def test_run_ids_that_are_refused(
+    published: Outcome, config: Path, command: str, run_id: str
+) -> None:
+    _refused(
+        run_command(command, "--config", config, "--run-id", run_id),
+        f"run id {run_id!r}",
+        "letters, digits",
+    )
 
 
 def test_a_run_that_is_not_there(published: Outcome, config: Path) -> None:
-    _refused(run_command("report", "--config", config, "--run-id", "firts"), "there is no run 'firts'")
+    _refused(
+        run_command("report", "--config", config, "--run-id", "firts"), "there is no run 'firts'"
+    )
 
 
 # --- a run that fails: exit code 1 -----------------------------------------------------------------------------------------------
@@ -249,7 +321,9 @@ def _lost_population(spark: SparkSession, config: Path, lake: Lake, tmp_path: Pa
     return ["run", "--set", f"population.path={broken}"]
 
 
-def _models_of_a_later_version(spark: SparkSession, config: Path, lake: Lake, tmp_path: Path) -> list[object]:
+def _models_of_a_later_version(
+    spark: SparkSession, config: Path, lake: Lake, tmp_path: Path
+) -> list[object]:
     from pyspark.sql import functions as F
 
     from coarse_spark.lake.schemas import MODELS
@@ -273,7 +347,11 @@ def _lost_responses(spark: SparkSession, config: Path, lake: Lake, tmp_path: Pat
     ("step", "broken", "cause"),
     [
         ("validate", _lost_population, "does not exist"),
-        ("score", _models_of_a_later_version, "model row has format version 99, this version of coarse_spark reads up to 2"),
+        (
+            "score",
+            _models_of_a_later_version,
+            "model row has format version 99, this version of coarse_spark reads up to 2",
+        ),
         ("choose", _lost_responses, "does not exist"),
     ],
 )
@@ -294,7 +372,9 @@ def test_a_run_that_fails_on_executors_says_where_and_why_and_publishes_nothing(
     outcome = run_command(command, "--config", config, "--run-id", run_id, *settings)
     _refused(outcome, f"error: step '{step}' failed: ", cause, code=1)
     assert "Py4J" not in outcome.err
-    assert not [warning for warning in recwarn if "Arrow" in str(warning.message)], "a Java stack above the message"
+    assert not [warning for warning in recwarn if "Arrow" in str(warning.message)], (
+        "a Java stack above the message"
+    )
     record = lake.read("runs", run_id).collect()[0]
     assert record["status"] == "failed"
     assert record["published_at"] is None
@@ -338,7 +418,11 @@ def _java(folder: Path, says: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "entry", [["-m", "coarse_spark.cli", "validate", "--config", str(THORNTON)], ["-m", "coarse_spark.lake.java"]]
+    "entry",
+    [
+        ["-m", "coarse_spark.cli", "validate", "--config", str(THORNTON)],
+        ["-m", "coarse_spark.lake.java"],
+    ],
 )
 @pytest.mark.parametrize(
     ("case", "fragments"),
@@ -351,7 +435,9 @@ def _java(folder: Path, says: str) -> Path:
         ("no program", ["bin/java did not run"]),
     ],
 )
-def test_java_that_spark_cannot_use(tmp_path: Path, entry: list[str], case: str, fragments: list[str]) -> None:
+def test_java_that_spark_cannot_use(
+    tmp_path: Path, entry: list[str], case: str, fragments: list[str]
+) -> None:
     homes: dict[str, Callable[[], Path]] = {
         "nothing at JAVA_HOME": lambda: tmp_path / "nowhere",
         "version 11": lambda: _java(tmp_path, 'openjdk version "11.0.2" 2019-01-15'),
@@ -367,12 +453,21 @@ def test_java_that_spark_cannot_use(tmp_path: Path, entry: list[str], case: str,
     else:
         environment = _environment(JAVA_HOME=str(homes[case]()))
     done = subprocess.run(
-        [sys.executable, *entry], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *entry],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 2
     (message,) = done.stderr.splitlines()
     assert message.startswith("error: ")
-    assert "Spark needs Java 17 or 21: install it and put it on PATH, or set JAVA_HOME to its folder." in message
+    assert (
+        "Spark needs Java 17 or 21: install it and put it on PATH, or set JAVA_HOME to its folder."
+        in message
+    )
     for fragment in fragments:
         assert fragment in message
 
@@ -387,14 +482,29 @@ def _thornton(tmp_path: Path) -> list[str]:
         "evaluation.resamples=2",
     ]
     return [
-        *[sys.executable, "-m", "coarse_spark.cli", "run", "--config", str(THORNTON), "--run-id", "process"],
+        *[
+            sys.executable,
+            "-m",
+            "coarse_spark.cli",
+            "run",
+            "--config",
+            str(THORNTON),
+            "--run-id",
+            "process",
+        ],
         *[part for setting in settings for part in ("--set", setting)],
     ]
 
 
 def test_a_process_of_its_own_starts_spark_quietly_and_runs_real_data(tmp_path: Path) -> None:
     done = subprocess.run(
-        _thornton(tmp_path), env=_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False
+        _thornton(tmp_path),
+        env=_environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "2,834 units of the experiment" in done.stdout
@@ -405,10 +515,14 @@ def test_a_process_of_its_own_starts_spark_quietly_and_runs_real_data(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_run_stopped_by_hand_ends_at_once_and_is_recorded(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_run_stopped_by_hand_ends_at_once_and_is_recorded(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     from coarse_spark.lake.tables import Lake
 
-    process = subprocess.Popen(_thornton(tmp_path), env=_environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        _thornton(tmp_path), env=_environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
     try:
         assert process.stderr is not None
         for line in process.stderr:

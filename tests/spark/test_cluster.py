@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 import pytest
-from spark_processes import LOOPBACK, PROGRAMS, assert_same_result, free_port, running, settings, submit, wait_until
+from spark_processes import (
+    LOOPBACK,
+    PROGRAMS,
+    assert_same_result,
+    free_port,
+    running,
+    settings,
+    submit,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
@@ -38,9 +47,13 @@ def test_a_bad_configuration_ends_spark_submit_with_its_exit_code(tmp_path: Path
     assert "Traceback" not in done.stdout
 
 
-def test_the_whole_run_on_executors_of_their_own(finished: Run, promotions: Promotions, tmp_path: Path) -> None:
+def test_the_whole_run_on_executors_of_their_own(
+    finished: Run, promotions: Promotions, tmp_path: Path
+) -> None:
     options = ["--master", "local-cluster[2,1,1024]", *settings(**SMALL)]
-    done = submit("run_pipeline.py", _config(promotions, tmp_path), options, "--run-id", "local-cluster")
+    done = submit(
+        "run_pipeline.py", _config(promotions, tmp_path), options, "--run-id", "local-cluster"
+    )
     assert done.returncode == 0, done.stdout[-5000:]
     assert "run local-cluster" in done.stdout
     assert (tmp_path / "tables" / "report.html").exists()
@@ -66,17 +79,32 @@ def cluster(tmp_path: Path) -> Iterator[str]:
     with ExitStack() as stack:
         log = tmp_path / "master.log"
         quiet = {"SPARK_MASTER_OPTS": "-Dspark.master.rest.enabled=false"}
-        master = stack.enter_context(running([*program("master.Master"), "--port", port, "--webui-port", page], log, **quiet))
+        master = stack.enter_context(
+            running([*program("master.Master"), "--port", port, "--webui-port", page], log, **quiet)
+        )
         wait_until(lambda: workers() == 0, master, log)
         for number in (1, 2):
             log = tmp_path / f"worker-{number}.log"
-            limits = ["--cores", 1, "--memory", "1g", "--webui-port", 0, "--work-dir", tmp_path / f"work-{number}"]
-            worker = stack.enter_context(running([*program("worker.Worker"), *limits, address], log))
+            limits = [
+                "--cores",
+                1,
+                "--memory",
+                "1g",
+                "--webui-port",
+                0,
+                "--work-dir",
+                tmp_path / f"work-{number}",
+            ]
+            worker = stack.enter_context(
+                running([*program("worker.Worker"), *limits, address], log)
+            )
         wait_until(lambda: workers() == 2, worker, log)
         yield address
 
 
-def test_the_jobs_one_by_one_on_a_standalone_cluster(cluster: str, finished: Run, promotions: Promotions, tmp_path: Path) -> None:
+def test_the_jobs_one_by_one_on_a_standalone_cluster(
+    cluster: str, finished: Run, promotions: Promotions, tmp_path: Path
+) -> None:
     config = _config(promotions, tmp_path)
     for job in ("fit_responses.py", "choose_menu.py", "evaluate_policy.py", "assign_policy.py"):
         done = submit(job, config, ["--master", cluster, *settings(**SMALL)], "--run-id", "cluster")

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from spark_processes import LOOPBACK, PROGRAMS, assert_same_result, environment, free_port, running, settings, wait_until
+from spark_processes import (
+    LOOPBACK,
+    PROGRAMS,
+    assert_same_result,
+    environment,
+    free_port,
+    running,
+    settings,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -27,14 +36,19 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Connect server on this machine."""
     port, log = free_port(), tmp_path_factory.mktemp("server") / "server.log"
-    address = {"spark__connect__grpc__binding__address": LOOPBACK, "spark__connect__grpc__binding__port": port}
+    address = {
+        "spark__connect__grpc__binding__address": LOOPBACK,
+        "spark__connect__grpc__binding__port": port,
+    }
     service = ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
 
     def listening() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex((LOOPBACK, port)) == 0
 
-    with running([PROGRAMS / "spark-submit", "--master", "local[2]", *settings(**address), *service], log) as process:
+    with running(
+        [PROGRAMS / "spark-submit", "--master", "local[2]", *settings(**address), *service], log
+    ) as process:
         wait_until(listening, process, log)
         yield f"sc://{LOOPBACK}:{port}"
 
@@ -43,7 +57,9 @@ def _client(server: str, folder: Path, *arguments: object) -> subprocess.Complet
     # without a Java, nothing can quietly run in the client's own process
     own = environment(SPARK_REMOTE=server, JAVA_HOME=str(folder / "no-java"))
     command = [sys.executable, "-m", "coarse_spark.cli", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, env=own, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run(
+        command, env=own, cwd=folder, capture_output=True, text=True, timeout=500, check=False
+    )
 
 
 @pytest.fixture
@@ -53,7 +69,9 @@ def config(promotions: Promotions, tmp_path: Path) -> Path:
     return path
 
 
-def test_run_through_a_remote_session(server: str, finished: Run, config: Path, tmp_path: Path) -> None:
+def test_run_through_a_remote_session(
+    server: str, finished: Run, config: Path, tmp_path: Path
+) -> None:
     done = _client(server, tmp_path, "run", "--config", config, "--run-id", "connect")
     assert done.returncode == 0, done.stderr[-5000:]
     assert "(run connect)" in done.stdout
@@ -61,18 +79,34 @@ def test_run_through_a_remote_session(server: str, finished: Run, config: Path, 
     assert_same_result(finished, tmp_path / "tables", "connect")
 
 
-def test_remote_errors_are_as_readable_as_local_ones(server: str, spark: SparkSession, config: Path, tmp_path: Path) -> None:
-    missing = _client(server, tmp_path, "validate", "--config", config, "--set", "experiment.path=nowhere")
+def test_remote_errors_are_as_readable_as_local_ones(
+    server: str, spark: SparkSession, config: Path, tmp_path: Path
+) -> None:
+    missing = _client(
+        server, tmp_path, "validate", "--config", config, "--set", "experiment.path=nowhere"
+    )
     assert missing.returncode == 2
     assert "error: experiment: " in missing.stderr
     assert "(delta) cannot be read" in missing.stderr
     assert "Traceback" not in missing.stderr
 
     lost = tmp_path / "population"
-    spark.read.format("delta").load(json.loads(config.read_text())["population"]["path"]).write.format("delta").save(str(lost))
+    spark.read.format("delta").load(
+        json.loads(config.read_text())["population"]["path"]
+    ).write.format("delta").save(str(lost))
     for file in lost.glob("*.parquet"):
         file.unlink()
-    failed = _client(server, tmp_path, "run", "--config", config, "--run-id", "lost", "--set", f"population.path={lost}")
+    failed = _client(
+        server,
+        tmp_path,
+        "run",
+        "--config",
+        config,
+        "--run-id",
+        "lost",
+        "--set",
+        f"population.path={lost}",
+    )
     assert failed.returncode == 1
     assert "error: step 'validate' failed: " in failed.stderr
     assert "FILE_NOT_EXIST" in failed.stderr or "does not exist" in failed.stderr

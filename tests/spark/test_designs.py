@@ -40,7 +40,11 @@ def rebates() -> pd.DataFrame:
     rebate = np.where(treated, 0.4 + 1.6 * rng.random(UNITS) ** np.exp(-need), 0.0)
     table = pd.DataFrame({"customer": np.arange(UNITS), "need": need, "age": age, "rebate": rebate})
     # E[spend | unit, rebate] = base + jump · 1{rebate > 0} + slope · rebate
-    table["base"], table["jump"], table["slope"] = 2 + 2 * need + age, 1 + 0.8 * need, 0.5 + 0.4 * need
+    table["base"], table["jump"], table["slope"] = (
+        2 + 2 * need + age,
+        1 + 0.8 * need,
+        0.5 + 0.4 * need,
+    )
     mean = table["base"] + table["jump"] * (rebate > 0) + table["slope"] * rebate
     return table.assign(spend=mean + rng.normal(size=UNITS))
 
@@ -75,7 +79,9 @@ def test_one_basis_is_chosen_noted_and_used_by_later_commands(confounded: Run) -
     assert min(chosen["losses"], key=chosen["losses"].get) == "any+linear"
     assert confounded.problem.basis.columns == ("1", "any(rebate)", "rebate")
     assert confounded.declared.bases == ("linear", "quadratic", "any+linear")
-    assert [name for name in table(confounded, "responses").columns if name.startswith("theta_")] == [
+    assert [
+        name for name in table(confounded, "responses").columns if name.startswith("theta_")
+    ] == [
         "theta_0",
         "theta_1",
         "theta_2",
@@ -112,7 +118,9 @@ def test_overlap_is_noted_and_told(confounded: Run) -> None:
     assert overlap["imbalance"] < 0.2
     assert any("the design is learned" in warning for warning in confounded.record.warnings)
     content = report_content(confounded)
-    assert "How treatments depend on the units was learned. On 4,000 units" in design_sentence(content)
+    assert "How treatments depend on the units was learned. On 4,000 units" in design_sentence(
+        content
+    )
     assert content.basis_losses.keys() == {"linear", "quadratic", "any+linear"}
 
 
@@ -120,4 +128,6 @@ def test_treatments_beyond_the_experiment_are_marked_and_warned_of(confounded: R
     menu = table(confounded, "menu")
     assert menu["extrapolates"].tolist() == (menu["rebate"] > 2.03).tolist()
     assert menu["extrapolates"].any()
-    assert "treatment 'rebate' is offered from 0 to 3 but was observed from 0 to 1.99" in " ".join(confounded.record.warnings)
+    assert "treatment 'rebate' is offered from 0 to 3 but was observed from 0 to 1.99" in " ".join(
+        confounded.record.warnings
+    )

@@ -30,9 +30,21 @@ def configuration(**response: Any) -> Configuration:
                 "outcome": "spend",
                 "strata": ["wave"],
             },
-            "treatments": {"arm": {"kind": "categorical", "levels": ["none", "mail", "visit"], "control": "none"}},
+            "treatments": {
+                "arm": {
+                    "kind": "categorical",
+                    "levels": ["none", "mail", "visit"],
+                    "control": "none",
+                }
+            },
             "design": {"kind": "stratified"},
-            "response": {"basis": "levels", "learner": "sieve", "folds": 2, "min_rows": 300, **response},
+            "response": {
+                "basis": "levels",
+                "learner": "sieve",
+                "folds": 2,
+                "min_rows": 300,
+                **response,
+            },
             "menu": {"sizes": "1-2"},
             "output": {"path": "output"},
         }
@@ -59,7 +71,9 @@ def units(spark: SparkSession, frame: pd.DataFrame, setup: Configuration) -> Dat
     return experiment_units(spark.createDataFrame(frame), setup)
 
 
-def test_a_sample_holds_rare_strata_and_treatments_and_keeps_the_means(spark: SparkSession, trial: pd.DataFrame) -> None:
+def test_a_sample_holds_rare_strata_and_treatments_and_keeps_the_means(
+    spark: SparkSession, trial: pd.DataFrame
+) -> None:
     from coarse_spark.distributed.sample import representative_sample
 
     rows = units(spark, trial, configuration())
@@ -81,31 +95,50 @@ def test_markets_lean_on_the_pooled_model_that_rare_treatments_do_not_stop(
 ) -> None:
     from coarse_spark.distributed import fit
 
-    monkeypatch.setattr(fit, "_ENCODER_ROWS", 300)  # a plain sample of that size would hold one unit with a visit, or none
+    monkeypatch.setattr(
+        fit, "_ENCODER_ROWS", 300
+    )  # a plain sample of that size would hold one unit with a visit, or none
     setup = configuration()
     models = fit.fit_responses(spark, units(spark, trial, setup), setup).toPandas()
     full = models[models["fold"] == -1].set_index("partition")
-    assert full["status"].to_dict() == {"<pooled>": "ok", "market=A": "ok", "market=B": "ok", "market=C": "pooled"}
+    assert full["status"].to_dict() == {
+        "<pooled>": "ok",
+        "market=A": "ok",
+        "market=B": "ok",
+        "market=C": "pooled",
+    }
     assert len(models) == 3 * 3 + 1
     for name in ("market=A", "market=B"):
         diagnostics = full.loc[name, "diagnostics"]
         assert diagnostics["effect_weight_pooled"] > 0
         assert "pooled" in full.loc[name, "learner"]
-        assert {"rows", "r_loss", "r_loss_constant", "r_loss_gain", "r_loss_gain_error"} <= set(diagnostics)
+        assert {"rows", "r_loss", "r_loss_constant", "r_loss_gain", "r_loss_gain_error"} <= set(
+            diagnostics
+        )
         assert full.loc[name, "seconds"] > 0
         theta = load_model(ModelRecord.from_row(full.loc[name])).predict(trial[["age", "visits"]])
         assert np.abs(theta[:, 1] - 1 - 2 * trial["age"]).mean() < 0.35
     alone = configuration(shrink_to_pooled=False)
-    unshrunk = fit.fit_responses(spark, units(spark, trial, alone), alone).where("partition = 'market=A'").toPandas()
+    unshrunk = (
+        fit.fit_responses(spark, units(spark, trial, alone), alone)
+        .where("partition = 'market=A'")
+        .toPandas()
+    )
     assert not any("pooled_coefficients" in arrays for arrays in unshrunk["arrays"])
 
 
 def test_units_of_partitions_that_no_model_knows_are_counted(spark: SparkSession) -> None:
     from coarse_spark.distributed.score import UnseenPartitions, unseen_partitions
 
-    models = spark.createDataFrame([("<pooled>",), ("market=A",), ("market=C",)], "partition string")
-    responses = spark.createDataFrame([(f"market={name}",) for name in "AABBCDDE"], "partition string")
-    assert unseen_partitions(responses, models) == UnseenPartitions(units=5, partitions=3, largest="market=D")
+    models = spark.createDataFrame(
+        [("<pooled>",), ("market=A",), ("market=C",)], "partition string"
+    )
+    responses = spark.createDataFrame(
+        [(f"market={name}",) for name in "AABBCDDE"], "partition string"
+    )
+    assert unseen_partitions(responses, models) == UnseenPartitions(
+        units=5, partitions=3, largest="market=D"
+    )
     assert unseen_partitions(responses.where("partition < 'market=B'"), models) is None
 
 
@@ -120,13 +153,21 @@ def test_a_big_partition_is_cut_into_shards_whose_models_are_averaged(spark: Spa
     frame["arm"] = rng.choice(["none", "mail", "visit"], rows)
     frame["spend"] = (1 + 2 * frame["age"]) * (frame["arm"] == "mail") + rng.normal(size=rows)
     setup = configuration(max_rows=700)
-    models = fit_responses(spark, units(spark, frame, setup), setup).where("status = 'ok' AND fold = -1").toPandas()
+    models = (
+        fit_responses(spark, units(spark, frame, setup), setup)
+        .where("status = 'ok' AND fold = -1")
+        .toPandas()
+    )
     members = models[models["partition"] == "market=giant"].sort_values("member")
     assert members["member"].tolist() == [0, 1, 2]
     assert members["rows"].sum() == 1_900
     assert members["rows"].min() > 500, "the hash cuts evenly"
     assert (models["partition"] == "market=small").sum() == 1
     new = frame[["age", "visits"]].head(50)
-    each = [load_model(ModelRecord.from_row(row)).predict(new) for row in members.to_dict("records")]
+    each = [
+        load_model(ModelRecord.from_row(row)).predict(new) for row in members.to_dict("records")
+    ]
     assert not np.allclose(each[0], each[1])
-    np.testing.assert_allclose(predict_members(members, new), np.average(each, axis=0, weights=members["rows"]), rtol=1e-12)
+    np.testing.assert_allclose(
+        predict_members(members, new), np.average(each, axis=0, weights=members["rows"]), rtol=1e-12
+    )

@@ -43,7 +43,9 @@ def lake(spark: SparkSession, tmp_path: Path) -> Lake:
 def _publish(lake: Lake, run_id: str, when: datetime) -> None:
     from coarse_spark.lake.runs import RunRecord
 
-    RunRecord(run_id, "{}", "hash", started_at=when, status="published", published_at=when).save(lake)
+    RunRecord(run_id, "{}", "hash", started_at=when, status="published", published_at=when).save(
+        lake
+    )
 
 
 def test_replacing_a_run_touches_no_other_run(lake: Lake) -> None:
@@ -100,7 +102,9 @@ def test_columns_have_comments_and_keys_are_not_null(lake: Lake, spark: SparkSes
 
     lake.replace(ASSIGNMENTS, "first", _assignments([1], depth=1.0))
     # a second configuration with another treatment adds its column, with a comment
-    lake.replace(ASSIGNMENTS, "second", _assignments([1], depth=1.0).rename(columns={"depth": "price"}))
+    lake.replace(
+        ASSIGNMENTS, "second", _assignments([1], depth=1.0).rename(columns={"depth": "price"})
+    )
     fields = {field.name: field for field in spark.table(lake.reference("assignments")).schema}
     assert all(field.metadata.get("comment") for field in fields.values())
     assert {name for name, field in fields.items() if not field.nullable} == {"run_id", "unit_id"}

@@ -28,15 +28,22 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
 
 UNITS = 20_000
-SPACE = TreatmentSpace.from_dict({name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")})
+SPACE = TreatmentSpace.from_dict(
+    {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}
+)
 SPENDING = Profit("0", "0.2 * a + 0.1 * b")
 PROBLEM = MenuProblem.build(SPACE, "quadratic", Profit("1", "0.2 * a + 0.1 * b"))
 
 
 def _theta() -> np.ndarray:
     rng = np.random.default_rng(0)
-    slopes, curves = rng.uniform(0, 2, (UNITS, 2)) + np.array([0.8, 0]), -rng.uniform(0.5, 1, (UNITS, 2))
-    return np.column_stack([rng.normal(size=UNITS), slopes, curves[:, 0], np.full(UNITS, 0.1), curves[:, 1]])
+    slopes, curves = (
+        rng.uniform(0, 2, (UNITS, 2)) + np.array([0.8, 0]),
+        -rng.uniform(0.5, 1, (UNITS, 2)),
+    )
+    return np.column_stack(
+        [rng.normal(size=UNITS), slopes, curves[:, 0], np.full(UNITS, 0.1), curves[:, 1]]
+    )
 
 
 def _assigned(
@@ -49,12 +56,24 @@ def _assigned(
     from coarse_spark.pipeline.limits import settled_menu
 
     names = [f"theta_{position}" for position in range(theta.shape[1])]
-    table = pd.DataFrame(theta, columns=names).assign(unit_id=np.arange(len(theta)), weight=1.0, granular_profit=9.0)
-    responses: DataFrame = spark.createDataFrame(table.sample(frac=1, random_state=partitions)).repartition(partitions).persist()
-    found = choose_menus(responses, PROBLEM, [k], SearchSettings(limits, starts=2), cells=400, passes=3)
-    settled, units = settled_menu(found.problem, found.bounded[k], with_tickets(responses, PROBLEM.coefficients))
+    table = pd.DataFrame(theta, columns=names).assign(
+        unit_id=np.arange(len(theta)), weight=1.0, granular_profit=9.0
+    )
+    responses: DataFrame = (
+        spark.createDataFrame(table.sample(frac=1, random_state=partitions))
+        .repartition(partitions)
+        .persist()
+    )
+    found = choose_menus(
+        responses, PROBLEM, [k], SearchSettings(limits, starts=2), cells=400, passes=3
+    )
+    settled, units = settled_menu(
+        found.problem, found.bounded[k], with_tickets(responses, PROBLEM.coefficients)
+    )
     drawn = with_tickets(responses, PROBLEM.coefficients)
-    rows = assign(drawn, menu=settled.asked.menu, control_psi=PROBLEM.control_psi, space=SPACE, settled=units).toPandas()
+    rows = assign(
+        drawn, menu=settled.asked.menu, control_psi=PROBLEM.control_psi, space=SPACE, settled=units
+    ).toPandas()
     responses.unpersist()
     value = found.refined.sums[k].value(found.bounded[k].menu.psi)
     assert value <= found.bounds[k]
@@ -73,7 +92,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_shares_hold_to_the_unit_at_the_profit_of_the_transport_in_memory(spark: SparkSession) -> None:
+def test_shares_hold_to_the_unit_at_the_profit_of_the_transport_in_memory(
+    spark: SparkSession,
+) -> None:
     theta = _theta()
     settled, rows = _assigned(spark, theta, MenuLimits(max_share=0.21), 5, partitions=3)
     assert 0 < len(settled.near.ids) < UNITS / 2
@@ -98,12 +119,20 @@ def test_shares_hold_to_the_unit_at_the_profit_of_the_transport_in_memory(spark:
 @pytest.mark.usefixtures("few")
 def test_units_that_all_respond_alike_are_drawn_by_lot(spark: SparkSession) -> None:
     theta = np.repeat(_theta()[:1], UNITS, axis=0)
-    settled, rows = _assigned(spark, theta, MenuLimits(min_share=[0.5, 0.2, 0.3], max_share=[0.5, 0.2, 0.3]), 3, partitions=4)
+    settled, rows = _assigned(
+        spark,
+        theta,
+        MenuLimits(min_share=[0.5, 0.2, 0.3], max_share=[0.5, 0.2, 0.3]),
+        3,
+        partitions=4,
+    )
     assert len(settled.near.ids) < UNITS
     assert sorted(rows["treatment_id"].value_counts()) == [4_000, 6_000, 10_000]
     # a lot, not a range of ids
     for half in (rows.iloc[: UNITS // 2], rows.iloc[UNITS // 2 :]):
-        np.testing.assert_allclose(np.sort(half["treatment_id"].value_counts(normalize=True)), [0.2, 0.3, 0.5], atol=0.02)
+        np.testing.assert_allclose(
+            np.sort(half["treatment_id"].value_counts(normalize=True)), [0.2, 0.3, 0.5], atol=0.02
+        )
 
 
 def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSession) -> None:
@@ -113,9 +142,16 @@ def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSess
     from coarse_spark.distributed.settle import with_tickets
     from coarse_spark.pipeline.limits import settled_menu
 
-    theta, names, units, masses = _theta()[:4_000], [f"theta_{position}" for position in range(6)], 4_000, [0.2, 0.3, 0.5]
+    theta, names, units, masses = (
+        _theta()[:4_000],
+        [f"theta_{position}" for position in range(6)],
+        4_000,
+        [0.2, 0.3, 0.5],
+    )
     member = np.random.default_rng(7).random(units) < 0.6
-    table = pd.DataFrame(theta, columns=names).assign(unit_id=np.arange(units), weight=1.0, granular_profit=9.0, member=member)
+    table = pd.DataFrame(theta, columns=names).assign(
+        unit_id=np.arange(units), weight=1.0, granular_profit=9.0, member=member
+    )
     rows = with_rules(spark.createDataFrame(table), 6, ["member"]).persist()
     problem = restricted(PROBLEM, rows, ["member"], ["a > 0.7"])
     limits = MenuLimits(min_share=masses, max_share=masses)
@@ -150,8 +186,14 @@ def test_best_single_treatment_keeps_the_budget_where_one_can() -> None:
     # units whose outcome is lowest under different treatments: two treatments can keep what no single one can
     least = float((outcomes.mean(axis=0).min() + outcomes.min(axis=1).mean()) / 2)
     spent = {}
-    for name, budget in {"kept": Budget(0.1, SPENDING), "none": Budget(least, Profit("1", "0")), "free": None}.items():
-        menus = search_menus(PROBLEM, clusters, [3], SearchSettings(MenuLimits(budget=budget), starts=2))
+    for name, budget in {
+        "kept": Budget(0.1, SPENDING),
+        "none": Budget(least, Profit("1", "0")),
+        "free": None,
+    }.items():
+        menus = search_menus(
+            PROBLEM, clusters, [3], SearchSettings(MenuLimits(budget=budget), starts=2)
+        )
         single = menus[UNIFORM]
         assert single.free
         assert single.menu.fixed.all() == (name == "kept")
@@ -177,13 +219,16 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     )  # fmt: skip
     run = start_run(spark, configuration, "limited")
     for schema in (MODELS, RESPONSES):
-        run.lake.replace(schema, run.run_id, finished.lake.read(schema.name, finished.run_id).drop("run_id"))
+        run.lake.replace(
+            schema, run.run_id, finished.lake.read(schema.name, finished.run_id).drop("run_id")
+        )
     run.note(**finished.record.diagnostics)
     for step in (choose, evaluate, assign):
         step(run)
 
     menu, responses, assignments, segments = (
-        run.lake.read(name, "limited").drop("run_id").toPandas() for name in ("menu", "responses", "assignments", "segments")
+        run.lake.read(name, "limited").drop("run_id").toPandas()
+        for name in ("menu", "responses", "assignments", "segments")
     )
     counts = assignments["treatment_id"].value_counts().sort_index()
     units = len(responses)
@@ -195,12 +240,18 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     together = assignments.merge(responses, on="unit_id")
     theta = together[[f"theta_{position}" for position in range(6)]].to_numpy()
     treatments = run.problem.space.encode(together)
-    spent = float((np.einsum("ij,ij->i", theta, run.problem.basis(treatments)) * treatments[:, 0] / 100).mean())
+    spent = float(
+        (
+            np.einsum("ij,ij->i", theta, run.problem.basis(treatments)) * treatments[:, 0] / 100
+        ).mean()
+    )
     limits = run.record.diagnostics["curve"]["3"]["limits"]
     assert spent == pytest.approx(limits["spending"])
     assert 0.29 < spent <= 0.3 + 1e-9
     assert limits["budget_price"] > 0
-    assert together["expected_profit"].mean() == pytest.approx(run.record.diagnostics["curve"]["3"]["value"])
+    assert together["expected_profit"].mean() == pytest.approx(
+        run.record.diagnostics["curve"]["3"]["value"]
+    )
     # redraws are searched and valued within the limits, where no menu does better than the one chosen on the mean responses
     stability = run.record.diagnostics["stability"]
     assert stability["resamples"] == 3

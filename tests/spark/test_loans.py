@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from coarse_spark.config.models import Configuration
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("COARSE_SPARK_LOANS", ROOT.parent / "shared" / "data" / "karlan_zinman_2008.parquet"))
+DATA = Path(
+    os.environ.get(
+        "COARSE_SPARK_LOANS", ROOT.parent / "shared" / "data" / "karlan_zinman_2008.parquet"
+    )
+)
 CLASSES = {"s_risk=high", "s_risk=low", "s_risk=medium"}
 
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"the loan experiment is not at {DATA}")
@@ -41,10 +45,14 @@ def configure(folder: Path, learner: str) -> Configuration:
         "menu.sizes": "1-2",
         "menu.starts": 3,
     }
-    return load_configuration(ROOT / "conf" / "loans.yml", {key: str(value) for key, value in settings.items()})
+    return load_configuration(
+        ROOT / "conf" / "loans.yml", {key: str(value) for key, value in settings.items()}
+    )
 
 
-def test_every_risk_class_says_what_its_model_gains_over_one_effect_for_all(spark: SparkSession, tmp_path: Path) -> None:
+def test_every_risk_class_says_what_its_model_gains_over_one_effect_for_all(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     from coarse_spark.pipeline import fit, start_run
 
     run = start_run(spark, configure(tmp_path, "sieve"))
@@ -60,7 +68,9 @@ def test_every_risk_class_says_what_its_model_gains_over_one_effect_for_all(spar
         gain, error = diagnostics["r_loss_gain"], diagnostics["r_loss_gain_error"]
         assert np.isfinite([gain, error]).all()
         assert error > 0
-        assert gain == pytest.approx(diagnostics["r_loss_constant"] - diagnostics["r_loss"], rel=1e-6, abs=1e-6)
+        assert gain == pytest.approx(
+            diagnostics["r_loss_constant"] - diagnostics["r_loss"], rel=1e-6, abs=1e-6
+        )
         # squared rand: a gain that is not beyond its noise is not shown to anybody
         assert (row["learner"] == "constant") == (gain <= 1.645 * error), partition
     # rates vary over the class's own range: beyond it a class's treatments would be extrapolated
@@ -81,4 +91,6 @@ def test_nothing_surer_than_the_experiment_is_claimed(spark: SparkSession, tmp_p
     contrasts = run.lake.read("contrasts", run.run_id).toPandas()
     against = contrasts[contrasts["versus"] == "uniform"]
     # two policies that serve everybody alike differ by rounding
-    assert ((against["ci_low"] <= 1e-6) & (against["ci_high"] >= -1e-6)).all(), "the experiment cannot show that personalizing pays"
+    assert ((against["ci_low"] <= 1e-6) & (against["ci_high"] >= -1e-6)).all(), (
+        "the experiment cannot show that personalizing pays"
+    )

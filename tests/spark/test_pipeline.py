@@ -41,7 +41,13 @@ def _selected(run: Run) -> pd.DataFrame:
 
 def _truth(spark: SparkSession, promotions: Promotions, table: str) -> pd.DataFrame:
     units = spark.read.format("delta").load(promotions.paths[table]).select("unit_id")
-    return spark.read.format("delta").load(promotions.paths["truth"]).join(units, "unit_id").orderBy("unit_id").toPandas()
+    return (
+        spark.read.format("delta")
+        .load(promotions.paths["truth"])
+        .join(units, "unit_id")
+        .orderBy("unit_id")
+        .toPandas()
+    )
 
 
 def test_every_table_has_its_key_comments_and_only_this_run(finished: Run) -> None:
@@ -50,12 +56,23 @@ def test_every_table_has_its_key_comments_and_only_this_run(finished: Run) -> No
     for name, schema in TABLES.items():
         rows = finished.lake.read(name, finished.run_id)
         assert rows.count() > 0, name
-        assert rows.select("run_id", *schema.key).distinct().count() == rows.count(), f"{name}: key repeated"
-        assert all(field.metadata.get("comment") for field in rows.schema), f"{name}: a column has no comment"
+        assert rows.select("run_id", *schema.key).distinct().count() == rows.count(), (
+            f"{name}: key repeated"
+        )
+        assert all(field.metadata.get("comment") for field in rows.schema), (
+            f"{name}: a column has no comment"
+        )
     record = finished.lake.read("runs", finished.run_id).toPandas().iloc[0]
     assert record["status"] == "published"
     assert record["config_hash"] == finished.configuration.fingerprint()
-    assert set(record["step_seconds"]) >= {"validate", "fit", "score", "choose", "evaluate", "assign"}
+    assert set(record["step_seconds"]) >= {
+        "validate",
+        "fit",
+        "score",
+        "choose",
+        "evaluate",
+        "assign",
+    }
     assert all(version == "0" for version in record["inputs"].values())
 
 
@@ -72,8 +89,14 @@ def test_assignments_equal_a_local_argmax_for_every_unit(finished: Run) -> None:
     np.testing.assert_array_equal(assignments["treatment_id"], chosen)
     np.testing.assert_allclose(assignments["expected_profit"], profits[rows, chosen], rtol=1e-12)
     control = theta @ problem.control_psi[:-1] + problem.control_psi[-1]
-    np.testing.assert_allclose(assignments["expected_incremental_profit"], profits[rows, chosen] - control, atol=1e-12)
-    np.testing.assert_allclose(assignments["regret"], np.maximum(problem.granular(theta)[1] - profits[rows, chosen], 0), atol=1e-9)
+    np.testing.assert_allclose(
+        assignments["expected_incremental_profit"], profits[rows, chosen] - control, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        assignments["regret"],
+        np.maximum(problem.granular(theta)[1] - profits[rows, chosen], 0),
+        atol=1e-9,
+    )
     np.testing.assert_allclose(assignments[list(problem.space.names)], treatments[chosen])
     if len(menu) > 1:
         without = profits.copy()
@@ -94,7 +117,9 @@ def test_responses_come_from_the_partition_or_the_pooled_model(finished: Run) ->
     assert len(responses) == finished.record.diagnostics["scored_units"]
 
 
-def test_honest_values_cover_the_truth(spark: SparkSession, finished: Run, promotions: Promotions) -> None:
+def test_honest_values_cover_the_truth(
+    spark: SparkSession, finished: Run, promotions: Promotions
+) -> None:
     problem: MenuProblem = finished.problem
     truth = _truth(spark, promotions, "experiment")[THETA].to_numpy()
     values = _table(finished, "policy_values").set_index(["policy", "k"])
@@ -104,10 +129,15 @@ def test_honest_values_cover_the_truth(spark: SparkSession, finished: Run, promo
     uniform = problem.psi_at(problem.space.encode(_table(finished, "menu").query("k == 1")))[0]
     true_uniform = float(np.mean(truth @ uniform[:-1] + uniform[-1]))
     # the folds' own best single treatments differ a little from the run's: hence the allowance of one more standard error
-    assert abs(values.loc[("uniform", 1), "value"] - true_uniform) < 5 * values.loc[("uniform", 1), "se"]
+    assert (
+        abs(values.loc[("uniform", 1), "value"] - true_uniform)
+        < 5 * values.loc[("uniform", 1), "se"]
+    )
     granular = float(np.mean(problem.granular(truth)[1]))
     for (_, _), row in values.iterrows():
-        assert row["value"] < granular + 4 * row["se"], "no policy can honestly earn more than the true best for everyone"
+        assert row["value"] < granular + 4 * row["se"], (
+            "no policy can honestly earn more than the true best for everyone"
+        )
         assert row["ci_low"] < row["value"] < row["ci_high"]
 
 
@@ -121,7 +151,9 @@ def test_values_of_the_menu_curve_belong_together(finished: Run) -> None:
     uniform = values.set_index("policy").loc["uniform"]
     assert menus.iloc[0]["value"] == pytest.approx(uniform["value"], abs=1e-12)
     differences = _table(finished, "contrasts").set_index(["policy", "versus", "k"])["difference"]
-    assert differences["menu", "menu of 1", 2] == pytest.approx(menus["value"].iloc[1] - menus["value"].iloc[0], abs=1e-9)
+    assert differences["menu", "menu of 1", 2] == pytest.approx(
+        menus["value"].iloc[1] - menus["value"].iloc[0], abs=1e-9
+    )
 
 
 def test_segments_describe_all_units(finished: Run) -> None:
@@ -149,7 +181,12 @@ class Later:
 
 
 @pytest.fixture(scope="module")
-def later(spark: SparkSession, finished: Run, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory) -> Later:
+def later(
+    spark: SparkSession,
+    finished: Run,
+    promotions: Promotions,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Later:
     """Another run, a run that fails, and a rerun of the first, with other partitions, order and settings of Spark."""
     from coarse_spark.pipeline import run_all
 
@@ -159,14 +196,22 @@ def later(spark: SparkSession, finished: Run, promotions: Promotions, tmp_path_f
 
     def look(run: Run, event: str) -> None:
         run.lake.publish_view()
-        current[event] = {row["run_id"] for row in spark.table("current_assignments").select("run_id").distinct().collect()}
+        current[event] = {
+            row["run_id"]
+            for row in spark.table("current_assignments").select("run_id").distinct().collect()
+        }
 
-    second = _on_the_same_responses(spark, finished, promotions.configure(output__path=folder / "tables", menu__select=2))
+    second = _on_the_same_responses(
+        spark, finished, promotions.configure(output__path=folder / "tables", menu__select=2)
+    )
     look(second, "second")
     before = _assignments(second)
 
     # a market whose customers all got the same treatment cannot be fitted; no failure is tolerated
-    broken = {"experiment__path": _one_market_treated_alike(spark, promotions, folder), "response__max_failed_share": 0}
+    broken = {
+        "experiment__path": _one_market_treated_alike(spark, promotions, folder),
+        "response__max_failed_share": 0,
+    }
     with pytest.raises(RunError) as failure:
         run_all(spark, promotions.configure(output__path=folder / "tables", **broken), "third")
     look(second, "failed")
@@ -175,11 +220,20 @@ def later(spark: SparkSession, finished: Run, promotions: Promotions, tmp_path_f
     for name in ("experiment", "population"):
         shuffled[f"{name}__path"] = str(folder / name)
         rows = spark.read.format("delta").load(promotions.paths[name])
-        rows.orderBy("past_spend").repartition(7, "age").write.format("delta").save(str(folder / name))
+        rows.orderBy("past_spend").repartition(7, "age").write.format("delta").save(
+            str(folder / name)
+        )
     with _settings(
-        spark, {"spark.sql.shuffle.partitions": "5", "spark.sql.adaptive.enabled": "true", "spark.sql.codegen.wholeStage": "true"}
+        spark,
+        {
+            "spark.sql.shuffle.partitions": "5",
+            "spark.sql.adaptive.enabled": "true",
+            "spark.sql.codegen.wholeStage": "true",
+        },
     ):
-        rerun = run_all(spark, promotions.configure(output__path=folder / "tables", **shuffled), finished.run_id)
+        rerun = run_all(
+            spark, promotions.configure(output__path=folder / "tables", **shuffled), finished.run_id
+        )
     look(rerun, "rerun")
     return Later(current, str(failure.value), (before, _assignments(second)), rerun)
 
@@ -190,7 +244,9 @@ def _on_the_same_responses(spark: SparkSession, finished: Run, configuration: Co
     from coarse_spark.pipeline import assign, choose, publish, start_run
 
     run = start_run(spark, configuration, "second")
-    run.lake.replace(RESPONSES, "second", run.lake.read("responses", finished.run_id).drop("run_id"))
+    run.lake.replace(
+        RESPONSES, "second", run.lake.read("responses", finished.run_id).drop("run_id")
+    )
     run.note(**finished.record.diagnostics)
     for step in (choose, assign, publish):
         step(run)
@@ -225,7 +281,9 @@ def _assignments(run: Run) -> pd.DataFrame:
     return _table(run, "assignments").sort_values("unit_id", ignore_index=True)
 
 
-def test_second_run_moves_the_view_a_failed_one_does_not_and_a_rerun_replaces_its_own(later: Later, finished: Run) -> None:
+def test_second_run_moves_the_view_a_failed_one_does_not_and_a_rerun_replaces_its_own(
+    later: Later, finished: Run
+) -> None:
     assert re.search("market=capital.*identify", later.failure)
     record = later.rerun.lake.read("runs", "third").toPandas().iloc[0]
     assert record["status"] == "failed"
@@ -233,7 +291,14 @@ def test_second_run_moves_the_view_a_failed_one_does_not_and_a_rerun_replaces_it
     # the run that was published last is current
     assert later.current == {"second": {"second"}, "failed": {"second"}, "rerun": {"first"}}
     lake, before = later.rerun.lake, finished.lake
-    runs = lake.read("assignments").groupBy("run_id").count().toPandas().set_index("run_id")["count"].to_dict()
+    runs = (
+        lake.read("assignments")
+        .groupBy("run_id")
+        .count()
+        .toPandas()
+        .set_index("run_id")["count"]
+        .to_dict()
+    )
     units = len(later.kept[0])
     assert runs == {"first": units, "second": units}
     assert lake.read("models", "first").count() == before.read("models", "first").count()
@@ -241,14 +306,22 @@ def test_second_run_moves_the_view_a_failed_one_does_not_and_a_rerun_replaces_it
     pd.testing.assert_frame_equal(*later.kept)
 
 
-def test_same_seed_same_menu_and_assignments_whatever_partitions_and_order(later: Later, finished: Run) -> None:
+def test_same_seed_same_menu_and_assignments_whatever_partitions_and_order(
+    later: Later, finished: Run
+) -> None:
     columns = ["k", "treatment_id", "depth", "days", "share"]
     order = ["k", "treatment_id"]
-    one, two = (_table(run, "menu").sort_values(order)[columns].to_numpy(float) for run in (finished, later.rerun))
+    one, two = (
+        _table(run, "menu").sort_values(order)[columns].to_numpy(float)
+        for run in (finished, later.rerun)
+    )
     np.testing.assert_allclose(two, one, rtol=0, atol=1e-9)
     one, two = (_assignments(run)[["unit_id", "treatment_id"]] for run in (finished, later.rerun))
     np.testing.assert_array_equal(two.to_numpy(), one.to_numpy())
-    one, two = (_table(run, "policy_values").sort_values(["policy", "k"])["value"].to_numpy() for run in (finished, later.rerun))
+    one, two = (
+        _table(run, "policy_values").sort_values(["policy", "k"])["value"].to_numpy()
+        for run in (finished, later.rerun)
+    )
     # each unit's own best treatment is located to about 1e-8 of its range, and values move with it
     np.testing.assert_allclose(two, one, rtol=1e-7)
 

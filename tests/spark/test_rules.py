@@ -31,7 +31,9 @@ def _rows(run: Run, table: str) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def restricted(spark: SparkSession, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def restricted(
+    spark: SparkSession, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
     """A finished run with two rules; one of them is unknown for some units."""
     from pyspark.sql import functions as F
 
@@ -87,7 +89,11 @@ def test_assignments_and_values_are_the_best_that_the_rules_allow(restricted: Ru
         psi = problem.psi_at(problem.space.encode(offered))
         profits = theta @ psi[:, :-1].T + psi[:, -1]
         for place, (_, row) in enumerate(offered.iterrows()):
-            may = _may(responses, pd.Series(row["depth"], responses.index), pd.Series(row["days"], responses.index))
+            may = _may(
+                responses,
+                pd.Series(row["depth"], responses.index),
+                pd.Series(row["days"], responses.index),
+            )
             profits[~may.to_numpy(), place] = -np.inf
         best = profits.max(axis=1)
         assert best.mean() == pytest.approx(curve[str(k)]["value"], rel=1e-9)
@@ -140,7 +146,13 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
     from coarse_spark.pipeline import assign, choose, start_run
     from coarse_spark.pipeline.rules import note_previous
 
-    rows = finished.lake.read("responses", finished.run_id).drop("run_id").orderBy("unit_id").limit(1_000).toPandas()
+    rows = (
+        finished.lake.read("responses", finished.run_id)
+        .drop("run_id")
+        .orderBy("unit_id")
+        .limit(1_000)
+        .toPandas()
+    )
     rng = np.random.default_rng(8)
     drift = 1 + rng.normal(0, 0.03, 6) + rng.normal(0, 0.03, (len(rows), 6))
 
@@ -152,12 +164,21 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
             responses[THETA] *= drift
         best, profit = finished.problem.granular(responses[THETA].to_numpy())
         responses[["best_depth", "best_days"]], responses["granular_profit"] = best, profit
-        configuration: Configuration = promotions.configure(menu__sizes="[3]", menu__select=3, **overrides)
+        configuration: Configuration = promotions.configure(
+            menu__sizes="[3]", menu__select=3, **overrides
+        )
         started = start_run(spark, configuration, run_id)
         note_previous(started)
         started.lake.replace(RESPONSES, run_id, responses)
-        observed = tuple((dimension.lower, dimension.upper) for dimension in started.configuration.space.dimensions)
-        started.note(granular_value=float(profit.mean()), scored_units=len(responses), observed_treatments=observed)
+        observed = tuple(
+            (dimension.lower, dimension.upper)
+            for dimension in started.configuration.space.dimensions
+        )
+        started.note(
+            granular_value=float(profit.mean()),
+            scored_units=len(responses),
+            observed_treatments=observed,
+        )
         if fitted:
             started.lake.replace(MODELS, run_id, models)
         choose(started)
@@ -180,7 +201,10 @@ def _value(run: Run) -> float:
 @pytest.mark.slow
 def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> None:
     costs = (0.0, 0.05, 100.0)
-    runs = {cost: choice(f"cost-{cost:g}", menu__previous_run="before", menu__switching_cost=cost) for cost in costs}
+    runs = {
+        cost: choice(f"cost-{cost:g}", menu__previous_run="before", menu__switching_cost=cost)
+        for cost in costs
+    }
     free = choice("free")
     changes = {cost: run.record.diagnostics["changes"] for cost, run in runs.items()}
     assert all(note["units"] == 1_000 and note["new"] == 0 for note in changes.values())
@@ -188,21 +212,29 @@ def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> No
 
     earlier = _rows(before, "assignments")
     assert changes[100.0]["changed"] == 0
-    pd.testing.assert_frame_equal(_rows(runs[100.0], "assignments")[["depth", "days"]], earlier[["depth", "days"]])
+    pd.testing.assert_frame_equal(
+        _rows(runs[100.0], "assignments")[["depth", "days"]], earlier[["depth", "days"]]
+    )
 
     # without a cost the earlier menu is only one more start of the search
     columns = ["treatment_id", "depth", "days", "share"]
-    np.testing.assert_allclose(_rows(runs[0.0], "menu")[columns], _rows(free, "menu")[columns], rtol=1e-6)
+    np.testing.assert_allclose(
+        _rows(runs[0.0], "menu")[columns], _rows(free, "menu")[columns], rtol=1e-6
+    )
     assert _rows(runs[0.0], "assignments")["changed"].sum() == changes[0.0]["changed"]
 
     assert 0 < changes[0.05]["changed"] < changes[0.0]["changed"]
     for cost, run in runs.items():
         assignments = _rows(run, "assignments")
-        moved = (assignments[["depth", "days"]] - earlier[["depth", "days"]]).abs().max(axis=1) > 1e-7
+        moved = (assignments[["depth", "days"]] - earlier[["depth", "days"]]).abs().max(
+            axis=1
+        ) > 1e-7
         np.testing.assert_array_equal(assignments["changed"], moved)
         curve = run.record.diagnostics["curve"]["3"]
         assert curve["switching_cost"] == pytest.approx(cost * moved.mean(), abs=1e-9)
-        assert curve["value"] == pytest.approx(assignments["expected_profit"].mean() - cost * moved.mean(), abs=1e-9)
+        assert curve["value"] == pytest.approx(
+            assignments["expected_profit"].mean() - cost * moved.mean(), abs=1e-9
+        )
         assert curve["value"] <= curve["upper_bound"] + 1e-9
         # what loyalty loses is less than what switching as the free run does would have cost
         saved = cost * (changes[0.0]["changed"] - changes[cost]["changed"]) / 1_000
@@ -222,7 +254,9 @@ def test_units_without_an_earlier_treatment_switch_free(spark: SparkSession, fin
     np.testing.assert_array_equal(found.loc[had, "theta_7"], found.loc[had, PREVIOUS] == 1)
 
 
-def test_earlier_runs_that_cannot_be_compared(spark: SparkSession, finished: Run, promotions: Promotions) -> None:
+def test_earlier_runs_that_cannot_be_compared(
+    spark: SparkSession, finished: Run, promotions: Promotions
+) -> None:
     from coarse_spark.pipeline import start_run
     from coarse_spark.pipeline.rules import note_previous
 
@@ -241,13 +275,17 @@ def test_units_that_may_get_nothing_are_counted(spark: SparkSession, finished: R
     from coarse_spark.distributed.lloyd import segment_sums
     from coarse_spark.distributed.rules import require_eligible, restricted, with_rules
 
-    rows = finished.lake.read("responses", finished.run_id).selectExpr("unit_id", "weight", "unit_id % 10 = 0 AS vip", *THETA)
+    rows = finished.lake.read("responses", finished.run_id).selectExpr(
+        "unit_id", "weight", "unit_id % 10 = 0 AS vip", *THETA
+    )
     rows = with_rules(rows, 6, ["vip"])
     problem = restricted(finished.problem, rows, ["vip"], ["depth > 5"])
     menus = {k: PricedMenu.build(problem, np.array([[20.0, 3.0], [0.0, 0.0]])[:k]) for k in (1, 2)}
     refined = Refined(menus, segment_sums(rows, menus)[0])
     bounded = {k: BoundedMenu.free_of_limits(menu) for k, menu in menus.items()}
-    with pytest.raises(InvalidInputError, match=r"vip.*treatments: 2700 on the menu of 1; leave small sizes out"):
+    with pytest.raises(
+        InvalidInputError, match=r"vip.*treatments: 2700 on the menu of 1; leave small sizes out"
+    ):
         require_eligible(rows, problem, ["vip"], refined, bounded)
     require_eligible(rows, problem, ["vip"], Refined({2: menus[2]}, {2: refined.sums[2]}), bounded)
 
@@ -257,41 +295,3 @@ def test_units_that_may_get_nothing_are_counted(spark: SparkSession, finished: R
     why = r"depth = 20, days = 3 has a minimum share of 0\.5.*nearest feasible minimum is 0\.1$"
     with pytest.raises(InvalidInputError, match=why):
         require_eligible(rows, problem, ["vip"], Refined({2: menus[2]}, {2: forced}), halves)
-
-
-def test_debiased_updates_are_those_of_the_core_and_judged_without_the_held_out_fold(finished: Run, spark: SparkSession) -> None:
-    from coarse_spark.core.menu.debiased import correction_sums as in_memory
-    from coarse_spark.core.menu.lloyd import PricedMenu
-    from coarse_spark.distributed.debiased import correction_sums
-    from coarse_spark.distributed.evaluate import held_out
-    from coarse_spark.pipeline.experiment import cross_fitted
-
-    menus = {k: PricedMenu.build(finished.problem, np.array([[10.0, 3.0], [25.0, 14.0]])[:k]) for k in (1, 2)}
-    with cross_fitted(finished) as experiment:
-        held = held_out(experiment.predictions)
-        found = correction_sums(held, finished.problem, menus)
-        without = correction_sums(held, finished.problem, menus, {2: 1})
-        rows = held.toPandas()
-    theta, weight = rows[THETA].to_numpy(), rows["weight"].to_numpy()
-    phi = finished.problem.basis(rows[["treatment_0", "treatment_1"]].to_numpy())
-    residual = rows["outcome"].to_numpy() - (phi * theta).sum(axis=1)
-    debiased = theta + rows[[f"representer_{position}" for position in range(6)]].to_numpy() * residual[:, None]
-    first = (rows["fold"] == 0).to_numpy()
-    for record, chosen in ((found[2], slice(None)), (without[2], first)):
-        expected = in_memory(theta[chosen], debiased[chosen], weight[chosen], menus[2])
-        np.testing.assert_allclose(record.to_array(), expected.to_array(), rtol=1e-8, atol=1e-6)
-    assert without[1].plain.units.sum() == len(rows)
-
-
-@pytest.mark.slow
-def test_a_debiased_run_moves_treatments_by_a_share_of_the_corrections(choice: Choice, before: Run) -> None:
-    moved = choice("debiased", drifted=False, fitted=True, menu__update="debiased")
-    note, plain = (run.record.diagnostics["curve"]["3"] for run in (moved, before))
-    assert plain["debiased_share"] is None
-    assert 0 <= note["debiased_share"] <= 1
-    assert note["value"] <= note["upper_bound"]
-    one, two = (_rows(run, "menu").sort_values("treatment_id")[["depth", "days"]].to_numpy() for run in (before, moved))
-    if note["debiased_share"] > 0:
-        assert np.abs(one - two).max() > 1e-6
-    # the learned responses alone like the plain menu better
-    assert note["value"] <= plain["value"] + 1e-9

@@ -15,7 +15,11 @@ pytestmark = pytest.mark.spark
 
 _DOUBLES, _TEXTS = ("age", "spend", "w", "depth"), ("market", "channel", "wave", "arm")
 SCHEMA = pa.schema(
-    [("unit_id", pa.int64()), *((name, pa.string()) for name in _TEXTS), *((name, pa.float64()) for name in _DOUBLES)]
+    [
+        ("unit_id", pa.int64()),
+        *((name, pa.string()) for name in _TEXTS),
+        *((name, pa.float64()) for name in _DOUBLES),
+    ]
 )
 
 
@@ -70,7 +74,9 @@ def population(spark: Any, content: list[dict[str, Any]]) -> Any:
     return table(spark, content).select("unit_id", "market", "age", "channel", "w")
 
 
-def problems(spark: Any, content: list[dict[str, Any]], config: Configuration | None = None) -> list[str]:
+def problems(
+    spark: Any, content: list[dict[str, Any]], config: Configuration | None = None
+) -> list[str]:
     with pytest.raises(TableError) as caught:
         validate_tables(config or configuration(), table(spark, content))
     head, *lines = str(caught.value).splitlines()
@@ -80,7 +86,9 @@ def problems(spark: Any, content: list[dict[str, Any]], config: Configuration | 
 
 def test_clean_tables_have_no_problem_and_are_counted(spark: Any) -> None:
     report = validate_tables(configuration(), table(spark, rows()), population(spark, rows(5)))
-    assert report == TableReport(rows=12, usable_rows=12, partitions=2, small_partitions=0, population_rows=5, warnings=())
+    assert report == TableReport(
+        rows=12, usable_rows=12, partitions=2, small_partitions=0, population_rows=5, warnings=()
+    )
     assert validate_tables(configuration(), table(spark, rows())).population_rows == 12
 
 
@@ -110,10 +118,16 @@ def test_small_partitions_are_counted_on_usable_rows(spark: Any) -> None:
 def test_strata_that_do_not_vary_a_treatment_are_named_and_counted(spark: Any) -> None:
     content = rows(16)
     for row in content[:7]:
-        row |= {"wave": "flat" if row["unit_id"] < 4 else "phoned", "arm": "phone", "depth": row["depth"]}
+        row |= {
+            "wave": "flat" if row["unit_id"] < 4 else "phoned",
+            "arm": "phone",
+            "depth": row["depth"],
+        }
     content[0]["depth"] = content[1]["depth"] = content[2]["depth"] = content[3]["depth"] = 20.0
     content[4]["spend"] = None
-    advice = "expected at least two to learn its effect from: {}; merge strata, or leave these rows out"
+    advice = (
+        "expected at least two to learn its effect from: {}; merge strata, or leave these rows out"
+    )
     assert problems(spark, content) == [
         f"experiment: 1 stratum has a single value of treatment 'depth' in 4 usable rows, {advice.format('wave=flat (4 rows)')}",
         f"experiment: 2 strata have a single value of treatment 'arm' in 6 usable rows, "
@@ -133,7 +147,9 @@ def test_missing_columns_and_unfit_types_come_all_at_once(spark: Any) -> None:
         [(1, "A", [1.0], "x", 1.0, True, "7")],
         "Unit_ID bigint, marketing string, age array<double>, spend string, w double, depth boolean, arm string",
     )
-    people = spark.createDataFrame([(1, "A", "old", 3.0)], "unit_id bigint, market string, age string, channel double")
+    people = spark.createDataFrame(
+        [(1, "A", "old", 3.0)], "unit_id bigint, market string, age string, channel double"
+    )
     with pytest.raises(TableError) as caught:
         validate_tables(configuration(), trial.drop("arm").selectExpr("*", "1 AS arm"), people)
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
@@ -151,9 +167,12 @@ def test_missing_columns_and_unfit_types_come_all_at_once(spark: Any) -> None:
 
 
 def test_a_feature_must_be_of_like_type_in_both_tables(spark: Any) -> None:
-    people = population(spark, rows(4)).selectExpr("unit_id", "market", "CAST(age AS string) AS age", "channel", "w")
+    people = population(spark, rows(4)).selectExpr(
+        "unit_id", "market", "CAST(age AS string) AS age", "channel", "w"
+    )
     with pytest.raises(
-        TableError, match=r"population: feature 'age' is of type string, expected a type like the experiment's, double"
+        TableError,
+        match=r"population: feature 'age' is of type string, expected a type like the experiment's, double",
     ):
         validate_tables(configuration(), table(spark, rows()), people)
 
@@ -177,7 +196,14 @@ def test_null_and_repeated_unit_ids(spark: Any) -> None:
 
 def test_treatments_outside_the_space(spark: Any) -> None:
     content = rows()
-    for position, value in {0: -5.0, 1: 41.0, 2: float("inf"), 3: float("nan"), 4: 12.5, 5: 40.0000001}.items():
+    for position, value in {
+        0: -5.0,
+        1: 41.0,
+        2: float("inf"),
+        3: float("nan"),
+        4: 12.5,
+        5: 40.0000001,
+    }.items():
         content[position]["depth"] = value
     content[6]["arm"], content[7]["arm"] = "fax", "Mail"
     assert problems(spark, content) == [
@@ -191,13 +217,17 @@ def test_treatments_outside_the_space(spark: Any) -> None:
 
 
 def test_a_control_outside_the_bounds_is_inside_the_space(spark: Any) -> None:
-    treatments = {"depth": {"kind": "continuous", "lower": 10, "upper": 40, "step": 10, "control": 0}}
+    treatments = {
+        "depth": {"kind": "continuous", "lower": 10, "upper": 40, "step": 10, "control": 0}
+    }
     report = validate_tables(configuration(treatments=treatments), table(spark, rows()))
     assert report.usable_rows == 12
     content = rows()
     content[0]["depth"] = 5.0
     (line,) = problems(spark, content, configuration(treatments=treatments))
-    assert "1 of 12 rows have a treatment 'depth' outside the declared space (from 5.0 to 5.0)" in line
+    assert (
+        "1 of 12 rows have a treatment 'depth' outside the declared space (from 5.0 to 5.0)" in line
+    )
 
 
 def test_treatments_without_variation_among_usable_rows(spark: Any) -> None:
@@ -215,7 +245,12 @@ def test_treatments_without_variation_among_usable_rows(spark: Any) -> None:
 def test_values_that_are_no_finite_numbers(spark: Any) -> None:
     content = rows()
     content[0]["spend"], content[1]["spend"] = float("nan"), float("-inf")
-    content[2]["w"], content[3]["w"], content[4]["w"], content[5]["w"] = None, float("nan"), -2.0, -3.0
+    content[2]["w"], content[3]["w"], content[4]["w"], content[5]["w"] = (
+        None,
+        float("nan"),
+        -2.0,
+        -3.0,
+    )
     content[6]["wave"] = None
     content[7]["age"], content[8]["age"] = float("inf"), float("nan")
     assert problems(spark, content) == [
@@ -236,7 +271,10 @@ def test_nothing_usable(spark: Any) -> None:
     assert problems(spark, [row | {"w": 0.0} for row in rows()]) == [
         "experiment: the weights 'w' sum to 0, expected some weight above 0"
     ]
-    few = [row | {"spend": row["spend"] if position in (0, 1) else None} for position, row in enumerate(rows())]
+    few = [
+        row | {"spend": row["spend"] if position in (0, 1) else None}
+        for position, row in enumerate(rows())
+    ]
     assert problems(spark, few, configuration(response={"folds": 3})) == [
         "experiment: 2 usable rows cannot be cut into response.folds = 3 folds"
     ]
@@ -247,7 +285,9 @@ def test_the_population_is_checked_by_its_own_weight(spark: Any) -> None:
     people[0]["w"], people[1]["w"], people[2]["unit_id"], people[3]["unit_id"] = -1.0, None, None, 4
     with pytest.raises(TableError) as caught:
         validate_tables(
-            configuration(population={"table": "people", "weight": "w"}), table(spark, rows()), population(spark, people)
+            configuration(population={"table": "people", "weight": "w"}),
+            table(spark, rows()),
+            population(spark, people),
         )
     assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
         "population: 1 of 6 rows have a null unit_id 'unit_id', expected an id in every row",
@@ -255,7 +295,12 @@ def test_the_population_is_checked_by_its_own_weight(spark: Any) -> None:
         "population: 1 of 6 rows have a negative weight 'w' (from -1.0 to -1.0), expected a number of at least 0",
         "population: 1 unit ids occur in 2 rows, expected one row a unit; such as 4 (2 times)",
     ]
-    assert validate_tables(configuration(), table(spark, rows()), population(spark, people[4:]).drop("w")).population_rows == 2
+    assert (
+        validate_tables(
+            configuration(), table(spark, rows()), population(spark, people[4:]).drop("w")
+        ).population_rows
+        == 2
+    )
     with pytest.raises(TableError, match="population: the table has no rows"):
         validate_tables(configuration(), table(spark, rows()), population(spark, []))
 
@@ -291,7 +336,12 @@ def test_the_field_experiment_of_thornton(spark: Any) -> None:
 
     config = load_configuration("conf/thornton.yml")
     report = validate_tables(config, read_input(spark, config.experiment, "experiment"))
-    assert (report.rows, report.usable_rows, report.partitions, report.small_partitions) == (4820, 2834, 1, 0)
+    assert (report.rows, report.usable_rows, report.partitions, report.small_partitions) == (
+        4820,
+        2834,
+        1,
+        0,
+    )
     assert report.warnings == (
         "experiment: 1926 of 4820 rows have no got, so they are left out",
         "experiment: 1919 of 4820 rows have no tinc, so they are left out",
@@ -299,7 +349,9 @@ def test_the_field_experiment_of_thornton(spark: Any) -> None:
 
 
 def test_rules_of_eligibility_need_boolean_columns_and_null_counts_as_false(spark: Any) -> None:
-    config = configuration(menu={"eligibility": {"adult": "depth > 10", "age": "arm == 'phone'"}, "sizes": [2]})
+    config = configuration(
+        menu={"eligibility": {"adult": "depth > 10", "age": "arm == 'phone'"}, "sizes": [2]}
+    )
     trial = table(spark, rows()).selectExpr("*", "CASE WHEN unit_id > 2 THEN age > 25 END AS adult")
     people = trial.selectExpr("unit_id", "market", "age", "channel", "w", "adult AS adlt")
     with pytest.raises(TableError) as caught:

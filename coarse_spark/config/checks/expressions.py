@@ -13,7 +13,13 @@ from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError, nearest
 
-_EXPRESSIONS = ("profit.margin", "profit.cost", "menu.exclude", "menu.spending_per_unit", "menu.spending_per_outcome")
+_EXPRESSIONS = (
+    "profit.margin",
+    "profit.cost",
+    "menu.exclude",
+    "menu.spending_per_unit",
+    "menu.spending_per_outcome",
+)
 
 
 def _expressions(values: Values) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -35,7 +41,13 @@ def _names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
 
 def _levels(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
     """Yield a problem for every text in an expression that is no level: it would silently equal nothing."""
-    levels = [level for d in space.dimensions if isinstance(d, Categorical) for level in d.levels if isinstance(level, str)]
+    levels = [
+        level
+        for d in space.dimensions
+        if isinstance(d, Categorical)
+        for level in d.levels
+        if isinstance(level, str)
+    ]
     for key, expression in _expressions(values):
         for text in sorted(Expression(expression).texts - set(levels)):
             known = ", ".join(levels) or "none"
@@ -50,7 +62,9 @@ def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
         if not Expression(text).names <= set(space.names):
             continue  # reported by _names
         try:
-            restricted = restrictions([text], space, 0.0, [1.0])[0].restricts(np.vstack([space.control, space.candidates]), space)
+            restricted = restrictions([text], space, 0.0, [1.0])[0].restricts(
+                np.vstack([space.control, space.candidates]), space
+            )
         except InvalidInputError as error:
             yield Problem(key, str(error).removeprefix("eligible: "))
             continue
@@ -63,15 +77,23 @@ def _terms(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
     """Yield a problem for every expression of money that is no finite number for some treatment."""
     for key in _EXPRESSIONS:
         text = values.get(key)
-        if key != "menu.exclude" and text is not None and Expression(text).names <= set(space.names):
+        if (
+            key != "menu.exclude"
+            and text is not None
+            and Expression(text).names <= set(space.names)
+        ):
             block, name = key.split(".")
             try:
                 # one expression at a time, so that each is reported by itself
-                Profit(**{"margin" if name in ("margin", "spending_per_outcome") else "cost": text}).terms(space.candidates, space)
+                Profit(
+                    **{"margin" if name in ("margin", "spending_per_outcome") else "cost": text}
+                ).terms(space.candidates, space)
             except InvalidInputError as error:
                 message = str(error).removeprefix("profit: ")
                 # core calls the two parts of spending by the names of profit's
-                yield Problem((block, name), message if block == "profit" else message.split(" ", 2)[2])
+                yield Problem(
+                    (block, name), message if block == "profit" else message.split(" ", 2)[2]
+                )
 
 
 CHECKS: tuple[Check, ...] = (

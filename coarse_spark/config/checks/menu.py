@@ -21,17 +21,18 @@ def _selected(sizes: tuple[int, ...], select: int | str) -> Iterator[Problem]:
     if select != "auto" and select not in sizes:
         sizes_text = ", ".join(map(str, sizes))
         yield Problem(
-            ("menu", "select"), f"found {select}, expected auto or one of menu.sizes: {sizes_text}{nearest(select, sizes)}"
+            ("menu", "select"),
+            f"found {select}, expected auto or one of menu.sizes: {sizes_text}{nearest(select, sizes)}",
         )
 
 
-def _enough_treatments(sizes: tuple[int, ...], exclude: str | None, space: TreatmentSpace) -> Iterator[Problem]:
+def _enough_treatments(
+    sizes: tuple[int, ...], exclude: str | None, space: TreatmentSpace
+) -> Iterator[Problem]:
     count = len(space.candidates)
     if exclude is not None and count == 1:
         # the control is never excluded
-        message = (
-            f"'{exclude}' leaves nothing but the control ({space.describe(space.control)}), expected 0 for other treatments too"
-        )
+        message = f"'{exclude}' leaves nothing but the control ({space.describe(space.control)}), expected 0 for other treatments too"
         yield Problem(("menu", "exclude"), message)
     elif sizes[-1] > count:
         rest = "" if exclude is None else f"; menu.exclude leaves out the others ('{exclude}')"
@@ -39,13 +40,17 @@ def _enough_treatments(sizes: tuple[int, ...], exclude: str | None, space: Treat
         yield Problem(("menu", "sizes"), message)
 
 
-def _always_fits(sizes: tuple[int, ...], always: tuple[Mapping[str, Any], ...]) -> Iterator[Problem]:
+def _always_fits(
+    sizes: tuple[int, ...], always: tuple[Mapping[str, Any], ...]
+) -> Iterator[Problem]:
     if len(always) > sizes[0]:
         message = f"found {len(always)} treatments, expected no more than the smallest of menu.sizes, {sizes[0]}"
         yield Problem(("menu", "always_offer"), message)
 
 
-def _always_offered(always: tuple[Mapping[str, Any], ...], space: TreatmentSpace) -> Iterator[Problem]:
+def _always_offered(
+    always: tuple[Mapping[str, Any], ...], space: TreatmentSpace
+) -> Iterator[Problem]:
     for position, treatment in enumerate(always):
         yield from _offered(("menu", "always_offer", position), treatment, space)
 
@@ -55,7 +60,8 @@ def _offered(key: Key, treatment: Mapping[str, Any], space: TreatmentSpace) -> I
     if names != set(space.names):
         hints = "".join(nearest(name, space.names) for name in sorted(names - set(space.names)))
         yield Problem(
-            key, f"found {', '.join(treatment) or 'nothing'}, expected a value for each of {', '.join(space.names)}{hints}"
+            key,
+            f"found {', '.join(treatment) or 'nothing'}, expected a value for each of {', '.join(space.names)}{hints}",
         )
         return
     for dimension in space.dimensions:
@@ -65,14 +71,21 @@ def _offered(key: Key, treatment: Mapping[str, Any], space: TreatmentSpace) -> I
             yield Problem((*key, dimension.name), f"found {value!r}, expected {problem}")
             return
     if not space.allowed(space.encode(pd.DataFrame([treatment]))).all():
-        yield Problem(key, f"found a treatment that menu.exclude leaves out ('{space.exclude.text if space.exclude else ''}')")
+        yield Problem(
+            key,
+            f"found a treatment that menu.exclude leaves out ('{space.exclude.text if space.exclude else ''}')",
+        )
 
 
 def _outside(value: Any, dimension: Continuous | Categorical) -> str | None:
     """Return what was expected where ``value`` is not offered in ``dimension``."""
     if isinstance(dimension, Categorical):
         levels = ", ".join(map(str, dimension.levels))
-        return None if value in dimension.levels else f"one of the levels {levels}{nearest(value, dimension.levels)}"
+        return (
+            None
+            if value in dimension.levels
+            else f"one of the levels {levels}{nearest(value, dimension.levels)}"
+        )
     if isinstance(value, bool | str):
         return "a number"
     if value == dimension.control:
@@ -88,29 +101,49 @@ def _outside(value: Any, dimension: Continuous | Categorical) -> str | None:
 
 
 def _shares(
-    sizes: tuple[int, ...], least: float | tuple[float, ...] | None, most: float | tuple[float, ...] | None
+    sizes: tuple[int, ...],
+    least: float | tuple[float, ...] | None,
+    most: float | tuple[float, ...] | None,
 ) -> Iterator[Problem]:
     for name, share in (("min_share", least), ("max_share", most)):
         if isinstance(share, tuple) and sizes != (len(share),):
-            yield Problem(("menu", name), f"found a list of {len(share)} shares, expected menu.sizes to be [{len(share)}] alone")
+            yield Problem(
+                ("menu", name),
+                f"found a list of {len(share)} shares, expected menu.sizes to be [{len(share)}] alone",
+            )
             return
     for k in sizes:
         try:
             ShareLimits.of_places(least, most, k)
         except InvalidInputError as error:
             name = "max_share" if str(error).startswith("max_share") else "min_share"
-            others = "" if len(sizes) == 1 else f"; or leave {'small' if name == 'max_share' else 'large'} sizes out of menu.sizes"
+            others = (
+                ""
+                if len(sizes) == 1
+                else f"; or leave {'small' if name == 'max_share' else 'large'} sizes out of menu.sizes"
+            )
             yield Problem(("menu", name), f"a menu of {k} cannot keep it: {error}{others}")
             return
 
 
 def _spending(budget: float | None, per_unit: str | None, per_outcome: str) -> Iterator[Problem]:
-    given = [name for name, text in (("spending_per_unit", per_unit or "0"), ("spending_per_outcome", per_outcome)) if text != "0"]
+    given = [
+        name
+        for name, text in (
+            ("spending_per_unit", per_unit or "0"),
+            ("spending_per_outcome", per_outcome),
+        )
+        if text != "0"
+    ]
     if budget is None and given:
-        yield Problem(("menu", given[0]), "found spending without a budget, expected menu.budget beside it")
+        yield Problem(
+            ("menu", given[0]), "found spending without a budget, expected menu.budget beside it"
+        )
 
 
-def _budget(budget: float | None, per_unit: str | None, per_outcome: str, cost: str, space: TreatmentSpace) -> Iterator[Problem]:
+def _budget(
+    budget: float | None, per_unit: str | None, per_outcome: str, cost: str, space: TreatmentSpace
+) -> Iterator[Problem]:
     """Yield a problem for a budget that nothing is counted against, or that no unit's treatment is within."""
     if budget is None:
         return
@@ -125,10 +158,14 @@ def _budget(budget: float | None, per_unit: str | None, per_outcome: str, cost: 
     if not a_unit.any():
         source = "profit.cost" if per_unit is None else "menu.spending_per_unit"
         message = f"nothing counts as spending, as {source} is 0 for every treatment"
-        yield Problem(("menu", "budget"), f"{message}; expected menu.spending_per_unit or menu.spending_per_outcome beside it")
+        yield Problem(
+            ("menu", "budget"),
+            f"{message}; expected menu.spending_per_unit or menu.spending_per_outcome beside it",
+        )
     elif a_unit.min() > budget:
         yield Problem(
-            ("menu", "budget"), f"found {budget:g}, expected at least {a_unit.min():g}, what the cheapest treatment spends"
+            ("menu", "budget"),
+            f"found {budget:g}, expected at least {a_unit.min():g}, what the cheapest treatment spends",
         )
 
 
@@ -138,18 +175,24 @@ def _switching(previous_run: str | None, cost: float) -> Iterator[Problem]:
         yield Problem(("menu", "switching_cost"), message)
 
 
-def _update(update: str, least: object, most: object, budget: object) -> Iterator[Problem]:
-    if update == "debiased" and any(limit is not None for limit in (least, most, budget)):
-        message = "found debiased with min_share, max_share or budget, expected plain: prices of limits belong to learned responses"
-        yield Problem(("menu", "update"), message)
-
-
-def _method(method: str, least: object, most: object, budget: object, treatments: Mapping[str, Any]) -> Iterator[Problem]:
-    limits = [name for name, value in (("min_share", least), ("max_share", most), ("budget", budget)) if value is not None]
+def _method(
+    method: str, least: object, most: object, budget: object, treatments: Mapping[str, Any]
+) -> Iterator[Problem]:
+    limits = [
+        name
+        for name, value in (("min_share", least), ("max_share", most), ("budget", budget))
+        if value is not None
+    ]
     if method in ("exact", "greedy") and limits:
-        yield Problem(("menu", "method"), f"found {method}, which knows no menu.{limits[0]}, expected auto, lloyd or milp")
+        yield Problem(
+            ("menu", "method"),
+            f"found {method}, which knows no menu.{limits[0]}, expected auto, lloyd or milp",
+        )
     elif method == "exact" and len(treatments) > 1:
-        yield Problem(("menu", "method"), f"found exact, which takes one treatment dimension, not {len(treatments)}; use auto")
+        yield Problem(
+            ("menu", "method"),
+            f"found exact, which takes one treatment dimension, not {len(treatments)}; use auto",
+        )
 
 
 CHECKS: tuple[Check, ...] = (
@@ -159,8 +202,16 @@ CHECKS: tuple[Check, ...] = (
     (("menu.always_offer", SPACE), _always_offered),
     (("menu.sizes", "menu.min_share", "menu.max_share"), _shares),
     (("menu.budget", "menu.spending_per_unit", "menu.spending_per_outcome"), _spending),
-    (("menu.budget", "menu.spending_per_unit", "menu.spending_per_outcome", "profit.cost", SPACE), _budget),
+    (
+        (
+            "menu.budget",
+            "menu.spending_per_unit",
+            "menu.spending_per_outcome",
+            "profit.cost",
+            SPACE,
+        ),
+        _budget,
+    ),
     (("menu.previous_run", "menu.switching_cost"), _switching),
-    (("menu.update", "menu.min_share", "menu.max_share", "menu.budget"), _update),
     (("menu.method", "menu.min_share", "menu.max_share", "menu.budget", "treatments"), _method),
 )

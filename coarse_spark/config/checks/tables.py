@@ -31,23 +31,39 @@ WRITTEN_COLUMNS = frozenset(
 
 
 def _one_source(table: str | None, path: str | None, bundled: str | None) -> Iterator[Problem]:
-    found = [name for name, value in (("table", table), ("path", path), ("bundled", bundled)) if value is not None]
+    found = [
+        name
+        for name, value in (("table", table), ("path", path), ("bundled", bundled))
+        if value is not None
+    ]
     if len(found) != 1:
-        yield Problem(("experiment",), f"found {' and '.join(found) or 'no source'}, expected exactly one of table, path, bundled")
+        yield Problem(
+            ("experiment",),
+            f"found {' and '.join(found) or 'no source'}, expected exactly one of table, path, bundled",
+        )
 
 
 def _one_population(table: str | None, path: str | None) -> Iterator[Problem]:
     if table is not None and path is not None:
-        yield Problem(("population",), "found table and path, expected one of them, or neither for the experiment's units")
+        yield Problem(
+            ("population",),
+            "found table and path, expected one of them, or neither for the experiment's units",
+        )
 
 
 def _one_output(path: str | None, catalog: str | None, schema: str | None) -> Iterator[Problem]:
     if path is not None and (catalog is not None or schema is not None):
         yield Problem(("output",), "found a path and a catalog schema, expected one of them")
     elif catalog is not None and schema is None:
-        yield Problem(("output", "catalog"), f"found the catalog {catalog} without a schema, expected output.schema beside it")
+        yield Problem(
+            ("output", "catalog"),
+            f"found the catalog {catalog} without a schema, expected output.schema beside it",
+        )
     elif path is None and schema is None:
-        yield Problem(("output",), "found no place for the tables, expected exactly one of path, schema (with or without catalog)")
+        yield Problem(
+            ("output",),
+            "found no place for the tables, expected exactly one of path, schema (with or without catalog)",
+        )
 
 
 def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
@@ -58,15 +74,24 @@ def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem
         columns = (found,) if isinstance(found, str) else found
         for position, column in enumerate(columns):
             if column in taken:
-                key = ("experiment", role) if isinstance(found, str) else ("experiment", role, position)
-                yield Problem(key, f"found '{column}', which is {taken[column]} already, expected another column")
+                key = (
+                    ("experiment", role)
+                    if isinstance(found, str)
+                    else ("experiment", role, position)
+                )
+                yield Problem(
+                    key,
+                    f"found '{column}', which is {taken[column]} already, expected another column",
+                )
         # a column may describe a unit, cut partitions, be a stratum and a rule of eligibility at once
         if role in ("unit_id", "outcome", "weight"):
             taken |= {column: f"experiment.{role}" for column in columns if column not in taken}
     for column in values.get("menu.eligibility", {}):
         key = ("menu", "eligibility", column)
         if column in taken:
-            yield Problem(key, f"found '{column}', which is {taken[column]} already, expected another column")
+            yield Problem(
+                key, f"found '{column}', which is {taken[column]} already, expected another column"
+            )
         elif set(column) & _REFUSED:
             yield Problem(key, f"found the column '{column}', {_PLAIN_NAME}")
 
@@ -76,7 +101,10 @@ def _written_names(treatments: Sequence[str]) -> Iterator[Problem]:
     for name in treatments:
         if name.casefold() in WRITTEN_COLUMNS:
             message = f"'{name}' is a column of its own in the tables that a run writes, expected another name"
-            yield Problem(("treatments", name), f"{message}; rename the column of the experiment, for instance to offered_{name}")
+            yield Problem(
+                ("treatments", name),
+                f"{message}; rename the column of the experiment, for instance to offered_{name}",
+            )
         elif not name.strip() or set(name) & _REFUSED:
             yield Problem(("treatments", name), f"found the name '{name}', {_PLAIN_NAME}")
 

@@ -20,7 +20,11 @@ def treatment_space(values: Values) -> TreatmentSpace | list[Problem]:
         except InvalidInputError as error:
             message = str(error).removeprefix(f"treatment '{name}': ")
             field = message.split()[0]  # core's messages begin with the field they are about
-            problems.append(Problem(("treatments", name, field) if field in entry else ("treatments", name), message))
+            problems.append(
+                Problem(
+                    ("treatments", name, field) if field in entry else ("treatments", name), message
+                )
+            )
     if problems:
         return problems
     exclude = values.get("menu.exclude")
@@ -30,5 +34,10 @@ def treatment_space(values: Values) -> TreatmentSpace | list[Problem]:
         space = TreatmentSpace.from_dict(entries, exclude)
         len(space.candidates)
     except InvalidInputError as error:
-        return [Problem(("treatments",) if exclude is None or "grid" in str(error) else ("menu", "exclude"), str(error))]
+        return [
+            Problem(
+                ("treatments",) if exclude is None or "grid" in str(error) else ("menu", "exclude"),
+                str(error),
+            )
+        ]
     return space

@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.multioutput import MultiOutputRegressor
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import RANDOMIZED, debiased_coefficients, moment_sums
 from coarse_spark.core.learners.crossfit import fit_models
@@ -21,8 +22,6 @@ from coarse_spark.core.learners.features import FeatureEncoder, as_frame
 from coarse_spark.core.learners.record import load_model
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.whitening import Whitening
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class ScikitLearnResponse:
@@ -35,29 +34,56 @@ class ScikitLearnResponse:
     multioutput : whether the estimator takes a target (n, p).
     """
 
-    def __init__(self, estimator: Any, basis: Basis, *, folds: int = 5, random_state: int = 0, multioutput: bool = False) -> None:
-        self.estimator, self.basis, self.folds, self.random_state = estimator, basis, folds, random_state
+    def __init__(
+        self,
+        estimator: Any,
+        basis: Basis,
+        *,
+        folds: int = 5,
+        random_state: int = 0,
+        multioutput: bool = False,
+    ) -> None:
+        self.estimator, self.basis, self.folds, self.random_state = (
+            estimator,
+            basis,
+            folds,
+            random_state,
+        )
         self.multioutput = multioutput
 
     def fit(self, X: pd.DataFrame, T: npt.ArrayLike, y: npt.ArrayLike) -> ScikitLearnResponse:
         """Fit on features (n, ·), treatments (n, d) and outcomes (n,)."""
         X, T, y = as_frame(X), self.basis.space.encode(T), np.asarray(y, dtype=np.float64)
         fold = np.random.default_rng(self.random_state).permutation(len(y)) % self.folds
-        models = fit_models(X, T, y, fold, basis=self.basis, key=np.arange(len(y)), settings=LearnerSettings(learner="sieve"))
+        models = fit_models(
+            X,
+            T,
+            y,
+            fold,
+            basis=self.basis,
+            key=np.arange(len(y)),
+            settings=LearnerSettings(learner="sieve"),
+        )
         theta = np.empty((len(y), self.basis.size))
         for number in range(self.folds):
             theta[fold == number] = load_model(models[number]).predict(X[fold == number])
         phi = self.basis(T)
         self._whitening = Whitening.fit(self.basis, T, np.ones(len(y)))
-        target = debiased_coefficients(theta, phi, y, moment_sums(phi)[RANDOMIZED].matrix) @ np.linalg.inv(self._whitening.matrix)
+        target = debiased_coefficients(
+            theta, phi, y, moment_sums(phi)[RANDOMIZED].matrix
+        ) @ np.linalg.inv(self._whitening.matrix)
         self._encoder = FeatureEncoder.fit(X)
         model = clone(self.estimator)
-        self._model = (model if self.multioutput else MultiOutputRegressor(model)).fit(self._plain(X), target)
+        self._model = (model if self.multioutput else MultiOutputRegressor(model)).fit(
+            self._plain(X), target
+        )
         return self
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
         """Return θ(x) (n, p)."""
-        return self._whitening.raw(np.asarray(self._model.predict(self._plain(as_frame(X))), dtype=np.float64))
+        return self._whitening.raw(
+            np.asarray(self._model.predict(self._plain(as_frame(X))), dtype=np.float64)
+        )
 
     def _plain(self, X: pd.DataFrame) -> FloatArray:
         return self._encoder.transform(X)[:, self._encoder.plain]
@@ -75,7 +101,9 @@ class EconMLResponse:
 
     def __init__(self, estimator: Any, basis: Basis, baseline: Any | None = None) -> None:
         self.estimator, self.basis = estimator, basis
-        self.baseline = baseline if baseline is not None else HistGradientBoostingRegressor(random_state=0)
+        self.baseline = (
+            baseline if baseline is not None else HistGradientBoostingRegressor(random_state=0)
+        )
 
     def fit(self, X: pd.DataFrame, T: npt.ArrayLike, y: npt.ArrayLike) -> EconMLResponse:
         """Fit on features (n, ·), treatments (n, d) and outcomes (n,)."""
@@ -85,16 +113,22 @@ class EconMLResponse:
         z, plain = self._whitening(self.basis(T)), self._plain(X)
         self.estimator.fit(y, z[:, 1:], X=plain)
         effect = self._effect(plain)
-        self._baseline = clone(self.baseline).fit(plain, y - np.einsum("ij,ij->i", z[:, 1:], effect))
+        self._baseline = clone(self.baseline).fit(
+            plain, y - np.einsum("ij,ij->i", z[:, 1:], effect)
+        )
         return self
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
         """Return θ(x) (n, p)."""
         plain = self._plain(as_frame(X))
-        return self._whitening.raw(np.column_stack([self._baseline.predict(plain), self._effect(plain)]))
+        return self._whitening.raw(
+            np.column_stack([self._baseline.predict(plain), self._effect(plain)])
+        )
 
     def _effect(self, plain: FloatArray) -> FloatArray:
-        return np.asarray(self.estimator.const_marginal_effect(plain), dtype=np.float64).reshape(len(plain), -1)
+        return np.asarray(self.estimator.const_marginal_effect(plain), dtype=np.float64).reshape(
+            len(plain), -1
+        )
 
     def _plain(self, X: pd.DataFrame) -> FloatArray:
         return self._encoder.transform(X)[:, self._encoder.plain]

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import lsq_linear
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.trees import Trees
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _LEAST_WEIGHT = 0.05  # a member with less is not worth scoring
 _MOST_WEIGHT = 1.2  # a member that stopped early is not blown up
@@ -85,7 +82,10 @@ class HeldOutTarget:
 
         The held-out values of the blend are weighed without the part they belong to.
         """
-        held_out, coefficients = self.held_origin.copy(), np.eye(1, self.size) * self.origin[:, None]
+        held_out, coefficients = (
+            self.held_origin.copy(),
+            np.eye(1, self.size) * self.origin[:, None],
+        )
         if not members:
             return Blend({}, held_out, coefficients)
         root = np.sqrt(self.weight)
@@ -105,8 +105,12 @@ class HeldOutTarget:
                 trees.append(member.trees.scaled(value))
             if value > 0 and member.pooled is not None:
                 pooled = value * member.pooled
-        named = {member.name: value for member, value in zip(members, weights.tolist(), strict=True)}
-        return Blend(named, held_out, coefficients, Trees.concatenate(trees) if trees else None, pooled)
+        named = {
+            member.name: value for member, value in zip(members, weights.tolist(), strict=True)
+        }
+        return Blend(
+            named, held_out, coefficients, Trees.concatenate(trees) if trees else None, pooled
+        )
 
     def judge(self, blend: Blend) -> Judgement:
         """Return how a blend does on rows that it did not see, beside the origin."""

@@ -14,16 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.trees import CodeArray, Trees, bin_codes, bin_edges, grow, route
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _RATE, _DEPTH, _ROUNDS, _PATIENCE = 0.1, 3, 500, 10
 _SHARE = 0.7  # of the rows, for each tree
-_SPLIT_ROWS, _SPLIT_SHARE = 10_000, 0.4  # rows of those that splits are searched on; leaf values need more rows than splits
+_SPLIT_ROWS, _SPLIT_SHARE = (
+    10_000,
+    0.4,
+)  # rows of those that splits are searched on; leaf values need more rows than splits
 _COLUMNS = 32  # at most so many columns are searched for each tree
-_MIN_ROWS, _PENALTY = 25.0, 50.0  # effects are faint beside the noise: leaf steps shrink by n / (n + 50)
+_MIN_ROWS, _PENALTY = (
+    25.0,
+    50.0,
+)  # effects are faint beside the noise: leaf steps shrink by n / (n + 50)
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,25 @@ class _Booster:
         size, offset = max(1, int(_SHARE * rows)), int(self.random.integers(rows))
         # rows are in random order, so that a cyclic window is a random sample without a gather
         codes, Z, weight, residual = (
-            _window(array, offset, size) for array in (self.codes, self.columns, self.weight, self.residual)
+            _window(array, offset, size)
+            for array in (self.codes, self.columns, self.weight, self.residual)
         )
         target = weight * residual
         count = len(codes)
-        columns = np.arange(count) if count <= _COLUMNS else np.sort(self.random.choice(count, _COLUMNS, replace=False))
+        columns = (
+            np.arange(count)
+            if count <= _COLUMNS
+            else np.sort(self.random.choice(count, _COLUMNS, replace=False))
+        )
         few = min(size, max(_SPLIT_ROWS, int(_SPLIT_SHARE * size)))
         features, places = grow(
-            codes[:, :few], Z[:, :few] * target[:few], weight[:few], columns, depth=_DEPTH, min_rows=_MIN_ROWS, penalty=_PENALTY
+            codes[:, :few],
+            Z[:, :few] * target[:few],
+            weight[:few],
+            columns,
+            depth=_DEPTH,
+            min_rows=_MIN_ROWS,
+            penalty=_PENALTY,
         )
         leaf = route(codes, features, places)
         value = np.zeros((2**_DEPTH, len(Z)))
@@ -76,10 +91,13 @@ class _Booster:
             if inside.size:
                 here = Z[:, inside]
                 value[number] = _RATE * np.linalg.solve(
-                    (here * weight[inside]) @ here.T + _PENALTY * np.eye(len(Z)), here @ target[inside]
+                    (here * weight[inside]) @ here.T + _PENALTY * np.eye(len(Z)),
+                    here @ target[inside],
                 )
         self.residual -= _product(self.columns, value, route(self.codes, features, places))
-        self.held_residual -= _product(self.held_columns, value, route(self.held_codes, features, places))
+        self.held_residual -= _product(
+            self.held_columns, value, route(self.held_codes, features, places)
+        )
         self.features.append(features)
         self.places.append(places)
         self.values.append(value)
@@ -93,13 +111,23 @@ class _Booster:
         places = np.array(self.places[:rounds], dtype=np.int64).reshape(rounds, 2**_DEPTH - 1)
         threshold = np.zeros(features.shape)
         for column, cuts in enumerate(edges):
-            threshold = np.where(features == column, np.append(cuts, np.inf)[np.minimum(places, len(cuts))], threshold)
+            threshold = np.where(
+                features == column,
+                np.append(cuts, np.inf)[np.minimum(places, len(cuts))],
+                threshold,
+            )
         values = np.array(self.values[:rounds]).reshape(rounds, 2**_DEPTH, len(self.start))
         return Trees(features, threshold, values)
 
 
 def fit_boosting(
-    inputs: FloatArray, Z: FloatArray, target: FloatArray, weight: FloatArray, part: IntArray, *, seed: int
+    inputs: FloatArray,
+    Z: FloatArray,
+    target: FloatArray,
+    weight: FloatArray,
+    part: IntArray,
+    *,
+    seed: int,
 ) -> BoostedFit:
     """Fit one booster a part on the rows outside it and return their average.
 
@@ -118,7 +146,10 @@ def fit_boosting(
     for number in parts:
         train, held = np.flatnonzero(part != number), np.flatnonzero(part == number)
         scaled = Z[train] * weight[train, None]
-        start = np.asarray(np.linalg.lstsq(scaled.T @ Z[train], scaled.T @ target[train], rcond=1e-10)[0], dtype=np.float64)
+        start = np.asarray(
+            np.linalg.lstsq(scaled.T @ Z[train], scaled.T @ target[train], rcond=1e-10)[0],
+            dtype=np.float64,
+        )
         boosters.append(
             _Booster(
                 start,
@@ -158,7 +189,11 @@ def _best(losses: npt.ArrayLike) -> int:
 def _window(array: npt.NDArray[Any], offset: int, size: int) -> npt.NDArray[Any]:
     """``size`` entries of the last axis from ``offset`` on, around the end."""
     ahead = array[..., offset : offset + size]
-    return np.concatenate([ahead, array[..., : size - ahead.shape[-1]]], axis=-1) if ahead.shape[-1] < size else ahead
+    return (
+        np.concatenate([ahead, array[..., : size - ahead.shape[-1]]], axis=-1)
+        if ahead.shape[-1] < size
+        else ahead
+    )
 
 
 def _product(Z: FloatArray, value: FloatArray, leaf: IntArray) -> FloatArray:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, place_knots
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.preparation import ALL_ROWS
@@ -16,8 +17,6 @@ from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,22 @@ def choose_basis(
         except InvalidInputError as error:
             left_out[name] = str(error)
             continue
-        record = fit_models(X, T, y, rows, basis=basis, key=key, weight=weight, strata=strata, settings=sieve, seed=seed)[ALL_ROWS]
+        record = fit_models(
+            X,
+            T,
+            y,
+            rows,
+            basis=basis,
+            key=key,
+            weight=weight,
+            strata=strata,
+            settings=sieve,
+            seed=seed,
+        )[ALL_ROWS]
         kind = "r_loss_constant" if record.learner == "constant" else "r_loss"
         losses[name] = record.diagnostics[kind]
     if not losses:
-        raise InvalidInputError(f"none of the bases {', '.join(candidates)} is identified by the observed treatments")
+        raise InvalidInputError(
+            f"none of the bases {', '.join(candidates)} is identified by the observed treatments"
+        )
     return BasisChoice(Basis(min(losses, key=lambda name: losses[name]), space), losses, left_out)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.gram import GramStatistics, response_gram
 from coarse_spark.core.learners.pooled import PooledModels
@@ -23,16 +24,15 @@ from coarse_spark.core.learners.sieve import FoldSieve, Layout, fit_sieve
 from coarse_spark.core.learners.stack import sieve_record, stacked_record
 from coarse_spark.errors import InvalidInputError
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
 _FIVE_BOOSTERS_ROWS = 20_000
 
 
 def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
     """Return well-mixed 64-bit numbers (n,) of row keys and a seed (the finalizer of SplitMix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
-        value = np.asarray(key).astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(2 * (seed % 2**31) + 1)
+        value = np.asarray(key).astype(np.int64).view(np.uint64) + np.uint64(
+            0x9E3779B97F4A7C15
+        ) * np.uint64(2 * (seed % 2**31) + 1)
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed: npt.NDArray[np.uint64] = value ^ (value >> np.uint64(31))
@@ -74,7 +74,11 @@ def accumulate(
 
 
 def solve(
-    preparation: Preparation, sums: Mapping[int, GramStatistics], *, folds: int, settings: LearnerSettings
+    preparation: Preparation,
+    sums: Mapping[int, GramStatistics],
+    *,
+    folds: int,
+    settings: LearnerSettings,
 ) -> tuple[dict[int, ModelRecord], PooledModels]:
     """Return the models of all rows (key −1) and without every fold from the summed parts of ``accumulate``.
 
@@ -129,10 +133,19 @@ def fit_models(
     weight, folds = check_rows(X, T, y, weight), int(np.max(fold)) + 1
     # from here on the order of rows is that of mixed keys: random for boosting, the same for every order they arrive in
     order = np.lexsort([np.asarray(key), hash_uniform(key, seed)])
-    X, T, y, weight, fold, key = X.iloc[order], T[order], y[order], weight[order], np.asarray(fold)[order], np.asarray(key)[order]
+    X, T, y, weight, fold, key = (
+        X.iloc[order],
+        T[order],
+        y[order],
+        weight[order],
+        np.asarray(fold)[order],
+        np.asarray(key)[order],
+    )
     strata = None if strata is None else np.asarray(strata)[order]
     inside = fold if folds > 1 else None
-    preparation = Preparation.fit(X, T, y, basis=basis, weight=weight, strata=strata, fold=inside, settings=settings)
+    preparation = Preparation.fit(
+        X, T, y, basis=basis, weight=weight, strata=strata, fold=inside, settings=settings
+    )
     rows = preparation.rows(X, T, y, weight, strata)
     part = _parts(fold, key, folds, settings, seed)
     sums = _sums(rows, part)
@@ -157,10 +170,14 @@ def fit_models(
     return models
 
 
-def _parts(fold: IntArray, key: npt.ArrayLike, folds: int, settings: LearnerSettings, seed: int) -> IntArray:
+def _parts(
+    fold: IntArray, key: npt.ArrayLike, folds: int, settings: LearnerSettings, seed: int
+) -> IntArray:
     parts = parts_per_fold(folds, settings)
     within = hash_uniform(key, seed) >> np.uint64(32)  # the low bits already order the rows
-    return np.asarray(np.asarray(fold, dtype=np.int64) * parts + (within % np.uint64(parts)).astype(np.int64))
+    return np.asarray(
+        np.asarray(fold, dtype=np.int64) * parts + (within % np.uint64(parts)).astype(np.int64)
+    )
 
 
 def _sums(rows: PreparedRows, part: IntArray) -> dict[int, GramStatistics]:
@@ -168,18 +185,29 @@ def _sums(rows: PreparedRows, part: IntArray) -> dict[int, GramStatistics]:
     for number in np.unique(part):
         chosen = part == number
         sums[int(number)] = response_gram(
-            rows.features[chosen], rows.z[chosen], rows.strata[chosen], rows.outcome[chosen], rows.weight[chosen]
+            rows.features[chosen],
+            rows.z[chosen],
+            rows.strata[chosen],
+            rows.outcome[chosen],
+            rows.weight[chosen],
         )
     return sums
 
 
 def _sieves(
-    preparation: Preparation, sums: Mapping[int, GramStatistics], folds: int, settings: LearnerSettings
+    preparation: Preparation,
+    sums: Mapping[int, GramStatistics],
+    folds: int,
+    settings: LearnerSettings,
 ) -> Iterator[FoldSieve]:
     """Yield the sieve of all rows and those without every fold."""
     per_fold = parts_per_fold(folds, settings)
     for fold in [ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS]:
-        parts = {number: sums[number] for number in sorted(sums) if number // per_fold != fold and sums[number].weight > 0}
+        parts = {
+            number: sums[number]
+            for number in sorted(sums)
+            if number // per_fold != fold and sums[number].weight > 0
+        }
         if len(parts) < 2:
             raise InvalidInputError(
                 f"{len(parts)} validation parts with rows remain outside fold {fold}, expected at least 2; use more rows"

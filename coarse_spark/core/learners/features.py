@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.errors import InvalidInputError, nearest
-
-FloatArray = npt.NDArray[np.float64]
 
 _CLAMP = 0.001  # share of the rows beyond which a numeric feature is clamped on either side
 _OTHER = "other"
@@ -62,24 +61,39 @@ class NumericFeature:
             lower, upper, scale = center, center, 1.0
         places = _knots(kept, kept_weight, knots)
         standard = (kept - center) / scale
-        hinges = [float(kept_weight @ np.maximum(standard - (k - center) / scale, 0) / kept_weight.sum()) for k in places]
-        return NumericFeature(name, lower, upper, center, scale, places, tuple(hinges), missing_share)
+        hinges = [
+            float(kept_weight @ np.maximum(standard - (k - center) / scale, 0) / kept_weight.sum())
+            for k in places
+        ]
+        return NumericFeature(
+            name, lower, upper, center, scale, places, tuple(hinges), missing_share
+        )
 
     @property
     def columns(self) -> list[tuple[str, str]]:
         """(label, kind) of every column."""
         linear = [(self.name, "linear")] if self.lower < self.upper else []
         missing = [(f"{self.name} missing", "level")] if self.missing_share > 0 else []
-        return [*linear, *((f"{self.name} above {knot:.6g}", "hinge") for knot in self.knots), *missing]
+        return [
+            *linear,
+            *((f"{self.name} above {knot:.6g}", "hinge") for knot in self.knots),
+            *missing,
+        ]
 
     def transform(self, values: pd.Series[Any]) -> FloatArray:
         """Return the columns (n, ·) of raw values (n,)."""
         raw = numeric_values(values)
         known = ~np.isnan(raw)
-        standard = np.where(known, (np.clip(raw, self.lower, self.upper) - self.center) / self.scale, 0.0)
+        standard = np.where(
+            known, (np.clip(raw, self.lower, self.upper) - self.center) / self.scale, 0.0
+        )
         parts = [standard] if self.lower < self.upper else []
         for knot, mean in zip(self.knots, self.hinge_means, strict=True):
-            parts.append(np.where(known, np.maximum(standard - (knot - self.center) / self.scale, 0) - mean, 0.0))
+            parts.append(
+                np.where(
+                    known, np.maximum(standard - (knot - self.center) / self.scale, 0) - mean, 0.0
+                )
+            )
         if self.missing_share > 0:
             parts.append(~known - self.missing_share)
         return np.column_stack(parts)
@@ -95,29 +109,40 @@ class CategoricalFeature:
     has_other: bool
 
     @staticmethod
-    def fit(name: str, values: pd.Series[Any], weight: FloatArray, min_rows: float, max_levels: int) -> CategoricalFeature | None:
+    def fit(
+        name: str, values: pd.Series[Any], weight: FloatArray, min_rows: float, max_levels: int
+    ) -> CategoricalFeature | None:
         """Return the encoding, or None for a constant column."""
         labels = _labels(values)
         counts = labels.value_counts()
-        frequent = sorted(counts.index[counts >= min_rows], key=lambda label: (-counts[label], label))[:max_levels]
+        frequent = sorted(
+            counts.index[counts >= min_rows], key=lambda label: (-counts[label], label)
+        )[:max_levels]
         has_other = len(frequent) < len(counts)
         if len(counts) < 2 or not frequent:
             return None
         levels = sorted(frequent)
         codes = _codes(labels, levels, has_other)
         shares = np.bincount(codes, weights=weight, minlength=len(levels) + 1) / weight.sum()
-        return CategoricalFeature(name, tuple(levels), tuple(shares[: len(levels) + has_other].tolist()), has_other)
+        return CategoricalFeature(
+            name, tuple(levels), tuple(shares[: len(levels) + has_other].tolist()), has_other
+        )
 
     @property
     def columns(self) -> list[tuple[str, str]]:
         """(label, kind) of every column."""
-        return [(f"{self.name} = {level}", "level") for level in [*self.levels, *([_OTHER] if self.has_other else [])]]
+        return [
+            (f"{self.name} = {level}", "level")
+            for level in [*self.levels, *([_OTHER] if self.has_other else [])]
+        ]
 
     def transform(self, values: pd.Series[Any]) -> FloatArray:
         """Return the columns (n, ·) of raw values (n,)."""
         codes = _codes(_labels(values), self.levels, self.has_other)
         width = len(self.shares)
-        indicators: FloatArray = np.eye(width + 1)[np.minimum(codes, width)][:, :width] - np.asarray(self.shares)
+        indicators: FloatArray = np.eye(width + 1)[np.minimum(codes, width)][
+            :, :width
+        ] - np.asarray(self.shares)
         # a level unseen at fit, with no rare levels to stand for it: the centre
         indicators[codes >= width] = 0.0
         return indicators
@@ -186,19 +211,29 @@ class FeatureEncoder:
     @cached_property
     def main_columns(self) -> list[tuple[str, str, str]]:
         """(label, kind, feature) of the columns before products; kind is constant, linear, hinge or level."""
-        main = [(label, kind, feature.name) for feature in self.features for label, kind in feature.columns]
+        main = [
+            (label, kind, feature.name)
+            for feature in self.features
+            for label, kind in feature.columns
+        ]
         return [("1", "constant", ""), *main]
 
     @cached_property
     def columns(self) -> list[tuple[str, str, str]]:
         """(label, kind, feature) of the m columns; kind is constant, linear, hinge, level or product (of the feature "")."""
         labels = [label for label, _, _ in self.main_columns]
-        return [*self.main_columns, *((f"{labels[a]} * {labels[b]}", "product", "") for a, b in self.products)]
+        return [
+            *self.main_columns,
+            *((f"{labels[a]} * {labels[b]}", "product", "") for a, b in self.products),
+        ]
 
     @cached_property
     def plain(self) -> npt.NDArray[np.int64]:
         """Columns that hold a feature itself: numbers and levels. Trees split on them and products multiply them."""
-        return np.array([j for j, (_, kind, _) in enumerate(self.main_columns) if kind in ("linear", "level")], dtype=np.int64)
+        return np.array(
+            [j for j, (_, kind, _) in enumerate(self.main_columns) if kind in ("linear", "level")],
+            dtype=np.int64,
+        )
 
     @cached_property
     def groups(self) -> npt.NDArray[np.int64]:
@@ -232,8 +267,15 @@ class FeatureEncoder:
         """
         for name in self.required:
             if name not in X.columns:
-                raise InvalidInputError(f"feature '{name}' is missing{nearest(name, X.columns)}; the model was fitted with it")
-        main = np.hstack([np.ones((len(X), 1)), *(feature.transform(X[feature.name]) for feature in self.features)])
+                raise InvalidInputError(
+                    f"feature '{name}' is missing{nearest(name, X.columns)}; the model was fitted with it"
+                )
+        main = np.hstack(
+            [
+                np.ones((len(X), 1)),
+                *(feature.transform(X[feature.name]) for feature in self.features),
+            ]
+        )
         if not self.products:
             return main
         left, right = np.array(self.products).T
@@ -243,7 +285,11 @@ class FeatureEncoder:
         """Return plain values that ``from_dict`` reads back."""
         kinds = {NumericFeature: "numeric", CategoricalFeature: "categorical"}
         features = [{"kind": kinds[type(f)], **asdict(f)} for f in self.features]
-        return {"features": features, "required": list(self.required), "products": [list(pair) for pair in self.products]}
+        return {
+            "features": features,
+            "required": list(self.required),
+            "products": [list(pair) for pair in self.products],
+        }
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> FeatureEncoder:
@@ -251,9 +297,15 @@ class FeatureEncoder:
         features: list[Feature] = []
         for entry in content["features"]:
             fields: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list | tuple) else value for key, value in entry.items() if key != "kind"
+                key: tuple(value) if isinstance(value, list | tuple) else value
+                for key, value in entry.items()
+                if key != "kind"
             }
-            features.append(NumericFeature(**fields) if entry["kind"] == "numeric" else CategoricalFeature(**fields))
+            features.append(
+                NumericFeature(**fields)
+                if entry["kind"] == "numeric"
+                else CategoricalFeature(**fields)
+            )
         products = tuple((int(a), int(b)) for a, b in content["products"])
         return FeatureEncoder(tuple(features), tuple(content["required"]), products)
 
@@ -278,13 +330,17 @@ def numeric_values(values: pd.Series[Any]) -> FloatArray:
     try:
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
-        raise InvalidInputError(f"feature '{values.name}' holds {_first_text(values)!r}, expected numbers as in the fit") from None
+        raise InvalidInputError(
+            f"feature '{values.name}' holds {_first_text(values)!r}, expected numbers as in the fit"
+        ) from None
 
 
 def _is_numeric(values: pd.Series[Any]) -> bool:
     if pd.api.types.is_numeric_dtype(values):
         return True
-    if isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(values.dropna()):
+    if isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(
+        values.dropna()
+    ):
         return False
     known = values.dropna()
     if all(isinstance(value, numbers.Number | Decimal | np.bool_) for value in known):
@@ -297,7 +353,10 @@ def _is_numeric(values: pd.Series[Any]) -> bool:
 
 
 def _first_text(values: pd.Series[Any]) -> object:
-    return next((value for value in values.dropna() if not isinstance(value, numbers.Number | Decimal)), values.dtype)
+    return next(
+        (value for value in values.dropna() if not isinstance(value, numbers.Number | Decimal)),
+        values.dtype,
+    )
 
 
 def _quantiles(values: FloatArray, weight: FloatArray, shares: FloatArray) -> FloatArray:
@@ -327,7 +386,9 @@ def _labels(values: pd.Series[Any]) -> pd.Series[Any]:
     return plain.where(plain.notna(), other="missing").map(label)
 
 
-def _codes(labels: pd.Series[Any], levels: tuple[str, ...] | list[str], has_other: bool) -> npt.NDArray[np.int64]:
+def _codes(
+    labels: pd.Series[Any], levels: tuple[str, ...] | list[str], has_other: bool
+) -> npt.NDArray[np.int64]:
     """Positions of the levels; ``len(levels)`` for other ones, one more where none was seen at fit."""
     position = {level: code for code, level in enumerate(levels)}
     return np.asarray(labels.map(position).fillna(len(levels) + (not has_other)), dtype=np.int64)

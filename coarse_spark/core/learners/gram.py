@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from coarse_spark.core.additive import Additive, Flat
+from coarse_spark.core.arrays import FloatArray
 
 _BLOCK_ROWS = 4096  # rows of the wide design held at once
 
 
 @dataclass(frozen=True)
-class GramStatistics:
+class GramStatistics(Additive):
     """Sums over rows with design a (q,), outcome y and weight w.
 
     Parameters
@@ -47,18 +47,13 @@ class GramStatistics:
         """Return the sums over rows of a design (n, q) with outcomes (n,) and weights (n,)."""
         root = np.sqrt(weight)
         scaled, target = design * root[:, None], outcome * root
-        sums = float(target @ target), float(weight.sum()), float(weight @ weight), float(len(outcome))
-        return GramStatistics(scaled.T @ scaled, scaled.T @ target, *sums)
-
-    def __add__(self, other: GramStatistics) -> GramStatistics:
-        return GramStatistics(
-            self.gram + other.gram,
-            self.moment + other.moment,
-            self.square + other.square,
-            self.weight + other.weight,
-            self.square_weight + other.square_weight,
-            self.rows + other.rows,
+        sums = (
+            float(target @ target),
+            float(weight.sum()),
+            float(weight @ weight),
+            float(len(outcome)),
         )
+        return GramStatistics(scaled.T @ scaled, scaled.T @ target, *sums)
 
     @property
     def effective_rows(self) -> float:
@@ -69,32 +64,45 @@ class GramStatistics:
         """Return the sums with all weights times ``factor``."""
         w = factor
         return GramStatistics(
-            self.gram * w, self.moment * w, self.square * w, self.weight * w, self.square_weight * w * w, self.rows
+            self.gram * w,
+            self.moment * w,
+            self.square * w,
+            self.weight * w,
+            self.square_weight * w * w,
+            self.rows,
         )
 
     def loss(self, coefficients: FloatArray) -> float:
         """Return Σ w (y − a·coefficients)² over the rows."""
-        return float(self.square - 2 * coefficients @ self.moment + coefficients @ self.gram @ coefficients)
+        return float(
+            self.square - 2 * coefficients @ self.moment + coefficients @ self.gram @ coefficients
+        )
 
-    def to_array(self) -> FloatArray:
-        """Return one flat array [rows, Σw, Σw², Σwy², moment, upper triangle of gram]; arrays of batches add up."""
+    def flat(self) -> Flat:
+        """Return the flat form, with the upper triangle of the symmetric gram alone."""
         upper = self.gram[np.triu_indices(len(self.moment))]
-        return np.concatenate([[self.rows, self.weight, self.square_weight, self.square], self.moment, upper])
+        rest = super().flat()
+        values = np.concatenate([upper, rest.numbers[self.gram.size :]])
+        return Flat(values, rest.shapes)
 
-    @staticmethod
-    def from_array(values: npt.ArrayLike) -> GramStatistics:
-        """Return the sums that ``to_array`` flattened."""
-        flat = np.asarray(values, dtype=np.float64)
-        size = round((np.sqrt(9 + 8 * (len(flat) - 4)) - 3) / 2)  # q + q (q + 1) / 2 numbers follow the first four
-        gram = np.zeros((size, size))
-        gram[np.triu_indices(size)] = flat[4 + size :]
+    @classmethod
+    def of_flat(cls, flat: Flat) -> GramStatistics:
+        """Return the sums of a flat form."""
+        size = flat.shapes[0][0]
+        gram, held = np.zeros((size, size)), size * (size + 1) // 2
+        gram[np.triu_indices(size)] = flat.numbers[:held]
         gram += np.triu(gram, 1).T
-        rows, weight, square_weight, square = flat[:4].tolist()
-        return GramStatistics(gram, flat[4 : 4 + size].copy(), square, weight, square_weight, rows)
+        return super().of_flat(
+            Flat(np.concatenate([gram.ravel(), flat.numbers[held:]]), flat.shapes)
+        )
 
 
 def response_gram(
-    features: FloatArray, z: FloatArray, nuisance: FloatArray, outcome: FloatArray, weight: FloatArray
+    features: FloatArray,
+    z: FloatArray,
+    nuisance: FloatArray,
+    outcome: FloatArray,
+    weight: FloatArray,
 ) -> GramStatistics:
     """Return the sums of the design [z₀ f, …, z_{p−1} f, nuisance], built a block of rows at a time.
 
@@ -111,11 +119,15 @@ def response_gram(
     for start in range(0, n, _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         product = (z[rows, :, None] * features[rows, None, :]).reshape(-1, m * p)
-        total = total + GramStatistics.of(np.hstack([product, nuisance[rows]]), outcome[rows], weight[rows])
+        total = total + GramStatistics.of(
+            np.hstack([product, nuisance[rows]]), outcome[rows], weight[rows]
+        )
     return total
 
 
-def total(parts: Mapping[int, GramStatistics], without: set[int] | frozenset[int] = frozenset()) -> GramStatistics:
+def total(
+    parts: Mapping[int, GramStatistics], without: set[int] | frozenset[int] = frozenset()
+) -> GramStatistics:
     """Return the sum of all parts but those whose key is in ``without``."""
     kept = [parts[key] for key in sorted(parts) if key not in without]
     result = GramStatistics.zero(len(kept[0].moment))

@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.features import FeatureEncoder
 from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.shape import project
 from coarse_spark.core.learners.trees import Trees
-
-FloatArray = npt.NDArray[np.float64]
 
 KIND = "additive"
 
@@ -81,7 +79,9 @@ class AdditiveModel:
         theta[:, 0] += self.preparation.center
         return self.preparation.whitening.raw(theta)
 
-    def to_record(self, learner: str, diagnostics: Mapping[str, float], warnings: Sequence[str]) -> ModelRecord:
+    def to_record(
+        self, learner: str, diagnostics: Mapping[str, float], warnings: Sequence[str]
+    ) -> ModelRecord:
         """Return the model as plain values."""
         arrays = {"coefficients": self.coefficients, "constant_effect": self.constant_effect}
         if self.constraints is not None:
@@ -96,17 +96,30 @@ class AdditiveModel:
         if self.pooled is not None:
             arrays["pooled_coefficients"] = self.pooled.coefficients
             specification["pooled_encoder"] = self.pooled.encoder.to_dict()
-        return ModelRecord(learner, json.dumps(specification), arrays, dict(diagnostics), tuple(warnings))
+        return ModelRecord(
+            learner, json.dumps(specification), arrays, dict(diagnostics), tuple(warnings)
+        )
 
     @staticmethod
     def restore(record: ModelRecord) -> AdditiveModel:
         """Return the model of a record."""
         arrays, content, trees, pooled = record.arrays, record.content, None, None
         if "tree_value" in arrays:
-            trees = Trees(arrays["tree_feature"].astype(np.int64), arrays["tree_threshold"], arrays["tree_value"])
+            trees = Trees(
+                arrays["tree_feature"].astype(np.int64),
+                arrays["tree_threshold"],
+                arrays["tree_value"],
+            )
         if "pooled_encoder" in content:
-            pooled = Functions(FeatureEncoder.from_dict(content["pooled_encoder"]), arrays["pooled_coefficients"])
+            pooled = Functions(
+                FeatureEncoder.from_dict(content["pooled_encoder"]), arrays["pooled_coefficients"]
+            )
         preparation = Preparation.from_dict(content["preparation"])
         return AdditiveModel(
-            preparation, arrays["coefficients"], arrays["constant_effect"], trees, pooled, arrays.get("constraints")
+            preparation,
+            arrays["coefficients"],
+            arrays["constant_effect"],
+            trees,
+            pooled,
+            arrays.get("constraints"),
         )

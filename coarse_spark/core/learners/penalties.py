@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.gram import GramStatistics
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
-FREE, EXCLUDED = -1, -2  # group numbers of columns without a penalty and of columns outside the model
+FREE, EXCLUDED = (
+    -1,
+    -2,
+)  # group numbers of columns without a penalty and of columns outside the model
 
 _START, _SMALLEST, _DROPPED = 30.0, 1e-2, 1e7  # outcome and columns have variances near one
 _ITERATIONS, _TOLERANCE, _LEAST_FREEDOM = 30, 0.05, 0.02
@@ -38,7 +38,9 @@ class RidgeFit:
 def expand(penalties: FloatArray, groups: IntArray) -> FloatArray:
     """Return the penalty (q,) of every column; groups beyond the largest penalty are infinite, free columns 0."""
     # the last two entries serve EXCLUDED = −2 and FREE = −1
-    return np.concatenate([np.where(penalties < _DROPPED, penalties, np.inf), [np.inf, 0.0]])[groups]
+    return np.concatenate([np.where(penalties < _DROPPED, penalties, np.inf), [np.inf, 0.0]])[
+        groups
+    ]
 
 
 def ridge(statistics: GramStatistics, penalty: FloatArray) -> FloatArray:
@@ -46,7 +48,9 @@ def ridge(statistics: GramStatistics, penalty: FloatArray) -> FloatArray:
     active = np.flatnonzero(np.isfinite(penalty))
     factor = _cholesky(statistics.gram[np.ix_(active, active)], penalty[active])
     coefficients = np.zeros(len(penalty))
-    coefficients[active] = scipy.linalg.cho_solve((factor, True), statistics.moment[active], check_finite=False)
+    coefficients[active] = scipy.linalg.cho_solve(
+        (factor, True), statistics.moment[active], check_finite=False
+    )
     return coefficients
 
 
@@ -70,18 +74,28 @@ def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArr
         for block in range(int(blocks.max()) + 1):
             inside = np.flatnonzero((blocks == block) & np.isfinite(penalty))
             gram, before = statistics.gram[np.ix_(inside, inside)], coefficients[inside]
-            target = statistics.moment[inside] - statistics.gram[inside] @ coefficients + gram @ before
+            target = (
+                statistics.moment[inside] - statistics.gram[inside] @ coefficients + gram @ before
+            )
             coefficients[blocks == block] = 0.0
             factor = _cholesky(gram, penalty[inside])
-            coefficients[inside] = scipy.linalg.cho_solve((factor, True), target, check_finite=False)
+            coefficients[inside] = scipy.linalg.cho_solve(
+                (factor, True), target, check_finite=False
+            )
             inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1)
             grouped = groups[inside] >= 0
-            trace += np.bincount(groups[inside][grouped], weights=np.diag(inverse)[grouped], minlength=count)
-        square = np.bincount(groups[groups >= 0], weights=coefficients[groups >= 0] ** 2, minlength=count)
+            trace += np.bincount(
+                groups[inside][grouped], weights=np.diag(inverse)[grouped], minlength=count
+            )
+        square = np.bincount(
+            groups[groups >= 0], weights=coefficients[groups >= 0] ** 2, minlength=count
+        )
         kept = penalties < _DROPPED
         freedom = np.where(kept, np.maximum(sizes - penalties * trace, 0.0), 0.0)
         used = freedom.sum() + (groups == FREE).sum()
-        variance = max(statistics.loss(coefficients), 1e-12 * statistics.square) / max(statistics.weight - used, 1.0)
+        variance = max(statistics.loss(coefficients), 1e-12 * statistics.square) / max(
+            statistics.weight - used, 1.0
+        )
         updated = np.clip(freedom * variance / np.maximum(square, 1e-300), _SMALLEST, 10 * _DROPPED)
         # a group that has next to no freedom left only crawls towards infinity
         updated = np.where(kept & (freedom > _LEAST_FREEDOM), updated, 10 * _DROPPED)

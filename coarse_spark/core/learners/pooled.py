@@ -11,15 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.model import Functions
 from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.sieve import FoldSieve, with_constant_effect
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,9 @@ class PooledModels:
     held_out: Mapping[int, Mapping[int, FloatArray]]
 
     @staticmethod
-    def of(preparation: Preparation, sieves: Iterable[FoldSieve], *, constant: bool = False) -> PooledModels:
+    def of(
+        preparation: Preparation, sieves: Iterable[FoldSieve], *, constant: bool = False
+    ) -> PooledModels:
         """Return what ``sieves`` of the pooled rows predict; with ``constant`` their constant effects."""
         functions, held_out = {}, {}
         for sieve in sieves:
@@ -54,11 +53,18 @@ class PooledModels:
             functions[sieve.fold], without = fit.functions, fit.held_out
             if constant or not fit.heterogeneous:
                 functions[sieve.fold] = with_constant_effect(fit.functions, fit.constant_effect)
-                without = np.stack([with_constant_effect(*held) for held in zip(fit.held_out, fit.held_out_constant, strict=True)])
+                without = np.stack(
+                    [
+                        with_constant_effect(*held)
+                        for held in zip(fit.held_out, fit.held_out_constant, strict=True)
+                    ]
+                )
             held_out[sieve.fold] = dict(zip(sieve.parts, without, strict=True))
         return PooledModels(preparation, functions, held_out)
 
-    def member(self, own: Preparation, sieve: FoldSieve, features: FloatArray, part: IntArray) -> PooledMember:
+    def member(
+        self, own: Preparation, sieve: FoldSieve, features: FloatArray, part: IntArray
+    ) -> PooledMember:
         """Return the pooled model beside a partition's ``sieve``, in the coordinates of its preparation ``own``.
 
         Parameters
@@ -73,7 +79,9 @@ class PooledModels:
         held_out = np.zeros((len(features), own.basis.size))
         for number in sieve.parts:
             here = np.flatnonzero(part == number)
-            held_out[here] = features[here] @ self._in_coordinates_of(own, self.held_out[sieve.fold][number]).T
+            held_out[here] = (
+                features[here] @ self._in_coordinates_of(own, self.held_out[sieve.fold][number]).T
+            )
         functions = self._in_coordinates_of(own, self.functions[sieve.fold])
         return PooledMember(Functions(self.preparation.encoder, functions), held_out)
 
@@ -84,7 +92,9 @@ class PooledModels:
                 f"the pooled model has the basis '{self.preparation.basis.name}', expected '{own.basis.name}' as in the partition"
             )
         # φ·θ = z·θ_z whatever the whitening, θ = Wᵀ θ_z; f₀ = 1 takes what the outcome's centres differ by
-        moved = np.linalg.solve(own.whitening.matrix.T, self.preparation.whitening.matrix.T @ functions)
+        moved = np.linalg.solve(
+            own.whitening.matrix.T, self.preparation.whitening.matrix.T @ functions
+        )
         moved *= self.preparation.scale / own.scale
         moved[0, 0] += (self.preparation.center - own.center) / own.scale
         return np.asarray(moved)

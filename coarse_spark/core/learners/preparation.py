@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.features import FeatureEncoder
 from coarse_spark.core.learners.screening import rank_features
@@ -21,9 +22,6 @@ from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _MOST_STRATA, _MOST_STRATA_PRODUCTS = 200, 200
 
@@ -112,7 +110,13 @@ class Preparation:
         return plain._with_products(X, T, y, weight, fold, settings.max_columns)
 
     def _with_products(
-        self, X: pd.DataFrame, T: FloatArray, y: FloatArray, weight: FloatArray, fold: IntArray | None, max_columns: int
+        self,
+        X: pd.DataFrame,
+        T: FloatArray,
+        y: FloatArray,
+        weight: FloatArray,
+        fold: IntArray | None,
+        max_columns: int,
     ) -> Preparation:
         pairs, count = self.encoder.pairs, max(max_columns - len(self.encoder.main_columns), 0)
         if len(pairs) <= count:
@@ -124,16 +128,23 @@ class Preparation:
         kept: dict[int, list[tuple[int, int]]] = {}
         for number in left_out:
             rows = np.ones(len(y), dtype=bool) if fold is None else fold != number
-            ranks = plain[rank_features(columns[rows], z[rows], outcome[rows], weight[rows])].tolist()
+            ranks = plain[
+                rank_features(columns[rows], z[rows], outcome[rows], weight[rows])
+            ].tolist()
             place = {column: rank for rank, column in enumerate(ranks)}
             # pairs of the first features, as many features as fit
-            kept[number] = sorted(pairs, key=lambda pair: (max(place[pair[0]], place[pair[1]]), pair))[:count]
+            kept[number] = sorted(
+                pairs, key=lambda pair: (max(place[pair[0]], place[pair[1]]), pair)
+            )[:count]
         union = sorted({pair for chosen in kept.values() for pair in chosen})
         first = len(self.encoder.main_columns)
-        products = {number: tuple(first + union.index(pair) for pair in chosen) for number, chosen in kept.items()}
+        products = {
+            number: tuple(first + union.index(pair) for pair in chosen)
+            for number, chosen in kept.items()
+        }
         return replace(self, encoder=self.encoder.with_products(union), products=products)
 
-    def excluded(self, fold: int) -> npt.NDArray[np.bool_]:
+    def excluded(self, fold: int) -> BoolArray:
         """Return (m,) the columns that the model leaving out a fold must not use."""
         columns = np.zeros(len(self.encoder.columns), dtype=bool)
         if self.products:
@@ -151,7 +162,9 @@ class Preparation:
         """(s,) penalty group of the strata's columns: none for the indicators, one for all products."""
         indicators = max(len(self.strata) - 1, 0)
         products = indicators * len(self.encoder.plain)
-        return np.repeat([-1, 0], [indicators, products if products <= _MOST_STRATA_PRODUCTS else 0])
+        return np.repeat(
+            [-1, 0], [indicators, products if products <= _MOST_STRATA_PRODUCTS else 0]
+        )
 
     def rows(
         self,
@@ -172,7 +185,9 @@ class Preparation:
         outcome = (np.clip(y, *self.clip) - self.center) / self.scale
         features, indicators = self.encoder.transform(X), self._indicators(strata, len(y))
         if (self.strata_groups >= 0).any():
-            products = (indicators[:, :, None] * features[:, None, self.encoder.plain]).reshape(len(y), -1)
+            products = (indicators[:, :, None] * features[:, None, self.encoder.plain]).reshape(
+                len(y), -1
+            )
             indicators = np.hstack([indicators, products])
         return PreparedRows(features, z, indicators, outcome, weight)
 
@@ -180,12 +195,18 @@ class Preparation:
         if not self.strata:
             return np.zeros((size, 0))
         if strata is None:
-            raise InvalidInputError(f"the model was prepared with {len(self.strata)} strata, found rows without strata")
+            raise InvalidInputError(
+                f"the model was prepared with {len(self.strata)} strata, found rows without strata"
+            )
         labels = np.asarray(strata).astype(str)
         known = np.asarray(self.strata)
         codes = np.minimum(np.searchsorted(known, labels), len(known) - 1)
         # a stratum outside the sample that the preparation saw stays at the centre: it has no column of its own
-        indicators = np.where((known[codes] == labels)[:, None], np.eye(len(known))[codes] - np.asarray(self.strata_shares), 0.0)
+        indicators = np.where(
+            (known[codes] == labels)[:, None],
+            np.eye(len(known))[codes] - np.asarray(self.strata_shares),
+            0.0,
+        )
         return indicators[:, 1:]
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,7 +241,9 @@ class Preparation:
         )
 
 
-def _strata_shares(strata: npt.ArrayLike | None, share: FloatArray) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def _strata_shares(
+    strata: npt.ArrayLike | None, share: FloatArray
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Labels and weight shares of the largest strata; rows of others stay at the centre."""
     if strata is None:
         return (), ()
@@ -237,7 +260,9 @@ def _clip_bounds(y: FloatArray, share: float) -> tuple[float, float]:
     return float(lower), float(upper)
 
 
-def check_rows(X: pd.DataFrame, T: FloatArray, y: FloatArray, weight: FloatArray | None) -> FloatArray:
+def check_rows(
+    X: pd.DataFrame, T: FloatArray, y: FloatArray, weight: FloatArray | None
+) -> FloatArray:
     """Return the weights (n,), ones where none are given.
 
     Raises
@@ -247,7 +272,9 @@ def check_rows(X: pd.DataFrame, T: FloatArray, y: FloatArray, weight: FloatArray
     weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
     lengths = {"features": len(X), "treatments": len(T), "outcomes": len(y), "weights": len(weight)}
     if len(set(lengths.values())) > 1:
-        raise InvalidInputError(f"rows do not match: {', '.join(f'{count} {name}' for name, count in lengths.items())}")
+        raise InvalidInputError(
+            f"rows do not match: {', '.join(f'{count} {name}' for name, count in lengths.items())}"
+        )
     if not len(y):
         raise InvalidInputError("there are no rows to fit on")
     for name, values in (("treatment", T), ("outcome", y), ("weight", weight)):

@@ -9,14 +9,14 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.errors import InvalidInputError
 
-FloatArray = npt.NDArray[np.float64]
-
-FORMAT_VERSION = 2  # 2 added pooled_encoder and pooled_coefficients; rows of version 1 are read as before
+FORMAT_VERSION = (
+    2  # 2 added pooled_encoder and pooled_coefficients; rows of version 1 are read as before
+)
 
 
 class ResponseModel(Protocol):
@@ -64,7 +64,10 @@ class ModelRecord:
             "learner": self.learner,
             "format_version": self.format_version,
             "specification": self.specification,
-            "arrays": {name: np.asarray(a, dtype=np.float64).ravel().tolist() for name, a in self.arrays.items()},
+            "arrays": {
+                name: np.asarray(a, dtype=np.float64).ravel().tolist()
+                for name, a in self.arrays.items()
+            },
             "shapes": {name: list(np.shape(a)) for name, a in self.arrays.items()},
             "diagnostics": {name: float(value) for name, value in self.diagnostics.items()},
             "warnings": list(self.warnings),
@@ -87,8 +90,13 @@ class ModelRecord:
         return ModelRecord(
             learner=str(row["learner"]),
             specification=str(row["specification"]),
-            arrays={name: np.asarray(a, dtype=np.float64).reshape([int(k) for k in shapes[name]]) for name, a in arrays.items()},
-            diagnostics={name: float(value) for name, value in dict(row.get("diagnostics") or {}).items()},
+            arrays={
+                name: np.asarray(a, dtype=np.float64).reshape([int(k) for k in shapes[name]])
+                for name, a in arrays.items()
+            },
+            diagnostics={
+                name: float(value) for name, value in dict(row.get("diagnostics") or {}).items()
+            },
             warnings=tuple(row["warnings"] if row.get("warnings") is not None else ()),
             format_version=version,
         )

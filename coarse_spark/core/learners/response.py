@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import candidate_bases
 from coarse_spark.core.learners.choose_basis import choose_basis
 from coarse_spark.core.learners.crossfit import fit_models
@@ -18,8 +19,6 @@ from coarse_spark.core.learners.record import ModelRecord, ResponseModel, load_m
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class ResponseLearner:
@@ -79,7 +78,9 @@ class ResponseLearner:
         space = self.space or observed_space(T)
         treatments = space.encode(T)
         outcome = np.asarray(y, dtype=np.float64).ravel()
-        weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64).ravel()
+        weight = (
+            None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64).ravel()
+        )
         check_rows(features, treatments, outcome, weight)
         key, seed = _content_key(features, treatments, outcome), self.random_state
         choice = choose_basis(
@@ -144,7 +145,12 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
             )
         if pd.api.types.is_numeric_dtype(values):
             lower, upper = float(distinct[0]), float(distinct[-1])
-            spec[str(name)] = {"kind": "continuous", "lower": lower, "upper": upper, "control": lower}
+            spec[str(name)] = {
+                "kind": "continuous",
+                "lower": lower,
+                "upper": upper,
+                "control": lower,
+            }
         else:
             spec[str(name)] = {"kind": "categorical", "levels": distinct, "control": distinct[0]}
     return TreatmentSpace.from_dict(spec)
@@ -154,5 +160,8 @@ def _content_key(X: pd.DataFrame, T: FloatArray, y: FloatArray) -> npt.NDArray[n
     """A hash of every row's content: rows have no names here, and their order must not matter."""
     frame = pd.DataFrame({**{f"t{j}": T[:, j] for j in range(T.shape[1])}, "y": y})
     text = X.astype({name: str for name in X.columns if X[name].dtype == object})
-    keys = pd.util.hash_pandas_object(text, index=False).to_numpy() ^ pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    keys = (
+        pd.util.hash_pandas_object(text, index=False).to_numpy()
+        ^ pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    )
     return keys.view(np.int64)

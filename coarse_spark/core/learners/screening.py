@@ -7,13 +7,13 @@ those would seem to predict even rows it was not fitted on, had they a say in th
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from coarse_spark.core.arrays import FloatArray, IntArray
 
 
-def rank_features(plain: FloatArray, z: FloatArray, outcome: FloatArray, weight: FloatArray) -> IntArray:
+def rank_features(
+    plain: FloatArray, z: FloatArray, outcome: FloatArray, weight: FloatArray
+) -> IntArray:
     """Return the columns of ``plain`` (n, L), the most important first: by their Wald tests in a regression on z ⊗ (1, plain).
 
     The ranks for the baseline and for the effects take turns, the effects first.
@@ -31,5 +31,7 @@ def rank_features(plain: FloatArray, z: FloatArray, outcome: FloatArray, weight:
     inverse = np.linalg.inv(gram)
     coefficients = inverse @ (design.T @ (weight * outcome))
     wald = (coefficients**2 / np.diag(inverse)).reshape(p, size)[:, 1:]
-    turns = np.column_stack([np.argsort(-wald[1:].sum(axis=0), kind="stable"), np.argsort(-wald[0], kind="stable")])
+    turns = np.column_stack(
+        [np.argsort(-wald[1:].sum(axis=0), kind="stable"), np.argsort(-wald[0], kind="stable")]
+    )
     return np.array(list(dict.fromkeys(turns.ravel().tolist())), dtype=np.int64)

@@ -50,11 +50,18 @@ class LearnerSettings:
             )
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
-                raise InvalidInputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+                raise InvalidInputError(
+                    f"{name} is {getattr(self, name)}, expected at least {least}"
+                )
         if not 0 <= self.winsorize < 0.5:
-            raise InvalidInputError(f"winsorize is {self.winsorize}, expected a share from 0 to below 0.5")
+            raise InvalidInputError(
+                f"winsorize is {self.winsorize}, expected a share from 0 to below 0.5"
+            )
 
     @property
     def encoding(self) -> dict[str, int]:
         """The part that ``FeatureEncoder.fit`` takes."""
-        return {name: getattr(self, name) for name in ("knots", "min_level_rows", "max_levels", "max_columns")}
+        return {
+            name: getattr(self, name)
+            for name in ("knots", "min_level_rows", "max_levels", "max_columns")
+        }

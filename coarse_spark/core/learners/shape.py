@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import nnls
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.errors import InvalidInputError, nearest
-
-FloatArray = npt.NDArray[np.float64]
 
 # shape: (order of the difference, sign that it must have)
 SHAPES = {"increasing": (1, 1.0), "decreasing": (1, -1.0), "convex": (2, 1.0), "concave": (2, -1.0)}
@@ -60,7 +58,9 @@ def check_shape(shape: Mapping[str, str], basis: Basis) -> None:
             )
         position = space.names.index(name)
         if isinstance(space.dimensions[position], Categorical) or basis.terms == ("arms",):
-            raise InvalidInputError(f"shape of treatment '{name}': expected a continuous treatment and a basis other than arms")
+            raise InvalidInputError(
+                f"shape of treatment '{name}': expected a continuous treatment and a basis other than arms"
+            )
         for word in words.split():
             if word not in SHAPES:
                 raise InvalidInputError(
@@ -90,19 +90,27 @@ def _differences(basis: Basis, position: int, order: int) -> list[FloatArray]:
     """Divided differences of φ along one dimension (·, p), for ends and middle (or levels) of the others."""
     space = basis.space
     others = [
-        np.arange(int(bounds[1]) + 1.0) if isinstance(d, Categorical) else np.array([bounds[0], bounds.mean(), bounds[1]])
+        np.arange(int(bounds[1]) + 1.0)
+        if isinstance(d, Categorical)
+        else np.array([bounds[0], bounds.mean(), bounds[1]])
         for d, bounds in zip(space.dimensions, space.bounds, strict=True)
     ]
     lower, upper = space.bounds[position]
     # close pairs at the ends: slopes are extreme there
     values = np.concatenate(
-        [[lower], np.linspace(lower + 1e-4 * (upper - lower), upper - 1e-4 * (upper - lower), _POINTS), [upper]]
+        [
+            [lower],
+            np.linspace(lower + 1e-4 * (upper - lower), upper - 1e-4 * (upper - lower), _POINTS),
+            [upper],
+        ]
     )
     if order == 2:
         values = values[values != space.control[position]]  # a jump at the control is no curvature
     differences = []
     for rest in product(*(axis for j, axis in enumerate(others) if j != position)):
-        treatments = np.insert(np.tile(np.array(rest, dtype=np.float64), (len(values), 1)), position, values, axis=1)
+        treatments = np.insert(
+            np.tile(np.array(rest, dtype=np.float64), (len(values), 1)), position, values, axis=1
+        )
         rows = np.diff(basis(treatments), axis=0) / np.diff(values)[:, None]
         differences.append(rows if order == 1 else np.diff(rows, axis=0))
     return differences

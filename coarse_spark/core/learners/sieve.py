@@ -12,14 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.learners.gram import GramStatistics, total
 from coarse_spark.core.learners.penalties import EXCLUDED, FREE, empirical_bayes, expand, ridge
 from coarse_spark.core.learners.preparation import Preparation
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _EVIDENCE = 1.645  # standard errors: one-sided five per cent
 _MULTIPLIERS = (1.0, 3.0, 10.0, 0.3)
@@ -51,14 +48,16 @@ class Layout:
         return Layout(m, p, s, np.concatenate([blocks.ravel(), nuisance]))
 
     @property
-    def baseline(self) -> npt.NDArray[np.bool_]:
+    def baseline(self) -> BoolArray:
         """(q,) columns that do not involve the treatment."""
         return np.concatenate([np.arange(self.m * self.p) < self.m, np.ones(self.s, dtype=bool)])
 
     @property
     def blocks(self) -> IntArray:
         """(q,) the treatment column that a column multiplies; the nuisance belongs to the baseline."""
-        return np.concatenate([np.repeat(np.arange(self.p), self.m), np.zeros(self.s, dtype=np.int64)])
+        return np.concatenate(
+            [np.repeat(np.arange(self.p), self.m), np.zeros(self.s, dtype=np.int64)]
+        )
 
     @property
     def effect_constants(self) -> IntArray:
@@ -131,7 +130,9 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     layout : of the design.
     """
     sums = total(dict(enumerate(parts)))
-    factor = sums.effective_rows / sums.weight  # the noise of a row must count once, whatever the unit of the weights
+    factor = (
+        sums.effective_rows / sums.weight
+    )  # the noise of a row must count once, whatever the unit of the weights
     scaled = {number: part.scaled(factor) for number, part in enumerate(parts)}
     everything, base = total(scaled), layout.baseline
     final = _shrunk(everything, layout)
@@ -139,22 +140,36 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     rest = [_shrunk(total(scaled, without={number}), layout) for number in scaled]
 
     def held_out_loss(coefficients: FloatArray) -> float:
-        return sum(part.loss(b) for part, b in zip(scaled.values(), coefficients, strict=True)) / everything.weight
+        return (
+            sum(part.loss(b) for part, b in zip(scaled.values(), coefficients, strict=True))
+            / everything.weight
+        )
 
     first = np.stack([fits(1.0) for fits in rest])
     constant = np.where(base, first, np.stack([fits(np.inf) for fits in rest]))
     r_loss_constant = held_out_loss(constant)
-    candidates = {m: first if m == 1.0 else np.where(base, first, np.stack([fits(m) for fits in rest])) for m in _MULTIPLIERS}
+    candidates = {
+        m: first if m == 1.0 else np.where(base, first, np.stack([fits(m) for fits in rest]))
+        for m in _MULTIPLIERS
+    }
     losses = {m: held_out_loss(candidate) for m, candidate in candidates.items()}
     multiplier = min(losses, key=lambda m: losses[m])
     shifts = candidates[multiplier] - constant
-    moved = sum(float(shift @ part.gram @ shift) for part, shift in zip(scaled.values(), shifts, strict=True))
+    moved = sum(
+        float(shift @ part.gram @ shift)
+        for part, shift in zip(scaled.values(), shifts, strict=True)
+    )
     # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what heterogeneity moves held-out predictions by
     gain_error = 2 * float(np.sqrt(max(losses[multiplier] * moved, 0.0))) / everything.weight
     return SieveFit(
         functions=_functions(everything, layout, final(multiplier)),
         constant_effect=final(np.inf)[layout.effect_constants],
-        held_out=np.stack([_functions(total(scaled, without={k}), layout, candidates[multiplier][k]) for k in scaled]),
+        held_out=np.stack(
+            [
+                _functions(total(scaled, without={k}), layout, candidates[multiplier][k])
+                for k in scaled
+            ]
+        ),
         held_out_constant=constant[:, layout.effect_constants],
         multiplier=multiplier,
         r_loss=losses[multiplier],
@@ -168,15 +183,23 @@ def _functions(statistics: GramStatistics, layout: Layout, coefficients: FloatAr
     functions = layout.effects(coefficients).copy()
     if layout.s:
         effects = np.flatnonzero(~layout.baseline)
-        moment = statistics.moment[: layout.m] - statistics.gram[: layout.m, effects] @ coefficients[effects]
-        explained = 2 * statistics.moment[effects] - statistics.gram[np.ix_(effects, effects)] @ coefficients[effects]
+        moment = (
+            statistics.moment[: layout.m]
+            - statistics.gram[: layout.m, effects] @ coefficients[effects]
+        )
+        explained = (
+            2 * statistics.moment[effects]
+            - statistics.gram[np.ix_(effects, effects)] @ coefficients[effects]
+        )
         alone = replace(
             statistics,
             gram=statistics.gram[: layout.m, : layout.m],
             moment=moment,
             square=statistics.square - float(coefficients[effects] @ explained),
         )
-        functions[0] = empirical_bayes(alone, layout.groups[: layout.m], np.zeros(layout.m, dtype=np.int64)).coefficients
+        functions[0] = empirical_bayes(
+            alone, layout.groups[: layout.m], np.zeros(layout.m, dtype=np.int64)
+        ).coefficients
     return functions
 
 
@@ -188,6 +211,9 @@ def _shrunk(statistics: GramStatistics, layout: Layout) -> Callable[[float], Flo
     def fit(multiplier: float) -> FloatArray:
         if multiplier == 1.0:
             return bayes.coefficients
-        return ridge(statistics, np.where(layout.baseline | free, penalty, np.where(free, 1.0, penalty) * multiplier))
+        return ridge(
+            statistics,
+            np.where(layout.baseline | free, penalty, np.where(free, 1.0, penalty) * multiplier),
+        )
 
     return fit

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.blend import Blend, HeldOutTarget, Judgement, Member
 from coarse_spark.core.learners.boosting import fit_boosting
 from coarse_spark.core.learners.gram import GramStatistics, total
@@ -27,20 +27,31 @@ from coarse_spark.core.learners.shape import shape_constraints
 from coarse_spark.core.learners.sieve import FoldSieve, SieveFit, detectable, with_constant_effect
 from coarse_spark.core.learners.trees import Trees
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
 _LEAST_ROWS = 400.0  # boosting below that is all noise
 
 
-def sieve_record(preparation: Preparation, sieve: FoldSieve, settings: LearnerSettings) -> ModelRecord:
+def sieve_record(
+    preparation: Preparation, sieve: FoldSieve, settings: LearnerSettings
+) -> ModelRecord:
     """Return the model row of a sieve alone, which needs no rows; of its constant-effect model where that is not beaten."""
     fit = sieve.fit
     constant = settings.learner == "constant" or not fit.heterogeneous
-    functions = with_constant_effect(fit.functions, fit.constant_effect) if constant else fit.functions
+    functions = (
+        with_constant_effect(fit.functions, fit.constant_effect) if constant else fit.functions
+    )
     model = AdditiveModel(preparation, functions, fit.constant_effect)
-    name, judged = "constant" if constant else "sieve", Judgement(fit.r_loss, fit.r_loss_constant - fit.r_loss, fit.gain_error)
-    return _record(model, name, total(sieve.parts), settings, judged, {"effect_penalty_multiplier": fit.multiplier})
+    name, judged = (
+        "constant" if constant else "sieve",
+        Judgement(fit.r_loss, fit.r_loss_constant - fit.r_loss, fit.gain_error),
+    )
+    return _record(
+        model,
+        name,
+        total(sieve.parts),
+        settings,
+        judged,
+        {"effect_penalty_multiplier": fit.multiplier},
+    )
 
 
 def stacked_record(
@@ -69,7 +80,9 @@ def stacked_record(
     """
     fit, layout, sums = sieve.fit, sieve.layout, total(sieve.parts)
     with_sieve = settings.learner != "boosting"
-    with_boosting = settings.learner == "boosting" or (settings.learner == "auto" and sums.effective_rows >= _LEAST_ROWS)
+    with_boosting = settings.learner == "boosting" or (
+        settings.learner == "auto" and sums.effective_rows >= _LEAST_ROWS
+    )
     if pooled is None and not with_boosting:
         return sieve_record(preparation, sieve, settings)
     place = np.full(max(int(part.max()), *sieve.parts) + 1, -1)
@@ -77,7 +90,11 @@ def stacked_record(
     used = np.flatnonzero(place[part] >= 0)
     part, z, plain = place[part[used]], rows.z[used], preparation.encoder.plain
     weight = rows.weight[used] * (sums.effective_rows / sums.weight)
-    inputs, outcome, folded = rows.features[np.ix_(used, plain)], rows.outcome[used], part % boosters
+    inputs, outcome, folded = (
+        rows.features[np.ix_(used, plain)],
+        rows.outcome[used],
+        part % boosters,
+    )
     theta, average = np.empty(z.shape), np.empty((len(used), layout.p - 1))
     for number in range(len(fit.held_out)):
         here = np.flatnonzero(part == number)
@@ -88,9 +105,22 @@ def stacked_record(
         found = [Member("sieve", theta[:, block], fit.functions[block])] if with_sieve else []
         if with_boosting:
             boosted = fit_boosting(inputs, Z, target, weight, folded, seed=2 * seed + number)
-            found.append(Member("boosting", boosted.held_out, np.eye(1, layout.m) * boosted.start[:, None], boosted.trees))
+            found.append(
+                Member(
+                    "boosting",
+                    boosted.held_out,
+                    np.eye(1, layout.m) * boosted.start[:, None],
+                    boosted.trees,
+                )
+            )
         if pooled is not None:
-            found.append(Member("pooled", pooled.held_out[used][:, block], pooled=pooled.functions.coefficients[block]))
+            found.append(
+                Member(
+                    "pooled",
+                    pooled.held_out[used][:, block],
+                    pooled=pooled.functions.coefficients[block],
+                )
+            )
         return found
 
     moving, ones = z[:, 1:], np.ones((len(used), 1))
@@ -102,8 +132,12 @@ def stacked_record(
 
     residual = outcome - baseline.held_out[:, 0]
     if layout.s:
-        residual, moving = _within_strata(preparation, rows.strata[used], residual, moving, effects, weight)
-    explained = HeldOutTarget(moving, residual, weight, part, average, fit.constant_effect, layout.m)
+        residual, moving = _within_strata(
+            preparation, rows.strata[used], residual, moving, effects, weight
+        )
+    explained = HeldOutTarget(
+        moving, residual, weight, part, average, fit.constant_effect, layout.m
+    )
     found = members(slice(1, None), moving, residual, 1)
     blend, judged = _detectable_blend(explained, found)
     if not blend.weights and not with_boosting:
@@ -120,7 +154,9 @@ def stacked_record(
     return _record(model, name, sums, settings, judged, details)
 
 
-def _detectable_blend(explained: HeldOutTarget, members: Sequence[Member]) -> tuple[Blend, Judgement]:
+def _detectable_blend(
+    explained: HeldOutTarget, members: Sequence[Member]
+) -> tuple[Blend, Judgement]:
     """Return the blend of the members where it is detectable; or the pooled one alone where it gains; or none: the constant."""
     blend = explained.blend(members)
     judged = explained.judge(blend)
@@ -133,7 +169,11 @@ def _detectable_blend(explained: HeldOutTarget, members: Sequence[Member]) -> tu
 
 
 def _assembled(
-    preparation: Preparation, fit: SieveFit, baseline: Blend, effects: Blend, pooled: PooledMember | None
+    preparation: Preparation,
+    fit: SieveFit,
+    baseline: Blend,
+    effects: Blend,
+    pooled: PooledMember | None,
 ) -> AdditiveModel:
     """One model of all coefficients from the blends of the baseline and of the effects."""
     p = len(preparation.whitening.matrix)
@@ -147,11 +187,22 @@ def _assembled(
                 shares[first : first + len(blend.pooled)] = blend.pooled
         leaning = Functions(pooled.functions.encoder, shares)
     coefficients = np.vstack([baseline.coefficients, effects.coefficients])
-    return AdditiveModel(preparation, coefficients, fit.constant_effect, Trees.concatenate(grown) if grown else None, leaning)
+    return AdditiveModel(
+        preparation,
+        coefficients,
+        fit.constant_effect,
+        Trees.concatenate(grown) if grown else None,
+        leaning,
+    )
 
 
 def _within_strata(
-    preparation: Preparation, strata: FloatArray, residual: FloatArray, moving: FloatArray, effects: FloatArray, weight: FloatArray
+    preparation: Preparation,
+    strata: FloatArray,
+    residual: FloatArray,
+    moving: FloatArray,
+    effects: FloatArray,
+    weight: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Take from residuals (n,) what strata explain, and from treatment columns (n, p − 1) their means within strata.
 
@@ -160,9 +211,13 @@ def _within_strata(
     groups = preparation.strata_groups
     design = np.column_stack([np.ones(len(strata)), strata[:, groups < 0]])
     weighted = design * weight[:, None]
-    centred = moving - design @ np.linalg.lstsq(weighted.T @ design, weighted.T @ moving, rcond=None)[0]
+    centred = (
+        moving - design @ np.linalg.lstsq(weighted.T @ design, weighted.T @ moving, rcond=None)[0]
+    )
     left = GramStatistics.of(strata, residual - np.einsum("ij,ij->i", centred, effects), weight)
-    return residual - strata @ empirical_bayes(left, groups, np.zeros_like(groups)).coefficients, centred
+    return residual - strata @ empirical_bayes(
+        left, groups, np.zeros_like(groups)
+    ).coefficients, centred
 
 
 def _widen(trees: Trees | None, first: int, size: int) -> Trees | None:
@@ -184,7 +239,10 @@ def _record(
 ) -> ModelRecord:
     preparation = model.preparation
     if settings.shape:
-        model = replace(model, constraints=shape_constraints(settings.shape, preparation.basis, preparation.whitening))
+        model = replace(
+            model,
+            constraints=shape_constraints(settings.shape, preparation.basis, preparation.whitening),
+        )
     unit = preparation.scale**2
     diagnostics = {
         "rows": sums.rows,
@@ -196,7 +254,12 @@ def _record(
         "r_loss_gain_error": judged.error * unit,
         **details,
     }
-    warnings = [f"feature '{feature}' is constant and was left out" for feature in preparation.encoder.dropped]
+    warnings = [
+        f"feature '{feature}' is constant and was left out"
+        for feature in preparation.encoder.dropped
+    ]
     if np.isfinite(preparation.clip).all():
-        warnings.append(f"outcomes were clipped to {preparation.clip[0]:.6g} … {preparation.clip[1]:.6g}")
+        warnings.append(
+            f"outcomes were clipped to {preparation.clip[0]:.6g} … {preparation.clip[1]:.6g}"
+        )
     return model.to_record(name, diagnostics, warnings)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
+
 CodeArray = npt.NDArray[np.uint8]
-IntArray = npt.NDArray[np.int64]
 
 BINS = 32
 NO_SPLIT = -1
@@ -58,21 +58,28 @@ class Trees:
         )
 
 
-def route(columns: npt.NDArray[np.generic], feature: IntArray, threshold: npt.NDArray[np.generic]) -> IntArray:
+def route(
+    columns: npt.NDArray[np.generic], feature: IntArray, threshold: npt.NDArray[np.generic]
+) -> IntArray:
     """Return the leaf (n,) of every row of ``columns`` (c, n); comparing whole columns beats following single rows."""
     nodes, rows = len(feature), columns.shape[1]
     kind: Any = columns.dtype.type  # a threshold of another type would convert the whole column
-    bits: list[npt.NDArray[np.bool_]] = []
+    bits: list[BoolArray] = []
     first = 0
     while first < nodes:
         width = first + 1  # of this level
         answers = [
-            columns[feature[v]] > kind(threshold[v]) if feature[v] != NO_SPLIT else np.zeros(rows, dtype=bool)
+            columns[feature[v]] > kind(threshold[v])
+            if feature[v] != NO_SPLIT
+            else np.zeros(rows, dtype=bool)
             for v in range(first, first + width)
         ]
         for bit in reversed(bits):
             # where(bit, right, left) in three passes of whole machine words
-            answers = [left ^ (bit & (left ^ right)) for left, right in zip(answers[::2], answers[1::2], strict=True)]
+            answers = [
+                left ^ (bit & (left ^ right))
+                for left, right in zip(answers[::2], answers[1::2], strict=True)
+            ]
         bits.append(answers[0])
         first += width
     leaf = np.zeros(rows, dtype=np.int64)
@@ -88,19 +95,31 @@ def bin_edges(inputs: FloatArray) -> list[FloatArray]:
     for values in inputs.T:
         distinct = np.unique(values)
         if len(distinct) > BINS:
-            distinct = np.unique(np.quantile(values, np.arange(1, BINS + 1) / BINS, method="inverted_cdf"))
+            distinct = np.unique(
+                np.quantile(values, np.arange(1, BINS + 1) / BINS, method="inverted_cdf")
+            )
         edges.append(distinct[:-1])
     return edges
 
 
 def bin_codes(inputs: FloatArray, edges: list[FloatArray]) -> CodeArray:
     """Return the bins (c, n): a code exceeds b exactly where the value exceeds edge b."""
-    codes = [np.searchsorted(places, values, side="left") for places, values in zip(edges, inputs.T, strict=True)]
+    codes = [
+        np.searchsorted(places, values, side="left")
+        for places, values in zip(edges, inputs.T, strict=True)
+    ]
     return np.asarray(codes, dtype=np.uint8).reshape(len(edges), len(inputs))
 
 
 def grow(
-    codes: CodeArray, gradient: FloatArray, weight: FloatArray, columns: IntArray, *, depth: int, min_rows: float, penalty: float
+    codes: CodeArray,
+    gradient: FloatArray,
+    weight: FloatArray,
+    columns: IntArray,
+    *,
+    depth: int,
+    min_rows: float,
+    penalty: float,
 ) -> tuple[IntArray, IntArray]:
     """Grow one tree level by level and return its split columns and bins (2^depth − 1,).
 
@@ -114,12 +133,18 @@ def grow(
     min_rows : least weight of a leaf.
     """
     rows = codes.shape[1]
-    together = max(1, _CELLS // rows)  # few rows: many columns at once save calls; many rows: one column at a time stays in cache
+    together = max(
+        1, _CELLS // rows
+    )  # few rows: many columns at once save calls; many rows: one column at a time stays in cache
     node: IntArray = np.zeros(rows, dtype=np.int64)
     features, places = np.full(2**depth - 1, NO_SPLIT), np.zeros(2**depth - 1, dtype=np.int64)
     for level in range(depth):
         width = 2**level
-        best, chosen, place = np.full(width, 1e-12), np.full(width, NO_SPLIT), np.zeros(width, dtype=np.int64)
+        best, chosen, place = (
+            np.full(width, 1e-12),
+            np.full(width, NO_SPLIT),
+            np.zeros(width, dtype=np.int64),
+        )
         for start in range(0, len(columns), together):
             block = columns[start : start + together]
             gain = _gains(codes[block], node, width, gradient, weight, min_rows, penalty)
@@ -136,14 +161,22 @@ def grow(
 
 
 def _gains(
-    codes: CodeArray, node: IntArray, width: int, gradient: FloatArray, weight: FloatArray, min_rows: float, penalty: float
+    codes: CodeArray,
+    node: IntArray,
+    width: int,
+    gradient: FloatArray,
+    weight: FloatArray,
+    min_rows: float,
+    penalty: float,
 ) -> FloatArray:
     """Gain (b, width, BINS) of splitting each of ``width`` nodes after each bin of b columns; −inf where a side is too light."""
     count, cells = len(codes), width * BINS
     cell = (codes + (node * BINS) + (np.arange(count) * cells)[:, None]).ravel()
 
     def below(values: FloatArray) -> FloatArray:
-        sums = np.bincount(cell, weights=np.tile(values, count) if count > 1 else values, minlength=count * cells)
+        sums = np.bincount(
+            cell, weights=np.tile(values, count) if count > 1 else values, minlength=count * cells
+        )
         return np.asarray(sums.reshape(count, width, BINS).cumsum(axis=2))
 
     left = below(weight)
@@ -153,5 +186,9 @@ def _gains(
     for part in gradient:
         sums = below(part)
         total = sums[:, :, -1:]
-        gain += sums**2 / (left + penalty) + (total - sums) ** 2 / (right + penalty) - total**2 / (left[:, :, -1:] + penalty)
+        gain += (
+            sums**2 / (left + penalty)
+            + (total - sums) ** 2 / (right + penalty)
+            - total**2 / (left[:, :, -1:] + penalty)
+        )
     return np.where(allowed, gain, -np.inf)

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 # A column whose part that earlier columns do not explain is below this share of its own spread is not identified: rounding
 # of a quadratic over a narrow range (99 to 100 percent) stays above 1e-6.
@@ -42,14 +40,18 @@ class Whitening:
         """
         phi = basis(treatments)
         mean = weight @ phi / weight.sum()
-        order = basis.by_name[1:]  # the first column is the constant, or with arms one minus all others
+        order = basis.by_name[
+            1:
+        ]  # the first column is the constant, or with arms one minus all others
         centred = (phi - mean)[:, order]
         spread = np.sqrt(weight @ centred**2 / weight.sum())
         scale = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean[order])), spread, 1.0)
         rows = centred / scale * np.sqrt(weight / weight.sum())[:, None]
         triangle = np.linalg.qr(rows, mode="r")
         identified = (
-            np.abs(np.diag(triangle)) > _RANK_TOLERANCE if len(triangle) == basis.size - 1 else np.zeros(basis.size - 1, bool)
+            np.abs(np.diag(triangle)) > _RANK_TOLERANCE
+            if len(triangle) == basis.size - 1
+            else np.zeros(basis.size - 1, bool)
         )
         if not identified.all():
             column = basis.columns[order[int(np.flatnonzero(~identified)[0])]]
@@ -59,7 +61,9 @@ class Whitening:
                 f"{distinct} distinct treatments for {basis.size} columns; use a smaller basis or a wider experiment"
             )
         triangle *= np.sign(np.diag(triangle))[:, None]
-        inverse = scipy.linalg.solve_triangular(triangle, np.diag(1 / scale), trans="T", lower=False)
+        inverse = scipy.linalg.solve_triangular(
+            triangle, np.diag(1 / scale), trans="T", lower=False
+        )
         effects = np.zeros((len(inverse), basis.size))
         effects[:, order] = inverse
         effects -= np.outer(effects @ mean, basis.constant)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.clearing import Offers
 from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
 from coarse_spark.core.menu.problem import MenuProblem
@@ -19,9 +19,9 @@ from coarse_spark.core.menu.rules import Lottery
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import Profit, profit_matrix
 
-FloatArray = npt.NDArray[np.float64]
-
-_LOTTERY = 1e-7  # of the spread of profits: far below what responses are known to, far above rounding
+_LOTTERY = (
+    1e-7  # of the spread of profits: far below what responses are known to, far above rounding
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,16 +63,28 @@ class BoundedMenu:
 
     def spending(self, problem: MenuProblem) -> FloatArray:
         """Return the rows (K, p + 1) of spending, zeros without a budget."""
-        return np.zeros_like(self.menu.psi) if self.spend is None else problem.spend_at(self.menu.treatments, self.spend)
+        return (
+            np.zeros_like(self.menu.psi)
+            if self.spend is None
+            else problem.spend_at(self.menu.treatments, self.spend)
+        )
 
     def charged(self, problem: MenuProblem) -> MenuProblem:
         """Return the problem in which spending is paid for at its price."""
-        return problem if self.spend is None or not self.charge else problem.charged(self.charge, self.spend)
+        return (
+            problem
+            if self.spend is None or not self.charge
+            else problem.charged(self.charge, self.spend)
+        )
 
     def at(self, problem: MenuProblem, prices: FloatArray, charge: float) -> BoundedMenu:
         """Return the menu at other prices."""
         charges = charge * self.spending(problem) - self.tickets(problem)
-        return replace(self, menu=replace(self.menu, prices=prices, charges=charges if charges.any() else None), charge=charge)
+        return replace(
+            self,
+            menu=replace(self.menu, prices=prices, charges=charges if charges.any() else None),
+            charge=charge,
+        )
 
     def moved(self, problem: MenuProblem, treatments: FloatArray) -> BoundedMenu:
         """Return the menu with other treatments at the same prices."""
@@ -93,9 +105,18 @@ class BoundedMenu:
     def offers(self, problem: MenuProblem, clusters: MicroClusters) -> Offers:
         """Return what the menu offers clusters within its limits."""
         total = float(clusters.weights.sum())
-        spending = None if self.spend is None else profit_matrix(clusters.theta, self.spending(problem))
+        spending = (
+            None if self.spend is None else profit_matrix(clusters.theta, self.spending(problem))
+        )
         profits = profit_matrix(clusters.theta, self.menu.psi)
-        return Offers(profits, spending, clusters.weights, self.lower * total, self.upper * total, self.budget * total)
+        return Offers(
+            profits,
+            spending,
+            clusters.weights,
+            self.lower * total,
+            self.upper * total,
+            self.budget * total,
+        )
 
     def tickets(self, problem: MenuProblem) -> FloatArray:
         """Return the rows (K, p + 1) of the lottery: ε k / K times a unit's hash."""
@@ -123,11 +144,17 @@ class BoundedMenu:
         budget.
         """
         shares, prices = sums.weight / sums.weight.sum(), self.menu.prices
-        asked = np.where(prices > 0, self.upper, np.where(prices < 0, self.lower, np.clip(shares, self.lower, self.upper)))
+        asked = np.where(
+            prices > 0,
+            self.upper,
+            np.where(prices < 0, self.lower, np.clip(shares, self.lower, self.upper)),
+        )
         off = float(np.abs(shares - asked).max())
         if self.spend is not None:
             over = self.spent(sums, problem) - self.budget
-            off = max(off, (abs(over) if self.charge else max(over, 0.0)) / max(abs(self.budget), 1e-12))
+            off = max(
+                off, (abs(over) if self.charge else max(over, 0.0)) / max(abs(self.budget), 1e-12)
+            )
         return off
 
 
@@ -145,4 +172,6 @@ def lottery_column(problem: MenuProblem) -> int:
 def lottery_size(problem: MenuProblem, theta: FloatArray) -> float:
     """Return ε for a population with responses like ``theta`` (m, p)."""
     profits = profit_matrix(theta[:: max(1, len(theta) // 2_000)], problem.psi)
-    return _LOTTERY * max(float(np.ptp(profits, axis=1).mean()), 1e-6 * float(np.abs(profits).max()), 1e-300)
+    return _LOTTERY * max(
+        float(np.ptp(profits, axis=1).mean()), 1e-6 * float(np.abs(profits).max()), 1e-300
+    )

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.bounded import BoundedMenu
 from coarse_spark.core.menu.budget import BudgetSearch
 from coarse_spark.core.menu.constrained import ConstrainedSearch
@@ -20,11 +20,12 @@ from coarse_spark.core.menu.settings import DEFAULTS, SearchSettings
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.errors import InvalidInputError
 
-FloatArray = npt.NDArray[np.float64]
-
 
 def search_within(
-    problem: MenuProblem, sketch: MicroClusters, sizes: Iterable[int], settings: SearchSettings = DEFAULTS
+    problem: MenuProblem,
+    sketch: MicroClusters,
+    sizes: Iterable[int],
+    settings: SearchSettings = DEFAULTS,
 ) -> dict[int, BoundedMenu]:
     """Find the menus of all ``sizes`` within the limits of ``settings`` on a sketch, each started from the one before.
 
@@ -37,7 +38,9 @@ def search_within(
         found = search_curve(problem, sketch, wanted, settings)
         return {k: BoundedMenu.free_of_limits(menu) for k, menu in found.items()}
     if method in ("exact", "greedy"):
-        raise InvalidInputError(f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'")
+        raise InvalidInputError(
+            f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'"
+        )
     fixed = np.empty((0, problem.candidates.shape[1])) if settings.fixed is None else settings.fixed
     candidates = CandidateSearch.prepare(problem, sketch, fixed)
     menus: dict[int, BoundedMenu] = {}
@@ -52,7 +55,9 @@ def search_within(
     return menus
 
 
-def _found(search: ConstrainedSearch, limits: MenuLimits, method: str, asked: float | None) -> tuple[BoundedMenu, float | None]:
+def _found(
+    search: ConstrainedSearch, limits: MenuLimits, method: str, asked: float | None
+) -> tuple[BoundedMenu, float | None]:
     """Return the menu, and the price of spending at which it was found."""
     problem, charge = search.problem, 0.0
     if method == "milp":
@@ -64,7 +69,10 @@ def _found(search: ConstrainedSearch, limits: MenuLimits, method: str, asked: fl
     else:
         menu = search.best()
     stays = np.array([search.limited.stays(row) for row in menu.treatments], dtype=bool)
-    priced = replace(PricedMenu.build(problem, menu.treatments, fixed=stays), found_by="milp" if method == "milp" else "transport")
+    priced = replace(
+        PricedMenu.build(problem, menu.treatments, fixed=stays),
+        found_by="milp" if method == "milp" else "transport",
+    )
     lower, upper = search.share_bounds(menu.treatments)
     spend = None if limits.budget is None else limits.budget.row_profit
     most = np.inf if limits.budget is None else limits.budget.limit

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.clearing import Offers, PriceSearch, free_price, price_scale
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.limited import LimitedMenu, LimitedSearch
@@ -20,12 +20,12 @@ from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
-
 _SEARCHES, _PRICES, _SETTLEMENTS = 3, 12, 3
 _SWAP_ROUNDS = 20
-_GAP, _GAIN = 1e-8, 1e-6  # of profit: what a price may leave open, and what another search has to promise
+_GAP, _GAIN = (
+    1e-8,
+    1e-6,
+)  # of profit: what a price may leave open, and what another search has to promise
 _STUCK = 4  # prices without a menu that keeps the budget
 
 
@@ -74,10 +74,16 @@ class BudgetSearch:
         for number in range(1, _SEARCHES):
             # again at the price that the first search led to, from starts of another draw
             search = self.charged(best.asked)
-            drawn = replace(search, settings=replace(search.settings, seed=search.settings.seed + number))
+            drawn = replace(
+                search, settings=replace(search.settings, seed=search.settings.seed + number)
+            )
             menu = drawn.best((best.treatments,))
             least = best.value + _GAIN * abs(best.value)
-            fresh = self._balanced(menu.treatments, best.asked) if self._bound(menu, best.asked) > least else best
+            fresh = (
+                self._balanced(menu.treatments, best.asked)
+                if self._bound(menu, best.asked) > least
+                else best
+            )
             if fresh.value <= least:
                 break
             best = fresh
@@ -114,7 +120,9 @@ class BudgetSearch:
             else:
                 above = [menu.treatments]
             bound = min(bound, self._bound(menu, price))
-            best = max(best, self._affordable(menu.treatments, price), key=lambda found: found.value)
+            best = max(
+                best, self._affordable(menu.treatments, price), key=lambda found: found.value
+            )
             if prices.closed or best.value >= bound - _GAP * abs(bound):
                 break
         if not np.isfinite(best.value):
@@ -127,31 +135,45 @@ class BudgetSearch:
     def _swapped(self, best: BudgetMenu) -> BudgetMenu | None:
         """Return the first swap that pays."""
         search = self.charged(best.charge)
-        for treatments in search.limited.swaps(search.priced(best.treatments), search.candidates.columns):
+        for treatments in search.limited.swaps(
+            search.priced(best.treatments), search.candidates.columns
+        ):
             found = self._affordable(treatments, best.asked)
             if found.value > best.value + 1e-9 * abs(best.value):
-                return max(found, self._balanced(treatments, best.asked), key=lambda menu: menu.value)
+                return max(
+                    found, self._balanced(treatments, best.asked), key=lambda menu: menu.value
+                )
         return None
 
     def _affordable(self, treatments: FloatArray, asked: float) -> BudgetMenu:
         """Return given treatments at the lowest price at which they keep the budget; their value is −inf where none does."""
         theta, weights = self.search.sketch.theta, self.search.sketch.weights
         total = float(weights.sum())
-        profits, spending = (profit_matrix(theta, rows) for rows in (self.search.problem.psi_at(treatments), self.rows(treatments)))
+        profits, spending = (
+            profit_matrix(theta, rows)
+            for rows in (self.search.problem.psi_at(treatments), self.rows(treatments))
+        )
         lower, upper = self.search.limits.bounds(self.search.limited.rows(treatments))
-        plan = Offers(profits, spending, weights, lower * total, upper * total, self.budget.limit * total).plan(asked)
+        plan = Offers(
+            profits, spending, weights, lower * total, upper * total, self.budget.limit * total
+        ).plan(asked)
         if plan is None:
             return BudgetMenu(treatments, -np.inf, asked, asked)
         return BudgetMenu(treatments, plan.value / total, plan.charge, asked)
 
     def _mean(self, plan: FloatArray, psi: FloatArray) -> float:
-        return float((plan * profit_matrix(self.search.sketch.theta, psi)).sum() / self.search.sketch.weights.sum())
+        return float(
+            (plan * profit_matrix(self.search.sketch.theta, psi)).sum()
+            / self.search.sketch.weights.sum()
+        )
 
     @cached_property
     def _coarse(self) -> tuple[FloatArray, FloatArray]:
         """Profits and spending of the coarse units under the coarse candidates."""
         candidates = self.search.candidates
-        spending = profit_matrix(candidates.few.theta, self.rows(candidates.problem.candidates[candidates.columns]))
+        spending = profit_matrix(
+            candidates.few.theta, self.rows(candidates.problem.candidates[candidates.columns])
+        )
         return candidates.coarse.profits, spending
 
     @cached_property
@@ -161,17 +183,24 @@ class BudgetSearch:
     def _price_of_all(self) -> float:
         """Return the price at which units keep the budget that are all offered all candidates."""
         weights = self.search.candidates.few.weights
-        price = free_price(*self._coarse, weights, self.budget.limit * float(weights.sum()), self._scale)
+        price = free_price(
+            *self._coarse, weights, self.budget.limit * float(weights.sum()), self._scale
+        )
         return self._scale if price is None else price
 
     def _from_cheapest(self, charge: float) -> FloatArray:
         search = self.charged(charge)
-        spending = profit_matrix(search.sketch.theta, self.rows(search.problem.candidates)).T @ search.sketch.weights
+        spending = (
+            profit_matrix(search.sketch.theta, self.rows(search.problem.candidates)).T
+            @ search.sketch.weights
+        )
         start = np.vstack([search.fixed, search.problem.candidates[[int(spending.argmin())]]])
         return search.candidates.grow(np.unique(start, axis=0)[: search.k], search.k)
 
     def _check(self) -> None:
-        spending = profit_matrix(self.search.sketch.theta, self.rows(self.search.problem.candidates))
+        spending = profit_matrix(
+            self.search.sketch.theta, self.rows(self.search.problem.candidates)
+        )
         mass = self.search.sketch.weights / self.search.sketch.weights.sum()
         least = float(mass @ spending.min(axis=1))
         if self.budget.limit < least - 1e-12:
@@ -194,7 +223,12 @@ class Settled:
 
 
 def settle(
-    search: ConstrainedSearch, budget: Budget | None, menu: LimitedMenu, charge: float, theta: FloatArray, weights: FloatArray
+    search: ConstrainedSearch,
+    budget: Budget | None,
+    menu: LimitedMenu,
+    charge: float,
+    theta: FloatArray,
+    weights: FloatArray,
 ) -> Settled:
     """Assign every unit (n, p) with weights (n,) within limits and budget, and let the treatments follow while that earns more."""
     within = None if budget is None else BudgetSearch(search, budget)
@@ -208,7 +242,9 @@ def settle(
         taken[np.arange(len(theta)), best.assignment] = weights
         problem = search.problem if within is None else within.charged(best.charge).problem
         lloyd = LimitedSearch(problem, everyone, search.limits, search.fixed)
-        fresh = lloyd.update(best.treatments, taken.T @ np.column_stack([theta, np.ones(len(theta))]))
+        fresh = lloyd.update(
+            best.treatments, taken.T @ np.column_stack([theta, np.ones(len(theta))])
+        )
         if np.array_equal(fresh, best.treatments):
             break
         better = _assigned(search, within, fresh, best.prices, best.charge, theta, weights)
@@ -233,7 +269,9 @@ def _assigned(
     if within is not None:
         spending, limit = profit_matrix(theta, within.rows(treatments)), within.budget.limit
     lower, upper = search.share_bounds(treatments)
-    found = Offers(profits, spending, weights, lower * total, upper * total, limit * total).assign(prices, charge)
+    found = Offers(profits, spending, weights, lower * total, upper * total, limit * total).assign(
+        prices, charge
+    )
     if found is None:
         return None
     rows = np.arange(len(theta))

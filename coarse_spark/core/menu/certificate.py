@@ -18,15 +18,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.additive import Additive
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import row_blocks
 from coarse_spark.core.menu.rounding import Rounding
 from coarse_spark.core.menu.single_precision import SINGLE
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import profit_matrix
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 _ITERATIONS, _PRICE_ROUNDS = 150, 4
 _DEFLECTION = 0.7  # of the last direction that is kept: damps the zigzag of subgradients (Camerini, Fratta & Maffioli, 1975)
@@ -65,7 +64,7 @@ class LimitPrices:
 
 
 @dataclass(frozen=True, eq=False)
-class DualSums:
+class DualSums(Additive):
     """Additive record of the pass for one menu: base Σ w u, gains (J',) Σ w (π_ij − u_i)⁺, rounding Σ w loss, weight Σ w."""
 
     base: float
@@ -73,12 +72,9 @@ class DualSums:
     rounding: float
     weight: float
 
-    def __add__(self, other: DualSums) -> DualSums:
-        return DualSums(
-            self.base + other.base, self.gains + other.gains, self.rounding + other.rounding, self.weight + other.weight
-        )
-
-    def bound(self, k: int, held: IntArray | None = None, limits: LimitPrices | None = None) -> float:
+    def bound(
+        self, k: int, held: IntArray | None = None, limits: LimitPrices | None = None
+    ) -> float:
         """Return the most that a menu of k treatments, ``held`` among them, earns per unit weight.
 
         ``limits`` are the prices under which the sums were taken.
@@ -86,7 +82,11 @@ class DualSums:
         limits = LimitPrices.none(len(self.gains), 0.0, True) if limits is None else limits
         fixed = np.empty(0, dtype=np.intp) if held is None else held
         gains = self.gains / self.weight + limits.constants
-        most = _largest(gains, k, fixed) if limits.distinct else gains[fixed].sum() + max(k - len(fixed), 0) * gains.max()
+        most = (
+            _largest(gains, k, fixed)
+            if limits.distinct
+            else gains[fixed].sum() + max(k - len(fixed), 0) * gains.max()
+        )
         return float((self.base + self.rounding) / self.weight + most + limits.budget)
 
 
@@ -142,7 +142,9 @@ def corrections(
         norm = float(mass @ direction**2)
         if norm == 0:
             break
-        u = u - step * (bound - aim) / norm * direction  # Polyak's step: what the menu earns is the aim
+        u = (
+            u - step * (bound - aim) / norm * direction
+        )  # Polyak's step: what the menu earns is the aim
     return -best_u
 
 
@@ -170,17 +172,29 @@ def limit_prices(
     best = np.inf, template, np.zeros(len(mass))
     for _ in range(_PRICE_ROUNDS):
         prices = _clearing_prices(profits - u[:, None], mass, lower, upper)
-        limits = replace(template, prices=prices, constants=np.maximum(prices, 0) * upper + np.minimum(prices, 0) * lower)
-        found = corrections(profits - prices, weights, offers, k, tolerance, held, limits.constants, aim)
+        limits = replace(
+            template,
+            prices=prices,
+            constants=np.maximum(prices, 0) * upper + np.minimum(prices, 0) * lower,
+        )
+        found = corrections(
+            profits - prices, weights, offers, k, tolerance, held, limits.constants, aim
+        )
         u = offers - found
-        gains = _gains((profits - prices - offers[:, None]).astype(np.float32), mass.astype(np.float32), -found)
-        bound = float(mass @ u) + _largest(gains + limits.constants, k, np.empty(0, dtype=np.intp) if held is None else held)
+        gains = _gains(
+            (profits - prices - offers[:, None]).astype(np.float32), mass.astype(np.float32), -found
+        )
+        bound = float(mass @ u) + _largest(
+            gains + limits.constants, k, np.empty(0, dtype=np.intp) if held is None else held
+        )
         if bound < best[0]:
             best = bound, limits, found
     return best[1], best[2]
 
 
-def _clearing_prices(surplus: FloatArray, mass: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
+def _clearing_prices(
+    surplus: FloatArray, mass: FloatArray, lower: FloatArray, upper: FloatArray
+) -> FloatArray:
     """Return the price (J',) at which the units with surplus (m, J') above it weigh upper, or lower where they weigh less at price
     0.
     """
@@ -188,8 +202,12 @@ def _clearing_prices(surplus: FloatArray, mass: FloatArray, lower: FloatArray, u
     for column in range(surplus.shape[1]):
         order = np.argsort(-surplus[:, column])
         heavy = np.cumsum(mass[order])
-        most = surplus[order[min(int(np.searchsorted(heavy, upper[column] - 1e-12)), len(order) - 1)], column]
-        least = surplus[order[min(int(np.searchsorted(heavy, lower[column] - 1e-12)), len(order) - 1)], column]
+        most = surplus[
+            order[min(int(np.searchsorted(heavy, upper[column] - 1e-12)), len(order) - 1)], column
+        ]
+        least = surplus[
+            order[min(int(np.searchsorted(heavy, lower[column] - 1e-12)), len(order) - 1)], column
+        ]
         if upper[column] < 1 - 1e-12 and most > 0:
             prices[column] = most
         elif lower[column] > 1e-12 and least < 0:
@@ -198,7 +216,11 @@ def _clearing_prices(surplus: FloatArray, mass: FloatArray, lower: FloatArray, u
 
 
 def dual_prices(
-    rounding: Rounding, menus: Mapping[int, PricedMenu], clusters: MicroClusters, tolerance: float, held: IntArray | None = None
+    rounding: Rounding,
+    menus: Mapping[int, PricedMenu],
+    clusters: MicroClusters,
+    tolerance: float,
+    held: IntArray | None = None,
 ) -> dict[int, tuple[PricedMenu, FloatArray]]:
     """Return menus with their corrections (m,) on a sketch: what ``dual_sums`` takes, once spread over the cells.
 
@@ -217,8 +239,13 @@ def dual_prices(
     for k in sizes:
         menu = menus[k]
         offers = profit_matrix(clusters.theta, menu.priced_psi).max(axis=1)
-        found[k] = menu, corrections(profits, clusters.weights, offers, len(menu.treatments), tolerance, held)
-    sums = dual_sums(rounding, found, clusters.theta, clusters.weights, np.arange(len(clusters.weights)))
+        found[k] = (
+            menu,
+            corrections(profits, clusters.weights, offers, len(menu.treatments), tolerance, held),
+        )
+    sums = dual_sums(
+        rounding, found, clusters.theta, clusters.weights, np.arange(len(clusters.weights))
+    )
     bound = {(k, key): sums[key].bound(k, held) for k in sizes for key in sums}
     limit = {k: min(bound[k, key] for key in sums) + tolerance for k in sizes}
     kept = sorted(sums)
@@ -230,7 +257,11 @@ def dual_prices(
 
 
 def bounds_of(
-    sizes: Iterable[int], sums: Mapping[int, DualSums], rounding: Rounding, total: FloatArray, held: IntArray | None = None
+    sizes: Iterable[int],
+    sums: Mapping[int, DualSums],
+    rounding: Rounding,
+    total: FloatArray,
+    held: IntArray | None = None,
 ) -> dict[int, float]:
     """Return for every size the most that a menu of so many treatments, ``held`` among them, earns per unit weight.
 
@@ -240,7 +271,9 @@ def bounds_of(
 
     Any prices bound menus of any size, so the lowest bound counts. One treatment for all earns what the mean response says.
     """
-    result = {k: min((record.bound(k, held) for record in sums.values()), default=np.inf) for k in sizes}
+    result = {
+        k: min((record.bound(k, held) for record in sums.values()), default=np.inf) for k in sizes
+    }
     if 1 in result:
         mean = total / total[-1]
         rows = rounding.psi if held is None or not len(held) else rounding.psi[held]
@@ -248,7 +281,9 @@ def bounds_of(
     return result
 
 
-def _gains(profits: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], u: FloatArray) -> FloatArray:
+def _gains(
+    profits: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], u: FloatArray
+) -> FloatArray:
     total = np.zeros(profits.shape[1])
     level = u.astype(np.float32)
     for block in row_blocks(*profits.shape):
@@ -274,7 +309,10 @@ def dual_sums(
     # relative to the best offer of all menus, so that single precision resolves the small differences that matter
     reference = np.max(offers, axis=0)
     along, doubt = view.along(theta, reference)
-    prices = [offer - reference - correction[cells] for offer, (_, correction) in zip(offers, menus.values(), strict=True)]
+    prices = [
+        offer - reference - correction[cells]
+        for offer, (_, correction) in zip(offers, menus.values(), strict=True)
+    ]
     levels, light = np.array(prices, dtype=np.float32), weights.astype(np.float32)
     above = np.zeros((len(menus), len(view.rows)))
     # fresh pages for every tile would cost more than the arithmetic
@@ -282,7 +320,9 @@ def dual_sums(
     for start in range(0, len(theta), _TILE):
         tile = slice(start, start + _TILE)
         mass = light[tile]
-        profits, raised = memory[:, : len(view.rows) * len(mass)].reshape(2, len(view.rows), len(mass))
+        profits, raised = memory[:, : len(view.rows) * len(mass)].reshape(
+            2, len(view.rows), len(mass)
+        )
         np.matmul(view.rows, along[:, tile], out=profits)
         for total, level in zip(above, levels[:, tile], strict=True):
             np.maximum(profits, level, out=raised)
@@ -292,8 +332,15 @@ def dual_sums(
     gains = above - shift[:, None]
     # the last terms outweigh what single precision can lose in adding up a tile, and in the profits
     gains += (_TILE + 3) * SINGLE * (np.abs(gains) + 2 * size[:, None]) + float(weights @ doubt)
-    common, loss, weight = float(weights @ reference), float(weights @ rounding.loss(theta)), float(weights.sum())
-    return {key: DualSums(float(shift[place]) + common, gains[place], loss, weight) for place, key in enumerate(menus)}
+    common, loss, weight = (
+        float(weights @ reference),
+        float(weights @ rounding.loss(theta)),
+        float(weights.sum()),
+    )
+    return {
+        key: DualSums(float(shift[place]) + common, gains[place], loss, weight)
+        for place, key in enumerate(menus)
+    }
 
 
 def _offers(menu: PricedMenu, units: FloatArray) -> FloatArray:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.budget import BudgetSearch, Settled, settle
 from coarse_spark.core.menu.certificate import bounds_of, dual_prices, dual_sums
@@ -25,15 +26,19 @@ from coarse_spark.core.menu.milp import milp_menu
 from coarse_spark.core.menu.problem import MenuProblem, row_blocks
 from coarse_spark.core.menu.result import Constraints, Menu, menus_of
 from coarse_spark.core.menu.rounding import Rounding
-from coarse_spark.core.menu.rules import Loyalty, UnitRules, barred, barred_units, restrictions, widest_range
+from coarse_spark.core.menu.rules import (
+    Loyalty,
+    UnitRules,
+    barred,
+    barred_units,
+    restrictions,
+    widest_range,
+)
 from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.sketch import DEFAULT_CELLS, MicroClusters, SketchSums, SketchTree
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 METHODS = ("auto", "exact", "lloyd", "greedy", "milp")
 _TREE_ROWS = 100_000
@@ -180,7 +185,8 @@ class Population:
         rules = UnitRules()
         if eligible:
             columns = {
-                name: np.asarray(column)[kept] if np.shape(column) == kept.shape else column for name, column in eligible.items()
+                name: np.asarray(column)[kept] if np.shape(column) == kept.shape else column
+                for name, column in eligible.items()
             }
             shares = mass @ barred(columns, list(columns), len(units)) / mass.sum()
             worth = widest_range(np.abs(units).max(axis=0), problem.psi)
@@ -189,13 +195,19 @@ class Population:
         had = None
         if previous_menu is None:
             if previous_rows is not None:
-                raise InvalidInputError("previous_rows are rows of previous_menu, and there is none")
+                raise InvalidInputError(
+                    "previous_rows are rows of previous_menu, and there is none"
+                )
         else:
             if previous_menu.encoded.shape[1] != len(problem.space.dimensions):
                 raise InvalidInputError(
                     f"previous_menu has {previous_menu.encoded.shape[1]} treatment dimensions, the space has others"
                 )
-            inside = [row for row in previous_menu.encoded if problem.position(row) is not None or problem.searched.any()]
+            inside = [
+                row
+                for row in previous_menu.encoded
+                if problem.position(row) is not None or problem.searched.any()
+            ]
             extra = np.vstack([extra, *[row[None, :] for row in inside]])
             earlier = EarlierRows.of(previous_menu, previous_rows, kept)
             had = earlier(units)
@@ -213,7 +225,12 @@ class Population:
         return SearchSettings(limits, self.fixed, previous, method, starts, seed)
 
     def curve(
-        self, sizes: Iterable[int], settings: SearchSettings, *, max_passes: int = 100, tolerance: float = 1e-9
+        self,
+        sizes: Iterable[int],
+        settings: SearchSettings,
+        *,
+        max_passes: int = 100,
+        tolerance: float = 1e-9,
     ) -> dict[int, Menu]:
         """Choose menus of all sizes; max_passes and tolerance belong to the refinement without limits."""
         wanted = self._checked(sizes, settings.method)
@@ -225,16 +242,28 @@ class Population:
 
         found = search_curve(self.problem, self.clusters, wanted, settings)
         refined = refine(self.problem, found, aggregate, max_passes=max_passes, tolerance=tolerance)
-        refined = rising(self.problem, self.clusters, refined, aggregate, max_passes=max_passes, tolerance=tolerance)
+        refined = rising(
+            self.problem,
+            self.clusters,
+            refined,
+            aggregate,
+            max_passes=max_passes,
+            tolerance=tolerance,
+        )
         granular = self._granular(refined.menus.values())
-        control = float(next(iter(refined.sums.values())).value_of_all(self.problem.control_psi[None, :])[0])
+        control = float(
+            next(iter(refined.sums.values())).value_of_all(self.problem.control_psi[None, :])[0]
+        )
         # one pass over all units gives bounds that hold for all of them
         rounding, held = Rounding.of(self.problem), self._held()
         slack = _BOUND_TOLERANCE * max(granular - control, 1e-12 * abs(granular))
         duals = dual_prices(rounding, refined.menus, self.clusters, slack, held)
         sums = dual_sums(rounding, duals, self.theta, self.weights, self.cells)
         total = next(iter(refined.sums.values())).rows.sum(axis=0)
-        bounds = {k: min(bound, granular) for k, bound in bounds_of(wanted, sums, rounding, total, held).items()}
+        bounds = {
+            k: min(bound, granular)
+            for k, bound in bounds_of(wanted, sums, rounding, total, held).items()
+        }
         menus = menus_of(self.problem, refined, granular, bounds)
         return {k: self._finished(menu) for k, menu in menus.items()}
 
@@ -242,7 +271,9 @@ class Population:
         """Choose the menu of one size under share limits and a budget."""
         method, budget = settings.method, settings.limits.budget
         if method in ("exact", "greedy"):
-            raise InvalidInputError(f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'")
+            raise InvalidInputError(
+                f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'"
+            )
         limits = settings.limits.shares(k, self.problem)
         free = search_curve(self.problem, self.clusters, [k], replace(settings, method="auto"))[k]
         candidates = CandidateSearch.prepare(self.problem, self.clusters, self.fixed)
@@ -261,20 +292,29 @@ class Population:
         priced = PricedMenu.build(self.problem, settled.treatments, settled.prices)
         priced = replace(priced, found_by="milp" if method == "milp" else "transport")
         if budget is not None:
-            priced = replace(priced, charges=settled.charge * BudgetSearch(search, budget).rows(settled.treatments))
+            priced = replace(
+                priced,
+                charges=settled.charge * BudgetSearch(search, budget).rows(settled.treatments),
+            )
         self._require_eligible(search, settled, budget)
         sums = SegmentSums.of(settled.assignment, self.theta, self.weights, k)
         lower, upper = search.share_bounds(settled.treatments)
         limit = np.inf if budget is None else budget.limit
-        constraints = Constraints(lower, upper, limit, settled.charge, settled.spending, len(self.theta))
+        constraints = Constraints(
+            lower, upper, limit, settled.charge, settled.spending, len(self.theta)
+        )
         if budget is not None:
             search = BudgetSearch(search, budget).charged(settled.charge)
         granular = self._granular([priced])
         bound = min(self._constrained_bound(search, priced, constraints), granular)
         refined = Refined({k: priced}, {k: sums})
-        return self._finished(menus_of(self.problem, refined, granular, {k: bound}, {k: constraints})[k])
+        return self._finished(
+            menus_of(self.problem, refined, granular, {k: bound}, {k: constraints})[k]
+        )
 
-    def _require_eligible(self, search: ConstrainedSearch, settled: Settled, budget: Budget | None) -> None:
+    def _require_eligible(
+        self, search: ConstrainedSearch, settled: Settled, budget: Budget | None
+    ) -> None:
         psi, rules = self.problem.psi_at(settled.treatments), self.problem.rules
         if not barred_units(self.theta, psi[settled.assignment], rules).any():
             return
@@ -290,7 +330,9 @@ class Population:
         if why is not None:
             raise InvalidInputError(f"eligible: {why}")
 
-    def _constrained_bound(self, search: ConstrainedSearch, menu: PricedMenu, constraints: Constraints) -> float:
+    def _constrained_bound(
+        self, search: ConstrainedSearch, menu: PricedMenu, constraints: Constraints
+    ) -> float:
         dual = LimitedDual.search(
             search.problem,
             menu,
@@ -301,7 +343,13 @@ class Population:
             paid=constraints.budget_price * constraints.budget if constraints.budget_price else 0.0,
             held=np.union1d(self._held(), search.limits.forced),
         )
-        sums = dual_sums(dual.rounding, {search.k: (menu, dual.corrections)}, self.theta, self.weights, self.cells)
+        sums = dual_sums(
+            dual.rounding,
+            {search.k: (menu, dual.corrections)},
+            self.theta,
+            self.weights,
+            self.cells,
+        )
         return dual.bound(sums[search.k])
 
     def _granular(self, menus: Iterable[PricedMenu]) -> float:
@@ -309,7 +357,11 @@ class Population:
         best = self.problem.granular(self.theta)[1]
         psi = np.vstack([menu.psi for menu in menus])
         for block in row_blocks(len(best), len(psi)):
-            np.maximum(best[block], (psi[:, :-1] @ self.theta[block].T + psi[:, -1, None]).max(axis=0), out=best[block])
+            np.maximum(
+                best[block],
+                (psi[:, :-1] @ self.theta[block].T + psi[:, -1, None]).max(axis=0),
+                out=best[block],
+            )
         return float(self.weights @ best / self.weights.sum())
 
     def _held(self) -> IntArray:
@@ -317,7 +369,9 @@ class Population:
 
     def _checked(self, sizes: Iterable[int], method: str) -> list[int]:
         if method not in METHODS:
-            raise InvalidInputError(f"unknown method '{method}'{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
+            raise InvalidInputError(
+                f"unknown method '{method}'{nearest(method, METHODS)}; known: {', '.join(METHODS)}"
+            )
         wanted = sorted({int(k) for k in sizes})
         if wanted and wanted[-1] > len(self.theta):
             raise InvalidInputError(
@@ -340,7 +394,9 @@ class Population:
         changed = None
         if self.previous is not None:
             before = self.previous.encoded[self.had]
-            widths = np.maximum(self.problem.space.bounds[:, 1] - self.problem.space.bounds[:, 0], 1e-300)
+            widths = np.maximum(
+                self.problem.space.bounds[:, 1] - self.problem.space.bounds[:, 0], 1e-300
+            )
             after = menu.encoded[menu.assign_extended(self.theta, self.weights)]
             other = (np.abs(after - before) > 1e-9 * widths).any(axis=1)
             changed = float(self.weights @ other / self.weights.sum())
@@ -355,7 +411,9 @@ def sketch_units(
     Few units are their own clusters.
     """
     if len(theta) <= cells:
-        return MicroClusters(weights, theta, np.ones(len(theta), dtype=np.intp)), np.arange(len(theta))
+        return MicroClusters(weights, theta, np.ones(len(theta), dtype=np.intp)), np.arange(
+            len(theta)
+        )
     sample = np.arange(len(theta))
     if len(theta) > _TREE_ROWS:
         # every so many-th in the order of values, not of rows: the sample does not depend on the order of rows

@@ -10,12 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.transport import Transport, exact_assignment, transport
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 _DOUBLINGS = 60
 _BISECTIONS = 50
@@ -91,7 +88,9 @@ class Offers:
             return None
 
         def solved(price: float) -> Transport:
-            return transport(self._net(price), self.weights, self.lower, np.maximum(self.lower, self.upper))
+            return transport(
+                self._net(price), self.weights, self.lower, np.maximum(self.lower, self.upper)
+            )
 
         def spent(price: float, spending: FloatArray) -> float:
             return float((solved(price).plan * spending).sum())
@@ -101,18 +100,30 @@ class Offers:
             return None
         back = found * self.limit if found else 0.0
         if self._free:
-            return Plan(float(self.weights @ self._net(found).max(axis=1)) + back, np.zeros(self.profits.shape[1]), found)
+            return Plan(
+                float(self.weights @ self._net(found).max(axis=1)) + back,
+                np.zeros(self.profits.shape[1]),
+                found,
+            )
         plan = solved(found)
         return Plan(plan.value + back, plan.prices, found)
 
     @property
     def _free(self) -> bool:
-        return bool((self.lower <= 0).all() and (self.upper >= self.weights.sum() * (1 - 1e-12)).all())
+        return bool(
+            (self.lower <= 0).all() and (self.upper >= self.weights.sum() * (1 - 1e-12)).all()
+        )
 
     def _net(self, price: float) -> FloatArray:
-        return self.profits if self.spending is None or not price else self.profits - price * self.spending
+        return (
+            self.profits
+            if self.spending is None or not price
+            else self.profits - price * self.spending
+        )
 
-    def _lowest_price(self, spent: Callable[[float, FloatArray], float], limit: float, charge: float, tries: int) -> float | None:
+    def _lowest_price(
+        self, spent: Callable[[float, FloatArray], float], limit: float, charge: float, tries: int
+    ) -> float | None:
         """Return about the lowest price of spending within the limit; ``spent`` tells what a price comes to under share limits."""
         spending = self.spending
         if spending is None:
@@ -172,10 +183,14 @@ class PriceSearch:
         """Whether no other price needs to be tried."""
         if self.high is None:
             return False
-        return self.high[0] == 0 or (self.low is not None and self.high[0] - self.low[0] <= _PRECISION * self.high[0])
+        return self.high[0] == 0 or (
+            self.low is not None and self.high[0] - self.low[0] <= _PRECISION * self.high[0]
+        )
 
 
-def lowest_price(spent: Callable[[float], float], limit: float, start: float, scale: float, tries: int) -> float | None:
+def lowest_price(
+    spent: Callable[[float], float], limit: float, start: float, scale: float, tries: int
+) -> float | None:
     """Return about the lowest price at which ``spent`` is within the limit, None where no price reaches it.
 
     ``start``, ``scale`` : see ``PriceSearch``. ``tries`` : calls of ``spent`` once the price is enclosed.
@@ -190,7 +205,9 @@ def lowest_price(spent: Callable[[float], float], limit: float, start: float, sc
     return None if search.high is None else search.high[0]
 
 
-def free_price(profits: FloatArray, spending: FloatArray, weights: FloatArray, limit: float, start: float) -> float | None:
+def free_price(
+    profits: FloatArray, spending: FloatArray, weights: FloatArray, limit: float, start: float
+) -> float | None:
     """Return the lowest price at which units (n, K) that choose freely spend at most ``limit`` in all, None where none reaches it.
 
     A unit's profit less price is linear in the price under every treatment, so whoever chooses alike at two prices does so between

@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
-BoolArray = npt.NDArray[np.bool_]
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 
 DIFFERENCE = 0.05  # of the spacing: truncation and rounding errors of the derivatives are both negligible there
 _NEWTON_STEPS = 12
 _SWEEPS = 60
 _HALVINGS = 34
 _POLLS = 5 * _HALVINGS  # more than a row needs: it may move a few times at every length of its step
-_STACKED_ROWS = 2_000  # of fewer, the values at many points are one call: it costs more than its numbers
-_PRECISION = 1e-7  # of the spacing: a Newton step this small leaves an error of the order of its square
+_STACKED_ROWS = (
+    2_000  # of fewer, the values at many points are one call: it costs more than its numbers
+)
+_PRECISION = (
+    1e-7  # of the spacing: a Newton step this small leaves an error of the order of its square
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,11 @@ class Hills:
 
 
 def climb(
-    hills: Hills, start: FloatArray, derivatives: tuple[FloatArray, FloatArray] | None = None, *, precise: bool = True
+    hills: Hills,
+    start: FloatArray,
+    derivatives: tuple[FloatArray, FloatArray] | None = None,
+    *,
+    precise: bool = True,
 ) -> tuple[FloatArray, FloatArray]:
     """Maximize every row's objective from ``start``, at most one spacing away.
 
@@ -78,7 +84,9 @@ def climb(
         if number == 0 and derivatives is not None:
             gradient, curvature = derivatives[0][active], derivatives[1][active]
         else:
-            gradient, curvature = central_differences(hills.value, point[active], active, bounds, spacing)
+            gradient, curvature = central_differences(
+                hills.value, point[active], active, bounds, spacing
+            )
         reach = radius[active, None] * spacing
         low = np.maximum(lower[active], point[active] - reach) - point[active]
         high = np.minimum(upper[active], point[active] + reach) - point[active]
@@ -86,13 +94,27 @@ def climb(
         trial = np.clip(point[active] + step, lower[active], upper[active])
         reached = hills.value(trial, active)
         good = (reached >= best[active] - hills.noise[active]) & hills.allowed(trial)
-        expected = np.einsum("ra,ra->r", gradient, step) + 0.5 * np.einsum("ra,rab,rb->r", step, curvature, step)
+        expected = np.einsum("ra,ra->r", gradient, step) + 0.5 * np.einsum(
+            "ra,rab,rb->r", step, curvature, step
+        )
         # where values no longer tell points apart the derivatives still do: take their step and rest
-        settled = good & ((np.abs(step) <= _PRECISION * spacing).all(axis=1) | (np.abs(expected) <= hills.noise[active]))
+        settled = good & (
+            (np.abs(step) <= _PRECISION * spacing).all(axis=1)
+            | (np.abs(expected) <= hills.noise[active])
+        )
         if not precise:
             # what the model foretells is the maximum only where the step was free to reach it
-            free_step = (radius[active] == 1.0) | (np.abs(step) < (1 - 1e-9) * reach)[:, free].all(axis=1)
-            settled |= good & free_step & (np.abs(reached - best[active] - expected) <= 1e-9 * expected + hills.noise[active])
+            free_step = (radius[active] == 1.0) | (np.abs(step) < (1 - 1e-9) * reach)[:, free].all(
+                axis=1
+            )
+            settled |= (
+                good
+                & free_step
+                & (
+                    np.abs(reached - best[active] - expected)
+                    <= 1e-9 * expected + hills.noise[active]
+                )
+            )
         moved = active[good]
         point[moved], best[moved] = trial[good], np.maximum(reached[good], best[moved])
         radius[active[~good]] *= 0.25
@@ -104,7 +126,11 @@ def climb(
 
 
 def central_differences(
-    value: Callable[[FloatArray, IntArray], FloatArray], point: FloatArray, rows: IntArray, bounds: FloatArray, spacing: FloatArray
+    value: Callable[[FloatArray, IntArray], FloatArray],
+    point: FloatArray,
+    rows: IntArray,
+    bounds: FloatArray,
+    spacing: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Return gradient (r, d, …) and Hessian (r, d, d, …) of ``value`` (r, …) from five values along every dimension, moved inside
     the bounds at the edge.
@@ -130,10 +156,15 @@ def central_differences(
         base[:, a] = center[:, a]
         places += [moved(base, (a, steps)) for steps in (-2, -1, 0, 1, 2)]
         for b in free[:position]:
-            places += [moved(center, (a, here), (b, there)) for here in (1, -1) for there in (1, -1)]
+            places += [
+                moved(center, (a, here), (b, there)) for here in (1, -1) for there in (1, -1)
+            ]
     values = _at_all(value, np.stack(places), rows)
     rest = values.shape[2:]
-    gradient, curvature = np.zeros((*point.shape, *rest)), np.zeros((*point.shape, point.shape[1], *rest))
+    gradient, curvature = (
+        np.zeros((*point.shape, *rest)),
+        np.zeros((*point.shape, point.shape[1], *rest)),
+    )
     left = iter(values)
     for position, a in enumerate(free):
         h = width[a]
@@ -152,7 +183,9 @@ def central_differences(
     return gradient, curvature
 
 
-def _maximize_model(gradient: FloatArray, curvature: FloatArray, low: FloatArray, high: FloatArray, free: IntArray) -> FloatArray:
+def _maximize_model(
+    gradient: FloatArray, curvature: FloatArray, low: FloatArray, high: FloatArray, free: IntArray
+) -> FloatArray:
     """Maximize gradient·s + s'·curvature·s / 2 over low <= s <= high row by row, one coordinate at a time."""
     step = np.zeros_like(gradient)
     for _ in range(_SWEEPS if free.size > 1 else 1):
@@ -181,7 +214,13 @@ def _maximize_model(gradient: FloatArray, curvature: FloatArray, low: FloatArray
 
 
 def _compass(
-    hills: Hills, point: FloatArray, best: FloatArray, rows: IntArray, lower: FloatArray, upper: FloatArray, free: IntArray
+    hills: Hills,
+    point: FloatArray,
+    best: FloatArray,
+    rows: IntArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    free: IntArray,
 ) -> None:
     """Compass search in place: take the best step along a dimension or diagonal, halve the step where none helps.
 
@@ -193,7 +232,9 @@ def _compass(
     for _ in range(_POLLS):
         steps = scale[:, None] * moves[:, None, :] * hills.spacing
         trials = np.clip(point[rows] + steps, lower[rows], upper[rows])
-        reached = np.where(_at_all(hills.allowed, trials), _at_all(hills.value, trials, rows), -np.inf)
+        reached = np.where(
+            _at_all(hills.allowed, trials), _at_all(hills.value, trials, rows), -np.inf
+        )
         chosen = reached.argmax(axis=0), np.arange(len(rows))
         better = reached[chosen] > best[rows] + hills.noise[rows]
         point[rows[better]], best[rows[better]] = trials[chosen][better], reached[chosen][better]
@@ -204,9 +245,13 @@ def _compass(
             return
 
 
-def _at_all(function: Callable[..., npt.NDArray[Any]], points: FloatArray, *rows: IntArray) -> npt.NDArray[Any]:
+def _at_all(
+    function: Callable[..., npt.NDArray[Any]], points: FloatArray, *rows: IntArray
+) -> npt.NDArray[Any]:
     """Return a function of points (r, d), and of the rows (r,) that they belong to, at all of ``points`` (s, r, d) as (s, r, …)."""
     if points.shape[1] > _STACKED_ROWS:
         return np.stack([function(part, *rows) for part in points])
-    values = function(points.reshape(-1, points.shape[2]), *(np.tile(row, len(points)) for row in rows))
+    values = function(
+        points.reshape(-1, points.shape[2]), *(np.tile(row, len(points)) for row in rows)
+    )
     return values.reshape(*points.shape[:2], *values.shape[1:])

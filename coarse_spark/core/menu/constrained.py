@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.curve import CandidateSearch, best_refined
 from coarse_spark.core.menu.limited import LimitedMenu, LimitedSearch
 from coarse_spark.core.menu.limits import ShareLimits
@@ -15,9 +15,6 @@ from coarse_spark.core.menu.settings import DEFAULTS, SearchSettings
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +66,20 @@ class ConstrainedSearch:
         search = self.candidates
         menus = [*self.pool, *pool, *search.starts(self.k, self.settings)]
         if not menus:
-            menus = [search.grow(self.fixed if len(self.fixed) else self.problem.candidates[:1], self.k)]
+            menus = [
+                search.grow(self.fixed if len(self.fixed) else self.problem.candidates[:1], self.k)
+            ]
         given = [self._with_forced(start) for start in (*self.pool, *pool)]
         if self.limits.free:
             return self.warm([search.improve(menus).treatments, *given])
         columns = np.union1d(search.columns, self.limits.forced)
         coarse = LimitedSearch(self.problem, search.few, self.limits, self.fixed)
         rough = coarse.best([self._with_forced(menu) for menu in menus], columns)
-        found = [menu for start in [*given, *([] if rough is None else [rough.treatments])] if (menu := self.limited.lloyd(start))]
+        found = [
+            menu
+            for start in [*given, *([] if rough is None else [rough.treatments])]
+            if (menu := self.limited.lloyd(start))
+        ]
         if not found:
             raise InvalidInputError(
                 f"min_share and max_share cannot be met together by any {self.k} candidates; "
@@ -87,14 +90,24 @@ class ConstrainedSearch:
     def warm(self, pool: list[FloatArray]) -> LimitedMenu:
         """Search by Lloyd passes from given menus only."""
         if self.limits.free:
-            return self.priced(best_refined(self.problem, self.sketch, pool, self.fixed)[0].treatments)
-        found = [menu for treatments in pool for menu in [self.limited.lloyd(treatments)] if menu is not None]
+            return self.priced(
+                best_refined(self.problem, self.sketch, pool, self.fixed)[0].treatments
+            )
+        found = [
+            menu
+            for treatments in pool
+            for menu in [self.limited.lloyd(treatments)]
+            if menu is not None
+        ]
         return max(found, key=lambda menu: menu.value)
 
     def priced(self, treatments: FloatArray) -> LimitedMenu:
         """Return given treatments with the prices that their limits ask for."""
         plan, prices = self.solve(treatments)
-        value = float((plan * profit_matrix(self.sketch.theta, self.problem.psi_at(treatments))).sum() / self.sketch.weights.sum())
+        value = float(
+            (plan * profit_matrix(self.sketch.theta, self.problem.psi_at(treatments))).sum()
+            / self.sketch.weights.sum()
+        )
         return LimitedMenu(treatments, prices, value)
 
     def solve(self, treatments: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -118,7 +131,10 @@ class ConstrainedSearch:
 
     def candidate_bounds(self, rows: int) -> tuple[FloatArray, FloatArray]:
         """Return the widest lower and upper shares (rows,) that any position allows a candidate, or a row beyond the candidates."""
-        lower, upper = np.full(rows, self.limits.lower.min()), np.full(rows, self.limits.upper.max())
+        lower, upper = (
+            np.full(rows, self.limits.lower.min()),
+            np.full(rows, self.limits.upper.max()),
+        )
         named = len(self.limits.candidate_lower)
         lower[:named] = np.maximum(lower[:named], self.limits.candidate_lower)
         upper[:named] = np.minimum(upper[:named], self.limits.candidate_upper)
@@ -127,10 +143,16 @@ class ConstrainedSearch:
     def _with_forced(self, treatments: FloatArray) -> FloatArray:
         """Exchange treatments for the candidates that a minimum share puts on the menu."""
         result = list(treatments)
-        kept = [self.problem.candidates[row].tolist() for row in self.limits.forced] + self.fixed.tolist()
+        kept = [
+            self.problem.candidates[row].tolist() for row in self.limits.forced
+        ] + self.fixed.tolist()
         for row in self.limits.forced:
             wanted = self.problem.candidates[row]
             if not any(np.array_equal(treatment, wanted) for treatment in result):
-                spare = next(place for place in reversed(range(len(result))) if result[place].tolist() not in kept)
+                spare = next(
+                    place
+                    for place in reversed(range(len(result)))
+                    if result[place].tolist() not in kept
+                )
                 result[spare] = wanted
         return np.array(result)

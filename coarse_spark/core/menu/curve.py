@@ -7,10 +7,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.exact import exact_menus, is_small_enough, is_unimodal
-from coarse_spark.core.menu.lloyd import Aggregate, PricedMenu, Refined, SegmentSums, refine, same_treatment, segment_sums
+from coarse_spark.core.menu.lloyd import (
+    Aggregate,
+    PricedMenu,
+    Refined,
+    SegmentSums,
+    refine,
+    same_treatment,
+    segment_sums,
+)
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.search import ProfitTable, spanning_candidates
 from coarse_spark.core.menu.settings import DEFAULTS, SearchSettings
@@ -18,18 +26,20 @@ from coarse_spark.core.menu.sketch import MicroClusters, SketchTree
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.errors import InvalidInputError
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
-
 # starts and their swaps run on a coarse table; the best few are then refined on the sketch itself
 _COARSE_UNITS, _COARSE_CANDIDATES, _REFINED_STARTS = 1_000, 256, 6
 _SWAP_CYCLES = 4
 _FINE = 1e-10
-_ROUGH = 1e-5  # of profit over control: what refinement may leave open while menus are still compared
+_ROUGH = (
+    1e-5  # of profit over control: what refinement may leave open while menus are still compared
+)
 
 
 def search_curve(
-    problem: MenuProblem, sketch: MicroClusters, sizes: Iterable[int], settings: SearchSettings = DEFAULTS
+    problem: MenuProblem,
+    sketch: MicroClusters,
+    sizes: Iterable[int],
+    settings: SearchSettings = DEFAULTS,
 ) -> dict[int, PricedMenu]:
     """Find the menus of all ``sizes`` on a sketch, continuous dimensions refined; limits are left to ``search_within``.
 
@@ -80,12 +90,20 @@ def rising(
     smaller: int | None = None
     for k in sorted(menus):
         value = sums[k].value(menus[k].psi)
-        if smaller is not None and value < sums[smaller].value(menus[smaller].psi) - 1e-12 * abs(value):
+        if smaller is not None and value < sums[smaller].value(menus[smaller].psi) - 1e-12 * abs(
+            value
+        ):
             search = CandidateSearch.prepare(problem, sketch, menus[k].treatments[menus[k].fixed])
             grown = search.grow(menus[smaller].treatments, k)
-            mask = np.array([same_treatment(problem, search.fixed, row).any() for row in grown], dtype=bool)
+            mask = np.array(
+                [same_treatment(problem, search.fixed, row).any() for row in grown], dtype=bool
+            )
             again = refine(
-                problem, {k: PricedMenu.build(problem, grown, fixed=mask)}, aggregate, max_passes=max_passes, tolerance=tolerance
+                problem,
+                {k: PricedMenu.build(problem, grown, fixed=mask)},
+                aggregate,
+                max_passes=max_passes,
+                tolerance=tolerance,
             )
             menus[k], sums[k], history = again.menus[k], again.sums[k], (*history, *again.history)
         smaller = k
@@ -115,7 +133,9 @@ class CandidateSearch:
         held = np.array([problem.position(row) for row in fixed], dtype=np.intp)
         few = sketch
         if len(sketch.weights) > _COARSE_UNITS:
-            few = SketchTree.build(sketch.theta, sketch.weights, problem.psi, _COARSE_UNITS).merged(sketch)
+            few = SketchTree.build(sketch.theta, sketch.weights, problem.psi, _COARSE_UNITS).merged(
+                sketch
+            )
         columns = spanning_candidates(problem.psi, few.theta, few.weights, _COARSE_CANDIDATES, held)
         return CandidateSearch(problem, sketch, fixed, held, few, columns)
 
@@ -129,7 +149,9 @@ class CandidateSearch:
     def coarse(self) -> ProfitTable:
         """Profits of the coarse units under the coarse candidates."""
         profits = profit_matrix(self.few.theta, self.problem.psi[self.columns])
-        return ProfitTable(profits, self.few.weights, tuple(np.searchsorted(self.columns, self.held).tolist()))
+        return ProfitTable(
+            profits, self.few.weights, tuple(np.searchsorted(self.columns, self.held).tolist())
+        )
 
     def charged(self, charge: float, spend: Profit) -> CandidateSearch:
         """Return the search in which every unit of spending costs ``charge``, on the same coarse units and candidates."""
@@ -144,7 +166,9 @@ class CandidateSearch:
         ordered = profits[:, order]
         if not is_unimodal(ordered):
             return None
-        menus = exact_menus(ordered, self.table.weights, largest, np.flatnonzero(np.isin(order, self.table.fixed)))
+        menus = exact_menus(
+            ordered, self.table.weights, largest, np.flatnonzero(np.isin(order, self.table.fixed))
+        )
         return {k: self.problem.candidates[order[menu]] for k, menu in menus.items()}
 
     def starts(self, k: int, settings: SearchSettings) -> list[FloatArray]:
@@ -153,10 +177,15 @@ class CandidateSearch:
         if k > coarse.profits.shape[1]:
             return []
         drawn = [coarse.greedy(k, np.array(coarse.fixed, dtype=np.intp))]
-        drawn += [coarse.random(k, rng) if number % 4 == 3 else coarse.spread(k, rng) for number in range(settings.starts)]
+        drawn += [
+            coarse.random(k, rng) if number % 4 == 3 else coarse.spread(k, rng)
+            for number in range(settings.starts)
+        ]
         found = {tuple(sorted(coarse.swap(menu).tolist())) for menu in drawn}
         ranked = sorted(found, key=lambda menu: (-coarse.value(np.array(menu)), menu))
-        return [self.problem.candidates[self.columns[list(menu)]] for menu in ranked[:_REFINED_STARTS]]
+        return [
+            self.problem.candidates[self.columns[list(menu)]] for menu in ranked[:_REFINED_STARTS]
+        ]
 
     def grow(self, treatments: FloatArray, k: int) -> FloatArray:
         """Add the candidates of largest gain until the menu holds k."""
@@ -167,7 +196,9 @@ class CandidateSearch:
         table = self.table.extended(profit_matrix(self.sketch.theta, psi))
         # candidates that equal a treatment of the menu must not be added again
         twins = [row for row in (self.problem.position(t) for t in treatments) if row is not None]
-        menu = table.greedy(k + len(twins), np.array([*range(size, size + count), *twins], dtype=np.intp))
+        menu = table.greedy(
+            k + len(twins), np.array([*range(size, size + count), *twins], dtype=np.intp)
+        )
         return np.vstack([treatments, self.problem.candidates[menu[count + len(twins) :]]])
 
     def resized(self, treatments: FloatArray, k: int) -> FloatArray:
@@ -190,7 +221,9 @@ class CandidateSearch:
             if (swapped >= size).all():
                 break
             everything = np.vstack([self.problem.candidates, best.treatments])
-            fresh, gained = best_refined(self.problem, self.sketch, [everything[swapped]], self.fixed, tolerance=_ROUGH)
+            fresh, gained = best_refined(
+                self.problem, self.sketch, [everything[swapped]], self.fixed, tolerance=_ROUGH
+            )
             if gained <= value + 1e-12 * abs(value):
                 break
             best, value = fresh, gained
@@ -198,16 +231,34 @@ class CandidateSearch:
 
 
 def best_refined(
-    problem: MenuProblem, sketch: MicroClusters, pool: list[FloatArray], fixed: FloatArray, *, tolerance: float = _FINE
+    problem: MenuProblem,
+    sketch: MicroClusters,
+    pool: list[FloatArray],
+    fixed: FloatArray,
+    *,
+    tolerance: float = _FINE,
 ) -> tuple[PricedMenu, float]:
     """Refine all menus of a pool, treatments (K, d) each, on the sketch; return the best one and its value."""
-    refined = refined_on(problem, sketch, dict(enumerate(_built(problem, menu, fixed) for menu in pool)), tolerance=tolerance)
-    values = {number: refined.sums[number].value(menu.psi) for number, menu in refined.menus.items()}
+    refined = refined_on(
+        problem,
+        sketch,
+        dict(enumerate(_built(problem, menu, fixed) for menu in pool)),
+        tolerance=tolerance,
+    )
+    values = {
+        number: refined.sums[number].value(menu.psi) for number, menu in refined.menus.items()
+    }
     best = max(values, key=lambda number: (values[number], -number))
     return refined.menus[best], values[best]
 
 
-def refined_on(problem: MenuProblem, sketch: MicroClusters, menus: Mapping[int, PricedMenu], *, tolerance: float) -> Refined:
+def refined_on(
+    problem: MenuProblem,
+    sketch: MicroClusters,
+    menus: Mapping[int, PricedMenu],
+    *,
+    tolerance: float,
+) -> Refined:
     """Refine menus on the sketch, all of them in common passes."""
 
     def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
@@ -229,4 +280,6 @@ def _check_sizes(sizes: list[int], candidates: int, fixed: int) -> None:
             f"a menu of {sizes[0]} cannot hold the {fixed} treatments of always_offer; choose k of at least {fixed}"
         )
     if sizes[-1] > candidates:
-        raise InvalidInputError(f"a menu of {sizes[-1]} treatments from {candidates} candidates; choose k of at most {candidates}")
+        raise InvalidInputError(
+            f"a menu of {sizes[-1]} treatments from {candidates} candidates; choose k of at most {candidates}"
+        )

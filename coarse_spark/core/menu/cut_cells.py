@@ -18,18 +18,17 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import nnls
 from scipy.spatial import Delaunay, QhullError
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.intp]
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 
 # of a cell, by dimension: how far a curved edge may run beyond the simplices before they get one more vertex
 _OUTSIDE = {1: 1e-3, 2: 1e-3, 3: 1e-2, 4: 3e-2}
 _NEGLIGIBLE = 1e-7  # of a cell: rounding of points
-_FLAT = 1e-9  # of a cell: volume times d! of simplices that only the rounding of their vertices makes
+_FLAT = (
+    1e-9  # of a cell: volume times d! of simplices that only the rounding of their vertices makes
+)
 _MOST_ADDED = 24  # vertices
 _STEPS, _HALVINGS = 8, 40  # along a ray from inside
 
@@ -54,10 +53,14 @@ class Covered:
 
 def lattice(dimensions: int) -> FloatArray:
     """Return treatments of a cell, [0, 1]^d, that it is looked at: quarters, or halves where there are many dimensions."""
-    return np.array(list(product(np.linspace(0, 1, 5 if dimensions <= 2 else 3), repeat=dimensions)))
+    return np.array(
+        list(product(np.linspace(0, 1, 5 if dimensions <= 2 else 3), repeat=dimensions))
+    )
 
 
-def cover(vertices: FloatArray, inside: FloatArray, usable: Callable[[FloatArray], BoolArray]) -> Covered:
+def cover(
+    vertices: FloatArray, inside: FloatArray, usable: Callable[[FloatArray], BoolArray]
+) -> Covered:
     """Cover the part of a cell, [0, 1]^d, that may be offered.
 
     Parameters
@@ -95,7 +98,9 @@ def cover(vertices: FloatArray, inside: FloatArray, usable: Callable[[FloatArray
     return Covered(points[known:], points[edges], 2 * d / (d + 1), outside[far], nearest[far])
 
 
-def _last_usable(start: FloatArray, targets: FloatArray, usable: Callable[[FloatArray], BoolArray]) -> FloatArray:
+def _last_usable(
+    start: FloatArray, targets: FloatArray, usable: Callable[[FloatArray], BoolArray]
+) -> FloatArray:
     """Return how far one gets from ``start`` (d,), which is usable, towards targets (r, d): (r, d)."""
     along = np.linspace(0, 1, _STEPS + 1)
     walk = start + along[:, None, None] * (targets - start)
@@ -123,15 +128,22 @@ def _triangulated(points: FloatArray, queries: FloatArray) -> tuple[IntArray, Bo
         found = Delaunay(points)
     except (QhullError, ValueError):
         # flat: any treatment between the points is in a simplex of some of them
-        return np.array(list(combinations(range(len(points)), 2)), dtype=np.intp).reshape(-1, 2), everywhere
+        return np.array(list(combinations(range(len(points)), 2)), dtype=np.intp).reshape(
+            -1, 2
+        ), everywhere
     corners = points[found.simplices]
     # what is inside a flat simplex is in its neighbours too, whose edges may be shorter
     solid = np.abs(np.linalg.det(corners[:, 1:] - corners[:, :1])) > _FLAT
     ends = np.vstack([found.simplices[solid][:, pair] for pair in combinations(range(d + 1), 2)])
-    return np.unique(np.sort(ends, axis=1), axis=0), found.find_simplex(queries, tol=_NEGLIGIBLE) < 0
+    return np.unique(np.sort(ends, axis=1), axis=0), found.find_simplex(
+        queries, tol=_NEGLIGIBLE
+    ) < 0
 
 
 def _nearest(points: FloatArray, query: FloatArray) -> FloatArray:
     """Return a point (d,) between points (m, d) that is close to a query (d,)."""
-    share, _ = nnls(np.vstack([points.T - query[:, None], np.full(len(points), 100.0)]), np.append(np.zeros(len(query)), 100.0))
+    share, _ = nnls(
+        np.vstack([points.T - query[:, None], np.full(len(points), 100.0)]),
+        np.append(np.zeros(len(query)), 100.0),
+    )
     return np.asarray(share @ points / share.sum())

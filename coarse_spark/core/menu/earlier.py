@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.menu.result import Menu
 from coarse_spark.core.menu.rules import rows_of_menu
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,17 +23,19 @@ class EarlierRows:
 
     menu: Menu
     given: IntArray | None
-    kept: npt.NDArray[np.bool_]
+    kept: BoolArray
 
     @staticmethod
-    def of(menu: Menu, rows: npt.ArrayLike | None, kept: npt.NDArray[np.bool_]) -> EarlierRows:
+    def of(menu: Menu, rows: npt.ArrayLike | None, kept: BoolArray) -> EarlierRows:
         """Check the rows that a user gives.
 
         Raises
         ------
         InvalidInputError : not one row of the earlier menu a unit.
         """
-        return EarlierRows(menu, None if rows is None else rows_of_menu(rows, len(kept), menu.k), kept)
+        return EarlierRows(
+            menu, None if rows is None else rows_of_menu(rows, len(kept), menu.k), kept
+        )
 
     def __call__(self, theta: FloatArray) -> IntArray:
         """Return the earlier row (n,) of units (n, p): the given ones of as many units, else what the earlier menu assigns."""

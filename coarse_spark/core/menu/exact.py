@@ -7,10 +7,8 @@ neighbouring treatments, and the best menu of every size is a longest path with 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
+from coarse_spark.core.arrays import FloatArray, IntArray
 
 _MAX_WORK = 3e9  # units x pairs of candidates
 
@@ -28,7 +26,9 @@ def is_small_enough(units: int, candidates: int) -> bool:
     return units * candidates**2 <= _MAX_WORK
 
 
-def exact_menus(profits: FloatArray, weights: FloatArray, largest: int, fixed: IntArray) -> dict[int, IntArray]:
+def exact_menus(
+    profits: FloatArray, weights: FloatArray, largest: int, fixed: IntArray
+) -> dict[int, IntArray]:
     """Return the columns of the best menu of every size up to ``largest``.
 
     Parameters
@@ -40,7 +40,9 @@ def exact_menus(profits: FloatArray, weights: FloatArray, largest: int, fixed: I
     peak = profits.argmax(axis=1)
     order = np.argsort(peak, kind="stable")
     profits, weights, peak = profits[order], weights[order], peak[order]
-    first = np.searchsorted(peak, np.arange(count + 1))  # first[b]: units whose peak lies before candidate b
+    first = np.searchsorted(
+        peak, np.arange(count + 1)
+    )  # first[b]: units whose peak lies before candidate b
     running = np.vstack([np.zeros(count), np.cumsum(weights[:, None] * profits, axis=0)])
     columns = np.arange(count)
     before = running[first[:-1], columns]  # Σ over units that peak before b, served with b

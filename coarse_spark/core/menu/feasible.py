@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linprog
 
+from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.menu.clearing import Offers
 from coarse_spark.core.menu.rules import Rule, barred_units
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 _LEAST = 1e-9  # of the population
 
 
 def eligible_treatments(theta: FloatArray, psi: FloatArray, rules: Sequence[Rule]) -> BoolArray:
     """Return (n, K) which treatments with rows ``psi`` (K, p + 1) units (n, p) may get; ``rules`` are of the last coefficients."""
-    return np.column_stack([~barred_units(theta, np.broadcast_to(row, (len(theta), len(row))), rules) for row in psi])
+    return np.column_stack(
+        [~barred_units(theta, np.broadcast_to(row, (len(theta), len(row))), rules) for row in psi]
+    )
 
 
 def unmet_limits(
@@ -44,13 +43,17 @@ def unmet_limits(
     if not allowed.any(axis=1).all():
         return None
     patterns, group = np.unique(allowed, axis=0, return_inverse=True)
-    unmet = _unmet_shares(patterns, np.bincount(group.ravel(), weights).astype(np.float64), lower, upper, names)
+    unmet = _unmet_shares(
+        patterns, np.bincount(group.ravel(), weights).astype(np.float64), lower, upper, names
+    )
     if unmet:
         return f"the share limits cannot be kept: {'; '.join(unmet)}"
     if spending is not None:
         total = float(weights.sum())
         barred = 1e3 * max(float(np.ptp(spending)), 1e-12) * ~allowed
-        plan = Offers(-spending - barred, None, weights, lower * total, upper * total, np.inf).plan()
+        plan = Offers(
+            -spending - barred, None, weights, lower * total, upper * total, np.inf
+        ).plan()
         if plan is not None and -plan.value / total > budget + 1e-12 * abs(budget):
             return (
                 f"budget {budget:g} is too small on the menu of {', '.join(names)}: units are not eligible for what costs less; "
@@ -59,7 +62,13 @@ def unmet_limits(
     return None
 
 
-def _unmet_shares(allowed: BoolArray, masses: FloatArray, lower: FloatArray, upper: FloatArray, names: Sequence[str]) -> list[str]:
+def _unmet_shares(
+    allowed: BoolArray,
+    masses: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    names: Sequence[str],
+) -> list[str]:
     """Return a sentence for each share limit that groups of units, with masses (g,) and allowed treatments (g, K), cannot keep."""
     groups, k = allowed.shape
     masses = masses / masses.sum()
@@ -69,7 +78,15 @@ def _unmet_shares(allowed: BoolArray, masses: FloatArray, lower: FloatArray, upp
     taken, slack, none = np.tile(np.eye(k), groups), np.eye(k), np.zeros((k, k))
     limits = np.vstack([np.hstack([-taken, -slack, none]), np.hstack([taken, none, -slack])])
     bounds = [(0.0, None if may else 0.0) for may in allowed.ravel()] + [(0.0, None)] * (2 * k)
-    solved = linprog(cost, limits, np.concatenate([-lower, upper]), everyone, masses, bounds=bounds, method="highs")
+    solved = linprog(
+        cost,
+        limits,
+        np.concatenate([-lower, upper]),
+        everyone,
+        masses,
+        bounds=bounds,
+        method="highs",
+    )
     low, high = solved.x[groups * k : groups * k + k], solved.x[groups * k + k :]
     may_get = masses @ allowed
     return [

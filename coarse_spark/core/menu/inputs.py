@@ -10,18 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.menu.lloyd import same_treatment
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
 
 def validated_units(
-    problem: MenuProblem, theta: npt.ArrayLike | pd.DataFrame, weights: npt.ArrayLike | None, invalid: str = "raise"
-) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+    problem: MenuProblem,
+    theta: npt.ArrayLike | pd.DataFrame,
+    weights: npt.ArrayLike | None,
+    invalid: str = "raise",
+) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Return coefficients (m, p) and weights (m,) as floats, and which rows (n,) they are: those with weight.
 
     Parameters
@@ -58,17 +60,26 @@ def validated_units(
                 "mend them, or leave them out with invalid='drop'"
             )
         log.warning(
-            "%d of %d units left out: missing or infinite coefficients or weights in rows %s", broken.size, len(units), shown
+            "%d of %d units left out: missing or infinite coefficients or weights in rows %s",
+            broken.size,
+            len(units),
+            shown,
         )
     if (mass[whole] < 0).any():
-        raise InvalidInputError(f"{int((mass < 0).sum())} weights are negative, the first in row {int((mass < 0).argmax())}")
+        raise InvalidInputError(
+            f"{int((mass < 0).sum())} weights are negative, the first in row {int((mass < 0).argmax())}"
+        )
     kept = whole & (mass > 0)
     if not kept.any():
-        raise InvalidInputError(f"no unit has weight: theta has {len(units)} rows, {int(whole.sum())} of them with finite numbers")
+        raise InvalidInputError(
+            f"no unit has weight: theta has {len(units)} rows, {int(whole.sum())} of them with finite numbers"
+        )
     return (units, mass, kept) if kept.all() else (units[kept], mass[kept], kept)
 
 
-def always_offered(problem: MenuProblem, always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None) -> FloatArray:
+def always_offered(
+    problem: MenuProblem, always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None
+) -> FloatArray:
     """Return the treatments that stay on the menu, encoded (f, d).
 
     Raises
@@ -78,13 +89,19 @@ def always_offered(problem: MenuProblem, always_offer: Iterable[Mapping[str, Any
     space = problem.space
     if always_offer is None:
         return np.empty((0, len(space.dimensions)))
-    frame = always_offer if isinstance(always_offer, pd.DataFrame) else pd.DataFrame([dict(row) for row in always_offer])
+    frame = (
+        always_offer
+        if isinstance(always_offer, pd.DataFrame)
+        else pd.DataFrame([dict(row) for row in always_offer])
+    )
     if frame.empty:
         return np.empty((0, len(space.dimensions)))
     encoded = space.encode(frame)
     for row, treatment in enumerate(encoded):
         if not is_offered(problem, treatment):
-            raise InvalidInputError(f"always_offer: {space.describe(treatment)} is not a treatment of the space")
+            raise InvalidInputError(
+                f"always_offer: {space.describe(treatment)} is not a treatment of the space"
+            )
         if same_treatment(problem, encoded[:row], treatment).any():
             raise InvalidInputError(f"always_offer: {space.describe(treatment)} is named twice")
     return encoded
@@ -99,5 +116,7 @@ def is_offered(problem: MenuProblem, treatment: FloatArray) -> bool:
         return False
     inside = bool(((treatment >= space.bounds[:, 0]) & (treatment <= space.bounds[:, 1])).all())
     stepped = problem.candidates[:, ~free]
-    on_step = not stepped.shape[1] or bool((np.abs(stepped - treatment[~free]) <= 1e-9).all(axis=1).any())
+    on_step = not stepped.shape[1] or bool(
+        (np.abs(stepped - treatment[~free]) <= 1e-9).all(axis=1).any()
+    )
     return inside and on_step and bool(space.allowed(treatment[None, :])[0])

@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.limits import ShareLimits
 from coarse_spark.core.menu.lloyd import same_treatment
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.menu.transport import Transport, transport
 from coarse_spark.core.profit import profit_matrix
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 _LLOYD_PASSES, _SWAP_ROUNDS, _TRIED_SWAPS = 60, 40, 12
 
@@ -46,7 +43,9 @@ class LimitedSearch:
         if (lower > upper + 1e-12).any() or lower.sum() > 1 + 1e-9 or upper.sum() < 1 - 1e-9:
             return None
         profits = profit_matrix(self.sketch.theta, self.problem.psi_at(treatments))
-        solved = transport(profits, self.sketch.weights, lower * total, np.maximum(lower, upper) * total)
+        solved = transport(
+            profits, self.sketch.weights, lower * total, np.maximum(lower, upper) * total
+        )
         return solved, solved.value / total
 
     def lloyd(self, treatments: FloatArray) -> LimitedMenu | None:
@@ -55,7 +54,11 @@ class LimitedSearch:
         if found is None:
             return None
         for _ in range(_LLOYD_PASSES):
-            fresh = self.update(treatments, found[0].plan.T @ np.column_stack([self.sketch.theta, np.ones(len(self.sketch.theta))]))
+            fresh = self.update(
+                treatments,
+                found[0].plan.T
+                @ np.column_stack([self.sketch.theta, np.ones(len(self.sketch.theta))]),
+            )
             if np.array_equal(fresh, treatments):
                 break
             better = self.solve(fresh)
@@ -79,13 +82,22 @@ class LimitedSearch:
         result = treatments.copy()
         for k in np.argsort(-gain, kind="stable"):
             others = np.delete(result, k, axis=0)
-            if gain[k] > 0 and not self.stays(treatments[k]) and not same_treatment(self.problem, others, wanted[k]).any():
+            if (
+                gain[k] > 0
+                and not self.stays(treatments[k])
+                and not same_treatment(self.problem, others, wanted[k]).any()
+            ):
                 result[k] = wanted[k]
         return result
 
     def best(self, pool: list[FloatArray], columns: IntArray) -> LimitedMenu | None:
         """Return the best menu that starts from the pool reach by Lloyd passes and swaps with the candidates ``columns``."""
-        menus = [menu for treatments in pool for menu in [self.lloyd(self._placed(treatments))] if menu is not None]
+        menus = [
+            menu
+            for treatments in pool
+            for menu in [self.lloyd(self._placed(treatments))]
+            if menu is not None
+        ]
         if not menus:
             return None
         best = max(menus, key=lambda menu: menu.value)
@@ -136,7 +148,9 @@ class LimitedSearch:
         profits = profit_matrix(self.sketch.theta, self.problem.psi_at(treatments))
         wanted = np.bincount(profits.argmax(axis=1), self.sketch.weights, minlength=len(treatments))
         placed = np.empty_like(treatments)
-        placed[np.argsort(self.limits.lower + self.limits.upper, kind="stable")] = treatments[np.argsort(wanted, kind="stable")]
+        placed[np.argsort(self.limits.lower + self.limits.upper, kind="stable")] = treatments[
+            np.argsort(wanted, kind="stable")
+        ]
         found = self.solve(placed)
         improved = True
         while improved:
@@ -146,7 +160,9 @@ class LimitedSearch:
                     trial = placed.copy()
                     trial[[a, b]] = trial[[b, a]]
                     result = self.solve(trial)
-                    if result is not None and (found is None or result[1] > found[1] + 1e-10 * abs(found[1])):
+                    if result is not None and (
+                        found is None or result[1] > found[1] + 1e-10 * abs(found[1])
+                    ):
                         placed, found, improved = trial, result, True
         return placed
 
@@ -158,5 +174,9 @@ class LimitedSearch:
     def stays(self, treatment: FloatArray) -> bool:
         """Return whether a treatment (d,) may not leave the menu: it is fixed, or has a minimum share of its own."""
         row = self.problem.position(treatment)
-        held = row is not None and row < len(self.limits.candidate_lower) and self.limits.candidate_lower[row] > 0
+        held = (
+            row is not None
+            and row < len(self.limits.candidate_lower)
+            and self.limits.candidate_lower[row] > 0
+        )
         return bool(held or same_treatment(self.problem, self.fixed, treatment).any())

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.certificate import DualSums, LimitPrices, limit_prices
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rounding import Rounding
 from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.profit import profit_matrix
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 _BOUND_TOLERANCE = 2e-4  # of what offers differ by: what the search for a bound may leave open
 
@@ -60,13 +57,27 @@ class LimitedDual:
         # rows next to a jump or an exclusion stand for treatments of any place
         beyond = len(rounding.psi) - len(problem.psi)
         low, high = candidates
-        low, high = np.append(low, np.full(beyond, lower.min())), np.append(high, np.full(beyond, upper.max()))
+        low, high = (
+            np.append(low, np.full(beyond, lower.min())),
+            np.append(high, np.full(beyond, upper.max())),
+        )
         profits = profit_matrix(clusters.theta, rounding.psi)
         offers = profit_matrix(clusters.theta, menu.priced_psi).max(axis=1)
         template = LimitPrices.none(len(rounding.psi), paid, not problem.searched.any())
         aim = float(np.maximum(menu.prices * upper, menu.prices * lower).sum())
         slack = _BOUND_TOLERANCE * max(float(np.ptp(offers)), 1e-12)
-        limits, found = limit_prices(profits, clusters.weights, offers, len(menu.prices), slack, low, high, template, held, aim)
+        limits, found = limit_prices(
+            profits,
+            clusters.weights,
+            offers,
+            len(menu.prices),
+            slack,
+            low,
+            high,
+            template,
+            held,
+            aim,
+        )
         return LimitedDual(limits.shifted(rounding), menu, found, limits, held)
 
     def bound(self, sums: DualSums) -> float:

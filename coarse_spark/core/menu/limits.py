@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.profit import Profit
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 Shares = float | Sequence[float] | Mapping[int, float] | None
 
@@ -75,14 +72,20 @@ class ShareLimits:
             message names the nearest limits that can be met.
         """
         size = len(problem.candidates)
-        lower, candidate_lower = _shares(min_share, "min_share", 0.0, k, size, len(problem.space.candidates))
-        upper, candidate_upper = _shares(max_share, "max_share", 1.0, k, size, len(problem.space.candidates))
+        lower, candidate_lower = _shares(
+            min_share, "min_share", 0.0, k, size, len(problem.space.candidates)
+        )
+        upper, candidate_upper = _shares(
+            max_share, "max_share", 1.0, k, size, len(problem.space.candidates)
+        )
         limits = ShareLimits(lower, upper, candidate_lower, candidate_upper)
         limits._check(k, min_share, max_share)
         return limits
 
     @staticmethod
-    def of_places(min_share: float | Sequence[float] | None, max_share: float | Sequence[float] | None, k: int) -> ShareLimits:
+    def of_places(
+        min_share: float | Sequence[float] | None, max_share: float | Sequence[float] | None, k: int
+    ) -> ShareLimits:
         """Read limits that name no candidates; raises as ``parse``."""
         lower, _ = _shares(min_share, "min_share", 0.0, k, 0, 0)
         upper, _ = _shares(max_share, "max_share", 1.0, k, 0, 0)
@@ -155,24 +158,32 @@ class ShareLimits:
             )
 
 
-def _shares(given: Shares, name: str, default: float, k: int, size: int, named: int) -> tuple[FloatArray, FloatArray]:
+def _shares(
+    given: Shares, name: str, default: float, k: int, size: int, named: int
+) -> tuple[FloatArray, FloatArray]:
     position, candidate = np.full(k, default), np.full(size, default)
     if given is None:
         return position, candidate
     if isinstance(given, Mapping):
         for row, share in given.items():
             if not 0 <= int(row) < named:
-                raise InvalidInputError(f"{name}: there is no candidate row {row}; rows are 0 to {named - 1}")
+                raise InvalidInputError(
+                    f"{name}: there is no candidate row {row}; rows are 0 to {named - 1}"
+                )
             candidate[int(row)] = share
     elif np.ndim(given) == 0:
         position[:] = float(given)  # type: ignore[arg-type]
     else:
         values = np.asarray(given, dtype=np.float64)
         if values.shape != (k,):
-            raise InvalidInputError(f"{name} has {values.size} numbers, expected one, or {k}: one a position of the menu")
+            raise InvalidInputError(
+                f"{name} has {values.size} numbers, expected one, or {k}: one a position of the menu"
+            )
         position = values
     for values in (position, candidate):
         wrong = ~((values >= 0) & (values <= 1))
         if wrong.any():
-            raise InvalidInputError(f"{name} is {values[wrong][0]:g}, expected a share between 0 and 1")
+            raise InvalidInputError(
+                f"{name} is {values[wrong][0]:g}, expected a share between 0 and 1"
+            )
     return position, candidate

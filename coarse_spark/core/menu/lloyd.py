@@ -13,15 +13,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.menu.problem import MenuProblem, row_blocks
 from coarse_spark.core.menu.sums import WeightedSums
 from coarse_spark.errors import RunError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
-BoolArray = npt.NDArray[np.bool_]
 
 # how much further than a Lloyd step its stretched companion goes: at first, at least and at most. Below 2, steps never swing out
 # further than they came in, so rounding in the sums is not amplified from pass to pass.
@@ -51,7 +47,10 @@ class PricedMenu:
 
     @staticmethod
     def build(
-        problem: MenuProblem, treatments: FloatArray, prices: FloatArray | None = None, fixed: BoolArray | None = None
+        problem: MenuProblem,
+        treatments: FloatArray,
+        prices: FloatArray | None = None,
+        fixed: BoolArray | None = None,
     ) -> PricedMenu:
         """Build a menu from encoded treatments (K, d); prices default to 0 and no treatment is fixed."""
         k = len(treatments)
@@ -95,9 +94,6 @@ class SegmentSums(WeightedSums):
     def ordered(self, rows: IntArray) -> SegmentSums:
         """Return the sums with segments in another order."""
         return SegmentSums(self.weight[rows], self.theta[rows], self.units[rows])
-
-    def __sub__(self, other: SegmentSums) -> SegmentSums:
-        return SegmentSums(self.weight - other.weight, self.theta - other.theta, self.units - other.units)
 
     @property
     def rows(self) -> FloatArray:
@@ -179,7 +175,12 @@ def refine(
     stretch = dict.fromkeys(menus, _FIRST_STRETCH)
     history: list[Pass] = []
     for number in range(1, max(1, max_passes) + 1):
-        asked = {(k, place): menu for k in tries if k not in resting for place, menu in enumerate(tries[k])}
+        asked = {
+            (k, place): menu
+            for k in tries
+            if k not in resting
+            for place, menu in enumerate(tries[k])
+        }
         if not asked:
             break
         records = aggregate(dict(enumerate(asked.values())))
@@ -196,7 +197,11 @@ def refine(
                     "it cannot fall over one population, so the rows or weights changed between passes"
                 )
             if len(worth) > 1:
-                stretch[k] = min(stretch[k] * 1.3, _MOST_STRETCH) if best == 1 else max(stretch[k] * 0.7, _LEAST_STRETCH)
+                stretch[k] = (
+                    min(stretch[k] * 1.3, _MOST_STRETCH)
+                    if best == 1
+                    else max(stretch[k] * 0.7, _LEAST_STRETCH)
+                )
             current[k], sums[k], values[k] = tries[k][best], found[k, best], value
         proposals = update(problem, {k: current[k] for k in active}, sums)
         for k in active:
@@ -217,10 +222,14 @@ def refine(
 
 
 def _scale(problem: MenuProblem, sums: SegmentSums, value: float) -> float:
-    return max(abs(value - float(sums.value_of_all(problem.control_psi[None, :])[0])), 1e-12 * abs(value))
+    return max(
+        abs(value - float(sums.value_of_all(problem.control_psi[None, :])[0])), 1e-12 * abs(value)
+    )
 
 
-def _stretched(problem: MenuProblem, menu: PricedMenu, fresh: PricedMenu, factor: float) -> list[PricedMenu]:
+def _stretched(
+    problem: MenuProblem, menu: PricedMenu, fresh: PricedMenu, factor: float
+) -> list[PricedMenu]:
     """Return the menu whose treatments move further than the update asks for, where such treatments exist.
 
     Lloyd steps are too short near an optimum; where the longer step earns more it saves passes, and where not the plain one is
@@ -231,32 +240,54 @@ def _stretched(problem: MenuProblem, menu: PricedMenu, fresh: PricedMenu, factor
     if not straight.any():
         return []
     treatments = fresh.treatments.copy()
-    further = np.clip(menu.treatments + factor * move, space.bounds[:, 0], space.bounds[:, 1])[straight]
+    further = np.clip(menu.treatments + factor * move, space.bounds[:, 0], space.bounds[:, 1])[
+        straight
+    ]
     treatments[straight] = np.where(space.allowed(further)[:, None], further, treatments[straight])
-    twins = [same_treatment(problem, np.delete(treatments, place, axis=0), row).any() for place, row in enumerate(treatments)]
-    return [] if any(twins) or np.array_equal(treatments, fresh.treatments) else [fresh.moved(problem, treatments)]
+    twins = [
+        same_treatment(problem, np.delete(treatments, place, axis=0), row).any()
+        for place, row in enumerate(treatments)
+    ]
+    return (
+        []
+        if any(twins) or np.array_equal(treatments, fresh.treatments)
+        else [fresh.moved(problem, treatments)]
+    )
 
 
-def update(problem: MenuProblem, menus: Mapping[int, PricedMenu], sums: Mapping[int, SegmentSums]) -> dict[int, PricedMenu]:
+def update(
+    problem: MenuProblem, menus: Mapping[int, PricedMenu], sums: Mapping[int, SegmentSums]
+) -> dict[int, PricedMenu]:
     """Give every segment the treatment that maximizes its aggregated profit, without ever making two treatments equal.
 
     The maximum is exact over the candidates and then located between them. Empty segments and fixed treatments stay.
     """
     keys = list(menus)
-    means = np.vstack([sums[k].theta / np.where(sums[k].weight > 0, sums[k].weight, 1.0)[:, None] for k in keys])
+    means = np.vstack(
+        [sums[k].theta / np.where(sums[k].weight > 0, sums[k].weight, 1.0)[:, None] for k in keys]
+    )
     old = np.vstack([menus[k].treatments for k in keys])
     fresh, profit = problem.polish(means, problem.best_candidates(means))
     stayed, kept = problem.polish_from(means, old)
     # differences within rounding must not decide between two places
-    noise = 1e-13 * (np.einsum("ij,ij->i", np.abs(means), np.abs(problem.psi_at(old)[:, :-1])) + np.abs(problem.psi_at(old)[:, -1]))
+    noise = 1e-13 * (
+        np.einsum("ij,ij->i", np.abs(means), np.abs(problem.psi_at(old)[:, :-1]))
+        + np.abs(problem.psi_at(old)[:, -1])
+    )
     same = kept >= profit - noise
     fresh[same] = stayed[same]
     rows = np.vstack([sums[k].rows for k in keys])
-    gains = ((problem.psi_at(fresh) - np.vstack([menus[k].psi for k in keys])) * rows).sum(axis=1) + noise * rows[:, -1]
+    gains = ((problem.psi_at(fresh) - np.vstack([menus[k].psi for k in keys])) * rows).sum(
+        axis=1
+    ) + noise * rows[:, -1]
     result, start = {}, 0
     for k in keys:
         menu, size = menus[k], len(menus[k].treatments)
-        wanted, gain, treatments = fresh[start : start + size], gains[start : start + size], menus[k].treatments.copy()
+        wanted, gain, treatments = (
+            fresh[start : start + size],
+            gains[start : start + size],
+            menus[k].treatments.copy(),
+        )
         start += size
         for position in np.flatnonzero(~menu.fixed & (sums[k].weight > 0) & (gain >= 0)):
             others = np.delete(treatments, position, axis=0)
@@ -266,10 +297,14 @@ def update(problem: MenuProblem, menus: Mapping[int, PricedMenu], sums: Mapping[
     return result
 
 
-def same_treatment(problem: MenuProblem, treatments: FloatArray, treatment: FloatArray) -> BoolArray:
+def same_treatment(
+    problem: MenuProblem, treatments: FloatArray, treatment: FloatArray
+) -> BoolArray:
     """Return (n,) which of the encoded treatments (n, d) equal one (d,) up to a billionth of each dimension's range."""
     widths = problem.space.bounds[:, 1] - problem.space.bounds[:, 0]
-    return np.asarray((np.abs(treatments - treatment) <= 1e-9 * np.maximum(widths, 1e-300)).all(axis=1))
+    return np.asarray(
+        (np.abs(treatments - treatment) <= 1e-9 * np.maximum(widths, 1e-300)).all(axis=1)
+    )
 
 
 def assign(theta: FloatArray, menu: PricedMenu) -> IntArray:
@@ -291,7 +326,9 @@ def first_maximum(profits: FloatArray) -> tuple[IntArray, FloatArray]:
     return place.astype(np.intp), best
 
 
-def segment_sums(theta: FloatArray, weights: FloatArray, menus: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
+def segment_sums(
+    theta: FloatArray, weights: FloatArray, menus: Mapping[int, PricedMenu]
+) -> dict[int, SegmentSums]:
     """Aggregate units (n, p) with weights (n,) held in memory, all menus in one sweep over blocks of rows."""
     psi = np.vstack([menu.priced_psi for menu in menus.values()])
     ends = np.cumsum([0, *(len(menu.treatments) for menu in menus.values())])
@@ -302,9 +339,15 @@ def segment_sums(theta: FloatArray, weights: FloatArray, menus: Mapping[int, Pri
         taken = np.empty_like(profits)
         for start, end in pairwise(ends):
             np.equal(profits[start:end], profits[start:end].max(axis=0), out=taken[start:end])
-        if taken.sum() > len(menus) * profits.shape[1]:  # equal profits: the first treatment takes the unit
+        if (
+            taken.sum() > len(menus) * profits.shape[1]
+        ):  # equal profits: the first treatment takes the unit
             for start, end in pairwise(ends):
-                np.equal(taken[start:end].argmax(axis=0), np.arange(end - start)[:, None], out=taken[start:end])
+                np.equal(
+                    taken[start:end].argmax(axis=0),
+                    np.arange(end - start)[:, None],
+                    out=taken[start:end],
+                )
         units += taken.sum(axis=1).astype(np.intp)
         total += taken @ np.column_stack([theta[block] * weights[block, None], weights[block]])
     return {
@@ -314,7 +357,14 @@ def segment_sums(theta: FloatArray, weights: FloatArray, menus: Mapping[int, Pri
 
 
 def describe_pass(
-    problem: MenuProblem, k: int, number: int, value: float, gain: float, old: PricedMenu, new: PricedMenu, profits: FloatArray
+    problem: MenuProblem,
+    k: int,
+    number: int,
+    value: float,
+    gain: float,
+    old: PricedMenu,
+    new: PricedMenu,
+    profits: FloatArray,
 ) -> Pass:
     """Return the history's line for a pass that found ``value`` and exchanges one menu for another, which adds ``profits`` (K,)."""
     widths = problem.space.bounds[:, 1] - problem.space.bounds[:, 0]
@@ -324,5 +374,13 @@ def describe_pass(
     if moved.any():
         most = int(np.flatnonzero(moved)[profits[moved].argmax()])
         what = f"{problem.space.describe(old.treatments[most])} -> {problem.space.describe(new.treatments[most])}"
-    log.info("menu of %d, pass %d: profit %.8g, gain %.3g, %d moved, most %s", k, number, value, gain, moved.sum(), what)
+    log.info(
+        "menu of %d, pass %d: profit %.8g, gain %.3g, %d moved, most %s",
+        k,
+        number,
+        value,
+        gain,
+        moved.sum(),
+        what,
+    )
     return Pass(k, number, value, gain, int(moved.sum()), float(steps.max(initial=0.0)), what)

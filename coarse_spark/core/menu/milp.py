@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.budget import BudgetSearch
 from coarse_spark.core.menu.constrained import ConstrainedSearch
 from coarse_spark.core.menu.limited import LimitedMenu
 from coarse_spark.core.menu.limits import Budget
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 _MAX_SIZE = 60_000  # units x candidates
 _SECONDS = 120
@@ -45,8 +43,18 @@ def milp_menu(search: ConstrainedSearch, budget: Budget | None) -> LimitedMenu:
     y = m * size + np.arange(size * positions).reshape(size, positions)
     rows: list[LinearConstraint] = []
 
-    def add(row: npt.NDArray[np.intp], column: npt.NDArray[np.intp], entry: FloatArray, low: FloatArray, high: FloatArray) -> None:
-        rows.append(LinearConstraint(coo_array((entry, (row, column)), shape=(len(low), count)).tocsr(), low, high))
+    def add(
+        row: IntArray,
+        column: IntArray,
+        entry: FloatArray,
+        low: FloatArray,
+        high: FloatArray,
+    ) -> None:
+        rows.append(
+            LinearConstraint(
+                coo_array((entry, (row, column)), shape=(len(low), count)).tocsr(), low, high
+            )
+        )
 
     every = np.arange(m)
     add(np.repeat(every, size), x.ravel(), np.ones(m * size), np.ones(m), np.ones(m))
@@ -59,37 +67,86 @@ def milp_menu(search: ConstrainedSearch, budget: Budget | None) -> LimitedMenu:
         np.zeros(m * size),
     )
     wanted = float(k) if symmetric else 1.0
-    add(np.tile(np.arange(positions), size), y.ravel(), np.ones(y.size), np.full(positions, wanted), np.full(positions, wanted))
-    add(np.repeat(np.arange(size), positions), y.ravel(), np.ones(y.size), np.zeros(size), np.ones(size))
+    add(
+        np.tile(np.arange(positions), size),
+        y.ravel(),
+        np.ones(y.size),
+        np.full(positions, wanted),
+        np.full(positions, wanted),
+    )
+    add(
+        np.repeat(np.arange(size), positions),
+        y.ravel(),
+        np.ones(y.size),
+        np.zeros(size),
+        np.ones(size),
+    )
     if not limits.free:
         lower = np.maximum(limits.lower[None, :positions], limits.candidate_lower[:, None])
         upper = np.minimum(limits.upper[None, :positions], limits.candidate_upper[:, None])
         column = np.concatenate([x.T.ravel(), y.ravel()])
         row = np.concatenate([np.repeat(np.arange(size), m), np.repeat(np.arange(size), positions)])
         share = np.tile(mass, size)
-        add(row, column, np.concatenate([share, -lower.ravel()]), np.zeros(size), np.full(size, np.inf))
-        add(row, column, np.concatenate([share, -upper.ravel()]), np.full(size, -np.inf), np.zeros(size))
+        add(
+            row,
+            column,
+            np.concatenate([share, -lower.ravel()]),
+            np.zeros(size),
+            np.full(size, np.inf),
+        )
+        add(
+            row,
+            column,
+            np.concatenate([share, -upper.ravel()]),
+            np.full(size, -np.inf),
+            np.zeros(size),
+        )
     if budget is not None:
-        spending = profit_matrix(search.sketch.theta, BudgetSearch(search, budget).rows(problem.candidates)) * mass[:, None]
-        add(np.zeros(m * size, dtype=np.intp), x.ravel(), spending.ravel(), np.array([-np.inf]), np.array([budget.limit]))
+        spending = (
+            profit_matrix(
+                search.sketch.theta, BudgetSearch(search, budget).rows(problem.candidates)
+            )
+            * mass[:, None]
+        )
+        add(
+            np.zeros(m * size, dtype=np.intp),
+            x.ravel(),
+            spending.ravel(),
+            np.array([-np.inf]),
+            np.array([budget.limit]),
+        )
     low, high = np.zeros(count), np.ones(count)
     for row_of in search.limited.rows(search.fixed):
         if symmetric:
             low[y[row_of]] = 1.0
         else:
-            add(np.zeros(positions, dtype=np.intp), y[row_of], np.ones(positions), np.ones(1), np.ones(1))
+            add(
+                np.zeros(positions, dtype=np.intp),
+                y[row_of],
+                np.ones(positions),
+                np.ones(1),
+                np.ones(1),
+            )
     if symmetric:
         low[y[limits.forced]] = 1.0
     gain = np.zeros(count)
     gain[: m * size] = -(profits * mass[:, None]).ravel()
     whole = np.concatenate([np.zeros(m * size), np.ones(y.size)])
     solved = milp(
-        gain, constraints=rows, bounds=Bounds(low, high), integrality=whole, options={"time_limit": _SECONDS, "mip_rel_gap": 1e-9}
+        gain,
+        constraints=rows,
+        bounds=Bounds(low, high),
+        integrality=whole,
+        options={"time_limit": _SECONDS, "mip_rel_gap": 1e-9},
     )
     if solved.status == 2:
-        raise InvalidInputError(f"no menu of {k} candidates meets all limits; loosen them, or choose another k")
+        raise InvalidInputError(
+            f"no menu of {k} candidates meets all limits; loosen them, or choose another k"
+        )
     if solved.x is None or solved.status != 0:
-        raise InvalidInputError(f"method 'milp' did not finish in {_SECONDS} s: {solved.message}; use 'auto'")
+        raise InvalidInputError(
+            f"method 'milp' did not finish in {_SECONDS} s: {solved.message}; use 'auto'"
+        )
     open_ = solved.x[m * size :].reshape(size, positions) > 0.5
     columns = np.flatnonzero(open_[:, 0]) if symmetric else open_.argmax(axis=0)
     return LimitedMenu(problem.candidates[columns], np.zeros(k), -float(solved.fun))

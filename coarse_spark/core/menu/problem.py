@@ -8,17 +8,14 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.climb import Hills, central_differences, climb
 from coarse_spark.core.menu.rules import Restriction, Rule, restrictions, widest_range
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 _BLOCK_CELLS = 100_000  # of a rows x treatments block: it stays in the processor's cache
 _HALVINGS = 45  # of a spacing, to find the edge of an exclusion
@@ -55,7 +52,11 @@ class MenuProblem:
 
     @staticmethod
     def build(
-        space: TreatmentSpace, basis: Basis | str, profit: Profit, extra: FloatArray | None = None, rules: Sequence[Rule] = ()
+        space: TreatmentSpace,
+        basis: Basis | str,
+        profit: Profit,
+        extra: FloatArray | None = None,
+        rules: Sequence[Rule] = (),
     ) -> MenuProblem:
         """Build the problem; ``extra`` (m, d) adds encoded treatments to the candidates where they are not among them.
 
@@ -65,12 +66,18 @@ class MenuProblem:
         """
         basis = Basis(basis, space) if isinstance(basis, str) else basis
         if basis.space != space:
-            raise InvalidInputError(f"basis '{basis.name}' was built on another treatment space; build it on the menu's")
+            raise InvalidInputError(
+                f"basis '{basis.name}' was built on another treatment space; build it on the menu's"
+            )
         profit.require_names(space.names)
         candidates = space.candidates
         added = [] if extra is None else list(np.atleast_2d(extra))
         if _is_searched(basis):
-            added = [*(_edges(space, space.allowed) if space.exclude is not None else []), *_edges_of_rules(space, rules), *added]
+            added = [
+                *(_edges(space, space.allowed) if space.exclude is not None else []),
+                *_edges_of_rules(space, rules),
+                *added,
+            ]
         candidates = _with(candidates, added)
         problem = MenuProblem(space, basis, profit, candidates, np.empty((0, 0)), tuple(rules))
         problem = replace(problem, psi=problem.psi_at(candidates))
@@ -86,12 +93,19 @@ class MenuProblem:
             low, high = space.bounds[axis]
             beside = problem.candidates.copy()
             beside[:, axis] += sign * _BESIDE * (high - low)
-            open_ = (problem.candidates[:, axis] == space.control[axis]) & (low <= beside[:, axis]) & (beside[:, axis] <= high)
+            open_ = (
+                (problem.candidates[:, axis] == space.control[axis])
+                & (low <= beside[:, axis])
+                & (beside[:, axis] <= high)
+            )
             rows = np.flatnonzero(open_)[space.allowed(beside[open_])]
             limits = problem.psi_at(beside[rows])
             for row, limit in zip(rows, limits, strict=True):
                 if (np.abs(problem.psi - limit) > jump).any(axis=1).all():
-                    candidates, psi = np.vstack([problem.candidates, beside[row]]), np.vstack([problem.psi, limit])
+                    candidates, psi = (
+                        np.vstack([problem.candidates, beside[row]]),
+                        np.vstack([problem.psi, limit]),
+                    )
                     problem = replace(problem, candidates=candidates, psi=psi)
         return problem
 
@@ -100,7 +114,9 @@ class MenuProblem:
         problem = replace(self, charge=charge, spend=spend)
         return replace(problem, psi=problem.psi_at(self.candidates))
 
-    def restricted(self, expressions: Sequence[str], largest: FloatArray, barred: FloatArray) -> MenuProblem:
+    def restricted(
+        self, expressions: Sequence[str], largest: FloatArray, barred: FloatArray
+    ) -> MenuProblem:
         """Return the problem with one rule of eligibility an expression (see ``rules``).
 
         Parameters
@@ -118,7 +134,9 @@ class MenuProblem:
     def with_rules(self, rules: Sequence[Rule], extra: Sequence[FloatArray] = ()) -> MenuProblem:
         """Return the problem with further rules, and with encoded treatments (d,) that they are about among the candidates."""
         edges = _edges_of_rules(self.space, rules) if _is_searched(self.basis) else []
-        problem = replace(self, rules=(*self.rules, *rules), candidates=_with(self.candidates, [*edges, *extra]))
+        problem = replace(
+            self, rules=(*self.rules, *rules), candidates=_with(self.candidates, [*edges, *extra])
+        )
         return replace(problem, psi=problem.psi_at(problem.candidates))
 
     @property
@@ -132,7 +150,7 @@ class MenuProblem:
         return self.basis.size
 
     @cached_property
-    def searched(self) -> npt.NDArray[np.bool_]:
+    def searched(self) -> BoolArray:
         """(d,) whether treatments are searched between candidates along a dimension; never where each candidate is an arm."""
         return self.space.continuous & _is_searched(self.basis)
 
@@ -149,7 +167,9 @@ class MenuProblem:
     def psi_at(self, treatments: FloatArray) -> FloatArray:
         """Return ψ at encoded treatments (n, d) as (n, p + 1)."""
         if self.spend is not None and self.charge:
-            (margin, cost), (more, paid) = (part.terms(treatments, self.space) for part in (self.profit, self.spend))
+            (margin, cost), (more, paid) = (
+                part.terms(treatments, self.space) for part in (self.profit, self.spend)
+            )
             margin, cost = margin - self.charge * more, cost - self.charge * paid
             psi = np.column_stack([margin[:, None] * self.basis(treatments), -cost])
         else:
@@ -187,27 +207,40 @@ class MenuProblem:
         profit = np.empty(len(theta))
         for start in range(0, len(theta), 100_000):
             part = slice(start, start + 100_000)
-            treatments[part], profit[part] = self.polish(theta[part], self.best_candidates(theta[part]), precise=False)
+            treatments[part], profit[part] = self.polish(
+                theta[part], self.best_candidates(theta[part]), precise=False
+            )
         return treatments, profit
 
-    def polish(self, theta: FloatArray, rows: IntArray, *, precise: bool = True) -> tuple[FloatArray, FloatArray]:
+    def polish(
+        self, theta: FloatArray, rows: IntArray, *, precise: bool = True
+    ) -> tuple[FloatArray, FloatArray]:
         """Maximize the profit of responses ``theta`` (m, p) around candidates ``rows`` (m,), within one spacing of each.
 
         Returns treatments (m, d) and profit (m,), never less than the candidates'. ``precise`` is explained in ``climb``.
         """
         if not self.searched.any():
-            return self.candidates[rows], np.einsum("ij,ij->i", theta, self.psi[rows, :-1]) + self.psi[rows, -1]
+            return self.candidates[rows], np.einsum(
+                "ij,ij->i", theta, self.psi[rows, :-1]
+            ) + self.psi[rows, -1]
         slope, bend = self._slopes
         extended = np.column_stack([theta, np.ones(len(theta))])
-        derivatives = np.einsum("rap,rp->ra", slope[rows], extended), np.einsum("rabp,rp->rab", bend[rows], extended)
+        derivatives = (
+            np.einsum("rap,rp->ra", slope[rows], extended),
+            np.einsum("rabp,rp->rab", bend[rows], extended),
+        )
         start = self.candidates[rows]
-        return self._kept(start, *climb(self._hills(theta, self.psi[rows]), start, derivatives, precise=precise))
+        return self._kept(
+            start, *climb(self._hills(theta, self.psi[rows]), start, derivatives, precise=precise)
+        )
 
     def polish_from(self, theta: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Maximize the profit of responses ``theta`` (m, p) from encoded treatments ``start`` (m, d)."""
         return self._kept(start, *climb(self._hills(theta, self.psi_at(start)), start))
 
-    def _kept(self, start: FloatArray, treatments: FloatArray, profit: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _kept(
+        self, start: FloatArray, treatments: FloatArray, profit: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         # a rule may single out one treatment, up to rounding: whoever stood there stays exactly there
         if self.rules:
             widths = self.space.bounds[:, 1] - self.space.bounds[:, 0]
@@ -220,7 +253,11 @@ class MenuProblem:
         """Gradient (J, d, p + 1) and Hessian (J, d, d, p + 1) of ψ at the candidates; any response's follow linearly."""
         space = self.space
         return central_differences(
-            lambda treatments, _: self.psi_at(treatments), self.candidates, np.arange(len(self.psi)), space.bounds, self.spacing
+            lambda treatments, _: self.psi_at(treatments),
+            self.candidates,
+            np.arange(len(self.psi)),
+            space.bounds,
+            self.spacing,
         )
 
     def _hills(self, theta: FloatArray, psi: FloatArray) -> Hills:
@@ -228,7 +265,9 @@ class MenuProblem:
             psi = self.psi_at(treatments)
             return np.asarray(np.einsum("ij,ij->i", theta[rows], psi[:, :-1]) + psi[:, -1])
 
-        noise = 4e-15 * (np.einsum("ij,ij->i", np.abs(theta), np.abs(psi[:, :-1])) + np.abs(psi[:, -1]))
+        noise = 4e-15 * (
+            np.einsum("ij,ij->i", np.abs(theta), np.abs(psi[:, :-1])) + np.abs(psi[:, -1])
+        )
         return Hills(value, self.space.allowed, self.space.bounds, self.spacing, noise)
 
 
@@ -248,15 +287,23 @@ def _edges_of_rules(space: TreatmentSpace, rules: Sequence[Rule]) -> list[FloatA
 
 
 def _edges(
-    space: TreatmentSpace, allowed: Callable[[FloatArray], npt.NDArray[np.bool_]], further: FloatArray | None = None
+    space: TreatmentSpace,
+    allowed: Callable[[FloatArray], BoolArray],
+    further: FloatArray | None = None,
 ) -> FloatArray:
     """Return the last allowed treatments between each allowed candidate and its neighbours that are not, along continuous axes.
 
     ``further`` : (m, d) more treatments to start from.
     """
     edges = [np.empty((0, len(space.dimensions)))]
-    inside = ((space.candidates >= space.bounds[:, 0]) & (space.candidates <= space.bounds[:, 1])).all(axis=1)
-    candidates = space.candidates[inside] if further is None else np.vstack([space.candidates[inside], further])
+    inside = (
+        (space.candidates >= space.bounds[:, 0]) & (space.candidates <= space.bounds[:, 1])
+    ).all(axis=1)
+    candidates = (
+        space.candidates[inside]
+        if further is None
+        else np.vstack([space.candidates[inside], further])
+    )
     candidates = candidates[allowed(candidates)]
     for axis in np.flatnonzero(space.continuous):
         for sign in (1.0, -1.0):
@@ -279,5 +326,7 @@ def _with(candidates: FloatArray, extra: Iterable[FloatArray]) -> FloatArray:
     return candidates
 
 
-def _same(candidates: FloatArray, treatment: FloatArray) -> npt.NDArray[np.bool_]:
-    return np.asarray((np.abs(candidates - treatment) <= 1e-12 * np.maximum(1.0, np.abs(treatment))).all(axis=1))
+def _same(candidates: FloatArray, treatment: FloatArray) -> BoolArray:
+    return np.asarray(
+        (np.abs(candidates - treatment) <= 1e-12 * np.maximum(1.0, np.abs(treatment))).all(axis=1)
+    )

@@ -9,15 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.lloyd import Pass, PricedMenu, Refined, assign
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rules import UnitRules
 from coarse_spark.core.menu.transport import exact_assignment
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,22 +86,35 @@ class Menu:
     @property
     def gap(self) -> float:
         """(upper_bound − value) / (granular − control): no menu is better by more than this share of what is there to gain."""
-        return _ratio(self.upper_bound - self.value, self.granular_value - self.control_value, flat=0.0)
+        return _ratio(
+            self.upper_bound - self.value, self.granular_value - self.control_value, flat=0.0
+        )
 
     @property
     def captured_of_control(self) -> float:
         """(value − control) / (granular − control); 1 where there is nothing to gain."""
-        return _ratio(self.value - self.control_value, self.granular_value - self.control_value, flat=1.0)
+        return _ratio(
+            self.value - self.control_value, self.granular_value - self.control_value, flat=1.0
+        )
 
     @property
     def captured_of_uniform(self) -> float:
         """(value − uniform) / (granular − uniform); 1 where there is nothing to gain."""
-        return _ratio(self.value - self.uniform_value, self.granular_value - self.uniform_value, flat=1.0)
+        return _ratio(
+            self.value - self.uniform_value, self.granular_value - self.uniform_value, flat=1.0
+        )
 
     @property
     def priced(self) -> PricedMenu:
         """The menu in the form that passes over a population use."""
-        return PricedMenu(self.encoded, self.psi, self.prices, np.zeros(self.k, dtype=bool), self.charges, self.method)
+        return PricedMenu(
+            self.encoded,
+            self.psi,
+            self.prices,
+            np.zeros(self.k, dtype=bool),
+            self.charges,
+            self.method,
+        )
 
     def assign(
         self,
@@ -134,9 +145,13 @@ class Menu:
         if array.ndim != 2 or array.shape[1] != p:
             raise InvalidInputError(f"theta has shape {array.shape}, expected (n, {p})")
         mass = np.ones(len(array)) if weights is None else np.asarray(weights, dtype=np.float64)
-        return self.assign_extended(self.rules.extended(array, eligible, previous_rows), mass, exact)
+        return self.assign_extended(
+            self.rules.extended(array, eligible, previous_rows), mass, exact
+        )
 
-    def assign_extended(self, theta: FloatArray, weights: FloatArray, exact: bool | None = None) -> IntArray:
+    def assign_extended(
+        self, theta: FloatArray, weights: FloatArray, exact: bool | None = None
+    ) -> IntArray:
         """Assign units whose coefficients (n, p) include those of the rules; see ``assign``."""
         limits = self.constraints
         if limits is None or not limits.limits_shares:
@@ -147,7 +162,13 @@ class Menu:
             return assign(theta, self.priced)
         priced = self.psi if self.charges is None else self.psi - self.charges
         total = float(weights.sum())
-        return exact_assignment(profit_matrix(theta, priced), weights, limits.lower * total, limits.upper * total, self.prices)[0]
+        return exact_assignment(
+            profit_matrix(theta, priced),
+            weights,
+            limits.lower * total,
+            limits.upper * total,
+            self.prices,
+        )[0]
 
     def __str__(self) -> str:
         table = self.treatments.copy()
@@ -198,7 +219,12 @@ def menus_of(
         limits = (constraints or {}).get(k)
         if limits is not None:
             limits = Constraints(
-                limits.lower[order], limits.upper[order], limits.budget, limits.budget_price, limits.spending, limits.units
+                limits.lower[order],
+                limits.upper[order],
+                limits.budget,
+                limits.budget_price,
+                limits.spending,
+                limits.units,
             )
         result[k] = Menu(
             treatments=problem.space.decode(menu.treatments),

@@ -20,18 +20,14 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import nnls
 
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.menu.cut_cells import cover, lattice
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rules import Restriction
 from coarse_spark.core.menu.single_precision import SinglePrecision
 from coarse_spark.core.treatments import Categorical
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.intp]
 
 _NUDGE = 1e-7  # of a cell: finds the one-sided limit of a profit that jumps at a candidate
 _MAX_DEFICITS = 64
@@ -72,7 +68,8 @@ class Rounding:
         deficits[:, problem.basis_size : -1] = widths[:, problem.basis_size : -1] = 0.0
         kept = _needed(np.hstack([deficits, widths]), np.abs(problem.psi).max())
         return Rounding(
-            np.vstack([problem.psi, _apart(np.vstack(extra), problem.psi)]), *_summarized(kept[:, :size], kept[:, size:])
+            np.vstack([problem.psi, _apart(np.vstack(extra), problem.psi)]),
+            *_summarized(kept[:, :size], kept[:, size:]),
         )
 
     @cached_property
@@ -111,11 +108,17 @@ class _Cells:
                 values = _with_lines(values, problem.candidates[:, position])
             lows.append(values[:-1] if position in free else values)
             highs.append(values[1:] if position in free else values)
-        return _Cells(problem, free, np.array(list(product(*lows))), np.array(list(product(*highs))))
+        return _Cells(
+            problem, free, np.array(list(product(*lows))), np.array(list(product(*highs)))
+        )
 
     def one(self, cell: int, copies: int) -> _Cells:
         """Return so many copies of one cell."""
-        return replace(self, low=np.repeat(self.low[[cell]], copies, axis=0), high=np.repeat(self.high[[cell]], copies, axis=0))
+        return replace(
+            self,
+            low=np.repeat(self.low[[cell]], copies, axis=0),
+            high=np.repeat(self.high[[cell]], copies, axis=0),
+        )
 
     def at(self, share: FloatArray) -> FloatArray:
         """Return the treatments (cells, d) at a share, (f,) or (cells, f), of every cell."""
@@ -125,7 +128,11 @@ class _Cells:
 
     def approached(self, share: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return ψ (cells, p + 1) as approached from inside each cell, and the places (cells, d) it was taken at."""
-        problem, point, near = self.problem, self.at(share), self.at(np.clip(share, _NUDGE, 1 - _NUDGE))
+        problem, point, near = (
+            self.problem,
+            self.at(share),
+            self.at(np.clip(share, _NUDGE, 1 - _NUDGE)),
+        )
         exact, limit = problem.psi_at(point), problem.psi_at(near)
         # the movement of a smooth profit over the nudge is far smaller than any jump that matters; rules are looked at apart
         apart = np.abs(limit - exact) > 1e-4 * (np.abs(problem.psi).max(axis=0) + 1e-300)
@@ -136,7 +143,11 @@ class _Cells:
 
     def barred(self, treatments: FloatArray) -> BoolArray:
         """Return (n, rules) which rules ask for eligibility at treatments (n, d)."""
-        rules = [rule.restricts(treatments, self.problem.space) for rule in self.problem.rules if isinstance(rule, Restriction)]
+        rules = [
+            rule.restricts(treatments, self.problem.space)
+            for rule in self.problem.rules
+            if isinstance(rule, Restriction)
+        ]
         return np.array(rules, dtype=bool).reshape(len(rules), len(treatments)).T
 
 
@@ -146,7 +157,12 @@ def _with_lines(grid: FloatArray, places: FloatArray) -> FloatArray:
     usual = np.median(np.bincount(np.abs(places[:, None] - grid).argmin(axis=1)))
     spacing = (grid[-1] - grid[0]) / (len(grid) - 1)
     apart = np.abs(values[:, None] - grid).min(axis=1) > 1e-6 * spacing
-    return np.unique(np.append(grid, places[first[apart & (counts >= usual / 2) & (values > grid[0]) & (values < grid[-1])]]))
+    return np.unique(
+        np.append(
+            grid,
+            places[first[apart & (counts >= usual / 2) & (values > grid[0]) & (values < grid[-1])]],
+        )
+    )
 
 
 def _points(problem: MenuProblem, position: int) -> int:
@@ -154,7 +170,9 @@ def _points(problem: MenuProblem, position: int) -> int:
     return 2 if spacing == 0 else round((bounds[1] - bounds[0]) / spacing) + 1
 
 
-def _whole_cells(cells: _Cells) -> tuple[FloatArray, dict[tuple[int, bytes], FloatArray], list[FloatArray]]:
+def _whole_cells(
+    cells: _Cells,
+) -> tuple[FloatArray, dict[tuple[int, bytes], FloatArray], list[FloatArray]]:
     """Return the deficits of treatments that all corners of their cell may stand for, the others by cell and the rules that hold
     there, with a share of the cell at which one of them is, and rows beyond the candidates.
     """
@@ -171,13 +189,17 @@ def _whole_cells(cells: _Cells) -> tuple[FloatArray, dict[tuple[int, bytes], Flo
         offered, rules = space.allowed(inside), cells.barred(inside)
         whole = (open_ & (barred <= rules).all(axis=2)).all(axis=0)
         chance = np.where(corners == 1.0, share, 1.0 - share).prod(axis=1)
-        deficits.append((cells.approached(share)[0] - np.einsum("c,cij->ij", chance, psi))[whole & offered])
+        deficits.append(
+            (cells.approached(share)[0] - np.einsum("c,cij->ij", chance, psi))[whole & offered]
+        )
         for cell in np.flatnonzero(offered & ~whole):
             cut.setdefault((int(cell), rules[cell].tobytes()), share)
     return np.vstack(deficits), cut, extra
 
 
-def _cut_cell(cells: _Cells, cell: int, rules: BoolArray, share: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _cut_cell(
+    cells: _Cells, cell: int, rules: BoolArray, share: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return deficits, margins and rows beyond the candidates of the part of a cell where no further rules hold, which contains
     ``share``.
     """
@@ -188,24 +210,36 @@ def _cut_cell(cells: _Cells, cell: int, rules: BoolArray, share: FloatArray) -> 
         return cells.one(cell, len(shares)).approached(shares)
 
     def stands(places: FloatArray) -> BoolArray:
-        return np.asarray(problem.space.allowed(places) & (cells.barred(places) <= rules).all(axis=1))
+        return np.asarray(
+            problem.space.allowed(places) & (cells.barred(places) <= rules).all(axis=1)
+        )
 
     def usable(shares: FloatArray) -> BoolArray:
         return stands(cells.one(cell, len(shares)).at(shares))
 
     fixed = np.delete(np.arange(len(low)), free)
     shares = (problem.candidates[:, free] - low[free]) / width
-    near = ((shares > -1e-9) & (shares < 1 + 1e-9)).all(axis=1) & (problem.candidates[:, fixed] == low[fixed]).all(axis=1)
+    near = ((shares > -1e-9) & (shares < 1 + 1e-9)).all(axis=1) & (
+        problem.candidates[:, fixed] == low[fixed]
+    ).all(axis=1)
     vertices = np.clip(shares[near], 0.0, 1.0)
     vertices = vertices[stands(approached(vertices)[1])]
     _, first = np.unique(np.round(vertices, 6), axis=0, return_index=True)
     covered = cover(vertices[np.sort(first)], share, usable)
     ends = [approached(covered.pairs[:, end])[0] for end in (0, 1)]
-    deficits = covered.factor * (approached(covered.pairs.mean(axis=1))[0] - (ends[0] + ends[1]) / 2)
+    deficits = covered.factor * (
+        approached(covered.pairs.mean(axis=1))[0] - (ends[0] + ends[1]) / 2
+    )
     # what runs beyond the simplices is moved into them first
-    moved = np.abs(approached(covered.outside)[0] - approached(covered.nearest)[0]).max(axis=0, initial=0.0)
+    moved = np.abs(approached(covered.outside)[0] - approached(covered.nearest)[0]).max(
+        axis=0, initial=0.0
+    )
     deficits = np.vstack([deficits, np.zeros_like(moved)])
-    return deficits, np.repeat(moved[None, :], len(deficits), axis=0), np.vstack([*ends, approached(covered.added)[0]])
+    return (
+        deficits,
+        np.repeat(moved[None, :], len(deficits), axis=0),
+        np.vstack([*ends, approached(covered.added)[0]]),
+    )
 
 
 def _apart(rows: FloatArray, known: FloatArray) -> FloatArray:
@@ -224,12 +258,16 @@ def _needed(rows: FloatArray, size: float) -> FloatArray:
     _, first = np.unique(np.round(rows[order] / length[order, None], 7), axis=0, return_index=True)
     rows = rows[order[np.sort(first)]]
     if len(rows) <= _MOST_COMPARED:
-        whole = np.column_stack([rows / np.linalg.norm(rows, axis=1).max(initial=1e-300), np.ones(len(rows))])
+        whole = np.column_stack(
+            [rows / np.linalg.norm(rows, axis=1).max(initial=1e-300), np.ones(len(rows))]
+        )
         kept = list(range(len(rows)))
         nothing = np.append(np.zeros(rows.shape[1]), 1.0)
         for row in range(len(rows) - 1, -1, -1):
             others = [other for other in kept if other != row]
-            if nnls(np.vstack([whole[others], nothing]).T, whole[row])[1] <= 1e-9 * np.linalg.norm(whole[row, :-1]):
+            if nnls(np.vstack([whole[others], nothing]).T, whole[row])[1] <= 1e-9 * np.linalg.norm(
+                whole[row, :-1]
+            ):
                 kept = others
         rows = rows[kept]
     return rows

@@ -14,14 +14,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
-
-_LEAST_SHARE = 1e-5  # of units that are not eligible: profits beside larger penalties would lose digits
+_LEAST_SHARE = (
+    1e-5  # of units that are not eligible: profits beside larger penalties would lose digits
+)
 
 
 class Rule(Protocol):
@@ -42,15 +42,17 @@ class Restriction:
         """Return −penalty at restricted treatments, else 0."""
         return np.where(self.restricts(treatments, space), -self.penalty, 0.0)
 
-    def restricts(self, treatments: FloatArray, space: TreatmentSpace) -> npt.NDArray[np.bool_]:
+    def restricts(self, treatments: FloatArray, space: TreatmentSpace) -> BoolArray:
         """Return (n,) at which encoded treatments the rule asks for eligibility."""
         value = self.expression.evaluate(space.columns(treatments), len(treatments))
         if np.isnan(value).any():
             place = space.describe(treatments[np.flatnonzero(np.isnan(value))[0]])
-            raise InvalidInputError(f"eligible: the expression '{self.expression.text}' is not a number at {place}")
+            raise InvalidInputError(
+                f"eligible: the expression '{self.expression.text}' is not a number at {place}"
+            )
         return np.asarray(value != 0)
 
-    def leaves(self, space: TreatmentSpace) -> Callable[[FloatArray], npt.NDArray[np.bool_]]:
+    def leaves(self, space: TreatmentSpace) -> Callable[[FloatArray], BoolArray]:
         """Return the function that tells which encoded treatments (n, d) everybody may get."""
         return lambda treatments: ~self.restricts(treatments, space)
 
@@ -98,7 +100,10 @@ class UnitRules:
         return (*self.restrictions, *self.loyalty)
 
     def extended(
-        self, theta: FloatArray, eligible: Mapping[str, npt.ArrayLike] | None, previous_rows: npt.ArrayLike | None = None
+        self,
+        theta: FloatArray,
+        eligible: Mapping[str, npt.ArrayLike] | None,
+        previous_rows: npt.ArrayLike | None = None,
     ) -> FloatArray:
         """Return response coefficients (n, p) followed by those of the rules; ``previous_rows`` (n,) of the earlier menu, if known.
 
@@ -110,9 +115,18 @@ class UnitRules:
             if eligible:
                 barred(eligible, (), len(theta))
             return theta
-        parts = [theta, barred(eligible or {}, [rule.expression.text for rule in self.restrictions], len(theta))]
+        parts = [
+            theta,
+            barred(
+                eligible or {}, [rule.expression.text for rule in self.restrictions], len(theta)
+            ),
+        ]
         if self.previous is not None:
-            had = self.previous(theta) if previous_rows is None else rows_of_menu(previous_rows, len(theta), len(self.loyalty))
+            had = (
+                self.previous(theta)
+                if previous_rows is None
+                else rows_of_menu(previous_rows, len(theta), len(self.loyalty))
+            )
             parts.append(np.eye(len(self.loyalty))[had])
         return np.hstack(parts)
 
@@ -137,7 +151,9 @@ def restrictions(
     for text, share in zip(expressions, barred, strict=True):
         expression = Expression(text)
         expression.require_names(space.names)
-        rules.append(Restriction(expression, 2.0 * worth / max(share if share > 0 else 1.0, _LEAST_SHARE)))
+        rules.append(
+            Restriction(expression, 2.0 * worth / max(share if share > 0 else 1.0, _LEAST_SHARE))
+        )
     return tuple(rules)
 
 
@@ -159,9 +175,15 @@ def rows_of_menu(rows: npt.ArrayLike, units: int, size: int) -> IntArray:
     InvalidInputError : not one row of that menu a unit.
     """
     given = np.asarray(rows)
-    if given.shape != (units,) or given.dtype.kind not in "iu" or not np.isin(given, range(size)).all():
+    if (
+        given.shape != (units,)
+        or given.dtype.kind not in "iu"
+        or not np.isin(given, range(size)).all()
+    ):
         expected = f"expected {units} whole numbers from 0 to {size - 1}"
-        raise InvalidInputError(f"previous_rows has shape {given.shape} and type {given.dtype}, {expected}")
+        raise InvalidInputError(
+            f"previous_rows has shape {given.shape} and type {given.dtype}, {expected}"
+        )
     return given.astype(np.intp)
 
 
@@ -190,7 +212,7 @@ def barred(eligible: Mapping[str, npt.ArrayLike], names: Sequence[str], units: i
     return np.column_stack(columns) if columns else np.empty((units, 0))
 
 
-def barred_units(theta: FloatArray, taken: FloatArray, rules: Sequence[Rule]) -> npt.NDArray[np.bool_]:
+def barred_units(theta: FloatArray, taken: FloatArray, rules: Sequence[Rule]) -> BoolArray:
     """Return (n,) which units got a treatment that they are not eligible for.
 
     Parameters
@@ -198,5 +220,7 @@ def barred_units(theta: FloatArray, taken: FloatArray, rules: Sequence[Rule]) ->
     theta : (n, p) coefficients with those of ``rules`` last. taken : (n, p + 1) rows ψ of the treatments they got.
     """
     first = theta.shape[1] - len(rules)
-    restricted = [first + place for place, rule in enumerate(rules) if isinstance(rule, Restriction)]
+    restricted = [
+        first + place for place, rule in enumerate(rules) if isinstance(rule, Restriction)
+    ]
     return np.asarray(((theta[:, restricted] > 0) & (taken[:, restricted] < 0)).any(axis=1))

@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.problem import row_blocks
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 _MAX_ROUNDS = 200
 
@@ -39,7 +36,11 @@ class ProfitTable:
         """Add to ``start`` the column of largest gain until the menu holds k."""
         menu = [int(column) for column in start]
         while len(menu) < k:
-            offered = self.profits if not menu else np.maximum(self.profits, self.profits[:, menu].max(axis=1)[:, None])
+            offered = (
+                self.profits
+                if not menu
+                else np.maximum(self.profits, self.profits[:, menu].max(axis=1)[:, None])
+            )
             value = self.weights @ offered
             value[menu] = -np.inf
             menu.append(int(value.argmax()))
@@ -50,11 +51,19 @@ class ProfitTable:
         menu = list(self.fixed)
         granular = self.profits.max(axis=1)
         while len(menu) < k:
-            regret = self.weights.copy() if not menu else self.weights * (granular - self.profits[:, menu].max(axis=1))
+            regret = (
+                self.weights.copy()
+                if not menu
+                else self.weights * (granular - self.profits[:, menu].max(axis=1))
+            )
             total = regret.sum()
             if total <= 0:
                 return self.greedy(k, np.array(menu, dtype=np.intp))
-            unit = int(np.searchsorted(np.cumsum(regret), rng.random() * total, side="right").clip(0, len(regret) - 1))
+            unit = int(
+                np.searchsorted(np.cumsum(regret), rng.random() * total, side="right").clip(
+                    0, len(regret) - 1
+                )
+            )
             column = int(self.profits[unit].argmax())
             if column in menu:
                 return self.greedy(k, np.array(menu, dtype=np.intp))
@@ -64,7 +73,12 @@ class ProfitTable:
     def random(self, k: int, rng: np.random.Generator) -> IntArray:
         """Draw a menu uniformly."""
         free = np.setdiff1d(np.arange(self.profits.shape[1]), self.fixed)
-        return np.concatenate([np.array(self.fixed, dtype=np.intp), rng.choice(free, k - len(self.fixed), replace=False)])
+        return np.concatenate(
+            [
+                np.array(self.fixed, dtype=np.intp),
+                rng.choice(free, k - len(self.fixed), replace=False),
+            ]
+        )
 
     def swap(self, menu: IntArray, rounds: int = _MAX_ROUNDS) -> IntArray:
         """Exchange treatments, best exchange first, until none gains; fixed columns stay."""
@@ -99,7 +113,9 @@ class ProfitTable:
         return menu
 
 
-def spanning_candidates(psi: FloatArray, theta: FloatArray, weights: FloatArray, count: int, keep: IntArray) -> IntArray:
+def spanning_candidates(
+    psi: FloatArray, theta: FloatArray, weights: FloatArray, count: int, keep: IntArray
+) -> IntArray:
     """Return ``count`` of the candidates that stand for all: each next one is the farthest from those chosen, in the root mean
     square difference of profits over the units. ``keep`` are always among them."""
     if count >= len(psi):

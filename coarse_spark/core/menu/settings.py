@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.limits import MenuLimits
-
-FloatArray = npt.NDArray[np.float64]
 
 FREE = MenuLimits()
 

@@ -15,16 +15,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.bounded import BoundedMenu
 from coarse_spark.core.menu.clearing import Assigned, Offers
-from coarse_spark.core.menu.lloyd import Aggregate, Pass, PricedMenu, SegmentSums, describe_pass, first_maximum, update
+from coarse_spark.core.menu.lloyd import (
+    Aggregate,
+    Pass,
+    PricedMenu,
+    SegmentSums,
+    describe_pass,
+    first_maximum,
+    update,
+)
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.transport import whole_masses
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import RunError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 _SHARE_TOLERANCE = 3e-4  # a sample cannot aim much finer, and what is left is settled unit by unit
 _ROUNDS = 12
@@ -46,7 +52,9 @@ class Sample:
 
     def sums(self, bounded: BoundedMenu) -> SegmentSums:
         """Return the segment sums at the menu's prices."""
-        return SegmentSums.of(indifference(self.theta, bounded)[0], self.theta, self.weights, bounded.size)
+        return SegmentSums.of(
+            indifference(self.theta, bounded)[0], self.theta, self.weights, bounded.size
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,9 @@ class Everyone:
         """Return the limits (K,) as masses, in whole units where all weigh the same."""
         if self.even:
             total = self.units * self.heaviest
-            return whole_masses(self.heaviest, self.units, bounded.lower * total, bounded.upper * total)
+            return whole_masses(
+                self.heaviest, self.units, bounded.lower * total, bounded.upper * total
+            )
         return bounded.lower * total, bounded.upper * total
 
 
@@ -90,7 +100,9 @@ class Near:
     def nobody(coefficients: int) -> Near:
         """Return no units."""
         none = np.empty(0)
-        return Near(np.empty((0, coefficients)), none, none.astype(np.intp), 0.0, none.astype(object))
+        return Near(
+            np.empty((0, coefficients)), none, none.astype(np.intp), 0.0, none.astype(object)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +137,11 @@ def indifference(theta: FloatArray, bounded: BoundedMenu) -> tuple[IntArray, Flo
 
 
 def cleared(
-    problem: MenuProblem, sample: Sample, bounded: BoundedMenu, asked: BoundedMenu | None = None, found: SegmentSums | None = None
+    problem: MenuProblem,
+    sample: Sample,
+    bounded: BoundedMenu,
+    asked: BoundedMenu | None = None,
+    found: SegmentSums | None = None,
 ) -> BoundedMenu:
     """Return the menu at the prices that keep its limits on the sample.
 
@@ -146,7 +162,11 @@ def cleared(
 
 
 def _cleared(
-    problem: MenuProblem, sample: Sample, bounded: BoundedMenu, asked: BoundedMenu | None, found: SegmentSums | None
+    problem: MenuProblem,
+    sample: Sample,
+    bounded: BoundedMenu,
+    asked: BoundedMenu | None,
+    found: SegmentSums | None,
 ) -> BoundedMenu | None:
     if bounded.free:
         return bounded
@@ -157,7 +177,15 @@ def _cleared(
         over = asked.spent(found, problem) - asked.spent(here, problem)
     low, high = np.clip(bounded.lower - off, 0.0, 1.0), np.clip(bounded.upper - off, 0.0, 1.0)
     low, high = low / max(float(low.sum()), 1.0), high / min(float(high.sum()), 1.0)
-    solved = _assigned(problem, bounded, sample.theta, sample.weights, low * total, high * total, (bounded.budget - over) * total)
+    solved = _assigned(
+        problem,
+        bounded,
+        sample.theta,
+        sample.weights,
+        low * total,
+        high * total,
+        (bounded.budget - over) * total,
+    )
     return None if solved is None else bounded.at(problem, solved.prices, solved.charge)
 
 
@@ -172,7 +200,9 @@ def _assigned(
 ) -> Assigned | None:
     profits = profit_matrix(theta, bounded.menu.psi + bounded.tickets(problem))
     spending = None if bounded.spend is None else profit_matrix(theta, bounded.spending(problem))
-    return Offers(profits, spending, weights, low, high, limit).assign(bounded.menu.prices, bounded.charge)
+    return Offers(profits, spending, weights, low, high, limit).assign(
+        bounded.menu.prices, bounded.charge
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,14 +246,25 @@ def refine_within(
         for k, menu in trial.items():
             before = best[k].dual(sums[k], problem) if k in best else -np.inf
             worth = menu.dual(found[k], problem)
-            if k in best and not np.array_equal(best[k].menu.treatments, menu.menu.treatments) and worth <= before:
+            if (
+                k in best
+                and not np.array_equal(best[k].menu.treatments, menu.menu.treatments)
+                and worth <= before
+            ):
                 continue
             best[k], sums[k] = menu, found[k]
-            fresh = menu.moved(problem, update(menu.charged(problem), {k: _payable(menu, problem)}, {k: found[k]})[k].treatments)
+            fresh = menu.moved(
+                problem,
+                update(menu.charged(problem), {k: _payable(menu, problem)}, {k: found[k]})[
+                    k
+                ].treatments,
+            )
             scale = abs(worth - float(found[k].value_of_all(problem.control_psi[None, :])[0]))
             gains = _gains(menu, fresh, found[k], problem)
             gain = worth - before if np.isfinite(before) else 0.0
-            history.append(describe_pass(problem, k, number, worth, gain, menu.menu, fresh.menu, gains))
+            history.append(
+                describe_pass(problem, k, number, worth, gain, menu.menu, fresh.menu, gains)
+            )
             if gains.sum() <= tolerance * scale:
                 fresh = menu
             # treatments that are worth more without the budget need not be able to keep it
@@ -238,10 +279,14 @@ def refine_within(
 
 def _payable(bounded: BoundedMenu, problem: MenuProblem) -> PricedMenu:
     """Return the menu with rows ψ less charges: what its treatments earn in the charged problem."""
-    return replace(bounded.menu, psi=bounded.charged(problem).psi_at(bounded.menu.treatments), charges=None)
+    return replace(
+        bounded.menu, psi=bounded.charged(problem).psi_at(bounded.menu.treatments), charges=None
+    )
 
 
-def _gains(old: BoundedMenu, new: BoundedMenu, sums: SegmentSums, problem: MenuProblem) -> FloatArray:
+def _gains(
+    old: BoundedMenu, new: BoundedMenu, sums: SegmentSums, problem: MenuProblem
+) -> FloatArray:
     charged = old.charged(problem)
     rows = charged.psi_at(new.menu.treatments) - charged.psi_at(old.menu.treatments)
     return np.asarray((rows * sums.rows).sum(axis=1) / sums.weight.sum())
@@ -276,12 +321,17 @@ def settle_within(
         found |= aggregate(missing) if missing else {}
         resting = {k for k, menu in asked.items() if _rests(problem, menu, found[k], everyone)}
         nobody = Near.nobody(problem.coefficients)
-        result |= {k: SettledMenu(asked[k], found[k], asked[k], nobody, nobody.taken) for k in resting}
+        result |= {
+            k: SettledMenu(asked[k], found[k], asked[k], nobody, nobody.taken) for k in resting
+        }
         asked = {k: menu for k, menu in asked.items() if k not in resting}
         if not asked:
             break
         room = most / len(asked) / everyone.units
-        reach = {k: _reach(menu, sample, min(room, _wanted(problem, menu, found[k], everyone))) for k, menu in asked.items()}
+        reach = {
+            k: _reach(menu, sample, min(room, _wanted(problem, menu, found[k], everyone)))
+            for k, menu in asked.items()
+        }
         near = collect({k: (menu, reach[k]) for k, menu in asked.items()})
         following = {}
         for k, menu in asked.items():
@@ -297,20 +347,30 @@ def settle_within(
         asked, found = following, {}
     for k in menus:
         if k not in result:
-            raise RunError(f"the limits of the menu of {k} treatments could not be kept: no prices come near to them")
+            raise RunError(
+                f"the limits of the menu of {k} treatments could not be kept: no prices come near to them"
+            )
     return result
 
 
-def _rests(problem: MenuProblem, bounded: BoundedMenu, sums: SegmentSums, everyone: Everyone) -> bool:
+def _rests(
+    problem: MenuProblem, bounded: BoundedMenu, sums: SegmentSums, everyone: Everyone
+) -> bool:
     """Return whether the limits bind nobody: they are kept at prices 0."""
-    if bounded.menu.prices.any() or bounded.charge or bounded.spent(sums, problem) > bounded.budget + 1e-12 * abs(bounded.budget):
+    if (
+        bounded.menu.prices.any()
+        or bounded.charge
+        or bounded.spent(sums, problem) > bounded.budget + 1e-12 * abs(bounded.budget)
+    ):
         return False
     lower, upper = everyone.masses(bounded, float(sums.weight.sum()))
     slack = 1e-6 * everyone.lightest
     return bool((sums.weight >= lower - slack).all() and (sums.weight <= upper + slack).all())
 
 
-def _wanted(problem: MenuProblem, bounded: BoundedMenu, sums: SegmentSums, everyone: Everyone) -> float:
+def _wanted(
+    problem: MenuProblem, bounded: BoundedMenu, sums: SegmentSums, everyone: Everyone
+) -> float:
     """Return the share of units that is enough to look at: many times those that have to change their treatment."""
     return _MARGIN * max(bounded.shortfall(sums, problem), 1e-4) + _LEAST_NEAR / everyone.units
 
@@ -325,11 +385,15 @@ def _drift(problem: MenuProblem, old: BoundedMenu, new: BoundedMenu, sample: Sam
     """Return by how much new prices can change what a unit prefers."""
     shift = np.broadcast_to(new.menu.prices - old.menu.prices, (len(sample.theta), old.size))
     if new.charge != old.charge:
-        shift = shift + (new.charge - old.charge) * profit_matrix(sample.theta, old.spending(problem))
+        shift = shift + (new.charge - old.charge) * profit_matrix(
+            sample.theta, old.spending(problem)
+        )
     return float(np.ptp(shift, axis=1).max())
 
 
-def _settled(problem: MenuProblem, bounded: BoundedMenu, sums: SegmentSums, near: Near, everyone: Everyone) -> SettledMenu | None:
+def _settled(
+    problem: MenuProblem, bounded: BoundedMenu, sums: SegmentSums, near: Near, everyone: Everyone
+) -> SettledMenu | None:
     """Assign the near units into the room that all others leave, None where they leave too little or too much."""
     others = sums - SegmentSums.of(near.taken, near.theta, near.weights, bounded.size)
     lower, upper = everyone.masses(bounded, float(sums.weight.sum()))
@@ -340,8 +404,12 @@ def _settled(problem: MenuProblem, bounded: BoundedMenu, sums: SegmentSums, near
         return None
     if not len(near.weights):
         return SettledMenu(bounded, sums, bounded, near, near.taken)
-    limit = bounded.budget * float(sums.weight.sum()) - float((others.rows * bounded.spending(problem)).sum())
-    solved = _assigned(problem, bounded, near.theta, near.weights, low, np.maximum(high, 0.0), limit)
+    limit = bounded.budget * float(sums.weight.sum()) - float(
+        (others.rows * bounded.spending(problem)).sum()
+    )
+    solved = _assigned(
+        problem, bounded, near.theta, near.weights, low, np.maximum(high, 0.0), limit
+    )
     if solved is None:
         return None
     inner = SegmentSums.of(solved.assignment, near.theta, near.weights, bounded.size)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from coarse_spark.core.arrays import FloatArray
+
 SingleArray = npt.NDArray[np.float32]
 
 SINGLE = 2.0**-24  # relative error of one operation

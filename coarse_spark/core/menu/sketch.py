@@ -11,14 +11,11 @@ import heapq
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.problem import row_blocks
 from coarse_spark.core.menu.sums import WeightedSums
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 DEFAULT_CELLS = 4_000
 _ROUTED_ROWS = 16_384  # rows routed at once: their coordinates stay in the processor's cache
@@ -65,26 +62,40 @@ class SketchTree:
     depth: int
 
     @staticmethod
-    def build(theta: FloatArray, weights: FloatArray, psi: FloatArray, cells: int = DEFAULT_CELLS) -> SketchTree:
+    def build(
+        theta: FloatArray, weights: FloatArray, psi: FloatArray, cells: int = DEFAULT_CELLS
+    ) -> SketchTree:
         """Grow a tree of at most ``cells`` cells on a sample: coefficients (n, p), weights (n,), candidates' rows psi (J, p + 1).
 
         The cell with the largest weighted within-cell sum of squares is cut next, across the coordinate in which it is widest,
         where the cut lowers that sum most. The order of the rows does not matter.
         """
         if cells < 1 or not len(theta):
-            raise InvalidInputError(f"a sketch needs at least one cell and one unit, found {cells} cells and {len(theta)} units")
-        order = np.lexsort(np.column_stack([weights, theta]).T)  # makes every sum below independent of the order of rows
+            raise InvalidInputError(
+                f"a sketch needs at least one cell and one unit, found {cells} cells and {len(theta)} units"
+            )
+        order = np.lexsort(
+            np.column_stack([weights, theta]).T
+        )  # makes every sum below independent of the order of rows
         mass = weights[order]
         metric = _along_principal_axes(theta[order], mass, profit_metric(theta[order], psi))
         points = theta[order] @ metric
         leaves = [_Leaf.of(points, mass, np.arange(len(points)), number=0, depth=0)]
-        cuts: list[tuple[int, float, list[int]]] = []  # in the order of their leaves' numbers, as ``where`` tells
+        cuts: list[
+            tuple[int, float, list[int]]
+        ] = []  # in the order of their leaves' numbers, as ``where`` tells
         where: dict[int, int] = {}
         while len(leaves) < cells and np.isfinite(leaves[0].threshold):
             leaf = heapq.heappop(leaves)
             right = points[leaf.rows, leaf.coordinate] > leaf.threshold
             sides = [
-                _Leaf.of(points, mass, leaf.rows[side], number=2 * len(cuts) + 1 + place, depth=leaf.depth + 1)
+                _Leaf.of(
+                    points,
+                    mass,
+                    leaf.rows[side],
+                    number=2 * len(cuts) + 1 + place,
+                    depth=leaf.depth + 1,
+                )
                 for place, side in enumerate((~right, right))
             ]
             where[leaf.number] = len(cuts)
@@ -99,7 +110,11 @@ class SketchTree:
             metric,
             np.array([cut[0] for cut in cuts] + [0] * len(leaves), dtype=np.intp),
             np.array([cut[1] for cut in cuts] + [np.inf] * len(leaves)),
-            np.array([[where[number] for number in cut[2]] for cut in cuts] + [[end, end] for end in ends], dtype=np.intp),
+            np.array(
+                [[where[number] for number in cut[2]] for cut in cuts]
+                + [[end, end] for end in ends],
+                dtype=np.intp,
+            ),
             len(leaves),
             max(leaf.depth for leaf in leaves),
         )
@@ -113,7 +128,9 @@ class SketchTree:
             first = np.arange(0, len(points), width)
             node = np.zeros(len(first), dtype=np.intp)
             for _ in range(self.depth):
-                right = points.take(first + self.coordinates.take(node)) > self.thresholds.take(node)
+                right = points.take(first + self.coordinates.take(node)) > self.thresholds.take(
+                    node
+                )
                 node = children.take(2 * node + right)
             result[start : start + _ROUTED_ROWS] = node
         return result - (len(self.thresholds) - self.count)
@@ -154,7 +171,9 @@ def _along_principal_axes(theta: FloatArray, mass: FloatArray, metric: FloatArra
     points = theta @ metric
     centred = points - mass @ points / max(mass.sum(), 1e-300)
     axes = np.linalg.eigh(centred.T @ (centred * mass[:, None]))[1]
-    return np.asarray(metric @ (axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])))
+    return np.asarray(
+        metric @ (axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]))
+    )
 
 
 @dataclass(frozen=True, order=True)
@@ -175,7 +194,9 @@ class _Leaf:
     threshold: float = field(compare=False)
 
     @staticmethod
-    def of(points: FloatArray, mass: FloatArray, rows: IntArray, *, number: int, depth: int) -> _Leaf:
+    def of(
+        points: FloatArray, mass: FloatArray, rows: IntArray, *, number: int, depth: int
+    ) -> _Leaf:
         """Find the best cut of units ``rows`` (m,) among points (n, q) of mass (n,)."""
         inside, weight = points[rows], mass[rows]
         total = weight.sum()
@@ -191,10 +212,23 @@ class _Leaf:
         left = np.cumsum(weight)[:-1]
         moment = np.cumsum(weight * (along - centre[coordinate]))[:-1]
         right = total - left
-        possible = (np.diff(along) > 1e-12 * max(abs(along[0]), abs(along[-1]))) & (left > 0) & (right > 0)
+        possible = (
+            (np.diff(along) > 1e-12 * max(abs(along[0]), abs(along[-1]))) & (left > 0) & (right > 0)
+        )
         if not possible.any():
             return whole
         # between-sum-of-squares of the two sides along the coordinate
-        between = np.where(possible, moment**2 * (1 / np.where(possible, left, 1.0) + 1 / np.where(possible, right, 1.0)), -1.0)
+        between = np.where(
+            possible,
+            moment**2 * (1 / np.where(possible, left, 1.0) + 1 / np.where(possible, right, 1.0)),
+            -1.0,
+        )
         best = int(between.argmax())
-        return _Leaf(-float(squares.sum()), number, depth, rows, coordinate, float((along[best] + along[best + 1]) / 2))
+        return _Leaf(
+            -float(squares.sum()),
+            number,
+            depth,
+            rows,
+            coordinate,
+            float((along[best] + along[best + 1]) / 2),
+        )

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.bounded import BoundedMenu
 from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.problem import MenuProblem
@@ -16,8 +16,6 @@ from coarse_spark.core.menu.settings import DEFAULTS, SearchSettings
 from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
 from coarse_spark.core.treatments import Continuous
 from coarse_spark.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 _CELLS = 1_000
 _NOISE_CELLS = 400  # noise moves menus further than so fine a sketch
@@ -79,11 +77,15 @@ def menu_stability(
     if resamples < 2:
         raise InvalidInputError(f"resamples is {resamples}, expected at least 2")
     if covariance is not None and covariance.shape not in ((p, p), (m, p, p)):
-        raise InvalidInputError(f"covariance has shape {covariance.shape}, expected {(p, p)} or {(m, p, p)}")
+        raise InvalidInputError(
+            f"covariance has shape {covariance.shape}, expected {(p, p)} or {(m, p, p)}"
+        )
     if directions is not None and directions.shape[1:] != (m, p):
         raise InvalidInputError(f"directions have shape {directions.shape}, expected {('q', m, p)}")
     if m > _CELLS and directions is None and (covariance is None or covariance.ndim == 2):
-        clusters = SketchTree.build(clusters.theta, clusters.weights, problem.psi, _CELLS).merged(clusters)
+        clusters = SketchTree.build(clusters.theta, clusters.weights, problem.psi, _CELLS).merged(
+            clusters
+        )
     rng = np.random.default_rng(settings.seed)
     root = None if covariance is None else _root(covariance)
     value = menu.value(problem, clusters)
@@ -116,7 +118,9 @@ def menu_counts(problem: MenuProblem, menus: Iterable[FloatArray], name: str) ->
     return problem.space.decode(np.array(rows)).assign(**{name: [counts[row] for row in rows]})
 
 
-def merged_counts(problem: MenuProblem, treatments: FloatArray, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def merged_counts(
+    problem: MenuProblem, treatments: FloatArray, tables: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
     """Return one row a rounded treatment: its dimensions, ``published``, and of every table its column of that name, 0 for none.
 
     Parameters
@@ -124,13 +128,17 @@ def merged_counts(problem: MenuProblem, treatments: FloatArray, tables: Mapping[
     treatments : (K, d) encoded, the published menu, whose rows come first. tables : {column: rows with the dimensions and it}.
     """
     dimensions = list(problem.space.names)
-    result = problem.space.decode(rounded(problem, treatments)).drop_duplicates().assign(published=True)
+    result = (
+        problem.space.decode(rounded(problem, treatments)).drop_duplicates().assign(published=True)
+    )
     for name, table in tables.items():
         result = result.merge(table[[*dimensions, name]], on=dimensions, how="outer")
     published = result["published"].eq(True)
     result = result.assign(published=published).fillna(dict.fromkeys(tables, 0))
     order = ["published", *reversed(list(tables)), *dimensions]
-    return result.sort_values(order, ascending=[False] * (1 + len(tables)) + [True] * len(dimensions), ignore_index=True)
+    return result.sort_values(
+        order, ascending=[False] * (1 + len(tables)) + [True] * len(dimensions), ignore_index=True
+    )
 
 
 def fold_noise(
@@ -175,5 +183,7 @@ def rounded(problem: MenuProblem, treatments: FloatArray) -> FloatArray:
     for position, dimension in enumerate(problem.space.dimensions):
         if problem.searched[position] and isinstance(dimension, Continuous):
             step = (dimension.upper - dimension.lower) / _SHOWN_STEPS
-            result[:, position] = dimension.lower + step * np.round((result[:, position] - dimension.lower) / step)
+            result[:, position] = dimension.lower + step * np.round(
+                (result[:, position] - dimension.lower) / step
+            )
     return result

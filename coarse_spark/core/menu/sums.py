@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
+from coarse_spark.core.additive import Additive
+from coarse_spark.core.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
-class WeightedSums:
+class WeightedSums(Additive):
     """Sums over groups of units; those of disjoint sets of units add up.
 
     Attributes
@@ -30,17 +29,6 @@ class WeightedSums:
         """Add up units with group numbers (n,) below ``count``, coefficients (n, p) and weights (n,)."""
         sums = [np.bincount(group, weights * column, minlength=count) for column in theta.T]
         weight = np.asarray(np.bincount(group, weights, minlength=count), dtype=np.float64)
-        return cls(weight, np.column_stack(sums), np.bincount(group, minlength=count).astype(np.intp))
-
-    def __add__(self, other: Self) -> Self:
-        return type(self)(self.weight + other.weight, self.theta + other.theta, self.units + other.units)
-
-    def to_array(self) -> FloatArray:
-        """Return one flat array; arrays of batches add up."""
-        return np.column_stack([self.weight, self.units, self.theta]).ravel()
-
-    @classmethod
-    def from_array(cls, values: FloatArray, coefficients: int) -> Self:
-        """Return the sums that ``to_array`` flattened."""
-        table = values.reshape(-1, coefficients + 2)
-        return cls(table[:, 0], table[:, 2:], table[:, 1].astype(np.intp))
+        return cls(
+            weight, np.column_stack(sums), np.bincount(group, minlength=count).astype(np.intp)
+        )

@@ -11,12 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import ot
 from scipy.optimize import minimize
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
+from coarse_spark.core.arrays import FloatArray, IntArray
 
 _SIMPLEX_ITERATIONS = 10_000_000
 _ROUNDS = 30
@@ -32,7 +30,9 @@ class Transport:
     value: float
 
 
-def transport(profits: FloatArray, weights: FloatArray, lower: FloatArray, upper: FloatArray) -> Transport:
+def transport(
+    profits: FloatArray, weights: FloatArray, lower: FloatArray, upper: FloatArray
+) -> Transport:
     """Maximize the profit of a plan whose column sums stay within limits, by POT's network simplex.
 
     Parameters
@@ -82,7 +82,12 @@ def transport(profits: FloatArray, weights: FloatArray, lower: FloatArray, upper
 
 
 def _normalized(
-    prices: FloatArray, shares: FloatArray, lower: FloatArray, upper: FloatArray, total: float, noise: float
+    prices: FloatArray,
+    shares: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    total: float,
+    noise: float,
 ) -> FloatArray:
     """Fix the constant that the constraints leave open, and the sign and the zeros that complementary slackness demands."""
     at_upper, at_lower = shares >= upper - 1e-9 * total, shares <= lower + 1e-9 * total
@@ -92,7 +97,9 @@ def _normalized(
         prices = prices - prices[slack].mean()
         prices[slack] = 0.0
         prices = np.where(
-            at_upper & ~at_lower, np.maximum(prices, 0), np.where(at_lower & ~at_upper, np.minimum(prices, 0), prices)
+            at_upper & ~at_lower,
+            np.maximum(prices, 0),
+            np.where(at_lower & ~at_upper, np.minimum(prices, 0), prices),
         )
     elif not at_lower.any():
         prices = prices - prices.min()
@@ -107,7 +114,11 @@ def _normalized(
 
 
 def improve_prices(
-    profits: FloatArray, weights: FloatArray, lower: FloatArray, upper: FloatArray, prices: FloatArray
+    profits: FloatArray,
+    weights: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    prices: FloatArray,
 ) -> FloatArray:
     """Minimize the dual Σ w max_k(π_ik − λ_k) + Σ_k max(λ_k upper_k, λ_k lower_k) over λ from given prices; returns prices (K,)."""
     total, k = float(weights.sum()), profits.shape[1]
@@ -118,17 +129,27 @@ def improve_prices(
         net = profits - (split[:k] - split[k:]) * scale
         taken = net.argmax(axis=1)
         shares = np.bincount(taken, weights, minlength=k) / total
-        value = float(weights @ net[rows, taken]) / (total * scale) + float(split[:k] @ upper - split[k:] @ lower) / total
+        value = (
+            float(weights @ net[rows, taken]) / (total * scale)
+            + float(split[:k] @ upper - split[k:] @ lower) / total
+        )
         return value, np.concatenate([upper / total - shares, shares - lower / total])
 
     start = np.concatenate([np.maximum(prices, 0), np.maximum(-prices, 0)]) / scale
     found = minimize(
-        dual, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * (2 * k), options={"maxiter": 200, "ftol": 1e-14}
+        dual,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0, None)] * (2 * k),
+        options={"maxiter": 200, "ftol": 1e-14},
     )
     return np.asarray((found.x[:k] - found.x[k:]) * scale)
 
 
-def whole_limits(weights: FloatArray, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, FloatArray]:
+def whole_limits(
+    weights: FloatArray, lower: FloatArray, upper: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Return limits in whole units for equally weighted ones: the least number at or above lower, the largest at or below upper.
 
     Exact masses (lower = upper) that are no whole numbers are rounded by largest remainders, so that they still add up.
@@ -138,7 +159,9 @@ def whole_limits(weights: FloatArray, lower: FloatArray, upper: FloatArray) -> t
     return whole_masses(float(weights[0]), len(weights), lower, upper)
 
 
-def whole_masses(unit: float, count: int, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, FloatArray]:
+def whole_masses(
+    unit: float, count: int, lower: FloatArray, upper: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Return the limits of ``whole_limits`` for ``count`` units of weight ``unit`` each."""
     low, high = lower / unit, upper / unit
     exact = high - low <= 1e-9 * count
@@ -150,12 +173,18 @@ def whole_masses(unit: float, count: int, lower: FloatArray, upper: FloatArray) 
     if missing > 0:
         for position in np.argsort(-(high - most), kind="stable")[:missing]:
             most[position] += 1
-            least[position] = max(least[position], most[position]) if exact[position] else least[position]
+            least[position] = (
+                max(least[position], most[position]) if exact[position] else least[position]
+            )
     return least * unit, most * unit
 
 
 def exact_assignment(
-    profits: FloatArray, weights: FloatArray, lower: FloatArray, upper: FloatArray, prices: FloatArray
+    profits: FloatArray,
+    weights: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    prices: FloatArray,
 ) -> tuple[IntArray, FloatArray]:
     """Assign every unit to one treatment within limits at the largest profit; returns (n,) and the prices (K,).
 
@@ -177,13 +206,19 @@ def exact_assignment(
         taken = net.argmax(axis=1)
         loss = net[rows, taken][:, None] - net
         shares = np.bincount(taken, weights, minlength=k)
-        excess = float(np.maximum(shares - upper, 0).sum() + np.maximum(lower - shares, 0).sum()) / float(weights.mean())
+        excess = float(
+            np.maximum(shares - upper, 0).sum() + np.maximum(lower - shares, 0).sum()
+        ) / float(weights.mean())
         reach = min(n, int(2 * excess) + window)
         for a in range(k):
             members = np.flatnonzero(taken == a)
             for b in range(k):
                 if b != a and members.size:
-                    near = members if members.size <= reach else members[np.argpartition(loss[members, b], reach - 1)[:reach]]
+                    near = (
+                        members
+                        if members.size <= reach
+                        else members[np.argpartition(loss[members, b], reach - 1)[:reach]]
+                    )
                     core[near] = True
         outside = np.flatnonzero(~core)
         settled = np.bincount(taken[outside], weights[outside], minlength=k)

@@ -33,7 +33,9 @@ def assign(run: Run) -> None:
         menus = read_menus(run.lake, run.run_id)
         menu = menus[menus["selected"]]
         if menu.empty:
-            raise TableError("menu.select is auto and no size is selected yet; run 'evaluate' before 'assign', or set menu.select")
+            raise TableError(
+                "menu.select is auto and no size is selected yet; run 'evaluate' before 'assign', or set menu.select"
+            )
         rules = population_rules(run)
         if "limits" in run.noted("curve", "choose")[str(len(menu))]:
             _assign_within_limits(run, menus, rules)
@@ -61,11 +63,18 @@ def _assign_within_limits(run: Run, menus: pd.DataFrame, rules: PopulationRules)
     run.note(curve=curve)
     observed = ObservedTreatments(problem.space, run.noted("observed_treatments", "fit"))
     rows = menu_rows(run.problem, final.menu, sums, observed, selected=True)
-    run.lake.replace(MENU, run.run_id, pd.concat([menus[~menus["selected"]], rows], ignore_index=True))
+    run.lake.replace(
+        MENU, run.run_id, pd.concat([menus[~menus["selected"]], rows], ignore_index=True)
+    )
 
 
 def _write(
-    run: Run, rules: PopulationRules, problem: MenuProblem, responses: DataFrame, menu: PricedMenu, settled: DataFrame | None = None
+    run: Run,
+    rules: PopulationRules,
+    problem: MenuProblem,
+    responses: DataFrame,
+    menu: PricedMenu,
+    settled: DataFrame | None = None,
 ) -> None:
     assigned = assign_units(
         responses,

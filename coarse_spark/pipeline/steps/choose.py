@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.menu.debiased import Corrections
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.distributed.choose import UNIFORM, choose_menus
-from coarse_spark.distributed.debiased import correction_sums
-from coarse_spark.distributed.evaluate import held_out
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.rules import require_eligible
 from coarse_spark.distributed.settle import with_tickets
 from coarse_spark.distributed.units import theta_columns
 from coarse_spark.lake.schemas import MENU
-from coarse_spark.pipeline.experiment import cross_fitted
 from coarse_spark.pipeline.limits import limits_note
 from coarse_spark.pipeline.menu_rows import menu_rows
 from coarse_spark.pipeline.rules import population_rules
 from coarse_spark.pipeline.run import Run
-
-FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +30,11 @@ def choose(run: Run) -> None:
         configuration = run.configuration
         rules = population_rules(run)
         problem, p = rules.problem, run.problem.coefficients
-        responses = rules.responses.select("unit_id", "weight", *theta_columns(problem.coefficients))
+        responses = rules.responses.select(
+            "unit_id", "weight", *theta_columns(problem.coefficients)
+        )
         granular = float(run.noted("granular_value", "score"))
-        with materialized(responses) as kept, _corrections(run, problem) as corrections:
+        with materialized(responses) as kept:
             found = choose_menus(
                 kept,
                 problem,
@@ -49,10 +42,15 @@ def choose(run: Run) -> None:
                 run.search_settings(rules.start),
                 cells=configuration.menu.sketch_cells,
                 passes=configuration.menu.full_passes,
-                corrections=corrections,
             )
             drawn = kept if configuration.limits.free else with_tickets(kept, problem.coefficients)
-            require_eligible(drawn, found.problem, list(configuration.menu.eligibility), found.refined, found.bounded)
+            require_eligible(
+                drawn,
+                found.problem,
+                list(configuration.menu.eligibility),
+                found.refined,
+                found.bounded,
+            )
         refined = found.refined
         observed = ObservedTreatments(problem.space, run.noted("observed_treatments", "fit"))
         for line in (line for line in refined.history if line.k != UNIFORM):
@@ -62,7 +60,9 @@ def choose(run: Run) -> None:
         curve: dict[str, Any] = {}
         for k in configuration.menu.sizes:
             menu, sums = refined.menus[k], refined.sums[k]
-            rows = menu_rows(run.problem, menu, sums, observed, selected=k == configuration.menu.select)
+            rows = menu_rows(
+                run.problem, menu, sums, observed, selected=k == configuration.menu.select
+            )
             frames.append(rows)
             value, bound = sums.value(menu.psi), min(found.bounds[k], granular)
             text = "K = %d: profit %.6g a unit (%.6g on the sketch), no menu of %d exceeds %.6g"
@@ -71,8 +71,9 @@ def choose(run: Run) -> None:
                 "value": value,
                 "upper_bound": bound,
                 "sketch_value": found.sketch_values[k],
-                "debiased_share": found.debiased_shares.get(k),
-                "switching_cost": max(float((rows["share"] * rows["expected_profit"]).sum()) - value, 0.0),
+                "switching_cost": max(
+                    float((rows["share"] * rows["expected_profit"]).sum()) - value, 0.0
+                ),
                 "segment_theta": _means(sums.theta[:, :p], sums.weight).tolist(),
             }
             if not found.bounded[k].free:
@@ -87,16 +88,7 @@ def choose(run: Run) -> None:
         )
 
 
-@contextmanager
-def _corrections(run: Run, problem: MenuProblem) -> Iterator[Corrections | None]:
-    """Yield what the experiment's outcomes say of menus beyond its learned responses, None for the plain update."""
-    if run.configuration.menu.update == "plain":
-        yield None
-        return
-    with cross_fitted(run) as experiment:
-        held = held_out(experiment.predictions)
-        yield lambda menus: correction_sums(held, problem, menus)
-
-
 def _means(sums: FloatArray, weight: FloatArray) -> FloatArray:
-    return np.asarray(np.divide(sums, weight[:, None], out=np.zeros_like(sums), where=weight[:, None] > 0))
+    return np.asarray(
+        np.divide(sums, weight[:, None], out=np.zeros_like(sums), where=weight[:, None] > 0)
+    )

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
-import numpy.typing as npt
 from pyspark.sql import DataFrame
 
 from coarse_spark.config.models import Configuration
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
-from coarse_spark.core.menu.debiased import debiased_menus
-from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums, segment_sums
+from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.sketch import MicroClusters, profit_metric
+from coarse_spark.core.menu.sketch import MicroClusters
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
 from coarse_spark.distributed.choose import search_menus
-from coarse_spark.distributed.debiased import correction_sums
 from coarse_spark.distributed.evaluate import Evaluation, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
-from coarse_spark.distributed.sketch import Sketch, sketch
+from coarse_spark.distributed.sketch import sketch
 from coarse_spark.distributed.units import hash_sample, matrix, treatment_columns
 from coarse_spark.lake.schemas import CONTRASTS, MENU, POLICY_VALUES
 from coarse_spark.pipeline.experiment import cross_fitted
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.stability import note_stability
-
-FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +41,18 @@ def evaluate(run: Run) -> None:
         curve = run.noted("curve", "choose")
         notes = run.record.diagnostics
         plug_in = {("control", 1): notes["control_value"], ("granular", 0): notes["granular_value"]}
-        plug_in |= {("uniform", 1): notes["uniform_value"]} | {("menu", k): curve[str(k)]["value"] for k in sizes}
+        plug_in |= {("uniform", 1): notes["uniform_value"]} | {
+            ("menu", k): curve[str(k)]["value"] for k in sizes
+        }
         with cross_fitted(run) as experiment:
             predictions, problem = experiment.predictions, experiment.problem
-            sketches = sketch(seen(predictions), problem, cells=configuration.menu.sketch_cells, groups=list(folds))
+            sketches = sketch(
+                seen(predictions),
+                problem,
+                cells=configuration.menu.sketch_cells,
+                groups=list(folds),
+            )
             fold_menus = {fold: _search(run, problem, sketches[fold].clusters) for fold in folds}
-            if configuration.menu.update == "debiased":
-                fold_menus = _debiased(problem, held_out(predictions), sketches, fold_menus)
             bins = _treatment_bins(experiment.units, configuration)
             result = evaluate_policies(
                 held_out(predictions),
@@ -63,14 +64,24 @@ def evaluate(run: Run) -> None:
             )
             k, rule = _selected(configuration, policies, result)
             chosen = read_menus(run.lake, run.run_id)
-            note_stability(run, problem, predictions, [menus[k] for menus in fold_menus.values()], chosen[chosen["k"] == k])
+            note_stability(
+                run,
+                problem,
+                predictions,
+                [menus[k] for menus in fold_menus.values()],
+                chosen[chosen["k"] == k],
+            )
         _warn_of_barred(run, policies, result.barred)
         confidence = configuration.evaluation.confidence
         values = policy_values(policies, result.moments, confidence)
         keys = list(zip(values["policy"], values["k"], strict=True))
         costs = {(policy.name, policy.k): policy.variety_cost for policy in policies}
         values["plug_in_value"] = [plug_in[key] - costs[key] for key in keys]
-        bounds = {(name, k): curve[str(k)]["upper_bound"] - costs[name, k] for name, k in keys if name == "menu"}
+        bounds = {
+            (name, k): curve[str(k)]["upper_bound"] - costs[name, k]
+            for name, k in keys
+            if name == "menu"
+        }
         values["upper_bound"] = [bounds.get(key, np.nan) for key in keys]
         run.lake.replace(POLICY_VALUES, run.run_id, values)
         run.lake.replace(CONTRASTS, run.run_id, contrasts(policies, result.moments, confidence))
@@ -81,7 +92,9 @@ def evaluate(run: Run) -> None:
         run.note(
             selected_k=k,
             selection_rule=rule,
-            overlap=None if experiment.design.overlap is None else asdict(experiment.design.overlap),
+            overlap=None
+            if experiment.design.overlap is None
+            else asdict(experiment.design.overlap),
             lack_of_fit={
                 "statistic": fit.statistic,
                 "degrees": fit.degrees,
@@ -91,7 +104,9 @@ def evaluate(run: Run) -> None:
         )
 
 
-def _selected(configuration: Configuration, policies: Sequence[Policy], result: Evaluation) -> tuple[int, str]:
+def _selected(
+    configuration: Configuration, policies: Sequence[Policy], result: Evaluation
+) -> tuple[int, str]:
     """Return the size to publish and why."""
     if configuration.menu.select != "auto":
         return int(configuration.menu.select), f"K = {configuration.menu.select} as configured"
@@ -105,40 +120,16 @@ def _search(run: Run, problem: MenuProblem, clusters: MicroClusters) -> dict[int
 
 
 def _warn_of_barred(run: Run, policies: Sequence[Policy], barred: FloatArray) -> None:
-    counts = [f"{count:.0f} on the menu of {policy.k}" for policy, count in zip(policies, barred, strict=True) if count]
+    counts = [
+        f"{count:.0f} on the menu of {policy.k}"
+        for policy, count in zip(policies, barred, strict=True)
+        if count
+    ]
     if counts:
         run.warn(
             f"some units of the experiment may get none of the treatments of the menu that they are judged on: {', '.join(counts)};"
             " they are valued under the control"
         )
-
-
-def _debiased(
-    problem: MenuProblem, held: DataFrame, sketches: Mapping[int, Sketch], fold_menus: Mapping[int, Mapping[int, PricedMenu]]
-) -> dict[int, dict[int, PricedMenu]]:
-    """Return the menus of every fold, moved by what rows of the other folds say.
-
-    A row's correction is of the model that did not see the row, but did see the held-out fold: that fold's noise enters with the
-    opposite sign, so that honest values can suffer from it and never gain.
-    """
-    places = [(fold, k) for fold, menus in fold_menus.items() for k in menus]
-    pooled = np.vstack([found.clusters.theta for found in sketches.values()])
-
-    def plain(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
-        sums: dict[int, SegmentSums] = {}
-        for key, menu in asked.items():
-            clusters = sketches[places[key][0]].clusters
-            sums |= segment_sums(clusters.theta, clusters.weights, {key: menu})
-        return sums
-
-    moved, _ = debiased_menus(
-        problem,
-        {key: fold_menus[fold][k] for key, (fold, k) in enumerate(places)},
-        lambda asked: correction_sums(held, problem, asked, {key: places[key][0] for key in asked}),
-        plain,
-        profit_metric(pooled, problem.psi),
-    )
-    return {fold: {k: moved[key] for key, (own, k) in enumerate(places) if own == fold} for fold in fold_menus}
 
 
 def _policies(configuration: Configuration) -> list[Policy]:

@@ -40,18 +40,24 @@ def fit(run: Run) -> None:
 
 def _model_counts(run: Run) -> dict[str, int]:
     rows = run.lake.read("models", run.run_id).where(F.col("fold") == FULL)
-    counts = rows.groupBy("status").agg(F.count("*").alias("models"), F.sum("rows").alias("rows")).collect()
+    counts = (
+        rows.groupBy("status")
+        .agg(F.count("*").alias("models"), F.sum("rows").alias("rows"))
+        .collect()
+    )
     models = {row["status"]: int(row["models"]) for row in counts}
     by_rows = {row["status"]: int(row["rows"]) for row in counts}
     failed, limit = by_rows.get("failed", 0), run.configuration.response.max_failed_share
     share = failed / max(int(run.noted("usable_rows", "fit")), 1)
     if failed:
         worst = rows.where(F.col("status") == "failed").orderBy(F.col("rows").desc()).head(1)[0]
-        sentence = (
-            f"{models['failed']} partition models failed ({share:.1%} of the rows), first {worst['partition']}: {worst['error']}"
-        )
+        sentence = f"{models['failed']} partition models failed ({share:.1%} of the rows), first {worst['partition']}: {worst['error']}"
         if share > limit:
             raise RunError(f"{sentence}; at most {limit:.1%} may fail (response.max_failed_share)")
         run.warn(f"{sentence}; their units are served by the pooled model")
     # the pooled model is one of the fitted ones
-    return {"own": models.get("ok", 1) - 1, "pooled": models.get("pooled", 0), "failed": models.get("failed", 0)}
+    return {
+        "own": models.get("ok", 1) - 1,
+        "pooled": models.get("pooled", 0),
+        "failed": models.get("failed", 0),
+    }

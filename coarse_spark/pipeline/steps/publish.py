@@ -20,9 +20,17 @@ def publish(run: Run) -> None:
         expected = run.noted("scored_units", "score")
         landed = run.lake.read("assignments", run.run_id).count()
         if landed != expected:
-            raise RunError(f"{landed} units have an assignment, expected {expected}; nothing was published")
+            raise RunError(
+                f"{landed} units have an assignment, expected {expected}; nothing was published"
+            )
         run.lake.publish_view()
         now = datetime.now(UTC)
-        done = {"status": PUBLISHED, "published_at": now, "ended_at": now, "stop_reason": "all steps done", "error": None}
+        done = {
+            "status": PUBLISHED,
+            "published_at": now,
+            "ended_at": now,
+            "stop_reason": "all steps done",
+            "error": None,
+        }
         run.record = run.record.with_changes(**done)
         run.save()

@@ -34,7 +34,10 @@ def score(run: Run) -> None:
             granular=True,
             eligibility=list(configuration.menu.eligibility.values()),
         )
-        granular = [_decoded(run, position).alias(f"best_{name}") for position, name in enumerate(configuration.space.names)]
+        granular = [
+            _decoded(run, position).alias(f"best_{name}")
+            for position, name in enumerate(configuration.space.names)
+        ]
         run.lake.replace(
             RESPONSES,
             run.run_id,
@@ -46,7 +49,10 @@ def score(run: Run) -> None:
                 "served_by",
                 "granular_profit",
                 *granular,
-                *(F.col(name).alias(written) for name, written in zip(eligible, written_rules(configuration), strict=True)),
+                *(
+                    F.col(name).alias(written)
+                    for name, written in zip(eligible, written_rules(configuration), strict=True)
+                ),
             ),
         )
         responses = run.lake.read("responses", run.run_id)
@@ -56,7 +62,11 @@ def score(run: Run) -> None:
             F.sum(F.col("weight") * F.col("granular_profit")).alias("granular"),
             F.sum((F.col("partition") != F.col("served_by")).cast("long")).alias("pooled"),
         ).collect()[0]
-        unseen = unseen_partitions(responses, models) if row["pooled"] and run.population is not None else None
+        unseen = (
+            unseen_partitions(responses, models)
+            if row["pooled"] and run.population is not None
+            else None
+        )
         if unseen is not None:
             run.warn(
                 f"{unseen.units} units of the population are in {unseen.partitions} partitions that the experiment does not have, "
@@ -71,7 +81,15 @@ def score(run: Run) -> None:
 
 
 def _decoded(run: Run, position: int) -> Any:
-    dimension, column = run.configuration.space.dimensions[position], F.col(granular_columns(run.problem)[position])
+    dimension, column = (
+        run.configuration.space.dimensions[position],
+        F.col(granular_columns(run.problem)[position]),
+    )
     if not isinstance(dimension, Categorical):
         return column
-    return F.coalesce(*(F.when(column == F.lit(float(code)), F.lit(level)) for code, level in enumerate(dimension.levels)))
+    return F.coalesce(
+        *(
+            F.when(column == F.lit(float(code)), F.lit(level))
+            for code, level in enumerate(dimension.levels)
+        )
+    )

@@ -23,4 +23,9 @@ def validate(run: Run) -> None:
             population_rows=report.population_rows,
             partitions=report.partitions,
         )
-        log.info("%d of %d experiment rows usable, %d units to serve", report.usable_rows, report.rows, report.population_rows)
+        log.info(
+            "%d of %d experiment rows usable, %d units to serve",
+            report.usable_rows,
+            report.rows,
+            report.population_rows,
+        )

@@ -33,7 +33,7 @@ from coarse_spark.config.fields import (
     Text,
 )
 from coarse_spark.core.basis import Basis, candidate_bases
-from coarse_spark.core.menu.limits import Budget, MenuLimits
+from coarse_spark.core.menu.problem.limits import Budget, Limits
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -396,13 +396,13 @@ class Configuration(Section):
         return Profit(self.profit.margin, self.profit.cost)
 
     @cached_property
-    def limits(self) -> MenuLimits:
+    def limits(self) -> Limits:
         """What every menu has to keep."""
         menu, budget = self.menu, None
         if menu.budget is not None:
             spending = Profit(menu.spending_per_outcome, menu.spending_per_unit or self.profit.cost)
             budget = Budget(menu.budget, spending)
-        return MenuLimits(menu.min_share, menu.max_share, budget)
+        return Limits(menu.min_share, menu.max_share, budget)
 
     def to_json(self) -> str:
         """Return the configuration with all defaults as canonical JSON: keys in the order of the models, no spaces.

@@ -320,6 +320,15 @@ class TreatmentSpace:
                     ) from None
         return np.column_stack(columns)
 
+    def same(self, treatments: FloatArray, treatment: FloatArray) -> BoolArray:
+        """Return which encoded treatments (…, d) are one treatment (d,), or pair by pair (…, d).
+
+        Up to a billionth of every dimension's range they are the same.
+        """
+        widths = self.bounds[:, 1] - self.bounds[:, 0]
+        close = np.abs(treatments - treatment) <= 1e-9 * np.maximum(widths, 1e-300)
+        return np.asarray(close.all(axis=-1))
+
     def columns(self, treatments: FloatArray) -> dict[str, npt.NDArray[Any]]:
         """Return encoded treatments as one array a dimension, levels as their own values: what expressions see."""
         result: dict[str, npt.NDArray[Any]] = {}

@@ -1,22 +1,22 @@
-"""Assignment as native Spark expressions: the argmax of K priced dot products, compiled by Spark, without Python workers."""
+"""Assignment as native Spark expressions: the argmax of K priced dot products, without Python workers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
 
+import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.menu.lloyd import PricedMenu
-from coarse_spark.core.menu.rules import Restriction, Rule
-from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.distributed.units import column, theta_columns
 
 
 def profit_column(psi: FloatArray) -> Column:
-    """Return π(t) = ψ(t)·(θ, 1) of one treatment, ψ being (p + 1,), as an expression in theta_0 … theta_{p−1}."""
+    """Return π(t) = ψ(t)·(θ, 1) of one treatment, ψ (p + 1,), as an expression in theta_0 …"""
     terms = [
         F.lit(float(c)) * F.col(name)
         for c, name in zip(psi[:-1], theta_columns(len(psi) - 1), strict=True)
@@ -26,7 +26,7 @@ def profit_column(psi: FloatArray) -> Column:
 
 
 def best_position(profits: Sequence[Column]) -> Column:
-    """Return the position of the largest of K expressions, the first among equals (as numpy's argmax); nulls are no candidates."""
+    """Return the position of the largest of K expressions, the first of equals; nulls are none."""
     if len(profits) == 1:
         return F.when(profits[0].isNotNull(), F.lit(0))
     best = F.greatest(*profits)
@@ -38,30 +38,31 @@ def best_position(profits: Sequence[Column]) -> Column:
 
 def assign(
     responses: DataFrame,
-    *,
+    problem: MenuProblem,
     menu: PricedMenu,
-    control_psi: FloatArray,
-    space: TreatmentSpace,
-    rules: Sequence[Rule] = (),
+    *,
     changed: Column | None = None,
     settled: DataFrame | None = None,
 ) -> DataFrame:
-    """Return one row a unit: its treatment of the menu, expected profits, regret, the runner-up, and whether its treatment changed.
+    """Return one row a unit: its treatment, expected profits, regret, runner-up, and what changed.
+
+    A treatment that a unit is not eligible for is none of its choices, whatever it would earn (a unit without
+    any gets null); what it costs to switch tells in the choice, not in profits.
 
     Parameters
     ----------
-    responses : unit_id, theta_0 … theta_{p−1}, granular_profit.
-    menu : what is offered, at which prices. control_psi : (p + 1,) row ψ of the control.
-    rules : of the last of the p coefficients, in their order. A treatment that a unit is not eligible for is none of its choices,
-        whatever it would earn (a unit without any gets null); what it costs to switch tells in the choice, not in profits.
-    settled : unit_id, treatment_id of the units whose treatment is settled already; all others follow the prices.
-    changed : the last column, an expression in treatment_id and further columns of ``responses``; default null.
+    responses : unit_id, theta_0 … theta_{p−1} of the problem, granular_profit.
+    problem : what the menu is of, with the rules that the coefficients know.
+    menu : what is offered, at which prices.
+    changed : the last column, an expression in treatment_id and further columns of ``responses``; default
+        null.
+    settled : unit_id, treatment_id of the units whose treatment is settled already; all others follow the
+        prices.
     """
-    psi = menu.psi
-    k, first = len(psi), psi.shape[1] - 1 - len(rules)
-    earned = psi.copy()
-    earned[:, first:-1] = 0.0
-    # what tells in the choice only: rules, prices of limits, and what a budget charges
+    psi, k, layout = menu.psi, menu.k, problem.layout
+    earned, control_psi = psi.copy(), problem.control_psi.copy()
+    earned[:, layout.basis.stop : -1] = control_psi[layout.basis.stop : -1] = 0.0
+    # what tells in the choice only: rules, prices of limits, and what spending costs
     extra = menu.priced_psi - earned
     profits = responses.withColumns(
         {
@@ -71,22 +72,14 @@ def assign(
     )
     priced = []
     for i in range(k):
-        offer = F.col(f"profit_{i}")
+        net = F.col(f"profit_{i}")
         if extra[i].any():
-            offer = offer + profit_column(extra[i])
-        if rules:
-            barring = [
-                place
-                for place, rule in enumerate(rules)
-                if isinstance(rule, Restriction) and psi[i, first + place] < 0
-            ]
-            barred = reduce(
-                Column.__or__,
-                (F.col(theta_columns(first + place + 1)[-1]) > 0 for place in barring),
-                F.lit(False),
-            )
-            offer = F.when(~barred, offer)
-        priced.append(offer)
+            net = net + profit_column(extra[i])
+        asked = np.flatnonzero(psi[i, layout.eligibility] < 0) + layout.eligibility.start
+        if asked.size:
+            refused = reduce(Column.__or__, (F.col(f"theta_{place}") > 0 for place in asked))
+            net = F.when(~refused, net)
+        priced.append(net)
     chosen = profits.withColumn("treatment_id", best_position(priced))
     if settled is not None:
         named = settled.withColumnRenamed("treatment_id", "settled_id")
@@ -104,7 +97,7 @@ def assign(
     expected = F.coalesce(
         *(F.when(F.col("treatment_id") == i, F.col(f"profit_{i}")) for i in range(k))
     )
-    offered = space.decode(menu.treatments)
+    offered = problem.space.decode(menu.treatments)
     dimensions = [
         F.coalesce(
             *(
@@ -112,7 +105,7 @@ def assign(
                 for i, value in enumerate(offered[name].tolist())
             )
         ).alias(name)
-        for name in space.names
+        for name in problem.space.names
     ]
     return chosen.select(
         column("unit_id"),

@@ -1,9 +1,9 @@
-"""Honest values on executors: every unit is judged by responses and menus of other folds, with debiased coefficients."""
+"""Honest values on executors: units are judged by responses and menus of other folds, debiased."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
@@ -16,15 +16,25 @@ from coarse_spark.core.additive import Additive
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.design import corrected
 from coarse_spark.core.lack_of_fit import TreatmentBins, bin_sums
-from coarse_spark.core.menu.lloyd import PricedMenu
-from coarse_spark.core.menu.lloyd import assign as assign_menu
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.rules import barred_units
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.problem.rules import refused
+from coarse_spark.core.menu.search.search import search_menus
+from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.core.menu.stability import STARTS, fold_noise, menu_stability
+from coarse_spark.core.menu.units import assign
 from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
-from coarse_spark.distributed.choose import UNIFORM
 from coarse_spark.distributed.design import representer_columns
-from coarse_spark.distributed.units import matrix, parts, theta_columns, treatment_columns
+from coarse_spark.distributed.units import (
+    hash_limit,
+    matrix,
+    parts,
+    theta_columns,
+    treatment_columns,
+)
+
+_NOISE_UNITS = 5_000  # far more than the cells that the noise is resampled on
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,18 +43,31 @@ class _EvaluationSums(Additive):
 
     scores: FloatArray
     bins: FloatArray
-    barred: FloatArray
+    refused: FloatArray
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums of the evaluation pass: moments of the policies' scores, sums over treatment bins for the lack of fit, and (q,) how many
-    units are eligible for none of a policy's treatments.
+    """What the evaluation pass found.
+
+    Attributes
+    ----------
+    moments : of the policies' scores.
+    bins : sums over treatment bins for the lack of fit.
+    refused : (q,) how many units are eligible for none of a policy's treatments.
     """
 
     moments: ScoreMoments
     bins: FloatArray
-    barred: FloatArray
+    refused: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class FoldMenus:
+    """The menus that were chosen without a fold: the best single treatment, and those of every size."""
+
+    uniform: PricedMenu
+    sized: dict[int, PricedMenu]
 
 
 def evaluate(
@@ -52,27 +75,27 @@ def evaluate(
     problem: MenuProblem,
     *,
     policies: Sequence[Policy],
-    fold_menus: Mapping[int, Mapping[int, PricedMenu]],
+    fold_menus: Mapping[int, FoldMenus],
     bins: TreatmentBins,
     center: FloatArray,
 ) -> Evaluation:
-    """Return the score moments of all policies over units that their fold's learner and menus never saw.
+    """Return the score moments of all policies over units that their learner and menus never saw.
+
+    Rules of the problem have their coefficients behind those of the basis, among the rows' theta and in the
+    scores alike.
 
     Parameters
     ----------
-    held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, and theta_0 … of models fitted on the other folds.
+    held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, and theta_0 … of models fitted
+        on the other folds.
     policies : control, uniform, menus of K treatments and granular, in the order of the scores.
-    fold_menus : fold → K → the menu chosen on the other folds, with the best single treatment under ``UNIFORM``.
+    fold_menus : by fold.
+    bins : of treatments, for the lack of fit.
     center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
-
-    Rules of the problem have their coefficients behind those of the basis, among the rows' theta and in the scores alike.
     """
-    size = problem.basis_size
-    names, dimensions = (
-        theta_columns(problem.coefficients),
-        treatment_columns(problem.candidates.shape[1]),
-    )
-    weights = representer_columns(problem.basis_size)
+    size = problem.basis.size
+    names, weights = theta_columns(problem.coefficients), representer_columns(size)
+    dimensions = treatment_columns(problem.candidates.shape[1])
 
     def record(batch: pd.DataFrame) -> dict[str, _EvaluationSums]:
         return {"all": reduce(add, (sums(fold, rows) for fold, rows in parts(batch, "fold")))}
@@ -82,16 +105,16 @@ def evaluate(
         phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
         learned, rules = theta[:, :size], theta[:, size:]
         debiased = np.hstack([corrected(learned, phi, y, matrix(rows, weights)), rules])
-        scores, barred = policy_scores(theta, debiased, problem, policies, fold_menus[fold])
+        scores, without = policy_scores(theta, debiased, problem, policies, fold_menus[fold])
         return _EvaluationSums(
             ScoreMoments.sums(scores, rows["weight"].to_numpy(np.float64), center),
             bin_sums(bins, treatments, phi, y, np.einsum("ij,ij->i", phi, learned)),
-            barred,
+            without,
         )
 
     needed = held.select("fold", "weight", "outcome", *dimensions, *weights, *names)
     total = _EvaluationSums.of_flat(add_up(needed, record)["all"])
-    return Evaluation(ScoreMoments.of(total.scores, center), total.bins, total.barred)
+    return Evaluation(ScoreMoments.of(total.scores, center), total.bins, total.refused)
 
 
 def policy_scores(
@@ -99,17 +122,18 @@ def policy_scores(
     debiased: FloatArray,
     problem: MenuProblem,
     policies: Sequence[Policy],
-    menus: Mapping[int, PricedMenu],
+    menus: FoldMenus,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the scores (n, q) ψ(π(x_i))·(θ̃_i, 1) of units under every policy, and how many (q,) may get none of its treatments.
+    """Return the scores (n, q) ψ(π(x_i))·(θ̃_i, 1) of units under every policy.
 
-    Decisions use out-of-fold coefficients ``theta`` (n, p); what they earn is measured with ``debiased`` (n, p). A unit that may
-    get no treatment of a menu, which was chosen on other units, is left at the control.
+    Also returns how many units (q,) may get none of a policy's treatments: such a unit of a menu, which was
+    chosen on other units, is left at the control.
+
+    Parameters
+    ----------
+    theta : (n, p) out-of-fold coefficients, which decide.
+    debiased : (n, p) coefficients that measure what decisions earn.
     """
-
-    def earned(psi: FloatArray) -> FloatArray:
-        return np.asarray(np.einsum("ij,ij->i", debiased, psi[:, :-1]) + psi[:, -1])
-
     scores, without = np.empty((len(theta), len(policies))), np.zeros(len(policies))
     for position, policy in enumerate(policies):
         if policy.name == "control":
@@ -117,12 +141,58 @@ def policy_scores(
         elif policy.name == "granular":
             psi = problem.psi_at(problem.granular(theta)[0])
         else:
-            menu = menus[UNIFORM if policy.name == "uniform" else policy.k]
-            psi = menu.psi[assign_menu(theta, menu)]
-            barred = barred_units(theta, psi, problem.rules)
-            psi[barred], without[position] = problem.control_psi, barred.sum()
-        scores[:, position] = earned(psi)
+            menu = menus.uniform if policy.name == "uniform" else menus.sized[policy.k]
+            psi = menu.psi[assign(theta, menu.priced_psi)]
+            none = refused(theta, psi, problem.layout)
+            psi[none], without[position] = problem.control_psi, none.sum()
+        scores[:, position] = np.einsum("ij,ij->i", debiased, psi[:, :-1]) + psi[:, -1]
     return scores, without
+
+
+def resampled_menus(
+    predictions: DataFrame,
+    problem: MenuProblem,
+    k: int,
+    settings: SearchSettings,
+    *,
+    units: int,
+    resamples: int,
+) -> tuple[pd.DataFrame, float]:
+    """Choose the menu again on responses redrawn within their estimation noise.
+
+    The noise of the experiment's responses is what the models of its folds differ by.
+
+    Parameters
+    ----------
+    predictions : the experiment by the models of every fold: key, model_fold, weight, theta_0 …
+    k : treatments on the menu.
+    settings : of the search, started from the menu that was chosen.
+    units : of the experiment.
+    resamples : how often.
+
+    Returns
+    -------
+    One row a rounded treatment (its dimensions and ``frequency``, the share of menus that hold it), and the mean
+    profit per unit weight that these menus lose against the one of the mean responses.
+    """
+    names = theta_columns(problem.coefficients)
+    few = predictions.where(F.col("key") <= hash_limit(_NOISE_UNITS, units))
+    sample = few.select("key", "model_fold", "weight", *names).toPandas()
+    folds = sample["model_fold"].nunique()
+    # a unit whose partition lacks a model of some fold says nothing about the noise
+    whole = sample.groupby("key")["key"].transform("size") == folds
+    sample = sample[whole].sort_values(["model_fold", "key"], kind="stable")
+    theta = matrix(sample, names).reshape(folds, -1, len(names))
+    weights = sample["weight"].to_numpy(np.float64)[: theta.shape[1]]
+    found, directions = fold_noise(problem, theta, weights)
+    # as many units as the whole experiment has stand behind them
+    behind = np.rint(found.behind * (units / theta.shape[1])).astype(np.intp)
+    found = replace(found, behind=np.maximum(behind, 1))
+    best = search_menus(problem, found, [k], replace(settings, starts=STARTS))[k]
+    drawn = menu_stability(
+        problem, found, best, settings, directions=directions, resamples=resamples
+    )
+    return drawn.chosen, max(drawn.expected_loss, 0.0)
 
 
 def held_out(scored: DataFrame) -> DataFrame:
@@ -131,7 +201,7 @@ def held_out(scored: DataFrame) -> DataFrame:
 
 
 def seen(scored: DataFrame) -> DataFrame:
-    """Return the rows of a scored experiment that a fold's menus may be chosen on, grouped for the sketch."""
+    """Return the rows of a scored experiment that a fold's menus may be chosen on, by fold."""
     return scored.where(F.col("model_fold") != F.col("fold")).withColumn(
         "sketch_group", F.col("model_fold")
     )

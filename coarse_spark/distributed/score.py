@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.record import ModelRecord, load_model
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.distributed.units import (
     POOLED,
     eligibility_columns,
@@ -169,7 +169,9 @@ def _granular(
 ) -> tuple[FloatArray, FloatArray]:
     if not eligibility:
         return problem.granular(theta)
-    ruled = problem.restricted(eligibility, np.abs(theta).max(axis=0), np.ones(len(eligibility)))
+    ruled = problem.with_eligibility(
+        eligibility, np.abs(theta).max(axis=0), np.ones(len(eligibility))
+    )
     eligible = matrix(units, eligibility_columns(len(eligibility)))
     return ruled.granular(np.hstack([theta, 1.0 - eligible]))
 

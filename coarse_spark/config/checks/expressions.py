@@ -8,7 +8,7 @@ import numpy as np
 
 from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Problem, Values
 from coarse_spark.core.expressions import Expression
-from coarse_spark.core.menu.rules import restrictions
+from coarse_spark.core.menu.problem.rules import restrictions
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError, nearest

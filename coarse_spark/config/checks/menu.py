@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from coarse_spark.config.checks.problem import SPACE, Check, Key, Problem
-from coarse_spark.core.menu.limits import ShareLimits
+from coarse_spark.core.menu.problem.limits import SizeLimits
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
@@ -114,7 +114,7 @@ def _shares(
             return
     for k in sizes:
         try:
-            ShareLimits.of_places(least, most, k)
+            SizeLimits.parse(least, most, k)
         except InvalidInputError as error:
             name = "max_share" if str(error).startswith("max_share") else "min_share"
             others = (

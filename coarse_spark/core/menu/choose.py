@@ -1,48 +1,338 @@
-"""The public entry: choose one menu, or the whole curve of menu sizes."""
+"""Choose menus: ``choose_menu`` for arrays, and the one driver for a population wherever it is.
+
+Search on a sketch, passes over everyone, limits settled to the unit, and a bound that certifies the result.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coarse_spark.core.additive import Additive
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.menu.budget import BudgetSearch, Settled, settle
-from coarse_spark.core.menu.certificate import bounds_of, dual_prices, dual_sums
-from coarse_spark.core.menu.constrained import ConstrainedSearch
-from coarse_spark.core.menu.curve import CandidateSearch, rising, search_curve
-from coarse_spark.core.menu.earlier import EarlierRows
-from coarse_spark.core.menu.feasible import eligible_treatments, unmet_limits
-from coarse_spark.core.menu.inputs import always_offered, validated_units
-from coarse_spark.core.menu.limited_certificate import LimitedDual
-from coarse_spark.core.menu.limits import Budget, MenuLimits, Shares
-from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums, refine, segment_sums
-from coarse_spark.core.menu.milp import milp_menu
-from coarse_spark.core.menu.problem import MenuProblem, row_blocks
-from coarse_spark.core.menu.result import Constraints, Menu, menus_of
-from coarse_spark.core.menu.rounding import Rounding
-from coarse_spark.core.menu.rules import (
-    Loyalty,
+from coarse_spark.core.menu.assignment.feasible import unmet_limits
+from coarse_spark.core.menu.certificate.bound import Certificate, DualSums
+from coarse_spark.core.menu.menu import LimitsKept, Menu, Pass, PricedMenu
+from coarse_spark.core.menu.population import (
+    ArrayPopulation,
+    EarlierTreatments,
+    Population,
+    required_treatments,
+    validated_units,
+)
+from coarse_spark.core.menu.problem.limits import Budget, Limits, Shares
+from coarse_spark.core.menu.problem.problem import MenuProblem, row_blocks
+from coarse_spark.core.menu.problem.rules import (
+    Switching,
     UnitRules,
-    barred,
-    barred_units,
-    restrictions,
+    eligibility_rules,
+    ineligible,
+    rows_of_menu,
     widest_range,
 )
-from coarse_spark.core.menu.settings import SearchSettings
-from coarse_spark.core.menu.sketch import DEFAULT_CELLS, MicroClusters, SketchSums, SketchTree
+from coarse_spark.core.menu.search.lloyd import Assigned, Refined, Step, lloyd
+from coarse_spark.core.menu.search.search import best_single, search_menus
+from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.core.menu.search.starts import Starts
+from coarse_spark.core.menu.search.steps import FreeChoice, PricedPass, Transport, kept
+from coarse_spark.core.menu.settle import Settled, settle, unsettled
+from coarse_spark.core.menu.sketch import Sketch
+from coarse_spark.core.menu.units import (
+    KnownUnits,
+    SegmentSums,
+    WeightedUnits,
+    assign,
+    segment_sums,
+)
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.errors import InvalidInputError, nearest
+from coarse_spark.errors import InvalidInputError
 
-METHODS = ("auto", "exact", "lloyd", "greedy", "milp")
-_TREE_ROWS = 100_000
-_BOUND_TOLERANCE = 2e-4  # of granular − control: what the search for a bound may leave open
+_TIE_BREAK = 1e-7  # of the spread of profits: far below what responses are known to, above rounding
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenMenu:
+    """The menu of one size, valued on everyone.
+
+    Attributes
+    ----------
+    settled : the menu, its segment sums, and the units that its prices do not decide about.
+    upper_bound : no menu of as many treatments within the limits earns more per unit weight.
+    sketch_value : what the sketch takes the menu to earn: units of one cell that prefer different
+        treatments are told apart less finely there.
+    """
+
+    settled: Settled
+    upper_bound: float
+    sketch_value: float
+
+    @property
+    def menu(self) -> PricedMenu:
+        """Treatments and final prices."""
+        return self.settled.menu
+
+    @property
+    def sums(self) -> SegmentSums:
+        """Of the segments over everyone."""
+        return self.settled.sums
+
+    @property
+    def value(self) -> float:
+        """Profit per unit weight."""
+        return self.sums.value(self.menu.psi)
+
+
+@dataclass(frozen=True, eq=False)
+class MenuCurve:
+    """Menus of all sizes for a population.
+
+    Attributes
+    ----------
+    problem : that menus and sums belong to; where limits may have to divide units that respond alike its
+        last coefficient is the tie-break.
+    chosen : by size.
+    uniform : the best single treatment, within the budget where one keeps it.
+    total : (p + 1,) Σ w (θ, 1) of everyone.
+    units : the sketch of everyone.
+    history : the passes over everyone.
+    """
+
+    problem: MenuProblem
+    chosen: dict[int, ChosenMenu]
+    uniform: PricedMenu
+    total: FloatArray
+    units: WeightedUnits
+    history: tuple[Pass, ...]
+
+    @property
+    def control_value(self) -> float:
+        """Profit per unit weight when nobody is treated."""
+        return float(self.problem.control_psi @ self.total / self.total[-1])
+
+    @property
+    def uniform_value(self) -> float:
+        """Profit per unit weight when everybody gets the best single treatment."""
+        return float(self.uniform.psi[0] @ self.total / self.total[-1])
+
+    def unserved(self) -> Unserved:
+        """Return whom menus have nothing for because of eligibility, and limits that it breaks."""
+        unmet, without = dict[int, str](), dict[int, int]()
+        for k, one in self.chosen.items():
+            if not self._asks_too_much(one.menu, one.sums.rows):
+                continue
+            why = None
+            if not one.menu.free:
+                names = [self.problem.space.describe(row) for row in one.menu.treatments]
+                allowed = self._refused(one.menu) < 0.5
+                why = unmet_limits(one.menu.posed_to(self.units), allowed, names)
+            if why is not None:
+                unmet[k] = why
+            else:
+                without[k] = self._without(one.menu)
+        single = 0
+        if self._asks_too_much(self.uniform, self.total[None, :]):
+            single = self._without(self.uniform)
+        return Unserved(unmet, without, single)
+
+    def _asks_too_much(self, menu: PricedMenu, sums: FloatArray) -> bool:
+        rules = self.problem.layout.eligibility
+        return bool(((menu.psi[:, rules] < 0) & (sums[:, rules] > 0)).any())
+
+    def _refused(self, menu: PricedMenu) -> FloatArray:
+        """Return the share (m, K) of each cell's units that are not eligible for a treatment."""
+        rules = self.problem.layout.eligibility
+        asked = (menu.psi[:, rules] < 0)[None, :, :]
+        return np.asarray((self.units.theta[:, None, rules] * asked).max(axis=2))
+
+    def _without(self, menu: PricedMenu) -> int:
+        # cells tell units of other eligibility apart before anything else
+        return max(round(float(self.units.behind @ self._refused(menu).min(axis=1))), 1)
+
+
+@dataclass(frozen=True)
+class Unserved:
+    """What eligibility makes impossible.
+
+    Attributes
+    ----------
+    unmet : by size, which limits cannot be kept, with the nearest that can.
+    without : by size, how many units may get none of the treatments.
+    without_single : how many may not get the best single treatment.
+    """
+
+    unmet: dict[int, str]
+    without: dict[int, int]
+    without_single: int
+
+
+def choose_menus(
+    population: Population, sizes: Iterable[int], settings: SearchSettings
+) -> MenuCurve:
+    """Choose a menu of every size for a population.
+
+    Raises
+    ------
+    InvalidInputError : sizes or limits that cannot be met, with the nearest that can.
+    RunError : limits that no prices come near to; a population that changes while it is read.
+    """
+    sizes = sorted(set(sizes))
+    if not settings.limits.free:
+        population = population.told_apart()
+    problem = settings.posed(population.problem)
+    sketch = population.sketch(settings.cells)
+    menus = search_menus(problem, sketch.units, sizes, settings)
+    if problem.rules and not settings.limits.free:
+        menus = _with_tie_break(problem, menus, sketch.units)
+    certificate = Certificate.search(problem, menus, sketch.units).by_cell(sketch.by_cell)
+    sample = None if settings.limits.free else population.sample()
+    step = _step(population, sample)
+    # one pass over everyone carries the sums, the sketch and the bounds, which hold whatever menus become
+    start, first = _first_pass(population, menus, step, sketch, certificate)
+    passes, tolerance = settings.passes, settings.tolerance
+    refined = lloyd(problem, start, step, max_passes=passes, tolerance=tolerance)
+    if sample is None:
+        refined = _risen(problem, sketch.units, refined, step, settings)
+        settled = {k: unsettled(found) for k, found in refined.found.items()}
+    else:
+        # ties are broken by place on the menu, so places are final before anybody is settled
+        final = {k: found.menu.ordered()[0] for k, found in refined.found.items()}
+        settled = settle(population, final, sample)
+    units, bounds = first.sketch.means, certificate.bounds(first.duals, first.total)
+    rows = {k: one.menu.priced_psi for k, one in settled.items()}
+    on_sketch = segment_sums(units.theta, units.weights, rows)
+    chosen = {
+        k: ChosenMenu(one, bounds[k], on_sketch[k].value(one.menu.psi))
+        for k, one in settled.items()
+    }
+    mean = WeightedUnits.of(first.total[None, :-1] / first.total[-1], np.ones(1))
+    uniform = best_single(problem, mean, settings)
+    return MenuCurve(problem, chosen, uniform, first.total, units, refined.history)
+
+
+@dataclass(frozen=True, eq=False)
+class FirstPass:
+    """What the first pass over everyone found.
+
+    Attributes
+    ----------
+    sums : of the menus' segments, by size.
+    sketch : sums over the cells.
+    duals : what the bounds need, by size.
+    """
+
+    sums: dict[int, SegmentSums]
+    sketch: SegmentSums
+    duals: dict[int, DualSums]
+
+    @staticmethod
+    def read(
+        population: Population,
+        menus: Mapping[int, PricedMenu],
+        sketch: Sketch,
+        certificate: Certificate,
+    ) -> FirstPass:
+        """Read the population."""
+
+        def beside(theta: FloatArray, weights: FloatArray) -> dict[str, Additive]:
+            cells = sketch.cells(theta)
+            duals = certificate.sums(theta, weights, cells)
+            records: dict[str, Additive] = {f"bound {k}": sums for k, sums in duals.items()}
+            return {"sketch": sketch.sums(theta, weights, cells), **records}
+
+        sums, more = population.sums(menus, beside)
+        duals = {k: DualSums.of_flat(more[f"bound {k}"]) for k in certificate.keys}
+        return FirstPass(sums, SegmentSums.of_flat(more["sketch"]), duals)
+
+    @property
+    def total(self) -> FloatArray:
+        """(p + 1,) Σ w (θ, 1) of everyone."""
+        return np.asarray(next(iter(self.sums.values())).rows.sum(axis=0))
+
+
+def _step(
+    population: Population, sample: WeightedUnits | None
+) -> FreeChoice | Transport | PricedPass:
+    """Return how units are assigned: freely, exactly where all are in memory, else at prices."""
+
+    def sums(menus: Mapping[int, PricedMenu]) -> Mapping[int, SegmentSums]:
+        return population.sums(menus)[0]
+
+    if sample is None:
+        return FreeChoice(sums)
+    if len(sample) == population.size().units:
+        return Transport(sample, whole=True)
+    return PricedPass(sums, sample)
+
+
+def _first_pass(
+    population: Population,
+    menus: Mapping[int, PricedMenu],
+    step: FreeChoice | Transport | PricedPass,
+    sketch: Sketch,
+    certificate: Certificate,
+) -> tuple[dict[int, Assigned], FirstPass]:
+    """Return the menus as they are assigned first, and what the pass over everyone found."""
+    if isinstance(step, Transport):
+        known = {k: kept(step.assigned(menu), menu) for k, menu in menus.items()}
+        priced = {k: found.menu for k, found in known.items()}
+        return known, FirstPass.read(population, priced, sketch, certificate)
+    if isinstance(step, PricedPass):
+        menus = {k: step.repriced(menu) for k, menu in menus.items()}
+    first = FirstPass.read(population, menus, sketch, certificate)
+    sums = first.sums
+    return {k: Assigned(m, sums[k], m.lagrangian(sums[k])) for k, m in menus.items()}, first
+
+
+def _risen(
+    problem: MenuProblem,
+    units: WeightedUnits,
+    refined: Refined,
+    step: Step,
+    settings: SearchSettings,
+) -> Refined:
+    """Replace menus that earn less than a smaller one, which a coarse sketch can cause.
+
+    What takes their place is the smaller one with more treatments.
+    """
+    found, history = dict(refined.found), refined.history
+    sizes = sorted(found)
+    for smaller, k in pairwise(sizes):
+        least = found[smaller].value
+        if found[k].value >= least - 1e-12 * abs(least):
+            continue
+        starts = Starts.of(problem, units, settings.required)
+        treatments = starts.grown(found[smaller].menu.treatments, k)
+        menu = PricedMenu.build(problem, treatments, required=settings.required)
+        passes, tolerance = settings.passes, settings.tolerance
+        start = kept(step([(k, menu)], {})[0], menu)
+        again = lloyd(problem, {k: start}, step, max_passes=passes, tolerance=tolerance)
+        found[k], history = again.found[k], (*history, *again.history)
+    return Refined(found, history)
+
+
+def _with_tie_break(
+    problem: MenuProblem, menus: Mapping[int, PricedMenu], units: WeightedUnits
+) -> dict[int, PricedMenu]:
+    """Return menus under whose limits units that respond alike are told apart by their number."""
+    if problem.layout.tie_break.start == problem.layout.tie_break.stop:
+        return dict(menus)
+    profits = profit_matrix(units.theta[:: max(1, len(units) // 2_000)], problem.psi)
+    spread = float(np.ptp(profits, axis=1).mean())
+    size = _TIE_BREAK * max(spread, 1e-6 * float(np.abs(profits).max()), 1e-300)
+    return {k: m if m.free else replace(m, tie_break=size) for k, m in menus.items()}
+
+
+def best_size(values: Mapping[int, float], cost_per_treatment: float) -> int:
+    """Return the size of largest value less ``cost_per_treatment`` times size, the first of equals."""
+    return max(values, key=lambda size: (values[size] - cost_per_treatment * size, -size))
 
 
 def choose_menu(
@@ -62,363 +352,206 @@ def choose_menu(
     previous_rows: npt.ArrayLike | None = None,
     switching_cost: float = 0.0,
     cost_per_treatment: float = 0.0,
-    method: str = "auto",
     starts: int = 12,
     invalid: str = "raise",
     seed: int = 0,
 ) -> Menu:
-    """Choose k treatments and the assignment that maximize profit, with a bound on what any menu can earn.
+    """Choose k treatments and the assignment that maximize profit, with a bound on any menu's.
 
     Parameters
     ----------
-    theta : (n, p) response coefficients of the units, in the order of the basis's columns. weights : (n,), default 1.
-    space, basis, profit : what may be offered, how responses depend on it, and what a response is worth.
+    theta : (n, p) response coefficients of the units, in the order of the basis's columns.
+    space : what may be offered.
+    basis : how responses depend on it.
+    profit : what a response is worth.
     k : number of treatments; with ``cost_per_treatment`` the largest number.
-    min_share, max_share : a share for every treatment; or k shares, one a position of the menu (which treatment takes which is part
-        of the choice); or {candidate row: share}, where a minimum puts the candidate on the menu.
-    budget : most that may be spent per unit weight, counted by the profit's cost, or a ``Budget`` that says what counts as
-        spending.
+    weights : (n,), default 1.
+    min_share, max_share : a share for every treatment; or k shares, one a position of the menu (which
+        treatment takes which is part of the choice); or {candidate row: share}, where a minimum puts the
+        candidate on the menu.
+    budget : most that may be spent per unit weight, counted by the profit's cost, or a ``Budget`` that says
+        what counts as spending.
     always_offer : treatments that stay on the menu.
-    eligible : {expression in the treatment names: (n,) booleans}: treatments where the expression is not 0 go to these units only.
-    previous_menu, switching_cost : an earlier menu, and what it costs per unit that gets another treatment than it had.
-    previous_rows : (n,) the row of the earlier menu that each unit has. Give it where responses were learned again since: by
-        default a unit has what the earlier menu assigns to ``theta``.
+    eligible : {expression in the treatment names: (n,) booleans}: treatments where the expression is not 0
+        go to these units only.
+    previous_menu : an earlier menu.
+    previous_rows : (n,) the row of the earlier menu that each unit has. Give it where responses were learned
+        again since: by default a unit has what the earlier menu assigns to ``theta``.
+    switching_cost : what it costs per unit that gets another treatment than it had.
     cost_per_treatment : per unit weight; the size of largest value less cost is chosen.
-    method : "auto", "exact" (one dimension), "lloyd", "greedy", or "milp" (small finite spaces).
-    starts, seed : random starts of the search and their seed. invalid : "raise" or "drop", for units with missing numbers.
+    starts, seed : random starts of the search and their seed.
+    invalid : "raise" or "drop", for units with missing numbers.
 
     Raises
     ------
-    InvalidInputError : anything above that cannot be used; limits that cannot be met, with the nearest that can.
+    InvalidInputError : anything above that cannot be used; limits that cannot be met, with the nearest that
+        can.
+
+    Examples
+    --------
+    >>> space = TreatmentSpace.from_dict(
+    ...     {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
+    ... )
+    >>> theta = np.array([[0, 1.0, -0.5], [0, 2.0, -0.5], [0, 2.0, -0.5]])  # best at t = 1 and t = 2
+    >>> menu = choose_menu(theta, space=space, basis="quadratic", profit=Profit(), k=2)
+    >>> menu.treatments["t"].round(6).tolist(), menu.shares.round(3).tolist()
+    ([1.0, 2.0], [0.333, 0.667])
+    >>> menu.assign(theta).tolist()
+    [0, 1, 1]
     """
-    problem = MenuProblem.build(space, basis, profit)
     if cost_per_treatment < 0 or switching_cost < 0:
         raise InvalidInputError("cost_per_treatment and switching_cost cannot be negative")
     if not isinstance(k, int | np.integer) or k < 1:
         raise InvalidInputError(f"k is {k!r}, expected a whole number from 1")
-    population = Population.of(
-        problem, theta, weights, always_offer=always_offer, eligible=eligible, previous_menu=previous_menu,
-        previous_rows=previous_rows, switching_cost=switching_cost, invalid=invalid,
-    )  # fmt: skip
-    least = max(1, len(population.fixed))
-    sizes = range(least, int(k) + 1) if cost_per_treatment and k >= least else [int(k)]
+    problem = MenuProblem.build(space, basis, profit)
     if isinstance(budget, int | float):
         budget = Budget(float(budget), Profit("0", profit.cost))
-    limits = MenuLimits(min_share, max_share, budget)
-    curve = population.curve(sizes, population.settings(limits, method, starts, seed))
-    return curve[best_size({size: menu.value for size, menu in curve.items()}, cost_per_treatment)]
-
-
-def choose_curve(
-    problem: MenuProblem,
-    theta: npt.ArrayLike | pd.DataFrame,
-    sizes: Iterable[int],
-    *,
-    weights: npt.ArrayLike | None = None,
-    always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
-    eligible: Mapping[str, npt.ArrayLike] | None = None,
-    previous_menu: Menu | None = None,
-    previous_rows: npt.ArrayLike | None = None,
-    switching_cost: float = 0.0,
-    method: str = "auto",
-    starts: int = 12,
-    max_passes: int = 100,
-    tolerance: float = 1e-9,
-    invalid: str = "raise",
-    seed: int = 0,
-) -> dict[int, Menu]:
-    """Choose a menu of every size in ``sizes``, each started from the one before; value never falls with size.
-
-    Parameters are those of ``choose_menu``; max_passes and tolerance belong to the refinement on all units (``lloyd.refine``).
-    """
-    population = Population.of(
-        problem, theta, weights, always_offer=always_offer, eligible=eligible, previous_menu=previous_menu,
-        previous_rows=previous_rows, switching_cost=switching_cost, invalid=invalid,
-    )  # fmt: skip
-    settings = population.settings(MenuLimits(), method, starts, seed)
-    return population.curve(sizes, settings, max_passes=max_passes, tolerance=tolerance)
-
-
-def best_size(values: Mapping[int, float], cost_per_treatment: float) -> int:
-    """Return the menu size of largest value less ``cost_per_treatment`` times size, the smaller one of equals."""
-    return max(values, key=lambda size: (values[size] - cost_per_treatment * size, -size))
-
-
-@dataclass(frozen=True, eq=False)
-class Population:
-    """Units in memory with the problem they pose, rules included, and their sketch.
-
-    Attributes
-    ----------
-    theta : (n, p) coefficients, those of rules after those of the basis. weights : (n,). kept : rows of the user's data they are.
-    fixed : (f, d) treatments on every menu. previous : the earlier menu. had : (n,) its row that each unit has.
-    clusters : their micro-clusters. cells : (n,) micro-cluster of every unit.
-    """
-
-    problem: MenuProblem
-    rules: UnitRules
-    theta: FloatArray
-    weights: FloatArray
-    fixed: FloatArray
-    previous: Menu | None
-    had: IntArray | None
-    clusters: MicroClusters
-    cells: IntArray
-
-    @staticmethod
-    def of(
-        problem: MenuProblem,
-        theta: npt.ArrayLike | pd.DataFrame,
-        weights: npt.ArrayLike | None,
-        *,
-        always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
-        eligible: Mapping[str, npt.ArrayLike] | None = None,
-        previous_menu: Menu | None = None,
-        previous_rows: npt.ArrayLike | None = None,
-        switching_cost: float = 0.0,
-        invalid: str = "raise",
-    ) -> Population:
-        """Check what the user handed over, add rules to problem and units, and sketch the units."""
-        units, mass, kept = validated_units(problem, theta, weights, invalid)
-        fixed = always_offered(problem, always_offer)
-        extra = fixed
-        rules = UnitRules()
-        if eligible:
-            columns = {
-                name: np.asarray(column)[kept] if np.shape(column) == kept.shape else column
-                for name, column in eligible.items()
-            }
-            shares = mass @ barred(columns, list(columns), len(units)) / mass.sum()
-            worth = widest_range(np.abs(units).max(axis=0), problem.psi)
-            rules = replace(rules, restrictions=restrictions(columns, problem.space, worth, shares))
-            eligible = columns
-        had = None
-        if previous_menu is None:
-            if previous_rows is not None:
-                raise InvalidInputError(
-                    "previous_rows are rows of previous_menu, and there is none"
-                )
-        else:
-            if previous_menu.encoded.shape[1] != len(problem.space.dimensions):
-                raise InvalidInputError(
-                    f"previous_menu has {previous_menu.encoded.shape[1]} treatment dimensions, the space has others"
-                )
-            inside = [
-                row
-                for row in previous_menu.encoded
-                if problem.position(row) is not None or problem.searched.any()
-            ]
-            extra = np.vstack([extra, *[row[None, :] for row in inside]])
-            earlier = EarlierRows.of(previous_menu, previous_rows, kept)
-            had = earlier(units)
-            if switching_cost > 0:
-                loyalty = tuple(Loyalty(row, switching_cost) for row in previous_menu.encoded)
-                rules = replace(rules, loyalty=loyalty, previous=earlier)
-        problem = MenuProblem.build(problem.space, problem.basis, problem.profit, extra, rules.all)
-        units = rules.extended(units, eligible)
-        clusters, cells = sketch_units(problem, units, mass)
-        return Population(problem, rules, units, mass, fixed, previous_menu, had, clusters, cells)
-
-    def settings(self, limits: MenuLimits, method: str, starts: int, seed: int) -> SearchSettings:
-        """Return the settings of a search for menus of these units."""
-        previous = None if self.previous is None else self.previous.encoded
-        return SearchSettings(limits, self.fixed, previous, method, starts, seed)
-
-    def curve(
-        self,
-        sizes: Iterable[int],
-        settings: SearchSettings,
-        *,
-        max_passes: int = 100,
-        tolerance: float = 1e-9,
-    ) -> dict[int, Menu]:
-        """Choose menus of all sizes; max_passes and tolerance belong to the refinement without limits."""
-        wanted = self._checked(sizes, settings.method)
-        if settings.method == "milp" or not settings.limits.free:
-            return {k: self._constrained(k, settings) for k in wanted}
-
-        def aggregate(asked: Mapping[int, PricedMenu]) -> dict[int, SegmentSums]:
-            return segment_sums(self.theta, self.weights, asked)
-
-        found = search_curve(self.problem, self.clusters, wanted, settings)
-        refined = refine(self.problem, found, aggregate, max_passes=max_passes, tolerance=tolerance)
-        refined = rising(
-            self.problem,
-            self.clusters,
-            refined,
-            aggregate,
-            max_passes=max_passes,
-            tolerance=tolerance,
+    units, mass, kept = validated_units(problem, theta, weights, invalid)
+    if k > len(units):
+        raise InvalidInputError(
+            f"a menu of {k} treatments for {len(units)} units with weight; "
+            f"choose k of at most {len(units)}"
         )
-        granular = self._granular(refined.menus.values())
-        control = float(
-            next(iter(refined.sums.values())).value_of_all(self.problem.control_psi[None, :])[0]
-        )
-        # one pass over all units gives bounds that hold for all of them
-        rounding, held = Rounding.of(self.problem), self._held()
-        slack = _BOUND_TOLERANCE * max(granular - control, 1e-12 * abs(granular))
-        duals = dual_prices(rounding, refined.menus, self.clusters, slack, held)
-        sums = dual_sums(rounding, duals, self.theta, self.weights, self.cells)
-        total = next(iter(refined.sums.values())).rows.sum(axis=0)
-        bounds = {
-            k: min(bound, granular)
-            for k, bound in bounds_of(wanted, sums, rounding, total, held).items()
+    required = required_treatments(problem, always_offer)
+    if eligible:
+        eligible = {
+            name: np.asarray(column)[kept] if np.shape(column) == kept.shape else column
+            for name, column in eligible.items()
         }
-        menus = menus_of(self.problem, refined, granular, bounds)
-        return {k: self._finished(menu) for k, menu in menus.items()}
+    earlier = _earlier(problem, previous_menu, previous_rows, theta, kept)
+    rules = _rules(problem, units, mass, eligible, earlier, switching_cost)
+    rows = [] if previous_menu is None else list(previous_menu.encoded)
+    old = [row for row in rows if problem.position(row) is not None or problem.searched.any()]
+    ruled = MenuProblem.build(space, problem.basis, profit, [*required, *old], rules.all)
+    population = ArrayPopulation(ruled, rules.extended(units, eligible), mass)
+    settings = SearchSettings(
+        Limits(min_share, max_share, budget),
+        required,
+        None if previous_menu is None else previous_menu.encoded,
+        starts,
+        seed,
+    )
+    least = max(1, len(required))
+    sizes = range(least, int(k) + 1) if cost_per_treatment and k >= least else [int(k)]
+    curve = choose_menus(population, sizes, settings)
+    best = best_size({size: one.value for size, one in curve.chosen.items()}, cost_per_treatment)
+    _require_served(curve, best)
+    before = None if earlier is None else (earlier.menu, earlier(units))
+    return _result(curve, best, population, rules, before)
 
-    def _constrained(self, k: int, settings: SearchSettings) -> Menu:
-        """Choose the menu of one size under share limits and a budget."""
-        method, budget = settings.method, settings.limits.budget
-        if method in ("exact", "greedy"):
-            raise InvalidInputError(
-                f"method '{method}' knows neither share limits nor a budget; use 'auto', 'lloyd' or 'milp'"
-            )
-        limits = settings.limits.shares(k, self.problem)
-        free = search_curve(self.problem, self.clusters, [k], replace(settings, method="auto"))[k]
-        candidates = CandidateSearch.prepare(self.problem, self.clusters, self.fixed)
-        earlier = [] if settings.previous is None else [candidates.resized(settings.previous, k)]
-        search = ConstrainedSearch(candidates, k, limits, settings, (free.treatments, *earlier))
-        charge = 0.0
-        if method == "milp":
-            menu = milp_menu(search, budget)
-        elif budget is not None:
-            within = BudgetSearch(search, budget)
-            found = within.run()
-            menu, charge = within.priced(found), found.charge
-        else:
-            menu = search.best()
-        settled = settle(search, budget, menu, charge, self.theta, self.weights)
-        priced = PricedMenu.build(self.problem, settled.treatments, settled.prices)
-        priced = replace(priced, found_by="milp" if method == "milp" else "transport")
-        if budget is not None:
-            priced = replace(
-                priced,
-                charges=settled.charge * BudgetSearch(search, budget).rows(settled.treatments),
-            )
-        self._require_eligible(search, settled, budget)
-        sums = SegmentSums.of(settled.assignment, self.theta, self.weights, k)
-        lower, upper = search.share_bounds(settled.treatments)
-        limit = np.inf if budget is None else budget.limit
-        constraints = Constraints(
-            lower, upper, limit, settled.charge, settled.spending, len(self.theta)
+
+def _earlier(
+    problem: MenuProblem,
+    menu: Menu | None,
+    rows: npt.ArrayLike | None,
+    theta: npt.ArrayLike | pd.DataFrame,
+    kept: npt.NDArray[np.bool_],
+) -> EarlierTreatments | None:
+    """Return which treatment of the earlier menu units have."""
+    if menu is None:
+        if rows is not None:
+            raise InvalidInputError("previous_rows are rows of previous_menu, and there is none")
+        return None
+    if menu.encoded.shape[1] != len(problem.space.dimensions):
+        raise InvalidInputError(
+            f"previous_menu has {menu.encoded.shape[1]} treatment dimensions, the space has others"
         )
-        if budget is not None:
-            search = BudgetSearch(search, budget).charged(settled.charge)
-        granular = self._granular([priced])
-        bound = min(self._constrained_bound(search, priced, constraints), granular)
-        refined = Refined({k: priced}, {k: sums})
-        return self._finished(
-            menus_of(self.problem, refined, granular, {k: bound}, {k: constraints})[k]
+    if rows is None:
+        return EarlierTreatments(menu, None)
+    had = rows_of_menu(rows, len(kept), menu.k)
+    units = np.asarray(theta, dtype=np.float64)
+    return EarlierTreatments(menu, KnownUnits.of(units[kept], had[kept]))
+
+
+def _rules(
+    problem: MenuProblem,
+    units: FloatArray,
+    mass: FloatArray,
+    eligible: Mapping[str, npt.ArrayLike] | None,
+    earlier: EarlierTreatments | None,
+    switching_cost: float,
+) -> UnitRules:
+    """Return the rules of units (n, p) with weights ``mass`` (n,)."""
+    rules = UnitRules()
+    if eligible:
+        names = list(eligible)
+        shares = mass @ ineligible(eligible, names, len(units)) / mass.sum()
+        worth = widest_range(np.abs(units).max(axis=0), problem.psi)
+        found = eligibility_rules(names, problem.space, worth, shares.tolist())
+        rules = replace(rules, eligibility=found)
+    if earlier is not None and switching_cost > 0:
+        switching = tuple(Switching(row, switching_cost) for row in earlier.menu.encoded)
+        rules = replace(rules, switching=switching, had=earlier)
+    return rules
+
+
+def _require_served(curve: MenuCurve, k: int) -> None:
+    found = curve.unserved()
+    if k in found.unmet:
+        raise InvalidInputError(f"eligible: {found.unmet[k]}")
+    if k in found.without:
+        raise InvalidInputError(
+            f"eligible: {found.without[k]} units may get none of the {k} treatments; "
+            "allow a larger k, or add a treatment that everyone may get to always_offer"
         )
 
-    def _require_eligible(
-        self, search: ConstrainedSearch, settled: Settled, budget: Budget | None
-    ) -> None:
-        psi, rules = self.problem.psi_at(settled.treatments), self.problem.rules
-        if not barred_units(self.theta, psi[settled.assignment], rules).any():
-            return
-        within = None if budget is None else BudgetSearch(search, budget)
-        why = unmet_limits(
-            eligible_treatments(self.theta, psi, rules),
-            self.weights,
-            *search.share_bounds(settled.treatments),
-            [self.problem.space.describe(row) for row in settled.treatments],
-            None if within is None else profit_matrix(self.theta, within.rows(settled.treatments)),
-            np.inf if budget is None else budget.limit,
-        )
-        if why is not None:
-            raise InvalidInputError(f"eligible: {why}")
 
-    def _constrained_bound(
-        self, search: ConstrainedSearch, menu: PricedMenu, constraints: Constraints
-    ) -> float:
-        dual = LimitedDual.search(
-            search.problem,
-            menu,
-            self.clusters,
-            lower=constraints.lower,
-            upper=constraints.upper,
-            candidates=search.candidate_bounds(len(search.problem.psi)),
-            paid=constraints.budget_price * constraints.budget if constraints.budget_price else 0.0,
-            held=np.union1d(self._held(), search.limits.forced),
-        )
-        sums = dual_sums(
-            dual.rounding,
-            {search.k: (menu, dual.corrections)},
-            self.theta,
-            self.weights,
-            self.cells,
-        )
-        return dual.bound(sums[search.k])
-
-    def _granular(self, menus: Iterable[PricedMenu]) -> float:
-        """Return the mean profit when every unit gets the best treatment found for it, alone or on a menu."""
-        best = self.problem.granular(self.theta)[1]
-        psi = np.vstack([menu.psi for menu in menus])
-        for block in row_blocks(len(best), len(psi)):
-            np.maximum(
-                best[block],
-                (psi[:, :-1] @ self.theta[block].T + psi[:, -1, None]).max(axis=0),
-                out=best[block],
-            )
-        return float(self.weights @ best / self.weights.sum())
-
-    def _held(self) -> IntArray:
-        return np.array([self.problem.position(row) for row in self.fixed], dtype=np.intp)
-
-    def _checked(self, sizes: Iterable[int], method: str) -> list[int]:
-        if method not in METHODS:
-            raise InvalidInputError(
-                f"unknown method '{method}'{nearest(method, METHODS)}; known: {', '.join(METHODS)}"
-            )
-        wanted = sorted({int(k) for k in sizes})
-        if wanted and wanted[-1] > len(self.theta):
-            raise InvalidInputError(
-                f"a menu of {wanted[-1]} treatments for {len(self.theta)} units with weight; choose k of at most {len(self.theta)}"
-            )
-        return wanted
-
-    def _finished(self, menu: Menu) -> Menu:
-        """Add the rules, and how many units the menu gives another treatment than the earlier one."""
-        for position, rule in enumerate(self.rules.restrictions):
-            column = self.problem.basis.size + position
-            taken = menu.assign_extended(self.theta, self.weights)
-            restricted = rule.restricts(menu.encoded, self.problem.space)
-            without = int((restricted[taken] & (self.theta[:, column] > 0)).sum())
-            if without:
-                raise InvalidInputError(
-                    f"eligible: {without} units may get none of the {menu.k} treatments because of '{rule.expression.text}'; "
-                    "allow a larger k, or add a treatment that everyone may get to always_offer"
-                )
-        changed = None
-        if self.previous is not None:
-            before = self.previous.encoded[self.had]
-            widths = np.maximum(
-                self.problem.space.bounds[:, 1] - self.problem.space.bounds[:, 0], 1e-300
-            )
-            after = menu.encoded[menu.assign_extended(self.theta, self.weights)]
-            other = (np.abs(after - before) > 1e-9 * widths).any(axis=1)
-            changed = float(self.weights @ other / self.weights.sum())
-        return replace(menu, rules=self.rules, changed_share=changed)
+def _result(
+    curve: MenuCurve,
+    k: int,
+    population: ArrayPopulation,
+    rules: UnitRules,
+    earlier: tuple[Menu, IntArray] | None,
+) -> Menu:
+    """Return the public result for the menu of one size."""
+    chosen, problem, theta = curve.chosen[k], population.problem, population.theta
+    final, sums, mass = chosen.menu, chosen.sums, population.weights
+    # without the tie-break of a large population: the units that it decides about are known by content
+    menu = PricedMenu.build(problem, final.treatments, limits=final.limits)
+    menu = replace(menu.at(final.prices, final.budget_price), found_by=final.found_by)
+    taken = assign(theta, menu.priced_psi)
+    limits, known = None, None
+    if not final.free:
+        usual, taken = taken, _taken(chosen.settled, population)
+        known = KnownUnits.exceptions(theta, taken, usual)
+        budget, price, spent = final.limits.budget, final.budget_price, final.spending(sums)
+        limits = LimitsKept(final.lower, final.upper, budget, price, spent)
+    changed = None
+    if earlier is not None:
+        before = earlier[0].encoded[earlier[1]]
+        same = problem.space.same(menu.treatments[taken], before)
+        changed = float(mass @ ~same / mass.sum())
+    own = problem.granular(theta)[1]
+    for block in row_blocks(len(own), menu.k):
+        best = profit_matrix(theta[block], menu.psi).max(axis=1)
+        np.maximum(own[block], best, out=own[block])
+    value, uniform = chosen.value, curve.uniform_value
+    granular = max(float(mass @ own / mass.sum()), value, uniform)
+    return Menu(
+        treatments=problem.space.decode(menu.treatments),
+        encoded=menu.treatments,
+        psi=menu.psi,
+        shares=sums.shares,
+        prices=menu.prices,
+        value=value,
+        # rounding alone can put an exact bound below the value it proves optimal
+        upper_bound=max(min(chosen.upper_bound, granular), value),
+        uniform_value=uniform,
+        control_value=curve.control_value,
+        granular_value=granular,
+        found_by=menu.found_by,
+        priced=menu,
+        limits=limits,
+        rules=rules,
+        known=known,
+        changed_share=changed,
+        history=tuple(line for line in curve.history if line.k == k),
+    )
 
 
-def sketch_units(
-    problem: MenuProblem, theta: FloatArray, weights: FloatArray, cells: int = DEFAULT_CELLS
-) -> tuple[MicroClusters, IntArray]:
-    """Return units (n, p) with weights (n,) as at most ``cells`` micro-clusters, and the cluster (n,) of every unit.
-
-    Few units are their own clusters.
-    """
-    if len(theta) <= cells:
-        return MicroClusters(weights, theta, np.ones(len(theta), dtype=np.intp)), np.arange(
-            len(theta)
-        )
-    sample = np.arange(len(theta))
-    if len(theta) > _TREE_ROWS:
-        # every so many-th in the order of values, not of rows: the sample does not depend on the order of rows
-        sample = np.lexsort(np.column_stack([weights, theta]).T)[:: -(-len(theta) // _TREE_ROWS)]
-    tree = SketchTree.build(theta[sample], weights[sample], problem.psi, cells)
-    routed = tree.cells(theta)
-    # every cell holds units of the sample, and all of them have weight
-    return SketchSums.of(routed, theta, weights, tree.count).clusters(), routed
+def _taken(settled: Settled, population: ArrayPopulation) -> IntArray:
+    """Return the treatment (n,) of every unit: the boundary's as settled, the others' by prices."""
+    units = population if settled.asked.tie_break == 0 else population.told_apart()
+    taken = assign(units.theta, settled.asked.priced_psi)
+    taken[settled.boundary.ids] = settled.taken
+    return taken

@@ -1,44 +1,73 @@
-"""A population of any size as a few thousand weighted micro-clusters.
+"""The sketch: a population of any size as a few thousand weighted units.
 
-A tree, grown on a sample, cuts the responses into cells; one pass adds up Σw and Σwθ of every cell. Profit is linear in θ, so a
-cell's mean response earns exactly its units' mean profit under any one treatment; only units of one cell that prefer different
-treatments of a menu are told apart less finely, which is why refined menus are valued on all rows.
+A tree, grown on a sample, cuts the responses into cells; one pass adds up Σw and Σwθ of every cell. Profit
+is linear in θ, so a cell's mean response earns exactly its units' mean profit under any one treatment; only
+units of one cell that prefer different treatments of a menu are told apart less finely, which is why menus
+are valued on all units in the end.
 """
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from coarse_spark.core.arrays import FloatArray, IntArray
-from coarse_spark.core.menu.problem import row_blocks
-from coarse_spark.core.menu.sums import WeightedSums
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
+from coarse_spark.core.menu.problem.problem import row_blocks
+from coarse_spark.core.menu.units import SegmentSums, WeightedUnits
 from coarse_spark.errors import InvalidInputError
 
-DEFAULT_CELLS = 4_000
 _ROUTED_ROWS = 16_384  # rows routed at once: their coordinates stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
-class MicroClusters:
-    """Weighted mean responses that stand for a population: weights (m,), theta (m, p), units (m,) behind each."""
+class Sketch:
+    """Weighted units that stand for a population, and the cells that its units are in.
 
-    weights: FloatArray
-    theta: FloatArray
-    units: IntArray
+    Attributes
+    ----------
+    units : what menus are searched on: the cells that have weight, or the population's own units.
+    tree : that routes units to cells; None where every unit is a cell of its own.
+    filled : (cells,) which cells have weight.
+    """
 
+    units: WeightedUnits
+    tree: SketchTree | None
+    filled: BoolArray
 
-@dataclass(frozen=True, eq=False)
-class SketchSums(WeightedSums):
-    """What a pass over the population returns for a sketch: sums over the units of each cell."""
+    @staticmethod
+    def of_units(theta: FloatArray, weights: FloatArray) -> Sketch:
+        """Return few units (n, p) with weights (n,) as cells of their own, those with weight."""
+        units = WeightedUnits.of(theta[weights > 0], weights[weights > 0])
+        return Sketch(units, None, np.ones(len(units), dtype=bool))
 
-    def clusters(self) -> MicroClusters:
-        """Return the cells that hold any weight as micro-clusters."""
-        filled = self.weight > 0
-        weight = self.weight[filled]
-        return MicroClusters(weight, self.theta[filled] / weight[:, None], self.units[filled])
+    @staticmethod
+    def of_cells(tree: SketchTree, sums: SegmentSums) -> Sketch:
+        """Return the sketch that sums over the cells of a tree make."""
+        return Sketch(sums.means, tree, sums.weight > 0)
+
+    def by_cell(self, values: FloatArray) -> FloatArray:
+        """Return values of the units (m,) by cell (cells,), 0 in empty ones."""
+        result = np.zeros(len(self.filled))
+        result[self.filled] = values
+        return result
+
+    def sums(self, theta: FloatArray, weights: FloatArray, cells: IntArray) -> SegmentSums:
+        """Add up units (n, p) with weights (n,) by their cells (n,)."""
+        return SegmentSums.of(cells, theta, weights, len(self.filled))
+
+    def cells(self, theta: FloatArray) -> IntArray:
+        """Return the cell of every unit (n, p) of the sketched population as (n,)."""
+        if self.tree is not None:
+            return self.tree.cells(theta)
+        # units without weight are no cells: it does not matter which one they are told
+        return np.array([self._places.get(unit.tobytes(), 0) for unit in theta], dtype=np.intp)
+
+    @cached_property
+    def _places(self) -> dict[bytes, int]:
+        return {unit.tobytes(): number for number, unit in enumerate(self.units.theta)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +76,14 @@ class SketchTree:
 
     Attributes
     ----------
-    metric : (p, q) maps θ to coordinates in which the Euclidean distance of two units is the root mean square, over treatments, of
-        the difference of their profits, common shifts aside. They follow the principal axes of the responses.
+    metric : (p, q) maps θ to coordinates in which the Euclidean distance of two units is the root mean
+        square, over treatments, of the difference of their profits, common shifts aside. They follow the
+        principal axes of the responses.
     coordinates, thresholds : (nodes,) a unit goes right where this coordinate of it exceeds the threshold.
-    children : (nodes, 2) number of the next node. The last ``count`` nodes are the cells: their children are they themselves.
-    count, depth : number of cells, and of cuts on the way to the deepest.
+    children : (nodes, 2) number of the next node. The last ``count`` nodes are the cells: their children
+        are they themselves.
+    count : number of cells.
+    depth : cuts on the way to the deepest.
     """
 
     metric: FloatArray
@@ -62,28 +94,26 @@ class SketchTree:
     depth: int
 
     @staticmethod
-    def build(
-        theta: FloatArray, weights: FloatArray, psi: FloatArray, cells: int = DEFAULT_CELLS
-    ) -> SketchTree:
-        """Grow a tree of at most ``cells`` cells on a sample: coefficients (n, p), weights (n,), candidates' rows psi (J, p + 1).
+    def build(sample: WeightedUnits, psi: FloatArray, cells: int) -> SketchTree:
+        """Grow a tree of at most so many cells on a sample; ``psi`` (J, p + 1) are the candidates' rows.
 
-        The cell with the largest weighted within-cell sum of squares is cut next, across the coordinate in which it is widest,
-        where the cut lowers that sum most. The order of the rows does not matter.
+        The cell with the largest weighted within-cell sum of squares is cut next, across the coordinate in
+        which it is widest, where the cut lowers that sum most. The order of the units does not matter.
         """
+        theta, weights = sample.theta, sample.weights
         if cells < 1 or not len(theta):
             raise InvalidInputError(
-                f"a sketch needs at least one cell and one unit, found {cells} cells and {len(theta)} units"
+                "a sketch needs at least one cell and one unit, "
+                f"found {cells} cells and {len(theta)} units"
             )
-        order = np.lexsort(
-            np.column_stack([weights, theta]).T
-        )  # makes every sum below independent of the order of rows
+        # makes every sum below independent of the order of units
+        order = np.lexsort(np.column_stack([weights, theta]).T)
         mass = weights[order]
         metric = _along_principal_axes(theta[order], mass, profit_metric(theta[order], psi))
         points = theta[order] @ metric
         leaves = [_Leaf.of(points, mass, np.arange(len(points)), number=0, depth=0)]
-        cuts: list[
-            tuple[int, float, list[int]]
-        ] = []  # in the order of their leaves' numbers, as ``where`` tells
+        # in the order of their leaves' numbers, as ``where`` tells
+        cuts: list[tuple[int, float, list[int]]] = []
         where: dict[int, int] = {}
         while len(leaves) < cells and np.isfinite(leaves[0].threshold):
             leaf = heapq.heappop(leaves)
@@ -135,23 +165,19 @@ class SketchTree:
             result[start : start + _ROUTED_ROWS] = node
         return result - (len(self.thresholds) - self.count)
 
-    def sums(self, theta: FloatArray, weights: FloatArray) -> SketchSums:
-        """Route units (n, p) with weights (n,) and add them up by cell."""
-        return SketchSums.of(self.cells(theta), theta, weights, self.count)
-
-    def merged(self, clusters: MicroClusters) -> MicroClusters:
-        """Return micro-clusters merged by cell, with the number of units behind them."""
-        cells = self.cells(clusters.theta)
-        merged = SketchSums.of(cells, clusters.theta, clusters.weights, self.count)
-        units = np.bincount(cells, clusters.units, minlength=self.count).astype(np.intp)
-        return SketchSums(merged.weight, merged.theta, units).clusters()
+    def merged(self, units: WeightedUnits) -> WeightedUnits:
+        """Return weighted units merged by cell."""
+        cells = self.cells(units.theta)
+        sums = SegmentSums.of(cells, units.theta, units.weights, self.count)
+        behind = np.bincount(cells, units.behind, minlength=self.count).astype(np.intp)
+        return SegmentSums(sums.weight, sums.theta, behind).means
 
 
 def profit_metric(theta: FloatArray, psi: FloatArray) -> FloatArray:
-    """Return (p, q) with |metric'(θ − θ')|² = variance over treatments of the profit difference of two units.
+    """Return (p, q) with |metric'(θ − θ')|² = variance over treatments of two units' profit difference.
 
-    Treatments count half alike and half by how many sampled units like them best, because cells have to tell units apart at the
-    treatments that menus will hold.
+    Treatments count half alike and half by how many sampled units like them best, because cells have to
+    tell units apart at the treatments that menus will hold.
     """
     sample = theta[:: max(1, len(theta) // 20_000)]
     liked = np.zeros(len(psi))
@@ -160,14 +186,18 @@ def profit_metric(theta: FloatArray, psi: FloatArray) -> FloatArray:
         liked += np.bincount(best, minlength=len(psi)) / len(sample)
     share = 0.5 / len(psi) + 0.5 * liked
     centred = psi[:, :-1] - share @ psi[:, :-1]
-    # a QR decomposition resolves every column on its own scale: penalties of rules dwarf what else tells units apart
+    # a QR decomposition resolves every column on its own scale: penalties of rules dwarf what else tells
+    # units apart
     factor = np.linalg.qr(centred * np.sqrt(share)[:, None], mode="r")
     kept = (np.abs(factor) > 1e-12 * np.abs(psi[:, :-1]).max(axis=0)).any(axis=1)
     return np.asarray(factor[kept].T)
 
 
 def _along_principal_axes(theta: FloatArray, mass: FloatArray, metric: FloatArray) -> FloatArray:
-    """Turn a metric (p, q) so that its coordinates are uncorrelated over units (n, p) of mass (n,): distances stay."""
+    """Turn a metric (p, q) so that its coordinates are uncorrelated over units (n, p) of mass (n,).
+
+    Distances stay.
+    """
     points = theta @ metric
     centred = points - mass @ points / max(mass.sum(), 1e-300)
     axes = np.linalg.eigh(centred.T @ (centred * mass[:, None]))[1]
@@ -182,8 +212,11 @@ class _Leaf:
 
     Attributes
     ----------
-    error : minus its within-cell sum of squares; 0 where it cannot be cut. number : of its arrival. depth : cuts above it.
-    rows : (m,) its units. coordinate, threshold : of its best cut; the threshold is infinite where all of its units are alike.
+    error : minus its within-cell sum of squares; 0 where it cannot be cut.
+    number : of its arrival.
+    depth : cuts above it.
+    rows : (m,) its units.
+    coordinate, threshold : of its best cut; infinite where all of its units are alike.
     """
 
     error: float

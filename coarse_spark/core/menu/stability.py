@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.menu.bounded import BoundedMenu
-from coarse_spark.core.menu.bounded_curve import search_within
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.settings import DEFAULTS, SearchSettings
-from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.search import search_menus
+from coarse_spark.core.menu.search.settings import DEFAULTS, SearchSettings
+from coarse_spark.core.menu.sketch import SketchTree
+from coarse_spark.core.menu.units import SegmentSums, WeightedUnits
 from coarse_spark.core.treatments import Continuous
 from coarse_spark.errors import InvalidInputError
 
@@ -49,8 +50,8 @@ class Stability:
 
 def menu_stability(
     problem: MenuProblem,
-    clusters: MicroClusters,
-    menu: BoundedMenu,
+    units: WeightedUnits,
+    menu: PricedMenu,
     settings: SearchSettings = DEFAULTS,
     *,
     covariance: FloatArray | None = None,
@@ -61,19 +62,21 @@ def menu_stability(
 
     Parameters
     ----------
-    clusters : sketch of the population. menu : of K treatments, that was chosen on it.
-    settings : what every menu keeps and holds, and the seed. Searches start from the menu, by method "auto".
-    covariance : (p, p) or (m, p, p) posterior covariance of the clusters' mean responses; without it only the population is
-        resampled (Bayesian bootstrap: Rubin, 1981).
-    directions : (q, m, p) noise that the clusters share, as the errors of one response function do: a resample adds their sum with
-        independent standard normal factors (see ``fold_noise``).
+    units : sketch of the population.
+    menu : of K treatments, that was chosen on it.
+    settings : what every menu keeps and holds, and the seed. Searches start from the menu.
+    covariance : (p, p) or (m, p, p) posterior covariance of the units' mean responses; without it only the
+        population is resampled (Bayesian bootstrap: Rubin, 1981).
+    directions : (q, m, p) noise that the units share, as the errors of one response function do: a resample
+        adds their sum with independent standard normal factors (see ``fold_noise``).
     resamples : how many.
 
     Raises
     ------
-    InvalidInputError : fewer than two resamples, a covariance of another shape, or limits that a resampled population cannot keep.
+    InvalidInputError : fewer than two resamples, a covariance of another shape, or limits that a resampled
+        population cannot keep.
     """
-    p, m = problem.coefficients, len(clusters.weights)
+    problem, p, m = settings.posed(problem), problem.coefficients, len(units)
     if resamples < 2:
         raise InvalidInputError(f"resamples is {resamples}, expected at least 2")
     if covariance is not None and covariance.shape not in ((p, p), (m, p, p)):
@@ -83,29 +86,37 @@ def menu_stability(
     if directions is not None and directions.shape[1:] != (m, p):
         raise InvalidInputError(f"directions have shape {directions.shape}, expected {('q', m, p)}")
     if m > _CELLS and directions is None and (covariance is None or covariance.ndim == 2):
-        clusters = SketchTree.build(clusters.theta, clusters.weights, problem.psi, _CELLS).merged(
-            clusters
-        )
+        units = SketchTree.build(units, problem.psi, _CELLS).merged(units)
     rng = np.random.default_rng(settings.seed)
     root = None if covariance is None else _root(covariance)
-    value = menu.value(problem, clusters)
+    value = value_within(menu, units)
     menus, lost = [], np.empty(resamples)
-    settings = replace(settings, previous=menu.menu.treatments, method="auto", starts=STARTS)
+    settings = replace(settings, previous=menu.treatments, starts=STARTS)
     for number in range(resamples):
-        # a sum of as many exponential weights as the cluster has units
-        weights = clusters.weights * rng.gamma(clusters.units) / clusters.units
-        theta = clusters.theta
+        # a sum of as many exponential weights as there are units behind
+        weights = units.weights * rng.gamma(units.behind) / units.behind
+        theta = units.theta
         if root is not None:
             theta = theta + np.einsum("...pq,mq->mp", root, rng.normal(size=theta.shape))
         if directions is not None:
-            theta = theta + np.tensordot(rng.normal(size=len(directions)), directions, axes=1)
-        again = replace(clusters, weights=np.maximum(weights, 1e-300), theta=theta)
-        found = search_within(problem, again, [menu.size], settings)[menu.size]
-        reached = found.value(problem, clusters)
+            factors = rng.normal(size=len(directions))
+            theta = theta + np.tensordot(factors, directions, axes=1)
+        again = replace(units, weights=np.maximum(weights, 1e-300), theta=theta)
+        found = search_menus(problem, again, [menu.k], settings)[menu.k]
+        reached = value_within(found, units)
         lost[number] = value - reached if np.isfinite(reached) else np.nan
-        menus.append(found.menu.treatments)
+        menus.append(found.treatments)
     chosen = menu_counts(problem, menus, "frequency")
     return Stability(chosen.assign(frequency=chosen["frequency"] / resamples), lost, value)
+
+
+def value_within(menu: PricedMenu, units: WeightedUnits) -> float:
+    """Return the most that a menu earns within its limits, per unit weight of units.
+
+    −inf where it cannot keep them.
+    """
+    split = menu.posed_to(units).split(menu.budget_price)
+    return -np.inf if split is None else split.value / units.total
 
 
 def menu_counts(problem: MenuProblem, menus: Iterable[FloatArray], name: str) -> pd.DataFrame:
@@ -143,16 +154,19 @@ def merged_counts(
 
 def fold_noise(
     problem: MenuProblem, theta: FloatArray, weights: FloatArray, cells: int = _NOISE_CELLS
-) -> tuple[MicroClusters, FloatArray]:
-    """Return units as micro-clusters of their mean response over refits, and the noise of these responses as ``directions``.
+) -> tuple[WeightedUnits, FloatArray]:
+    """Return units merged by their mean response over refits, and the noise of these as ``directions``.
 
-    Models that were fitted without one fold each differ by estimation noise, and each is wrong about all units at once. The
-    delete-a-group jackknife (Kott, 2001) takes (F − 1)/F Σ_f (θ^(−f) − mean)(θ^(−f) − mean)ᵀ for the covariance of the responses,
-    jointly over all units; the factors of that sum are the directions.
+    Models that were fitted without one fold each differ by estimation noise, and each is wrong about all
+    units at once. The delete-a-group jackknife (Kott, 2001) takes
+    (F − 1)/F Σ_f (θ^(−f) − mean)(θ^(−f) − mean)ᵀ for the covariance of the responses, jointly over all units;
+    the factors of that sum are the directions.
 
     Parameters
     ----------
-    theta : (F, n, p) coefficients of the same units by every refit. weights : (n,). cells : micro-clusters at most.
+    theta : (F, n, p) coefficients of the same units by every refit.
+    weights : (n,).
+    cells : merged units at most.
 
     Raises
     ------
@@ -162,11 +176,11 @@ def fold_noise(
     if folds < 2:
         raise InvalidInputError(f"the noise of responses needs at least 2 refits, found {folds}")
     mean = theta.mean(axis=0)
-    tree = SketchTree.build(mean, weights, problem.psi, cells)
+    tree = SketchTree.build(WeightedUnits.of(mean, weights), problem.psi, cells)
     routed = tree.cells(mean)
-    clusters = SketchSums.of(routed, mean, weights, tree.count).clusters()
-    refits = [SketchSums.of(routed, part, weights, tree.count).clusters().theta for part in theta]
-    return clusters, np.sqrt((folds - 1) / folds) * (np.array(refits) - clusters.theta)
+    units = SegmentSums.of(routed, mean, weights, tree.count).means
+    refits = [SegmentSums.of(routed, part, weights, tree.count).means.theta for part in theta]
+    return units, np.sqrt((folds - 1) / folds) * (np.array(refits) - units.theta)
 
 
 def _root(covariance: FloatArray) -> FloatArray:

@@ -1,0 +1,372 @@
+"""A menu: ``PricedMenu`` while it is searched and passed over a population, ``Menu`` as the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
+from coarse_spark.core.menu.assignment.assign import AssignmentProblem
+from coarse_spark.core.menu.assignment.transport import exact_assignment
+from coarse_spark.core.menu.problem.limits import SizeLimits
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.problem.rules import UnitRules
+from coarse_spark.core.menu.units import KnownUnits, SegmentSums, WeightedUnits, assign
+from coarse_spark.core.profit import profit_matrix
+from coarse_spark.errors import InvalidInputError
+
+
+@dataclass(frozen=True, eq=False)
+class PricedMenu:
+    """K treatments with the limits of their places and the prices that keep these.
+
+    The dual of the limits has one price λ_k a treatment and one price μ of spending: unit i takes the
+    first treatment that maximizes π_ik − μ s_ik − λ_k (power cells). Where many units respond alike,
+    no price can divide them. A tie-break can: a number u_i in [0, 1) of the unit times ε k / K, far
+    too small to matter between unlike units.
+
+    Attributes
+    ----------
+    treatments : (K, d) encoded.
+    psi : (K, p + 1) their rows ψ of profit.
+    spent : (K, p + 1) their rows of spending, zeros without a budget.
+    required : (K,) whether a treatment has to stay on the menu.
+    limits : of the places; ``lower`` and ``upper`` are those of these treatments.
+    prices : (K,) λ per unit of weight.
+    budget_price : μ per unit of spending.
+    tie_break : ε.
+    found_by : the solver that found it.
+    """
+
+    treatments: FloatArray
+    psi: FloatArray
+    spent: FloatArray
+    required: BoolArray
+    limits: SizeLimits
+    lower: FloatArray
+    upper: FloatArray
+    prices: FloatArray
+    budget_price: float = 0.0
+    tie_break: float = 0.0
+    found_by: str = "lloyd"
+
+    @staticmethod
+    def build(
+        problem: MenuProblem,
+        treatments: FloatArray,
+        *,
+        required: FloatArray | None = None,
+        limits: SizeLimits | None = None,
+        found_by: str = "lloyd",
+    ) -> PricedMenu:
+        """Build a menu at prices 0.
+
+        Parameters
+        ----------
+        treatments : (K, d) encoded.
+        required : (f, d) encoded treatments that stay wherever they are on the menu; so do
+            candidates with a minimum share of their own.
+        limits : of its places; none by default.
+        """
+        k = len(treatments)
+        kept = np.empty((0, treatments.shape[1])) if required is None else required
+        limits = SizeLimits.none(k) if limits is None else limits
+        kept = np.vstack([kept, problem.candidates[limits.required]])
+        stays = np.array([problem.space.same(kept, row).any() for row in treatments], dtype=bool)
+        none = np.zeros(k)
+        menu = PricedMenu(treatments, none, none, stays, limits, none, none, none)
+        return replace(menu.moved(problem, treatments), found_by=found_by)
+
+    @property
+    def k(self) -> int:
+        """Number of treatments."""
+        return len(self.treatments)
+
+    @property
+    def free(self) -> bool:
+        """Whether every assignment keeps the limits."""
+        return self.limits.free
+
+    @property
+    def paid_psi(self) -> FloatArray:
+        """(K, p + 1) rows of profit less what spending costs at its price."""
+        return self.psi - self.budget_price * self.spent if self.budget_price else self.psi
+
+    @property
+    def priced_psi(self) -> FloatArray:
+        """(K, p + 1) rows that the assignment maximizes: profit less all prices, and the tie-break."""
+        priced = self.paid_psi.copy()
+        priced[:, -1] -= self.prices
+        if self.tie_break:
+            # the tie-break is the last of the coefficients
+            priced[:, -2] += self.tie_break * np.arange(self.k) / self.k
+        return priced
+
+    def moved(self, problem: MenuProblem, treatments: FloatArray) -> PricedMenu:
+        """Return the menu with other treatments (K, d) at the same prices."""
+        lower, upper = self.limits.of_places([problem.position(row) for row in treatments])
+        return replace(
+            self,
+            treatments=treatments,
+            psi=problem.psi_at(treatments),
+            spent=problem.spending_at(treatments),
+            lower=lower,
+            upper=np.maximum(lower, upper),
+        )
+
+    def at(self, prices: FloatArray, budget_price: float) -> PricedMenu:
+        """Return the menu at other prices."""
+        return replace(self, prices=prices, budget_price=budget_price)
+
+    def ordered(self) -> tuple[PricedMenu, IntArray]:
+        """Return the menu with its treatments in ascending order, and that order."""
+        rows = np.lexsort(self.treatments.T[::-1])
+        names = ("treatments", "psi", "spent", "required", "lower", "upper", "prices")
+        sorted_ = {name: getattr(self, name)[rows] for name in names}
+        return replace(self, **sorted_, limits=self.limits.ordered(rows)), rows
+
+    def posed_to(self, units: WeightedUnits) -> AssignmentProblem:
+        """Return what the treatments earn with units, and the limits that assignments keep."""
+        total, psi = units.total, self.psi
+        if self.tie_break:
+            psi = replace(self, budget_price=0.0, prices=np.zeros(self.k)).priced_psi
+        limited = np.isfinite(self.limits.budget)
+        return AssignmentProblem(
+            profit_matrix(units.theta, psi),
+            profit_matrix(units.theta, self.spent) if limited else None,
+            units.weights,
+            self.lower * total,
+            self.upper * total,
+            self.limits.budget * total,
+        )
+
+    def spending(self, sums: SegmentSums) -> float:
+        """Return the spending per unit weight of segments with the given sums."""
+        return sums.value(self.spent)
+
+    def lagrangian(self, sums: SegmentSums) -> float:
+        """Return profit per unit weight less prices, plus what prices pay back at the limits.
+
+        Where the sums are those of what units prefer at these prices, no assignment to these
+        treatments within the limits earns more, up to the tie-break. Without limits it is the profit.
+        """
+        value, prices = sums.value(self.psi), self.prices
+        if prices.any():
+            back = np.maximum(prices, 0) @ self.upper + np.minimum(prices, 0) @ self.lower
+            value += float(back - prices @ sums.shares)
+        if self.budget_price:
+            value += self.budget_price * (self.limits.budget - self.spending(sums))
+        return value
+
+    def shortfall(self, sums: SegmentSums) -> float:
+        """Return how far sums are off what limits and prices ask for.
+
+        The largest of shares, and of spending in shares of the budget.
+        """
+        shares, prices = sums.shares, self.prices
+        inside = np.clip(shares, self.lower, self.upper)
+        asked = np.where(prices > 0, self.upper, np.where(prices < 0, self.lower, inside))
+        off = float(np.abs(shares - asked).max())
+        budget = self.limits.budget
+        if np.isfinite(budget):
+            over = self.spending(sums) - budget
+            over = abs(over) if self.budget_price else max(over, 0.0)
+            off = max(off, over / max(abs(budget), 1e-12))
+        return off
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One line of the history: what a pass found for the menu of k, and what it changed then.
+
+    Attributes
+    ----------
+    k : size of the menu.
+    number : of the pass, from 1.
+    value : mean profit per unit weight, less prices where there are any.
+    gain : over the previous pass.
+    moved : how many treatments the update then changed.
+    step : the largest move, in shares of its dimension's range.
+    what : the treatment that gained most by its move, in words.
+    """
+
+    k: int
+    number: int
+    value: float
+    gain: float
+    moved: int
+    step: float
+    what: str
+
+
+@dataclass(frozen=True, eq=False)
+class LimitsKept:
+    """The limits that a menu keeps.
+
+    Attributes
+    ----------
+    lower, upper : (K,) shares of the treatments.
+    budget : most that may be spent per unit weight.
+    budget_price : what one more unit of budget is worth, 0 where it does not bind.
+    spending : per unit weight.
+    """
+
+    lower: FloatArray
+    upper: FloatArray
+    budget: float
+    budget_price: float
+    spending: float
+
+    @property
+    def of_shares(self) -> bool:
+        """Whether any share is limited."""
+        return bool((self.lower > 0).any() or (self.upper < 1).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Menu:
+    """K treatments and the rule that assigns units to them. All values are per unit of weight.
+
+    Attributes
+    ----------
+    treatments : K rows in the user's values, one column a treatment dimension.
+    encoded : (K, d) the same as floats.
+    psi : (K, p + 1) their profit rows.
+    shares : (K,) share of the weight that takes each treatment.
+    prices : (K,) what one more unit of capacity of each treatment is worth; 0 where no limit binds.
+    value : profit of the menu on the units it was chosen for.
+    upper_bound : no menu of as many treatments within the same limits earns more.
+    uniform_value : of the best single treatment, within the budget where one keeps it.
+    control_value : of the control for everyone.
+    granular_value : of every unit's own best treatment, without limits.
+    found_by : the search that found it: exact, lloyd or transport.
+    priced : the menu in the form that passes over a population use.
+    limits : that it keeps, where there are any.
+    rules : eligibility and switching, where there are any.
+    known : units whose treatment prices do not tell, with their treatment: those that limits divide.
+    changed_share : share of the weight that gets another treatment than from the earlier menu,
+        where one was given.
+    history : the passes of its refinement.
+    """
+
+    treatments: pd.DataFrame
+    encoded: FloatArray
+    psi: FloatArray
+    shares: FloatArray
+    prices: FloatArray
+    value: float
+    upper_bound: float
+    uniform_value: float
+    control_value: float
+    granular_value: float
+    found_by: str
+    priced: PricedMenu = field(repr=False)
+    limits: LimitsKept | None = None
+    rules: UnitRules = field(default_factory=UnitRules, repr=False)
+    known: KnownUnits | None = field(default=None, repr=False)
+    changed_share: float | None = None
+    history: tuple[Pass, ...] = field(default=(), repr=False)
+
+    @property
+    def k(self) -> int:
+        """Number of treatments."""
+        return len(self.encoded)
+
+    @property
+    def gap(self) -> float:
+        """(upper_bound − value) / (granular − control).
+
+        No menu is better by more than this share of what is there to gain.
+        """
+        whole = self.granular_value - self.control_value
+        return _ratio(self.upper_bound - self.value, whole, flat=0.0)
+
+    @property
+    def captured_of_control(self) -> float:
+        """(value − control) / (granular − control); 1 where there is nothing to gain."""
+        whole = self.granular_value - self.control_value
+        return _ratio(self.value - self.control_value, whole, flat=1.0)
+
+    @property
+    def captured_of_uniform(self) -> float:
+        """(value − uniform) / (granular − uniform); 1 where there is nothing to gain."""
+        whole = self.granular_value - self.uniform_value
+        return _ratio(self.value - self.uniform_value, whole, flat=1.0)
+
+    def assign(
+        self,
+        theta: npt.ArrayLike | pd.DataFrame,
+        *,
+        weights: npt.ArrayLike | None = None,
+        eligible: Mapping[str, npt.ArrayLike] | None = None,
+        previous_rows: npt.ArrayLike | None = None,
+        exact: bool = False,
+    ) -> IntArray:
+        """Return the row of ``treatments`` for every unit as (n,).
+
+        Units that the menu was chosen on are recognized by their coefficients and get what they were
+        given, so that shares hold on them to the unit; others follow the prices.
+
+        Parameters
+        ----------
+        theta : (n, p) response coefficients.
+        weights : (n,) of the units, default 1; they matter only with ``exact``.
+        eligible : as the menu was chosen with.
+        previous_rows : (n,) as the menu was chosen with, of these units; they matter only under a
+            switching cost. Default: what units had that the menu was chosen on; for others what the
+            earlier menu assigns them.
+        exact : whether shares have to hold on these very units, whoever they are.
+
+        Raises
+        ------
+        InvalidInputError : another number of coefficients than the menu was chosen with, or
+            eligibility that does not fit.
+        """
+        array = np.asarray(theta, dtype=np.float64)
+        p = self.psi.shape[1] - 1 - len(self.rules.all)
+        if array.ndim != 2 or array.shape[1] != p:
+            raise InvalidInputError(f"theta has shape {array.shape}, expected (n, {p})")
+        units = self.rules.extended(array, eligible, previous_rows)
+        chosen = assign(units, self.priced.priced_psi)
+        if self.limits is None or not self.limits.of_shares:
+            return chosen
+        if exact:
+            mass = np.ones(len(array)) if weights is None else np.asarray(weights, np.float64)
+            total, profits = float(mass.sum()), profit_matrix(units, self.priced.paid_psi)
+            lower, upper = self.limits.lower * total, self.limits.upper * total
+            return exact_assignment(profits, mass, lower, upper, self.prices)[0]
+        known = chosen if self.known is None else self.known.look_up(units)
+        return np.where(known >= 0, known, chosen)
+
+    def __str__(self) -> str:
+        table = self.treatments.copy()
+        table["share"] = self.shares
+        if np.any(self.prices):
+            table["price"] = self.prices
+        lines = [
+            f"Menu of {self.k} treatments ({self.found_by})",
+            table.to_string(float_format=lambda v: f"{v:.6g}"),
+            f"profit a unit: {self.value:.6g}   control {self.control_value:.6g}, "
+            f"best single treatment {self.uniform_value:.6g}, granular {self.granular_value:.6g}",
+            f"captured: {self.captured_of_control:.2%} of granular over control, "
+            f"{self.captured_of_uniform:.2%} of granular over best single treatment",
+            f"no menu of {self.k} earns more than {self.upper_bound:.6g} (gap {self.gap:.3%})",
+        ]
+        if self.limits is not None and np.isfinite(self.limits.budget):
+            lines.append(
+                f"spending {self.limits.spending:.6g} of {self.limits.budget:.6g}; "
+                f"one more of budget is worth {self.limits.budget_price:.6g}"
+            )
+        if self.changed_share is not None:
+            lines.append(f"{self.changed_share:.2%} of the units get another treatment than before")
+        return "\n".join(lines)
+
+
+def _ratio(part: float, whole: float, *, flat: float) -> float:
+    # a difference within rounding of nothing is nothing: shares of it would be noise
+    scale = 1e-12 * max(abs(part), abs(whole), 1e-300)
+    return part / whole if whole > scale else flat

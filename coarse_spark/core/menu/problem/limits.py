@@ -1,0 +1,217 @@
+"""Limits on a menu: as users write them, and as the places of a menu of one size have to keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.profit import Profit
+from coarse_spark.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from coarse_spark.core.menu.problem.problem import MenuProblem
+
+Shares = float | Sequence[float] | Mapping[int, float] | None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most ``limit`` is spent per unit weight.
+
+    Parameters
+    ----------
+    limit : money per unit weight, on average.
+    spending : what counts, a Profit whose margin and cost are spent: margin(t)·φ(t)·θ + cost(t) by
+        a unit. margin is paid per unit of outcome (an incentive paid on success), cost per unit.
+
+    Examples
+    --------
+    >>> Budget(0.15, Profit("0", "0.2 * discount")).limit
+    0.15
+    """
+
+    limit: float
+    spending: Profit
+
+    @property
+    def row_profit(self) -> Profit:
+        """Spending in the sign convention of Profit, whose cost is subtracted."""
+        return Profit(self.spending.margin, f"-({self.spending.cost})")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What menus of every size keep: the arguments of ``choose_menu`` of the same names."""
+
+    min_share: Shares = None
+    max_share: Shares = None
+    budget: Budget | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing is limited."""
+        return self.min_share is None and self.max_share is None and self.budget is None
+
+    def of_size(self, k: int, problem: MenuProblem) -> SizeLimits:
+        """Return the limits of a menu of k treatments; raises as ``SizeLimits.parse``."""
+        limits = SizeLimits.parse(self.min_share, self.max_share, k, len(problem.space.candidates))
+        return limits if self.budget is None else replace(limits, budget=self.budget.limit)
+
+
+@dataclass(frozen=True, eq=False)
+class SizeLimits:
+    """Limits of the places of a menu.
+
+    Attributes
+    ----------
+    lower : (K,) least shares of the places.
+    upper : (K,) largest shares.
+    named : (lower, upper) share of single candidates, by row: they hold besides, on any place.
+    budget : most spending per unit weight.
+    """
+
+    lower: FloatArray
+    upper: FloatArray
+    named: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    budget: float = np.inf
+
+    @staticmethod
+    def none(k: int) -> SizeLimits:
+        """Limits that every menu of k treatments keeps."""
+        return SizeLimits(np.zeros(k), np.ones(k))
+
+    @staticmethod
+    def parse(min_share: Shares, max_share: Shares, k: int, candidates: int = 0) -> SizeLimits:
+        """Read the share limits of a menu of k treatments; ``candidates`` may be named by row.
+
+        Raises
+        ------
+        InvalidInputError : shares outside [0, 1], of another number than k, of unknown candidate
+            rows, or contradictory; the message names the nearest limits that can be met.
+        """
+        lower, least = _shares(min_share, "min_share", 0.0, k, candidates)
+        upper, most = _shares(max_share, "max_share", 1.0, k, candidates)
+        named = {row: (least.get(row, 0.0), most.get(row, 1.0)) for row in sorted({*least, *most})}
+        limits = SizeLimits(lower, upper, named)
+        limits._check(k, min_share, max_share)
+        return limits
+
+    @property
+    def shares_free(self) -> bool:
+        """Whether every assignment keeps the limits on shares."""
+        rows = [*zip(self.lower, self.upper, strict=True), *self.named.values()]
+        return all(low <= 0 and high >= 1 for low, high in rows)
+
+    @property
+    def free(self) -> bool:
+        """Whether every assignment keeps the limits."""
+        return self.shares_free and not np.isfinite(self.budget)
+
+    @property
+    def required(self) -> IntArray:
+        """Rows of the candidates that a minimum share puts on every menu."""
+        return np.array([row for row, (low, _) in self.named.items() if low > 0], dtype=np.intp)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether it does not matter which treatment takes which place."""
+        return bool(np.ptp(self.lower) == 0 and np.ptp(self.upper) == 0)
+
+    def of_places(self, candidates: Sequence[int | None]) -> tuple[FloatArray, FloatArray]:
+        """Return lower and upper shares (K,) of places that hold candidates.
+
+        Parameters
+        ----------
+        candidates : (K,) row of each treatment among the candidates; None between candidates.
+        """
+        lower, upper = self.lower.copy(), self.upper.copy()
+        for place, row in enumerate(candidates):
+            if row is not None and row in self.named:
+                least, most = self.named[row]
+                lower[place], upper[place] = max(lower[place], least), min(upper[place], most)
+        return lower, upper
+
+    def of_candidates(self, rows: int) -> tuple[FloatArray, FloatArray]:
+        """Return the widest shares (rows,) that any place allows the first so many candidates."""
+        lower, upper = np.full(rows, self.lower.min()), np.full(rows, self.upper.max())
+        for row, (least, most) in self.named.items():
+            lower[row], upper[row] = max(lower[row], least), min(upper[row], most)
+        return lower, upper
+
+    def named_shares(self, rows: int) -> tuple[FloatArray, FloatArray]:
+        """Return the shares (rows,) that candidates have to keep by their names alone."""
+        lower, upper = np.zeros(rows), np.ones(rows)
+        for row, shares in self.named.items():
+            lower[row], upper[row] = shares
+        return lower, upper
+
+    def ordered(self, rows: IntArray) -> SizeLimits:
+        """Return the limits with places in another order."""
+        return replace(self, lower=self.lower[rows], upper=self.upper[rows])
+
+    def _check(self, k: int, min_share: Shares, max_share: Shares) -> None:
+        if (self.lower > self.upper + 1e-12).any():
+            row = int((self.lower > self.upper + 1e-12).argmax())
+            raise InvalidInputError(
+                f"position {row}: min_share {self.lower[row]:g} is above max_share "
+                f"{self.upper[row]:g}; lower it to {self.upper[row]:g} at most"
+            )
+        for row, (low, high) in self.named.items():
+            if low > high + 1e-12:
+                raise InvalidInputError(
+                    f"candidate {row}: min_share {low:g} is above max_share {high:g}"
+                )
+        least = max(float(self.lower.sum()), sum(low for low, _ in self.named.values()))
+        if least > 1 + 1e-9:
+            single = isinstance(min_share, float | int)
+            nearest = f"{min_share / least:.6g}" if single else f"each times {1 / least:.6g}"  # type: ignore[operator]
+            raise InvalidInputError(
+                f"min_share {min_share} asks for {least:g} of the population in all, more than 1; "
+                f"the nearest feasible minimum is {nearest}"
+            )
+        if self.upper.sum() < 1 - 1e-9:
+            most = float(self.upper.sum())
+            single = isinstance(max_share, float | int)
+            raise InvalidInputError(
+                f"max_share {max_share} leaves {1 - most:g} of the population without a treatment; "
+                f"the nearest feasible maximum for k = {k} is "
+                f"{f'{1 / k:.6g}' if single else f'each times {1 / most:.6g}'}"
+            )
+        if len(self.required) > k:
+            raise InvalidInputError(
+                f"min_share puts {len(self.required)} candidates on a menu of {k}; "
+                f"choose k of at least {len(self.required)}"
+            )
+
+
+def _shares(
+    given: Shares, name: str, default: float, k: int, candidates: int
+) -> tuple[FloatArray, dict[int, float]]:
+    places = np.full(k, default)
+    named: dict[int, float] = {}
+    if given is None:
+        return places, named
+    if isinstance(given, Mapping):
+        for row, share in given.items():
+            if not 0 <= int(row) < candidates:
+                raise InvalidInputError(
+                    f"{name}: there is no candidate row {row}; rows are 0 to {candidates - 1}"
+                )
+            named[int(row)] = float(share)
+    elif np.ndim(given) == 0:
+        places[:] = float(given)  # type: ignore[arg-type]
+    else:
+        values = np.asarray(given, dtype=np.float64)
+        if values.shape != (k,):
+            raise InvalidInputError(
+                f"{name} has {values.size} numbers, expected one, or {k}: one a position of the menu"
+            )
+        places = values
+    for value in (*places.tolist(), *named.values()):
+        if not 0 <= value <= 1:
+            raise InvalidInputError(f"{name} is {value:g}, expected a share between 0 and 1")
+    return places, named

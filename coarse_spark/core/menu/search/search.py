@@ -1,0 +1,139 @@
+"""The search for menus of all sizes on weighted units, within limits or without."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.limits import Limits, SizeLimits
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.budget import within_budget
+from coarse_spark.core.menu.search.exact import exact_menus, is_small_enough, is_unimodal
+from coarse_spark.core.menu.search.settings import DEFAULTS, SearchSettings
+from coarse_spark.core.menu.search.size import SizeSearch, refined
+from coarse_spark.core.menu.search.starts import Starts
+from coarse_spark.core.menu.search.steps import FreeChoice, sums_of
+from coarse_spark.core.menu.units import WeightedUnits
+from coarse_spark.errors import InvalidInputError
+
+log = logging.getLogger(__name__)
+
+
+def search_menus(
+    problem: MenuProblem,
+    units: WeightedUnits,
+    sizes: Iterable[int],
+    settings: SearchSettings = DEFAULTS,
+) -> dict[int, PricedMenu]:
+    """Find the menus of all ``sizes`` within the limits of ``settings``, treatments in ascending order.
+
+    Raises
+    ------
+    InvalidInputError : sizes or limits that cannot be met, with the nearest that can.
+    """
+    problem, limits = settings.posed(problem), settings.limits
+    wanted = sorted(set(sizes))
+    starts = Starts.of(problem, units, settings.required)
+    _check_sizes(wanted, len(problem.psi), len(starts.required))
+    asked = {k: limits.of_size(k, problem) for k in wanted}
+    free = _free_menus(starts, wanted, settings)
+    if limits.free:
+        return free
+    menus: dict[int, PricedMenu] = {}
+    smaller, price = settings.previous, None
+    for k in wanted:
+        others = [smaller, settings.previous] if smaller is not settings.previous else [smaller]
+        pool = [starts.resized(menu, k) for menu in others if menu is not None]
+        search = SizeSearch(starts, k, asked[k], settings, (*pool, free[k].treatments))
+        if limits.budget is None:
+            found = search.best().menu
+        else:
+            found, price = within_budget(search, price)
+        menus[k] = replace(found, found_by="transport").ordered()[0]
+        smaller = menus[k].treatments
+    return menus
+
+
+def best_single(
+    problem: MenuProblem, units: WeightedUnits, settings: SearchSettings = DEFAULTS
+) -> PricedMenu:
+    """Return the best single treatment, the reference of all menus.
+
+    It is within the budget where one treatment keeps it, else the best of all; limits on shares are not for
+    one treatment. What all units earn by it is what their mean response says.
+    """
+    free, budget = SearchSettings(starts=1, seed=settings.seed), settings.limits.budget
+    try:
+        within = replace(free, limits=Limits(budget=budget))
+        found = search_menus(problem, units.mean, [1], within)[1]
+    except InvalidInputError as error:
+        if budget is None:
+            raise
+        log.info("the best single treatment is found without a budget: %s", error)
+        found = search_menus(problem, units.mean, [1], free)[1]
+    return PricedMenu.build(problem, found.treatments)
+
+
+def _free_menus(
+    starts: Starts, sizes: Sequence[int], settings: SearchSettings
+) -> dict[int, PricedMenu]:
+    """Return the menus of all sizes without limits, each started from the one before."""
+    problem, required = starts.problem, starts.required
+    found = _exact(starts, sizes[-1])
+    menus = {}
+    if found is not None:
+        for k in sizes:
+            menus[k] = PricedMenu.build(problem, found[k], required=required, found_by="exact")
+    else:
+        smaller = required
+        for k in range(max(1, len(required)), sizes[-1] + 1):
+            pool = [starts.grown(smaller, k)] if len(smaller) else []
+            search = SizeSearch(starts, k, SizeLimits.none(k), settings)
+            if k in sizes or not pool:
+                pool += starts.drawn(k, settings.starts, settings.seed)
+                if settings.previous is not None:
+                    pool.append(starts.resized(settings.previous, k))
+            best = search.improved(pool)
+            smaller = best.menu.treatments
+            if k in sizes:
+                menus[k] = best.menu
+    step = FreeChoice(sums_of(starts.units))
+    done = refined(problem, step, list(menus.values()))
+    return {k: menu.menu for k, menu in zip(menus, done, strict=True)}
+
+
+def _exact(starts: Starts, largest: int) -> dict[int, FloatArray] | None:
+    """Return the treatments of the best menus of candidates of all sizes.
+
+    None where the dynamic program does not apply.
+    """
+    profits, problem = starts.table.profits, starts.problem
+    if len(problem.space.dimensions) > 1 or not is_small_enough(*profits.shape):
+        return None
+    order = np.argsort(problem.candidates[:, 0], kind="stable")
+    ordered = profits[:, order]
+    if not is_unimodal(ordered):
+        return None
+    required = np.flatnonzero(np.isin(order, starts.rows))
+    menus = exact_menus(ordered, starts.units.weights, largest, required)
+    return {k: problem.candidates[order[menu]] for k, menu in menus.items()}
+
+
+def _check_sizes(sizes: list[int], candidates: int, required: int) -> None:
+    if not sizes or sizes[0] < 1:
+        raise InvalidInputError(f"menu sizes are {sizes}, expected whole numbers from 1")
+    if sizes[0] < required:
+        raise InvalidInputError(
+            f"a menu of {sizes[0]} cannot hold the {required} treatments of always_offer; "
+            f"choose k of at least {required}"
+        )
+    if sizes[-1] > candidates:
+        raise InvalidInputError(
+            f"a menu of {sizes[-1]} treatments from {candidates} candidates; "
+            f"choose k of at most {candidates}"
+        )

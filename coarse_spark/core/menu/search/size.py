@@ -1,0 +1,236 @@
+"""The search for the menu of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.limits import SizeLimits
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.lloyd import Assigned, Step, lloyd
+from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.core.menu.search.starts import Starts
+from coarse_spark.core.menu.search.steps import FreeChoice, Transport, sums_of
+from coarse_spark.core.menu.search.table import ProfitTable
+from coarse_spark.core.menu.units import WeightedUnits
+from coarse_spark.core.profit import profit_matrix
+from coarse_spark.errors import InvalidInputError
+
+_MOST_PASSES = 300
+_SWAP_CYCLES = 4  # of swaps on the table and passes between candidates in turn
+_SWAP_ROUNDS, _TRIED_SWAPS = 40, 12  # under limits, where each swap is a transport
+# of profit over control: what passes may leave open at the end, and while menus are still compared
+_FINE, _ROUGH = 1e-10, 1e-5
+_LEAST_GAIN = 1e-9  # of profit, that a swap under limits has to bring
+
+
+@dataclass(frozen=True, eq=False)
+class SizeSearch:
+    """The search for the menu of one size.
+
+    Attributes
+    ----------
+    starts : problem, units and required treatments, and where to start.
+    k : the size.
+    limits : of its places.
+    settings : how it is searched.
+    pool : (k, d) treatments to start from besides the starts that ``settings`` ask for.
+    """
+
+    starts: Starts
+    k: int
+    limits: SizeLimits
+    settings: SearchSettings
+    pool: tuple[FloatArray, ...] = ()
+
+    @property
+    def problem(self) -> MenuProblem:
+        """What the menu is chosen from."""
+        return self.starts.problem
+
+    @property
+    def units(self) -> WeightedUnits:
+        """Whom it is for."""
+        return self.starts.units
+
+    def paid_at(self, price: float) -> SizeSearch:
+        """Return the search in which spending costs ``price`` and no budget limits it."""
+        limits = replace(self.limits, budget=np.inf)
+        return replace(self, starts=self.starts.paid_at(price), limits=limits)
+
+    def menu(self, treatments: FloatArray) -> PricedMenu:
+        """Return the menu of treatments (k, d) in the order of the limits' places."""
+        required = self.starts.required
+        return PricedMenu.build(self.problem, treatments, required=required, limits=self.limits)
+
+    def step(self, units: WeightedUnits) -> FreeChoice | Transport:
+        """Return how units are assigned."""
+        return FreeChoice(sums_of(units)) if self.limits.free else Transport(units)
+
+    def best(self, pool: Sequence[FloatArray] = ()) -> Assigned:
+        """Search thoroughly: coarse starts with swaps, then Lloyd passes on all units.
+
+        Raises
+        ------
+        InvalidInputError : no candidates meet the limits together.
+        """
+        settings, starts = self.settings, self.starts
+        given = [self._with_required(menu) for menu in (*self.pool, *pool)]
+        drawn = starts.drawn(self.k, settings.starts, settings.seed)
+        if not given and not drawn:
+            first = starts.required if len(starts.required) else self.problem.candidates[:1]
+            drawn = [starts.grown(first, self.k)]
+        if self.limits.free:
+            improved = self.improved([*given, *drawn])
+            return self.warm([improved.menu.treatments, *given])
+        few = Transport(starts.few)
+        rough = [self._placed(few, self._with_required(menu)) for menu in (*given, *drawn)]
+        coarse = refined(self.problem, few, rough)
+        swapped = [self._exchanged(few, best_of(coarse))] if coarse else []
+        menus = [*rough[: len(given)], *(one.menu for one in swapped)]
+        found = refined(self.problem, Transport(self.units), menus)
+        if not found:
+            raise InvalidInputError(
+                f"min_share and max_share cannot be met together by any {self.k} candidates; "
+                "loosen the limits of single candidates or choose another k"
+            )
+        return best_of(found)
+
+    def warm(self, pool: Sequence[FloatArray]) -> Assigned:
+        """Search by Lloyd passes alone from treatments (k, d) in the order of places."""
+        step = self.step(self.units)
+        return best_of(refined(self.problem, step, [self.menu(menu) for menu in pool]))
+
+    def improved(self, pool: Sequence[FloatArray]) -> Assigned:
+        """Refine menus of a pool without limits, then the best one by swaps and passes in turn."""
+        problem, units = self.problem, self.units
+        step = FreeChoice(sums_of(units))
+        menus = [self.menu(menu) for menu in pool]
+        best = best_of(refined(problem, step, menus, tolerance=_ROUGH))
+        size, own = len(problem.psi), len(problem.psi) + np.arange(self.k)
+        for _ in range(_SWAP_CYCLES):
+            table = self.starts.table.extended(profit_matrix(units.theta, best.menu.psi))
+            required = tuple(own[best.menu.required].tolist())
+            swapped = ProfitTable(table.profits, table.weights, required).swap(own)
+            if (swapped >= size).all():
+                break
+            everything = np.vstack([problem.candidates, best.menu.treatments])
+            fresh = [self.menu(everything[swapped])]
+            found = refined(problem, step, fresh, tolerance=_ROUGH)[0]
+            if found.value <= best.value + 1e-12 * abs(best.value):
+                break
+            best = found
+        return best
+
+    def assigned(self, treatments: FloatArray) -> Assigned:
+        """Return treatments (k, d) in the order of places with the prices that keep their limits.
+
+        Raises
+        ------
+        InvalidInputError : their limits contradict each other.
+        """
+        found = self.step(self.units)([(0, self.menu(treatments))], {})[0]
+        if found is None:
+            names = self.problem.space.decode(treatments).to_dict("records")
+            raise InvalidInputError(f"the share limits of {names} contradict each other")
+        return found
+
+    def swaps(self, found: Assigned, units: WeightedUnits) -> Iterator[PricedMenu]:
+        """Yield the menu with one treatment exchanged for a coarse candidate, best promise first.
+
+        An exchange promises the dual at the menu's prices, an upper bound on its profit: only those come
+        that may pay.
+        """
+        menu, problem, mass = found.menu, self.problem, units.weights / units.total
+        columns = np.union1d(self.starts.columns, self.limits.required).astype(np.intp)
+        columns = columns[~np.isin(columns, problem.positions(menu.treatments))]
+        net = profit_matrix(units.theta, menu.psi) - menu.prices
+        profits = profit_matrix(units.theta, problem.psi[columns])
+        bounds = np.full((menu.k, len(columns)), -np.inf)
+        for place in np.flatnonzero(~menu.required):
+            others = np.delete(net, place, axis=1).max(axis=1, initial=-np.inf)
+            bounds[place] = mass @ np.maximum(profits - menu.prices[place], others[:, None])
+        current = float(mass @ net.max(axis=1))
+        for flat in np.argsort(-bounds, axis=None, kind="stable")[:_TRIED_SWAPS]:
+            place, column = divmod(int(flat), bounds.shape[1])
+            if bounds[place, column] <= current + 1e-10 * abs(current):
+                return
+            treatments = menu.treatments.copy()
+            treatments[place] = problem.candidates[columns[column]]
+            yield menu.moved(problem, treatments)
+
+    def _exchanged(self, step: Transport, best: Assigned) -> Assigned:
+        """Swap while that pays."""
+        for _ in range(_SWAP_ROUNDS):
+            least = best.value + _LEAST_GAIN * abs(best.value)
+            for menu in self.swaps(best, step.units):
+                found = step.assigned(menu)
+                if found is not None and found.value > least:
+                    better = refined(self.problem, step, [menu])[0]
+                    if better.value > least:
+                        best = better
+                        break
+            else:
+                break
+        return best
+
+    def _placed(self, step: Transport, treatments: FloatArray) -> PricedMenu:
+        """Put treatments in the order of places in which they earn most.
+
+        Larger masses go to the more wanted, then places are exchanged while that pays.
+        """
+        menu = self.menu(treatments)
+        if self.limits.symmetric:
+            return menu
+        taken = profit_matrix(step.units.theta, menu.psi).argmax(axis=1)
+        wanted = np.bincount(taken, step.units.weights, minlength=self.k)
+        order = np.empty(self.k, dtype=np.intp)
+        places = np.argsort(self.limits.lower + self.limits.upper, kind="stable")
+        order[places] = np.argsort(wanted, kind="stable")
+        best = step.assigned(self.menu(treatments[order]))
+        improved = True
+        while improved:
+            improved = False
+            for pair in combinations(range(self.k), 2):
+                trial = order.copy()
+                trial[list(pair)] = trial[list(pair[::-1])]
+                found = step.assigned(self.menu(treatments[trial]))
+                if found is not None and (
+                    best is None or found.value > best.value + 1e-10 * abs(best.value)
+                ):
+                    order, best, improved = trial, found, True
+        return self.menu(treatments[order])
+
+    def _with_required(self, treatments: FloatArray) -> FloatArray:
+        """Exchange treatments for the candidates that a minimum share puts on the menu."""
+        space, result = self.problem.space, treatments.copy()
+        wanted = self.problem.candidates[self.limits.required]
+        kept = np.vstack([wanted, self.starts.required])
+        for treatment in wanted:
+            if not space.same(result, treatment).any():
+                spare = [not space.same(kept, row).any() for row in result]
+                result[np.flatnonzero(spare)[-1]] = treatment
+        return result
+
+
+def refined(
+    problem: MenuProblem, step: Step, menus: Sequence[PricedMenu], *, tolerance: float = _FINE
+) -> list[Assigned]:
+    """Return the menus that Lloyd's loop makes of menus in common passes.
+
+    Those that cannot keep their limits are left out.
+    """
+    found = step(list(enumerate(menus)), {})
+    start = {place: menu for place, menu in enumerate(found) if menu is not None}
+    most = _MOST_PASSES
+    return list(lloyd(problem, start, step, max_passes=most, tolerance=tolerance).found.values())
+
+
+def best_of(found: Sequence[Assigned]) -> Assigned:
+    """Return the menu of largest value, the first of equals."""
+    return max(found, key=lambda menu: menu.value)

@@ -1,0 +1,103 @@
+"""Where searches start: coarse menus of random draws, smaller menus with additions, earlier menus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.table import ProfitTable, spanning_candidates
+from coarse_spark.core.menu.sketch import SketchTree
+from coarse_spark.core.menu.units import WeightedUnits
+from coarse_spark.core.profit import profit_matrix
+
+# starts and their swaps run on a coarse table; the best few are then refined on all units
+_COARSE_UNITS, _COARSE_CANDIDATES, _REFINED_STARTS = 1_000, 256, 6
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Menus to start from, for units in memory.
+
+    Attributes
+    ----------
+    problem : what menus are chosen from.
+    units : whom they are for.
+    required : (f, d) encoded treatments that every menu holds.
+    rows : (f,) their rows among the candidates.
+    few : the coarse units.
+    columns : the coarse candidates.
+    """
+
+    problem: MenuProblem
+    units: WeightedUnits
+    required: FloatArray
+    rows: IntArray
+    few: WeightedUnits
+    columns: IntArray
+
+    @staticmethod
+    def of(problem: MenuProblem, units: WeightedUnits, required: FloatArray | None) -> Starts:
+        """Set up starts of menus that hold the candidates ``required`` (f, d)."""
+        kept = np.empty((0, problem.candidates.shape[1])) if required is None else required
+        rows, few = problem.positions(kept), units
+        if len(units) > _COARSE_UNITS:
+            few = SketchTree.build(units, problem.psi, _COARSE_UNITS).merged(units)
+        columns = spanning_candidates(problem.psi, few, _COARSE_CANDIDATES, rows)
+        return Starts(problem, units, kept, rows, few, columns)
+
+    def paid_at(self, price: float) -> Starts:
+        """Return the starts where spending costs ``price``, on the same coarse units and candidates."""
+        return replace(self, problem=self.problem.paid_at(price))
+
+    @cached_property
+    def table(self) -> ProfitTable:
+        """Profits of the units under all candidates."""
+        profits = profit_matrix(self.units.theta, self.problem.psi)
+        return ProfitTable(profits, self.units.weights, tuple(self.rows.tolist()))
+
+    @cached_property
+    def coarse(self) -> ProfitTable:
+        """Profits of the coarse units under the coarse candidates."""
+        profits = profit_matrix(self.few.theta, self.problem.psi[self.columns])
+        required = np.searchsorted(self.columns, self.rows)
+        return ProfitTable(profits, self.few.weights, tuple(required.tolist()))
+
+    def drawn(self, k: int, starts: int, seed: int) -> list[FloatArray]:
+        """Return the treatments (k, d) of the best few menus that so many random starts lead to."""
+        coarse, rng = self.coarse, np.random.default_rng([seed, k])
+        if k > coarse.profits.shape[1]:
+            return []
+        menus = [coarse.greedy(k, np.array(coarse.required, dtype=np.intp))]
+        menus += [
+            coarse.random(k, rng) if number % 4 == 3 else coarse.spread(k, rng)
+            for number in range(starts)
+        ]
+        found = {tuple(sorted(coarse.swap(menu).tolist())) for menu in menus}
+        ranked = sorted(found, key=lambda menu: (-coarse.value(np.array(menu)), menu))
+        rows = [self.columns[list(menu)] for menu in ranked[:_REFINED_STARTS]]
+        return [self.problem.candidates[menu] for menu in rows]
+
+    def grown(self, treatments: FloatArray, k: int) -> FloatArray:
+        """Return treatments (l, d) with the candidates of largest gain added until there are k."""
+        psi = self.problem.psi_at(treatments)
+        size, count = len(self.problem.psi), len(treatments)
+        if count >= k:
+            return treatments
+        table = self.table.extended(profit_matrix(self.units.theta, psi))
+        # candidates that equal a treatment of the menu must not be added again
+        twins = self.problem.positions(treatments)
+        start = np.array([*range(size, size + count), *twins], dtype=np.intp)
+        menu = table.greedy(k + len(twins), start)
+        return np.vstack([treatments, self.problem.candidates[menu[len(start) :]]])
+
+    def resized(self, treatments: FloatArray, k: int) -> FloatArray:
+        """Return k treatments: the required ones, then (l, d) as far as there is room, then additions."""
+        menu = self.required
+        for row in treatments:
+            if len(menu) < k and not self.problem.space.same(menu, row).any():
+                menu = np.vstack([menu, row])
+        return self.grown(menu, k)

@@ -1,0 +1,185 @@
+"""The three steps of Lloyd's loop: free choice, transport on units in memory, and priced passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.search.lloyd import Assigned, Step
+from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, assign, segment_sums
+from coarse_spark.errors import RunError
+
+Found = TypeVar("Found")
+Sums = Callable[[Mapping[int, PricedMenu]], Mapping[int, SegmentSums]]
+
+# shares are off by less: a sample cannot aim much finer, and what is left is decided unit by unit
+_SHARE_TOLERANCE = 3e-4
+
+
+def sums_of(units: WeightedUnits) -> Sums:
+    """Return the segment sums of menus over units in memory, as a function of the menus."""
+
+    def sums(menus: Mapping[int, PricedMenu]) -> Mapping[int, SegmentSums]:
+        rows = {k: menu.priced_psi for k, menu in menus.items()}
+        return segment_sums(units.theta, units.weights, rows)
+
+    return sums
+
+
+def _together(sums: Sums, asked: Sequence[tuple[int, PricedMenu] | None]) -> dict[int, SegmentSums]:
+    menus = {place: pair[1] for place, pair in enumerate(asked) if pair is not None}
+    return dict(sums(menus)) if menus else {}
+
+
+@dataclass(frozen=True, eq=False)
+class FreeChoice(Step):
+    """Every unit takes what it prefers at the prices that menus have.
+
+    Attributes
+    ----------
+    sums : the segment sums over a population, all menus in one pass.
+    """
+
+    sums: Sums
+    rises: ClassVar[bool] = True
+    stretches: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        asked: Sequence[tuple[int, PricedMenu]],
+        known: Mapping[int, Assigned],  # noqa: ARG002  # prices stay what they are
+    ) -> list[Assigned | None]:
+        """Assign all menus in one pass."""
+        found = _together(self.sums, asked)
+        return [
+            Assigned(menu, found[place], menu.lagrangian(found[place]))
+            for place, (_, menu) in enumerate(asked)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Transport(Step):
+    """Units in memory are assigned within the limits, as well as can be.
+
+    Attributes
+    ----------
+    units : whom menus are for.
+    whole : whether units stay whole; means of many may be split.
+    """
+
+    units: WeightedUnits
+    whole: bool = False
+
+    def __call__(
+        self,
+        asked: Sequence[tuple[int, PricedMenu]],
+        known: Mapping[int, Assigned],  # noqa: ARG002  # the optimum needs no start
+    ) -> list[Assigned | None]:
+        """Assign each menu."""
+        return [self.assigned(menu) for _, menu in asked]
+
+    def assigned(self, menu: PricedMenu) -> Assigned | None:
+        """Return a menu assigned within its limits, None where its treatments cannot keep them."""
+        posed, theta, weights = menu.posed_to(self.units), self.units.theta, self.units.weights
+        if self.whole:
+            best = posed.whole(menu.prices, menu.budget_price)
+            if best is None:
+                return None
+            sums = SegmentSums.of(best.taken, theta, weights, menu.k)
+            return Assigned(menu.at(best.prices, best.budget_price), sums, sums.value(menu.psi))
+        split = posed.split(menu.budget_price)
+        if split is None:
+            return None
+        units = np.bincount(split.mass.argmax(axis=1), minlength=menu.k).astype(np.intp)
+        sums = SegmentSums(split.mass.sum(axis=0), split.mass.T @ theta, units)
+        priced = menu.at(split.prices, split.budget_price)
+        return Assigned(priced, sums, split.value / self.units.total)
+
+
+@dataclass(frozen=True, eq=False)
+class PricedPass(Step):
+    """A population of any size is assigned at prices that keep the limits on a sample of it.
+
+    Each pass tells how far the sample's shares and spending are off, and the next prices aim beside their
+    target by as much. The value is the Lagrangian, which equals the profit within the limits up to the
+    square of what prices are off.
+
+    Attributes
+    ----------
+    sums : the segment sums over the population, all menus in one pass.
+    sample : units of it.
+    """
+
+    sums: Sums
+    sample: WeightedUnits
+
+    def __call__(
+        self, asked: Sequence[tuple[int, PricedMenu]], known: Mapping[int, Assigned]
+    ) -> list[Assigned | None]:
+        """Price the menus on the sample and assign all of them in one pass."""
+        priced = [(k, self.priced(menu, known.get(k))) for k, menu in asked]
+        found = _together(self.sums, [None if menu is None else (k, menu) for k, menu in priced])
+        return [
+            None if menu is None else Assigned(menu, found[place], menu.lagrangian(found[place]))
+            for place, (_, menu) in enumerate(priced)
+        ]
+
+    def rests(self, found: Assigned) -> bool:
+        """Return whether shares and spending are as near to the limits as a sample can tell."""
+        return found.menu.free or found.menu.shortfall(found.sums) <= _SHARE_TOLERANCE
+
+    def priced(self, menu: PricedMenu, known: Assigned | None = None) -> PricedMenu | None:
+        """Return the menu at the prices that keep its limits on the sample.
+
+        ``known`` is what the last pass found, which tells where the sample has to aim. None where a budget
+        cannot be kept.
+        """
+        if menu.free:
+            return menu
+        off, over = np.zeros(menu.k), 0.0
+        if known is not None:
+            theta, weights = self.sample.theta, self.sample.weights
+            taken = assign(theta, known.menu.priced_psi)
+            here = SegmentSums.of(taken, theta, weights, menu.k)
+            off = known.sums.shares - here.shares
+            over = known.menu.spending(known.sums) - known.menu.spending(here)
+        low = np.clip(menu.lower - off, 0.0, 1.0)
+        high = np.clip(menu.upper - off, 0.0, 1.0)
+        low, high = low / max(float(low.sum()), 1.0), high / min(float(high.sum()), 1.0)
+        total = self.sample.total
+        posed = replace(
+            menu.posed_to(self.sample),
+            lower=low * total,
+            upper=high * total,
+            budget=(menu.limits.budget - over) * total,
+        )
+        best = posed.whole(menu.prices, menu.budget_price)
+        return None if best is None else menu.at(best.prices, best.budget_price)
+
+    def repriced(self, menu: PricedMenu, known: Assigned | None = None) -> PricedMenu:
+        """Return the same as ``priced``.
+
+        Raises
+        ------
+        RunError : a budget that the menu cannot keep.
+        """
+        return kept(self.priced(menu, known), menu)
+
+
+def kept(found: Found | None, menu: PricedMenu) -> Found:
+    """Return what was found for a menu.
+
+    Raises
+    ------
+    RunError : nothing was, as the menu cannot keep its budget.
+    """
+    if found is None:
+        raise RunError(
+            f"a menu of {menu.k} treatments cannot keep the budget of {menu.limits.budget:g} a unit; "
+            "leave small sizes out"
+        )
+    return found

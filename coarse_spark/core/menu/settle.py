@@ -1,0 +1,195 @@
+"""Limits kept to the unit on a population of any size.
+
+At the prices of a pass, shares and spending are nearly what the limits ask. The rest is settled unit by unit:
+only those at the boundary, within reach of indifference, are looked at one by one and assigned by an exact
+transport into the room that all others leave. Prices then move by less than the reach, so that no other unit
+would change its mind: the assignment is optimal for everyone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.menu.assignment.transport import whole_masses
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.population import (
+    Boundary,
+    Population,
+    PopulationSize,
+)
+from coarse_spark.core.menu.search.lloyd import Assigned
+from coarse_spark.core.menu.search.steps import PricedPass
+from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, preferred
+from coarse_spark.core.profit import profit_matrix
+from coarse_spark.errors import RunError
+
+_ROUNDS = 12
+# units that are looked at: so many times those that have to change their treatment, and so many more
+_MARGIN, _LEAST_BOUNDARY = 50, 5_000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """A menu whose limits are kept to the unit.
+
+    Attributes
+    ----------
+    menu : at its final prices.
+    sums : of the segments over everyone.
+    asked : the menu at the prices that decide about all units but those at the boundary.
+    boundary : these units.
+    taken : (m,) their treatments.
+    """
+
+    menu: PricedMenu
+    sums: SegmentSums
+    asked: PricedMenu
+    boundary: Boundary
+    taken: IntArray
+
+
+def settle(
+    population: Population, menus: Mapping[int, PricedMenu], sample: WeightedUnits
+) -> dict[int, Settled]:
+    """Keep the limits of menus to the unit, over the units of a population.
+
+    Parameters
+    ----------
+    menus : by size, at prices that nearly keep their limits.
+    sample : of the population.
+
+    Raises
+    ------
+    RunError : limits that no prices come near to, as with a few units that outweigh all others.
+    """
+    pricing = PricedPass(lambda asked: population.sums(asked)[0], sample)
+    size = population.size()
+    result: dict[int, Settled] = {}
+    missing = dict(menus)
+    for _ in range(_ROUNDS):
+        sums = pricing.sums(missing)
+        asked = {k: Assigned(m, sums[k], m.lagrangian(sums[k])) for k, m in missing.items()}
+        for k in [k for k, found in asked.items() if _rests(found, size)]:
+            result[k] = unsettled(asked.pop(k))
+        if not asked:
+            break
+        room = population.boundary_units / len(asked) / size.units
+        reach = {
+            k: _reach(found.menu, sample, min(room, _wanted(found, size)))
+            for k, found in asked.items()
+        }
+        near = population.boundary({k: (found.menu, reach[k]) for k, found in asked.items()})
+        missing = {}
+        for k, found in asked.items():
+            settled = settle_boundary(found, near[k], size)
+            if settled is None:
+                missing[k] = pricing.repriced(found.menu, found)
+                continue
+            result[k] = settled
+            if _drift(found.menu, settled.menu, sample) > near[k].reach:
+                missing[k] = settled.menu
+        if not missing:
+            break
+        log.info("limits of menus of %s: prices move on", ", ".join(map(str, missing)))
+    for k in menus:
+        if k not in result:
+            raise RunError(
+                f"the limits of the menu of {k} treatments could not be kept: no prices come near to them"
+            )
+    return {k: result[k] for k in menus}
+
+
+def unsettled(found: Assigned) -> Settled:
+    """Return a menu whose prices decide about all units."""
+    nobody = Boundary.none(found.sums.theta.shape[1])
+    return Settled(found.menu, found.sums, found.menu, nobody, nobody.taken)
+
+
+def settle_boundary(found: Assigned, boundary: Boundary, size: PopulationSize) -> Settled | None:
+    """Assign the units at the boundary into the room that all others leave.
+
+    None where they leave too little or too much.
+
+    Parameters
+    ----------
+    found : the menu with the sums of all units at its prices.
+    boundary : the units near indifference at these prices.
+    size : of the population.
+    """
+    menu, sums, units = found.menu, found.sums, boundary.units
+    others = sums - SegmentSums.of(boundary.taken, units.theta, units.weights, menu.k)
+    lower, upper = _masses(menu, size, float(sums.weight.sum()))
+    even = size.even
+    outside = others.units * size.heaviest if even else np.maximum(others.weight, 0.0)
+    slack = size.heaviest * (1e-6 if even else 1.0)
+    low, high, inside = np.maximum(lower - outside, 0.0), upper - outside, units.total
+    if (high < -slack).any() or low.sum() > inside + slack or high.sum() < inside - slack:
+        return None
+    if not len(units):
+        return Settled(menu, sums, menu, boundary, boundary.taken)
+    spent = float((others.rows * menu.spent).sum())
+    posed = replace(
+        menu.posed_to(units),
+        lower=low,
+        upper=np.maximum(high, 0.0),
+        budget=menu.limits.budget * float(sums.weight.sum()) - spent,
+    )
+    best = posed.whole(menu.prices, menu.budget_price)
+    if best is None:
+        return None
+    inner = SegmentSums.of(best.taken, units.theta, units.weights, menu.k)
+    masses = outside + inner.weight
+    if (masses > upper + slack).any() or (masses < lower - slack).any():
+        return None
+    final = menu.at(best.prices, best.budget_price)
+    return Settled(final, others + inner, menu, boundary, best.taken)
+
+
+def _masses(menu: PricedMenu, size: PopulationSize, total: float) -> tuple[FloatArray, FloatArray]:
+    """Return the limits (K,) as masses, in whole units where all weigh the same."""
+    if size.even:
+        total = size.units * size.heaviest
+        return whole_masses(size.heaviest, size.units, menu.lower * total, menu.upper * total)
+    return menu.lower * total, menu.upper * total
+
+
+def _rests(found: Assigned, size: PopulationSize) -> bool:
+    """Return whether the limits bind nobody: they are kept at prices 0."""
+    menu, sums = found.menu, found.sums
+    budget = menu.limits.budget
+    if menu.prices.any() or menu.budget_price:
+        return False
+    if np.isfinite(budget) and menu.spending(sums) > budget + 1e-12 * abs(budget):
+        return False
+    lower, upper = _masses(menu, size, float(sums.weight.sum()))
+    slack = 1e-6 * size.lightest
+    return bool((sums.weight >= lower - slack).all() and (sums.weight <= upper + slack).all())
+
+
+def _wanted(found: Assigned, size: PopulationSize) -> float:
+    """Return the share of units that is enough to look at."""
+    moving = max(found.menu.shortfall(found.sums), 1e-4)
+    return _MARGIN * moving + _LEAST_BOUNDARY / size.units
+
+
+def _reach(menu: PricedMenu, sample: WeightedUnits, share: float) -> float:
+    """Return the difference to the next best below which about a share of the units is."""
+    if share >= 1:
+        return np.inf
+    return float(np.quantile(preferred(sample.theta, menu.priced_psi)[1], share))
+
+
+def _drift(old: PricedMenu, new: PricedMenu, sample: WeightedUnits) -> float:
+    """Return by how much new prices can change what a unit prefers."""
+    shift = np.broadcast_to(new.prices - old.prices, (len(sample), old.k))
+    if new.budget_price != old.budget_price:
+        more = new.budget_price - old.budget_price
+        shift = shift + more * profit_matrix(sample.theta, old.spent)
+    return float(np.ptp(shift, axis=1).max())

@@ -1,21 +1,20 @@
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from menus import curve
+from oracles import enumeration, greedy
 from scipy.optimize import linprog
 
+from coarse_spark import Profit, TreatmentSpace, choose_menu
 from coarse_spark.core.menu.certificate import dual_prices, dual_sums
-from coarse_spark.core.menu.choose import choose_curve, choose_menu
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.rounding import Rounding
 from coarse_spark.core.menu.sketch import SketchTree
-from coarse_spark.core.profit import Profit, profit_matrix
-from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.core.profit import profit_matrix
 
 PLANE = TreatmentSpace.from_dict(
     {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}
@@ -59,14 +58,10 @@ def test_no_menu_of_candidates_is_above_the_bound(seed: int, k: int) -> None:
         profit=Profit(),
         k=k,
         weights=weights,
-        method="greedy",
     )
-    profits = profit_matrix(theta, MenuProblem.build(steps, "quadratic", Profit()).psi)
-    best = (
-        max(weights @ profits[:, list(rows)].max(axis=1) for rows in combinations(range(25), k))
-        / weights.sum()
-    )
-    assert menu.upper_bound >= best - 1e-9
+    psi = MenuProblem.build(steps, "quadratic", Profit()).psi
+    assert menu.upper_bound >= enumeration(theta, psi, k, weights=weights).value - 1e-9
+    assert menu.value >= greedy(theta, psi, k, weights=weights)[0] - 1e-9
     assert menu.upper_bound >= menu.value
 
 
@@ -116,9 +111,10 @@ def test_a_menu_without_a_free_place_has_a_bound() -> None:
 def _slack(
     problem: MenuProblem, rounding: Rounding, theta: np.ndarray, treatment: np.ndarray
 ) -> float:
-    """Return by how much the loss exceeds what every unit loses when a treatment is moved to rows nearby, at the likeliest best.
+    """Return by how much the loss exceeds what every unit loses when a treatment moves nearby.
 
-    One distribution over the rows has to serve all units at once: a linear programme finds it.
+    One distribution over the rows, the likeliest best, has to serve all units at once: a linear
+    programme finds it.
     """
     cell = problem.space.spacing
     near = (np.abs(problem.candidates - treatment) <= cell + 1e-9).all(axis=1)
@@ -234,11 +230,11 @@ def test_bound_from_a_sketch_holds_on_all_units_and_adds_up_over_blocks() -> Non
 )
 def test_gaps_reach_their_targets(space: TreatmentSpace, basis: str, tolerance: float) -> None:
     theta = _units(1_000) if len(space.dimensions) == 2 else _units(1_000)[:, [0, 1, 3]]
-    curve = choose_curve(MenuProblem.build(space, basis, Profit("1", "0.0")), theta, range(1, 11))
-    for menu in curve.values():
+    menus = curve(MenuProblem.build(space, basis, Profit("1", "0.0")), theta, range(1, 11))
+    for menu in menus.values():
         assert 0 <= menu.gap <= tolerance
-    bounds = [curve[k].upper_bound for k in range(1, 11)]
-    assert all(menu.value <= bound for menu, bound in zip(curve.values(), bounds, strict=True))
+    bounds = [menus[k].upper_bound for k in range(1, 11)]
+    assert all(menu.value <= bound for menu, bound in zip(menus.values(), bounds, strict=True))
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])

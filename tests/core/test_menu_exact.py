@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from menus import curve
+from oracles import enumeration
 from scipy.stats import norm
 
-from coarse_spark.core.menu.choose import choose_curve, choose_menu
+from coarse_spark import Profit, TreatmentSpace, choose_menu
 from coarse_spark.core.menu.exact import exact_menus, is_unimodal
 from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.profit import Profit
-from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.errors import InvalidInputError
 
 
 def _brute_force(
@@ -56,16 +55,19 @@ def test_two_peaks_are_noticed() -> None:
     assert not is_unimodal(np.array([[0.0, 1, 0, 1]]))
 
 
-def test_exact_is_refused_where_it_does_not_apply() -> None:
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("bend", [-1.0, 1.0], ids=["peaks", "valleys"])
+def test_one_dimension_reaches_brute_force_with_or_without_one_peak(bend: float, k: int) -> None:
     space = TreatmentSpace.from_dict(
-        {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
+        {"t": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.1, "control": 0}}
     )
-    valley = np.tile([0.0, -2.0, 1.0], (10, 1))
-    with pytest.raises(InvalidInputError, match="rises and then falls"):
-        choose_menu(valley, space=space, basis="quadratic", profit=Profit(), k=2, method="exact")
-    assert (
-        choose_menu(valley, space=space, basis="quadratic", profit=Profit(), k=2).method == "lloyd"
-    )
+    rng = np.random.default_rng(4)
+    points, weights = rng.uniform(0, 2, 80), rng.uniform(0.1, 2, 80)
+    theta = bend * np.column_stack([points**2, -2 * points, np.ones(80)])
+    menu = choose_menu(theta, space=space, basis="quadratic", profit=Profit(), k=k, weights=weights)
+    psi = MenuProblem.build(space, "quadratic", Profit()).psi
+    assert is_unimodal(theta @ psi[:, :-1].T) == (bend < 0)
+    assert menu.value == pytest.approx(enumeration(theta, psi, k, weights=weights).value, abs=1e-9)
 
 
 def _ideal_points(points: np.ndarray) -> np.ndarray:
@@ -88,14 +90,14 @@ def test_normal_ideal_points_give_the_lloyd_max_quantizers(points: np.ndarray) -
     space = TreatmentSpace.from_dict(
         {"t": {"kind": "continuous", "lower": -5, "upper": 5, "control": 0}}
     )
-    curve = choose_curve(
+    menus = curve(
         MenuProblem.build(space, "quadratic", Profit()), _ideal_points(points), [2, 4, 5, 8]
     )
     for k, distortion in {2: 0.3634, 4: 0.1175, 5: 0.07994, 8: 0.03454}.items():
-        assert -curve[k].value == pytest.approx(distortion, rel=0.005)
-        assert curve[k].gap < 0.001
-        assert curve[k].upper_bound >= curve[k].value
-    assert curve[2].encoded[:, 0] == pytest.approx([-0.7979, 0.7979], abs=0.005)
+        assert -menus[k].value == pytest.approx(distortion, rel=0.005)
+        assert menus[k].gap < 0.001
+        assert menus[k].upper_bound >= menus[k].value
+    assert menus[2].encoded[:, 0] == pytest.approx([-0.7979, 0.7979], abs=0.005)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 8])
@@ -105,7 +107,6 @@ def test_uniform_ideal_points_give_the_midpoints(k: int) -> None:
     )
     points = (np.arange(3_600) + 0.5) / 3_600
     menu = choose_menu(_ideal_points(points), space=space, basis="quadratic", profit=Profit(), k=k)
-    assert menu.method == "exact"
     assert menu.encoded[:, 0] == pytest.approx((2 * np.arange(1, k + 1) - 1) / (2 * k), abs=2e-4)
     assert -menu.value == pytest.approx(1 / (12 * k**2), rel=1e-4)
     np.testing.assert_allclose(menu.shares, 1 / k, atol=1e-3)

@@ -147,7 +147,7 @@ def test_own_best_treatments_under_a_rule_are_those_of_the_space_without_what_it
 
 
 def test_own_best_treatments_do_not_depend_on_how_many_units_are_asked_at_once() -> None:
-    """Few units are evaluated at many points in one call, many units at one point after the other."""
+    """Few units are evaluated at many points in one call, many at one point after the other."""
     rng, n = np.random.default_rng(3), 6_000
     plane = TreatmentSpace.from_dict(
         {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}

@@ -1,16 +1,22 @@
-"""The command line inside the tests' own process and session."""
+"""The command line inside the tests' own process and session, and in a process of its own."""
 
 from __future__ import annotations
 
 import io
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from coarse_spark.cli import main
+
+ROOT = Path(__file__).parents[2]
+THORNTON = ROOT / "conf" / "thornton.yml"
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,31 @@ def run_command(*arguments: object) -> Outcome:
     ):
         main([str(argument) for argument in arguments])
     return Outcome(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def own_environment(**changes: str | None) -> dict[str, str]:
+    """Return the environment of a process of its own, with changes; None takes a variable out."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **changes}
+    return {name: value for name, value in environment.items() if value is not None}
+
+
+def thornton_command(tables: Path) -> list[str]:
+    """Return the command line of a small run "process" on the field experiment of Thornton."""
+    settings = [
+        f"output.path={tables}",
+        "response.learner=sieve",
+        "menu.sizes=1-2",
+        "menu.starts=1",
+        "response.folds=2",
+        "evaluation.resamples=2",
+    ]
+    command = [sys.executable, "-m", "coarse_spark.cli", "run", "--run-id", "process"]
+    return [
+        *command,
+        "--config",
+        str(THORNTON),
+        *[part for setting in settings for part in ("--set", setting)],
+    ]
 
 
 @contextmanager

@@ -1,14 +1,15 @@
-"""One Spark session, one small simulated promotion and one finished run on it, shared by the tests that only look."""
+"""One Spark session, a small simulated promotion and finished runs that tests only look at."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import Outcome, run_command
+from command_line import Outcome, own_environment, run_command, thornton_command
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,10 +26,13 @@ def spark() -> Iterator[SparkSession]:
     from coarse_spark.lake.session import open_session
 
     quick = {
-        # small data: Java's quick compiler alone costs less than what the thorough one would save; it stops when its cache is full
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC",
-        # and planning a query again after each of its stages, or compiling it, costs more than running it; the run on tables in
-        # another order (test_pipeline.py) and all processes of their own have both
+        # small data: Java's quick compiler alone costs less than what the thorough one would save;
+        # it stops when its cache is full
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m "
+        "-XX:+UseParallelGC",
+        # and planning a query again after each of its stages, or compiling it, costs more than
+        # running it; the run on tables in another order (test_pipeline.py) and all processes of
+        # their own have both
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.codegen.wholeStage": "false",
     }
@@ -39,7 +43,14 @@ def spark() -> Iterator[SparkSession]:
 
 @dataclass(frozen=True)
 class Promotions:
-    """Paths of the simulated tables, a maker of configurations for them, and the file and the output folder of its defaults."""
+    """Paths of the simulated tables and a maker of configurations for them.
+
+    Attributes
+    ----------
+    paths : of the tables, by name.
+    configure : returns the configuration with changes.
+    config, tables : the file and the output folder of its defaults.
+    """
 
     paths: dict[str, str]
     configure: Callable[..., Configuration]
@@ -62,7 +73,8 @@ def promotions(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
             "experiment.path": paths["experiment"],
             "population.path": paths["population"],
             "output.path": folder / "tables",
-            # few features: these tests are about tables and repeatability, not about the last bit of accuracy
+            # few features: these tests are about tables and repeatability, not about the last bit
+            # of accuracy
             "experiment.features": "[past_spend, visits, channel]",
             "response.learner": "sieve",
             "response.folds": 2,
@@ -96,3 +108,27 @@ def finished(spark: SparkSession, promotions: Promotions, published: Outcome) ->
 
     assert published.code == 0, published.err
     return open_run(spark, promotions.configure(), "first")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A command that ended in a process of its own, and the output folder of its run "process"."""
+
+    done: subprocess.CompletedProcess[str]
+    tables: Path
+
+
+@pytest.fixture(scope="session")
+def thornton(tmp_path_factory: pytest.TempPathFactory) -> Process:
+    """A small run on the field experiment of Thornton, on a Spark session of its own."""
+    folder = tmp_path_factory.mktemp("thornton")
+    done = subprocess.run(
+        thornton_command(folder / "tables"),
+        env=own_environment(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    return Process(done, folder / "tables")

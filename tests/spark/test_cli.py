@@ -1,9 +1,8 @@
-"""The command line as a person meets it: what it prints, its exit codes, and one readable message for whatever is wrong."""
+"""The command line as a person meets it: output, exit codes, one readable message for a fault."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from command_line import Outcome, run_command
+from command_line import THORNTON, Outcome, own_environment, run_command, thornton_command
 
 import coarse_spark
 from coarse_spark.cli import guarded
@@ -27,12 +26,9 @@ if TYPE_CHECKING:
     from coarse_spark.lake.tables import Lake
     from coarse_spark.pipeline import Run
 
-    from .conftest import Promotions
+    from .conftest import Process, Promotions
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
-
-ROOT = Path(__file__).parents[2]
-THORNTON = ROOT / "conf" / "thornton.yml"
 
 
 def _refused(outcome: Outcome, *fragments: str, code: int = 2) -> None:
@@ -65,7 +61,7 @@ def _rows(lake: Lake, table: str, run_id: str, order: list[str]) -> pd.DataFrame
     return lake.read(table, run_id).drop("run_id").toPandas().sort_values(order, ignore_index=True)
 
 
-# --- what a run prints and leaves ------------------------------------------------------------------------------------------------
+# --- what a run prints and leaves -----------------------------------------------------------------
 
 
 def test_run_prints_progress_summary_and_where_everything_is(
@@ -166,7 +162,7 @@ def test_version() -> None:
     assert run_command("version") == Outcome(0, f"{coarse_spark.__version__}\n", "")
 
 
-# --- what the user can mend: exit code 2 ------------------------------------------------------------------------------------------
+# --- what the user can mend: exit code 2 ----------------------------------------------------------
 
 
 def test_missing_configuration_file(tmp_path: Path) -> None:
@@ -254,7 +250,8 @@ def test_settings_that_cannot_be_used(config: Path, setting: str, fragments: lis
         (
             ["experiment.features=[tenure_month, past_spend]"],
             [
-                "experiment: the feature column 'tenure_month' is missing (did you mean 'tenure_months'?)",
+                "experiment: the feature column 'tenure_month' is missing "
+                "(did you mean 'tenure_months'?)",
                 "population: the feature",
             ],
         ),
@@ -292,7 +289,7 @@ def test_a_run_that_is_not_there(published: Outcome, config: Path) -> None:
     )
 
 
-# --- a run that fails: exit code 1 -----------------------------------------------------------------------------------------------
+# --- a run that fails: exit code 1 ----------------------------------------------------------------
 
 
 def _after_the_first_run(spark: SparkSession, config: Path, run_id: str) -> None:
@@ -400,12 +397,7 @@ def test_a_bug_gets_a_sentence_above_its_traceback(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "error: step 'fit' failed: why\n"
 
 
-# --- processes of their own -------------------------------------------------------------------------------------------------------
-
-
-def _environment(**changes: str | None) -> dict[str, str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **changes}
-    return {name: value for name, value in environment.items() if value is not None}
+# --- processes of their own -----------------------------------------------------------------------
 
 
 def _java(folder: Path, says: str) -> Path:
@@ -445,13 +437,13 @@ def test_java_that_spark_cannot_use(
         "no version": lambda: _java(tmp_path, "hello"),
     }
     if case == "no java on PATH":
-        environment = _environment(JAVA_HOME=None, PATH=str(tmp_path))
+        environment = own_environment(JAVA_HOME=None, PATH=str(tmp_path))
     elif case == "no program":
         home = _java(tmp_path, "")
         (home / "bin" / "java").chmod(0o644)
-        environment = _environment(JAVA_HOME=str(home))
+        environment = own_environment(JAVA_HOME=str(home))
     else:
-        environment = _environment(JAVA_HOME=str(homes[case]()))
+        environment = own_environment(JAVA_HOME=str(homes[case]()))
     done = subprocess.run(
         [sys.executable, *entry],
         env=environment,
@@ -472,43 +464,11 @@ def test_java_that_spark_cannot_use(
         assert fragment in message
 
 
-def _thornton(tmp_path: Path) -> list[str]:
-    settings = [
-        f"output.path={tmp_path / 'tables'}",
-        "response.learner=sieve",
-        "menu.sizes=1-2",
-        "menu.starts=1",
-        "response.folds=2",
-        "evaluation.resamples=2",
-    ]
-    return [
-        *[
-            sys.executable,
-            "-m",
-            "coarse_spark.cli",
-            "run",
-            "--config",
-            str(THORNTON),
-            "--run-id",
-            "process",
-        ],
-        *[part for setting in settings for part in ("--set", setting)],
-    ]
-
-
-def test_a_process_of_its_own_starts_spark_quietly_and_runs_real_data(tmp_path: Path) -> None:
-    done = subprocess.run(
-        _thornton(tmp_path),
-        env=_environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+def test_a_process_of_its_own_starts_spark_quietly_and_runs_real_data(thornton: Process) -> None:
+    done = thornton.done
     assert done.returncode == 0, done.stderr
     assert "2,834 units of the experiment" in done.stdout
-    assert f"page:   {tmp_path / 'tables' / 'report.html'}" in done.stdout
+    assert f"page:   {thornton.tables / 'report.html'}" in done.stdout
     # progress and warnings of ours alone: nothing of Ivy's, Spark's or Java's
     noise = [line for line in done.stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\d  \S", line)]
     assert noise == []
@@ -521,7 +481,11 @@ def test_a_run_stopped_by_hand_ends_at_once_and_is_recorded(
     from coarse_spark.lake.tables import Lake
 
     process = subprocess.Popen(
-        _thornton(tmp_path), env=_environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        thornton_command(tmp_path / "tables"),
+        env=own_environment(),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stderr is not None

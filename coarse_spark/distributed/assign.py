@@ -12,7 +12,7 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.rules import Restriction, Rule
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.distributed.units import column, theta_columns
+from coarse_spark.distributed.frames import column, theta_columns
 
 
 def profit_column(psi: FloatArray) -> Column:

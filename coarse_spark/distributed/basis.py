@@ -8,8 +8,8 @@ from threadpoolctl import threadpool_limits
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.learners.choose_basis import BasisChoice, choose_basis
 from coarse_spark.distributed.fit import settings_of
+from coarse_spark.distributed.frames import learner_arguments
 from coarse_spark.distributed.sample import representative_sample
-from coarse_spark.distributed.units import learner_arguments
 
 _SAMPLE_ROWS = 20_000  # enough to tell curves apart, small enough for the driver
 
@@ -19,7 +19,7 @@ def settle_basis(units: DataFrame, configuration: Configuration) -> BasisChoice:
 
     Parameters
     ----------
-    units : usable experiment rows in the shape of ``distributed.units.experiment_units``.
+    units : usable experiment rows in the shape of ``distributed.frames.experiment_units``.
 
     The sample holds units of all folds, so this one choice has seen the units that judge the policies. It picks one of a handful
     of declared bases by the loss of predictions for rows that the fit did not see; everything after it, the coefficients, the

@@ -24,6 +24,7 @@ from coarse_spark.core.menu.settlement import refine_within
 from coarse_spark.core.menu.sketch import MicroClusters, SketchSums
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.distributed.certify import Certificate, LimitedCertificate
+from coarse_spark.distributed.frames import theta_columns
 from coarse_spark.distributed.lloyd import segment_sums
 from coarse_spark.distributed.settle import (
     population_of,
@@ -32,7 +33,6 @@ from coarse_spark.distributed.settle import (
     with_tickets,
 )
 from coarse_spark.distributed.sketch import sketch
-from coarse_spark.distributed.units import theta_columns
 from coarse_spark.errors import InvalidInputError
 
 log = logging.getLogger(__name__)

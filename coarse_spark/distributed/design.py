@@ -26,8 +26,8 @@ from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparatio
 from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.fit import settings_of
+from coarse_spark.distributed.frames import feature_columns, matrix, parts, treatment_columns
 from coarse_spark.distributed.sample import representative_sample
-from coarse_spark.distributed.units import feature_columns, matrix, parts, treatment_columns
 
 _SAMPLE_ROWS = (
     50_000  # a sample of this size encodes the features of a learned design, and shows its overlap
@@ -58,7 +58,7 @@ def representer_columns(count: int) -> list[str]:
 
 
 def design_of(units: DataFrame, configuration: Configuration, basis: Basis) -> Design:
-    """Return the design of the experiment whose usable rows are ``units``, in the shape of ``distributed.units``."""
+    """Return the design of the experiment whose usable rows are ``units``, in the shape of ``distributed.frames``."""
     if configuration.design.kind == "learned":
         return _learned(units, configuration, basis)
     stratified = configuration.design.kind == "stratified"

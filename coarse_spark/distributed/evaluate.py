@@ -24,7 +24,7 @@ from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.choose import UNIFORM
 from coarse_spark.distributed.design import representer_columns
-from coarse_spark.distributed.units import matrix, parts, theta_columns, treatment_columns
+from coarse_spark.distributed.frames import matrix, parts, theta_columns, treatment_columns
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,9 +21,9 @@ from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
+from coarse_spark.distributed.frames import POOLED, learner_arguments
 from coarse_spark.distributed.sample import representative_sample
 from coarse_spark.distributed.score import FULL
-from coarse_spark.distributed.units import POOLED, learner_arguments
 
 if TYPE_CHECKING:
     # Python workers import this file: they would wait for pydantic
@@ -43,7 +43,7 @@ def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configur
 
     Parameters
     ----------
-    units : usable experiment rows in the shape of ``distributed.units.experiment_units``.
+    units : usable experiment rows in the shape of ``distributed.frames.experiment_units``.
 
     A partition with fewer than ``response.min_rows`` rows gets the status "pooled"; one with more than ``response.max_rows`` is
     cut into shards by a hash. A partition that fails gets the status "failed" with its error; the run goes on.

@@ -17,7 +17,7 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu import lloyd
 from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
 from coarse_spark.distributed.aggregate import add_up
-from coarse_spark.distributed.units import matrix, theta_columns
+from coarse_spark.distributed.frames import matrix, theta_columns
 
 Beside = Callable[[FloatArray, FloatArray], Mapping[str, Additive]]
 

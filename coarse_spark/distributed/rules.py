@@ -23,7 +23,7 @@ from coarse_spark.core.menu.rules import barred_units
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.choose import UNIFORM
-from coarse_spark.distributed.units import column, matrix, theta_columns
+from coarse_spark.distributed.frames import column, matrix, theta_columns
 from coarse_spark.errors import InvalidInputError
 
 PREVIOUS = "previous_treatment_id"

@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.treatments import Categorical
-from coarse_spark.distributed.units import treatment_columns
+from coarse_spark.distributed.frames import treatment_columns
 
 if TYPE_CHECKING:
     # Python workers import what imports this file: they would wait for pydantic

@@ -10,8 +10,8 @@ from pyspark.sql.types import StringType
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.segments import distinguishing_features, segment_rules
+from coarse_spark.distributed.frames import feature_columns, feature_frame, hash_sample
 from coarse_spark.distributed.materialize import materialized
-from coarse_spark.distributed.units import feature_columns, feature_frame, hash_sample
 
 _SAMPLE_UNITS = 20_000
 _MAX_LEVELS = 30  # of a text feature; rarer levels are not described
@@ -24,7 +24,7 @@ def describe_segments(
 
     Parameters
     ----------
-    assignments : unit_id, treatment_id. units : rows in the shape of ``distributed.units.population_units``.
+    assignments : unit_id, treatment_id. units : rows in the shape of ``distributed.frames.population_units``.
     """
     names = list(configuration.experiment.features)
     aliases = feature_columns(len(names))

@@ -27,8 +27,8 @@ from coarse_spark.core.menu.settlement import (
     indifference,
     settle_within,
 )
+from coarse_spark.distributed.frames import column, hash_limit, matrix, theta_columns
 from coarse_spark.distributed.lloyd import segment_sums
-from coarse_spark.distributed.units import column, hash_limit, matrix, theta_columns
 from coarse_spark.errors import RunError
 
 SAMPLE_UNITS = 40_000

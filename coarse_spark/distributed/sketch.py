@@ -15,7 +15,7 @@ from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.sketch import MicroClusters, SketchSums, SketchTree
 from coarse_spark.distributed.aggregate import add_up
-from coarse_spark.distributed.units import hash_limit, matrix, parts, theta_columns
+from coarse_spark.distributed.frames import hash_limit, matrix, parts, theta_columns
 
 _PLACED_PER_CELL = 8  # sampled units a cell that place the cuts
 _DRAWN_PER_CELL = 25  # sampled units a cell that stand for all of them: what menus lose by that is below what passes correct

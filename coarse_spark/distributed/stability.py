@@ -13,7 +13,7 @@ from coarse_spark.core.menu.bounded_curve import search_within
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.stability import STARTS, fold_noise, menu_stability
-from coarse_spark.distributed.units import hash_limit, matrix, theta_columns
+from coarse_spark.distributed.frames import hash_limit, matrix, theta_columns
 
 _SAMPLED_UNITS = 5_000  # far more than the micro-clusters that the noise is resampled on
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from coarse_spark.distributed.units import column
+from coarse_spark.distributed.frames import column
 
 _EXAMPLES = 3
 

@@ -26,8 +26,8 @@ from pyspark.sql.types import (
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
+from coarse_spark.distributed.frames import column, usable
 from coarse_spark.distributed.strata import strata_without_variation
-from coarse_spark.distributed.units import column, usable
 from coarse_spark.errors import TableError, nearest
 
 _EXAMPLES = 3

@@ -11,10 +11,10 @@ from pyspark.sql import functions as F
 
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.distributed.design import Design, design_of, with_representer
+from coarse_spark.distributed.frames import eligibility_columns, experiment_units
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.rules import restricted, with_rules
 from coarse_spark.distributed.score import FULL, score
-from coarse_spark.distributed.units import eligibility_columns, experiment_units
 from coarse_spark.pipeline.run import Run
 
 

@@ -92,8 +92,8 @@ def tree_cpu(pid: int) -> dict[str, float]:
 
 def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
     from coarse_spark.distributed.fit import fit_responses
+    from coarse_spark.distributed.frames import experiment_units
     from coarse_spark.distributed.materialize import materialized
-    from coarse_spark.distributed.units import experiment_units
     from coarse_spark.lake.session import open_session
 
     folder = tempfile.mkdtemp(prefix="bench-partitions-")

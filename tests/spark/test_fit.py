@@ -66,7 +66,7 @@ def trial() -> pd.DataFrame:
 
 
 def units(spark: SparkSession, frame: pd.DataFrame, setup: Configuration) -> DataFrame:
-    from coarse_spark.distributed.units import experiment_units
+    from coarse_spark.distributed.frames import experiment_units
 
     return experiment_units(spark.createDataFrame(frame), setup)
 

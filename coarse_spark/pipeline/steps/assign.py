@@ -10,10 +10,10 @@ from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.distributed.assign import assign as assign_units
+from coarse_spark.distributed.frames import population_units
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.segments import describe_segments
 from coarse_spark.distributed.settle import with_tickets
-from coarse_spark.distributed.units import population_units
 from coarse_spark.errors import TableError
 from coarse_spark.lake.schemas import ASSIGNMENTS, MENU, SEGMENTS
 from coarse_spark.pipeline.limits import limits_note, published_menu, settled_menu

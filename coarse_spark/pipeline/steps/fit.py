@@ -8,9 +8,9 @@ from pyspark.sql import functions as F
 
 from coarse_spark.distributed.basis import settle_basis
 from coarse_spark.distributed.fit import fit_responses
+from coarse_spark.distributed.frames import experiment_units, observed_treatments
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.score import FULL
-from coarse_spark.distributed.units import experiment_units, observed_treatments
 from coarse_spark.errors import RunError
 from coarse_spark.lake.schemas import MODELS
 from coarse_spark.pipeline.run import Run

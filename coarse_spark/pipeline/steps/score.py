@@ -7,9 +7,9 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from coarse_spark.core.treatments import Categorical
+from coarse_spark.distributed.frames import eligibility_columns, population_units, theta_columns
 from coarse_spark.distributed.score import FULL, granular_columns, unseen_partitions
 from coarse_spark.distributed.score import score as score_units
-from coarse_spark.distributed.units import eligibility_columns, population_units, theta_columns
 from coarse_spark.lake.schemas import RESPONSES
 from coarse_spark.pipeline.rules import written_rules
 from coarse_spark.pipeline.run import Run

@@ -1,15 +1,17 @@
 """Units in one internal shape, whatever the user's tables are called and typed.
 
-The user's names become positions (``feature_0``, ``treatment_0`` …), so that no name of theirs can collide with ours or needs
-quoting, and every type becomes double or string. Folds, shards and samples come from hashes of the unit's id, never from row
-positions: the same unit is treated alike whatever the partitioning and the order of rows.
+The user's names become positions (``feature_0``, ``treatment_0`` …), so that no name of theirs can
+collide with ours or needs quoting, and every type becomes double or string. Folds, shards and
+samples come from hashes of the unit's id, never from row positions: the same unit is treated alike
+whatever the partitioning and the order of rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,13 +23,50 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 
-if TYPE_CHECKING:
-    # Python workers import this file: they would wait for pydantic
-    from coarse_spark.config.models import Configuration
-
-
 POOLED = "<pooled>"
 ALL = "all"
+
+
+@dataclass(frozen=True)
+class ExperimentSetup:
+    """How the experiment was made, and what the user's tables call the columns of its units.
+
+    Attributes
+    ----------
+    unit_id : column that identifies a unit.
+    features : columns that describe a unit before its treatment.
+    outcome : numeric column with what the treatment is meant to change.
+    space : the treatments; their names are columns.
+    design : ``randomized``, ``stratified`` or ``learned``.
+    partition_by : columns whose combinations get models of their own.
+    strata : columns within whose combinations the treatment was randomized.
+    weight : column with the weight of an experiment row; None for weight 1.
+    eligibility : boolean columns, true for the units that a rule of eligibility lets through.
+    folds : number of folds of cross-fitting.
+    seed : of the hashes that order units and cut them into folds, and of the learners.
+    """
+
+    unit_id: str
+    features: tuple[str, ...]
+    outcome: str
+    space: TreatmentSpace
+    design: str = "randomized"
+    partition_by: tuple[str, ...] = ()
+    strata: tuple[str, ...] = ()
+    weight: str | None = None
+    eligibility: tuple[str, ...] = ()
+    folds: int = 5
+    seed: int = 0
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns without which an experiment row says nothing: the outcome and the treatments."""
+        return (self.outcome, *self.space.names)
+
+    @property
+    def dimensions(self) -> int:
+        """Number of treatment dimensions."""
+        return len(self.space.dimensions)
 
 
 def column(name: str) -> Column:
@@ -56,7 +95,10 @@ def theta_columns(count: int) -> list[str]:
 
 
 def _label(columns: Sequence[str], otherwise: str) -> Column:
-    """One readable text for a combination of values, such as ``market=CH/product=3``; nulls keep apart from empty texts."""
+    """One readable text for a combination of values, such as ``market=CH/product=3``.
+
+    Nulls keep apart from empty texts.
+    """
     if not columns:
         return F.lit(otherwise)
     parts = [
@@ -74,15 +116,25 @@ def _feature(table: DataFrame, name: str) -> Column:
     return column(name).cast("string")
 
 
-def _hash(seed: int, purpose: str, unit_id: str) -> Column:
+def unit_hash(unit_id: str = "unit_id", *purpose: int | str) -> Column:
+    """Return a 64-bit hash of the unit's id, the same one for the same unit in every table.
+
+    Parameters
+    ----------
+    unit_id : column with the id.
+    purpose : what the hash is for, a seed or a word: another purpose gives independent hashes, so
+        that being early in one order tells nothing about another.
+    """
+    salt = [F.lit(part).cast("long") if isinstance(part, int) else F.lit(part) for part in purpose]
     # the id as text: the same unit hashes alike as int in one table and long in another
-    return F.xxhash64(F.lit(seed).cast("long"), F.lit(purpose), column(unit_id).cast("string"))
+    return F.xxhash64(*salt, column(unit_id).cast("string"))
 
 
 def hash_limit(wanted: int, units: int) -> int:
-    """Return the 64-bit hash at or below which about ``wanted`` of so many units lie, or all of fewer.
+    """Return the hash at or below which about ``wanted`` of so many units lie, or all of fewer.
 
-    Hashes are uniform on the 64-bit integers: the units with the smallest ones are a sample that no shuffling changes.
+    Hashes are uniform on the 64-bit integers: the units with the smallest ones are a sample that no
+    shuffling changes.
     """
     return 2**63 - 1 if units <= wanted else round((2 * wanted / units - 1) * 2**63)
 
@@ -99,66 +151,66 @@ def _treatment(space: TreatmentSpace, position: int) -> Column:
     return value.cast("double")
 
 
-def _unit_columns(
-    table: DataFrame, configuration: Configuration, weight: str | None
-) -> list[Column]:
-    experiment = configuration.experiment
-    names = feature_columns(len(experiment.features))
-    rules = eligibility_columns(len(configuration.menu.eligibility))
+def _unit_columns(table: DataFrame, setup: ExperimentSetup, weight: str | None) -> list[Column]:
+    names = feature_columns(len(setup.features))
+    rules = eligibility_columns(len(setup.eligibility))
     return [
-        column(experiment.unit_id).alias("unit_id"),
-        _label(experiment.partition_by, ALL).alias("partition"),
-        _hash(configuration.menu.seed, "key", experiment.unit_id).alias("key"),
+        column(setup.unit_id).alias("unit_id"),
+        _label(setup.partition_by, ALL).alias("partition"),
+        unit_hash(setup.unit_id, setup.seed, "key").alias("key"),
         (F.lit(1.0) if weight is None else column(weight).cast("double")).alias("weight"),
         *(
             _feature(table, name).alias(alias)
-            for name, alias in zip(experiment.features, names, strict=True)
+            for name, alias in zip(setup.features, names, strict=True)
         ),
         # who may get what is never guessed: unknown is no
         *(
             F.coalesce(column(name), F.lit(False)).alias(alias)
-            for name, alias in zip(configuration.menu.eligibility, rules, strict=True)
+            for name, alias in zip(setup.eligibility, rules, strict=True)
         ),
     ]
 
 
-def population_units(
-    table: DataFrame, configuration: Configuration, weight: str | None
-) -> DataFrame:
-    """Return units to be scored: unit_id, partition, key (a hash of the id), weight, features, and eligible_0 … (booleans).
+def population_units(table: DataFrame, setup: ExperimentSetup, weight: str | None) -> DataFrame:
+    """Return units to be scored.
+
+    Columns: unit_id, partition, key (a hash of the id), weight, feature_0 … and eligible_0 …
+    (booleans).
 
     Parameters
     ----------
-    table : one row a unit, with the columns that ``configuration.experiment`` names for ids, partitions and features.
+    table : one row a unit, with the columns of ids, partitions, features and eligibility.
+    setup : what these columns are called.
     weight : name of the weight column; None for weight 1.
     """
-    return table.select(*_unit_columns(table, configuration, weight))
+    return table.select(*_unit_columns(table, setup, weight))
 
 
-def usable(configuration: Configuration) -> Column:
+def usable(setup: ExperimentSetup) -> Column:
     """Whether an experiment row has an outcome and a treatment."""
-    names = (configuration.experiment.outcome, *configuration.space.names)
-    return reduce(Column.__and__, [column(name).isNotNull() for name in names])
+    return reduce(Column.__and__, [column(name).isNotNull() for name in setup.needed])
 
 
-def experiment_units(table: DataFrame, configuration: Configuration) -> DataFrame:
-    """Return usable experiment rows: those of ``population_units`` with treatment, outcome, stratum and fold.
+def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
+    """Return usable experiment rows: those of ``population_units``, and what the experiment adds.
 
-    Rows without an outcome or a treatment are left out; ``validate_tables`` counts them.
+    These columns are outcome, stratum, fold and treatment_0 …. Rows without an outcome or a
+    treatment are left out; ``validate_tables`` counts them.
+
+    Parameters
+    ----------
+    table : one row a unit, as the user has it.
+    setup : what its columns are called.
     """
-    experiment, space = configuration.experiment, configuration.space
-    names = treatment_columns(len(space.dimensions))
-    return table.where(usable(configuration)).select(
-        *_unit_columns(table, configuration, experiment.weight),
-        column(experiment.outcome).cast("double").alias("outcome"),
-        _label(experiment.strata, ALL).alias("stratum"),
-        F.pmod(
-            _hash(configuration.menu.seed, "fold", experiment.unit_id),
-            F.lit(configuration.response.folds),
-        )
+    names = treatment_columns(setup.dimensions)
+    return table.where(usable(setup)).select(
+        *_unit_columns(table, setup, setup.weight),
+        column(setup.outcome).cast("double").alias("outcome"),
+        _label(setup.strata, ALL).alias("stratum"),
+        F.pmod(unit_hash(setup.unit_id, setup.seed, "fold"), F.lit(setup.folds))
         .cast("int")
         .alias("fold"),
-        *(_treatment(space, position).alias(name) for position, name in enumerate(names)),
+        *(_treatment(setup.space, position).alias(name) for position, name in enumerate(names)),
     )
 
 
@@ -178,7 +230,10 @@ def observed_treatments(units: DataFrame, space: TreatmentSpace) -> ObservedTrea
 
 
 def hash_sample(units: DataFrame, size: int) -> pd.DataFrame:
-    """Return the ``size`` units with the smallest keys, in the order of their keys: the same ones whatever the partitioning."""
+    """Return the ``size`` units with the smallest keys, in the order of their keys.
+
+    They are the same ones whatever the partitioning.
+    """
     return (
         units.orderBy("key")
         .limit(size)
@@ -187,13 +242,11 @@ def hash_sample(units: DataFrame, size: int) -> pd.DataFrame:
     )
 
 
-def learner_arguments(
-    rows: pd.DataFrame, features: Sequence[str], dimensions: int
-) -> dict[str, Any]:
+def learner_arguments(rows: pd.DataFrame, setup: ExperimentSetup) -> dict[str, Any]:
     """Return collected experiment rows as the arguments that the learners share."""
     return {
-        "X": feature_frame(rows, features),
-        "T": matrix(rows, treatment_columns(dimensions)),
+        "X": feature_frame(rows, setup.features),
+        "T": matrix(rows, treatment_columns(setup.dimensions)),
         "y": rows["outcome"].to_numpy(np.float64),
         "weight": rows["weight"].to_numpy(np.float64),
         "strata": rows["stratum"].to_numpy(),
@@ -201,7 +254,10 @@ def learner_arguments(
 
 
 def feature_frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return the features of collected rows under the user's names: float64 for numbers, object for texts."""
+    """Return the features of collected rows under the user's names.
+
+    Numbers are float64, texts object.
+    """
     frame = rows[feature_columns(len(names))]
     return frame.set_axis(list(names), axis=1)
 

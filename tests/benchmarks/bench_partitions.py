@@ -95,9 +95,11 @@ def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
     from coarse_spark.distributed.frames import experiment_units
     from coarse_spark.distributed.materialize import materialized
     from coarse_spark.lake.session import open_session
+    from coarse_spark.pipeline.settings import experiment_setup, fit_settings
 
     folder = tempfile.mkdtemp(prefix="bench-partitions-")
-    setup = configuration(options.learner, options.features, folder)
+    configured = configuration(options.learner, options.features, folder)
+    setup, settings = experiment_setup(configured), fit_settings(configured)
     spark = open_session(master="local[1]")
     try:
         rows = options.rows
@@ -115,7 +117,7 @@ def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
         start, before = time.perf_counter(), tree_cpu(os.getpid())
         units = experiment_units(spark.read.format("delta").load(f"{folder}/experiment"), setup)
         with materialized(units) as kept:
-            fit_responses(spark, kept, setup).write.format("delta").save(f"{folder}/models")
+            fit_responses(kept, setup, settings).write.format("delta").save(f"{folder}/models")
         after, seconds = tree_cpu(os.getpid()), time.perf_counter() - start
         written = spark.read.format("delta").load(f"{folder}/models")
         fitted = written.where("fold = -1 AND status = 'ok'").count() - 1
@@ -131,14 +133,11 @@ def fit_bare(options: argparse.Namespace) -> dict[str, float]:
     from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
     from coarse_spark.core.learners.gram import GramStatistics
     from coarse_spark.core.learners.preparation import Preparation
-    from coarse_spark.distributed.fit import settings_of
+    from coarse_spark.pipeline.settings import learner_settings
 
     setup = configuration(options.learner, options.features, "unused")
-    folds, settings, names = (
-        setup.response.folds,
-        settings_of(setup),
-        list(setup.experiment.features),
-    )
+    folds, settings = setup.response.folds, learner_settings(setup)
+    names = list(setup.experiment.features)
     markets = [market(number, options.rows) for number in range(options.partitions)]
     rng = np.random.default_rng(0)
     arguments = [

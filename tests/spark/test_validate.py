@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from coarse_spark.config.models import Configuration
-from coarse_spark.distributed.validate import TableReport, validate_tables
+from coarse_spark.distributed.validate import TableReport
 from coarse_spark.errors import TableError
+from coarse_spark.pipeline.settings import check_tables
 
 pytestmark = pytest.mark.spark
 
@@ -78,18 +79,18 @@ def problems(
     spark: Any, content: list[dict[str, Any]], config: Configuration | None = None
 ) -> list[str]:
     with pytest.raises(TableError) as caught:
-        validate_tables(config or configuration(), table(spark, content))
+        check_tables(config or configuration(), table(spark, content))
     head, *lines = str(caught.value).splitlines()
     assert head == f"the tables have {len(lines)} problem{'s' if len(lines) > 1 else ''}:"
     return [line.strip() for line in lines]
 
 
 def test_clean_tables_have_no_problem_and_are_counted(spark: Any) -> None:
-    report = validate_tables(configuration(), table(spark, rows()), population(spark, rows(5)))
+    report = check_tables(configuration(), table(spark, rows()), population(spark, rows(5)))
     assert report == TableReport(
         rows=12, usable_rows=12, partitions=2, small_partitions=0, population_rows=5, warnings=()
     )
-    assert validate_tables(configuration(), table(spark, rows())).population_rows == 12
+    assert check_tables(configuration(), table(spark, rows())).population_rows == 12
 
 
 def test_rows_without_outcome_or_treatment_are_left_out_with_a_warning(spark: Any) -> None:
@@ -97,7 +98,7 @@ def test_rows_without_outcome_or_treatment_are_left_out_with_a_warning(spark: An
     content[0]["spend"] = None
     content[1]["depth"] = None
     content[2]["depth"] = content[2]["spend"] = None
-    report = validate_tables(configuration(), table(spark, content))
+    report = check_tables(configuration(), table(spark, content))
     assert (report.rows, report.usable_rows) == (12, 9)
     assert report.warnings == (
         "experiment: 2 of 12 rows have no spend, so they are left out",
@@ -109,7 +110,7 @@ def test_small_partitions_are_counted_on_usable_rows(spark: Any) -> None:
     content = rows()
     content[0]["market"] = None
     content[1]["spend"] = None
-    report = validate_tables(configuration(response={"min_rows": 6}), table(spark, content))
+    report = check_tables(configuration(response={"min_rows": 6}), table(spark, content))
     assert (report.partitions, report.small_partitions) == (3, 3)
     sizes = "3 of 3 partitions have fewer usable rows than response.min_rows = 6, the smallest 1"
     assert report.warnings[-1] == f"experiment: {sizes}; the pooled model serves them"
@@ -134,11 +135,11 @@ def test_strata_that_do_not_vary_a_treatment_are_named_and_counted(spark: Any) -
         f"{advice.format('wave=flat (4 rows), wave=phoned (2 rows)')}",
     ]
     plain = configuration(design={"kind": "randomized"})
-    assert validate_tables(plain, table(spark, content)).usable_rows == 15
+    assert check_tables(plain, table(spark, content)).usable_rows == 15
 
 
 def test_without_keys_the_experiment_is_one_partition(spark: Any) -> None:
-    report = validate_tables(configuration(experiment={"partition_by": []}), table(spark, rows()))
+    report = check_tables(configuration(experiment={"partition_by": []}), table(spark, rows()))
     assert (report.partitions, report.small_partitions) == (1, 0)
 
 
@@ -151,7 +152,7 @@ def test_missing_columns_and_unfit_types_come_all_at_once(spark: Any) -> None:
         [(1, "A", "old", 3.0)], "unit_id bigint, market string, age string, channel double"
     )
     with pytest.raises(TableError) as caught:
-        validate_tables(configuration(), trial.drop("arm").selectExpr("*", "1 AS arm"), people)
+        check_tables(configuration(), trial.drop("arm").selectExpr("*", "1 AS arm"), people)
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
     has = "the table has Unit_ID, marketing, age, spend, w, depth, arm"
     assert lines == [
@@ -174,14 +175,14 @@ def test_a_feature_must_be_of_like_type_in_both_tables(spark: Any) -> None:
         TableError,
         match=r"population: feature 'age' is of type string, expected a type like the experiment's, double",
     ):
-        validate_tables(configuration(), table(spark, rows()), people)
+        check_tables(configuration(), table(spark, rows()), people)
 
 
 def test_columns_that_differ_in_case_only(spark: Any) -> None:
     trial = table(spark, rows())
     trial = trial.toDF(*["AGE" if name == "channel" else name for name in trial.columns])
     with pytest.raises(TableError, match="the columns AGE, age differ in case only"):
-        validate_tables(configuration(experiment={"features": ["age"]}), trial)
+        check_tables(configuration(experiment={"features": ["age"]}), trial)
 
 
 def test_null_and_repeated_unit_ids(spark: Any) -> None:
@@ -220,7 +221,7 @@ def test_a_control_outside_the_bounds_is_inside_the_space(spark: Any) -> None:
     treatments = {
         "depth": {"kind": "continuous", "lower": 10, "upper": 40, "step": 10, "control": 0}
     }
-    report = validate_tables(configuration(treatments=treatments), table(spark, rows()))
+    report = check_tables(configuration(treatments=treatments), table(spark, rows()))
     assert report.usable_rows == 12
     content = rows()
     content[0]["depth"] = 5.0
@@ -284,7 +285,7 @@ def test_the_population_is_checked_by_its_own_weight(spark: Any) -> None:
     people = rows(6)
     people[0]["w"], people[1]["w"], people[2]["unit_id"], people[3]["unit_id"] = -1.0, None, None, 4
     with pytest.raises(TableError) as caught:
-        validate_tables(
+        check_tables(
             configuration(population={"table": "people", "weight": "w"}),
             table(spark, rows()),
             population(spark, people),
@@ -296,13 +297,13 @@ def test_the_population_is_checked_by_its_own_weight(spark: Any) -> None:
         "population: 1 unit ids occur in 2 rows, expected one row a unit; such as 4 (2 times)",
     ]
     assert (
-        validate_tables(
+        check_tables(
             configuration(), table(spark, rows()), population(spark, people[4:]).drop("w")
         ).population_rows
         == 2
     )
     with pytest.raises(TableError, match="population: the table has no rows"):
-        validate_tables(configuration(), table(spark, rows()), population(spark, []))
+        check_tables(configuration(), table(spark, rows()), population(spark, []))
 
 
 def test_names_with_dots_backticks_and_braces(spark: Any) -> None:
@@ -311,7 +312,7 @@ def test_names_with_dots_backticks_and_braces(spark: Any) -> None:
     content[0]["age"] = float("inf")
     trial = table(spark, content).withColumnRenamed("age", odd)
     with pytest.raises(TableError) as caught:
-        validate_tables(configuration(experiment={"features": [odd, "channel"]}), trial)
+        check_tables(configuration(experiment={"features": [odd, "channel"]}), trial)
     assert f"1 of 12 rows have an infinite feature '{odd}'" in str(caught.value)
 
 
@@ -327,7 +328,7 @@ def test_integer_decimal_and_boolean_columns_pass(spark: Any) -> None:
         "CAST(depth AS smallint) AS depth",
         "arm",
     )
-    assert validate_tables(configuration(), trial).usable_rows == 12
+    assert check_tables(configuration(), trial).usable_rows == 12
 
 
 def test_the_field_experiment_of_thornton(spark: Any) -> None:
@@ -335,7 +336,7 @@ def test_the_field_experiment_of_thornton(spark: Any) -> None:
     from coarse_spark.lake.inputs import read_input
 
     config = load_configuration("conf/thornton.yml")
-    report = validate_tables(config, read_input(spark, config.experiment, "experiment"))
+    report = check_tables(config, read_input(spark, config.experiment, "experiment"))
     assert (report.rows, report.usable_rows, report.partitions, report.small_partitions) == (
         4820,
         2834,
@@ -355,7 +356,7 @@ def test_rules_of_eligibility_need_boolean_columns_and_null_counts_as_false(spar
     trial = table(spark, rows()).selectExpr("*", "CASE WHEN unit_id > 2 THEN age > 25 END AS adult")
     people = trial.selectExpr("unit_id", "market", "age", "channel", "w", "adult AS adlt")
     with pytest.raises(TableError) as caught:
-        validate_tables(config, trial, people)
+        check_tables(config, trial, people)
     assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
         "experiment: the eligibility column 'age' is of type double, expected boolean",
         "population: the eligibility column 'age' is of type double, expected boolean",
@@ -363,6 +364,6 @@ def test_rules_of_eligibility_need_boolean_columns_and_null_counts_as_false(spar
         "the table has unit_id, market, age, channel, w, adlt",
     ]
     config = configuration(menu={"eligibility": {"adult": "depth > 10"}, "sizes": [2]})
-    assert validate_tables(config, trial).warnings == (
+    assert check_tables(config, trial).warnings == (
         "experiment: 3 of 12 rows have a null eligibility 'adult', which counts as false",
     )

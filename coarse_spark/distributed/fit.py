@@ -103,7 +103,7 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
         groups = sum(count for _, count in shards)
         # one partition alone is the pool itself
         common = pooled if settings.shrink_to_pooled and len(sizes) > 1 else None
-        # an explicit number: adaptive execution would pack all groups of a small table into one task
+        # an explicit number: adaptive execution would pack the groups of a small table in one task
         spread = sharded.repartition(min(groups, 10_000), "partition", "member")
         parts.append(
             spread.groupBy("partition", "member").applyInPandas(

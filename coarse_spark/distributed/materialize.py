@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 
 @contextmanager
 def materialized(frame: DataFrame) -> Iterator[DataFrame]:
-    """Yield the frame persisted for the block; where the platform refuses ``persist``, yield it as it is.
+    """Yield the frame persisted for the block, or as it is where the platform refuses that.
 
     Serverless runtimes refuse caching: the result is the same there, computed again by each reader,
     because every function of this package gives the same rows for the same input.

@@ -1,4 +1,7 @@
-"""Models of partitions on Spark: what they lean on, what a rare stratum needs, what a population may bring along."""
+"""Models of partitions on Spark.
+
+What they lean on, what a rare stratum needs, what a population may bring along.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def configuration(**response: Any) -> Configuration:
 
 @pytest.fixture(scope="module")
 def trial() -> pd.DataFrame:
-    """Three markets with one response; the wave "late" has 12 units, and 10 of 3,000 units got a visit."""
+    """Three markets with one response; the wave "late" has 12 units, 10 of 3,000 got a visit."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.uniform(-1, 1, (ROWS, 2)), columns=["age", "visits"])
     frame.insert(0, "unit_id", np.arange(ROWS))

@@ -130,7 +130,8 @@ def test_strata_that_do_not_vary_a_treatment_are_named_and_counted(spark: Any) -
         "expected at least two to learn its effect from: {}; merge strata, or leave these rows out"
     )
     assert problems(spark, content) == [
-        f"experiment: 1 stratum has a single value of treatment 'depth' in 4 usable rows, {advice.format('wave=flat (4 rows)')}",
+        f"experiment: 1 stratum has a single value of treatment 'depth' in 4 usable rows, "
+        f"{advice.format('wave=flat (4 rows)')}",
         f"experiment: 2 strata have a single value of treatment 'arm' in 6 usable rows, "
         f"{advice.format('wave=flat (4 rows), wave=phoned (2 rows)')}",
     ]
@@ -146,7 +147,8 @@ def test_without_keys_the_experiment_is_one_partition(spark: Any) -> None:
 def test_missing_columns_and_unfit_types_come_all_at_once(spark: Any) -> None:
     trial = spark.createDataFrame(
         [(1, "A", [1.0], "x", 1.0, True, "7")],
-        "Unit_ID bigint, marketing string, age array<double>, spend string, w double, depth boolean, arm string",
+        "Unit_ID bigint, marketing string, age array<double>, spend string, w double, "
+        "depth boolean, arm string",
     )
     people = spark.createDataFrame(
         [(1, "A", "old", 3.0)], "unit_id bigint, market string, age string, channel double"
@@ -156,14 +158,17 @@ def test_missing_columns_and_unfit_types_come_all_at_once(spark: Any) -> None:
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
     has = "the table has Unit_ID, marketing, age, spend, w, depth, arm"
     assert lines == [
-        f"experiment: the partition key column 'market' is missing (did you mean 'marketing'?); {has}",
-        "experiment: the feature column 'age' is of type array<double>, expected a numeric, boolean or string type",
+        "experiment: the partition key column 'market' is missing (did you mean 'marketing'?); "
+        f"{has}",
+        "experiment: the feature column 'age' is of type array<double>, "
+        "expected a numeric, boolean or string type",
         f"experiment: the feature column 'channel' is missing; {has}",
         f"experiment: the unit_id column 'unit_id' is missing (did you mean 'Unit_ID'?); {has}",
         f"experiment: the stratum column 'wave' is missing (did you mean 'age'?); {has}",
         "experiment: the outcome column 'spend' is of type string, expected a numeric type",
         "experiment: the treatment column 'depth' is of type boolean, expected a numeric type",
-        "experiment: the treatment column 'arm' is of type int, expected string, as the declared levels are texts",
+        "experiment: the treatment column 'arm' is of type int, "
+        "expected string, as the declared levels are texts",
     ]
 
 
@@ -173,7 +178,8 @@ def test_a_feature_must_be_of_like_type_in_both_tables(spark: Any) -> None:
     )
     with pytest.raises(
         TableError,
-        match=r"population: feature 'age' is of type string, expected a type like the experiment's, double",
+        match=r"population: feature 'age' is of type string, "
+        r"expected a type like the experiment's, double",
     ):
         check_tables(configuration(), table(spark, rows()), people)
 
@@ -191,7 +197,8 @@ def test_null_and_repeated_unit_ids(spark: Any) -> None:
         content[position]["unit_id"] = unit
     assert problems(spark, content) == [
         "experiment: 2 of 14 rows have a null unit_id 'unit_id', expected an id in every row",
-        "experiment: 4 unit ids occur in 9 rows, expected one row a unit; such as 5 (3 times), 6 (2 times), 7 (2 times)",
+        "experiment: 4 unit ids occur in 9 rows, expected one row a unit; "
+        "such as 5 (3 times), 6 (2 times), 7 (2 times)",
     ]
 
 
@@ -209,9 +216,10 @@ def test_treatments_outside_the_space(spark: Any) -> None:
     content[6]["arm"], content[7]["arm"] = "fax", "Mail"
     assert problems(spark, content) == [
         "experiment: 1 of 12 rows have NaN as treatment 'depth', expected a number or null",
-        "experiment: 3 of 12 rows have a treatment 'depth' outside the declared space (from -5.0 to inf), "
-        "expected 0 to 40 or the control 0",
-        "experiment: 2 of 12 rows have an undeclared level of treatment 'arm' (from Mail to fax), expected one of mail, phone",
+        "experiment: 3 of 12 rows have a treatment 'depth' outside the declared space "
+        "(from -5.0 to inf), expected 0 to 40 or the control 0",
+        "experiment: 2 of 12 rows have an undeclared level of treatment 'arm' (from Mail to fax), "
+        "expected one of mail, phone",
         "experiment: 1 of 12 rows have a treatment 'depth' between candidates (from 12.5 to 12.5), "
         "expected steps of 10 from 0 with response.basis arms, or another basis",
     ]
@@ -238,8 +246,10 @@ def test_treatments_without_variation_among_usable_rows(spark: Any) -> None:
         row["depth"] = 20.0
     content[0]["spend"] = None
     assert problems(spark, content) == [
-        "experiment: treatment 'depth' is 20.0 in all usable rows, expected at least two values to learn its effect from",
-        "experiment: treatment 'arm' is mail in all usable rows, expected at least two values to learn its effect from",
+        "experiment: treatment 'depth' is 20.0 in all usable rows, "
+        "expected at least two values to learn its effect from",
+        "experiment: treatment 'arm' is mail in all usable rows, "
+        "expected at least two values to learn its effect from",
     ]
 
 
@@ -255,19 +265,24 @@ def test_values_that_are_no_finite_numbers(spark: Any) -> None:
     content[6]["wave"] = None
     content[7]["age"], content[8]["age"] = float("inf"), float("nan")
     assert problems(spark, content) == [
-        "experiment: 1 of 12 rows have an infinite feature 'age', expected a number, or null where it is unknown",
+        "experiment: 1 of 12 rows have an infinite feature 'age', "
+        "expected a number, or null where it is unknown",
         "experiment: 1 of 12 rows have a null weight 'w', expected a number in every row",
-        "experiment: 1 of 12 rows have a weight 'w' that is NaN or infinite, expected a number of at least 0",
-        "experiment: 2 of 12 rows have a negative weight 'w' (from -3.0 to -2.0), expected a number of at least 0",
+        "experiment: 1 of 12 rows have a weight 'w' that is NaN or infinite, "
+        "expected a number of at least 0",
+        "experiment: 2 of 12 rows have a negative weight 'w' (from -3.0 to -2.0), "
+        "expected a number of at least 0",
         "experiment: 1 of 12 rows have a null stratum 'wave', expected a value in every row",
-        "experiment: 2 of 12 rows have an outcome 'spend' that is NaN or infinite, expected a number or null",
+        "experiment: 2 of 12 rows have an outcome 'spend' that is NaN or infinite, "
+        "expected a number or null",
     ]
 
 
 def test_nothing_usable(spark: Any) -> None:
     assert problems(spark, []) == ["experiment: the table has no rows"]
     assert problems(spark, [row | {"spend": None} for row in rows()]) == [
-        "experiment: none of the 12 rows has both an outcome and a treatment, so nothing can be learned"
+        "experiment: none of the 12 rows has both an outcome and a treatment, "
+        "so nothing can be learned"
     ]
     assert problems(spark, [row | {"w": 0.0} for row in rows()]) == [
         "experiment: the weights 'w' sum to 0, expected some weight above 0"
@@ -293,7 +308,8 @@ def test_the_population_is_checked_by_its_own_weight(spark: Any) -> None:
     assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
         "population: 1 of 6 rows have a null unit_id 'unit_id', expected an id in every row",
         "population: 1 of 6 rows have a null weight 'w', expected a number in every row",
-        "population: 1 of 6 rows have a negative weight 'w' (from -1.0 to -1.0), expected a number of at least 0",
+        "population: 1 of 6 rows have a negative weight 'w' (from -1.0 to -1.0), "
+        "expected a number of at least 0",
         "population: 1 unit ids occur in 2 rows, expected one row a unit; such as 4 (2 times)",
     ]
     assert (

@@ -298,7 +298,7 @@ def _check_repeated_ids(table: DataFrame, unit_id: str, found: Findings) -> None
     )
     units, rows = repeated.agg(F.count(F.lit(1)), F.sum("n")).collect()[0]
     if units:
-        # a second pass only where it is needed: collecting all repeated ids at once could fill the driver
+        # a second pass, only where it is needed: all repeated ids at once could fill the driver
         examples = ", ".join(
             f"{row['unit_id']} ({row['n']} times)"
             for row in repeated.orderBy(F.desc("n"), "unit_id").head(_EXAMPLES)

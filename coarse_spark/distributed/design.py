@@ -33,7 +33,6 @@ from coarse_spark.distributed.frames import (
     feature_columns,
     matrix,
     parts,
-    treatment_columns,
 )
 from coarse_spark.distributed.sample import representative_sample
 
@@ -79,7 +78,7 @@ def design_of(
     """
     if setup.design == "learned":
         return _learned(units, setup, basis, learner)
-    dimensions = treatment_columns(setup.dimensions)
+    dimensions = setup.treatments
     moments = _moments(units, basis, dimensions, stratified=setup.design == "stratified")
 
     def weights(rows: pd.DataFrame) -> FloatArray:
@@ -137,7 +136,7 @@ def _learned(
 
     It is solved on the driver, whatever the number of rows.
     """
-    dimensions = treatment_columns(setup.dimensions)
+    dimensions = setup.treatments
     # partitions and strata may have been treated differently too; the encoding leaves out what is
     # constant
     described = [*feature_columns(len(setup.features)), "partition", "stratum"]

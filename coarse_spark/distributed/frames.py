@@ -64,9 +64,9 @@ class ExperimentSetup:
         return (self.outcome, *self.space.names)
 
     @property
-    def dimensions(self) -> int:
-        """Number of treatment dimensions."""
-        return len(self.space.dimensions)
+    def treatments(self) -> list[str]:
+        """Internal names of the treatment dimensions."""
+        return treatment_columns(len(self.space.dimensions))
 
 
 def column(name: str) -> Column:
@@ -202,7 +202,6 @@ def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
     table : one row a unit, as the user has it.
     setup : what its columns are called.
     """
-    names = treatment_columns(setup.dimensions)
     return table.where(usable(setup)).select(
         *_unit_columns(table, setup, setup.weight),
         column(setup.outcome).cast("double").alias("outcome"),
@@ -210,7 +209,10 @@ def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
         F.pmod(unit_hash(setup.unit_id, setup.seed, "fold"), F.lit(setup.folds))
         .cast("int")
         .alias("fold"),
-        *(_treatment(setup.space, position).alias(name) for position, name in enumerate(names)),
+        *(
+            _treatment(setup.space, position).alias(name)
+            for position, name in enumerate(setup.treatments)
+        ),
     )
 
 
@@ -246,7 +248,7 @@ def learner_arguments(rows: pd.DataFrame, setup: ExperimentSetup) -> dict[str, A
     """Return collected experiment rows as the arguments that the learners share."""
     return {
         "X": feature_frame(rows, setup.features),
-        "T": matrix(rows, treatment_columns(setup.dimensions)),
+        "T": matrix(rows, setup.treatments),
         "y": rows["outcome"].to_numpy(np.float64),
         "weight": rows["weight"].to_numpy(np.float64),
         "strata": rows["stratum"].to_numpy(),

@@ -9,8 +9,8 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from coarse_spark.core.treatments import Categorical, TreatmentSpace
-from coarse_spark.distributed.frames import ExperimentSetup, treatment_columns
+from coarse_spark.core.treatments import Categorical
+from coarse_spark.distributed.frames import ExperimentSetup
 
 _LEAST = 200  # rows that every group gets, as far as it has them
 _MOST_GROUPS = 1_000  # rarer strata and treatments beyond so many get no more than their share
@@ -40,7 +40,7 @@ def representative_sample(
     total : number of units, where that is known already.
     """
     total = units.count() if total is None else total
-    tagged = units.withColumn("cell", _cell(setup.space, arms=arms))
+    tagged = units.withColumn("cell", _cell(setup, arms=arms))
     plain = F.lit(min(1.0, rows / max(total, 1)))
     rate = plain
     if total > rows:
@@ -74,17 +74,14 @@ def representative_sample(
     )
 
 
-def _cell(space: TreatmentSpace, *, arms: bool) -> Column:
+def _cell(setup: ExperimentSetup, *, arms: bool) -> Column:
     """A text for what a basis may have a column of.
 
     That is every level and a jump off the control; with arms every candidate.
     """
-    parts = []
+    space, parts = setup.space, []
     for dimension, name, control in zip(
-        space.dimensions,
-        treatment_columns(len(space.dimensions)),
-        space.control.tolist(),
-        strict=True,
+        space.dimensions, setup.treatments, space.control.tolist(), strict=True
     ):
         value = F.col(name)
         told_apart = arms or isinstance(dimension, Categorical)

@@ -184,12 +184,12 @@ def validate(
     if not tables:
         return
     session = _session(configuration)
-    from coarse_spark.distributed.validate import validate_tables
     from coarse_spark.lake.inputs import read_input
+    from coarse_spark.pipeline.settings import check_tables
 
     experiment = read_input(session, configuration.experiment, "experiment")
     given = configuration.population.given
-    found = validate_tables(
+    found = check_tables(
         configuration,
         experiment,
         read_input(session, configuration.population, "population") if given else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_every_part_of_the_package_has_a_layer() -> None:
         "contracts"
     ]
     (layers,) = (contract["layers"] for contract in contracts if contract["name"] == LAYERS)
-    named = {name.strip() for layer in layers for name in layer.split(":")}
+    named = {name.strip() for layer in layers for name in re.split("[:|]", layer)}
     assert named == {
         f"coarse_spark.{module.name}"
         for module in pkgutil.iter_modules([str(ROOT / "coarse_spark")])
@@ -100,6 +101,12 @@ def test_every_part_of_the_package_has_a_layer() -> None:
             "from coarse_spark.lake.tables import Lake",
             {LAYERS, NO_SPARK},
             "coarse_spark.core.basis -> coarse_spark.lake.tables",
+        ),
+        (
+            "distributed/frames.py",
+            "from coarse_spark.config.models import Configuration",
+            {LAYERS},
+            "coarse_spark.distributed.frames -> coarse_spark.config.models",
         ),
         (
             "lake/runs.py",

@@ -1,4 +1,7 @@
-"""Sums over all rows of what numpy makes of a batch: the one way in which large tables become small records."""
+"""Sums over all rows of what numpy makes of a batch.
+
+This is the one way in which large tables become small records.
+"""
 
 from __future__ import annotations
 

@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyspark.sql import DataFrame
 from threadpoolctl import threadpool_limits
 
-from coarse_spark.config.models import Configuration
+from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.choose_basis import BasisChoice, choose_basis
-from coarse_spark.distributed.fit import settings_of
+from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.distributed.frames import ExperimentSetup, learner_arguments
 from coarse_spark.distributed.sample import representative_sample
-from coarse_spark.distributed.units import learner_arguments
 
 _SAMPLE_ROWS = 20_000  # enough to tell curves apart, small enough for the driver
 
 
-def settle_basis(units: DataFrame, configuration: Configuration) -> BasisChoice:
-    """Return the basis of a run: the configured one with its knots placed, or the best of several by held-out loss.
+def settle_basis(
+    units: DataFrame, setup: ExperimentSetup, bases: Sequence[str], learner: LearnerSettings
+) -> BasisChoice:
+    """Return the basis of a run: a single one with its knots placed, or the best of several.
+
+    The sample holds units of all folds, so this one choice has seen the units that judge the
+    policies. It picks one of a handful of declared bases by the loss of predictions for rows that
+    the fit did not see; everything after it, the coefficients, the menus and the design, is learned
+    outside a unit's fold. A value is then that of a policy under the chosen basis, as if the basis
+    had been declared beforehand. Where the candidates differ clearly the choice would be the same
+    without any one fold; where they do not, they give nearly the same responses, and debiasing
+    corrects each of them alike.
 
     Parameters
     ----------
-    units : usable experiment rows in the shape of ``distributed.units.experiment_units``.
-
-    The sample holds units of all folds, so this one choice has seen the units that judge the policies. It picks one of a handful
-    of declared bases by the loss of predictions for rows that the fit did not see; everything after it, the coefficients, the
-    menus and the design, is learned outside a unit's fold. A value is then that of a policy under the chosen basis, as if the
-    basis had been declared beforehand. Where the candidates differ clearly the choice would be the same without any one fold;
-    where they do not, they give nearly the same responses, and debiasing corrects each of them alike.
+    units : usable experiment rows in the shape of ``distributed.frames.experiment_units``.
+    setup : of the experiment.
+    bases : names of the bases to compare by held-out loss.
+    learner : settings of the fits that are compared.
     """
-    bases = configuration.bases
     if len(bases) == 1 and "spline" not in bases[0]:
-        return BasisChoice(configuration.basis)
-    sample = representative_sample(units, configuration, _SAMPLE_ROWS)
-    arguments = learner_arguments(
-        sample, configuration.experiment.features, len(configuration.space.dimensions)
-    )
-    with threadpool_limits(
-        limits=1
-    ):  # the last bit of a sum must not depend on the driver's number of cores
+        return BasisChoice(Basis(bases[0], setup.space))
+    sample = representative_sample(units, setup, _SAMPLE_ROWS, arms="arms" in bases)
+    # the last bit of a sum must not depend on the driver's number of cores
+    with threadpool_limits(limits=1):
         return choose_basis(
             bases,
-            **arguments,
+            **learner_arguments(sample, setup),
             key=sample["key"].to_numpy(),
-            space=configuration.space,
-            settings=settings_of(configuration),
-            seed=configuration.menu.seed,
+            space=setup.space,
+            settings=learner,
+            seed=setup.seed,
         )

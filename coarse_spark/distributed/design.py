@@ -1,4 +1,7 @@
-"""The experiment's design on executors: the weight with which a unit's residual corrects its response coefficients."""
+"""The experiment's design on executors.
+
+It gives the weight with which a unit's residual corrects its response coefficients.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import DoubleType, StructField, StructType
 from threadpoolctl import threadpool_limits
 
-from coarse_spark.config.models import Configuration
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import (
@@ -24,14 +26,18 @@ from coarse_spark.core.design import (
 )
 from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparation, Overlap
 from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
-from coarse_spark.distributed.fit import settings_of
-from coarse_spark.distributed.sample import representative_sample
-from coarse_spark.distributed.units import feature_columns, matrix, parts, treatment_columns
-
-_SAMPLE_ROWS = (
-    50_000  # a sample of this size encodes the features of a learned design, and shows its overlap
+from coarse_spark.distributed.frames import (
+    ExperimentSetup,
+    feature_columns,
+    matrix,
+    parts,
 )
+from coarse_spark.distributed.sample import representative_sample
+
+# a sample of this size encodes the features of a learned design, and shows its overlap
+_SAMPLE_ROWS = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +46,9 @@ class Design:
 
     Attributes
     ----------
-    representer : α = Λ(x)⁻¹φ(t) (n, p) of collected units (``core.design.representer``), with Λ from units of other folds where
-        it is learned. Needs the columns ``needs``.
+    representer : α = Λ(x)⁻¹φ(t) (n, p) of collected units (``core.design.representer``), with Λ
+        from units of other folds where it is learned.
+    needs : columns that ``representer`` reads.
     problems : a sentence for everything that a reader of honest values should know.
     overlap : of a learned design on the sample; None where treatments were randomized.
     """
@@ -57,13 +64,22 @@ def representer_columns(count: int) -> list[str]:
     return [f"representer_{position}" for position in range(count)]
 
 
-def design_of(units: DataFrame, configuration: Configuration, basis: Basis) -> Design:
-    """Return the design of the experiment whose usable rows are ``units``, in the shape of ``distributed.units``."""
-    if configuration.design.kind == "learned":
-        return _learned(units, configuration, basis)
-    stratified = configuration.design.kind == "stratified"
-    dimensions = treatment_columns(len(basis.space.dimensions))
-    moments = _moments(units, basis, dimensions, stratified=stratified)
+def design_of(
+    units: DataFrame, setup: ExperimentSetup, basis: Basis, learner: LearnerSettings
+) -> Design:
+    """Return the design of the experiment.
+
+    Parameters
+    ----------
+    units : its usable rows in the shape of ``distributed.frames.experiment_units``.
+    setup : names the design.
+    basis : φ.
+    learner : settings of the encoding of features, where the design is learned.
+    """
+    if setup.design == "learned":
+        return _learned(units, setup, basis, learner)
+    dimensions = setup.treatments
+    moments = _moments(units, basis, dimensions, stratified=setup.design == "stratified")
 
     def weights(rows: pd.DataFrame) -> FloatArray:
         return representer(
@@ -75,7 +91,14 @@ def design_of(units: DataFrame, configuration: Configuration, basis: Basis) -> D
 
 
 def with_representer(units: DataFrame, design: Design, size: int) -> DataFrame:
-    """Return units with representer_0 … representer_{p−1}, p being the ``size`` of the basis."""
+    """Return units with representer_0 … representer_{p−1}.
+
+    Parameters
+    ----------
+    units : rows with the columns that the design needs.
+    design : of the experiment.
+    size : p, the number of columns of the basis.
+    """
     names = representer_columns(size)
     schema = StructType(
         [*units.schema.fields, *(StructField(name, DoubleType()) for name in names)]
@@ -95,7 +118,7 @@ def with_representer(units: DataFrame, design: Design, size: int) -> DataFrame:
 def _moments(
     units: DataFrame, basis: Basis, dimensions: list[str], *, stratified: bool
 ) -> dict[str, MomentSums]:
-    """The moments E[φφᵀ], one a stratum where the design is stratified, added up over batches of rows."""
+    """The moments E[φφᵀ], one a stratum where the design is stratified, added up over batches."""
 
     def record(rows: pd.DataFrame) -> dict[str, MomentSums]:
         strata = rows["stratum"].to_numpy() if stratified else None
@@ -106,22 +129,23 @@ def _moments(
     return {label: MomentSums.of_flat(total[label]) for label in sorted(total)}
 
 
-def _learned(units: DataFrame, configuration: Configuration, basis: Basis) -> Design:
-    """Sums of every fold over batches of rows, encoded as a sample says; solved on the driver, whatever the number of rows."""
-    dimensions = treatment_columns(len(basis.space.dimensions))
-    # partitions and strata may have been treated differently too; a constant one is left out by the encoding
-    described = [*feature_columns(len(configuration.experiment.features)), "partition", "stratum"]
-    sample = representative_sample(units, configuration, _SAMPLE_ROWS)
+def _learned(
+    units: DataFrame, setup: ExperimentSetup, basis: Basis, learner: LearnerSettings
+) -> Design:
+    """The design from sums of every fold over batches of rows, encoded as a sample says.
+
+    It is solved on the driver, whatever the number of rows.
+    """
+    dimensions = setup.treatments
+    # partitions and strata may have been treated differently too; the encoding leaves out what is
+    # constant
+    described = [*feature_columns(len(setup.features)), "partition", "stratum"]
+    sample = representative_sample(units, setup, _SAMPLE_ROWS, arms="arms" in basis.terms)
     given, weight = matrix(sample, dimensions), sample["weight"].to_numpy(np.float64)
-    with threadpool_limits(
-        limits=1
-    ):  # the last bit of a sum must not depend on the driver's number of cores
+    # the last bit of a sum must not depend on the driver's number of cores
+    with threadpool_limits(limits=1):
         preparation = DesignPreparation.fit(
-            sample[described],
-            given,
-            basis=basis,
-            weight=weight,
-            settings=settings_of(configuration),
+            sample[described], given, basis=basis, weight=weight, settings=learner
         )
 
     def record(rows: pd.DataFrame) -> dict[str, GramStatistics]:
@@ -145,8 +169,8 @@ def _learned(units: DataFrame, configuration: Configuration, basis: Basis) -> De
         )
 
     caution = (
-        "the design is learned: honest values hold if the features, partitions and strata tell everything about a unit that both "
-        "its treatment and its outcome depend on"
+        "the design is learned: honest values hold if the features, partitions and strata tell "
+        "everything about a unit that both its treatment and its outcome depend on"
     )
     return Design(
         weights, ["fold", *described, *dimensions], [caution, *overlap.problems()], overlap

@@ -26,7 +26,7 @@ from coarse_spark.core.menu.units import assign
 from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.design import representer_columns
-from coarse_spark.distributed.units import (
+from coarse_spark.distributed.frames import (
     hash_limit,
     matrix,
     parts,

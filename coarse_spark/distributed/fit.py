@@ -1,19 +1,25 @@
-"""Fitting on executors: one cross-fitted model set a partition (or hash shard of one), and the pooled model from added sums."""
+"""Fitting on executors.
+
+One cross-fitted set of models a partition, or hash shard of one, and the pooled model from added
+sums.
+"""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
+from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
 from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.pooled import PooledModels
@@ -21,46 +27,66 @@ from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
+from coarse_spark.distributed.frames import POOLED, ExperimentSetup, learner_arguments
 from coarse_spark.distributed.sample import representative_sample
 from coarse_spark.distributed.score import FULL
-from coarse_spark.distributed.units import POOLED, learner_arguments
-
-if TYPE_CHECKING:
-    # Python workers import this file: they would wait for pydantic
-    from coarse_spark.config.models import Configuration
 
 MODEL_SCHEMA = (
-    "partition string, fold int, member int, learner string, format_version int, specification string, "
-    "arrays map<string,array<double>>, shapes map<string,array<int>>, rows bigint, seconds double, status string, error string, "
-    "warnings array<string>, diagnostics map<string,double>"
+    "partition string, fold int, member int, learner string, format_version int, "
+    "specification string, arrays map<string,array<double>>, shapes map<string,array<int>>, "
+    "rows bigint, seconds double, status string, error string, warnings array<string>, "
+    "diagnostics map<string,double>"
 )
 _COLUMNS = [part.split()[0] for part in MODEL_SCHEMA.split(", ")]
 _ENCODER_ROWS = 50_000  # a sample of this size places knots and finds levels of the pooled model
 
 
-def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configuration) -> DataFrame:
-    """Return model rows for every partition and fold, those of the pooled model and a status row for every small partition.
+@dataclass(frozen=True)
+class FitSettings:
+    """How response models are fitted, partition by partition.
+
+    Attributes
+    ----------
+    basis : of every model.
+    learner : of every model.
+    min_rows : a partition with fewer rows is served by the pooled model.
+    max_rows : a partition with more rows is cut into shards whose models are averaged.
+    shrink_to_pooled : whether the pooled model has a share in the models of partitions.
+    """
+
+    basis: Basis
+    learner: LearnerSettings
+    min_rows: int
+    max_rows: int
+    shrink_to_pooled: bool
+
+
+def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSettings) -> DataFrame:
+    """Return model rows for every partition and fold, and those of the pooled model.
+
+    A partition with fewer than ``min_rows`` rows gets a row with the status "pooled"; one with more
+    than ``max_rows`` is cut into shards by a hash. A partition that fails gets the status "failed"
+    with its error; the run goes on.
 
     Parameters
     ----------
-    units : usable experiment rows in the shape of ``distributed.units.experiment_units``.
-
-    A partition with fewer than ``response.min_rows`` rows gets the status "pooled"; one with more than ``response.max_rows`` is
-    cut into shards by a hash. A partition that fails gets the status "failed" with its error; the run goes on.
+    units : usable experiment rows in the shape of ``distributed.frames.experiment_units``.
+    setup : of the experiment.
+    settings : of the models.
     """
-    response = configuration.response
+    spark = units.sparkSession
     sizes: dict[str, int] = {}
     fold_sizes: dict[int, int] = {}
     for row in units.groupBy("partition", "fold").agg(F.count("*").alias("rows")).collect():
         sizes[row["partition"]] = sizes.get(row["partition"], 0) + row["rows"]
         fold_sizes[row["fold"]] = fold_sizes.get(row["fold"], 0) + row["rows"]
     shards = [
-        (name, ceil(rows / response.max_rows))
+        (name, ceil(rows / settings.max_rows))
         for name, rows in sizes.items()
-        if rows >= response.min_rows
+        if rows >= settings.min_rows
     ]
-    small = [(name, rows) for name, rows in sizes.items() if rows < response.min_rows]
-    pooled_rows, pooled = _fit_pooled(spark, units, configuration, fold_sizes)
+    small = [(name, rows) for name, rows in sizes.items() if rows < settings.min_rows]
+    pooled_rows, pooled = _fit_pooled(units, setup, settings, fold_sizes)
     parts = [pooled_rows]
     if small:
         parts.append(
@@ -76,26 +102,18 @@ def fit_responses(spark: SparkSession, units: DataFrame, configuration: Configur
         )
         groups = sum(count for _, count in shards)
         # one partition alone is the pool itself
-        common = pooled if response.shrink_to_pooled and len(sizes) > 1 else None
-        # an explicit number keeps adaptive execution from packing all groups of a small table into one task
+        common = pooled if settings.shrink_to_pooled and len(sizes) > 1 else None
+        # an explicit number: adaptive execution would pack the groups of a small table in one task
         spread = sharded.repartition(min(groups, 10_000), "partition", "member")
         parts.append(
             spread.groupBy("partition", "member").applyInPandas(
-                _group_fitter(configuration, common), MODEL_SCHEMA
+                _group_fitter(setup, settings, common), MODEL_SCHEMA
             )
         )
     result = parts[0]
     for part in parts[1:]:
         result = result.unionByName(part)
     return result
-
-
-def settings_of(configuration: Configuration) -> LearnerSettings:
-    """Return the learner's settings."""
-    response = configuration.response
-    return LearnerSettings(
-        learner=response.learner, winsorize=response.winsorize, shape=response.shape or None
-    )
 
 
 def _status_row(
@@ -155,16 +173,8 @@ def _fold_rows(fold_counts: dict[int, int], folds: int) -> dict[int, int]:
 
 
 def _group_fitter(
-    configuration: Configuration, pooled: PooledModels | None
+    setup: ExperimentSetup, settings: FitSettings, pooled: PooledModels | None
 ) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    basis, settings = configuration.basis, settings_of(configuration)
-    features, seed, folds = (
-        list(configuration.experiment.features),
-        configuration.menu.seed,
-        configuration.response.folds,
-    )
-    dimensions = len(configuration.space.dimensions)
-
     def fit_group(rows: pd.DataFrame) -> pd.DataFrame:
         start = time.perf_counter()
         partition, member = str(rows["partition"].iloc[0]), int(rows["member"].iloc[0])
@@ -173,20 +183,19 @@ def _group_fitter(
         try:
             with threadpool_limits(limits=1):
                 records = fit_models(
-                    **learner_arguments(rows, features, dimensions),
+                    **learner_arguments(rows, setup),
                     fold=rows["fold"].to_numpy(),
                     key=rows["key"].to_numpy(),
-                    basis=basis,
-                    settings=settings,
-                    seed=seed,
+                    basis=settings.basis,
+                    settings=settings.learner,
+                    seed=setup.seed,
                     pooled=pooled,
                 )
-            held = np.bincount(rows["fold"].to_numpy(), minlength=folds)
-            counts = _fold_rows(dict(enumerate(held.tolist())), folds)
+            held = np.bincount(rows["fold"].to_numpy(), minlength=setup.folds)
+            counts = _fold_rows(dict(enumerate(held.tolist())), setup.folds)
             result = _model_rows(records, counts, partition, member, time.perf_counter() - start)
-        except (
-            Exception
-        ) as error:  # one bad partition must not end the run; its status row says what happened
+        # one bad partition must not end the run; its status row says what happened
+        except Exception as error:
             cause = "".join(traceback.format_exception_only(error)).strip()
             result = [
                 _status_row(
@@ -204,45 +213,43 @@ def _group_fitter(
 
 
 def _fit_pooled(
-    spark: SparkSession, units: DataFrame, configuration: Configuration, fold_counts: dict[int, int]
+    units: DataFrame, setup: ExperimentSetup, settings: FitSettings, fold_counts: dict[int, int]
 ) -> tuple[DataFrame, PooledModels]:
-    """Fit the pooled model: Gram sums added over batches of rows on executors, solved on the driver.
+    """Fit the pooled model: Gram sums added over batches of rows, solved on the driver.
 
-    Returns its model rows, and what partitions may lean on: some hundred kilobytes, whatever the number of rows.
+    Returns its model rows, and what partitions may lean on: some hundred kilobytes, whatever the
+    number of rows.
     """
     start = time.perf_counter()
-    features, seed, folds = (
-        list(configuration.experiment.features),
-        configuration.menu.seed,
-        configuration.response.folds,
-    )
-    dimensions = len(configuration.space.dimensions)
+    basis, learner, folds = settings.basis, settings.learner, setup.folds
+    total = sum(fold_counts.values())
     sample = representative_sample(
-        units, configuration, _ENCODER_ROWS, total=sum(fold_counts.values())
+        units, setup, _ENCODER_ROWS, arms="arms" in basis.terms, total=total
     )
-    settings = settings_of(configuration)
-    arguments = learner_arguments(sample, features, dimensions)
     preparation = Preparation.fit(
-        **arguments, fold=sample["fold"].to_numpy(), basis=configuration.basis, settings=settings
+        **learner_arguments(sample, setup),
+        fold=sample["fold"].to_numpy(),
+        basis=basis,
+        settings=learner,
     )
 
     def record(rows: pd.DataFrame) -> dict[str, GramStatistics]:
         sums = accumulate(
             preparation,
-            **learner_arguments(rows, features, dimensions),
+            **learner_arguments(rows, setup),
             fold=rows["fold"].to_numpy(),
             key=rows["key"].to_numpy(),
             folds=folds,
-            settings=settings,
-            seed=seed,
+            settings=learner,
+            seed=setup.seed,
         )
         return {str(part): statistics for part, statistics in sums.items()}
 
     parts = {
         int(part): GramStatistics.of_flat(sums) for part, sums in add_up(units, record).items()
     }
-    records, pooled = solve(preparation, parts, folds=folds, settings=settings)
+    records, pooled = solve(preparation, parts, folds=folds, settings=learner)
     rows = _model_rows(
         records, _fold_rows(fold_counts, folds), POOLED, 0, time.perf_counter() - start
     )
-    return spark.createDataFrame(rows, MODEL_SCHEMA), pooled
+    return units.sparkSession.createDataFrame(rows, MODEL_SCHEMA), pooled

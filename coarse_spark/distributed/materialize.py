@@ -1,4 +1,7 @@
-"""The one place that keeps an intermediate result: UDF results are computed once, whatever reads them."""
+"""The one place that keeps an intermediate result.
+
+UDF results are computed once, whatever reads them.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from pyspark.sql import DataFrame
 
 @contextmanager
 def materialized(frame: DataFrame) -> Iterator[DataFrame]:
-    """Yield the frame persisted for the block; where the platform refuses ``persist``, yield it as it is.
+    """Yield the frame persisted for the block, or as it is where the platform refuses that.
 
-    Serverless runtimes refuse caching: the result is the same there, computed again by each reader, because every function
-    of this package gives the same rows for the same input.
+    Serverless runtimes refuse caching: the result is the same there, computed again by each reader,
+    because every function of this package gives the same rows for the same input.
     """
     try:
         kept = frame.persist()

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.distributed.units import column, theta_columns
+from coarse_spark.distributed.frames import column, theta_columns
 
 PREVIOUS = "previous_treatment_id"
 

@@ -1,40 +1,50 @@
-"""A sample of the experiment for what one machine decides for all rows: places of knots, levels, scales, whitening."""
+"""A sample of the experiment for what one machine decides for all rows.
+
+That is the places of knots, levels, scales and whitening.
+"""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.treatments import Categorical
-from coarse_spark.distributed.units import treatment_columns
-
-if TYPE_CHECKING:
-    # Python workers import what imports this file: they would wait for pydantic
-    from coarse_spark.config.models import Configuration
+from coarse_spark.distributed.frames import ExperimentSetup
 
 _LEAST = 200  # rows that every group gets, as far as it has them
 _MOST_GROUPS = 1_000  # rarer strata and treatments beyond so many get no more than their share
 
 
 def representative_sample(
-    units: DataFrame, configuration: Configuration, rows: int, *, total: int | None = None
+    units: DataFrame,
+    setup: ExperimentSetup,
+    rows: int,
+    *,
+    arms: bool = False,
+    total: int | None = None,
 ) -> pd.DataFrame:
-    """Return about ``rows`` experiment units (at most twice as many) in the order of their keys; all of them where there are fewer.
+    """Return about ``rows`` experiment units, at most twice as many, in the order of their keys.
 
-    Rare strata and rare treatments (levels; the control of a dimension, or what is not its control) get a larger share of their
-    units and these a weight lowered as much, so that weighted means remain those of all units (Horvitz & Thompson 1952). A plain
-    sample may miss them, and what a model was not prepared for it cannot learn. Whether a unit is in depends on its key alone.
-    ``total`` is the number of units where that is known already.
+    Rare strata and rare treatments (levels; the control of a dimension, or what is not its control)
+    get a larger share of their units and these a weight lowered as much, so that weighted means
+    remain those of all units (Horvitz & Thompson 1952). A plain sample may miss them, and what a
+    model was not prepared for it cannot learn. Whether a unit is in depends on its key alone.
+
+    Parameters
+    ----------
+    units : usable experiment rows in the shape of ``distributed.frames.experiment_units``.
+    setup : of the experiment.
+    rows : number of units wanted; where there are fewer, all are returned.
+    arms : whether a basis has one column a candidate, so that every candidate may be rare.
+    total : number of units, where that is known already.
     """
     total = units.count() if total is None else total
-    tagged = units.withColumn("cell", _cell(configuration))
+    tagged = units.withColumn("cell", _cell(setup, arms=arms))
     plain = F.lit(min(1.0, rows / max(total, 1)))
     rate = plain
     if total > rows:
-        for name in ("cell", *(["stratum"] if configuration.experiment.strata else [])):
+        for name in ("cell", *(["stratum"] if setup.strata else [])):
             groups = (
                 tagged.groupBy(name)
                 .agg(F.count("*").alias("n"))
@@ -64,20 +74,16 @@ def representative_sample(
     )
 
 
-def _cell(configuration: Configuration) -> Column:
-    """A text for what a basis may have a column of: every level, and jumps off the control; with arms every candidate."""
-    space, exact = configuration.space, "arms" in configuration.bases
-    parts = []
+def _cell(setup: ExperimentSetup, *, arms: bool) -> Column:
+    """A text for what a basis may have a column of.
+
+    That is every level and a jump off the control; with arms every candidate.
+    """
+    space, parts = setup.space, []
     for dimension, name, control in zip(
-        space.dimensions,
-        treatment_columns(len(space.dimensions)),
-        space.control.tolist(),
-        strict=True,
+        space.dimensions, setup.treatments, space.control.tolist(), strict=True
     ):
         value = F.col(name)
-        parts.append(
-            (
-                value if exact or isinstance(dimension, Categorical) else value == F.lit(control)
-            ).cast("string")
-        )
+        told_apart = arms or isinstance(dimension, Categorical)
+        parts.append((value if told_apart else value == F.lit(control)).cast("string"))
     return F.concat_ws("/", *parts)

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.record import ModelRecord, load_model
 from coarse_spark.core.menu.problem.problem import MenuProblem
-from coarse_spark.distributed.units import (
+from coarse_spark.distributed.frames import (
     POOLED,
     eligibility_columns,
     feature_columns,
@@ -53,7 +53,7 @@ def score(
 
     Parameters
     ----------
-    units : rows in the shape of ``distributed.units``.
+    units : rows in the shape of ``distributed.frames``.
     models : rows of the models table of one run, of the folds to score with.
     granular : whether to add granular_0 … granular_{d−1} (encoded) and granular_profit, the unit's own best treatment.
     eligibility : for the columns eligible_0 … of ``units``, which treatments each is about (see ``core.menu.rules``): a unit's own

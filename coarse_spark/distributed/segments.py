@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType
 
-from coarse_spark.config.models import Configuration
 from coarse_spark.core.segments import distinguishing_features, segment_rules
+from coarse_spark.distributed.frames import feature_columns, feature_frame, hash_sample
 from coarse_spark.distributed.materialize import materialized
-from coarse_spark.distributed.units import feature_columns, feature_frame, hash_sample
 
 _SAMPLE_UNITS = 20_000
 _MAX_LEVELS = 30  # of a text feature; rarer levels are not described
 
 
 def describe_segments(
-    assignments: DataFrame, units: DataFrame, configuration: Configuration
+    assignments: DataFrame, units: DataFrame, names: Sequence[str]
 ) -> pd.DataFrame:
     """Return one row a treatment: treatment_id, size, feature_means, distinguishing, rule.
 
     Parameters
     ----------
-    assignments : unit_id, treatment_id. units : rows in the shape of ``distributed.units.population_units``.
+    assignments : unit_id, treatment_id.
+    units : rows in the shape of ``distributed.frames.population_units``.
+    names : of the features, as the user calls them.
     """
-    names = list(configuration.experiment.features)
     aliases = feature_columns(len(names))
     texts = [
         i for i, alias in enumerate(aliases) if isinstance(units.schema[alias].dataType, StringType)
@@ -69,7 +71,10 @@ def describe_segments(
 def _numeric(
     joined: DataFrame, names: list[str], aliases: list[str]
 ) -> tuple[pd.DataFrame, pd.Series, pd.Series, pd.Series]:
-    """Means by segment, and mean and standard deviation of all units, of number features; sizes of the segments."""
+    """Means of number features by segment, then their mean and standard deviation over all units.
+
+    Last come the sizes of the segments.
+    """
     sums = [F.sum(alias).alias(f"sum_{i}") for i, alias in enumerate(aliases)]
     squares = [
         F.sum(F.col(alias) * F.col(alias)).alias(f"square_{i}") for i, alias in enumerate(aliases)
@@ -96,7 +101,10 @@ def _numeric(
 def _levels(
     joined: DataFrame, names: list[str], aliases: list[str], sizes: pd.Series
 ) -> tuple[pd.DataFrame, pd.Series]:
-    """Shares of the most frequent levels of text features, by segment and of all units, in one job."""
+    """Shares of the most frequent levels of text features, by segment and of all units.
+
+    One job counts them all.
+    """
     pairs = [
         F.struct(F.lit(name).alias("feature"), F.col(alias).alias("level"))
         for name, alias in zip(names, aliases, strict=True)

@@ -13,7 +13,7 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.sketch import Sketch, SketchTree
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits
 from coarse_spark.distributed.aggregate import add_up
-from coarse_spark.distributed.units import hash_limit, matrix, parts, theta_columns
+from coarse_spark.distributed.frames import hash_limit, matrix, parts, theta_columns
 
 _PLACED_PER_CELL = 8  # sampled units a cell that place the cuts
 # sampled units a cell that stand for all of them: menus lose less by that than passes correct

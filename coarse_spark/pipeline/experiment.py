@@ -11,11 +11,12 @@ from pyspark.sql import functions as F
 
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.distributed.design import Design, design_of, with_representer
+from coarse_spark.distributed.frames import eligibility_columns, experiment_units
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.rules import restricted, with_rules
 from coarse_spark.distributed.score import FULL, score
-from coarse_spark.distributed.units import eligibility_columns, experiment_units
 from coarse_spark.pipeline.run import Run
+from coarse_spark.pipeline.settings import experiment_setup, learner_settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,9 @@ def cross_fitted(run: Run) -> Iterator[CrossFitted]:
     """Yield the experiment scored by the models of all folds, kept for the block."""
     configuration, problem = run.configuration, run.problem
     rules = eligibility_columns(len(configuration.menu.eligibility))
-    with materialized(experiment_units(run.experiment, configuration)) as units:
-        design = design_of(units, configuration, problem.basis)
+    setup = experiment_setup(configuration)
+    with materialized(experiment_units(run.experiment, setup)) as units:
+        design = design_of(units, setup, problem.basis, learner_settings(configuration))
         run.warn(*design.problems)
         designed = with_representer(units, design, problem.basis_size)
         scored = score(

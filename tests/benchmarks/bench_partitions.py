@@ -1,13 +1,14 @@
-"""Response models of many partitions through Spark beside the same fits bare in one process, one JSON object a line.
+"""Response models of many partitions through Spark beside the same fits bare in one process.
 
-    python tests/benchmarks/bench_partitions.py                                             a quarter of an hour
+    python tests/benchmarks/bench_partitions.py                              a quarter of an hour
     python tests/benchmarks/bench_partitions.py --partitions 40 --learner sieve
 
-Both run in processes of their own, one fit with one thread at a time (two cores slow each other: the same work costs more CPU
-seconds on both), on the same rows (one treatment dimension of the field simulation), pooled model and shrinkage included. Ours is
-the CPU time of ``fit_responses`` from a Delta table to a Delta table, of the driver, the JVM and all Python workers, start of the
-workers and compilation by the JVM included; the second line leaves the JVM out. The peer's is that of the fits alone, with the rows
-in memory.
+Prints one JSON object a line. Both run in processes of their own, one fit with one thread at a time
+(two cores slow each other: the same work costs more CPU seconds on both), on the same rows (one
+treatment dimension of the field simulation), pooled model and shrinkage included. Ours is the CPU
+time of ``fit_responses`` from a Delta table to a Delta table, of the driver, the JVM and all Python
+workers, start of the workers and compilation by the JVM included; the second line leaves the JVM
+out. The peer's is that of the fits alone, with the rows in memory.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ def market(number: int, rows: int) -> pd.DataFrame:
 
 
 def tree_cpu(pid: int) -> dict[str, float]:
-    """CPU seconds that a process and its descendants used, dead ones included, by program: "java" and "python"."""
+    """CPU seconds of a process and its descendants, dead ones included, by program.
+
+    The programs are "java" and "python".
+    """
     parents, used = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -92,12 +96,14 @@ def tree_cpu(pid: int) -> dict[str, float]:
 
 def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
     from coarse_spark.distributed.fit import fit_responses
+    from coarse_spark.distributed.frames import experiment_units
     from coarse_spark.distributed.materialize import materialized
-    from coarse_spark.distributed.units import experiment_units
     from coarse_spark.lake.session import open_session
+    from coarse_spark.pipeline.settings import experiment_setup, fit_settings
 
     folder = tempfile.mkdtemp(prefix="bench-partitions-")
-    setup = configuration(options.learner, options.features, folder)
+    configured = configuration(options.learner, options.features, folder)
+    setup, settings = experiment_setup(configured), fit_settings(configured)
     spark = open_session(master="local[1]")
     try:
         rows = options.rows
@@ -115,7 +121,7 @@ def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
         start, before = time.perf_counter(), tree_cpu(os.getpid())
         units = experiment_units(spark.read.format("delta").load(f"{folder}/experiment"), setup)
         with materialized(units) as kept:
-            fit_responses(spark, kept, setup).write.format("delta").save(f"{folder}/models")
+            fit_responses(kept, setup, settings).write.format("delta").save(f"{folder}/models")
         after, seconds = tree_cpu(os.getpid()), time.perf_counter() - start
         written = spark.read.format("delta").load(f"{folder}/models")
         fitted = written.where("fold = -1 AND status = 'ok'").count() - 1
@@ -131,14 +137,11 @@ def fit_bare(options: argparse.Namespace) -> dict[str, float]:
     from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
     from coarse_spark.core.learners.gram import GramStatistics
     from coarse_spark.core.learners.preparation import Preparation
-    from coarse_spark.distributed.fit import settings_of
+    from coarse_spark.pipeline.settings import learner_settings
 
     setup = configuration(options.learner, options.features, "unused")
-    folds, settings, names = (
-        setup.response.folds,
-        settings_of(setup),
-        list(setup.experiment.features),
-    )
+    folds, settings = setup.response.folds, learner_settings(setup)
+    names = list(setup.experiment.features)
     markets = [market(number, options.rows) for number in range(options.partitions)]
     rng = np.random.default_rng(0)
     arguments = [

@@ -35,9 +35,9 @@ from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.distributed.assign import assign, best_position, profit_column
 from coarse_spark.distributed.choose import PopulationMenus, choose_menus
+from coarse_spark.distributed.frames import theta_columns
 from coarse_spark.distributed.lloyd import segment_sums
 from coarse_spark.distributed.settle import with_tickets
-from coarse_spark.distributed.units import theta_columns
 from coarse_spark.lake.session import open_session
 from coarse_spark.pipeline.limits import settled_menu
 

@@ -1,4 +1,7 @@
-"""Models of partitions on Spark: what they lean on, what a rare stratum needs, what a population may bring along."""
+"""Models of partitions on Spark.
+
+What they lean on, what a rare stratum needs, what a population may bring along.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def configuration(**response: Any) -> Configuration:
 
 @pytest.fixture(scope="module")
 def trial() -> pd.DataFrame:
-    """Three markets with one response; the wave "late" has 12 units, and 10 of 3,000 units got a visit."""
+    """Three markets with one response; the wave "late" has 12 units, 10 of 3,000 got a visit."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.uniform(-1, 1, (ROWS, 2)), columns=["age", "visits"])
     frame.insert(0, "unit_id", np.arange(ROWS))
@@ -66,26 +69,35 @@ def trial() -> pd.DataFrame:
 
 
 def units(spark: SparkSession, frame: pd.DataFrame, setup: Configuration) -> DataFrame:
-    from coarse_spark.distributed.units import experiment_units
+    from coarse_spark.distributed.frames import experiment_units
+    from coarse_spark.pipeline.settings import experiment_setup
 
-    return experiment_units(spark.createDataFrame(frame), setup)
+    return experiment_units(spark.createDataFrame(frame), experiment_setup(setup))
+
+
+def models_of(spark: SparkSession, frame: pd.DataFrame, setup: Configuration) -> DataFrame:
+    from coarse_spark.distributed.fit import fit_responses
+    from coarse_spark.pipeline.settings import experiment_setup, fit_settings
+
+    return fit_responses(units(spark, frame, setup), experiment_setup(setup), fit_settings(setup))
 
 
 def test_a_sample_holds_rare_strata_and_treatments_and_keeps_the_means(
     spark: SparkSession, trial: pd.DataFrame
 ) -> None:
     from coarse_spark.distributed.sample import representative_sample
+    from coarse_spark.pipeline.settings import experiment_setup
 
-    rows = units(spark, trial, configuration())
-    sample = representative_sample(rows, configuration(), 300, total=ROWS)
+    rows, setup = units(spark, trial, configuration()), experiment_setup(configuration())
+    sample = representative_sample(rows, setup, 300, total=ROWS)
     assert 250 < len(sample) < 450
     assert (sample["stratum"] == "wave=late").sum() == 12
     assert (sample["treatment_0"] == 2).sum() == 10
     weights = sample.groupby("treatment_0")["weight"].sum() / sample["weight"].sum()
     assert weights[2.0] == pytest.approx(10 / ROWS, rel=0.2)
-    again = representative_sample(rows.repartition(5), configuration(), 300, total=ROWS)
+    again = representative_sample(rows.repartition(5), setup, 300, total=ROWS)
     pd.testing.assert_frame_equal(again, sample)
-    everything = representative_sample(rows, configuration(), ROWS, total=ROWS)
+    everything = representative_sample(rows, setup, ROWS, total=ROWS)
     assert len(everything) == ROWS
     assert set(everything["weight"]) == {1.0}
 
@@ -95,11 +107,9 @@ def test_markets_lean_on_the_pooled_model_that_rare_treatments_do_not_stop(
 ) -> None:
     from coarse_spark.distributed import fit
 
-    monkeypatch.setattr(
-        fit, "_ENCODER_ROWS", 300
-    )  # a plain sample of that size would hold one unit with a visit, or none
-    setup = configuration()
-    models = fit.fit_responses(spark, units(spark, trial, setup), setup).toPandas()
+    # a plain sample of that size would hold one unit with a visit, or none
+    monkeypatch.setattr(fit, "_ENCODER_ROWS", 300)
+    models = models_of(spark, trial, configuration()).toPandas()
     full = models[models["fold"] == -1].set_index("partition")
     assert full["status"].to_dict() == {
         "<pooled>": "ok",
@@ -118,12 +128,8 @@ def test_markets_lean_on_the_pooled_model_that_rare_treatments_do_not_stop(
         assert full.loc[name, "seconds"] > 0
         theta = load_model(ModelRecord.from_row(full.loc[name])).predict(trial[["age", "visits"]])
         assert np.abs(theta[:, 1] - 1 - 2 * trial["age"]).mean() < 0.35
-    alone = configuration(shrink_to_pooled=False)
-    unshrunk = (
-        fit.fit_responses(spark, units(spark, trial, alone), alone)
-        .where("partition = 'market=A'")
-        .toPandas()
-    )
+    alone = models_of(spark, trial, configuration(shrink_to_pooled=False))
+    unshrunk = alone.where("partition = 'market=A'").toPandas()
     assert not any("pooled_coefficients" in arrays for arrays in unshrunk["arrays"])
 
 
@@ -143,7 +149,6 @@ def test_units_of_partitions_that_no_model_knows_are_counted(spark: SparkSession
 
 
 def test_a_big_partition_is_cut_into_shards_whose_models_are_averaged(spark: SparkSession) -> None:
-    from coarse_spark.distributed.fit import fit_responses
     from coarse_spark.distributed.score import predict_members
 
     rng, rows = np.random.default_rng(1), 2_400
@@ -152,12 +157,8 @@ def test_a_big_partition_is_cut_into_shards_whose_models_are_averaged(spark: Spa
     frame["market"] = np.where(frame["unit_id"] < 1_900, "giant", "small")
     frame["arm"] = rng.choice(["none", "mail", "visit"], rows)
     frame["spend"] = (1 + 2 * frame["age"]) * (frame["arm"] == "mail") + rng.normal(size=rows)
-    setup = configuration(max_rows=700)
-    models = (
-        fit_responses(spark, units(spark, frame, setup), setup)
-        .where("status = 'ok' AND fold = -1")
-        .toPandas()
-    )
+    fitted = models_of(spark, frame, configuration(max_rows=700))
+    models = fitted.where("status = 'ok' AND fold = -1").toPandas()
     members = models[models["partition"] == "market=giant"].sort_values("member")
     assert members["member"].tolist() == [0, 1, 2]
     assert members["rows"].sum() == 1_900

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from coarse_spark.config.models import Configuration
-from coarse_spark.distributed.validate import TableReport, validate_tables
+from coarse_spark.distributed.validate import TableReport
 from coarse_spark.errors import TableError
+from coarse_spark.pipeline.settings import check_tables
 
 pytestmark = pytest.mark.spark
 
@@ -78,18 +79,18 @@ def problems(
     spark: Any, content: list[dict[str, Any]], config: Configuration | None = None
 ) -> list[str]:
     with pytest.raises(TableError) as caught:
-        validate_tables(config or configuration(), table(spark, content))
+        check_tables(config or configuration(), table(spark, content))
     head, *lines = str(caught.value).splitlines()
     assert head == f"the tables have {len(lines)} problem{'s' if len(lines) > 1 else ''}:"
     return [line.strip() for line in lines]
 
 
 def test_clean_tables_have_no_problem_and_are_counted(spark: Any) -> None:
-    report = validate_tables(configuration(), table(spark, rows()), population(spark, rows(5)))
+    report = check_tables(configuration(), table(spark, rows()), population(spark, rows(5)))
     assert report == TableReport(
         rows=12, usable_rows=12, partitions=2, small_partitions=0, population_rows=5, warnings=()
     )
-    assert validate_tables(configuration(), table(spark, rows())).population_rows == 12
+    assert check_tables(configuration(), table(spark, rows())).population_rows == 12
 
 
 def test_rows_without_outcome_or_treatment_are_left_out_with_a_warning(spark: Any) -> None:
@@ -97,7 +98,7 @@ def test_rows_without_outcome_or_treatment_are_left_out_with_a_warning(spark: An
     content[0]["spend"] = None
     content[1]["depth"] = None
     content[2]["depth"] = content[2]["spend"] = None
-    report = validate_tables(configuration(), table(spark, content))
+    report = check_tables(configuration(), table(spark, content))
     assert (report.rows, report.usable_rows) == (12, 9)
     assert report.warnings == (
         "experiment: 2 of 12 rows have no spend, so they are left out",
@@ -109,7 +110,7 @@ def test_small_partitions_are_counted_on_usable_rows(spark: Any) -> None:
     content = rows()
     content[0]["market"] = None
     content[1]["spend"] = None
-    report = validate_tables(configuration(response={"min_rows": 6}), table(spark, content))
+    report = check_tables(configuration(response={"min_rows": 6}), table(spark, content))
     assert (report.partitions, report.small_partitions) == (3, 3)
     sizes = "3 of 3 partitions have fewer usable rows than response.min_rows = 6, the smallest 1"
     assert report.warnings[-1] == f"experiment: {sizes}; the pooled model serves them"
@@ -129,40 +130,45 @@ def test_strata_that_do_not_vary_a_treatment_are_named_and_counted(spark: Any) -
         "expected at least two to learn its effect from: {}; merge strata, or leave these rows out"
     )
     assert problems(spark, content) == [
-        f"experiment: 1 stratum has a single value of treatment 'depth' in 4 usable rows, {advice.format('wave=flat (4 rows)')}",
+        f"experiment: 1 stratum has a single value of treatment 'depth' in 4 usable rows, "
+        f"{advice.format('wave=flat (4 rows)')}",
         f"experiment: 2 strata have a single value of treatment 'arm' in 6 usable rows, "
         f"{advice.format('wave=flat (4 rows), wave=phoned (2 rows)')}",
     ]
     plain = configuration(design={"kind": "randomized"})
-    assert validate_tables(plain, table(spark, content)).usable_rows == 15
+    assert check_tables(plain, table(spark, content)).usable_rows == 15
 
 
 def test_without_keys_the_experiment_is_one_partition(spark: Any) -> None:
-    report = validate_tables(configuration(experiment={"partition_by": []}), table(spark, rows()))
+    report = check_tables(configuration(experiment={"partition_by": []}), table(spark, rows()))
     assert (report.partitions, report.small_partitions) == (1, 0)
 
 
 def test_missing_columns_and_unfit_types_come_all_at_once(spark: Any) -> None:
     trial = spark.createDataFrame(
         [(1, "A", [1.0], "x", 1.0, True, "7")],
-        "Unit_ID bigint, marketing string, age array<double>, spend string, w double, depth boolean, arm string",
+        "Unit_ID bigint, marketing string, age array<double>, spend string, w double, "
+        "depth boolean, arm string",
     )
     people = spark.createDataFrame(
         [(1, "A", "old", 3.0)], "unit_id bigint, market string, age string, channel double"
     )
     with pytest.raises(TableError) as caught:
-        validate_tables(configuration(), trial.drop("arm").selectExpr("*", "1 AS arm"), people)
+        check_tables(configuration(), trial.drop("arm").selectExpr("*", "1 AS arm"), people)
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
     has = "the table has Unit_ID, marketing, age, spend, w, depth, arm"
     assert lines == [
-        f"experiment: the partition key column 'market' is missing (did you mean 'marketing'?); {has}",
-        "experiment: the feature column 'age' is of type array<double>, expected a numeric, boolean or string type",
+        "experiment: the partition key column 'market' is missing (did you mean 'marketing'?); "
+        f"{has}",
+        "experiment: the feature column 'age' is of type array<double>, "
+        "expected a numeric, boolean or string type",
         f"experiment: the feature column 'channel' is missing; {has}",
         f"experiment: the unit_id column 'unit_id' is missing (did you mean 'Unit_ID'?); {has}",
         f"experiment: the stratum column 'wave' is missing (did you mean 'age'?); {has}",
         "experiment: the outcome column 'spend' is of type string, expected a numeric type",
         "experiment: the treatment column 'depth' is of type boolean, expected a numeric type",
-        "experiment: the treatment column 'arm' is of type int, expected string, as the declared levels are texts",
+        "experiment: the treatment column 'arm' is of type int, "
+        "expected string, as the declared levels are texts",
     ]
 
 
@@ -172,16 +178,17 @@ def test_a_feature_must_be_of_like_type_in_both_tables(spark: Any) -> None:
     )
     with pytest.raises(
         TableError,
-        match=r"population: feature 'age' is of type string, expected a type like the experiment's, double",
+        match=r"population: feature 'age' is of type string, "
+        r"expected a type like the experiment's, double",
     ):
-        validate_tables(configuration(), table(spark, rows()), people)
+        check_tables(configuration(), table(spark, rows()), people)
 
 
 def test_columns_that_differ_in_case_only(spark: Any) -> None:
     trial = table(spark, rows())
     trial = trial.toDF(*["AGE" if name == "channel" else name for name in trial.columns])
     with pytest.raises(TableError, match="the columns AGE, age differ in case only"):
-        validate_tables(configuration(experiment={"features": ["age"]}), trial)
+        check_tables(configuration(experiment={"features": ["age"]}), trial)
 
 
 def test_null_and_repeated_unit_ids(spark: Any) -> None:
@@ -190,7 +197,8 @@ def test_null_and_repeated_unit_ids(spark: Any) -> None:
         content[position]["unit_id"] = unit
     assert problems(spark, content) == [
         "experiment: 2 of 14 rows have a null unit_id 'unit_id', expected an id in every row",
-        "experiment: 4 unit ids occur in 9 rows, expected one row a unit; such as 5 (3 times), 6 (2 times), 7 (2 times)",
+        "experiment: 4 unit ids occur in 9 rows, expected one row a unit; "
+        "such as 5 (3 times), 6 (2 times), 7 (2 times)",
     ]
 
 
@@ -208,9 +216,10 @@ def test_treatments_outside_the_space(spark: Any) -> None:
     content[6]["arm"], content[7]["arm"] = "fax", "Mail"
     assert problems(spark, content) == [
         "experiment: 1 of 12 rows have NaN as treatment 'depth', expected a number or null",
-        "experiment: 3 of 12 rows have a treatment 'depth' outside the declared space (from -5.0 to inf), "
-        "expected 0 to 40 or the control 0",
-        "experiment: 2 of 12 rows have an undeclared level of treatment 'arm' (from Mail to fax), expected one of mail, phone",
+        "experiment: 3 of 12 rows have a treatment 'depth' outside the declared space "
+        "(from -5.0 to inf), expected 0 to 40 or the control 0",
+        "experiment: 2 of 12 rows have an undeclared level of treatment 'arm' (from Mail to fax), "
+        "expected one of mail, phone",
         "experiment: 1 of 12 rows have a treatment 'depth' between candidates (from 12.5 to 12.5), "
         "expected steps of 10 from 0 with response.basis arms, or another basis",
     ]
@@ -220,7 +229,7 @@ def test_a_control_outside_the_bounds_is_inside_the_space(spark: Any) -> None:
     treatments = {
         "depth": {"kind": "continuous", "lower": 10, "upper": 40, "step": 10, "control": 0}
     }
-    report = validate_tables(configuration(treatments=treatments), table(spark, rows()))
+    report = check_tables(configuration(treatments=treatments), table(spark, rows()))
     assert report.usable_rows == 12
     content = rows()
     content[0]["depth"] = 5.0
@@ -237,8 +246,10 @@ def test_treatments_without_variation_among_usable_rows(spark: Any) -> None:
         row["depth"] = 20.0
     content[0]["spend"] = None
     assert problems(spark, content) == [
-        "experiment: treatment 'depth' is 20.0 in all usable rows, expected at least two values to learn its effect from",
-        "experiment: treatment 'arm' is mail in all usable rows, expected at least two values to learn its effect from",
+        "experiment: treatment 'depth' is 20.0 in all usable rows, "
+        "expected at least two values to learn its effect from",
+        "experiment: treatment 'arm' is mail in all usable rows, "
+        "expected at least two values to learn its effect from",
     ]
 
 
@@ -254,19 +265,24 @@ def test_values_that_are_no_finite_numbers(spark: Any) -> None:
     content[6]["wave"] = None
     content[7]["age"], content[8]["age"] = float("inf"), float("nan")
     assert problems(spark, content) == [
-        "experiment: 1 of 12 rows have an infinite feature 'age', expected a number, or null where it is unknown",
+        "experiment: 1 of 12 rows have an infinite feature 'age', "
+        "expected a number, or null where it is unknown",
         "experiment: 1 of 12 rows have a null weight 'w', expected a number in every row",
-        "experiment: 1 of 12 rows have a weight 'w' that is NaN or infinite, expected a number of at least 0",
-        "experiment: 2 of 12 rows have a negative weight 'w' (from -3.0 to -2.0), expected a number of at least 0",
+        "experiment: 1 of 12 rows have a weight 'w' that is NaN or infinite, "
+        "expected a number of at least 0",
+        "experiment: 2 of 12 rows have a negative weight 'w' (from -3.0 to -2.0), "
+        "expected a number of at least 0",
         "experiment: 1 of 12 rows have a null stratum 'wave', expected a value in every row",
-        "experiment: 2 of 12 rows have an outcome 'spend' that is NaN or infinite, expected a number or null",
+        "experiment: 2 of 12 rows have an outcome 'spend' that is NaN or infinite, "
+        "expected a number or null",
     ]
 
 
 def test_nothing_usable(spark: Any) -> None:
     assert problems(spark, []) == ["experiment: the table has no rows"]
     assert problems(spark, [row | {"spend": None} for row in rows()]) == [
-        "experiment: none of the 12 rows has both an outcome and a treatment, so nothing can be learned"
+        "experiment: none of the 12 rows has both an outcome and a treatment, "
+        "so nothing can be learned"
     ]
     assert problems(spark, [row | {"w": 0.0} for row in rows()]) == [
         "experiment: the weights 'w' sum to 0, expected some weight above 0"
@@ -284,7 +300,7 @@ def test_the_population_is_checked_by_its_own_weight(spark: Any) -> None:
     people = rows(6)
     people[0]["w"], people[1]["w"], people[2]["unit_id"], people[3]["unit_id"] = -1.0, None, None, 4
     with pytest.raises(TableError) as caught:
-        validate_tables(
+        check_tables(
             configuration(population={"table": "people", "weight": "w"}),
             table(spark, rows()),
             population(spark, people),
@@ -292,17 +308,18 @@ def test_the_population_is_checked_by_its_own_weight(spark: Any) -> None:
     assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
         "population: 1 of 6 rows have a null unit_id 'unit_id', expected an id in every row",
         "population: 1 of 6 rows have a null weight 'w', expected a number in every row",
-        "population: 1 of 6 rows have a negative weight 'w' (from -1.0 to -1.0), expected a number of at least 0",
+        "population: 1 of 6 rows have a negative weight 'w' (from -1.0 to -1.0), "
+        "expected a number of at least 0",
         "population: 1 unit ids occur in 2 rows, expected one row a unit; such as 4 (2 times)",
     ]
     assert (
-        validate_tables(
+        check_tables(
             configuration(), table(spark, rows()), population(spark, people[4:]).drop("w")
         ).population_rows
         == 2
     )
     with pytest.raises(TableError, match="population: the table has no rows"):
-        validate_tables(configuration(), table(spark, rows()), population(spark, []))
+        check_tables(configuration(), table(spark, rows()), population(spark, []))
 
 
 def test_names_with_dots_backticks_and_braces(spark: Any) -> None:
@@ -311,7 +328,7 @@ def test_names_with_dots_backticks_and_braces(spark: Any) -> None:
     content[0]["age"] = float("inf")
     trial = table(spark, content).withColumnRenamed("age", odd)
     with pytest.raises(TableError) as caught:
-        validate_tables(configuration(experiment={"features": [odd, "channel"]}), trial)
+        check_tables(configuration(experiment={"features": [odd, "channel"]}), trial)
     assert f"1 of 12 rows have an infinite feature '{odd}'" in str(caught.value)
 
 
@@ -327,7 +344,7 @@ def test_integer_decimal_and_boolean_columns_pass(spark: Any) -> None:
         "CAST(depth AS smallint) AS depth",
         "arm",
     )
-    assert validate_tables(configuration(), trial).usable_rows == 12
+    assert check_tables(configuration(), trial).usable_rows == 12
 
 
 def test_the_field_experiment_of_thornton(spark: Any) -> None:
@@ -335,7 +352,7 @@ def test_the_field_experiment_of_thornton(spark: Any) -> None:
     from coarse_spark.lake.inputs import read_input
 
     config = load_configuration("conf/thornton.yml")
-    report = validate_tables(config, read_input(spark, config.experiment, "experiment"))
+    report = check_tables(config, read_input(spark, config.experiment, "experiment"))
     assert (report.rows, report.usable_rows, report.partitions, report.small_partitions) == (
         4820,
         2834,
@@ -355,7 +372,7 @@ def test_rules_of_eligibility_need_boolean_columns_and_null_counts_as_false(spar
     trial = table(spark, rows()).selectExpr("*", "CASE WHEN unit_id > 2 THEN age > 25 END AS adult")
     people = trial.selectExpr("unit_id", "market", "age", "channel", "w", "adult AS adlt")
     with pytest.raises(TableError) as caught:
-        validate_tables(config, trial, people)
+        check_tables(config, trial, people)
     assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
         "experiment: the eligibility column 'age' is of type double, expected boolean",
         "population: the eligibility column 'age' is of type double, expected boolean",
@@ -363,6 +380,6 @@ def test_rules_of_eligibility_need_boolean_columns_and_null_counts_as_false(spar
         "the table has unit_id, market, age, channel, w, adlt",
     ]
     config = configuration(menu={"eligibility": {"adult": "depth > 10"}, "sizes": [2]})
-    assert validate_tables(config, trial).warnings == (
+    assert check_tables(config, trial).warnings == (
         "experiment: 3 of 12 rows have a null eligibility 'adult', which counts as false",
     )

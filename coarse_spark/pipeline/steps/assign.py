@@ -10,16 +10,17 @@ from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.distributed.assign import assign as assign_units
+from coarse_spark.distributed.frames import population_units
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.segments import describe_segments
 from coarse_spark.distributed.settle import with_tickets
-from coarse_spark.distributed.units import population_units
 from coarse_spark.errors import TableError
 from coarse_spark.lake.schemas import ASSIGNMENTS, MENU, SEGMENTS
 from coarse_spark.pipeline.limits import limits_note, published_menu, settled_menu
 from coarse_spark.pipeline.menu_rows import menu_rows, read_menus
 from coarse_spark.pipeline.rules import PopulationRules, note_changes, population_rules
 from coarse_spark.pipeline.run import Run
+from coarse_spark.pipeline.settings import experiment_setup
 
 
 def assign(run: Run) -> None:
@@ -44,9 +45,10 @@ def assign(run: Run) -> None:
             _write(run, rules, rules.problem, rules.responses, plain)
         note_changes(run, rules)
         table = run.experiment if run.population is None else run.population
-        units = population_units(table, run.configuration, None)
+        setup = experiment_setup(run.configuration)
+        units = population_units(table, setup, None)
         landed = run.lake.read("assignments", run.run_id)
-        run.lake.replace(SEGMENTS, run.run_id, describe_segments(landed, units, run.configuration))
+        run.lake.replace(SEGMENTS, run.run_id, describe_segments(landed, units, setup.features))
 
 
 def _assign_within_limits(run: Run, menus: pd.DataFrame, rules: PopulationRules) -> None:

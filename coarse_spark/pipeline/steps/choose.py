@@ -11,10 +11,10 @@ import pandas as pd
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.distributed.choose import UNIFORM, choose_menus
+from coarse_spark.distributed.frames import theta_columns
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.rules import require_eligible
 from coarse_spark.distributed.settle import with_tickets
-from coarse_spark.distributed.units import theta_columns
 from coarse_spark.lake.schemas import MENU
 from coarse_spark.pipeline.limits import limits_note
 from coarse_spark.pipeline.menu_rows import menu_rows

@@ -19,8 +19,8 @@ from coarse_spark.core.values import Policy, contrasts, policy_values, select_me
 from coarse_spark.distributed.choose import search_menus
 from coarse_spark.distributed.evaluate import Evaluation, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
+from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
 from coarse_spark.distributed.sketch import sketch
-from coarse_spark.distributed.units import hash_sample, matrix, treatment_columns
 from coarse_spark.lake.schemas import CONTRASTS, MENU, POLICY_VALUES
 from coarse_spark.pipeline.experiment import cross_fitted
 from coarse_spark.pipeline.menu_rows import read_menus

@@ -8,12 +8,13 @@ from pyspark.sql import functions as F
 
 from coarse_spark.distributed.basis import settle_basis
 from coarse_spark.distributed.fit import fit_responses
+from coarse_spark.distributed.frames import experiment_units, observed_treatments
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.score import FULL
-from coarse_spark.distributed.units import experiment_units, observed_treatments
 from coarse_spark.errors import RunError
 from coarse_spark.lake.schemas import MODELS
 from coarse_spark.pipeline.run import Run
+from coarse_spark.pipeline.settings import experiment_setup, fit_settings, learner_settings
 from coarse_spark.pipeline.steps.validate import validate
 
 log = logging.getLogger(__name__)
@@ -28,13 +29,15 @@ def fit(run: Run) -> None:
     """
     validate(run)
     with run.step("fit"):
-        units = experiment_units(run.experiment, run.configuration)
-        with materialized(units) as kept:
-            observed = observed_treatments(kept, run.configuration.space)
+        setup = experiment_setup(run.configuration)
+        with materialized(experiment_units(run.experiment, setup)) as kept:
+            observed = observed_treatments(kept, setup.space)
             run.note(observed_treatments=observed.values)
             run.warn(*observed.problems())
-            run.settle_basis(settle_basis(kept, run.declared))
-            run.lake.replace(MODELS, run.run_id, fit_responses(run.spark, kept, run.configuration))
+            learner = learner_settings(run.declared)
+            run.settle_basis(settle_basis(kept, setup, run.declared.bases, learner))
+            models = fit_responses(kept, setup, fit_settings(run.configuration))
+            run.lake.replace(MODELS, run.run_id, models)
         run.note(models=_model_counts(run))
 
 

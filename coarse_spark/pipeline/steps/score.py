@@ -7,22 +7,24 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from coarse_spark.core.treatments import Categorical
+from coarse_spark.distributed.frames import eligibility_columns, population_units, theta_columns
 from coarse_spark.distributed.score import FULL, granular_columns, unseen_partitions
 from coarse_spark.distributed.score import score as score_units
-from coarse_spark.distributed.units import eligibility_columns, population_units, theta_columns
 from coarse_spark.lake.schemas import RESPONSES
 from coarse_spark.pipeline.rules import written_rules
 from coarse_spark.pipeline.run import Run
+from coarse_spark.pipeline.settings import experiment_setup
 
 
 def score(run: Run) -> None:
     """Score the population with the models of all folds into ``responses``, with every unit's own best treatment."""
     with run.step("score"):
         configuration, problem = run.configuration, run.problem
+        setup = experiment_setup(configuration)
         if run.population is None:
-            units = population_units(run.experiment, configuration, configuration.experiment.weight)
+            units = population_units(run.experiment, setup, setup.weight)
         else:
-            units = population_units(run.population, configuration, configuration.population.weight)
+            units = population_units(run.population, setup, configuration.population.weight)
         models = run.lake.read("models", run.run_id).where(F.col("fold") == FULL)
         eligible = eligibility_columns(len(configuration.menu.eligibility))
         scored = score_units(

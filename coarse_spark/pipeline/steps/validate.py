@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from coarse_spark.distributed.validate import validate_tables
 from coarse_spark.pipeline.rules import note_previous
 from coarse_spark.pipeline.run import Run
+from coarse_spark.pipeline.settings import check_tables
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 def validate(run: Run) -> None:
     """Check the tables against the configuration, before anything is computed."""
     with run.step("validate"):
-        report = validate_tables(run.configuration, run.experiment, run.population)
+        report = check_tables(run.configuration, run.experiment, run.population)
         run.warn(*report.warnings)
         note_previous(run)
         run.note(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from coarse_spark.distributed.units import column
+from coarse_spark.distributed.frames import column
 
 _EXAMPLES = 3
 
@@ -15,12 +15,15 @@ _EXAMPLES = 3
 def strata_without_variation(
     usable_rows: DataFrame, strata: Sequence[str], treatments: Sequence[str]
 ) -> Iterator[str]:
-    """Yield a sentence for every treatment that some strata have a single value of: they do not identify its effect.
+    """Yield a sentence for every treatment that some strata have a single value of.
+
+    They do not identify its effect.
 
     Parameters
     ----------
     usable_rows : experiment rows with outcome and treatment.
-    strata, treatments : names of columns.
+    strata : names of their columns.
+    treatments : names of their columns.
     """
     keys = [
         column(name).cast("string").alias(f"s{position}") for position, name in enumerate(strata)
@@ -29,9 +32,8 @@ def strata_without_variation(
         (F.min(column(name)) == F.max(column(name))).alias(f"fixed{position}")
         for position, name in enumerate(treatments)
     ]
-    sizes = (
-        usable_rows.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"), *fixed).dropna()
-    )  # a null is no stratum
+    # a null is no stratum
+    sizes = usable_rows.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"), *fixed).dropna()
     for position, treatment in enumerate(treatments):
         single = sizes.where(F.col(f"fixed{position}"))
         count, rows = single.agg(F.count(F.lit(1)), F.sum("n")).collect()[0]
@@ -39,13 +41,15 @@ def strata_without_variation(
             largest = single.orderBy(
                 F.desc("n"), *(f"s{number}" for number in range(len(strata)))
             ).head(_EXAMPLES)
-            examples = [
-                f"{'/'.join(f'{name}={row[number]}' for number, name in enumerate(strata))} ({row['n']} rows)"
+            found = f"{count} {'stratum has' if count == 1 else 'strata have'}"
+            named = (
+                "/".join(f"{name}={row[number]}" for number, name in enumerate(strata))
+                + f" ({row['n']} rows)"
                 for row in largest
-            ]
-            found = f"{count} {'stratum has' if count == 1 else 'strata have'} a single value of treatment '{treatment}'"
+            )
             more = ", ..." if count > _EXAMPLES else ""
             yield (
-                f"{found} in {rows} usable rows, expected at least two to learn its effect from: {', '.join(examples)}{more}; "
+                f"{found} a single value of treatment '{treatment}' in {rows} usable rows, "
+                f"expected at least two to learn its effect from: {', '.join(named)}{more}; "
                 "merge strata, or leave these rows out"
             )

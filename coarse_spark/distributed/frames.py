@@ -1,0 +1,276 @@
+"""Units in one internal shape, whatever the user's tables are called and typed.
+
+The user's names become positions (``feature_0``, ``treatment_0`` …), so that no name of theirs can
+collide with ours or needs quoting, and every type becomes double or string. Folds, shards and
+samples come from hashes of the unit's id, never from row positions: the same unit is treated alike
+whatever the partitioning and the order of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import NumericType
+
+from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.observed import ObservedTreatments
+from coarse_spark.core.treatments import Categorical, TreatmentSpace
+
+POOLED = "<pooled>"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class ExperimentSetup:
+    """How the experiment was made, and what the user's tables call the columns of its units.
+
+    Attributes
+    ----------
+    unit_id : column that identifies a unit.
+    features : columns that describe a unit before its treatment.
+    outcome : numeric column with what the treatment is meant to change.
+    space : the treatments; their names are columns.
+    design : ``randomized``, ``stratified`` or ``learned``.
+    partition_by : columns whose combinations get models of their own.
+    strata : columns within whose combinations the treatment was randomized.
+    weight : column with the weight of an experiment row; None for weight 1.
+    eligibility : boolean columns, true for the units that a rule of eligibility lets through.
+    folds : number of folds of cross-fitting.
+    seed : of the hashes that order units and cut them into folds, and of the learners.
+    """
+
+    unit_id: str
+    features: tuple[str, ...]
+    outcome: str
+    space: TreatmentSpace
+    design: str = "randomized"
+    partition_by: tuple[str, ...] = ()
+    strata: tuple[str, ...] = ()
+    weight: str | None = None
+    eligibility: tuple[str, ...] = ()
+    folds: int = 5
+    seed: int = 0
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns without which an experiment row says nothing: the outcome and the treatments."""
+        return (self.outcome, *self.space.names)
+
+    @property
+    def treatments(self) -> list[str]:
+        """Internal names of the treatment dimensions."""
+        return treatment_columns(len(self.space.dimensions))
+
+
+def column(name: str) -> Column:
+    """Return the column of exactly this name, dots and all."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def feature_columns(count: int) -> list[str]:
+    """Internal names of the features."""
+    return [f"feature_{position}" for position in range(count)]
+
+
+def eligibility_columns(count: int) -> list[str]:
+    """Internal names of the rules of eligibility."""
+    return [f"eligible_{position}" for position in range(count)]
+
+
+def treatment_columns(count: int) -> list[str]:
+    """Internal names of the treatment dimensions."""
+    return [f"treatment_{position}" for position in range(count)]
+
+
+def theta_columns(count: int) -> list[str]:
+    """Names of the response coefficients."""
+    return [f"theta_{position}" for position in range(count)]
+
+
+def _label(columns: Sequence[str], otherwise: str) -> Column:
+    """One readable text for a combination of values, such as ``market=CH/product=3``.
+
+    Nulls keep apart from empty texts.
+    """
+    if not columns:
+        return F.lit(otherwise)
+    parts = [
+        F.concat(F.lit(f"{name}="), F.coalesce(column(name).cast("string"), F.lit("<null>")))
+        for name in columns
+    ]
+    return F.concat_ws("/", *parts)
+
+
+def _feature(table: DataFrame, name: str) -> Column:
+    """A feature as double or string; NaN becomes null, so that missing is missing in one way."""
+    if isinstance(table.schema[name].dataType, NumericType):
+        value = column(name).cast("double")
+        return F.when(~F.isnan(value), value)
+    return column(name).cast("string")
+
+
+def unit_hash(unit_id: str = "unit_id", *purpose: int | str) -> Column:
+    """Return a 64-bit hash of the unit's id, the same one for the same unit in every table.
+
+    Parameters
+    ----------
+    unit_id : column with the id.
+    purpose : what the hash is for, a seed or a word: another purpose gives independent hashes, so
+        that being early in one order tells nothing about another.
+    """
+    salt = [F.lit(part).cast("long") if isinstance(part, int) else F.lit(part) for part in purpose]
+    # the id as text: the same unit hashes alike as int in one table and long in another
+    return F.xxhash64(*salt, column(unit_id).cast("string"))
+
+
+def hash_limit(wanted: int, units: int) -> int:
+    """Return the hash at or below which about ``wanted`` of so many units lie, or all of fewer.
+
+    Hashes are uniform on the 64-bit integers: the units with the smallest ones are a sample that no
+    shuffling changes.
+    """
+    return 2**63 - 1 if units <= wanted else round((2 * wanted / units - 1) * 2**63)
+
+
+def _treatment(space: TreatmentSpace, position: int) -> Column:
+    dimension = space.dimensions[position]
+    value = column(dimension.name)
+    if isinstance(dimension, Categorical):
+        codes = [
+            F.when(value == F.lit(level), F.lit(float(code)))
+            for code, level in enumerate(dimension.levels)
+        ]
+        return F.coalesce(*codes)
+    return value.cast("double")
+
+
+def _unit_columns(table: DataFrame, setup: ExperimentSetup, weight: str | None) -> list[Column]:
+    names = feature_columns(len(setup.features))
+    rules = eligibility_columns(len(setup.eligibility))
+    return [
+        column(setup.unit_id).alias("unit_id"),
+        _label(setup.partition_by, ALL).alias("partition"),
+        unit_hash(setup.unit_id, setup.seed, "key").alias("key"),
+        (F.lit(1.0) if weight is None else column(weight).cast("double")).alias("weight"),
+        *(
+            _feature(table, name).alias(alias)
+            for name, alias in zip(setup.features, names, strict=True)
+        ),
+        # who may get what is never guessed: unknown is no
+        *(
+            F.coalesce(column(name), F.lit(False)).alias(alias)
+            for name, alias in zip(setup.eligibility, rules, strict=True)
+        ),
+    ]
+
+
+def population_units(table: DataFrame, setup: ExperimentSetup, weight: str | None) -> DataFrame:
+    """Return units to be scored.
+
+    Columns: unit_id, partition, key (a hash of the id), weight, feature_0 … and eligible_0 …
+    (booleans).
+
+    Parameters
+    ----------
+    table : one row a unit, with the columns of ids, partitions, features and eligibility.
+    setup : what these columns are called.
+    weight : name of the weight column; None for weight 1.
+    """
+    return table.select(*_unit_columns(table, setup, weight))
+
+
+def usable(setup: ExperimentSetup) -> Column:
+    """Whether an experiment row has an outcome and a treatment."""
+    return reduce(Column.__and__, [column(name).isNotNull() for name in setup.needed])
+
+
+def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
+    """Return usable experiment rows: those of ``population_units``, and what the experiment adds.
+
+    These columns are outcome, stratum, fold and treatment_0 …. Rows without an outcome or a
+    treatment are left out; ``validate_tables`` counts them.
+
+    Parameters
+    ----------
+    table : one row a unit, as the user has it.
+    setup : what its columns are called.
+    """
+    return table.where(usable(setup)).select(
+        *_unit_columns(table, setup, setup.weight),
+        column(setup.outcome).cast("double").alias("outcome"),
+        _label(setup.strata, ALL).alias("stratum"),
+        F.pmod(unit_hash(setup.unit_id, setup.seed, "fold"), F.lit(setup.folds))
+        .cast("int")
+        .alias("fold"),
+        *(
+            _treatment(setup.space, position).alias(name)
+            for position, name in enumerate(setup.treatments)
+        ),
+    )
+
+
+def observed_treatments(units: DataFrame, space: TreatmentSpace) -> ObservedTreatments:
+    """Return what experiment units got in every dimension."""
+    row = units.agg(
+        *(
+            F.sort_array(F.collect_set(name))
+            if isinstance(dimension, Categorical)
+            else F.array(F.min(name), F.max(name))
+            for dimension, name in zip(
+                space.dimensions, treatment_columns(len(space.dimensions)), strict=True
+            )
+        )
+    ).collect()[0]
+    return ObservedTreatments(space, tuple(map(tuple, row)))
+
+
+def hash_sample(units: DataFrame, size: int) -> pd.DataFrame:
+    """Return the ``size`` units with the smallest keys, in the order of their keys.
+
+    They are the same ones whatever the partitioning.
+    """
+    return (
+        units.orderBy("key")
+        .limit(size)
+        .toPandas()
+        .sort_values("key", kind="stable", ignore_index=True)
+    )
+
+
+def learner_arguments(rows: pd.DataFrame, setup: ExperimentSetup) -> dict[str, Any]:
+    """Return collected experiment rows as the arguments that the learners share."""
+    return {
+        "X": feature_frame(rows, setup.features),
+        "T": matrix(rows, setup.treatments),
+        "y": rows["outcome"].to_numpy(np.float64),
+        "weight": rows["weight"].to_numpy(np.float64),
+        "strata": rows["stratum"].to_numpy(),
+    }
+
+
+def feature_frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the features of collected rows under the user's names.
+
+    Numbers are float64, texts object.
+    """
+    frame = rows[feature_columns(len(names))]
+    return frame.set_axis(list(names), axis=1)
+
+
+def parts(rows: pd.DataFrame, name: str) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield the rows of every value of an integer column, smallest first."""
+    values = rows[name].to_numpy()
+    for value in np.unique(values):
+        yield int(value), rows[values == value]
+
+
+def matrix(rows: pd.DataFrame, columns: Sequence[str]) -> FloatArray:
+    """Return columns of collected rows as a float matrix (n, len(columns))."""
+    return np.column_stack([rows[name].to_numpy(np.float64) for name in columns])

@@ -1,0 +1,100 @@
+"""Checks of the input tables, before a run starts: everything that is wrong with them, at once.
+
+Checks of names and types (``columns``) read the schema alone. Those of values (``values``) are
+native aggregates: one pass a table for nearly everything, one for repeated unit ids, and one for
+the sizes of partitions where there are any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame
+
+from coarse_spark.distributed.frames import ExperimentSetup
+from coarse_spark.distributed.validate.columns import column_problems
+from coarse_spark.distributed.validate.values import (
+    Findings,
+    check_experiment,
+    check_population,
+    partition_sizes,
+)
+from coarse_spark.errors import TableError
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What the tables hold, for the summary of a run.
+
+    Attributes
+    ----------
+    rows : rows of the experiment.
+    usable_rows : those with an outcome and a treatment.
+    partitions : partitions with usable rows.
+    small_partitions : those that the pooled model serves.
+    population_rows : rows of the population; those of the experiment where it is the population.
+    warnings : one sentence each, on what a run copes with by itself.
+    """
+
+    rows: int
+    usable_rows: int
+    partitions: int
+    small_partitions: int
+    population_rows: int
+    warnings: tuple[str, ...]
+
+
+def validate_tables(
+    setup: ExperimentSetup,
+    experiment: DataFrame,
+    population: DataFrame | None = None,
+    *,
+    population_weight: str | None = None,
+    arms: bool = False,
+    min_rows: int = 1,
+) -> TableReport:
+    """Return what the tables hold; every problem in them is raised at once.
+
+    Parameters
+    ----------
+    setup : names the columns and declares the treatments.
+    experiment : one row a unit with treatment and outcome. Rows where one of them is null are left
+        out with a warning.
+    population : one row a unit that gets an assignment; None for the experiment's units.
+    population_weight : column with the weight of the population's rows; None for weight 1.
+    arms : whether a basis has one column a candidate, and knows no treatment between them.
+    min_rows : the pooled model serves partitions with fewer usable rows.
+
+    Raises
+    ------
+    TableError : missing columns, unfit types, null or repeated unit ids, treatments outside the
+        space or without variation, outcomes, weights or features that are no finite numbers, null
+        strata, strata without variation, or no usable row. One line a problem.
+    """
+    # values are read by the declared names and types, so these come first
+    _refuse(list(column_problems(setup, experiment, population, population_weight)))
+
+    found, people = Findings("experiment"), Findings("population")
+    rows, usable_rows = check_experiment(setup, experiment, found, arms=arms)
+    population_rows = (
+        rows
+        if population is None
+        else check_population(setup, population, population_weight, people)
+    )
+    _refuse(found.problems + people.problems)
+    warnings = found.warnings + people.warnings
+    partitions, small, smallest = partition_sizes(setup, experiment, min_rows)
+    if small:
+        warnings.append(
+            f"experiment: {small} of {partitions} partitions have fewer usable rows than "
+            f"response.min_rows = {min_rows}, the smallest {smallest}; the pooled model serves them"
+        )
+    return TableReport(rows, usable_rows, partitions, small, population_rows, tuple(warnings))
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise TableError(
+            f"the tables have {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
+        )

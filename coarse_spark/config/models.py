@@ -7,6 +7,7 @@ import json
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from coarse_spark.config.checks import find_problems
@@ -32,8 +33,10 @@ from coarse_spark.config.fields import (
     TableName,
     Text,
 )
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, candidate_bases
 from coarse_spark.core.menu.problem.limits import Budget, Limits
+from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -403,6 +406,22 @@ class Configuration(Section):
             spending = Profit(menu.spending_per_outcome, menu.spending_per_unit or self.profit.cost)
             budget = Budget(menu.budget, spending)
         return Limits(menu.min_share, menu.max_share, budget)
+
+    @cached_property
+    def always_offered(self) -> FloatArray | None:
+        """The encoded treatments (f, d) that every menu holds, None without any."""
+        rows = self.menu.always_offer
+        return self.space.encode(pd.DataFrame(list(rows))) if rows else None
+
+    @cached_property
+    def problem(self) -> MenuProblem:
+        """Space, basis, profit and the treatments that every menu holds.
+
+        Raises
+        ------
+        InvalidInputError : several bases are still to be compared.
+        """
+        return MenuProblem.build(self.space, self.basis, self.profit_function, self.always_offered)
 
     def to_json(self) -> str:
         """Return the configuration with all defaults as canonical JSON: keys in the order of the models, no spaces.

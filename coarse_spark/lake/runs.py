@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from coarse_spark import __version__
 from coarse_spark.errors import TableError
 from coarse_spark.lake.schemas import RUNS
+from coarse_spark.lake.step_results import StepResult, results_from_json, results_to_json
 from coarse_spark.lake.tables import Lake, check_run_id
 
 RUNNING, PUBLISHED, FAILED = "running", "published", "failed"
@@ -26,7 +27,10 @@ def new_run_id() -> str:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One row of ``runs``; immutable, each step saves a changed copy."""
+    """One row of ``runs``; immutable, each step saves a changed copy.
+
+    ``results`` : what each step found, by its name; column ``diagnostics``, as JSON.
+    """
 
     run_id: str
     config: str
@@ -41,7 +45,7 @@ class RunRecord:
     stop_reason: str | None = None
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
-    diagnostics: dict[str, Any] = field(default_factory=dict)
+    results: Mapping[str, StepResult] = field(default_factory=dict)
 
     def with_changes(self, **changes: Any) -> RunRecord:
         """Return a copy with other values."""
@@ -49,8 +53,8 @@ class RunRecord:
 
     def save(self, lake: Lake) -> None:
         """Replace this run's row in one commit."""
-        row = {name: getattr(self, name) for name in RUNS.columns}
-        row["diagnostics"] = json.dumps(self.diagnostics)
+        row = {name: getattr(self, name) for name in RUNS.columns if name != "diagnostics"}
+        row["diagnostics"] = results_to_json(self.results)
         lake.replace(RUNS, self.run_id, pd.DataFrame([row], dtype=object))
 
     @staticmethod
@@ -59,31 +63,35 @@ class RunRecord:
 
         Raises
         ------
-        TableError : there is no such run.
+        TableError : there is no such run, or another version of the package wrote it.
         """
         rows = lake.read(RUNS.name, None if run_id is None else check_run_id(run_id))
         found = rows.orderBy(F.col("started_at").desc()).limit(1).collect()
         if not found:
             raise TableError(
-                f"there is no run{'' if run_id is None else f' {run_id!r}'} in {lake.reference(RUNS.name)}"
+                f"there is no run{'' if run_id is None else f' {run_id!r}'} "
+                f"in {lake.reference(RUNS.name)}"
             )
         values = found[0].asDict()
-        values["diagnostics"] = json.loads(values["diagnostics"] or "{}")
+        try:
+            values["results"] = results_from_json(values.pop("diagnostics") or "{}")
+        except ValueError:
+            raise TableError(
+                f"run {values['run_id']} holds step results of another version of coarse_spark "
+                f"(written by {values['package_version']}, this is {__version__}), which cannot be "
+                "read; start a new run with 'fit'"
+            ) from None
         for name in ("started_at", "ended_at", "published_at"):
             # Spark hands timestamps over as naive local times
             values[name] = None if values[name] is None else values[name].astimezone(UTC)
         values["warnings"] = list(values["warnings"] or [])
-        return RunRecord(
-            **{
-                **values,
-                "step_seconds": values["step_seconds"] or {},
-                "inputs": values["inputs"] or {},
-            }
-        )
+        for name in ("step_seconds", "inputs"):
+            values[name] = values[name] or {}
+        return RunRecord(**values)
 
 
 def latest_published(lake: Lake, other_than: str) -> str | None:
-    """Return the id of the run that was published last, leaving one run out; None where there is no other."""
+    """Return the run that was published last, leaving one out; None where there is no other."""
     if not lake.exists(RUNS.name):
         return None
     rows = lake.read(RUNS.name).where(

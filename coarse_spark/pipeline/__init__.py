@@ -1,4 +1,8 @@
-"""The steps of a run in order: fit, score, choose, evaluate, assign, publish. Each reads tables and writes tables."""
+"""The steps of a run in order: fit, score, choose, evaluate, assign, publish.
+
+Each reads tables and writes tables, and keeps one record of what it found
+(``lake.step_results``), which later steps and the report read.
+"""
 
 from coarse_spark.pipeline.order import STEPS, run_all
 from coarse_spark.pipeline.run import Run, open_run, start_run

@@ -1,4 +1,4 @@
-"""The experiment as it is judged: every unit by models that never saw it, with the design that it was treated by."""
+"""The experiment as it is judged: every unit by models that never saw it, with its design."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ class CrossFitted:
 
     Attributes
     ----------
-    units : usable rows. design : how they were treated.
-    predictions : one row a unit and model fold: the columns of ``units`` but its features, those of the design, theta_0 … with the
-        coefficients of eligibility last.
-    problem : the run's, with rules of eligibility. Units of an experiment have no earlier treatment: it may have been learned from
-        the very outcomes that it would be judged on.
+    units : usable rows.
+    design : how they were treated.
+    predictions : one row a unit and model fold: the columns of ``units`` but its features, those of
+        the design, theta_0 … with the coefficients of eligibility last.
+    problem : the run's, with rules of eligibility. Units of an experiment have no earlier
+        treatment: it may have been learned from the very outcomes that it would be judged on.
     """
 
     units: DataFrame

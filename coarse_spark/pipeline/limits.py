@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
@@ -13,55 +11,61 @@ from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settlement import SettledMenu
 from coarse_spark.distributed.settle import population_of, population_sample, settle_units
+from coarse_spark.lake.step_results import LimitsKept
 from coarse_spark.pipeline.run import Run
-from coarse_spark.report.content import LimitsKept
 
 
-def limits_note(bounded: BoundedMenu, problem: MenuProblem, sums: SegmentSums) -> dict[str, Any]:
-    """Return what the record keeps of a menu's limits: shares, lottery, and budget with its price and the spending."""
-    note: dict[str, Any] = {
-        "min_share": bounded.lower.tolist(),
-        "max_share": bounded.upper.tolist(),
-        "lottery": bounded.lottery,
-        "budget_price": bounded.charge,
-    }
-    if bounded.spend is not None:
-        note |= {"budget": bounded.budget, "spending": bounded.spent(sums, problem)}
-    return note
-
-
-def limits_kept(note: dict[str, Any] | None) -> LimitsKept | None:
-    """Return what the report says of the limits that ``limits_note`` recorded."""
-    if note is None:
-        return None
-    shares = max(note["min_share"]) > 0 or min(note["max_share"]) < 1
-    return LimitsKept(shares, note.get("budget"), note.get("spending", 0.0), note["budget_price"])
+def limits_kept(bounded: BoundedMenu, problem: MenuProblem, sums: SegmentSums) -> LimitsKept:
+    """Return what the run keeps of a menu's limits, from the sums of its segments."""
+    budget = None if bounded.spend is None else bounded.budget
+    return LimitsKept(
+        min_share=bounded.lower.tolist(),
+        max_share=bounded.upper.tolist(),
+        tie_break=bounded.lottery,
+        budget=budget,
+        spending=0.0 if budget is None else bounded.spent(sums, problem),
+        budget_price=bounded.charge,
+    )
 
 
 def published_menu(
-    run: Run, problem: MenuProblem, menu: pd.DataFrame, note: dict[str, Any]
+    run: Run, problem: MenuProblem, menu: pd.DataFrame, kept: LimitsKept
 ) -> BoundedMenu:
-    """Return the menu of the table's rows ``menu`` within the limits that ``choose`` noted; ``problem`` has a lottery."""
+    """Return the menu of the table's rows ``menu`` within the limits that ``choose`` kept.
+
+    Parameters
+    ----------
+    run : the run.
+    problem : of the population, with a lottery.
+    menu : rows of table ``menu``.
+    kept : its limits.
+    """
     budget = run.configuration.limits.budget
     bounded = BoundedMenu(
         PricedMenu.build(problem, problem.space.encode(menu)),
-        np.asarray(note["min_share"], dtype=np.float64),
-        np.asarray(note["max_share"], dtype=np.float64),
+        np.asarray(kept.min_share, dtype=np.float64),
+        np.asarray(kept.max_share, dtype=np.float64),
         np.inf if budget is None else budget.limit,
         spend=None if budget is None else budget.row_profit,
-        lottery=float(note["lottery"]),
+        lottery=kept.tie_break,
     )
-    return bounded.at(
-        problem, menu["shadow_price"].to_numpy(np.float64), float(note["budget_price"])
-    )
+    return bounded.at(problem, menu["shadow_price"].to_numpy(np.float64), kept.budget_price)
 
 
 def settled_menu(
     problem: MenuProblem, bounded: BoundedMenu, responses: DataFrame
 ) -> tuple[SettledMenu, DataFrame]:
-    """Return the menu with its limits kept to the unit, and unit_id, treatment_id of the units that prices do not decide about.
+    """Return the menu with its limits kept to the unit, and who gets what near indifference.
 
-    ``responses`` : unit_id, weight and the coefficients of ``problem``.
+    Parameters
+    ----------
+    problem : of the population, with a lottery.
+    bounded : the menu with its limits.
+    responses : unit_id, weight and the coefficients of ``problem``.
+
+    Returns
+    -------
+    The menu, and unit_id, treatment_id of the units that prices do not decide about.
     """
     everyone = population_of(responses)
     sample = population_sample(responses, everyone, problem.coefficients)

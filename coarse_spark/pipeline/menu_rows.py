@@ -19,7 +19,16 @@ def menu_rows(
     *,
     selected: bool,
 ) -> pd.DataFrame:
-    """Return one row a treatment of a menu whose segments have the given sums; ``problem`` is the one without rules."""
+    """Return one row a treatment of a menu.
+
+    Parameters
+    ----------
+    problem : the one without rules.
+    menu : its treatments and prices.
+    sums : of its segments.
+    observed : the treatments that the experiment gave.
+    selected : whether it is the one to publish.
+    """
     frame = problem.space.decode(menu.treatments)
     frame.insert(0, "treatment_id", np.arange(len(frame)))
     frame.insert(0, "k", len(frame))

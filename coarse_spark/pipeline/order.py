@@ -30,7 +30,8 @@ def run_all(spark: SparkSession, configuration: Configuration, run_id: str | Non
 
     Raises
     ------
-    CoarseSparkError : of the step that failed; the run is recorded as failed and nothing is published.
+    CoarseSparkError : of the step that failed; the run is recorded as failed and nothing is
+        published.
     """
     run = start_run(spark, configuration, run_id)
     for step in STEPS.values():

@@ -18,6 +18,7 @@ from coarse_spark.core.menu.rules import Loyalty
 from coarse_spark.distributed.rules import changed, restricted, with_previous, with_rules
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
 from coarse_spark.lake.runs import latest_published
+from coarse_spark.lake.step_results import Changes, ValidateResult
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
 
@@ -33,8 +34,10 @@ class PreviousMenu:
 
     Attributes
     ----------
-    run_id : of that run. treatments : (l, d) encoded, by treatment_id; NaN where a level is no longer declared.
-    shares : (l,) of its population. offered : (l,) which of them may still be offered.
+    run_id : of that run.
+    treatments : (l, d) encoded, by treatment_id; NaN where a level is no longer declared.
+    shares : (l,) of its population.
+    offered : (l,) which of them may still be offered.
     """
 
     run_id: str
@@ -49,8 +52,9 @@ class PopulationRules:
 
     Attributes
     ----------
-    problem : the run's problem with its rules. responses : table ``responses`` with the coefficients of the rules as further
-        columns theta_p …, and with ``distributed.rules.PREVIOUS`` where there is an earlier run.
+    problem : the run's problem with its rules.
+    responses : table ``responses`` with the coefficients of the rules as further columns theta_p …,
+        and with ``distributed.rules.PREVIOUS`` where there is an earlier run.
     previous : the earlier menu.
     """
 
@@ -67,7 +71,10 @@ class PopulationRules:
         return np.asarray(self.previous.treatments[order[self.previous.offered[order]]])
 
     def changed(self, treatments: FloatArray) -> Column | None:
-        """Return whether a unit's treatment of a menu (k, d) differs from its earlier one; None without an earlier run."""
+        """Return whether a unit's treatment of a menu (k, d) differs from its earlier one.
+
+        None without an earlier run.
+        """
         return (
             None
             if self.previous is None
@@ -80,27 +87,28 @@ def written_rules(configuration: Configuration) -> list[str]:
     return [f"eligible_{name}" for name in configuration.menu.eligibility]
 
 
-def note_previous(run: Run) -> None:
-    """Note which run ``menu.previous_run`` names, and check that its menu can be compared.
+def find_previous(run: Run) -> str | None:
+    """Return the run that ``menu.previous_run`` names, having checked that it can be compared.
 
     Raises
     ------
     TableError : there is no such run, or it has no selected menu, or one of other treatments.
     """
-    wanted = run.configuration.menu.previous_run
+    wanted = run.declared.menu.previous_run
     found = latest_published(run.lake, run.run_id) if wanted == CURRENT else wanted
     if wanted == CURRENT and found is None:
         log.info(
-            "menu.previous_run is current, but nothing is published yet: this run has no earlier one"
+            "menu.previous_run is current, but nothing is published yet: "
+            "this run has no earlier one"
         )
-    run.note(previous_run=found)
     if found is not None:
         _published_menu(run, found)
+    return found
 
 
 def previous_menu(run: Run) -> PreviousMenu | None:
-    """Return the menu of the earlier run that ``note_previous`` noted, None without one."""
-    run_id = run.noted("previous_run", "fit")
+    """Return the menu of the earlier run that ``find_previous`` found, None without one."""
+    run_id = run.result(ValidateResult).previous_run
     if run_id is None:
         return None
     rows = _published_menu(run, run_id)
@@ -115,7 +123,8 @@ def _published_menu(run: Run, run_id: str) -> pd.DataFrame:
     """Return the selected menu of another run, by treatment_id."""
     if run_id == run.run_id:
         raise InvalidInputError(
-            f"menu.previous_run: found '{run_id}', which is this run itself, expected an earlier one"
+            f"menu.previous_run: found '{run_id}', which is this run itself, "
+            "expected an earlier one"
         )
     place = f"menu.previous_run: run '{run_id}'"
     menus = read_menus(run.lake, run_id) if run.lake.exists("menu") else None
@@ -126,25 +135,25 @@ def _published_menu(run: Run, run_id: str) -> pd.DataFrame:
             for row in run.lake.read("runs").select("run_id").limit(_KNOWN_RUNS).collect()
         ]
         raise TableError(
-            f"{place} has no selected menu and assignments in {run.lake.reference('menu')}{nearest(run_id, known)}"
+            f"{place} has no selected menu and assignments in {run.lake.reference('menu')}"
+            f"{nearest(run_id, known)}"
         )
     missing = [
-        name
-        for name in run.configuration.space.names
-        if name not in rows or rows[name].isna().all()
+        name for name in run.declared.space.names if name not in rows or rows[name].isna().all()
     ]
     if missing:
         raise TableError(
-            f"{place} has no treatment '{missing[0]}'; assignments of other treatments cannot be compared"
+            f"{place} has no treatment '{missing[0]}'; "
+            "assignments of other treatments cannot be compared"
         )
     return rows
 
 
 def _encoded(run: Run, row: pd.DataFrame) -> FloatArray:
     try:
-        return run.configuration.space.encode(row)
+        return run.declared.space.encode(row)
     except InvalidInputError:  # a level of the earlier run that is no longer one
-        return np.full((1, len(run.configuration.space.names)), np.nan)
+        return np.full((1, len(run.declared.space.names)), np.nan)
 
 
 def population_rules(run: Run) -> PopulationRules:
@@ -167,15 +176,15 @@ def population_rules(run: Run) -> PopulationRules:
     return PopulationRules(problem, responses, previous)
 
 
-def note_changes(run: Run, rules: PopulationRules) -> None:
-    """Check that every unit got a treatment, and note how many units got another one than in the earlier run.
+def count_changes(run: Run, rules: PopulationRules) -> Changes | None:
+    """Return how many units got another treatment than in the earlier run, None without one.
 
     Raises
     ------
     RunError : units that are eligible for no treatment of the menu.
     """
     if not rules.problem.rules and rules.previous is None:
-        return
+        return None
     landed = run.lake.read("assignments", run.run_id)
     row = landed.agg(
         F.count("*").alias("units"),
@@ -185,19 +194,22 @@ def note_changes(run: Run, rules: PopulationRules) -> None:
     ).collect()[0]
     if row["assigned"] < row["units"]:
         raise RunError(
-            f"{row['units'] - row['assigned']} units may get none of the treatments of the menu because of menu.eligibility; allow "
-            "larger sizes, or add a treatment that everyone may get to menu.always_offer"
+            f"{row['units'] - row['assigned']} units may get none of the treatments of the menu "
+            "because of menu.eligibility; allow larger sizes, or add a treatment that everyone may "
+            "get to menu.always_offer"
         )
-    if rules.previous is not None:
-        had, moved = int(row["had"]), int(row["changed"] or 0)
-        log.info(
-            "%d of %d units get another treatment than in run %s", moved, had, rules.previous.run_id
-        )
-        run.note(
-            changes={
-                "previous_run": rules.previous.run_id,
-                "units": had,
-                "changed": moved,
-                "new": int(row["units"]) - had,
-            }
-        )
+    if rules.previous is None:
+        return None
+    changes = Changes(
+        previous_run=rules.previous.run_id,
+        units=row["had"],
+        changed=row["changed"] or 0,
+        new=row["units"] - row["had"],
+    )
+    log.info(
+        "%d of %d units get another treatment than in run %s",
+        changes.changed,
+        changes.units,
+        changes.previous_run,
+    )
+    return changes

@@ -5,24 +5,23 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from typing import TypeVar
 
-import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.learners.choose_basis import BasisChoice
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.errors import CoarseSparkError, InvalidInputError, RunError, TableError
 from coarse_spark.lake.inputs import input_name, input_version, read_input
 from coarse_spark.lake.runs import FAILED, RUNNING, RunRecord, new_run_id
+from coarse_spark.lake.step_results import FitResult, StepResult
 from coarse_spark.lake.tables import Lake, check_run_id
 
 log = logging.getLogger(__name__)
@@ -33,11 +32,19 @@ _JAVA_CAUSE = re.compile(
 )  # "Caused by: java.io.IOException: why", with its message
 
 
+Result = TypeVar("Result", bound=StepResult)
+
+
 @dataclass
 class Run:
-    """One run: everything a step needs. ``record`` is replaced as the steps go and saved by each.
+    """One run: everything a step needs.
 
-    ``declared`` is the configuration as the user wrote it.
+    Attributes
+    ----------
+    spark : the session.
+    declared : the configuration as the user wrote it.
+    lake : where the tables are.
+    record : row of table ``runs``; replaced as the steps go, and saved by each command.
     """
 
     spark: SparkSession
@@ -50,85 +57,71 @@ class Run:
         """The run's id in every table."""
         return self.record.run_id
 
-    @cached_property
-    def configuration(self) -> Configuration:
-        """The configuration with the one basis that the step ``fit`` settled on, once it has."""
-        settled = self.record.diagnostics.get("basis")
-        return self.declared if settled is None else self.declared.with_basis(settled["name"])
-
-    def settle_basis(self, choice: BasisChoice) -> None:
-        """Use a basis from now on, in this command and in every later one."""
-        for name, loss in sorted(choice.losses.items(), key=lambda item: item[1]):
-            log.info("basis %s: held-out mean squared error %.6g", name, loss)
-        for name, reason in choice.left_out.items():
-            log.info("basis %s left out: %s", name, reason)
-        self.note(
-            basis={"name": choice.basis.name, "losses": choice.losses, "left_out": choice.left_out}
-        )
-        for derived in ("configuration", "problem"):
-            self.__dict__.pop(derived, None)
-
-    @cached_property
-    def problem(self) -> MenuProblem:
-        """Space, basis and profit of the configuration."""
-        configuration = self.configuration
-        return MenuProblem.build(
-            configuration.space,
-            configuration.basis,
-            configuration.profit_function,
-            self.always_offered,
-        )
-
-    @cached_property
-    def always_offered(self) -> FloatArray | None:
-        """The encoded treatments (f, d) that every menu holds, None without any."""
-        rows = self.configuration.menu.always_offer
-        return self.configuration.space.encode(pd.DataFrame(list(rows))) if rows else None
-
-    def search_settings(self, previous: FloatArray | None = None) -> SearchSettings:
-        """Return how menus are searched; ``previous`` : (l, d) encoded treatments of an earlier menu."""
-        menu = self.configuration.menu
-        return SearchSettings(
-            self.configuration.limits,
-            self.always_offered,
-            previous,
-            menu.method,
-            menu.starts,
-            menu.seed,
-        )
-
-    @cached_property
-    def experiment(self) -> DataFrame:
-        """The experiment's table as the user has it."""
-        return read_input(self.spark, self.configuration.experiment, "experiment")
-
-    @cached_property
-    def population(self) -> DataFrame | None:
-        """The population's table, None where it is the experiment's units."""
-        if not self.configuration.population.given:
-            return None
-        return read_input(self.spark, self.configuration.population, "population")
-
-    def save(self) -> None:
-        """Save the record: a later command goes on from it."""
-        self.record.save(self.lake)
-
-    def noted(self, key: str, step: str) -> Any:
-        """Return a diagnostic that an earlier step noted.
+    def result(self, kind: type[Result]) -> Result:
+        """Return what a step found.
 
         Raises
         ------
         TableError : that step has not run yet.
         """
-        if key not in self.record.diagnostics:
-            raise TableError(f"run {self.run_id} has no '{key}' yet; run the step '{step}' first")
-        return self.record.diagnostics[key]
+        found = self.record.results.get(kind.step)
+        if not isinstance(found, kind):
+            raise TableError(
+                f"run {self.run_id} has no result of the step '{kind.step}' yet; "
+                f"run the step '{kind.step}' first"
+            )
+        return found
 
-    def note(self, **diagnostics: Any) -> None:
-        """Add diagnostics to the record."""
-        self.record = self.record.with_changes(
-            diagnostics={**self.record.diagnostics, **diagnostics}
-        )
+    def keep(self, result: StepResult) -> None:
+        """Keep what a step found, in place of what it found before."""
+        results = {**self.record.results, result.step: result}
+        self.record = self.record.with_changes(results=results)
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration with the one basis of the step ``fit``.
+
+        Raises
+        ------
+        TableError : that step has not run yet; until then there is ``declared``.
+        """
+        return self._with_basis(self.result(FitResult).basis)
+
+    @cached_property
+    def _with_basis(self) -> Callable[[str], Configuration]:
+        return cache(self.declared.with_basis)  # it is checked as a whole, once a basis
+
+    @property
+    def problem(self) -> MenuProblem:
+        """Space, basis and profit of the configuration; errors as in ``configuration``."""
+        return self.configuration.problem
+
+    def search_settings(self, previous: FloatArray | None = None) -> SearchSettings:
+        """Return how menus are searched.
+
+        Parameters
+        ----------
+        previous : (l, d) encoded treatments of an earlier menu.
+        """
+        limits, menu = self.declared.limits, self.declared.menu
+        required = self.declared.always_offered
+        return SearchSettings(limits, required, previous, "auto", menu.starts, menu.seed)
+
+    @cached_property
+    def experiment(self) -> DataFrame:
+        """The experiment's table as the user has it."""
+        return read_input(self.spark, self.declared.experiment, "experiment")
+
+    @cached_property
+    def population(self) -> DataFrame | None:
+        """The population's table, None where it is the experiment's units."""
+        if not self.declared.population.given:
+            return None
+        return read_input(self.spark, self.declared.population, "population")
+
+    def save(self) -> None:
+        """Save the record: a later command goes on from it."""
+        self.record.save(self.lake)
 
     def warn(self, *sentences: str) -> None:
         """Add warnings to the record, each once."""
@@ -139,11 +132,12 @@ class Run:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a step and note it in the record; a failure is saved before it is raised.
+        """Time a step in the record; a failure is saved before it is raised.
 
         Raises
         ------
-        RunError : the step failed for a reason that is no error of ours; the message names step and cause.
+        RunError : the step failed for a reason that is no error of ours; the message names step and
+            cause.
         """
         start = time.perf_counter()
         try:
@@ -180,7 +174,7 @@ class Run:
 
 
 def first_cause(message: str) -> str:
-    """Return the part of a Spark error that a person can act on: its last Python error, else its last Java cause."""
+    """Return what a person can act on: a Spark error's last Python error, else its last Java cause."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     # the name of an error without its message tells nothing: remote stack traces have such lines
     python = [line for line in lines if _NAMED_ERROR.match(line)]
@@ -200,7 +194,10 @@ def lake_of(spark: SparkSession, configuration: Configuration) -> Lake:
 
 
 def start_run(spark: SparkSession, configuration: Configuration, run_id: str | None = None) -> Run:
-    """Open a new run, or the rerun of an old one: its record says "running", its published rows stay until they are replaced."""
+    """Open a new run, or the rerun of an old one.
+
+    Its record says "running"; the published rows of a rerun stay until they are replaced.
+    """
     lake = lake_of(spark, configuration)
     old = None
     if run_id is not None and lake.exists("runs"):
@@ -234,15 +231,16 @@ def open_run(spark: SparkSession, configuration: Configuration, run_id: str | No
 
     Raises
     ------
-    TableError : there is no such run.
+    TableError : there is no such run, or another version of the package wrote it.
     InvalidInputError : the run was made with another configuration.
     """
     lake = lake_of(spark, configuration)
     record = RunRecord.load(lake, run_id)
     if record.config_hash != configuration.fingerprint():
         raise InvalidInputError(
-            f"run {record.run_id} was started with another configuration (hash {record.config_hash[:12]}, this file's is "
-            f"{configuration.fingerprint()[:12]}); start a new run with 'fit' or use the run's own configuration"
+            f"run {record.run_id} was started with another configuration "
+            f"(hash {record.config_hash[:12]}, this file's is {configuration.fingerprint()[:12]}); "
+            "start a new run with 'fit' or use the run's own configuration"
         )
     return Run(
         spark,

@@ -1,4 +1,4 @@
-"""How often the treatments of the published menu are chosen when the experiment says something a little different."""
+"""How often the published treatments are chosen when the experiment says something different."""
 
 from __future__ import annotations
 
@@ -12,41 +12,39 @@ from coarse_spark.core.menu.lloyd import PricedMenu
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.stability import menu_counts, merged_counts
 from coarse_spark.distributed.stability import resampled_menus
+from coarse_spark.lake.step_results import Stability, TreatmentCount, ValidateResult
 from coarse_spark.pipeline.run import Run
 
 log = logging.getLogger(__name__)
 
 
-def note_stability(
+def choice_stability(
     run: Run,
     problem: MenuProblem,
     predictions: DataFrame,
     menus: Sequence[PricedMenu],
     published: pd.DataFrame,
-) -> None:
-    """Note how often the treatments of the published menu are chosen.
+) -> Stability:
+    """Return how often the treatments of the published menu are chosen.
 
     Parameters
     ----------
-    problem : of the experiment's units. predictions : these units by the models of every fold.
-    menus : of as many treatments, by fold. published : rows of the table ``menu``.
+    run : the run.
+    problem : of the experiment's units.
+    predictions : these units by the models of every fold.
+    menus : of as many treatments, by fold.
+    published : rows of the table ``menu``.
     """
-    k, treatments, resamples = (
-        len(published),
-        problem.space.encode(published),
-        run.configuration.evaluation.resamples,
-    )
-    tables, loss = (
-        {"folds": menu_counts(problem, [menu.treatments for menu in menus], "folds")},
-        None,
-    )
+    k, treatments = len(published), problem.space.encode(published)
+    resamples, loss = run.configuration.evaluation.resamples, None
+    tables = {"folds": menu_counts(problem, [menu.treatments for menu in menus], "folds")}
     if resamples:
         tables["frequency"], loss = resampled_menus(
             predictions,
             problem,
             k,
             run.search_settings(treatments),
-            units=int(run.noted("usable_rows", "fit")),
+            units=run.result(ValidateResult).usable_rows,
             resamples=resamples,
         )
         log.info(
@@ -55,13 +53,18 @@ def note_stability(
             resamples,
             loss,
         )
-    table = merged_counts(problem, treatments, tables)
-    run.note(
-        stability={
-            "k": k,
-            "folds": len(menus),
-            "resamples": resamples,
-            "expected_loss": loss,
-            "table": table.to_dict("list"),
-        }
+    table, names = merged_counts(problem, treatments, tables), problem.space.names
+    return Stability(
+        folds=len(menus),
+        resamples=resamples,
+        expected_loss=loss,
+        treatments=[
+            TreatmentCount(
+                treatment={name: row[name] for name in names},
+                published=row["published"],
+                folds=row["folds"],
+                frequency=row.get("frequency"),
+            )
+            for row in table.to_dict("records")
+        ],
     )

@@ -8,13 +8,16 @@ from coarse_spark.report.wording import decimals_for, number, treatment_text
 
 def limit_sentences(content: ReportContent) -> list[str]:
     """Return what the limits of the published menu cost, one sentence each; none without limits."""
-    limits = content.limits
+    limits = content.assigned.limits
     if limits is None:
         return []
-    sentences = _shares(content) if limits.shares else []
+    sentences = _shares(content) if limits.of_shares else []
     if limits.budget is None:
         return sentences
-    used = f"The menu spends {_money(limits.spending)} of the {_money(limits.budget)} that the budget allows per unit"
+    used = (
+        f"The menu spends {_money(limits.spending)} of the {_money(limits.budget)} that the budget "
+        "allows per unit"
+    )
     worth = (
         f"one more of budget would earn {_money(limits.budget_price)}"
         if limits.budget_price

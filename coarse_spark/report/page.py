@@ -66,17 +66,19 @@ def render_report(content: ReportContent) -> str:
         stability=stability_sentence(content),
         stability_rows=stability_rows(content),
         sketch=sketch_rows(content),
-        rule=wording.sentence(content.selection_rule),
+        left_out=content.validated.experiment_rows - content.validated.usable_rows,
+        rule=wording.sentence(content.evaluated.selection_rule),
         digits=digits,
         level=wording.level(content),
         offers=_offers(content, digits),
         values=_values(content, digits),
         differences=_differences(content),
         history=_history(content),
-        k_curve=Markup(k_curve(content)),  # noqa: S704  # drawn here; texts in it are escaped by matplotlib and drawing.to_svg
+        # drawn here; texts in pictures are escaped by matplotlib and drawing.to_svg
+        k_curve=Markup(k_curve(content)),  # noqa: S704
         menu_picture=Markup(menu_picture),  # noqa: S704
         menu_caption=menu_caption,
-        fit_picture=Markup(fit_picture(content, content.fit)) if content.fit is not None else None,  # noqa: S704
+        fit_picture=Markup(fit_picture(content)),  # noqa: S704
     )
 
 
@@ -162,9 +164,4 @@ def _differences(content: ReportContent) -> list[dict[str, Any]]:
 
 def _history(content: ReportContent) -> list[dict[str, Any]]:
     """Return the passes for the published size, in the user's numbers."""
-    history = content.history
-    if history.empty:
-        return []
-    if "k" in history:
-        history = history[history["k"] == content.selected_k]
-    return [{str(name): value for name, value in row.items()} for row in history.to_dict("records")]
+    return [row.model_dump() for row in content.chosen.passes if row.k == content.selected_k]

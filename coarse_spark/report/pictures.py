@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from coarse_spark.core.treatments import Continuous
-from coarse_spark.report.content import LackOfFit, ReportContent
+from coarse_spark.report.content import ReportContent
 from coarse_spark.report.drawing import (
     BLUE,
     GRID,
@@ -172,20 +172,22 @@ def _gains(axes: Axes, content: ReportContent) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def fit_picture(content: ReportContent, fit: LackOfFit) -> str:
-    """Return observed against fitted outcome means: along the treatment where it is one number, else against each other."""
-    bins = fit.bins
+def fit_picture(content: ReportContent) -> str:
+    """Return observed against fitted outcome means.
+
+    Along the treatment where it is one number, else against each other.
+    """
+    fit = content.evaluated.lack_of_fit
+    bins = fit.table
     z = stats.norm.ppf(0.5 + content.confidence / 2)
     names = content.space.names
-    along = (
-        len(names) == 1 and isinstance(content.space.dimensions[0], Continuous) and names[0] in bins
-    )
+    along = len(names) == 1 and isinstance(content.space.dimensions[0], Continuous)
     with style():
         figure = new_figure(2.9)
         axes = figure.subplots()
-        x = bins[names[0]] if along else bins["fitted"]
+        x = bins["treatment"].str[0] if along else bins["fitted"]
         bars = {
-            "yerr": z * bins["se"],
+            "yerr": z * bins["standard_error"],
             "fmt": "o",
             "ms": 5,
             "color": BLUE,

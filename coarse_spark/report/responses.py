@@ -83,26 +83,21 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
     calm(right)
     left.set_title(f"Expected {content.outcome}")
     right.set_title("Expected profit per unit")
-    if content.fit is not None and name in content.fit.bins:
-        bins = content.fit.bins
-        left.errorbar(
-            bins[name],
-            bins["observed"],
-            bins["se"],
-            fmt="s",
-            ms=3.5,
-            color=MUTED,
-            elinewidth=1,
-            zorder=2,
-        )
-        observed = (
-            " Grey squares are observed means of the whole experiment with one standard error."
-        )
-    else:
-        observed = ""
+    bins = content.evaluated.lack_of_fit.table
+    left.errorbar(
+        bins["treatment"].str[0],
+        bins["observed"],
+        bins["standard_error"],
+        fmt="s",
+        ms=3.5,
+        color=MUTED,
+        elinewidth=1,
+        zorder=2,
+    )
     return figure, (
-        "Each curve is the mean response of the units that get one treatment; the letter marks what they are offered, "
-        f"the open circle is the control.{observed}"
+        "Each curve is the mean response of the units that get one treatment; the letter marks "
+        "what they are offered, the open circle is the control. Grey squares are observed means of "
+        "the whole experiment with one standard error."
     )
 
 

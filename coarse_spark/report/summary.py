@@ -31,15 +31,18 @@ from coarse_spark.report.wording import (
 def print_summary(content: ReportContent, console: Console) -> None:
     """Print what to do and how sure that is, in about a screen; reads well from 100 columns on.
 
-    Values are honest (cross-fitted, debiased) unless they are marked as plug-in. The published menu is marked with an arrow.
+    Values are honest (cross-fitted, debiased) unless they are marked as plug-in. The published menu
+    is marked with an arrow.
     """
-    left_out = f" ({count(content.left_out_units)} left out)" if content.left_out_units else ""
+    rows = content.validated
+    unusable = rows.experiment_rows - rows.usable_rows
+    left_out = f" ({count(unusable)} left out)" if unusable else ""
     console.print()
     console.print(Text.assemble((content.title, "bold"), (f"  run {content.run_id}", "dim")))
     console.print(
         Text(
-            f"{count(content.experiment_units)} units of the experiment{left_out}, "
-            f"{count(content.population_units)} of the population; outcome {content.outcome}",
+            f"{count(rows.usable_rows)} units of the experiment{left_out}, "
+            f"{count(content.scored.units)} of the population; outcome {content.outcome}",
             style="dim",
         )
     )
@@ -47,7 +50,8 @@ def print_summary(content: ReportContent, console: Console) -> None:
     console.print(_menus(content))
     console.print(
         Text(
-            "Honest: cross-fitted and debiased, per unit. Plug-in: by the estimated responses themselves, optimistic.",
+            "Honest: cross-fitted and debiased, per unit. "
+            "Plug-in: by the estimated responses themselves, optimistic.",
             "dim",
         )
     )
@@ -67,18 +71,16 @@ def print_summary(content: ReportContent, console: Console) -> None:
         (advice(content), "bold"),
         *((line, "") for line in (*findings(content), *limit_sentences(content))),
     ]
-    lines.append((f"Choice of K: {content.selection_rule.rstrip('.')}.", ""))
-    if content.basis_losses:
-        lines.append((basis_sentence(content), ""))
-    lines += [
-        (line, "") for line in (changes_sentence(content), stability_sentence(content)) if line
+    further = [
+        f"Choice of K: {content.evaluated.selection_rule.rstrip('.')}.",
+        basis_sentence(content),
+        changes_sentence(content),
+        stability_sentence(content),
+        fit_sentence(content),
+        design_sentence(content),
+        models_sentence(content),
     ]
-    if content.fit is not None:
-        lines.append((fit_sentence(content), ""))
-    if content.overlap is not None:
-        lines.append((design_sentence(content), ""))
-    if content.models is not None:
-        lines.append((models_sentence(content), ""))
+    lines += [(line, "") for line in further if line]
     lines += [(f"Warning: {warning}", "yellow") for warning in content.warnings]
     bullets = Table.grid(padding=(0, 1))
     for line, style in lines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -61,8 +61,17 @@ def seconds(value: float) -> str:
     return f"{value / 60:.1f} min" if value >= 120 else f"{value:.1f} s"
 
 
-def treatment_text(content: ReportContent, row: pd.Series[Any], *, names: bool = True) -> str:
-    """Return one treatment of the menu in words, such as "depth 12.5, days 7", or without names "12.5/7"."""
+def treatment_text(
+    content: ReportContent, row: pd.Series[Any] | Mapping[str, Any], *, names: bool = True
+) -> str:
+    """Return a treatment in words, such as "depth 12.5, days 7", or without names "12.5/7".
+
+    Parameters
+    ----------
+    content : of the run.
+    row : with the user's value of every dimension, by name.
+    names : whether to name the dimensions.
+    """
     values = [
         _dimension_text(dimension, row[dimension.name]) for dimension in content.space.dimensions
     ]
@@ -272,25 +281,23 @@ def _neighbours(content: ReportContent) -> list[str]:
 
 
 def fit_sentence(content: ReportContent) -> str:
-    """Return how well the basis follows the response, in words; empty where it was not tested."""
-    fit = content.fit
-    if fit is None:
-        return ""
-    misses = (fit.bins["observed"] - fit.bins["fitted"]).abs() / fit.bins["se"]
-    worst = fit.bins.iloc[int(misses.fillna(0.0).to_numpy().argmax())]
+    """Return how well the basis follows the response, in words."""
+    fit = content.evaluated.lack_of_fit
+    misses = (fit.table["observed"] - fit.table["fitted"]).abs() / fit.table["standard_error"]
+    worst = fit.bins[int(misses.fillna(0.0).to_numpy().argmax())]
     p_value = "p < 0.0001" if fit.p_value < 1e-4 else f"p = {fit.p_value:.2g}"
-    text = f"χ² = {number(fit.chi2, 1)}, df = {fit.df}, {p_value}"
+    text = f"χ² = {number(fit.statistic, 1)}, df = {fit.degrees}, {p_value}"
     if fit.p_value >= 0.05:
         return f"Observed and fitted means agree within noise ({text})."
     return (
-        f"The basis “{content.basis.name}” misses part of the response ({text}); the largest miss is at {worst['label']}: "
-        f"observed {worst['observed']:.3g}, fitted {worst['fitted']:.3g}."
+        f"The basis “{content.basis.name}” misses part of the response ({text}); the largest miss "
+        f"is at {worst.label}: observed {worst.observed:.3g}, fitted {worst.fitted:.3g}."
     )
 
 
 def basis_sentence(content: ReportContent) -> str:
     """Return which basis was chosen and how the others did, in words; empty where one was given."""
-    losses = content.basis_losses
+    losses = content.fitted.basis_losses
     if not losses:
         return ""
     least = min(losses.values())
@@ -306,32 +313,33 @@ def basis_sentence(content: ReportContent) -> str:
 
 
 def design_sentence(content: ReportContent) -> str:
-    """Return how well the treatments of a learned design overlap, in words; empty where treatments were randomized."""
-    overlap = content.overlap
+    """Return how well the treatments of a learned design overlap, in words.
+
+    Empty where treatments were randomized.
+    """
+    overlap = content.evaluated.overlap
     if overlap is None:
         return ""
     return (
-        f"How treatments depend on the units was learned. On {count(overlap.rows)} units, out of fold: smallest eigenvalue of Λ(x) "
-        f"{number(overlap.smallest_eigenvalue)} (1: fully randomized), lifted for {percent(overlap.lifted_share)} of the units; "
-        f"effective rows {percent(overlap.effective_rows / overlap.rows)}; imbalance after weighting {number(overlap.imbalance)}."
+        "How treatments depend on the units was learned. "
+        f"On {count(overlap.rows)} units, out of fold: "
+        f"smallest eigenvalue of Λ(x) {number(overlap.smallest_eigenvalue)} (1: fully randomized), "
+        f"lifted for {percent(overlap.lifted_share)} of the units; "
+        f"effective rows {percent(overlap.effective_rows / overlap.rows)}; "
+        f"imbalance after weighting {number(overlap.imbalance)}."
     )
 
 
 def models_sentence(content: ReportContent) -> str:
-    """Return how the partitions are served, in words; empty where nothing is known."""
-    models = content.models
-    if models is None:
-        return ""
+    """Return how the partitions are served, in words."""
+    models = content.fitted.models
     parts = [
         f"{count(models.own)} with a model of their own",
         f"{count(models.pooled)} served by the pooled model",
     ]
     if models.failed:
         parts.append(f"{count(models.failed)} failed")
-    text = f"Partitions: {_join(parts)}."
-    if models.r_loss_gain is not None:
-        text += f" Out of fold, individual responses cut the R-loss of one common effect by {percent(models.r_loss_gain)}."
-    return text
+    return f"Partitions: {_join(parts)}."
 
 
 def _join(parts: Sequence[str], separator: str = ", ") -> str:

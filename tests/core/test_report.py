@@ -26,7 +26,15 @@ from coarse_spark.core.values import (
     select_menu_size,
 )
 from coarse_spark.errors import InvalidInputError
-from coarse_spark.report.content import LackOfFit, LimitsKept, ModelCounts, ReportContent
+from coarse_spark.lake.step_results import (
+    AssignResult,
+    ChooseResult,
+    EvaluateResult,
+    FitResult,
+    ScoreResult,
+    ValidateResult,
+)
+from coarse_spark.report.content import ReportContent
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.summary import print_summary
 from coarse_spark.report.wording import treatment_text
@@ -112,17 +120,24 @@ def make_content(
                 "rule": f"age > {s}",
             }
         )
-    bins = pd.DataFrame(
+    treatments = np.linspace(space.candidates.min(axis=0), space.candidates.max(axis=0), 3)
+    outcomes = [("low", 1.0, 1.01), ("middle", 1.4, 1.38), ("high", 1.7, 1.5)]
+    bins = [
         {
-            "label": ["low", "middle", "high"],
-            "n": 100,
-            "observed": [1.0, 1.4, 1.7],
-            "fitted": [1.01, 1.38, 1.5],
-            "se": 0.04,
+            "label": label,
+            "rows": 100,
+            "observed": observed,
+            "fitted": fitted,
+            "standard_error": 0.04,
+            "treatment": treatment,
         }
-    )
-    if len(space.names) == 1 and basis.name != "arms":
-        bins[space.names[0]] = np.linspace(*space.bounds[0], 3)
+        for (label, observed, fitted), treatment in zip(outcomes, treatments.tolist(), strict=True)
+    ]
+    plug_in = own.mean(axis=0)
+    counts = [
+        {"treatment": row, "published": True, "folds": 2}
+        for row in selected[list(space.names)].to_dict("records")
+    ]
     fields = {
         "title": "trial",
         "run_id": "run-7",
@@ -132,27 +147,67 @@ def make_content(
     return ReportContent(
         basis=basis,
         profit=profit,
-        experiment_units=n,
-        left_out_units=12,
-        population_units=12_345,
-        selected_k=chosen,
-        selection_rule=rule,
+        validated=ValidateResult(
+            experiment_rows=n + 12, usable_rows=n, population_rows=12_345, partitions=5
+        ),
+        fitted=FitResult(
+            observed_treatments=space.bounds.tolist(),
+            basis=basis.name,
+            models={"own": 3, "pooled": 1, "failed": 1},
+        ),
+        scored=ScoreResult(units=12_345, granular_value=plug_in[-1]),
+        chosen=ChooseResult(
+            control_value=plug_in[0],
+            uniform_value=plug_in[1],
+            sketch_size=100,
+            menus={
+                size: {
+                    "value": value,
+                    "upper_bound": value,
+                    "sketch_value": value,
+                    "switching_cost": 0,
+                    "segment_theta": np.array(segment_theta).tolist(),
+                }
+                for size, value in zip(sizes, plug_in[2:], strict=False)
+            },
+            passes=[
+                {
+                    "k": chosen,
+                    "number": 1,
+                    "value": 1.23,
+                    "gain": 0.5,
+                    "moved": 1,
+                    "step": 0.5,
+                    "what": "t1 moved",
+                }
+            ],
+        ),
+        evaluated=EvaluateResult(
+            k=chosen,
+            selection_rule=rule,
+            lack_of_fit={"statistic": 25.3, "degrees": 2, "p_value": 3.2e-6, "bins": bins},
+            stability={"folds": 2, "resamples": 0, "treatments": counts},
+        ),
+        assigned=AssignResult(k=chosen, value=plug_in[2 + sizes.index(chosen)]),
         menu=menu_table,
         policy_values=values,
         contrasts=contrasts(policies, moments, 0.95),
         segments=pd.DataFrame(segments),
-        segment_theta=np.array(segment_theta),
-        fit=LackOfFit(bins, 25.3, 2, 3.2e-6),
-        models=ModelCounts(own=3, pooled=1, failed=1, r_loss_gain=0.08),
         own_best=space.decode(space.candidates[served[-1][:500]]).assign(
             treatment_id=[
                 int((candidates == t).all(axis=1).argmax()) for t in space.candidates[choice[:500]]
             ]
         ),
-        history=pd.DataFrame({"k": [chosen], "number": [1], "value": [1.23], "what": ["t1 moved"]}),
         timings={"fit": 61.5, "choose": 2.0},
         **fields,
     )
+
+
+def with_result(content: ReportContent, step: str, **fields: Any) -> ReportContent:
+    """Return the content with other values in what a step found."""
+    result = getattr(content, step)
+    other = type(result).model_validate({**dict(result), **fields})
+    return dataclasses.replace(content, **{step: other})
 
 
 def field_content(
@@ -400,8 +455,8 @@ def test_lack_of_fit_names_the_worst_bin(one: ReportContent) -> None:
         "misses part of the response (χ² = 25.3, df = 2, p < 0.0001); the largest miss is at high"
         in text
     )
-    assert one.fit is not None
-    good = dataclasses.replace(one, fit=dataclasses.replace(one.fit, p_value=0.4))
+    fit = one.evaluated.lack_of_fit.model_copy(update={"p_value": 0.4})
+    good = with_result(one, "evaluated", lack_of_fit=fit)
     assert "agree within noise" in flowing(summary_of(good))
 
 
@@ -409,7 +464,7 @@ def test_the_basis_that_was_chosen_is_named_with_the_losses_of_the_others(
     one: ReportContent, tmp_path: Path
 ) -> None:
     losses = {"linear": 1.23456, "quadratic": 1.2, "spline(t1, 0.5, 1, 1.5)": 1.201}
-    content = dataclasses.replace(one, basis_losses=losses)
+    content = with_result(one, "fitted", basis_losses=losses)
     expected = (
         "Of the bases compared “quadratic” predicts held-out outcomes best: mean squared error 1.2000, "
         "“spline(t1, 0.5, 1, 1.5)” 1.2010 and “linear” 1.2346."
@@ -434,16 +489,11 @@ def test_treatments_beyond_the_experiment_are_marked(one: ReportContent, tmp_pat
 
 def test_optional_parts_may_be_missing(one: ReportContent, tmp_path: Path) -> None:
     bare = dataclasses.replace(
-        one,
-        fit=None,
-        models=None,
-        history=pd.DataFrame(),
-        timings={},
-        contrasts=one.contrasts.iloc[:0],
+        with_result(one, "chosen", passes=()), timings={}, contrasts=one.contrasts.iloc[:0]
     )
     _, page = page_of(bare, tmp_path)
-    assert "Does the response model follow" not in page.text
-    assert sum(tag == "svg" for tag, _ in page.tags) == 2
+    assert "Last passes over the population" not in page.text
+    assert "Time: " not in page.text
     assert "It captures" not in summary_of(
         bare
     )  # without contrasts nothing says that the gain exists
@@ -467,6 +517,14 @@ def test_a_jump_at_the_control_is_not_joined_by_the_curve(tmp_path: Path) -> Non
     assert "Offer 2 treatments" in page_of(content, tmp_path)[1].text
 
 
+def _one_segment(content: ReportContent) -> ChooseResult:
+    menus = {
+        k: menu.model_copy(update={"segment_theta": menu.segment_theta[:1]})
+        for k, menu in content.chosen.menus.items()
+    }
+    return content.chosen.model_copy(update={"menus": menus})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -479,8 +537,11 @@ def test_a_jump_at_the_control_is_not_joined_by_the_curve(tmp_path: Path) -> Non
             lambda c: {"policy_values": c.policy_values[c.policy_values["policy"] != "granular"]},
             "no row for the policy 'granular'",
         ),
-        (lambda _: {"selected_k": 9}, "no menu of 9"),
-        (lambda c: {"segment_theta": c.segment_theta[:1]}, r"shape \(1, 3\), expected \(3, 3\)"),
+        (
+            lambda c: {"evaluated": c.evaluated.model_copy(update={"k": 9})},
+            "no menu of 9",
+        ),
+        (lambda c: {"chosen": _one_segment(c)}, r"shape \(1, 3\), expected \(3, 3\)"),
     ],
 )
 def test_incomplete_content_is_refused(one: ReportContent, change: Any, message: str) -> None:
@@ -506,10 +567,15 @@ def test_limits_say_what_binds_and_what_one_more_is_worth() -> None:
     prices = np.zeros(len(content.menu))
     rows = np.flatnonzero(content.menu["k"] == content.selected_k)
     prices[rows[0]], prices[rows[2]] = 0.125, -0.5
+    kept = {
+        "min_share": [0.1] * 3,
+        "max_share": [1.0] * 3,
+        "budget": 0.5,
+        "spending": 0.4999,
+        "budget_price": 1.7,
+    }
     limited = dataclasses.replace(
-        content,
-        menu=content.menu.assign(shadow_price=prices),
-        limits=LimitsKept(True, 0.5, 0.4999, 1.7),
+        with_result(content, "assigned", limits=kept), menu=content.menu.assign(shadow_price=prices)
     )
     first, second, third = limit_sentences(limited)
     names = [treatment_text(limited, row) for _, row in limited.selected.iterrows()]
@@ -524,7 +590,8 @@ def test_limits_say_what_binds_and_what_one_more_is_worth() -> None:
     text = " ".join(console.export_text().split())
     assert all(sentence in text for sentence in (first, second, third))
     slack = dataclasses.replace(
-        limited, menu=content.menu.assign(shadow_price=0.0), limits=LimitsKept(True, 0.5, 0.25, 0.0)
+        with_result(content, "assigned", limits=kept | {"spending": 0.25, "budget_price": 0.0}),
+        menu=content.menu.assign(shadow_price=0.0),
     )
     assert limit_sentences(slack) == [
         "The limits on shares bind no treatment.",

@@ -1,14 +1,14 @@
-"""What the page and the summary say of the choice of the menu: how sure it is, whom it changes, what the sketch made of it."""
+"""What the page and the summary say of the choice of the menu: how sure, whom it changes, the sketch."""
 
 from __future__ import annotations
 
 from io import StringIO
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from rich.console import Console
-from test_report import field_content
+from test_report import field_content, with_result
 
 from coarse_spark.report.choice import (
     changes_sentence,
@@ -16,43 +16,42 @@ from coarse_spark.report.choice import (
     stability_rows,
     stability_sentence,
 )
-from coarse_spark.report.content import Changes, Stability
+from coarse_spark.report.content import ReportContent
 from coarse_spark.report.page import render_report
 from coarse_spark.report.summary import print_summary
 
-TABLE = pd.DataFrame(
-    {
-        "t1": [0.5, 1.0, 1.5, 0.75, *np.linspace(0.01, 0.2, 20)],
-        "published": [True] * 3 + [False] * 21,
-        "folds": [5, 2, 3, 4, *[0] * 20],
-        "frequency": [0.95, 0.4, 0.5, 0.45, *[0.01] * 20],
-    }
-)
+COUNTS = [(0.5, 5, 0.95), (1.0, 2, 0.4), (1.5, 3, 0.5), (0.75, 4, 0.45)]
+COUNTS += [(t, 0, 0.01) for t in np.linspace(0.01, 0.2, 20)]
 
 
-def test_nothing_is_said_of_what_was_not_looked_at() -> None:
+def changed(*, cost: float = 0.0, **counts: Any) -> ReportContent:
+    """Content of a run after the run "spring", whose menu pays ``cost`` for its changes."""
     content = field_content(1)
-    assert changes_sentence(content) == stability_sentence(content) == ""
-    assert stability_rows(content) == sketch_rows(content) == []
-    page = render_report(content)
-    assert "How sure is the choice?" not in page
-    assert "The sketch against" not in page
+    menus = {
+        k: menu.model_copy(update={"switching_cost": cost})
+        for k, menu in content.chosen.menus.items()
+    }
+    paid = with_result(content, "chosen", menus=menus)
+    return with_result(paid, "assigned", changes={"previous_run": "spring", **counts})
+
+
+def test_nothing_is_said_of_changes_without_an_earlier_run() -> None:
+    assert changes_sentence(field_content(1)) == ""
 
 
 def test_changes_are_counted_and_priced() -> None:
-    content = field_content(1, changes=Changes("spring", 10_000, 1_234, 50), switching_cost=0.25)
+    content = changed(units=10_000, changed=1_234, new=50, cost=0.25)
     sentence = changes_sentence(content)
     assert sentence.startswith(
-        "Against run spring, 1,234 of 10,000 units (12%) get another treatment; 50 had none. That costs 0.25"
+        "Against run spring, 1,234 of 10,000 units (12%) get another treatment; 50 had none. "
+        "That costs 0.25"
     )
     assert sentence in render_report(content)
     console = Console(file=StringIO(), width=400)
     print_summary(content, console)
     assert sentence in console.file.getvalue()  # type: ignore[attr-defined]
-    free = field_content(1, changes=Changes("spring", 0, 0, 9_000))
-    assert (
-        changes_sentence(free)
-        == "Against run spring, 0 of 0 units (–) get another treatment; 9,000 had none."
+    assert changes_sentence(changed(units=0, changed=0, new=9_000)) == (
+        "Against run spring, 0 of 0 units (–) get another treatment; 9,000 had none."
     )
 
 
@@ -64,7 +63,22 @@ def test_changes_are_counted_and_priced() -> None:
     ],
 )
 def test_how_sure_the_choice_is(resamples: int, loss: float | None, expected: str) -> None:
-    content = field_content(1, stability=Stability(TABLE, 5, resamples, loss))
+    treatments = [
+        {
+            "treatment": {"t1": t},
+            "published": place < 3,
+            "folds": folds,
+            "frequency": frequency if resamples else None,
+        }
+        for place, (t, folds, frequency) in enumerate(COUNTS)
+    ]
+    stability = {
+        "folds": 5,
+        "resamples": resamples,
+        "expected_loss": loss,
+        "treatments": treatments,
+    }
+    content = with_result(field_content(1), "evaluated", stability=stability)
     assert expected in stability_sentence(content)
     assert (loss is None) == ("lose" not in stability_sentence(content))
     rows = stability_rows(content)
@@ -78,14 +92,19 @@ def test_how_sure_the_choice_is(resamples: int, loss: float | None, expected: st
 
 
 def test_the_sketch_is_shown_beside_the_population() -> None:
-    content = field_content(
-        1, sketch=pd.DataFrame({"k": [1, 2], "exact": [0.6, 0.7], "sketch": [0.6, 0.69]})
-    )
+    content = field_content(1)
+    menus = {
+        k: menu.model_copy(update={"value": 0.6 + k / 100, "sketch_value": 0.6})
+        for k, menu in content.chosen.menus.items()
+    }
+    content = with_result(content, "chosen", menus=menus)
     whole = (
         content.value_of("granular")["plug_in_value"] - content.value_of("control")["plug_in_value"]
     )
     rows = sketch_rows(content)
-    assert [row["k"] for row in rows] == [1, 2]
-    assert rows[0]["effect"] == "0%"
-    assert float(rows[1]["effect"].rstrip("%")) == pytest.approx(100 * 0.01 / whole, rel=0.05)
+    assert [row["k"] for row in rows] == [1, 2, 3, 4]
+    assert float(rows[0]["effect"].rstrip("%")) == pytest.approx(100 * 0.01 / whole, rel=0.05)
+    # the published menu is worth what exactly its assignments earn
+    assert rows[2]["exact"] == f"{content.assigned.value:.6g}"
+    assert rows[1]["exact"] == "0.62"
     assert "The sketch against the full population" in render_report(content)

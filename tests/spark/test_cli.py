@@ -100,7 +100,7 @@ def test_steps_one_by_one_give_what_run_gives(
     _refused(run_command("assign", *steps), "menu.select is auto", "run 'evaluate' before 'assign'")
     _refused(
         run_command("report", *steps),
-        "run steps has no 'selected_k' yet; run the step 'evaluate' first",
+        "run steps has no result of the step 'evaluate' yet; run the step 'evaluate' first",
     )
     _refused(
         run_command("evaluate", *elsewhere), "run steps was started with another configuration"
@@ -293,13 +293,14 @@ def test_a_run_that_is_not_there(published: Outcome, config: Path) -> None:
 
 
 def _after_the_first_run(spark: SparkSession, config: Path, run_id: str) -> None:
-    """Start a run that goes on from what the first one noted."""
+    """Start a run that goes on from what the steps of the first one found."""
     from coarse_spark.config.load import load_configuration
     from coarse_spark.pipeline import open_run, start_run
 
     configuration = load_configuration(config)
     run = start_run(spark, configuration, run_id)
-    run.note(**open_run(spark, configuration, "first").record.diagnostics)
+    for result in open_run(spark, configuration, "first").record.results.values():
+        run.keep(result)
     run.save()
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from coarse_spark.lake.step_results import EvaluateResult, FitResult
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -72,11 +74,11 @@ def table(run: Run, name: str) -> pd.DataFrame:
     return run.lake.read(name, run.run_id).drop("run_id").toPandas()
 
 
-def test_one_basis_is_chosen_noted_and_used_by_later_commands(confounded: Run) -> None:
-    chosen = confounded.record.diagnostics["basis"]
-    assert chosen["name"] == "any+linear"
-    assert set(chosen["losses"]) == {"linear", "quadratic", "any+linear"}
-    assert min(chosen["losses"], key=chosen["losses"].get) == "any+linear"
+def test_one_basis_is_chosen_kept_and_used_by_later_commands(confounded: Run) -> None:
+    fitted = confounded.result(FitResult)
+    assert fitted.basis == "any+linear"
+    assert set(fitted.basis_losses) == {"linear", "quadratic", "any+linear"}
+    assert min(fitted.basis_losses, key=fitted.basis_losses.__getitem__) == "any+linear"
     assert confounded.problem.basis.columns == ("1", "any(rebate)", "rebate")
     assert confounded.declared.bases == ("linear", "quadratic", "any+linear")
     assert [
@@ -106,22 +108,23 @@ def test_honest_values_cover_the_truth_where_a_randomized_design_would_not(confo
     assert naive @ psi[1, :-1] + psi[1, -1] > uniform["ci_high"] + 3 * uniform["se"]
 
 
-def test_overlap_is_noted_and_told(confounded: Run) -> None:
+def test_overlap_is_kept_and_told(confounded: Run) -> None:
     from coarse_spark.pipeline.present import report_content
     from coarse_spark.report.wording import design_sentence
 
-    overlap = confounded.record.diagnostics["overlap"]
-    assert overlap["rows"] == UNITS
-    assert overlap["smallest_eigenvalue"] < 0.6, "units in need are hardly ever left alone"
-    assert overlap["lifted_share"] < 0.02
-    assert 0.2 < overlap["effective_rows"] / UNITS < 0.9
-    assert overlap["imbalance"] < 0.2
+    overlap = confounded.result(EvaluateResult).overlap
+    assert overlap is not None
+    assert overlap.rows == UNITS
+    assert overlap.smallest_eigenvalue < 0.6, "units in need are hardly ever left alone"
+    assert overlap.lifted_share < 0.02
+    assert 0.2 < overlap.effective_rows / UNITS < 0.9
+    assert overlap.imbalance < 0.2
     assert any("the design is learned" in warning for warning in confounded.record.warnings)
     content = report_content(confounded)
     assert "How treatments depend on the units was learned. On 4,000 units" in design_sentence(
         content
     )
-    assert content.basis_losses.keys() == {"linear", "quadratic", "any+linear"}
+    assert content.fitted.basis_losses.keys() == {"linear", "quadratic", "any+linear"}
 
 
 def test_treatments_beyond_the_experiment_are_marked_and_warned_of(confounded: Run) -> None:

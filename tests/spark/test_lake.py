@@ -79,6 +79,7 @@ def test_view_follows_the_latest_published_run(lake: Lake) -> None:
 
 def test_run_record_survives_the_round_trip(lake: Lake) -> None:
     from coarse_spark.lake.runs import RunRecord
+    from coarse_spark.lake.step_results import ScoreResult
 
     record = RunRecord(
         "r1",
@@ -88,13 +89,26 @@ def test_run_record_survives_the_round_trip(lake: Lake) -> None:
         step_seconds={"fit": 1.5},
         inputs={"experiment": "3"},
         warnings=["one"],
-        diagnostics={"rows": 3, "nested": {"x": [1, 2]}},
+        results={"score": ScoreResult(units=3, granular_value=float("inf"))},
     )
     record.save(lake)
     assert RunRecord.load(lake, "r1") == record
     assert RunRecord.load(lake) == record
     with pytest.raises(TableError, match="no run 'r2'"):
         RunRecord.load(lake, "r2")
+
+
+def test_a_run_of_another_version_is_refused_in_a_sentence(lake: Lake) -> None:
+    from coarse_spark.lake.runs import RunRecord
+    from coarse_spark.lake.schemas import RUNS
+
+    RunRecord("r1", "{}", "hash", started_at=datetime(2026, 1, 1, tzinfo=UTC)).save(lake)
+    row = lake.read("runs", "r1").drop("run_id").toPandas()
+    row["package_version"] = "0.0.7"
+    for text in ('{"selected_k": 3, "curve": {}}', '{"score": {"rows": 3}}', "[]", "{"):
+        lake.replace(RUNS, "r1", row.assign(diagnostics=text).astype(object))
+        with pytest.raises(TableError, match=r"run r1 .* another version .*0\.0\.7.* with 'fit'"):
+            RunRecord.load(lake, "r1")
 
 
 def test_columns_have_comments_and_keys_are_not_null(lake: Lake, spark: SparkSession) -> None:

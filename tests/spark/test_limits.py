@@ -15,6 +15,8 @@ from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.transport import exact_assignment, whole_limits
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.lake.step_results import AssignResult, EvaluateResult
+from coarse_spark.report.limits import limit_sentences
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -222,7 +224,8 @@ def test_a_run_within_limits_publishes_what_it_keeps(
         run.lake.replace(
             schema, run.run_id, finished.lake.read(schema.name, finished.run_id).drop("run_id")
         )
-    run.note(**finished.record.diagnostics)
+    for result in finished.record.results.values():
+        run.keep(result)
     for step in (choose, evaluate, assign):
         step(run)
 
@@ -245,19 +248,18 @@ def test_a_run_within_limits_publishes_what_it_keeps(
             np.einsum("ij,ij->i", theta, run.problem.basis(treatments)) * treatments[:, 0] / 100
         ).mean()
     )
-    limits = run.record.diagnostics["curve"]["3"]["limits"]
-    assert spent == pytest.approx(limits["spending"])
+    assigned = run.result(AssignResult)
+    limits = assigned.limits
+    assert limits is not None
+    assert spent == pytest.approx(limits.spending)
     assert 0.29 < spent <= 0.3 + 1e-9
-    assert limits["budget_price"] > 0
-    assert together["expected_profit"].mean() == pytest.approx(
-        run.record.diagnostics["curve"]["3"]["value"]
-    )
+    assert limits.budget_price > 0
+    assert together["expected_profit"].mean() == pytest.approx(assigned.value)
     # redraws are searched and valued within the limits, where no menu does better than the one chosen on the mean responses
-    stability = run.record.diagnostics["stability"]
-    assert stability["resamples"] == 3
-    assert 0 <= stability["expected_loss"] < 0.5 * run.record.diagnostics["curve"]["3"]["value"]
-    content = report_content(run)
-    assert content.limits is not None
-    assert content.limits.budget_price == limits["budget_price"]
+    stability = run.result(EvaluateResult).stability
+    assert stability.resamples == 3
+    assert stability.expected_loss is not None
+    assert 0 <= stability.expected_loss < 0.5 * assigned.value
+    assert any("budget" in sentence for sentence in limit_sentences(report_content(run)))
     values = run.lake.read("policy_values", "limited").toPandas().set_index("policy")
     assert values.loc["menu", "plug_in_value"] < values.loc["granular", "plug_in_value"]

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from coarse_spark.lake.step_results import ValidateResult
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -57,7 +59,7 @@ def test_every_risk_class_says_what_its_model_gains_over_one_effect_for_all(
 
     run = start_run(spark, configure(tmp_path, "sieve"))
     fit(run)
-    assert run.record.diagnostics["usable_rows"] == 48_852
+    assert run.result(ValidateResult).usable_rows == 48_852
     models = run.lake.read("models", run.run_id).toPandas()
     own = models[models["partition"] != "<pooled>"]
     assert set(own["partition"]) == CLASSES

@@ -16,6 +16,7 @@ import pytest
 
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.errors import InvalidInputError, RunError, TableError
+from coarse_spark.lake.step_results import ScoreResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -114,7 +115,7 @@ def test_responses_come_from_the_partition_or_the_pooled_model(finished: Run) ->
     for partition, by in served.items():
         own = partition in full.index and full.loc[partition, "status"] == "ok"
         assert by.tolist() == [partition if own else "<pooled>"]
-    assert len(responses) == finished.record.diagnostics["scored_units"]
+    assert len(responses) == finished.result(ScoreResult).units
 
 
 def test_honest_values_cover_the_truth(
@@ -158,7 +159,7 @@ def test_values_of_the_menu_curve_belong_together(finished: Run) -> None:
 
 def test_segments_describe_all_units(finished: Run) -> None:
     segments = _table(finished, "segments")
-    assert segments["size"].sum() == finished.record.diagnostics["scored_units"]
+    assert segments["size"].sum() == finished.result(ScoreResult).units
     for means in segments["feature_means"]:
         channels = [share for name, share in means.items() if name.startswith("channel=")]
         assert sum(channels) == pytest.approx(1.0)
@@ -247,7 +248,8 @@ def _on_the_same_responses(spark: SparkSession, finished: Run, configuration: Co
     run.lake.replace(
         RESPONSES, "second", run.lake.read("responses", finished.run_id).drop("run_id")
     )
-    run.note(**finished.record.diagnostics)
+    for result in finished.record.results.values():
+        run.keep(result)
     for step in (choose, assign, publish):
         step(run)
     return run
@@ -329,7 +331,7 @@ def test_same_seed_same_menu_and_assignments_whatever_partitions_and_order(
 def test_steps_one_by_one_need_their_order_and_their_configuration(
     spark: SparkSession, promotions: Promotions, tmp_path: Path
 ) -> None:
-    from coarse_spark.pipeline import assign, open_run, start_run
+    from coarse_spark.pipeline import assign, choose, open_run, start_run
 
     configuration = promotions.configure(output__path=tmp_path / "tables")
     with pytest.raises(TableError, match="does not exist yet"):
@@ -339,5 +341,7 @@ def test_steps_one_by_one_need_their_order_and_their_configuration(
     assert run.run_id == "stepwise"
     with pytest.raises(TableError, match="run the step that writes it first"):
         assign(run)
+    with pytest.raises(TableError, match="no result of the step 'fit' yet; run the step 'fit'"):
+        choose(run)
     with pytest.raises(InvalidInputError, match="another configuration"):
         open_run(spark, promotions.configure(output__path=tmp_path / "tables", menu__seed=9))

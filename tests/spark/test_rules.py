@@ -11,6 +11,14 @@ import pandas as pd
 import pytest
 
 from coarse_spark.errors import InvalidInputError, TableError
+from coarse_spark.lake.step_results import (
+    AssignResult,
+    ChooseResult,
+    EvaluateResult,
+    FitResult,
+    ScoreResult,
+    ValidateResult,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -84,7 +92,7 @@ def test_assignments_and_values_are_the_best_that_the_rules_allow(restricted: Ru
     responses, assignments = _rows(restricted, "responses"), _rows(restricted, "assignments")
     menu = _rows(restricted, "menu").sort_values(["k", "treatment_id"])
     theta, problem = responses[THETA].to_numpy(), restricted.problem
-    curve = restricted.record.diagnostics["curve"]
+    menus = restricted.result(ChooseResult).menus
     for k, offered in menu.groupby("k"):
         psi = problem.psi_at(problem.space.encode(offered))
         profits = theta @ psi[:, :-1].T + psi[:, -1]
@@ -96,8 +104,8 @@ def test_assignments_and_values_are_the_best_that_the_rules_allow(restricted: Ru
             )
             profits[~may.to_numpy(), place] = -np.inf
         best = profits.max(axis=1)
-        assert best.mean() == pytest.approx(curve[str(k)]["value"], rel=1e-9)
-        assert curve[str(k)]["value"] <= curve[str(k)]["upper_bound"]
+        assert best.mean() == pytest.approx(menus[k].value, rel=1e-9)
+        assert menus[k].value <= menus[k].upper_bound
         # where a unit's learned profit has two peaks, its own best treatment may be the lower one, with rules as without
         assert (best > responses["granular_profit"] + 1e-6).mean() < 0.005
         if offered["selected"].all():
@@ -114,25 +122,26 @@ def test_the_choice_is_made_again_and_the_sketch_compared(restricted: Run) -> No
     from coarse_spark.pipeline.present import report_content
     from coarse_spark.report.page import render_report
 
-    note = restricted.record.diagnostics["stability"]
-    assert (note["k"], note["folds"], note["resamples"]) == (3, 2, 4)
-    assert note["expected_loss"] >= 0
-    table = pd.DataFrame(note["table"])
+    stability = restricted.result(EvaluateResult).stability
+    assert (stability.folds, stability.resamples) == (2, 4)
+    assert stability.expected_loss is not None
+    assert stability.expected_loss >= 0
+    table = pd.DataFrame([row.model_dump() for row in stability.treatments])
     assert 1 <= table["published"].sum() <= 3
     assert table["folds"].sum() <= 2 * 3
     assert table["frequency"].between(0, 1).all()
     assert 1 < table["frequency"].sum() <= 3 + 1e-9
-    for row in restricted.record.diagnostics["curve"].values():
+    for row in restricted.result(ChooseResult).menus.values():
         # the mean of a cell hides that its units prefer different treatments: the sketch can only undervalue a menu
-        assert row["sketch_value"] <= row["value"] + 1e-9
-        assert row["sketch_value"] == pytest.approx(row["value"], rel=0.02)
+        assert row.sketch_value <= row.value + 1e-9
+        assert row.sketch_value == pytest.approx(row.value, rel=0.02)
     page = render_report(report_content(restricted))
     assert "How sure is the choice?" in page
     assert "The sketch against the full population" in page
 
 
 def test_the_first_run_of_an_output_has_no_earlier_one(restricted: Run) -> None:
-    assert restricted.record.diagnostics["previous_run"] is None
+    assert restricted.result(ValidateResult).previous_run is None
     assert _rows(restricted, "assignments")["changed"].isna().all()
 
 
@@ -144,7 +153,7 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
     """Choose three treatments and assign them, on responses as they are or as another draw of the experiment might give them."""
     from coarse_spark.lake.schemas import MODELS, RESPONSES
     from coarse_spark.pipeline import assign, choose, start_run
-    from coarse_spark.pipeline.rules import note_previous
+    from coarse_spark.pipeline.rules import find_previous
 
     rows = (
         finished.lake.read("responses", finished.run_id)
@@ -168,17 +177,11 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
             menu__sizes="[3]", menu__select=3, **overrides
         )
         started = start_run(spark, configuration, run_id)
-        note_previous(started)
+        previous, known = find_previous(started), finished.result(ValidateResult)
+        started.keep(known.model_copy(update={"previous_run": previous}))
+        started.keep(finished.result(FitResult))
         started.lake.replace(RESPONSES, run_id, responses)
-        observed = tuple(
-            (dimension.lower, dimension.upper)
-            for dimension in started.configuration.space.dimensions
-        )
-        started.note(
-            granular_value=float(profit.mean()),
-            scored_units=len(responses),
-            observed_treatments=observed,
-        )
+        started.keep(ScoreResult(units=len(responses), granular_value=profit.mean()))
         if fitted:
             started.lake.replace(MODELS, run_id, models)
         choose(started)
@@ -206,12 +209,12 @@ def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> No
         for cost in costs
     }
     free = choice("free")
-    changes = {cost: run.record.diagnostics["changes"] for cost, run in runs.items()}
-    assert all(note["units"] == 1_000 and note["new"] == 0 for note in changes.values())
-    assert "changes" not in free.record.diagnostics
+    changes = {cost: run.result(AssignResult).changes for cost, run in runs.items()}
+    assert all((found.units, found.new) == (1_000, 0) for found in changes.values())
+    assert free.result(AssignResult).changes is None
 
     earlier = _rows(before, "assignments")
-    assert changes[100.0]["changed"] == 0
+    assert changes[100.0].changed == 0
     pd.testing.assert_frame_equal(
         _rows(runs[100.0], "assignments")[["depth", "days"]], earlier[["depth", "days"]]
     )
@@ -221,23 +224,23 @@ def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> No
     np.testing.assert_allclose(
         _rows(runs[0.0], "menu")[columns], _rows(free, "menu")[columns], rtol=1e-6
     )
-    assert _rows(runs[0.0], "assignments")["changed"].sum() == changes[0.0]["changed"]
+    assert _rows(runs[0.0], "assignments")["changed"].sum() == changes[0.0].changed
 
-    assert 0 < changes[0.05]["changed"] < changes[0.0]["changed"]
+    assert 0 < changes[0.05].changed < changes[0.0].changed
     for cost, run in runs.items():
         assignments = _rows(run, "assignments")
         moved = (assignments[["depth", "days"]] - earlier[["depth", "days"]]).abs().max(
             axis=1
         ) > 1e-7
         np.testing.assert_array_equal(assignments["changed"], moved)
-        curve = run.record.diagnostics["curve"]["3"]
-        assert curve["switching_cost"] == pytest.approx(cost * moved.mean(), abs=1e-9)
-        assert curve["value"] == pytest.approx(
+        menu = run.result(ChooseResult).menus[3]
+        assert menu.switching_cost == pytest.approx(cost * moved.mean(), abs=1e-9)
+        assert menu.value == pytest.approx(
             assignments["expected_profit"].mean() - cost * moved.mean(), abs=1e-9
         )
-        assert curve["value"] <= curve["upper_bound"] + 1e-9
+        assert menu.value <= menu.upper_bound + 1e-9
         # what loyalty loses is less than what switching as the free run does would have cost
-        saved = cost * (changes[0.0]["changed"] - changes[cost]["changed"]) / 1_000
+        saved = cost * (changes[0.0].changed - changes[cost].changed) / 1_000
         assert _value(runs[0.0]) - _value(run) <= saved + 1e-9
 
 
@@ -258,7 +261,7 @@ def test_earlier_runs_that_cannot_be_compared(
     spark: SparkSession, finished: Run, promotions: Promotions
 ) -> None:
     from coarse_spark.pipeline import start_run
-    from coarse_spark.pipeline.rules import note_previous
+    from coarse_spark.pipeline.rules import find_previous
 
     for wanted, message in {
         "frist": r"run 'frist' has no selected menu .*did you mean 'first'",
@@ -266,7 +269,7 @@ def test_earlier_runs_that_cannot_be_compared(
     }.items():
         run = start_run(spark, promotions.configure(menu__previous_run=wanted), "me")
         with pytest.raises((TableError, InvalidInputError), match=message):
-            note_previous(run)
+            find_previous(run)
 
 
 def test_units_that_may_get_nothing_are_counted(spark: SparkSession, finished: Run) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,14 @@ from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.rules import require_eligible
 from coarse_spark.distributed.settle import with_tickets
 from coarse_spark.lake.schemas import MENU
-from coarse_spark.pipeline.limits import limits_note
+from coarse_spark.lake.step_results import (
+    ChooseResult,
+    ChosenMenu,
+    FitResult,
+    PopulationPass,
+    ScoreResult,
+)
+from coarse_spark.pipeline.limits import limits_kept
 from coarse_spark.pipeline.menu_rows import menu_rows
 from coarse_spark.pipeline.rules import population_rules
 from coarse_spark.pipeline.run import Run
@@ -25,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def choose(run: Run) -> None:
-    """Choose a menu of every size into ``menu``: on a sketch, then by Lloyd passes over the full population."""
+    """Choose a menu of every size into ``menu``: on a sketch, then by passes over the population."""
     with run.step("choose"):
         configuration = run.configuration
         rules = population_rules(run)
@@ -33,7 +39,7 @@ def choose(run: Run) -> None:
         responses = rules.responses.select(
             "unit_id", "weight", *theta_columns(problem.coefficients)
         )
-        granular = float(run.noted("granular_value", "score"))
+        granular = run.result(ScoreResult).granular_value
         with materialized(responses) as kept:
             found = choose_menus(
                 kept,
@@ -52,12 +58,12 @@ def choose(run: Run) -> None:
                 found.bounded,
             )
         refined = found.refined
-        observed = ObservedTreatments(problem.space, run.noted("observed_treatments", "fit"))
+        observed = ObservedTreatments(problem.space, run.result(FitResult).observed_treatments)
         for line in (line for line in refined.history if line.k != UNIFORM):
             text = "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s"
             log.info(text, line.k, line.number, line.value, line.gain, line.moved, line.what)
         frames = []
-        curve: dict[str, Any] = {}
+        menus: dict[int, ChosenMenu] = {}
         for k in configuration.menu.sizes:
             menu, sums = refined.menus[k], refined.sums[k]
             rows = menu_rows(
@@ -67,24 +73,27 @@ def choose(run: Run) -> None:
             value, bound = sums.value(menu.psi), min(found.bounds[k], granular)
             text = "K = %d: profit %.6g a unit (%.6g on the sketch), no menu of %d exceeds %.6g"
             log.info(text, k, value, found.sketch_values[k], k, bound)
-            curve[str(k)] = {
-                "value": value,
-                "upper_bound": bound,
-                "sketch_value": found.sketch_values[k],
-                "switching_cost": max(
-                    float((rows["share"] * rows["expected_profit"]).sum()) - value, 0.0
-                ),
-                "segment_theta": _means(sums.theta[:, :p], sums.weight).tolist(),
-            }
-            if not found.bounded[k].free:
-                curve[str(k)]["limits"] = limits_note(found.bounded[k], found.problem, sums)
+            earned = float((rows["share"] * rows["expected_profit"]).sum())
+            bounded = found.bounded[k]
+            menus[k] = ChosenMenu(
+                value=value,
+                upper_bound=bound,
+                sketch_value=found.sketch_values[k],
+                switching_cost=max(earned - value, 0.0),
+                segment_theta=_means(sums.theta[:, :p], sums.weight).tolist(),
+                limits=None if bounded.free else limits_kept(bounded, found.problem, sums),
+            )
         run.lake.replace(MENU, run.run_id, pd.concat(frames, ignore_index=True))
-        run.note(
-            control_value=found.control_value,
-            uniform_value=refined.sums[UNIFORM].value(refined.menus[UNIFORM].psi),
-            micro_clusters=found.micro_clusters,
-            curve=curve,
-            history=[{**vars(line)} for line in refined.history if line.k != UNIFORM],
+        run.keep(
+            ChooseResult(
+                control_value=found.control_value,
+                uniform_value=refined.sums[UNIFORM].value(refined.menus[UNIFORM].psi),
+                sketch_size=found.micro_clusters,
+                menus=menus,
+                passes=[
+                    PopulationPass(**vars(line)) for line in refined.history if line.k != UNIFORM
+                ],
+            )
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -22,10 +21,17 @@ from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
 from coarse_spark.distributed.sketch import sketch
 from coarse_spark.lake.schemas import CONTRASTS, MENU, POLICY_VALUES
+from coarse_spark.lake.step_results import (
+    ChooseResult,
+    EvaluateResult,
+    LackOfFit,
+    ScoreResult,
+    TreatmentBin,
+)
 from coarse_spark.pipeline.experiment import cross_fitted
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
-from coarse_spark.pipeline.stability import note_stability
+from coarse_spark.pipeline.stability import choice_stability
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +39,17 @@ _BIN_ROWS = 20_000  # a hash sample of this size places the treatment bins of th
 
 
 def evaluate(run: Run) -> None:
-    """Estimate honest values of control, best single treatment, every menu size and granular; select K by the rule."""
+    """Estimate honest values of control, uniform, every menu and granular; select K by the rule."""
     with run.step("evaluate"):
         configuration = run.configuration
         folds, sizes = range(configuration.response.folds), configuration.menu.sizes
         policies = _policies(configuration)
-        curve = run.noted("curve", "choose")
-        notes = run.record.diagnostics
-        plug_in = {("control", 1): notes["control_value"], ("granular", 0): notes["granular_value"]}
-        plug_in |= {("uniform", 1): notes["uniform_value"]} | {
-            ("menu", k): curve[str(k)]["value"] for k in sizes
+        chosen = run.result(ChooseResult)
+        plug_in = {
+            ("control", 1): chosen.control_value,
+            ("uniform", 1): chosen.uniform_value,
+            **{("menu", k): chosen.menus[k].value for k in sizes},
+            ("granular", 0): run.result(ScoreResult).granular_value,
         }
         with cross_fitted(run) as experiment:
             predictions, problem = experiment.predictions, experiment.problem
@@ -63,13 +70,13 @@ def evaluate(run: Run) -> None:
                 center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
             )
             k, rule = _selected(configuration, policies, result)
-            chosen = read_menus(run.lake, run.run_id)
-            note_stability(
+            rows = read_menus(run.lake, run.run_id)
+            stability = choice_stability(
                 run,
                 problem,
                 predictions,
                 [menus[k] for menus in fold_menus.values()],
-                chosen[chosen["k"] == k],
+                rows[rows["k"] == k],
             )
         _warn_of_barred(run, policies, result.barred)
         confidence = configuration.evaluation.confidence
@@ -78,30 +85,41 @@ def evaluate(run: Run) -> None:
         costs = {(policy.name, policy.k): policy.variety_cost for policy in policies}
         values["plug_in_value"] = [plug_in[key] - costs[key] for key in keys]
         bounds = {
-            (name, k): curve[str(k)]["upper_bound"] - costs[name, k]
-            for name, k in keys
-            if name == "menu"
+            ("menu", size): chosen.menus[size].upper_bound - costs["menu", size] for size in sizes
         }
         values["upper_bound"] = [bounds.get(key, np.nan) for key in keys]
         run.lake.replace(POLICY_VALUES, run.run_id, values)
         run.lake.replace(CONTRASTS, run.run_id, contrasts(policies, result.moments, confidence))
-        fit = lack_of_fit(bins, result.bins)
         if configuration.menu.select == "auto":
-            run.lake.replace(MENU, run.run_id, chosen.assign(selected=chosen["k"] == k))
+            run.lake.replace(MENU, run.run_id, rows.assign(selected=rows["k"] == k))
         log.info("%s", rule)
-        run.note(
-            selected_k=k,
-            selection_rule=rule,
-            overlap=None
-            if experiment.design.overlap is None
-            else asdict(experiment.design.overlap),
-            lack_of_fit={
-                "statistic": fit.statistic,
-                "degrees": fit.degrees,
-                "p_value": fit.p_value,
-                "table": fit.table.to_dict("list"),
-            },
+        run.keep(
+            EvaluateResult(
+                k=k,
+                selection_rule=rule,
+                overlap=experiment.design.overlap,
+                lack_of_fit=_lack_of_fit(bins, result),
+                stability=stability,
+            )
         )
+
+
+def _lack_of_fit(bins: TreatmentBins, result: Evaluation) -> LackOfFit:
+    found = lack_of_fit(bins, result.bins)
+    rows = [
+        TreatmentBin(
+            label=row["bin"],
+            rows=row["rows"],
+            observed=row["observed"],
+            fitted=row["fitted"],
+            standard_error=row["standard_error"],
+            treatment=[row[f"mean_{name}"] for name in bins.names],
+        )
+        for row in found.table.to_dict("records")
+    ]
+    return LackOfFit(
+        statistic=found.statistic, degrees=found.degrees, p_value=found.p_value, bins=rows
+    )
 
 
 def _selected(
@@ -115,7 +133,8 @@ def _selected(
 
 def _search(run: Run, problem: MenuProblem, clusters: MicroClusters) -> dict[int, PricedMenu]:
     found = search_menus(problem, clusters, run.configuration.menu.sizes, run.search_settings())
-    # held-out units follow the prices of the fold's menu: shares and spending are kept as they would be for new units
+    # held-out units follow the prices of the fold's menu: shares and spending are kept as they would
+    # be for new units
     return {k: bounded.menu for k, bounded in found.items()}
 
 
@@ -127,8 +146,8 @@ def _warn_of_barred(run: Run, policies: Sequence[Policy], barred: FloatArray) ->
     ]
     if counts:
         run.warn(
-            f"some units of the experiment may get none of the treatments of the menu that they are judged on: {', '.join(counts)};"
-            " they are valued under the control"
+            "some units of the experiment may get none of the treatments of the menu that they are "
+            f"judged on: {', '.join(counts)}; they are valued under the control"
         )
 
 

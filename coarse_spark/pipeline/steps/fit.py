@@ -6,6 +6,7 @@ import logging
 
 from pyspark.sql import functions as F
 
+from coarse_spark.core.learners.choose_basis import BasisChoice
 from coarse_spark.distributed.basis import settle_basis
 from coarse_spark.distributed.fit import fit_responses
 from coarse_spark.distributed.frames import experiment_units, observed_treatments
@@ -13,6 +14,7 @@ from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.score import FULL
 from coarse_spark.errors import RunError
 from coarse_spark.lake.schemas import MODELS
+from coarse_spark.lake.step_results import FitResult, ModelCounts, ValidateResult
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, fit_settings, learner_settings
 from coarse_spark.pipeline.steps.validate import validate
@@ -29,19 +31,34 @@ def fit(run: Run) -> None:
     """
     validate(run)
     with run.step("fit"):
-        setup = experiment_setup(run.configuration)
+        setup = experiment_setup(run.declared)
         with materialized(experiment_units(run.experiment, setup)) as kept:
             observed = observed_treatments(kept, setup.space)
-            run.note(observed_treatments=observed.values)
             run.warn(*observed.problems())
-            learner = learner_settings(run.declared)
-            run.settle_basis(settle_basis(kept, setup, run.declared.bases, learner))
-            models = fit_responses(kept, setup, fit_settings(run.configuration))
+            choice = settle_basis(kept, setup, run.declared.bases, learner_settings(run.declared))
+            _log(choice)
+            configuration = run.declared.with_basis(choice.basis.name)
+            models = fit_responses(kept, setup, fit_settings(configuration))
             run.lake.replace(MODELS, run.run_id, models)
-        run.note(models=_model_counts(run))
+        run.keep(
+            FitResult(
+                observed_treatments=observed.values,
+                basis=choice.basis.name,
+                basis_losses=choice.losses,
+                bases_left_out=choice.left_out,
+                models=_model_counts(run),
+            )
+        )
 
 
-def _model_counts(run: Run) -> dict[str, int]:
+def _log(choice: BasisChoice) -> None:
+    for name, loss in sorted(choice.losses.items(), key=lambda item: item[1]):
+        log.info("basis %s: held-out mean squared error %.6g", name, loss)
+    for name, reason in choice.left_out.items():
+        log.info("basis %s left out: %s", name, reason)
+
+
+def _model_counts(run: Run) -> ModelCounts:
     rows = run.lake.read("models", run.run_id).where(F.col("fold") == FULL)
     counts = (
         rows.groupBy("status")
@@ -50,17 +67,19 @@ def _model_counts(run: Run) -> dict[str, int]:
     )
     models = {row["status"]: int(row["models"]) for row in counts}
     by_rows = {row["status"]: int(row["rows"]) for row in counts}
-    failed, limit = by_rows.get("failed", 0), run.configuration.response.max_failed_share
-    share = failed / max(int(run.noted("usable_rows", "fit")), 1)
+    failed, limit = by_rows.get("failed", 0), run.declared.response.max_failed_share
+    share = failed / max(run.result(ValidateResult).usable_rows, 1)
     if failed:
         worst = rows.where(F.col("status") == "failed").orderBy(F.col("rows").desc()).head(1)[0]
-        sentence = f"{models['failed']} partition models failed ({share:.1%} of the rows), first {worst['partition']}: {worst['error']}"
+        sentence = (
+            f"{models['failed']} partition models failed ({share:.1%} of the rows), "
+            f"first {worst['partition']}: {worst['error']}"
+        )
         if share > limit:
             raise RunError(f"{sentence}; at most {limit:.1%} may fail (response.max_failed_share)")
         run.warn(f"{sentence}; their units are served by the pooled model")
-    # the pooled model is one of the fitted ones
-    return {
-        "own": models.get("ok", 1) - 1,
-        "pooled": models.get("pooled", 0),
-        "failed": models.get("failed", 0),
-    }
+    return ModelCounts(
+        own=models.get("ok", 1) - 1,  # the pooled model is one of the fitted ones
+        pooled=models.get("pooled", 0),
+        failed=models.get("failed", 0),
+    )

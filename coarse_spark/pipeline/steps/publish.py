@@ -6,18 +6,21 @@ from datetime import UTC, datetime
 
 from coarse_spark.errors import RunError
 from coarse_spark.lake.runs import PUBLISHED
+from coarse_spark.lake.step_results import ScoreResult
 from coarse_spark.pipeline.run import Run
 
 
 def publish(run: Run) -> None:
-    """Check that every unit got one treatment, then make the run current: one commit to ``runs`` moves the view.
+    """Check that every unit got one treatment, then make the run current.
+
+    One commit to ``runs`` moves the view.
 
     Raises
     ------
     RunError : units are missing from the assignments.
     """
     with run.step("publish"):
-        expected = run.noted("scored_units", "score")
+        expected = run.result(ScoreResult).units
         landed = run.lake.read("assignments", run.run_id).count()
         if landed != expected:
             raise RunError(

@@ -11,13 +11,14 @@ from coarse_spark.distributed.frames import eligibility_columns, population_unit
 from coarse_spark.distributed.score import FULL, granular_columns, unseen_partitions
 from coarse_spark.distributed.score import score as score_units
 from coarse_spark.lake.schemas import RESPONSES
+from coarse_spark.lake.step_results import ScoreResult
 from coarse_spark.pipeline.rules import written_rules
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup
 
 
 def score(run: Run) -> None:
-    """Score the population with the models of all folds into ``responses``, with every unit's own best treatment."""
+    """Score the population into ``responses``, with every unit's own best treatment."""
     with run.step("score"):
         configuration, problem = run.configuration, run.problem
         setup = experiment_setup(configuration)
@@ -71,14 +72,17 @@ def score(run: Run) -> None:
         )
         if unseen is not None:
             run.warn(
-                f"{unseen.units} units of the population are in {unseen.partitions} partitions that the experiment does not have, "
-                f"the largest {unseen.largest}; the pooled model serves them"
+                f"{unseen.units} units of the population are in {unseen.partitions} partitions "
+                f"that the experiment does not have, the largest {unseen.largest}; "
+                "the pooled model serves them"
             )
-        run.note(
-            scored_units=int(row["units"]),
-            granular_value=row["granular"] / row["weight"],
-            units_of_pooled_model=int(row["pooled"]),
-            units_of_unseen_partitions=0 if unseen is None else unseen.units,
+        run.keep(
+            ScoreResult(
+                units=row["units"],
+                granular_value=row["granular"] / row["weight"],
+                pooled_units=row["pooled"],
+                unseen_units=0 if unseen is None else unseen.units,
+            )
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from coarse_spark.pipeline.rules import note_previous
+from coarse_spark.lake.step_results import ValidateResult
+from coarse_spark.pipeline.rules import find_previous
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import check_tables
 
@@ -14,14 +15,16 @@ log = logging.getLogger(__name__)
 def validate(run: Run) -> None:
     """Check the tables against the configuration, before anything is computed."""
     with run.step("validate"):
-        report = check_tables(run.configuration, run.experiment, run.population)
+        report = check_tables(run.declared, run.experiment, run.population)
         run.warn(*report.warnings)
-        note_previous(run)
-        run.note(
-            experiment_rows=report.rows,
-            usable_rows=report.usable_rows,
-            population_rows=report.population_rows,
-            partitions=report.partitions,
+        run.keep(
+            ValidateResult(
+                experiment_rows=report.rows,
+                usable_rows=report.usable_rows,
+                population_rows=report.population_rows,
+                partitions=report.partitions,
+                previous_run=find_previous(run),
+            )
         )
         log.info(
             "%d of %d experiment rows usable, %d units to serve",

@@ -1,0 +1,360 @@
+"""What every step of a run found: one frozen record a step, kept as JSON in column ``diagnostics``.
+
+A step keeps exactly one record under its own name and changes nobody else's. Later steps, later
+commands and the report read them. The records hold plain values and import no pyspark.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import ClassVar
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_json
+
+from coarse_spark.core.learned_design import Overlap
+
+
+class Record(BaseModel):
+    """Values that never change. Numbers may be NaN or infinite; JSON with other fields is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class StepResult(Record):
+    """What one step found; ``step`` is its name."""
+
+    step: ClassVar[str]
+
+
+class ValidateResult(StepResult):
+    """What the tables hold.
+
+    Attributes
+    ----------
+    experiment_rows : rows of the experiment.
+    usable_rows : those with an outcome and a treatment.
+    population_rows : units to serve.
+    partitions : partitions with usable rows.
+    previous_run : the run that ``menu.previous_run`` names, None without one.
+    """
+
+    step: ClassVar[str] = "validate"
+
+    experiment_rows: int
+    usable_rows: int
+    population_rows: int
+    partitions: int
+    previous_run: str | None = None
+
+
+class ModelCounts(Record):
+    """How the partitions of the experiment are served.
+
+    Attributes
+    ----------
+    own : partitions with a model of their own.
+    pooled : partitions that the pooled model serves.
+    failed : partitions whose model failed; the pooled model serves them too.
+    """
+
+    own: int
+    pooled: int
+    failed: int
+
+
+class FitResult(StepResult):
+    """How responses were learned.
+
+    Attributes
+    ----------
+    observed_treatments : by dimension, the smallest and the largest value that the experiment gave;
+        of a categorical one all observed codes.
+    basis : name of the basis of the run, with its knots.
+    basis_losses : held-out mean squared error of every basis compared, by name; empty where one was
+        given.
+    bases_left_out : why a basis was not compared, by name.
+    models : how partitions are served.
+    """
+
+    step: ClassVar[str] = "fit"
+
+    observed_treatments: tuple[tuple[float, ...], ...]
+    basis: str
+    basis_losses: dict[str, float] = {}
+    bases_left_out: dict[str, str] = {}
+    models: ModelCounts
+
+
+class ScoreResult(StepResult):
+    """The population's responses.
+
+    Attributes
+    ----------
+    units : units with responses.
+    granular_value : mean profit per unit weight with every unit under its own best treatment.
+    pooled_units : units that the pooled model serves.
+    unseen_units : those of them whose partition the experiment does not have.
+    """
+
+    step: ClassVar[str] = "score"
+
+    units: int
+    granular_value: float
+    pooled_units: int = 0
+    unseen_units: int = 0
+
+
+class LimitsKept(Record):
+    """The limits of a menu of K treatments, and what keeping them asks.
+
+    Attributes
+    ----------
+    min_share, max_share : (K,) of the population's weight.
+    tie_break : what the hash of a unit's id adds at most to its profit.
+    budget : most that may be spent per unit weight, None without one.
+    spending : what is spent per unit weight; 0 without a budget.
+    budget_price : what one more unit of money in the budget would earn; 0 where it does not bind.
+    """
+
+    min_share: tuple[float, ...]
+    max_share: tuple[float, ...]
+    tie_break: float = 0.0
+    budget: float | None = None
+    spending: float = 0.0
+    budget_price: float = 0.0
+
+    @property
+    def of_shares(self) -> bool:
+        """Whether shares are limited."""
+        return max(self.min_share) > 0 or min(self.max_share) < 1
+
+
+class ChosenMenu(Record):
+    """The menu of one size, as it was chosen; its treatments are in table ``menu``.
+
+    Attributes
+    ----------
+    value : mean profit per unit weight, plug-in, less what switching costs.
+    upper_bound : what no menu of that size can exceed.
+    sketch_value : its value on the sketch of the population.
+    switching_cost : per unit weight, what changes of treatment take off the value.
+    segment_theta : (K, p) mean response coefficients of its segments.
+    limits : None where there are none.
+    """
+
+    value: float
+    upper_bound: float
+    sketch_value: float
+    switching_cost: float
+    segment_theta: tuple[tuple[float, ...], ...]
+    limits: LimitsKept | None = None
+
+
+class PopulationPass(Record):
+    """One pass over the population: what it found for the menu of size k and what it changed then.
+
+    Attributes
+    ----------
+    k : size of the menu.
+    number : of the pass.
+    value : mean profit per unit weight, less prices where there are any.
+    gain : over the previous pass.
+    moved : how many treatments the update then changed.
+    step : the largest move, in shares of its dimension's range.
+    what : the treatment that gained most by its move, in words.
+    """
+
+    k: int
+    number: int
+    value: float
+    gain: float
+    moved: int
+    step: float
+    what: str
+
+
+class ChooseResult(StepResult):
+    """The menus of all sizes.
+
+    Attributes
+    ----------
+    control_value : mean profit per unit weight with everyone under the control, plug-in.
+    uniform_value : the same under the best single treatment.
+    sketch_size : weighted units that the search worked on.
+    menus : by size.
+    passes : over the population, in their order.
+    """
+
+    step: ClassVar[str] = "choose"
+
+    control_value: float
+    uniform_value: float
+    sketch_size: int
+    menus: dict[int, ChosenMenu]
+    passes: tuple[PopulationPass, ...] = ()
+
+
+class TreatmentBin(Record):
+    """The outcomes of the units whose treatments are alike.
+
+    Attributes
+    ----------
+    label : the range of the treatments, in words.
+    rows : units.
+    observed, fitted : mean outcomes.
+    standard_error : of observed − fitted.
+    treatment : (d,) mean of the encoded treatments.
+    """
+
+    label: str
+    rows: int
+    observed: float
+    fitted: float
+    standard_error: float
+    treatment: tuple[float, ...]
+
+
+class LackOfFit(Record):
+    """How well the basis follows the response, by bins of treatment.
+
+    Attributes
+    ----------
+    statistic, degrees, p_value : chi-square test that observed and fitted agree in every bin.
+    bins : one a bin.
+    """
+
+    statistic: float
+    degrees: int
+    p_value: float
+    bins: tuple[TreatmentBin, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The bins, one row each."""
+        return pd.DataFrame([row.model_dump() for row in self.bins])
+
+
+class TreatmentCount(Record):
+    """How often one treatment, rounded to its step, is chosen.
+
+    Attributes
+    ----------
+    treatment : the user's value by dimension.
+    published : whether it is on the published menu.
+    folds : how many of the folds' menus hold it.
+    frequency : share of the redrawn menus that hold it; None without any.
+    """
+
+    treatment: dict[str, bool | int | float | str]
+    published: bool
+    folds: int
+    frequency: float | None = None
+
+
+class Stability(Record):
+    """How often treatments are chosen when the experiment says something a little different.
+
+    Attributes
+    ----------
+    folds : menus that were each chosen without one fold.
+    resamples : menus that were chosen on redrawn responses.
+    expected_loss : mean profit per unit that the redrawn menus lose; None without any.
+    treatments : those of the published menu first, then the most frequent.
+    """
+
+    folds: int
+    resamples: int
+    expected_loss: float | None = None
+    treatments: tuple[TreatmentCount, ...]
+
+
+class EvaluateResult(StepResult):
+    """What the experiment says of the policies, beside tables ``policy_values`` and ``contrasts``.
+
+    Attributes
+    ----------
+    k : the size to publish.
+    selection_rule : why, in words.
+    overlap : of a learned design; None where treatments were randomized.
+    lack_of_fit : of the basis.
+    stability : of the choice of the menu of k.
+    """
+
+    step: ClassVar[str] = "evaluate"
+
+    k: int
+    selection_rule: str
+    overlap: Overlap | None = None
+    lack_of_fit: LackOfFit
+    stability: Stability
+
+
+class Changes(Record):
+    """How many units get another treatment than in an earlier run.
+
+    Attributes
+    ----------
+    previous_run : that run.
+    units : units that had a treatment there.
+    changed : those of them that get another one.
+    new : units that had none.
+    """
+
+    previous_run: str
+    units: int
+    changed: int
+    new: int
+
+
+class AssignResult(StepResult):
+    """The assignments of the selected menu.
+
+    Attributes
+    ----------
+    k : its size.
+    value : mean profit per unit weight of exactly these assignments, plug-in, less what switching
+        costs.
+    limits : as these assignments keep them, None where there are none.
+    changes : against the earlier run, None without one.
+    """
+
+    step: ClassVar[str] = "assign"
+
+    k: int
+    value: float
+    limits: LimitsKept | None = None
+    changes: Changes | None = None
+
+
+_KINDS: dict[str, type[StepResult]] = {
+    kind.step: kind
+    for kind in (
+        ValidateResult,
+        FitResult,
+        ScoreResult,
+        ChooseResult,
+        EvaluateResult,
+        AssignResult,
+    )
+}
+
+
+def results_to_json(results: Mapping[str, StepResult]) -> str:
+    """Return the results by step as one JSON object."""
+    return to_json(dict(results)).decode()
+
+
+def results_from_json(text: str) -> dict[str, StepResult]:
+    """Return the results that ``results_to_json`` wrote.
+
+    Raises
+    ------
+    ValueError : the text holds something else, such as the results of another version.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or not content.keys() <= _KINDS.keys():
+        raise ValueError(f"expected an object with keys of {', '.join(_KINDS)}")
+    return {step: _KINDS[step].model_validate(fields) for step, fields in content.items()}

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coarse_spark import choose_menu
-from coarse_spark.core.menu.limits import Budget as Budget
+from coarse_spark.core.menu.problem.limits import Budget as Budget
 
 if TYPE_CHECKING:
-    from coarse_spark.core.menu.limits import Shares
-    from coarse_spark.core.menu.problem import MenuProblem
-    from coarse_spark.core.menu.result import Menu
+    from coarse_spark.core.menu.menu import Menu
+    from coarse_spark.core.menu.problem.limits import Shares
+    from coarse_spark.core.menu.problem.problem import MenuProblem
     from coarse_spark.core.treatments import TreatmentSpace
 
 
@@ -37,12 +37,12 @@ def curve(
 
 def spending(menu: Menu) -> float:
     """Return what a menu within limits spends per unit weight."""
-    return menu.constraints.spending
+    return menu.limits.spending
 
 
 def budget_price(menu: Menu) -> float:
     """Return what one more unit of budget is worth to a menu within limits."""
-    return menu.constraints.budget_price
+    return menu.limits.budget_price
 
 
 def keeps_shares(

@@ -421,7 +421,8 @@ class Configuration(Section):
         ------
         InvalidInputError : several bases are still to be compared.
         """
-        return MenuProblem.build(self.space, self.basis, self.profit_function, self.always_offered)
+        required = () if self.always_offered is None else self.always_offered
+        return MenuProblem.build(self.space, self.basis, self.profit_function, required)
 
     def to_json(self) -> str:
         """Return the configuration with all defaults as canonical JSON: keys in the order of the models, no spaces.

@@ -35,8 +35,8 @@ from coarse_spark.core.menu.problem.rules import TieBreak
 from coarse_spark.core.menu.sketch import Sketch
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, preferred, segment_sums
 from coarse_spark.distributed.aggregate import add_up
-from coarse_spark.distributed.sketch import sketches
 from coarse_spark.distributed.frames import column, hash_limit, matrix, theta_columns
+from coarse_spark.distributed.sketch import sketches
 from coarse_spark.errors import RunError
 
 _HALVINGS = 20

@@ -107,6 +107,21 @@ class ScoreResult(StepResult):
     unseen_units: int = 0
 
 
+class AskedPrices(Record):
+    """Prices that decide about all units but those at the boundary, who are settled one by one.
+
+    Attributes
+    ----------
+    prices : (K,) of the treatments.
+    budget_price : of spending.
+    reach : the boundary's units prefer their treatment to the next best by less; 0 for none.
+    """
+
+    prices: tuple[float, ...]
+    budget_price: float
+    reach: float
+
+
 class LimitsKept(Record):
     """The limits of a menu of K treatments, and what keeping them asks.
 
@@ -117,6 +132,7 @@ class LimitsKept(Record):
     budget : most that may be spent per unit weight, None without one.
     spending : what is spent per unit weight; 0 without a budget.
     budget_price : what one more unit of money in the budget would earn; 0 where it does not bind.
+    asked : prices that tell who gets what.
     """
 
     min_share: tuple[float, ...]
@@ -125,6 +141,7 @@ class LimitsKept(Record):
     budget: float | None = None
     spending: float = 0.0
     budget_price: float = 0.0
+    asked: AskedPrices
 
     @property
     def of_shares(self) -> bool:
@@ -315,17 +332,12 @@ class AssignResult(StepResult):
     Attributes
     ----------
     k : its size.
-    value : mean profit per unit weight of exactly these assignments, plug-in, less what switching
-        costs.
-    limits : as these assignments keep them, None where there are none.
     changes : against the earlier run, None without one.
     """
 
     step: ClassVar[str] = "assign"
 
     k: int
-    value: float
-    limits: LimitsKept | None = None
     changes: Changes | None = None
 
 

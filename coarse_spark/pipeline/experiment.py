@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.distributed.design import Design, design_of, with_representer
 from coarse_spark.distributed.frames import eligibility_columns, experiment_units
 from coarse_spark.distributed.materialize import materialized
-from coarse_spark.distributed.rules import restricted, with_rules
+from coarse_spark.distributed.rules import with_eligibility, with_rules
 from coarse_spark.distributed.score import FULL, score
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, learner_settings
@@ -48,7 +48,7 @@ def cross_fitted(run: Run) -> Iterator[CrossFitted]:
     with materialized(experiment_units(run.experiment, setup)) as units:
         design = design_of(units, setup, problem.basis, learner_settings(configuration))
         run.warn(*design.problems)
-        designed = with_representer(units, design, problem.basis_size)
+        designed = with_representer(units, design, problem.basis.size)
         scored = score(
             designed,
             run.lake.read("models", run.run_id).where(F.col("fold") != FULL),
@@ -58,7 +58,6 @@ def cross_fitted(run: Run) -> Iterator[CrossFitted]:
             granular=False,
         )
         with materialized(with_rules(scored, problem.coefficients, rules)) as predictions:
-            ruled = restricted(
-                problem, predictions, rules, list(configuration.menu.eligibility.values())
-            )
+            asked = dict(zip(rules, configuration.menu.eligibility.values(), strict=True))
+            ruled = with_eligibility(problem, predictions, asked)
             yield CrossFitted(units, design, predictions, ruled)

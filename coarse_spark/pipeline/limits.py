@@ -1,81 +1,85 @@
-"""The limits of a run's menus: what the record says of them, and the published menu within them."""
+"""The limits of a run's menus: what the record says of them, and who gets what within them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
 
-from coarse_spark.core.menu.bounded import BoundedMenu
-from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.settlement import SettledMenu
-from coarse_spark.distributed.settle import population_of, population_sample, settle_units
-from coarse_spark.lake.step_results import LimitsKept
-from coarse_spark.pipeline.run import Run
+from coarse_spark.core.menu.choose import ChosenMenu
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.limits import SizeLimits
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.lloyd import Assigned
+from coarse_spark.core.menu.settle import settle_boundary
+from coarse_spark.distributed.population import ResponseTable
+from coarse_spark.errors import RunError
+from coarse_spark.lake.step_results import AskedPrices, LimitsKept
 
 
-def limits_kept(bounded: BoundedMenu, problem: MenuProblem, sums: SegmentSums) -> LimitsKept:
-    """Return what the run keeps of a menu's limits, from the sums of its segments."""
-    budget = None if bounded.spend is None else bounded.budget
+def limits_kept(chosen: ChosenMenu) -> LimitsKept | None:
+    """Return what the run keeps of a menu's limits, None without any."""
+    menu, asked = chosen.menu, chosen.settled.asked
+    if menu.free:
+        return None
+    limited = np.isfinite(menu.limits.budget)
     return LimitsKept(
-        min_share=bounded.lower.tolist(),
-        max_share=bounded.upper.tolist(),
-        tie_break=bounded.lottery,
-        budget=budget,
-        spending=0.0 if budget is None else bounded.spent(sums, problem),
-        budget_price=bounded.charge,
+        min_share=menu.lower.tolist(),
+        max_share=menu.upper.tolist(),
+        tie_break=menu.tie_break,
+        budget=menu.limits.budget if limited else None,
+        spending=menu.spending(chosen.sums) if limited else 0.0,
+        budget_price=menu.budget_price,
+        asked=AskedPrices(
+            prices=asked.prices.tolist(),
+            budget_price=asked.budget_price,
+            reach=chosen.settled.boundary.reach,
+        ),
     )
 
 
-def published_menu(
-    run: Run, problem: MenuProblem, menu: pd.DataFrame, kept: LimitsKept
-) -> BoundedMenu:
-    """Return the menu of the table's rows ``menu`` within the limits that ``choose`` kept.
+def asked_menu(problem: MenuProblem, treatments: pd.DataFrame, kept: LimitsKept) -> PricedMenu:
+    """Return the menu at the prices that decide about all units but those at the boundary.
 
     Parameters
     ----------
-    run : the run.
-    problem : of the population, with a lottery.
-    menu : rows of table ``menu``.
-    kept : its limits.
+    problem : that knows the budget's spending and, where limits are kept, the tie-break.
+    treatments : rows of table ``menu``, by treatment_id.
+    kept : what the step ``choose`` kept of its limits.
     """
-    budget = run.configuration.limits.budget
-    bounded = BoundedMenu(
-        PricedMenu.build(problem, problem.space.encode(menu)),
-        np.asarray(kept.min_share, dtype=np.float64),
-        np.asarray(kept.max_share, dtype=np.float64),
-        np.inf if budget is None else budget.limit,
-        spend=None if budget is None else budget.row_profit,
-        lottery=kept.tie_break,
-    )
-    return bounded.at(problem, menu["shadow_price"].to_numpy(np.float64), kept.budget_price)
+    budget = np.inf if kept.budget is None else kept.budget
+    limits = SizeLimits(np.array(kept.min_share), np.array(kept.max_share), budget=budget)
+    menu = PricedMenu.build(problem, problem.space.encode(treatments), limits=limits)
+    menu = menu.at(np.array(kept.asked.prices), kept.asked.budget_price)
+    return replace(menu, tie_break=kept.tie_break)
 
 
-def settled_menu(
-    problem: MenuProblem, bounded: BoundedMenu, responses: DataFrame
-) -> tuple[SettledMenu, DataFrame]:
-    """Return the menu with its limits kept to the unit, and who gets what near indifference.
+def settled_units(population: ResponseTable, menu: PricedMenu, reach: float) -> DataFrame | None:
+    """Return unit_id, treatment_id of the units at the boundary, None where prices decide about all.
 
     Parameters
     ----------
-    problem : of the population, with a lottery.
-    bounded : the menu with its limits.
-    responses : unit_id, weight and the coefficients of ``problem``.
+    menu : at the prices of ``asked_menu``.
+    reach : the boundary's, as the step ``choose`` found it.
 
-    Returns
-    -------
-    The menu, and unit_id, treatment_id of the units that prices do not decide about.
+    Raises
+    ------
+    RunError : the responses are no longer those that the menu was chosen on.
     """
-    everyone = population_of(responses)
-    sample = population_sample(responses, everyone, problem.coefficients)
-    settled = settle_units(
-        responses, problem, {bounded.size: bounded}, everyone=everyone, sample=sample, ids=True
-    )[bounded.size]
-    rows = pd.DataFrame(
-        {"unit_id": settled.near.ids, "treatment_id": settled.chosen.astype(np.int32)}
-    )
-    kind = responses.schema["unit_id"].dataType.simpleString()
-    return settled, responses.sparkSession.createDataFrame(
-        rows, f"unit_id {kind}, treatment_id int"
-    )
+    if not reach:
+        return None
+    sums = population.sums({menu.k: menu})[0][menu.k]
+    boundary = population.boundary({menu.k: (menu, reach)})[menu.k]
+    found = Assigned(menu, sums, menu.lagrangian(sums))
+    settled = settle_boundary(found, boundary, population.size())
+    if settled is None or boundary.reach != reach:
+        raise RunError(
+            f"the limits of the menu of {menu.k} cannot be kept as they were chosen, because the "
+            "responses changed since; run the step 'choose' again"
+        )
+    rows = pd.DataFrame({"unit_id": boundary.ids, "treatment_id": settled.taken.astype(np.int32)})
+    kind = population.rows.schema["unit_id"].dataType.simpleString()
+    schema = f"unit_id {kind}, treatment_id int"
+    return population.rows.sparkSession.createDataFrame(rows, schema)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from coarse_spark.core.menu.lloyd import PricedMenu, SegmentSums
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.units import SegmentSums
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.lake.tables import Lake
 

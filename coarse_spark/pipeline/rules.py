@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.arrays import BoolArray, FloatArray
-from coarse_spark.core.menu.inputs import is_offered
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.rules import Loyalty
-from coarse_spark.distributed.rules import changed, restricted, with_previous, with_rules
+from coarse_spark.core.menu.population import may_be_offered
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.problem.rules import Switching
+from coarse_spark.distributed.population import ResponseTable
+from coarse_spark.distributed.rules import changed, with_eligibility, with_previous, with_rules
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
 from coarse_spark.lake.runs import latest_published
 from coarse_spark.lake.step_results import Changes, ValidateResult
@@ -52,15 +53,19 @@ class PopulationRules:
 
     Attributes
     ----------
-    problem : the run's problem with its rules.
-    responses : table ``responses`` with the coefficients of the rules as further columns theta_p …,
-        and with ``distributed.rules.PREVIOUS`` where there is an earlier run.
+    population : table ``responses`` with the coefficients of the rules as further columns theta_p …,
+        and with ``distributed.rules.PREVIOUS`` where there is an earlier run; its problem is the run's
+        with the rules.
     previous : the earlier menu.
     """
 
-    problem: MenuProblem
-    responses: DataFrame
+    population: ResponseTable
     previous: PreviousMenu | None
+
+    @property
+    def problem(self) -> MenuProblem:
+        """The run's problem with its rules."""
+        return self.population.problem
 
     @property
     def start(self) -> FloatArray | None:
@@ -75,11 +80,9 @@ class PopulationRules:
 
         None without an earlier run.
         """
-        return (
-            None
-            if self.previous is None
-            else changed(self.previous.treatments, treatments, self.problem.space)
-        )
+        if self.previous is None:
+            return None
+        return changed(self.previous.treatments, treatments, self.problem.space)
 
 
 def written_rules(configuration: Configuration) -> list[str]:
@@ -113,7 +116,9 @@ def previous_menu(run: Run) -> PreviousMenu | None:
         return None
     rows = _published_menu(run, run_id)
     treatments = np.vstack([_encoded(run, rows.iloc[[position]]) for position in range(len(rows))])
-    offered = [bool(np.isfinite(row).all()) and is_offered(run.problem, row) for row in treatments]
+    offered = [
+        bool(np.isfinite(row).all()) and may_be_offered(run.problem, row) for row in treatments
+    ]
     return PreviousMenu(
         run_id, treatments, rows["share"].to_numpy(np.float64), np.array(offered, dtype=bool)
     )
@@ -161,9 +166,9 @@ def population_rules(run: Run) -> PopulationRules:
     configuration, problem = run.configuration, run.problem
     responses, size = run.lake.read("responses", run.run_id), problem.coefficients
     eligibility, cost = configuration.menu.eligibility, configuration.menu.switching_cost
-    problem = restricted(
-        problem, responses, written_rules(configuration), list(eligibility.values())
-    )
+    written = written_rules(configuration)
+    rules = dict(zip(written, eligibility.values(), strict=True))
+    problem = with_eligibility(problem, responses, rules)
     previous, kept = previous_menu(run), np.empty(0, dtype=np.intp)
     if previous is not None:
         responses = with_previous(responses, run.lake.read("assignments", previous.run_id))
@@ -171,9 +176,9 @@ def population_rules(run: Run) -> PopulationRules:
             # units whose treatment is no longer offered switch whatever they get: that decides nothing
             kept = np.flatnonzero(previous.offered)
             rows = list(previous.treatments[kept])
-            problem = problem.with_rules([Loyalty(row, cost) for row in rows], rows)
-    responses = with_rules(responses, size, written_rules(configuration), kept.tolist())
-    return PopulationRules(problem, responses, previous)
+            problem = problem.with_rules([Switching(row, cost) for row in rows], rows)
+    responses = with_rules(responses, size, written, kept.tolist())
+    return PopulationRules(ResponseTable(responses, problem), previous)
 
 
 def count_changes(run: Run, rules: PopulationRules) -> Changes | None:

@@ -16,8 +16,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.settings import SearchSettings
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.errors import CoarseSparkError, InvalidInputError, RunError, TableError
 from coarse_spark.lake.inputs import input_name, input_version, read_input
 from coarse_spark.lake.runs import FAILED, RUNNING, RunRecord, new_run_id
@@ -31,6 +31,8 @@ _JAVA_CAUSE = re.compile(
     r"(?:Caused by)?: (?:\w+\.)+([\w$]+: \S.*)"
 )  # "Caused by: java.io.IOException: why", with its message
 
+
+_PASS_TOLERANCE = 1e-4  # of profit over control: no read of all units is worth less
 
 Result = TypeVar("Result", bound=StepResult)
 
@@ -103,9 +105,17 @@ class Run:
         ----------
         previous : (l, d) encoded treatments of an earlier menu.
         """
-        limits, menu = self.declared.limits, self.declared.menu
-        required = self.declared.always_offered
-        return SearchSettings(limits, required, previous, "auto", menu.starts, menu.seed)
+        menu = self.declared.menu
+        return SearchSettings(
+            self.declared.limits,
+            self.declared.always_offered,
+            previous,
+            menu.starts,
+            menu.seed,
+            cells=menu.sketch_cells,
+            passes=menu.full_passes,
+            tolerance=_PASS_TOLERANCE,
+        )
 
     @cached_property
     def experiment(self) -> DataFrame:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pandas as pd
 from pyspark.sql import DataFrame
 
-from coarse_spark.core.menu.lloyd import PricedMenu
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.stability import menu_counts, merged_counts
-from coarse_spark.distributed.stability import resampled_menus
+from coarse_spark.distributed.evaluate import resampled_menus
 from coarse_spark.lake.step_results import Stability, TreatmentCount, ValidateResult
 from coarse_spark.pipeline.run import Run
 

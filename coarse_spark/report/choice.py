@@ -72,7 +72,7 @@ def sketch_rows(content: ReportContent) -> list[dict[str, Any]]:
     )
     rows = []
     for k, menu in content.chosen.menus.items():
-        exact = content.assigned.value if k == content.selected_k else menu.value
+        exact = menu.value
         effect = f"{100 * (exact - menu.sketch_value) / whole:.2g}%" if whole > 0 else NONE
         rows.append(
             {

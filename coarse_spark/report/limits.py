@@ -8,7 +8,7 @@ from coarse_spark.report.wording import decimals_for, number, treatment_text
 
 def limit_sentences(content: ReportContent) -> list[str]:
     """Return what the limits of the published menu cost, one sentence each; none without limits."""
-    limits = content.assigned.limits
+    limits = content.chosen.menus[content.selected_k].limits
     if limits is None:
         return []
     sentences = _shares(content) if limits.of_shares else []

@@ -12,38 +12,37 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import numpy as np  # noqa: E402  # threads are limited before numpy starts them
-from menus import curve  # noqa: E402
 from sklearn.cluster import KMeans  # noqa: E402
 
-from coarse_spark.core.menu.bounded_curve import search_within  # noqa: E402
-from coarse_spark.core.menu.choose import choose_menu, sketch_units  # noqa: E402
-from coarse_spark.core.menu.limits import Budget, MenuLimits  # noqa: E402
-from coarse_spark.core.menu.lloyd import PricedMenu, refine, segment_sums  # noqa: E402
-from coarse_spark.core.menu.problem import MenuProblem  # noqa: E402
-from coarse_spark.core.menu.search import ProfitTable  # noqa: E402
-from coarse_spark.core.menu.settings import SearchSettings  # noqa: E402
-from coarse_spark.core.menu.transport import exact_assignment, transport  # noqa: E402
+from coarse_spark.core.menu.assignment.transport import exact_assignment, transport  # noqa: E402
+from coarse_spark.core.menu.choose import MenuCurve, choose_menu, choose_menus  # noqa: E402
+from coarse_spark.core.menu.menu import PricedMenu  # noqa: E402
+from coarse_spark.core.menu.population import ArrayPopulation  # noqa: E402
+from coarse_spark.core.menu.problem.limits import Budget, Limits  # noqa: E402
+from coarse_spark.core.menu.problem.problem import MenuProblem  # noqa: E402
+from coarse_spark.core.menu.search.lloyd import lloyd  # noqa: E402
+from coarse_spark.core.menu.search.search import search_menus  # noqa: E402
+from coarse_spark.core.menu.search.settings import SearchSettings  # noqa: E402
+from coarse_spark.core.menu.search.steps import FreeChoice, sums_of  # noqa: E402
+from coarse_spark.core.menu.search.table import ProfitTable  # noqa: E402
+from coarse_spark.core.menu.stability import value_within  # noqa: E402
+from coarse_spark.core.menu.units import WeightedUnits  # noqa: E402
 from coarse_spark.core.profit import Profit, profit_matrix  # noqa: E402
 from coarse_spark.core.simulation import field_simulation  # noqa: E402
 from coarse_spark.core.treatments import TreatmentSpace  # noqa: E402
 
 Line = dict[str, Any]
-NEXT_TO_NOTHING = 1e-12  # the cost of a treatment with which choose_menu searches all sizes at once
-TIE = (
-    1e-3  # percentage points: two runs that reach the same optimum of finitely many differ by less
-)
+# percentage points: two runs that reach the same optimum of finitely many differ by less
+TIE = 1e-3
 
 
 def field_problem(dimensions: int) -> MenuProblem:
@@ -67,18 +66,34 @@ def line(name: str, ours: float, peer: float, unit: str, reached: bool, **more: 
     }
 
 
-def curve_seconds(problem: MenuProblem, theta: np.ndarray, largest: int) -> float:
-    """Return the CPU time of one search for all sizes up to the largest, bounds included."""
+@dataclass(frozen=True)
+class Curve:
+    """Menus of all sizes for units in memory, and the CPU time of all that."""
+
+    menus: MenuCurve
+    granular: float
+    seconds: float
+
+    def value(self, k: int) -> float:
+        return self.menus.chosen[k].value
+
+    def gap(self, k: int) -> float:
+        bound = min(self.menus.chosen[k].upper_bound, self.granular)
+        whole = self.granular - self.menus.control_value
+        return max(bound - self.value(k), 0.0) / whole
+
+    def captured(self, value: float) -> float:
+        """Share of granular − uniform, in percent."""
+        uniform = self.menus.uniform_value
+        return 100 * (value - uniform) / (self.granular - uniform)
+
+
+def curve(problem: MenuProblem, theta: np.ndarray, sizes: Iterable[int], **settings: Any) -> Curve:
     start = time.process_time()
-    choose_menu(
-        theta,
-        space=problem.space,
-        basis=problem.basis,
-        profit=problem.profit,
-        k=largest,
-        cost_per_treatment=NEXT_TO_NOTHING,
-    )
-    return time.process_time() - start
+    population = ArrayPopulation(problem, theta, np.ones(len(theta)))
+    menus = choose_menus(population, sizes, SearchSettings(**settings))
+    granular = float(problem.granular(theta)[1].mean())
+    return Curve(menus, granular, time.process_time() - start)
 
 
 def tables() -> Iterator[Line]:
@@ -89,16 +104,16 @@ def tables() -> Iterator[Line]:
     problem = MenuProblem.build(space, "quadratic", Profit())
     points = np.random.default_rng(7).normal(size=1_000_000)
     theta = np.column_stack([-(points**2), 2 * points, np.full(len(points), -1.0)])
-    menus = curve(problem, theta, [2, 4, 5, 8])
+    found = curve(problem, theta, [2, 4, 5, 8])
     for k, distortion in {2: 0.3634, 4: 0.1175, 5: 0.07994, 8: 0.03454}.items():
-        ours = -menus[k].value
+        ours = -found.value(k)
         yield line(
             f"Lloyd-Max distortion, K = {k}",
             ours,
             distortion,
             "squared distance",
             abs(ours / distortion - 1) <= 0.005,
-            gap=menus[k].gap,
+            gap=found.gap(k),
         )
 
 
@@ -110,15 +125,15 @@ def gaps() -> Iterator[Line]:
         (2, 200_000, 10, 0.005),
     ):
         problem, theta = field_problem(dimensions), field_simulation(units, dimensions).theta
-        seconds = curve_seconds(problem, theta, largest)
-        worst = max(menu.gap for menu in curve(problem, theta, range(1, largest + 1)).values())
+        found = curve(problem, theta, range(1, largest + 1))
+        worst = max(found.gap(k) for k in found.menus.chosen)
         yield line(
             f"largest certified gap, {dimensions}-D, {units} units, K = 1…{largest}",
             worst,
             target,
             "of granular − control",
             worst <= target,
-            cpu_seconds=round(seconds, 2),
+            cpu_seconds=round(found.seconds, 2),
         )
 
 
@@ -127,13 +142,12 @@ def truth() -> Iterator[Line]:
     problem = field_problem(2)
     for seed in range(3):
         theta = field_simulation(20_000, 2, seed).theta
-        for k, ours in curve(problem, theta, [2, 3, 5, 8], seed=seed).items():
+        found = curve(problem, theta, [1, 2, 3, 5, 8], seed=seed)
+        for k in (2, 3, 5, 8):
+            mine = found.captured(found.value(k))
             for peer, menu in peers(problem, theta, k, seed).items():
                 other = float(profit_matrix(theta, problem.psi_at(menu)).max(axis=1).mean())
-                share = (
-                    100 * (other - ours.uniform_value) / (ours.granular_value - ours.uniform_value)
-                )
-                mine = 100 * ours.captured_of_uniform
+                share = found.captured(other)
                 yield line(
                     f"{peer}, K = {k}, seed {seed}",
                     mine,
@@ -152,22 +166,18 @@ def peers(problem: MenuProblem, theta: np.ndarray, k: int, seed: int) -> dict[st
     )
     means = np.vstack([theta[labels == label].mean(axis=0) for label in range(k)])
     by_coefficients = problem.polish(means, problem.best_candidates(means))[0]
-    rng, ones = np.random.default_rng(seed), np.ones(len(theta))
-    drawn = PricedMenu.build(
-        problem, problem.candidates[rng.choice(len(problem.psi), k, replace=False)]
-    )
-    lloyd = (
-        refine(problem, {k: drawn}, lambda asked: segment_sums(theta, ones, asked), max_passes=200)
-        .menus[k]
-        .treatments
-    )
+    rng, units = np.random.default_rng(seed), WeightedUnits.of(theta, np.ones(len(theta)))
+    rows = rng.choice(len(problem.psi), k, replace=False)
+    drawn, step = PricedMenu.build(problem, problem.candidates[rows]), FreeChoice(sums_of(units))
+    first = step([(k, drawn)], {})[0]
+    single = lloyd(problem, {k: first}, step, max_passes=200, tolerance=1e-9).found[k].menu
     sample = theta[rng.choice(len(theta), 4_000, replace=False)]
     table = ProfitTable(profit_matrix(sample, problem.psi), np.ones(len(sample)))
     greedy = table.greedy(k, np.empty(0, dtype=np.intp))
     return {
         "k-means on optimal treatments": np.clip(by_treatment, 0, 2),
         "k-means on coefficients": by_coefficients,
-        "single-start Lloyd": lloyd,
+        "single-start Lloyd": single.treatments,
         "greedy": problem.candidates[greedy],
         "greedy with swaps": problem.candidates[table.swap(greedy)],
     }
@@ -212,15 +222,13 @@ def budget() -> Iterator[Line]:
     problem, spending = field_problem(2), Profit("0", "0.3 * (t1 + t2)")
     for seed in range(3):
         theta = field_simulation(20_000, 2, seed).theta
-        clusters, _ = sketch_units(problem, theta, np.ones(len(theta)))
+        units = ArrayPopulation(problem, theta, np.ones(len(theta))).sketch(4_000).units
         seconds, curves = [], []
-        for limits in (MenuLimits(budget=Budget(0.3, spending)), MenuLimits()):
-            start = time.process_time()
-            curves.append(
-                search_within(problem, clusters, range(1, 11), SearchSettings(limits, starts=8))
-            )
+        for limits in (Limits(budget=Budget(0.3, spending)), Limits()):
+            start, settings = time.process_time(), SearchSettings(limits, starts=8)
+            curves.append(search_menus(problem, units, range(1, 11), settings))
             seconds.append(time.process_time() - start)
-        values = [menu.value(problem, clusters) for menu in curves[0].values()]
+        values = [value_within(menu, units) for menu in curves[0].values()]
         yield line(
             f"CPU of the curve within a budget against without, seed {seed}",
             seconds[0],
@@ -236,7 +244,7 @@ def scale() -> Iterator[Line]:
     problem, seconds = field_problem(2), {}
     for units in (100_000, 1_000_000):
         theta = field_simulation(units, 2).theta
-        seconds[units] = curve_seconds(problem, theta, 10)
+        seconds[units] = curve(problem, theta, range(1, 11), passes=5).seconds
     growth = seconds[1_000_000] / seconds[100_000]
     yield line(
         "CPU of the curve, 1,000,000 against 100,000 units",

@@ -25,21 +25,20 @@ from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from coarse_spark.core.menu.bounded import BoundedMenu, lottery_size, with_lottery
-from coarse_spark.core.menu.lloyd import PricedMenu
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.settings import SearchSettings
-from coarse_spark.core.menu.settlement import SettledMenu
-from coarse_spark.core.menu.transport import exact_assignment
+from coarse_spark.core.menu.assignment.transport import exact_assignment
+from coarse_spark.core.menu.choose import MenuCurve, choose_menus, with_tie_break
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.limits import SizeLimits
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.core.menu.settle import Settled, settle
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.distributed.assign import assign, best_position, profit_column
-from coarse_spark.distributed.choose import PopulationMenus, choose_menus
 from coarse_spark.distributed.frames import theta_columns
-from coarse_spark.distributed.lloyd import segment_sums
-from coarse_spark.distributed.settle import with_tickets
+from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.lake.session import open_session
-from coarse_spark.pipeline.limits import settled_menu
+from coarse_spark.pipeline.limits import boundary_table
 
 NAMES = theta_columns(6)
 
@@ -113,10 +112,9 @@ def main() -> None:
         Path(tempfile.mkdtemp(prefix="bench-scale-")),
     )
 
-    def curve(responses: DataFrame) -> PopulationMenus:
-        return choose_menus(
-            responses, posed, range(1, 11), SearchSettings(starts=8), cells=4_000, passes=3
-        )
+    def curve(responses: DataFrame) -> MenuCurve:
+        settings = SearchSettings(starts=8, cells=4_000, passes=3, tolerance=1e-4)
+        return choose_menus(ResponseTable(responses, posed), range(1, 11), settings)
 
     try:
         tables = {size: str(folder / f"responses-{size}") for size in (units // 10, units)}
@@ -137,10 +135,7 @@ def main() -> None:
             units=units,
         )
         plain, _ = timed(lambda: plain_sums(responses))
-        gaps = {
-            k: found.bounds[k] - found.refined.sums[k].value(found.refined.menus[k].psi)
-            for k in found.bounds
-        }
+        gaps = {k: one.upper_bound - one.value for k, one in found.chosen.items()}
         granular = gap_scale(responses, posed) - found.control_value
         more = {
             "units": units,
@@ -162,8 +157,9 @@ def main() -> None:
                 target=0.333,
             )
 
-        menus = found.refined.menus
-        all_sizes, _ = timed(lambda: segment_sums(responses, menus))
+        menus = {k: one.menu for k, one in found.chosen.items()}
+        table = ResponseTable(responses, posed)
+        all_sizes, _ = timed(lambda: table.sums(menus))
         one_by_one, _ = timed(lambda: [native_pass(responses, menu) for menu in menus.values()])
         line(
             "Lloyd pass of all sizes, Arrow / native expressions",
@@ -175,7 +171,7 @@ def main() -> None:
 
         menu = menus[5]
         copied, _ = timed(lambda: responses.write.format("delta").save(str(folder / "copy")))
-        assigned = assign(responses, menu=menu, control_psi=posed.control_psi, space=posed.space)
+        assigned = assign(responses, posed, menu)
         published, _ = timed(
             lambda: assigned.write.format("delta").save(str(folder / "assignments"))
         )
@@ -206,49 +202,26 @@ def driver_megabytes() -> float:
 def fixed_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, folder: Path) -> None:
     """Exact masses for the treatments of one menu: kept to the unit, beside the plain assignment and the transport in memory."""
     masses = np.array([0.1, 0.15, 0.2, 0.25, 0.3])
-    problem = with_lottery(posed)
-    drawn = with_tickets(responses, posed.coefficients)
-    few = (
-        drawn.orderBy(F.xxhash64("unit_id"))
-        .limit(2_000)
-        .select(*theta_columns(problem.coefficients))
-        .toPandas()
-    )
-    bounded = BoundedMenu(
-        PricedMenu.build(problem, menu.treatments),
-        masses,
-        masses,
-        lottery=lottery_size(problem, few.to_numpy(np.float64)),
-    )
-    bounded = bounded.at(problem, np.zeros(len(masses)), 0.0)
+    population = ResponseTable(responses, posed).told_apart()
+    problem, drawn = population.problem, population.rows
+    sample = population.sample()
+    limited = PricedMenu.build(problem, menu.treatments, limits=SizeLimits(masses, masses))
+    limited = with_tie_break(problem, {5: limited}, sample)[5]
 
-    path, free = (
-        str(folder / "masses"),
-        assign(responses, menu=menu, control_psi=posed.control_psi, space=posed.space),
-    )
+    path, free = str(folder / "masses"), assign(responses, posed, menu)
     plain, _ = timed(lambda: free.write.format("delta").save(str(folder / "free")))
 
-    def publish() -> SettledMenu:
-        settled, units = settled_menu(problem, bounded, drawn)
-        rows = assign(
-            drawn,
-            menu=settled.asked.menu,
-            control_psi=posed.control_psi,
-            space=posed.space,
-            settled=units,
-        )
+    def publish() -> Settled:
+        population = ResponseTable(responses, posed).told_apart()
+        settled = settle(population, {5: limited}, population.sample())[5]
+        units = boundary_table(population, settled)
+        rows = assign(drawn, problem, settled.asked, settled=units)
         rows.write.format("delta").save(path)
         return settled
 
     seconds, settled = timed(publish)
-    landed = (
-        responses.sparkSession.read.format("delta")
-        .load(path)
-        .groupBy("treatment_id")
-        .count()
-        .orderBy("treatment_id")
-        .toPandas()
-    )
+    landed = responses.sparkSession.read.format("delta").load(path)
+    landed = landed.groupBy("treatment_id").count().orderBy("treatment_id").toPandas()
     units, counts = int(landed["count"].sum()), landed["count"].to_numpy()
     exact = bool((counts == np.round(masses * units)).all())
     line(
@@ -258,7 +231,7 @@ def fixed_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, fol
         "s",
         units=units,
         exact=exact,
-        settled=len(settled.near.ids),
+        settled=len(settled.boundary.ids),
     )
     theta = responses.select(*NAMES).toPandas().to_numpy(np.float64)
     profits, every = profit_matrix(theta, menu.psi), np.arange(len(theta))
@@ -269,7 +242,7 @@ def fixed_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, fol
         masses * len(theta),
         np.zeros(len(masses)),
     )
-    line("value of fixed masses / transport in memory", settled.sums.value(settled.bounded.menu.psi), profits[every, best].mean(),
+    line("value of fixed masses / transport in memory", settled.sums.value(settled.menu.psi), profits[every, best].mean(),
          "profit a unit", units=units)  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from coarse_spark.config.checks.tables import WRITTEN_COLUMNS
 from coarse_spark.config.load import load_configuration
 from coarse_spark.core.learners.settings import LEARNERS
-from coarse_spark.core.menu.limits import Budget
+from coarse_spark.core.menu.problem.limits import Budget
 from coarse_spark.core.profit import Profit
 from coarse_spark.errors import ConfigurationError
 from coarse_spark.lake.schemas import ASSIGNMENTS, MENU
@@ -147,7 +147,7 @@ ONE = [
     ("select: 3", "min_share: 0.3", "run.yml:19: menu.min_share: a menu of 4 cannot keep it: min_share 0.3 asks for 1.2 of the population in all, more than 1; the nearest feasible minimum is 0.25; or leave large sizes out of menu.sizes"),
     ("select: 3", "min_share: 0.2\n  max_share: 0.1", "run.yml:19: menu.min_share: a menu of 2 cannot keep it: position 0: min_share 0.2 is above max_share 0.1; lower it to 0.1 at most; or leave large sizes out of menu.sizes"),
     ("select: 3", "min_share: [0.2, 0.8]", "run.yml:19: menu.min_share: found a list of 2 shares, expected menu.sizes to be [2] alone"),
-    ("sizes: 2-4\n  select: 3", "sizes: [2]\n  max_share: [0.2, 0.7]", "run.yml:19: menu.max_share: a menu of 2 cannot keep it: max_share (0.2, 0.7) leaves 0.1 of the population without a treatment; the nearest feasible maximum for k = 2 is each times 1.11111"),
+    ("sizes: 2-4\n  select: 3", "sizes: [2]\n  max_share: [0.2, 0.7]", "run.yml:19: menu.max_share: a menu of 2 cannot keep it: max_share (0.2, 0.7) leaves 0.1 of the population without a treatment; the nearest feasible maximum for k = 2 is each times 1.11112"),
     ("select: 3", "budget: .inf", "run.yml:19: menu.budget: found inf, expected a finite number"),
     ("select: 3", "spending_per_outcome: depth / 100", "run.yml:19: menu.spending_per_outcome: found spending without a budget, expected menu.budget beside it"),
     ("select: 3", "budget: 1\n  spending_per_unit: dept", "run.yml:20: menu.spending_per_unit: 'dept' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth"),

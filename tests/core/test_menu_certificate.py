@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,11 +12,12 @@ from oracles import enumeration, greedy
 from scipy.optimize import linprog
 
 from coarse_spark import Profit, TreatmentSpace, choose_menu
-from coarse_spark.core.menu.certificate import dual_prices, dual_sums
-from coarse_spark.core.menu.lloyd import PricedMenu
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.rounding import Rounding
-from coarse_spark.core.menu.sketch import SketchTree
+from coarse_spark.core.menu.certificate.bound import Certificate, Dual, Relaxed, dual_sums
+from coarse_spark.core.menu.certificate.rounding import Rounding
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.sketch import Sketch, SketchTree
+from coarse_spark.core.menu.units import SegmentSums, WeightedUnits
 from coarse_spark.core.profit import profit_matrix
 
 PLANE = TreatmentSpace.from_dict(
@@ -121,7 +125,7 @@ def _slack(
     rows = np.vstack([problem.psi[near], rounding.psi[len(problem.psi) :]])
     target = problem.psi_at(treatment[None, :])
     rows = rows[
-        (rows[:, problem.basis_size : -1] >= target[:, problem.basis_size : -1]).all(axis=1)
+        (rows[:, problem.basis.size : -1] >= target[:, problem.basis.size : -1]).all(axis=1)
     ]
     gains = (
         profit_matrix(theta, rows) - profit_matrix(theta, target) + rounding.loss(theta)[:, None]
@@ -164,7 +168,7 @@ def test_rounding_covers_every_treatment_between_candidates(
     problem = MenuProblem.build(space, basis, profit)
     rng = np.random.default_rng(0)
     theta = rng.normal(size=(60, problem.coefficients))
-    problem = problem.restricted(rules, np.abs(theta).max(axis=0), np.full(len(rules), 0.5))
+    problem = problem.with_eligibility(rules, np.abs(theta).max(axis=0), np.full(len(rules), 0.5))
     theta = np.column_stack([theta, rng.random((60, len(rules))) < 0.5])
     rounding = Rounding.of(problem)
     treatments = rng.uniform(0, 2, (120, len(space.dimensions)))
@@ -201,28 +205,27 @@ def test_finite_spaces_round_nothing() -> None:
 def test_bound_from_a_sketch_holds_on_all_units_and_adds_up_over_blocks() -> None:
     theta, weights = _units(3_000), np.random.default_rng(1).uniform(0.5, 2, 3_000)
     problem = MenuProblem.build(PLANE, "quadratic", Profit("1", "0.2 * a"))
-    tree = SketchTree.build(theta, weights, problem.psi, 500)
-    cells, sums = tree.cells(theta), tree.sums(theta, weights)
+    tree = SketchTree.build(WeightedUnits.of(theta, weights), problem.psi, 500)
+    cells = tree.cells(theta)
+    sketch = Sketch.of_cells(tree, SegmentSums.of(cells, theta, weights, tree.count))
     menu = PricedMenu.build(problem, np.array([[0.4, 0.6], [1.2, 0.5], [1.5, 1.7]]))
-    rounding = Rounding.of(problem)
-    found = dual_prices(rounding, {3: menu}, sums.clusters(), 1e-3)
-    correction = np.zeros(tree.count)
-    correction[sums.weight > 0] = found[3][1]
-    spread = {3: (menu, correction)}
-    whole = dual_sums(rounding, spread, theta, weights, cells)[3]
+    certificate = Certificate.search(problem, {3: menu}, sketch.units).by_cell(sketch.by_cell)
+    sums = certificate.sums(theta, weights, cells)
     parts = [
-        dual_sums(rounding, spread, theta[rows], weights[rows], cells[rows])[3]
+        certificate.sums(theta[rows], weights[rows], cells[rows])[3]
         for rows in np.array_split(np.arange(3_000), 5)
     ]
-    total = parts[0] + parts[1] + parts[2] + parts[3] + parts[4]
-    assert total.bound(3) == pytest.approx(whole.bound(3), rel=1e-6)
+    total = np.append(weights @ theta, weights.sum())
+    bound = certificate.bounds(sums, total)[3]
+    added = certificate.bounds({3: reduce(add, parts)}, total)[3]
+    assert added == pytest.approx(bound, rel=1e-6)
     best = choose_menu(
         theta, space=PLANE, basis="quadratic", profit=problem.profit, k=3, weights=weights
     )
-    assert whole.bound(3) >= best.value
+    assert bound >= best.value
     # even from a poor menu the bound comes near what a good one earns
     gain = best.granular_value - best.control_value
-    assert whole.bound(3) <= best.value + 0.02 * gain
+    assert bound <= best.value + 0.02 * gain
 
 
 @pytest.mark.parametrize(
@@ -255,7 +258,10 @@ def test_single_precision_only_ever_raises_the_bound(scale: float) -> None:
         PricedMenu.build(problem, scale * np.array([[0.4, 0.6], [1.2, 0.5], [1.5, 1.7]])),
     )
     rounding, correction = Rounding.of(problem), rng.uniform(0, 0.2, 700)
-    found = dual_sums(rounding, {3: (menu, correction)}, theta, weights, np.arange(700))[3]
+    none = np.zeros(len(rounding.psi))
+    dual = Dual(menu.priced_psi, correction, none, 0.0, np.empty(0, dtype=np.intp), distinct=True)
+    relaxed = Relaxed(rounding, {3: dual}, (3,))
+    found = dual_sums(relaxed, theta, weights, np.arange(700))[3]
     profits = profit_matrix(theta, rounding.psi)
     u = profit_matrix(theta, menu.psi).max(axis=1) - correction
     exact = weights @ np.maximum(profits - u[:, None], 0.0)

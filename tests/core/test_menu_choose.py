@@ -9,8 +9,11 @@ from menus import curve
 from oracles import enumeration
 
 from coarse_spark import Profit, TreatmentSpace, choose_menu
-from coarse_spark.core.menu.lloyd import PricedMenu, refine, segment_sums
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.lloyd import lloyd
+from coarse_spark.core.menu.search.steps import FreeChoice, sums_of
+from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
 
@@ -96,21 +99,23 @@ def test_curve_rises_and_scales_and_ignores_the_order_of_rows() -> None:
         assert dearer[k].value == pytest.approx(1000 * menus[k].value, rel=1e-9)
 
 
-def test_refine_never_loses_profit_and_tells_what_moved() -> None:
+def test_lloyd_never_loses_profit_and_tells_what_moved() -> None:
     theta, problem = _line_units(800), MenuProblem.build(LINE, "quadratic", Profit("1", "0.3 * t"))
     start = {
         3: PricedMenu.build(problem, np.array([[0.1], [0.2], [0.3]])),
         2: PricedMenu.build(problem, np.array([[0.0], [2.0]])),
     }
-    result = refine(
-        problem, start, lambda asked: segment_sums(theta, np.ones(800), asked), max_passes=200
-    )
+    step = FreeChoice(sums_of(WeightedUnits.of(theta, np.ones(800))))
+    first = {
+        k: one for (k, _), one in zip(start.items(), step(list(start.items()), {}), strict=True)
+    }
+    result = lloyd(problem, first, step, max_passes=200, tolerance=1e-9)
     for k in (2, 3):
         lines = [line for line in result.history if line.k == k]
         assert all(later.value >= earlier.value - 1e-12 for earlier, later in pairwise(lines))
         assert lines[0].moved == k
         assert "->" in lines[0].what
-        assert result.sums[k].value(result.menus[k].psi) == pytest.approx(lines[-1].value)
+        assert result.found[k].value == pytest.approx(lines[-1].value)
 
 
 def test_always_offered_treatments_stay() -> None:

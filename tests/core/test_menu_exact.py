@@ -11,8 +11,8 @@ from oracles import enumeration
 from scipy.stats import norm
 
 from coarse_spark import Profit, TreatmentSpace, choose_menu
-from coarse_spark.core.menu.exact import exact_menus, is_unimodal
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.exact import exact_menus, is_unimodal
 
 
 def _brute_force(

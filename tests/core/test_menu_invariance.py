@@ -10,10 +10,10 @@ from menus import curve
 from oracles import enumeration
 
 from coarse_spark import Profit, TreatmentSpace, choose_menu
-from coarse_spark.core.menu.curve import search_curve
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.settings import SearchSettings
-from coarse_spark.core.menu.sketch import MicroClusters
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.search import search_menus
+from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
 
@@ -144,15 +144,15 @@ def test_a_menu_of_all_candidates_is_granular() -> None:
         choose_menu(theta, space=space, basis="quadratic", profit=Profit(), k=6)
 
 
-def test_search_runs_on_bare_micro_clusters() -> None:
-    theta = _units(100, 0)
+def test_search_runs_on_weighted_units_alone() -> None:
     problem = MenuProblem.build(GRID, "quadratic", Profit())
-    clusters = MicroClusters(np.ones(100), theta, np.ones(100, dtype=np.intp))
-    menus = search_curve(problem, clusters, [2, 4], SearchSettings(fixed=np.array([[2.0, 2.0]])))
+    units = WeightedUnits.of(_units(100, 0), np.ones(100))
+    settings = SearchSettings(required=np.array([[2.0, 2.0]]))
+    menus = search_menus(problem, units, [2, 4], settings)
     for k in (2, 4):
-        assert len(menus[k].treatments) == k
-        assert menus[k].fixed.sum() == 1
-        np.testing.assert_array_equal(menus[k].treatments[menus[k].fixed], [[2.0, 2.0]])
+        assert menus[k].k == k
+        assert menus[k].required.sum() == 1
+        np.testing.assert_array_equal(menus[k].treatments[menus[k].required], [[2.0, 2.0]])
 
 
 def test_flat_profits_do_not_let_rounding_choose_the_place() -> None:

@@ -19,7 +19,7 @@ from menus import Budget
 from coarse_spark import Profit, TreatmentSpace, choose_menu
 
 if TYPE_CHECKING:
-    from coarse_spark.core.menu.result import Menu
+    from coarse_spark.core.menu.menu import Menu
 
 PINS = Path(__file__).with_name("menu_pins.json")
 SAME = 1e-9  # of granular − control
@@ -233,8 +233,10 @@ def test_menus_are_no_worse_than_stored(case: str, pins: dict[str, dict[str, Any
     assert found["value"] <= found["upper_bound"]
     assert found["upper_bound"] <= pin["upper_bound"] + LOOSER * scale
     assert found["control_value"] == pytest.approx(pin["control_value"], rel=0, abs=SAME * scale)
-    for name in ("uniform_value", "granular_value"):
-        assert found[name] >= pin[name] - CLOSE * scale, name
+    assert found["granular_value"] >= pin["granular_value"] - CLOSE * scale
+    # the best single treatment keeps a budget where one can, which costs it
+    if "budget" not in case.lower():
+        assert found["uniform_value"] >= pin["uniform_value"] - CLOSE * scale
     if found["value"] <= pin["value"] + SAME * scale:
         np.testing.assert_allclose(found["treatments"], pin["treatments"], rtol=0, atol=1e-6)
         np.testing.assert_allclose(found["shares"], pin["shares"], rtol=0, atol=1e-6)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coarse_spark.core.menu.curve import search_curve
-from coarse_spark.core.menu.lloyd import refine, segment_sums
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.settings import SearchSettings
-from coarse_spark.core.menu.sketch import SketchTree
+from coarse_spark.core.menu.choose import choose_menus
+from coarse_spark.core.menu.population import ArrayPopulation
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.simulation import MAX_DAYS, MAX_DEPTH, simulate_promotions_block
 from coarse_spark.core.treatments import TreatmentSpace
@@ -29,16 +28,10 @@ def test_rounding_of_responses_does_not_move_treatments(seed: int) -> None:
     rng, weights, found = np.random.default_rng(seed), np.ones(len(theta)), []
     for noise in (0.0, 1e-14):
         rounded = theta * (1 + noise * rng.standard_normal(theta.shape))
-        sketch = (
-            SketchTree.build(rounded, weights, problem.psi, 500).sums(rounded, weights).clusters()
-        )
-        menus = search_curve(problem, sketch, [1, 2, 3], SearchSettings(starts=3))
-
-        def aggregate(asked, rounded=rounded):  # type: ignore[no-untyped-def]
-            return segment_sums(rounded, weights, asked)
-
-        found.append(refine(problem, menus, aggregate, max_passes=3).menus)
+        population = ArrayPopulation(problem, rounded, weights)
+        settings = SearchSettings(starts=3, cells=500, passes=3)
+        found.append(choose_menus(population, [1, 2, 3], settings).chosen)
     for k in (1, 2, 3):
         np.testing.assert_allclose(
-            found[1][k].treatments, found[0][k].treatments, rtol=0, atol=1e-9
+            found[1][k].menu.treatments, found[0][k].menu.treatments, rtol=0, atol=1e-9
         )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from coarse_spark.core.menu.choose import choose_menu
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.rules import barred_units, restrictions, widest_range
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.problem.rules import eligibility_rules, refused, widest_range
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError
@@ -134,7 +134,7 @@ def test_own_best_treatments_under_a_rule_are_those_of_the_space_without_what_it
 ):
     theta = _units(2_000)
     problem = MenuProblem.build(LINE, "quadratic", PROFIT)
-    ruled = problem.restricted(["t > 0.7341"], np.abs(theta).max(axis=0), np.ones(1))
+    ruled = problem.with_eligibility(["t > 0.7341"], np.abs(theta).max(axis=0), np.ones(1))
     without = TreatmentSpace.from_dict(
         {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}, exclude="t > 0.7341"
     )
@@ -162,7 +162,7 @@ def test_own_best_treatments_do_not_depend_on_how_many_units_are_asked_at_once()
             -rng.uniform(0.3, 1, n),
         ]
     )
-    ruled = problem.restricted(["a + b > 1.2345"], np.abs(theta).max(axis=0), np.full(1, 0.5))
+    ruled = problem.with_eligibility(["a + b > 1.2345"], np.abs(theta).max(axis=0), np.full(1, 0.5))
     theta = np.column_stack([theta, rng.random(n) < 0.5])
     together = ruled.granular(theta)
     in_parts = [ruled.granular(part) for part in np.array_split(theta, 12)]
@@ -174,18 +174,19 @@ def test_penalties_outweigh_what_the_others_gain() -> None:
     psi = np.array([[1.0, 0, 0], [1.0, 2.0, -0.5]])
     worth = widest_range(np.array([5.0, 3.0]), psi)
     assert worth == pytest.approx(6.5)
-    rules = restrictions(["t > 1", "t > 0", "t > 0.5"], LINE, worth, [1.0, 0.01, 0.0])
+    rules = eligibility_rules(["t > 1", "t > 0", "t > 0.5"], LINE, worth, [1.0, 0.01, 0.0])
     assert [rule.penalty for rule in rules] == pytest.approx([13, 1_300, 13])
 
 
-def test_barred_units_are_found() -> None:
-    problem = MenuProblem.build(STEPS, "quadratic", PROFIT).restricted(
+def test_refused_are_found() -> None:
+    problem = MenuProblem.build(STEPS, "quadratic", PROFIT).with_eligibility(
         ["t > 1", "t > 0"], np.ones(3), np.full(2, 0.5)
     )
     taken = problem.psi_at(np.array([[2.0], [0.5], [0.5], [0.0]]))
     theta = np.column_stack([np.ones((4, 3)), [[1, 0], [1, 0], [0, 1], [1, 1]]])
-    assert barred_units(theta, taken, problem.rules).tolist() == [True, False, True, False]
-    assert not barred_units(theta[:, :3], taken, ()).any()
+    assert refused(theta, taken, problem.layout).tolist() == [True, False, True, False]
+    free = MenuProblem.build(STEPS, "quadratic", PROFIT)
+    assert not refused(theta[:, :3], taken, free.layout).any()
 
 
 def test_corners_of_several_rules_are_offered() -> None:
@@ -193,7 +194,7 @@ def test_corners_of_several_rules_are_offered() -> None:
         {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}
     )
     problem = MenuProblem.build(plane, "linear", Profit())
-    ruled = problem.restricted(["a > 0.7", "b > 1.1"], np.ones(3), np.ones(2))
+    ruled = problem.with_eligibility(["a > 0.7", "b > 1.1"], np.ones(3), np.ones(2))
     treatments, profit = ruled.granular(
         np.array([[0, 1.0, 1.0, 1, 1], [0, 1.0, 1.0, 1, 0], [0, 1.0, 1.0, 0, 0]])
     )

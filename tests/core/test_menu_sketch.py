@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coarse_spark.core.menu.lloyd import PricedMenu, segment_sums
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.sketch import SketchTree, profit_metric
+from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, segment_sums
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 
@@ -30,6 +31,10 @@ def _units(n: int, seed: int = 0) -> np.ndarray:
     )
 
 
+def _sums(tree: SketchTree, theta: np.ndarray, weights: np.ndarray) -> SegmentSums:
+    return SegmentSums.of(tree.cells(theta), theta, weights, tree.count)
+
+
 def test_metric_is_the_spread_of_profit_differences() -> None:
     theta = _units(200)
     metric = profit_metric(theta, PROBLEM.psi)
@@ -50,9 +55,9 @@ def test_metric_is_the_spread_of_profit_differences() -> None:
 
 def test_cells_do_not_depend_on_the_order_of_rows_nor_on_blocks() -> None:
     theta, weights = _units(3_000), np.random.default_rng(1).uniform(0.5, 2, 3_000)
-    tree = SketchTree.build(theta, weights, PROBLEM.psi, 150)
+    tree = SketchTree.build(WeightedUnits.of(theta, weights), PROBLEM.psi, 150)
     order = np.random.default_rng(2).permutation(3_000)
-    shuffled = SketchTree.build(theta[order], weights[order], PROBLEM.psi, 150)
+    shuffled = SketchTree.build(WeightedUnits.of(theta[order], weights[order]), PROBLEM.psi, 150)
     for name, array in vars(tree).items():
         np.testing.assert_array_equal(array, getattr(shuffled, name))
     cells = tree.cells(theta)
@@ -65,29 +70,31 @@ def test_cells_do_not_depend_on_the_order_of_rows_nor_on_blocks() -> None:
 
 def test_sums_add_up_and_keep_the_mean_response() -> None:
     theta, weights = _units(2_000), np.random.default_rng(1).uniform(0, 2, 2_000)
-    tree = SketchTree.build(theta, weights, PROBLEM.psi, 100)
-    whole = tree.sums(theta, weights)
-    parts = tree.sums(theta[:700], weights[:700]) + tree.sums(theta[700:], weights[700:])
+    tree = SketchTree.build(WeightedUnits.of(theta, weights), PROBLEM.psi, 100)
+    whole = _sums(tree, theta, weights)
+    parts = _sums(tree, theta[:700], weights[:700]) + _sums(tree, theta[700:], weights[700:])
     np.testing.assert_allclose(parts.theta, whole.theta, rtol=1e-12, atol=1e-10)
-    clusters = whole.clusters()
-    assert clusters.units.sum() == 2_000
-    np.testing.assert_allclose(clusters.weights @ clusters.theta, weights @ theta, rtol=1e-10)
+    units = whole.means
+    assert units.behind.sum() == 2_000
+    np.testing.assert_allclose(units.weights @ units.theta, weights @ theta, rtol=1e-10)
 
 
 @pytest.mark.parametrize("cells", [1, 20, 400])
 def test_more_cells_lose_less_and_never_overstate(cells: int) -> None:
     theta, weights = _units(4_000), np.ones(4_000)
-    menu = {0: PricedMenu.build(PROBLEM, np.array([[0.5, 0.5], [1.5, 0.5], [1.0, 1.5]]))}
-    exact = segment_sums(theta, weights, menu)[0].value(menu[0].psi)
-    clusters = SketchTree.build(theta, weights, PROBLEM.psi, cells).sums(theta, weights).clusters()
-    rough = segment_sums(clusters.theta, clusters.weights, menu)[0].value(menu[0].psi)
+    menu = PricedMenu.build(PROBLEM, np.array([[0.5, 0.5], [1.5, 0.5], [1.0, 1.5]]))
+    rows = {0: menu.priced_psi}
+    exact = segment_sums(theta, weights, rows)[0].value(menu.psi)
+    tree = SketchTree.build(WeightedUnits.of(theta, weights), PROBLEM.psi, cells)
+    units = _sums(tree, theta, weights).means
+    rough = segment_sums(units.theta, units.weights, rows)[0].value(menu.psi)
     assert rough <= exact + 1e-12
     assert exact - rough < {1: 1.0, 20: 0.05, 400: 0.012}[cells]
 
 
 def test_alike_units_share_one_cell() -> None:
     theta = np.repeat(_units(3), 50, axis=0)
-    tree = SketchTree.build(theta, np.ones(150), PROBLEM.psi, 100)
+    tree = SketchTree.build(WeightedUnits.of(theta, np.ones(150)), PROBLEM.psi, 100)
     assert tree.count == 3
     np.testing.assert_array_equal(np.sort(np.bincount(tree.cells(theta))), [50, 50, 50])
-    assert SketchTree.build(theta[:50], np.ones(50), PROBLEM.psi, 100).count == 1
+    assert SketchTree.build(WeightedUnits.of(theta[:50], np.ones(50)), PROBLEM.psi, 100).count == 1

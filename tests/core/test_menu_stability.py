@@ -3,15 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coarse_spark.core.menu.bounded import BoundedMenu
-from coarse_spark.core.menu.bounded_curve import search_within
-from coarse_spark.core.menu.choose import choose_menu, sketch_units
-from coarse_spark.core.menu.limits import Budget, MenuLimits
-from coarse_spark.core.menu.lloyd import PricedMenu
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.settings import SearchSettings
+from coarse_spark.core.menu.assignment.transport import exact_assignment
+from coarse_spark.core.menu.choose import choose_menu
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.limits import Budget, Limits
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.search import search_menus
+from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.stability import fold_noise, menu_stability, merged_counts
-from coarse_spark.core.menu.transport import exact_assignment
+from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -28,16 +28,14 @@ def _two_kinds(n: int, noise: float, seed: int = 0) -> np.ndarray:
     return np.column_stack([np.zeros(n), peak, np.full(n, -0.5)])
 
 
-def _menu(problem: MenuProblem, treatments: np.ndarray) -> BoundedMenu:
-    return BoundedMenu.free_of_limits(PricedMenu.build(problem, treatments))
+def _menu(problem: MenuProblem, treatments: np.ndarray) -> PricedMenu:
+    return PricedMenu.build(problem, treatments)
 
 
 def test_a_clear_choice_is_always_made_again() -> None:
     problem = MenuProblem.build(STEPS, "quadratic", Profit())
-    clusters, _ = sketch_units(problem, _two_kinds(500, 0.01), np.ones(500))
-    result = menu_stability(
-        problem, clusters, _menu(problem, np.array([[0.5], [1.5]])), resamples=20
-    )
+    units = WeightedUnits.of(_two_kinds(500, 0.01), np.ones(500))
+    result = menu_stability(problem, units, _menu(problem, np.array([[0.5], [1.5]])), resamples=20)
     assert result.chosen.to_dict("records") == [
         {"t": 0.5, "frequency": 1.0},
         {"t": 1.5, "frequency": 1.0},
@@ -49,48 +47,48 @@ def test_uncertain_responses_spread_the_choice_and_cost_value() -> None:
     problem = MenuProblem.build(STEPS, "quadratic", Profit())
     theta = _two_kinds(200, 0.4)
     menu = choose_menu(theta, space=STEPS, basis="quadratic", profit=Profit(), k=2)
-    clusters, _ = sketch_units(problem, theta, np.ones(200))
+    units = WeightedUnits.of(theta, np.ones(200))
     chosen = _menu(problem, menu.encoded)
-    sure = menu_stability(problem, clusters, chosen, resamples=30)
+    sure = menu_stability(problem, units, chosen, resamples=30)
     unsure = menu_stability(
-        problem, clusters, chosen, covariance=np.diag([0.0, 0.5, 0.0]), resamples=30
+        problem, units, chosen, covariance=np.diag([0.0, 0.5, 0.0]), resamples=30
     )
     assert (sure.lost >= -1e-12).all()  # the menu is the best one on the original sketch
     assert unsure.expected_loss > sure.expected_loss
     assert len(unsure.chosen) > 2
     assert sure.chosen["frequency"].sum() == pytest.approx(2)
-    again = menu_stability(problem, clusters, chosen, resamples=30)
+    again = menu_stability(problem, units, chosen, resamples=30)
     np.testing.assert_array_equal(again.lost, sure.lost)
     with pytest.raises(InvalidInputError, match="covariance has shape"):
-        menu_stability(problem, clusters, chosen, covariance=np.eye(2))
+        menu_stability(problem, units, chosen, covariance=np.eye(2))
 
 
 def test_redrawn_menus_keep_the_limits() -> None:
     problem = MenuProblem.build(STEPS, "quadratic", Profit())
     theta = _two_kinds(300, 0.3)
-    clusters, _ = sketch_units(problem, theta, np.ones(300))
+    units = WeightedUnits.of(theta, np.ones(300))
     noise = np.diag([0.0, 0.3, 0.0])
-    frugal = SearchSettings(MenuLimits(budget=Budget(0.6, Profit("0", "t"))))
-    best = search_within(problem, clusters, [1], frugal)[1]
-    within = menu_stability(problem, clusters, best, frugal, covariance=noise, resamples=12)
+    frugal = SearchSettings(Limits(budget=Budget(0.6, Profit("0", "t"))))
+    best = search_menus(problem, units, [1], frugal)[1]
+    within = menu_stability(problem, units, best, frugal, covariance=noise, resamples=12)
     free = menu_stability(
-        problem, clusters, _menu(problem, np.array([[1.0]])), covariance=noise, resamples=12
+        problem, units, _menu(problem, np.array([[1.0]])), covariance=noise, resamples=12
     )
     assert within.chosen["t"].max() == 0.5
     assert free.chosen["t"].min() > 0.6
     assert within.value == pytest.approx((theta @ [1, 0.5, 0.25]).mean())
 
-    masses = SearchSettings(MenuLimits([0.2, 0.8], [0.2, 0.8]))
-    best = search_within(problem, clusters, [2], masses)[2]
-    result = menu_stability(problem, clusters, best, masses, covariance=noise, resamples=12)
-    profits = profit_matrix(theta, best.menu.psi)
+    masses = SearchSettings(Limits([0.2, 0.8], [0.2, 0.8]))
+    best = search_menus(problem, units, [2], masses)[2]
+    result = menu_stability(problem, units, best, masses, covariance=noise, resamples=12)
+    profits = profit_matrix(theta, best.psi)
     chosen, _ = exact_assignment(
         profits, np.ones(300), 300 * best.lower, 300 * best.upper, np.zeros(2)
     )
     assert result.value == pytest.approx(profits[np.arange(300), chosen].mean())
     assert (result.lost >= -1e-9).all()
     # freely assigned, other menus would seem to earn more than the one that is bound to the masses
-    loose = menu_stability(problem, clusters, best, covariance=noise, resamples=12)
+    loose = menu_stability(problem, units, best, covariance=noise, resamples=12)
     assert loose.expected_loss < 0
 
 
@@ -100,24 +98,24 @@ def test_noise_of_refits_is_common_to_all_units() -> None:
         _two_kinds(300, 0.2),
         np.array([[0, 0.3, 0], [0, -0.1, 0.05], [0, 0, 0], [0, -0.2, -0.05]]),
     )
-    clusters, directions = fold_noise(problem, theta + shifts[:, None, :], np.ones(300), cells=50)
-    assert clusters.units.sum() == 300
+    units, directions = fold_noise(problem, theta + shifts[:, None, :], np.ones(300), cells=50)
+    assert units.behind.sum() == 300
     # (F − 1)/F Σ_f (θ^(−f) − mean)², the same for every cluster as the shifts are
     expected = 3 / 4 * ((shifts - shifts.mean(axis=0)) ** 2).sum(axis=0)
     np.testing.assert_allclose(
-        (directions**2).sum(axis=0), np.broadcast_to(expected, clusters.theta.shape), atol=1e-12
+        (directions**2).sum(axis=0), np.broadcast_to(expected, units.theta.shape), atol=1e-12
     )
 
     menu = _menu(problem, np.array([[0.5], [1.5]]))
-    sure = menu_stability(problem, clusters, menu, directions=0 * directions, resamples=20)
-    unsure = menu_stability(problem, clusters, menu, directions=directions, resamples=20)
+    sure = menu_stability(problem, units, menu, directions=0 * directions, resamples=20)
+    unsure = menu_stability(problem, units, menu, directions=directions, resamples=20)
     assert unsure.expected_loss > sure.expected_loss
     # a common shift moves both treatments alike: independent noise of the clusters would average out
     assert len(unsure.chosen) > len(sure.chosen)
     with pytest.raises(InvalidInputError, match="at least 2 refits"):
         fold_noise(problem, theta[None], np.ones(300))
     with pytest.raises(InvalidInputError, match="directions have shape"):
-        menu_stability(problem, clusters, menu, directions=directions[:, :5])
+        menu_stability(problem, units, menu, directions=directions[:, :5])
 
 
 def test_published_treatments_come_first_however_rarely_they_are_chosen() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from coarse_spark.core.menu.transport import (
+from coarse_spark.core.menu.assignment.transport import (
     exact_assignment,
     improve_prices,
     transport,

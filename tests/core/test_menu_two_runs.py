@@ -9,8 +9,8 @@ import pytest
 
 from coarse_spark.core.learners.response import ResponseLearner
 from coarse_spark.core.menu.choose import choose_menu
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.result import Menu
+from coarse_spark.core.menu.menu import Menu
+from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.simulation import FieldSimulation, field_simulation
 from coarse_spark.core.treatments import TreatmentSpace

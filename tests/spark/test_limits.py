@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coarse_spark.core.menu.limits import Budget, MenuLimits
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.settings import SearchSettings
-from coarse_spark.core.menu.transport import exact_assignment, whole_limits
+from coarse_spark.core.menu.assignment.transport import exact_assignment, whole_limits
+from coarse_spark.core.menu.problem.limits import Budget, Limits
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.lake.step_results import AssignResult, EvaluateResult
 from coarse_spark.report.limits import limit_sentences
 
 if TYPE_CHECKING:
+    from coarse_spark.core.menu.settlement import SettledMenu
     from pyspark.sql import DataFrame, SparkSession
 
-    from coarse_spark.core.menu.settlement import SettledMenu
     from coarse_spark.pipeline import Run
 
     from .conftest import Promotions
@@ -49,12 +49,13 @@ def _theta() -> np.ndarray:
 
 
 def _assigned(
-    spark: SparkSession, theta: np.ndarray, limits: MenuLimits, k: int, partitions: int
+    spark: SparkSession, theta: np.ndarray, limits: Limits, k: int, partitions: int
 ) -> tuple[SettledMenu, pd.DataFrame]:
     """Choose a menu of k within limits and assign all units, with the steps that the pipeline takes."""
-    from coarse_spark.distributed.assign import assign
     from coarse_spark.distributed.choose import choose_menus
     from coarse_spark.distributed.settle import with_tickets
+
+    from coarse_spark.distributed.assign import assign
     from coarse_spark.pipeline.limits import settled_menu
 
     names = [f"theta_{position}" for position in range(theta.shape[1])]
@@ -98,7 +99,7 @@ def test_shares_hold_to_the_unit_at_the_profit_of_the_transport_in_memory(
     spark: SparkSession,
 ) -> None:
     theta = _theta()
-    settled, rows = _assigned(spark, theta, MenuLimits(max_share=0.21), 5, partitions=3)
+    settled, rows = _assigned(spark, theta, Limits(max_share=0.21), 5, partitions=3)
     assert 0 < len(settled.near.ids) < UNITS / 2
     chosen, weights = rows["treatment_id"].to_numpy(), np.ones(UNITS)
     counts = np.bincount(chosen, minlength=5)
@@ -113,7 +114,7 @@ def test_shares_hold_to_the_unit_at_the_profit_of_the_transport_in_memory(
     assert rows["expected_profit"].mean() == pytest.approx(settled.sums.value(menu.psi), rel=1e-12)
     # a price where a limit binds, 0 where none does
     np.testing.assert_array_equal(menu.prices > 0, counts == 0.21 * UNITS)
-    again, others = _assigned(spark, theta, MenuLimits(max_share=0.21), 5, partitions=5)
+    again, others = _assigned(spark, theta, Limits(max_share=0.21), 5, partitions=5)
     np.testing.assert_allclose(again.bounded.menu.treatments, menu.treatments, atol=1e-7)
     np.testing.assert_array_equal(others["treatment_id"], rows["treatment_id"])
 
@@ -124,7 +125,7 @@ def test_units_that_all_respond_alike_are_drawn_by_lot(spark: SparkSession) -> N
     settled, rows = _assigned(
         spark,
         theta,
-        MenuLimits(min_share=[0.5, 0.2, 0.3], max_share=[0.5, 0.2, 0.3]),
+        Limits(min_share=[0.5, 0.2, 0.3], max_share=[0.5, 0.2, 0.3]),
         3,
         partitions=4,
     )
@@ -138,10 +139,11 @@ def test_units_that_all_respond_alike_are_drawn_by_lot(spark: SparkSession) -> N
 
 
 def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSession) -> None:
-    from coarse_spark.distributed.assign import assign
     from coarse_spark.distributed.choose import choose_menus
-    from coarse_spark.distributed.rules import require_eligible, restricted, with_rules
     from coarse_spark.distributed.settle import with_tickets
+
+    from coarse_spark.distributed.assign import assign
+    from coarse_spark.distributed.rules import require_eligible, restricted, with_rules
     from coarse_spark.pipeline.limits import settled_menu
 
     theta, names, units, masses = (
@@ -156,7 +158,7 @@ def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSess
     )
     rows = with_rules(spark.createDataFrame(table), 6, ["member"]).persist()
     problem = restricted(PROBLEM, rows, ["member"], ["a > 0.7"])
-    limits = MenuLimits(min_share=masses, max_share=masses)
+    limits = Limits(min_share=masses, max_share=masses)
     found = choose_menus(rows, problem, [3], SearchSettings(limits, starts=1), cells=200, passes=1)
     drawn = with_tickets(rows, problem.coefficients)
     require_eligible(drawn, found.problem, ["member"], found.refined, found.bounded)
@@ -180,8 +182,9 @@ def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSess
 
 
 def test_best_single_treatment_keeps_the_budget_where_one_can() -> None:
-    from coarse_spark.core.menu.choose import sketch_units
     from coarse_spark.distributed.choose import UNIFORM, search_menus
+
+    from coarse_spark.core.menu.choose import sketch_units
 
     clusters, _ = sketch_units(PROBLEM, _theta()[:400], np.ones(400))
     outcomes = profit_matrix(clusters.theta, PROBLEM.spend_at(PROBLEM.candidates, Profit("1", "0")))
@@ -194,7 +197,7 @@ def test_best_single_treatment_keeps_the_budget_where_one_can() -> None:
         "free": None,
     }.items():
         menus = search_menus(
-            PROBLEM, clusters, [3], SearchSettings(MenuLimits(budget=budget), starts=2)
+            PROBLEM, clusters, [3], SearchSettings(Limits(budget=budget), starts=2)
         )
         single = menus[UNIFORM]
         assert single.free

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.errors import InvalidInputError, RunError, TableError
 from coarse_spark.lake.step_results import ScoreResult
 

@@ -276,6 +276,7 @@ def test_units_that_may_get_nothing_are_counted(spark: SparkSession, finished: R
     from coarse_spark.core.menu.bounded import BoundedMenu
     from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums
     from coarse_spark.distributed.lloyd import segment_sums
+
     from coarse_spark.distributed.rules import require_eligible, restricted, with_rules
 
     rows = finished.lake.read("responses", finished.run_id).selectExpr(

@@ -8,7 +8,7 @@ import numpy as np
 
 from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Problem, Values
 from coarse_spark.core.expressions import Expression
-from coarse_spark.core.menu.problem.rules import restrictions
+from coarse_spark.core.menu.problem.rules import eligibility_rules
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError, nearest
@@ -62,7 +62,7 @@ def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
         if not Expression(text).names <= set(space.names):
             continue  # reported by _names
         try:
-            restricted = restrictions([text], space, 0.0, [1.0])[0].restricts(
+            restricted = eligibility_rules([text], space, 0.0, [1.0])[0].asked(
                 np.vstack([space.control, space.candidates]), space
             )
         except InvalidInputError as error:

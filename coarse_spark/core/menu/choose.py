@@ -190,7 +190,7 @@ def choose_menus(
     sketch = population.sketch(settings.cells)
     menus = search_menus(problem, sketch.units, sizes, settings)
     if problem.rules and not settings.limits.free:
-        menus = _with_tie_break(problem, menus, sketch.units)
+        menus = with_tie_break(problem, menus, sketch.units)
     certificate = Certificate.search(problem, menus, sketch.units).by_cell(sketch.by_cell)
     sample = None if settings.limits.free else population.sample()
     step = _step(population, sample)
@@ -318,7 +318,7 @@ def _risen(
     return Refined(found, history)
 
 
-def _with_tie_break(
+def with_tie_break(
     problem: MenuProblem, menus: Mapping[int, PricedMenu], units: WeightedUnits
 ) -> dict[int, PricedMenu]:
     """Return menus under whose limits units that respond alike are told apart by their number."""

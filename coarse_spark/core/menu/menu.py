@@ -309,7 +309,7 @@ class Menu:
         """Return the row of ``treatments`` for every unit as (n,).
 
         Units that the menu was chosen on are recognized by their coefficients and get what they were
-        given, so that shares hold on them to the unit; others follow the prices.
+        given, so that limits hold on them to the unit; others follow the prices.
 
         Parameters
         ----------
@@ -332,9 +332,7 @@ class Menu:
             raise InvalidInputError(f"theta has shape {array.shape}, expected (n, {p})")
         units = self.rules.extended(array, eligible, previous_rows)
         chosen = assign(units, self.priced.priced_psi)
-        if self.limits is None or not self.limits.of_shares:
-            return chosen
-        if exact:
+        if exact and self.limits is not None and self.limits.of_shares:
             mass = np.ones(len(array)) if weights is None else np.asarray(weights, np.float64)
             total, profits = float(mass.sum()), profit_matrix(units, self.priced.paid_psi)
             lower, upper = self.limits.lower * total, self.limits.upper * total

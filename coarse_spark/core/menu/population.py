@@ -121,7 +121,7 @@ class ArrayPopulation:
     ----------
     problem : with the rules that the coefficients know.
     theta : (n, p) coefficients, those of rules after those of the basis.
-    weights : (n,) above 0.
+    weights : (n,).
     sample_units : that prices of limits are found on.
     boundary_units : that are looked at one by one.
     """
@@ -146,8 +146,8 @@ class ArrayPopulation:
 
     def size(self) -> PopulationSize:
         """Return the number of units and the range of weights."""
-        lightest, heaviest = float(self.weights.min()), float(self.weights.max())
-        return PopulationSize(len(self.weights), lightest, heaviest)
+        held = self.weights[self.weights > 0]
+        return PopulationSize(len(held), float(held.min()), float(held.max()))
 
     def sample(self) -> WeightedUnits:
         """Return all of few units, else every so many-th in the order of contents."""
@@ -175,7 +175,7 @@ class ArrayPopulation:
         found = {}
         for k, (menu, reach) in asked.items():
             taken, gap = preferred(self.theta, menu.priced_psi)
-            rows = np.flatnonzero(gap < reach) if np.isfinite(reach) else np.arange(len(taken))
+            rows = np.flatnonzero(((gap < reach) | np.isinf(reach)) & (self.weights > 0))
             units = WeightedUnits.of(self.theta[rows], self.weights[rows])
             found[k] = Boundary(units, taken[rows], reach, rows)
         return found

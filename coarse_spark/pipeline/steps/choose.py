@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.menu.choose import ChosenMenu, MenuCurve, choose_menus
+from coarse_spark.core.menu.menu import Pass
 from coarse_spark.core.observed import ObservedTreatments
-from coarse_spark.distributed.choose import UNIFORM, choose_menus
 from coarse_spark.distributed.frames import theta_columns
 from coarse_spark.distributed.materialize import materialized
-from coarse_spark.distributed.rules import require_eligible
-from coarse_spark.distributed.settle import with_tickets
+from coarse_spark.errors import InvalidInputError
+from coarse_spark.lake import step_results
 from coarse_spark.lake.schemas import MENU
-from coarse_spark.lake.step_results import (
-    ChooseResult,
-    ChosenMenu,
-    FitResult,
-    PopulationPass,
-    ScoreResult,
-)
+from coarse_spark.lake.step_results import ChooseResult, FitResult, PopulationPass, ScoreResult
 from coarse_spark.pipeline.limits import limits_kept
 from coarse_spark.pipeline.menu_rows import menu_rows
 from coarse_spark.pipeline.rules import population_rules
@@ -33,71 +28,74 @@ log = logging.getLogger(__name__)
 def choose(run: Run) -> None:
     """Choose a menu of every size into ``menu``: on a sketch, then by passes over the population."""
     with run.step("choose"):
-        configuration = run.configuration
+        menu = run.configuration.menu
         rules = population_rules(run)
-        problem, p = rules.problem, run.problem.coefficients
-        responses = rules.responses.select(
-            "unit_id", "weight", *theta_columns(problem.coefficients)
-        )
-        granular = run.result(ScoreResult).granular_value
-        with materialized(responses) as kept:
-            found = choose_menus(
-                kept,
-                problem,
-                configuration.menu.sizes,
-                run.search_settings(rules.start),
-                cells=configuration.menu.sketch_cells,
-                passes=configuration.menu.full_passes,
-            )
-            drawn = kept if configuration.limits.free else with_tickets(kept, problem.coefficients)
-            require_eligible(
-                drawn,
-                found.problem,
-                list(configuration.menu.eligibility),
-                found.refined,
-                found.bounded,
-            )
-        refined = found.refined
-        observed = ObservedTreatments(problem.space, run.result(FitResult).observed_treatments)
-        for line in (line for line in refined.history if line.k != UNIFORM):
+        names = theta_columns(rules.problem.coefficients)
+        with materialized(rules.population.rows.select("unit_id", "weight", *names)) as kept:
+            population = replace(rules.population, rows=kept)
+            curve = choose_menus(population, menu.sizes, run.search_settings(rules.start))
+        _require_served(curve, list(menu.eligibility))
+        for line in curve.history:
             text = "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s"
             log.info(text, line.k, line.number, line.value, line.gain, line.moved, line.what)
-        frames = []
-        menus: dict[int, ChosenMenu] = {}
-        for k in configuration.menu.sizes:
-            menu, sums = refined.menus[k], refined.sums[k]
-            rows = menu_rows(
-                run.problem, menu, sums, observed, selected=k == configuration.menu.select
+        given = run.result(FitResult).observed_treatments
+        observed, frames = ObservedTreatments(rules.problem.space, given), {}
+        for k, chosen in curve.chosen.items():
+            selected = k == menu.select
+            frames[k] = menu_rows(
+                run.problem, chosen.menu, chosen.sums, observed, selected=selected
             )
-            frames.append(rows)
-            value, bound = sums.value(menu.psi), min(found.bounds[k], granular)
-            text = "K = %d: profit %.6g a unit (%.6g on the sketch), no menu of %d exceeds %.6g"
-            log.info(text, k, value, found.sketch_values[k], k, bound)
-            earned = float((rows["share"] * rows["expected_profit"]).sum())
-            bounded = found.bounded[k]
-            menus[k] = ChosenMenu(
-                value=value,
-                upper_bound=bound,
-                sketch_value=found.sketch_values[k],
-                switching_cost=max(earned - value, 0.0),
-                segment_theta=_means(sums.theta[:, :p], sums.weight).tolist(),
-                limits=None if bounded.free else limits_kept(bounded, found.problem, sums),
-            )
-        run.lake.replace(MENU, run.run_id, pd.concat(frames, ignore_index=True))
+        run.lake.replace(MENU, run.run_id, pd.concat(frames.values(), ignore_index=True))
+        granular, p = run.result(ScoreResult).granular_value, run.problem.coefficients
+        kept_menus = {
+            k: _kept(chosen, frames[k], granular, p) for k, chosen in curve.chosen.items()
+        }
         run.keep(
             ChooseResult(
-                control_value=found.control_value,
-                uniform_value=refined.sums[UNIFORM].value(refined.menus[UNIFORM].psi),
-                sketch_size=found.micro_clusters,
-                menus=menus,
-                passes=[
-                    PopulationPass(**vars(line)) for line in refined.history if line.k != UNIFORM
-                ],
+                control_value=curve.control_value,
+                uniform_value=curve.uniform_value,
+                sketch_size=len(curve.units),
+                menus=kept_menus,
+                passes=[_pass(line) for line in curve.history],
             )
         )
 
 
-def _means(sums: FloatArray, weight: FloatArray) -> FloatArray:
-    return np.asarray(
-        np.divide(sums, weight[:, None], out=np.zeros_like(sums), where=weight[:, None] > 0)
+def _kept(
+    chosen: ChosenMenu, rows: pd.DataFrame, granular: float, coefficients: int
+) -> step_results.ChosenMenu:
+    """Return what the run keeps of the menu of one size, whose rows of the table are ``rows``."""
+    k, value, bound = chosen.menu.k, chosen.value, min(chosen.upper_bound, granular)
+    text = "K = %d: profit %.6g a unit (%.6g on the sketch), no menu of %d exceeds %.6g"
+    log.info(text, k, value, chosen.sketch_value, k, bound)
+    earned = float((rows["share"] * rows["expected_profit"]).sum())
+    sums, weight = chosen.sums.theta[:, :coefficients], chosen.sums.weight[:, None]
+    return step_results.ChosenMenu(
+        value=value,
+        upper_bound=bound,
+        sketch_value=chosen.sketch_value,
+        switching_cost=max(earned - value, 0.0),
+        segment_theta=np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0).tolist(),
+        limits=limits_kept(chosen),
     )
+
+
+def _pass(line: Pass) -> PopulationPass:
+    return PopulationPass(**vars(line))
+
+
+def _require_served(curve: MenuCurve, rules: list[str]) -> None:
+    """Raise where a menu has nothing for some units, or not enough within its limits."""
+    found = curve.unserved()
+    place = f"menu.eligibility ({', '.join(rules)})"
+    if found.unmet:
+        told = "; ".join(f"menu of {k}: {why}" for k, why in found.unmet.items())
+        raise InvalidInputError(f"{place}: {told}")
+    counts = [f"{count} on the menu of {k}" for k, count in found.without.items()]
+    if found.without_single:
+        counts.insert(0, f"{found.without_single} on the best single treatment")
+    if counts:
+        raise InvalidInputError(
+            f"{place}: units that may get none of the treatments: {', '.join(counts)}; leave small "
+            "sizes out of menu.sizes, or add a treatment that everyone may get to menu.always_offer"
+        )

@@ -11,15 +11,14 @@ from pyspark.sql import DataFrame
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
-from coarse_spark.core.menu.lloyd import PricedMenu
-from coarse_spark.core.menu.problem import MenuProblem
-from coarse_spark.core.menu.sketch import MicroClusters
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.search import best_single, search_menus
+from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
-from coarse_spark.distributed.choose import search_menus
-from coarse_spark.distributed.evaluate import Evaluation, held_out, seen
+from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
-from coarse_spark.distributed.sketch import sketch
+from coarse_spark.distributed.sketch import sketches
 from coarse_spark.lake.schemas import CONTRASTS, MENU, POLICY_VALUES
 from coarse_spark.lake.step_results import (
     ChooseResult,
@@ -53,13 +52,9 @@ def evaluate(run: Run) -> None:
         }
         with cross_fitted(run) as experiment:
             predictions, problem = experiment.predictions, experiment.problem
-            sketches = sketch(
-                seen(predictions),
-                problem,
-                cells=configuration.menu.sketch_cells,
-                groups=list(folds),
-            )
-            fold_menus = {fold: _search(run, problem, sketches[fold].clusters) for fold in folds}
+            cells = configuration.menu.sketch_cells
+            sketched = sketches(seen(predictions), problem, cells=cells, groups=list(folds))
+            fold_menus = {fold: _search(run, problem, sketched[fold].units) for fold in folds}
             bins = _treatment_bins(experiment.units, configuration)
             result = evaluate_policies(
                 held_out(predictions),
@@ -75,10 +70,10 @@ def evaluate(run: Run) -> None:
                 run,
                 problem,
                 predictions,
-                [menus[k] for menus in fold_menus.values()],
+                [menus.sized[k] for menus in fold_menus.values()],
                 rows[rows["k"] == k],
             )
-        _warn_of_barred(run, policies, result.barred)
+        _warn_of_refused(run, policies, result.refused)
         confidence = configuration.evaluation.confidence
         values = policy_values(policies, result.moments, confidence)
         keys = list(zip(values["policy"], values["k"], strict=True))
@@ -131,17 +126,18 @@ def _selected(
     return select_menu_size(policies, result.moments)
 
 
-def _search(run: Run, problem: MenuProblem, clusters: MicroClusters) -> dict[int, PricedMenu]:
-    found = search_menus(problem, clusters, run.configuration.menu.sizes, run.search_settings())
+def _search(run: Run, problem: MenuProblem, units: WeightedUnits) -> FoldMenus:
+    settings = run.search_settings()
     # held-out units follow the prices of the fold's menu: shares and spending are kept as they would
     # be for new units
-    return {k: bounded.menu for k, bounded in found.items()}
+    found = search_menus(problem, units, run.configuration.menu.sizes, settings)
+    return FoldMenus(best_single(problem, units, settings), found)
 
 
-def _warn_of_barred(run: Run, policies: Sequence[Policy], barred: FloatArray) -> None:
+def _warn_of_refused(run: Run, policies: Sequence[Policy], refused: FloatArray) -> None:
     counts = [
         f"{count:.0f} on the menu of {policy.k}"
-        for policy, count in zip(policies, barred, strict=True)
+        for policy, count in zip(policies, refused, strict=True)
         if count
     ]
     if counts:

@@ -168,7 +168,7 @@ class SizeLimits:
         least = max(float(self.lower.sum()), sum(low for low, _ in self.named.values()))
         if least > 1 + 1e-9:
             single = isinstance(min_share, float | int)
-            nearest = f"{min_share / least:.6g}" if single else f"each times {1 / least:.6g}"  # type: ignore[operator]
+            nearest = _digits(min_share / least) if single else f"each times {_digits(1 / least)}"  # type: ignore[operator]
             raise InvalidInputError(
                 f"min_share {min_share} asks for {least:g} of the population in all, more than 1; "
                 f"the nearest feasible minimum is {nearest}"
@@ -176,10 +176,12 @@ class SizeLimits:
         if self.upper.sum() < 1 - 1e-9:
             most = float(self.upper.sum())
             single = isinstance(max_share, float | int)
+            nearest = (
+                _digits(1 / k, up=True) if single else f"each times {_digits(1 / most, up=True)}"
+            )
             raise InvalidInputError(
                 f"max_share {max_share} leaves {1 - most:g} of the population without a treatment; "
-                f"the nearest feasible maximum for k = {k} is "
-                f"{f'{1 / k:.6g}' if single else f'each times {1 / most:.6g}'}"
+                f"the nearest feasible maximum for k = {k} is {nearest}"
             )
         if len(self.required) > k:
             raise InvalidInputError(
@@ -215,3 +217,10 @@ def _shares(
         if not 0 <= value <= 1:
             raise InvalidInputError(f"{name} is {value:g}, expected a share between 0 and 1")
     return places, named
+
+
+def _digits(value: float, *, up: bool = False) -> str:
+    """Return six digits of a share that can be followed: cut, or with ``up`` rounded up."""
+    scale = 10.0 ** (6 - int(np.ceil(np.log10(value))))
+    whole = np.ceil(value * scale - 1e-6) if up else np.floor(value * scale + 1e-6)
+    return f"{whole / scale:.6g}"

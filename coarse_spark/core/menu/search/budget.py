@@ -24,6 +24,7 @@ _SWAP_ROUNDS = 20
 # of profit: what a price may leave open, and what another search has to promise
 _GAP, _GAIN = 1e-8, 1e-6
 _STUCK = 4  # prices without a menu that keeps the budget
+_DEAR = 1e6  # times a small price of spending: next to it profits hardly matter
 
 
 def within_budget(search: SizeSearch, start: float | None = None) -> tuple[PricedMenu, float]:
@@ -112,7 +113,7 @@ class BudgetSearch:
         for number in range(_PRICES):
             price = prices.following
             search = self.at(price)
-            stuck = [self._cheapest(search)] if number >= _STUCK and not above else []
+            stuck = [self._least.menu.treatments] if number >= _STUCK and not above else []
             found = search.warm([*below, *above, *stuck])
             treatments, spent = found.menu.treatments, found.menu.spending(found.sums)
             prices.note(price, spent - self.budget)
@@ -167,22 +168,23 @@ class BudgetSearch:
         price = free_price(*self._coarse, weights, limit, self._scale)
         return self._scale if price is None else price
 
-    def _cheapest(self, search: SizeSearch) -> FloatArray:
-        """Return the menu around the candidate on which least is spent."""
-        problem, starts = search.problem, search.starts
-        spent = profit_matrix(search.units.theta, problem.spending_at(problem.candidates))
-        cheapest = problem.candidates[[int((search.units.weights @ spent).argmin())]]
-        start = np.unique(np.vstack([starts.required, cheapest]), axis=0)
-        return starts.grown(start[: search.k], search.k)
+    @cached_property
+    def _least(self) -> Assigned:
+        """The menu of the cheapest candidates, on which least is spent within the limits on shares."""
+        search = self.at(_DEAR * self._scale)
+        problem, starts, units = search.problem, search.starts, search.units
+        spent = profit_matrix(units.theta, problem.spending_at(problem.candidates))
+        cheapest = np.argsort(units.weights @ spent, kind="stable")
+        others = cheapest[~np.isin(cheapest, starts.rows)]
+        rows = [*starts.rows, *others][: search.k]
+        return search.assigned(search.fitted(problem.candidates[rows]))
 
     def _check(self) -> None:
         problem, units = self.search.problem, self.search.units
         spending = profit_matrix(units.theta, problem.spending_at(problem.candidates))
-        mass = units.weights / units.total
-        least = float(mass @ spending.min(axis=1))
+        least = float(units.weights @ spending.min(axis=1)) / units.total
         if self.budget < least - 1e-12:
             raise InvalidInputError(
                 f"budget {self.budget:g} is below {least:.6g}, what the cheapest treatment of every unit "
-                f"costs on average; the nearest feasible budget is {float((mass @ spending).min()):.6g}, "
-                "the cost of the cheapest single treatment"
+                f"costs on average; the nearest feasible budget is {self._least.menu.spending(self._least.sums):.6g}"
             )

@@ -80,7 +80,7 @@ class SizeSearch:
         InvalidInputError : no candidates meet the limits together.
         """
         settings, starts = self.settings, self.starts
-        given = [self._with_required(menu) for menu in (*self.pool, *pool)]
+        given = [*self.pool, *pool]
         drawn = starts.drawn(self.k, settings.starts, settings.seed)
         if not given and not drawn:
             first = starts.required if len(starts.required) else self.problem.candidates[:1]
@@ -89,7 +89,7 @@ class SizeSearch:
             improved = self.improved([*given, *drawn])
             return self.warm([improved.menu.treatments, *given])
         few = Transport(starts.few)
-        rough = [self._placed(few, self._with_required(menu)) for menu in (*given, *drawn)]
+        rough = [self.menu(self.fitted(menu)) for menu in (*given, *drawn)]
         coarse = refined(self.problem, few, rough)
         swapped = [self._exchanged(few, best_of(coarse))] if coarse else []
         menus = [*rough[: len(given)], *(one.menu for one in swapped)]
@@ -179,15 +179,16 @@ class SizeSearch:
                 break
         return best
 
-    def _placed(self, step: Transport, treatments: FloatArray) -> PricedMenu:
-        """Put treatments in the order of places in which they earn most.
+    def fitted(self, treatments: FloatArray) -> FloatArray:
+        """Return treatments (k, d) in the order of places in which they earn most.
 
-        Larger masses go to the more wanted, then places are exchanged while that pays.
+        Larger masses go to the more wanted, then places are exchanged while that pays. Candidates that a
+        minimum share puts on the menu come in first.
         """
-        menu = self.menu(treatments)
+        treatments, step = self._with_required(treatments), Transport(self.starts.few)
         if self.limits.symmetric:
-            return menu
-        taken = profit_matrix(step.units.theta, menu.psi).argmax(axis=1)
+            return treatments
+        taken = profit_matrix(step.units.theta, self.menu(treatments).psi).argmax(axis=1)
         wanted = np.bincount(taken, step.units.weights, minlength=self.k)
         order = np.empty(self.k, dtype=np.intp)
         places = np.argsort(self.limits.lower + self.limits.upper, kind="stable")
@@ -204,7 +205,7 @@ class SizeSearch:
                     best is None or found.value > best.value + 1e-10 * abs(best.value)
                 ):
                     order, best, improved = trial, found, True
-        return self.menu(treatments[order])
+        return np.asarray(treatments[order])
 
     def _with_required(self, treatments: FloatArray) -> FloatArray:
         """Exchange treatments for the candidates that a minimum share puts on the menu."""

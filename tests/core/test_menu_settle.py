@@ -1,0 +1,153 @@
+"""Limits on a population that does not fit one process: sampled prices, passes, and the boundary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coarse_spark.core.menu.assignment.assign import AssignmentProblem
+from coarse_spark.core.menu.assignment.transport import exact_assignment, whole_limits
+from coarse_spark.core.menu.choose import ChosenMenu, choose_menus
+from coarse_spark.core.menu.population import ArrayPopulation
+from coarse_spark.core.menu.problem.limits import Budget, Limits
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.core.menu.units import assign
+from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.treatments import TreatmentSpace
+
+PLANE = TreatmentSpace.from_dict(
+    {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")}
+)
+COST = "0.2 * a + 0.1 * b"
+UNITS = 40_000
+
+
+def _theta(n: int = UNITS) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    slopes, curves = rng.uniform(0, 2, (n, 2)), -rng.uniform(0.5, 1, (n, 2))
+    columns = [rng.normal(size=n), slopes + np.array([1.0, 0.0]), curves[:, 0]]
+    return np.column_stack([*columns, np.full(n, 0.1), curves[:, 1]])
+
+
+def _settled(
+    theta: np.ndarray, limits: Limits, sizes: list[int], weights: np.ndarray | None = None
+) -> tuple[np.ndarray, dict[int, ChosenMenu], dict[int, np.ndarray]]:
+    """Choose menus while few units are ever in sight; also returns all units and their treatments."""
+    mass = np.ones(len(theta)) if weights is None else weights
+    problem = MenuProblem.build(PLANE, "quadratic", Profit("1", COST))
+    population = ArrayPopulation(problem, theta, mass, sample_units=4_000, boundary_units=8_000)
+    settings = SearchSettings(limits, starts=2, cells=500, passes=4)
+    curve = choose_menus(population, sizes, settings)
+    units, chosen = population.told_apart().theta, {}
+    for k, found in curve.chosen.items():
+        settled = found.settled
+        assert len(settled.boundary.ids) < 16_000
+        chosen[k] = assign(units, settled.asked.priced_psi)
+        chosen[k][settled.boundary.ids] = settled.taken
+        np.testing.assert_allclose(
+            np.bincount(chosen[k], mass, minlength=k), found.sums.weight, rtol=1e-9
+        )
+        assert found.value <= found.upper_bound
+    return units, curve.chosen, chosen
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(max_share=0.26),
+        Limits(min_share=0.24),
+        Limits([0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4]),
+    ],
+    ids=["max", "min", "masses"],
+)
+def test_whole_population_is_served_as_by_the_transport_of_all_units(limits: Limits) -> None:
+    theta = _theta()
+    _, settled, chosen = _settled(theta, limits, [4])
+    menu, taken = settled[4].menu, chosen[4]
+    assert 0 < len(settled[4].settled.boundary.ids) < UNITS / 3
+    lower, upper = whole_limits(np.ones(UNITS), menu.lower * UNITS, menu.upper * UNITS)
+    counts = np.bincount(taken, minlength=4)
+    assert (counts >= lower).all()
+    assert (counts <= upper).all()
+    profits = profit_matrix(theta, np.delete(menu.psi, -2, axis=1))
+    best, _ = exact_assignment(profits, np.ones(UNITS), lower, upper, np.zeros(4))
+    every = np.arange(UNITS)
+    assert profits[every, taken].sum() == pytest.approx(profits[every, best].sum(), rel=1e-10)
+    # the Lagrangian at the prices proves it, and prices are 0 where nothing binds
+    assert menu.lagrangian(settled[4].sums) == pytest.approx(settled[4].value, rel=1e-9)
+    loose = (counts > lower) & (counts < upper)
+    assert not menu.prices[loose].any()
+
+
+def test_limits_of_all_sizes_at_once_cost_more_the_tighter_they_are() -> None:
+    theta = _theta()
+    values = {}
+    for share in (0.34, 0.4, 1.0):
+        _, settled, _ = _settled(theta, Limits(max_share=share), [3, 4])
+        values[share] = [settled[k].value for k in (3, 4)]
+        for k in (3, 4):
+            assert settled[k].sums.units.max() <= share * UNITS
+    assert values[0.34][0] < values[0.4][0] <= values[1.0][0] + 1e-9
+    assert values[0.34][0] < values[0.34][1]
+
+
+def test_units_that_respond_alike_are_told_apart_by_lot() -> None:
+    theta = np.repeat(_theta(3), [10_000, 20_000, 10_000], axis=0)
+    _, settled, chosen = _settled(theta, Limits(max_share=0.26), [4])
+    assert np.bincount(chosen[4], minlength=4).max() == 0.26 * UNITS
+    assert len(settled[4].settled.boundary.ids) < UNITS
+    alike = chosen[4][10_000:30_000]
+    halves = [np.bincount(half, minlength=4) / 10_000 for half in (alike[:10_000], alike[10_000:])]
+    np.testing.assert_allclose(*halves, atol=0.03)
+
+
+@pytest.mark.parametrize("most", [None, 0.4])
+def test_budget_is_kept_and_used_up(most: float | None) -> None:
+    theta, spending = _theta(), Profit("0.1 * a", COST)
+    limits = Limits(max_share=most, budget=Budget(0.2, spending))
+    units, settled, chosen = _settled(theta, limits, [3])
+    menu, every = settled[3].menu, np.arange(UNITS)
+    spent = profit_matrix(units, menu.spent)
+    used = spent[every, chosen[3]].mean()
+    assert used == pytest.approx(menu.spending(settled[3].sums))
+    assert 0.1999 < used <= 0.2 * (1 + 1e-12)
+    assert menu.budget_price > 0
+    assert np.bincount(chosen[3]).max() <= (most or 1.0) * UNITS
+    # no assignment of all units to these treatments does better within the budget
+    profits, masses = profit_matrix(units, menu.psi), (menu.lower * UNITS, menu.upper * UNITS)
+    posed = AssignmentProblem(profits, spent, np.ones(UNITS), *masses, 0.2 * UNITS)
+    best = posed.whole(menu.prices, menu.budget_price)
+    assert best is not None
+    mine, theirs = profits[every, chosen[3]].mean(), profits[every, best.taken].mean()
+    assert mine == pytest.approx(theirs, abs=1e-5)
+
+
+def test_one_treatment_for_all_spends_what_the_budget_allows() -> None:
+    limits = Limits(budget=Budget(0.2, Profit("0", COST)))
+    _, settled, chosen = _settled(_theta(), limits, [1, 2])
+    assert not chosen[1].any()
+    spent = [settled[k].menu.spending(settled[k].sums) for k in (1, 2)]
+    np.testing.assert_allclose(spent, 0.2, rtol=1e-3)
+    assert max(spent) <= 0.2 * (1 + 1e-12)
+    assert settled[1].value < settled[2].value
+
+
+def test_unequal_weights_miss_a_limit_by_one_unit_at_most_and_zero_weights_follow_prices() -> None:
+    weights = np.random.default_rng(1).uniform(0.5, 2, UNITS)
+    weights[::10] = 0.0
+    _, settled, chosen = _settled(_theta(), Limits(max_share=0.26), [4], weights)
+    masses = np.bincount(chosen[4], weights)
+    assert (masses <= 0.26 * weights.sum() + weights.max()).all()
+    assert settled[4].sums.weight.sum() == pytest.approx(weights.sum())
+
+
+def test_limits_that_bind_nobody_need_no_prices_and_nobody_to_look_at() -> None:
+    _, settled, _ = _settled(
+        _theta(),
+        Limits(min_share=0.01, max_share=0.9, budget=Budget(9.0, Profit("0", COST))),
+        [3],
+    )
+    assert not settled[3].menu.prices.any()
+    assert settled[3].menu.budget_price == 0
+    assert not len(settled[3].settled.boundary.ids)

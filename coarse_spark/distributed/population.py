@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import IntegerType, StructField, StructType
 from threadpoolctl import threadpool_limits
@@ -35,7 +35,7 @@ from coarse_spark.core.menu.problem.rules import TieBreak
 from coarse_spark.core.menu.sketch import Sketch
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, preferred, segment_sums
 from coarse_spark.distributed.aggregate import add_up
-from coarse_spark.distributed.frames import column, hash_limit, matrix, theta_columns
+from coarse_spark.distributed.frames import column, hash_limit, matrix, theta_columns, unit_hash
 from coarse_spark.distributed.sketch import sketches
 from coarse_spark.errors import RunError
 
@@ -62,8 +62,7 @@ class ResponseTable:
     def told_apart(self) -> ResponseTable:
         """Return the population with a hash of the unit's id in [0, 1) as one more coefficient."""
         # its own purpose: samples and folds are drawn by other hashes, and must not be early or late here
-        hashed = F.xxhash64(F.lit("lottery"), column("unit_id").cast("string")).cast("double")
-        number = hashed / F.lit(2.0**64) + F.lit(0.5)
+        number = unit_hash("unit_id", "lottery").cast("double") / F.lit(2.0**64) + F.lit(0.5)
         rows = self.rows.withColumn(f"theta_{self.problem.coefficients}", number)
         return replace(self, rows=rows, problem=self.problem.with_rules([TieBreak()]))
 
@@ -80,7 +79,7 @@ class ResponseTable:
         """Return the units with weight of the smallest hashes, or all of fewer."""
         names = theta_columns(self.problem.coefficients)
         limit = hash_limit(self.sample_units, self.size().units)
-        drawn = self._weighted.withColumn("key", _key()).where(F.col("key") <= limit)
+        drawn = self._weighted.withColumn("key", unit_hash()).where(F.col("key") <= limit)
         rows = drawn.select("key", "weight", *names).toPandas().sort_values("key", kind="stable")
         return WeightedUnits.of(matrix(rows, names), rows["weight"].to_numpy(np.float64))
 
@@ -88,7 +87,7 @@ class ResponseTable:
         """Return the sketch of a larger sample, so that no read is needed: the first one sums its cells."""
         names = theta_columns(self.problem.coefficients)
         group = F.lit(0).alias("sketch_group")
-        units = self.rows.select(group, _key().alias("key"), "weight", *names)
+        units = self.rows.select(group, unit_hash().alias("key"), "weight", *names)
         return sketches(units, self.problem, cells=cells, groups=[0], drawn=True)[0]
 
     def sums(
@@ -147,10 +146,6 @@ class ResponseTable:
         if not row["units"]:
             raise RunError("no unit of the population has weight; check population.weight")
         return PopulationSize(int(row["units"]), float(row["least"]), float(row["most"]))
-
-
-def _key() -> Column:
-    return F.xxhash64(column("unit_id").cast("string"))
 
 
 def _boundary(rows: pd.DataFrame, names: Sequence[str], reach: float) -> Boundary:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from pyspark.sql import functions as F
 
+from coarse_spark.distributed.frames import unit_hash
 from coarse_spark.errors import TableError
 from coarse_spark.lake.step_results import (
     AssignResult,
@@ -74,7 +75,7 @@ def _own_best(run: Run) -> pd.DataFrame:
     """Return what a sample of units, by hash, would get one by one and what they do get."""
     names = run.configuration.space.names
     share = min(_DOTS / run.result(ScoreResult).units, 1.0)
-    hashed = F.pmod(F.xxhash64(F.col("unit_id").cast("string")), F.lit(_HASHES))
+    hashed = F.pmod(unit_hash(), F.lit(_HASHES))
     chosen = hashed < round(share * _HASHES)
     own = run.lake.read("responses", run.run_id).where(chosen)
     given = run.lake.read("assignments", run.run_id).where(chosen).select("unit_id", "treatment_id")

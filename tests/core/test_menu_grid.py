@@ -192,7 +192,6 @@ def test_limits_and_rules_hold_together(limits: str, rules: str, required: bool)
     assert menu.value >= oracle.value - rest - 1e-9
 
 
-@pytest.mark.xfail(reason="the unit that a budget's price leaves indifferent takes what is dearer")
 @pytest.mark.parametrize("rules", RULES)
 def test_assigned_units_spend_what_the_menu_says(rules: str) -> None:
     problem = _problem(*RULES[rules])
@@ -211,12 +210,7 @@ def test_assigned_units_spend_what_the_menu_says(rules: str) -> None:
         ({"max_share": 0.34}, True, True, "max_share", "feasible maximum is"),
         ({"min_share": 0.325}, True, True, "min_share", "feasible minimum is"),
         ({"budget": -0.01}, False, False, "budget", "feasible budget is"),
-        pytest.param(
-            *({"budget": 0.02, "max_share": 0.4}, True, False, "budget", "least found is"),
-            marks=pytest.mark.xfail(
-                reason="names 0.06, which can be kept, and then does not find it"
-            ),
-        ),
+        ({"budget": 0.02, "max_share": 0.4}, True, False, "budget", "least found is"),
         ({"budget": 0.05, "min_share": 0.25}, False, True, "budget", "least found is"),
         ({"budget": 0.05, "min_share": 0.25}, True, True, "budget", "least found is"),
         ({"budget": 0.02, "max_share": 0.4}, False, True, "budget", "least found is"),
@@ -241,4 +235,10 @@ def test_limits_that_no_menu_keeps_are_refused_with_the_nearest_that_one_does(
     # the message shows six digits
     nearest += {"min_share": -1e-6, "max_share": 1e-6, "budget": 1e-6}[name]
     menu = choose_menu(problem.theta, **problem.arguments, **{**limits, name: nearest}, **kept)
-    assert menu.value <= problem.best({**limits, name: nearest}, required).bound + 1e-9
+    oracle = problem.best({**limits, name: nearest}, required)
+    if np.isfinite(oracle.value):
+        assert menu.value <= oracle.bound + 1e-9
+    else:
+        # whole units cannot keep the limit: each treatment is off by less than one
+        off = {"min_share": nearest - menu.shares, "max_share": menu.shares - nearest}[name]
+        assert off.max() * UNITS < 1

@@ -107,7 +107,7 @@ def test_positions_take_their_masses_exactly() -> None:
     assert menu.value <= free.value
     assert menu.value <= menu.upper_bound
     assert not free.prices.any()
-    assert free.constraints is None
+    assert free.limits is None
 
 
 def test_limits_that_bind_nobody_cost_nothing() -> None:

@@ -1,7 +1,8 @@
-"""Share limits and budgets on Spark: kept to the unit, as profitable as the same transport in memory, whatever the partitions."""
+"""Limits on Spark: kept to the unit, as profitable as in memory, whatever the partitions."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,17 +11,21 @@ import pandas as pd
 import pytest
 
 from coarse_spark.core.menu.assignment.transport import exact_assignment, whole_limits
+from coarse_spark.core.menu.choose import ChosenMenu, MenuCurve, choose_menus
+from coarse_spark.core.menu.population import ArrayPopulation
 from coarse_spark.core.menu.problem.limits import Budget, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.search import best_single
 from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.lake.step_results import AssignResult, EvaluateResult
+from coarse_spark.errors import InvalidInputError
+from coarse_spark.lake.step_results import AssignResult, ChooseResult, EvaluateResult
 from coarse_spark.report.limits import limit_sentences
 
 if TYPE_CHECKING:
-    from coarse_spark.core.menu.settlement import SettledMenu
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from coarse_spark.pipeline import Run
 
@@ -48,127 +53,105 @@ def _theta() -> np.ndarray:
     )
 
 
+@dataclass(frozen=True)
+class Assigned:
+    """The menu of one size, its curve, and the assignments by unit_id."""
+
+    curve: MenuCurve
+    chosen: ChosenMenu
+    rows: pd.DataFrame
+
+
 def _assigned(
-    spark: SparkSession, theta: np.ndarray, limits: Limits, k: int, partitions: int
-) -> tuple[SettledMenu, pd.DataFrame]:
-    """Choose a menu of k within limits and assign all units, with the steps that the pipeline takes."""
-    from coarse_spark.distributed.choose import choose_menus
-    from coarse_spark.distributed.settle import with_tickets
+    table: pd.DataFrame,
+    spark: SparkSession,
+    limits: Limits,
+    k: int,
+    partitions: int,
+    units: tuple[int, int] = (4_000, 6_000),
+) -> Assigned:
+    """Choose a menu of k within limits and assign all units, with the steps that the pipeline takes.
 
+    ``units`` are those that may come to the driver: of the sample, and at the boundary.
+    """
     from coarse_spark.distributed.assign import assign
-    from coarse_spark.pipeline.limits import settled_menu
+    from coarse_spark.distributed.population import ResponseTable
+    from coarse_spark.distributed.rules import with_eligibility, with_rules
+    from coarse_spark.pipeline.limits import asked_menu, limits_kept, settled_units
 
+    shuffled = spark.createDataFrame(table.sample(frac=1, random_state=partitions))
+    rules = {"member": "a > 0.7"} if "member" in table else {}
+    rows = with_rules(shuffled.repartition(partitions), 6, list(rules)).persist()
+    problem = with_eligibility(PROBLEM, rows, rules)
+    population = ResponseTable(rows, problem, *units)
+    settings = SearchSettings(limits, starts=2, cells=400, passes=3, tolerance=1e-4)
+    curve = choose_menus(population, [k], settings)
+    chosen = curve.chosen[k]
+    assert not curve.unserved().unmet
+    assert chosen.value <= chosen.upper_bound
+    # another command goes on from the table and the record alone
+    kept = limits_kept(chosen)
+    told = population.told_apart()
+    menu = asked_menu(settings.posed(told.problem), SPACE.decode(chosen.menu.treatments), kept)
+    settled = settled_units(told, menu, kept.asked.reach)
+    assigned = assign(told.rows, told.problem, menu, settled=settled).toPandas()
+    rows.unpersist()
+    return Assigned(curve, chosen, assigned.sort_values("unit_id", ignore_index=True))
+
+
+def _table(theta: np.ndarray) -> pd.DataFrame:
     names = [f"theta_{position}" for position in range(theta.shape[1])]
-    table = pd.DataFrame(theta, columns=names).assign(
+    return pd.DataFrame(theta, columns=names).assign(
         unit_id=np.arange(len(theta)), weight=1.0, granular_profit=9.0
     )
-    responses: DataFrame = (
-        spark.createDataFrame(table.sample(frac=1, random_state=partitions))
-        .repartition(partitions)
-        .persist()
-    )
-    found = choose_menus(
-        responses, PROBLEM, [k], SearchSettings(limits, starts=2), cells=400, passes=3
-    )
-    settled, units = settled_menu(
-        found.problem, found.bounded[k], with_tickets(responses, PROBLEM.coefficients)
-    )
-    drawn = with_tickets(responses, PROBLEM.coefficients)
-    rows = assign(
-        drawn, menu=settled.asked.menu, control_psi=PROBLEM.control_psi, space=SPACE, settled=units
-    ).toPandas()
-    responses.unpersist()
-    value = found.refined.sums[k].value(found.bounded[k].menu.psi)
-    assert value <= found.bounds[k]
-    assert found.bounds[k] - value < 0.05 * (value - found.control_value)
-    np.testing.assert_allclose(settled.sums.weight, found.refined.sums[k].weight, rtol=1e-12)
-    return settled, rows.sort_values("unit_id", ignore_index=True)
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let only a part of the units come to the driver, as of a large population."""
-    from coarse_spark.distributed import settle
-
-    monkeypatch.setattr(settle, "SAMPLE_UNITS", 4_000)
-    monkeypatch.setattr(settle, "NEAR_UNITS", 6_000)
-
-
-@pytest.mark.usefixtures("few")
 def test_shares_hold_to_the_unit_at_the_profit_of_the_transport_in_memory(
     spark: SparkSession,
 ) -> None:
     theta = _theta()
-    settled, rows = _assigned(spark, theta, Limits(max_share=0.21), 5, partitions=3)
-    assert 0 < len(settled.near.ids) < UNITS / 2
-    chosen, weights = rows["treatment_id"].to_numpy(), np.ones(UNITS)
+    found = _assigned(_table(theta), spark, Limits(max_share=0.21), 5, partitions=3)
+    menu, sums = found.chosen.menu, found.chosen.sums
+    assert 0 < len(found.chosen.settled.boundary.ids) < UNITS / 2
+    gain = found.chosen.value - found.curve.control_value
+    assert found.chosen.upper_bound - found.chosen.value < 0.05 * gain
+    chosen, weights = found.rows["treatment_id"].to_numpy(), np.ones(UNITS)
     counts = np.bincount(chosen, minlength=5)
-    np.testing.assert_array_equal(counts, settled.sums.units)
+    np.testing.assert_array_equal(counts, sums.units)
     assert counts.max() == 0.21 * UNITS
-    menu = settled.bounded.menu
     profits = profit_matrix(theta, PROBLEM.psi_at(menu.treatments))
     lower, upper = whole_limits(weights, np.zeros(5), np.full(5, 0.21 * UNITS))
     best, _ = exact_assignment(profits, weights, lower, upper, np.zeros(5))
     every = np.arange(UNITS)
     assert profits[every, chosen].mean() == pytest.approx(profits[every, best].mean(), abs=1e-9)
-    assert rows["expected_profit"].mean() == pytest.approx(settled.sums.value(menu.psi), rel=1e-12)
+    assert found.rows["expected_profit"].mean() == pytest.approx(found.chosen.value, rel=1e-12)
     # a price where a limit binds, 0 where none does
     np.testing.assert_array_equal(menu.prices > 0, counts == 0.21 * UNITS)
-    again, others = _assigned(spark, theta, Limits(max_share=0.21), 5, partitions=5)
-    np.testing.assert_allclose(again.bounded.menu.treatments, menu.treatments, atol=1e-7)
-    np.testing.assert_array_equal(others["treatment_id"], rows["treatment_id"])
+    again = _assigned(_table(theta), spark, Limits(max_share=0.21), 5, partitions=5)
+    np.testing.assert_allclose(again.chosen.menu.treatments, menu.treatments, atol=1e-7)
+    np.testing.assert_array_equal(again.rows["treatment_id"], found.rows["treatment_id"])
 
 
-@pytest.mark.usefixtures("few")
 def test_units_that_all_respond_alike_are_drawn_by_lot(spark: SparkSession) -> None:
-    theta = np.repeat(_theta()[:1], UNITS, axis=0)
-    settled, rows = _assigned(
-        spark,
-        theta,
-        Limits(min_share=[0.5, 0.2, 0.3], max_share=[0.5, 0.2, 0.3]),
-        3,
-        partitions=4,
-    )
-    assert len(settled.near.ids) < UNITS
-    assert sorted(rows["treatment_id"].value_counts()) == [4_000, 6_000, 10_000]
+    theta, masses = np.repeat(_theta()[:1], UNITS, axis=0), [0.5, 0.2, 0.3]
+    limits = Limits(min_share=masses, max_share=masses)
+    found = _assigned(_table(theta), spark, limits, 3, partitions=4)
+    assert len(found.chosen.settled.boundary.ids) < UNITS
+    taken = found.rows["treatment_id"]
+    assert sorted(taken.value_counts()) == [4_000, 6_000, 10_000]
     # a lot, not a range of ids
-    for half in (rows.iloc[: UNITS // 2], rows.iloc[UNITS // 2 :]):
-        np.testing.assert_allclose(
-            np.sort(half["treatment_id"].value_counts(normalize=True)), [0.2, 0.3, 0.5], atol=0.02
-        )
+    for half in (taken[: UNITS // 2], taken[UNITS // 2 :]):
+        shares = np.sort(half.value_counts(normalize=True))
+        np.testing.assert_allclose(shares, [0.2, 0.3, 0.5], atol=0.02)
 
 
 def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSession) -> None:
-    from coarse_spark.distributed.choose import choose_menus
-    from coarse_spark.distributed.settle import with_tickets
-
-    from coarse_spark.distributed.assign import assign
-    from coarse_spark.distributed.rules import require_eligible, restricted, with_rules
-    from coarse_spark.pipeline.limits import settled_menu
-
-    theta, names, units, masses = (
-        _theta()[:4_000],
-        [f"theta_{position}" for position in range(6)],
-        4_000,
-        [0.2, 0.3, 0.5],
-    )
+    theta, units, masses = _theta()[:4_000], 4_000, [0.2, 0.3, 0.5]
     member = np.random.default_rng(7).random(units) < 0.6
-    table = pd.DataFrame(theta, columns=names).assign(
-        unit_id=np.arange(units), weight=1.0, granular_profit=9.0, member=member
-    )
-    rows = with_rules(spark.createDataFrame(table), 6, ["member"]).persist()
-    problem = restricted(PROBLEM, rows, ["member"], ["a > 0.7"])
     limits = Limits(min_share=masses, max_share=masses)
-    found = choose_menus(rows, problem, [3], SearchSettings(limits, starts=1), cells=200, passes=1)
-    drawn = with_tickets(rows, problem.coefficients)
-    require_eligible(drawn, found.problem, ["member"], found.refined, found.bounded)
-    settled, near = settled_menu(found.problem, found.bounded[3], drawn)
-    menu = settled.asked.menu
-    assigned = assign(
-        drawn, menu=menu, control_psi=PROBLEM.control_psi, space=SPACE, rules=found.problem.rules, settled=near
-    ).toPandas()  # fmt: skip
-    rows.unpersist()
-    chosen = assigned.sort_values("unit_id")["treatment_id"].to_numpy()
+    table = _table(theta).assign(member=member)
+    found = _assigned(table, spark, limits, 3, partitions=2, units=(40_000, 100_000))
+    menu, chosen = found.chosen.menu, found.rows["treatment_id"].to_numpy()
     assert sorted(np.bincount(chosen).tolist()) == [800, 1_200, 2_000]
     assert (menu.treatments[:, 0] > 0.7).any()
     assert (menu.treatments[chosen[~member], 0] <= 0.7).all()
@@ -181,14 +164,57 @@ def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSess
     assert profits[every, chosen].mean() == pytest.approx(allowed[every, best].mean(), abs=1e-6)
 
 
+def test_arrays_and_spark_choose_the_same_menus(spark: SparkSession) -> None:
+    """One driver: {free, shares, places, budget, both} × {no rule, eligibility} × {required or not}."""
+    from coarse_spark.distributed.population import ResponseTable
+    from coarse_spark.distributed.rules import with_eligibility, with_rules
+
+    units = 600
+    theta = _theta()[:units]
+    member = np.random.default_rng(7).random(units) < 0.6
+    table = spark.createDataFrame(_table(theta).assign(member=member)).repartition(3).persist()
+    budget = Budget(0.25, SPENDING)
+    kinds = {
+        "free": Limits(),
+        "shares": Limits(min_share=0.2, max_share=0.45),
+        "places": Limits([0.2, 0.3, 0.5], [0.2, 0.3, 0.5]),
+        "budget": Limits(budget=budget),
+        "both": Limits(max_share=0.45, budget=budget),
+    }
+    for rules in ({}, {"member": "a > 0.7"}):
+        rows = with_rules(table, 6, list(rules))
+        problem = with_eligibility(PROBLEM, rows, rules)
+        extended = np.column_stack([theta, *[1.0 - member] * len(rules)])
+        for required in (None, np.array([[0.0, 0.0]])):
+            for name, limits in kinds.items():
+                settings = SearchSettings(limits, required, starts=1, passes=4)
+                here, there = (
+                    choose_menus(population, [3], settings).chosen[3]
+                    for population in (
+                        ArrayPopulation(problem, extended, np.ones(units)),
+                        ResponseTable(rows, problem),
+                    )
+                )
+                case = f"{name}, {rules}, {required}"
+                found, expected = there.menu.treatments, here.menu.treatments
+                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=case)
+                assert there.value == pytest.approx(here.value, abs=1e-6), case
+                assert there.upper_bound == pytest.approx(here.upper_bound, abs=1e-6), case
+                np.testing.assert_array_equal(np.sort(there.sums.units), np.sort(here.sums.units))
+    refused = SearchSettings(Limits(max_share=0.3))
+    with pytest.raises(InvalidInputError, match="nearest feasible maximum for k = 3"):
+        choose_menus(ResponseTable(table, PROBLEM), [3], refused)
+    refused = SearchSettings(Limits(budget=Budget(-0.1, SPENDING)))
+    with pytest.raises(InvalidInputError, match="nearest feasible budget is"):
+        choose_menus(ResponseTable(table, PROBLEM), [3], refused)
+    table.unpersist()
+
+
 def test_best_single_treatment_keeps_the_budget_where_one_can() -> None:
-    from coarse_spark.distributed.choose import UNIFORM, search_menus
-
-    from coarse_spark.core.menu.choose import sketch_units
-
-    clusters, _ = sketch_units(PROBLEM, _theta()[:400], np.ones(400))
-    outcomes = profit_matrix(clusters.theta, PROBLEM.spend_at(PROBLEM.candidates, Profit("1", "0")))
-    # units whose outcome is lowest under different treatments: two treatments can keep what no single one can
+    units = WeightedUnits.of(_theta()[:400], np.ones(400))
+    counted = PROBLEM.with_spending(Profit("1", "0"))
+    outcomes = profit_matrix(units.theta, counted.spending_at(PROBLEM.candidates))
+    # units whose outcome is lowest under different treatments: two can keep what no single one can
     least = float((outcomes.mean(axis=0).min() + outcomes.min(axis=1).mean()) / 2)
     spent = {}
     for name, budget in {
@@ -196,13 +222,8 @@ def test_best_single_treatment_keeps_the_budget_where_one_can() -> None:
         "none": Budget(least, Profit("1", "0")),
         "free": None,
     }.items():
-        menus = search_menus(
-            PROBLEM, clusters, [3], SearchSettings(Limits(budget=budget), starts=2)
-        )
-        single = menus[UNIFORM]
-        assert single.free
-        assert single.menu.fixed.all() == (name == "kept")
-        spent[name] = float(single.menu.treatments[0] @ [0.2, 0.1])
+        single = best_single(PROBLEM, units, SearchSettings(Limits(budget=budget)))
+        spent[name] = float(single.treatments[0] @ [0.2, 0.1])
     assert spent["kept"] == pytest.approx(0.1, rel=1e-4)
     assert spent["none"] == pytest.approx(spent["free"])
     assert spent["free"] > 0.1
@@ -251,18 +272,20 @@ def test_a_run_within_limits_publishes_what_it_keeps(
             np.einsum("ij,ij->i", theta, run.problem.basis(treatments)) * treatments[:, 0] / 100
         ).mean()
     )
-    assigned = run.result(AssignResult)
-    limits = assigned.limits
+    assert run.result(AssignResult).k == 3
+    chosen = run.result(ChooseResult).menus[3]
+    limits = chosen.limits
     assert limits is not None
     assert spent == pytest.approx(limits.spending)
     assert 0.29 < spent <= 0.3 + 1e-9
     assert limits.budget_price > 0
-    assert together["expected_profit"].mean() == pytest.approx(assigned.value)
-    # redraws are searched and valued within the limits, where no menu does better than the one chosen on the mean responses
+    assert together["expected_profit"].mean() == pytest.approx(chosen.value)
+    # redraws are searched and valued within the limits, where no menu does better than the one chosen
+    # on the mean responses
     stability = run.result(EvaluateResult).stability
     assert stability.resamples == 3
     assert stability.expected_loss is not None
-    assert 0 <= stability.expected_loss < 0.5 * assigned.value
+    assert 0 <= stability.expected_loss < 0.5 * chosen.value
     assert any("budget" in sentence for sentence in limit_sentences(report_content(run)))
     values = run.lake.read("policy_values", "limited").toPandas().set_index("policy")
     assert values.loc["menu", "plug_in_value"] < values.loc["granular", "plug_in_value"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -273,29 +273,32 @@ def test_earlier_runs_that_cannot_be_compared(
 
 
 def test_units_that_may_get_nothing_are_counted(spark: SparkSession, finished: Run) -> None:
-    from coarse_spark.core.menu.bounded import BoundedMenu
-    from coarse_spark.core.menu.lloyd import PricedMenu, Refined, SegmentSums
-    from coarse_spark.distributed.lloyd import segment_sums
-
-    from coarse_spark.distributed.rules import require_eligible, restricted, with_rules
+    from coarse_spark.core.menu.choose import Unserved, choose_menus
+    from coarse_spark.core.menu.problem.limits import Limits
+    from coarse_spark.core.menu.search.settings import SearchSettings
+    from coarse_spark.distributed.population import ResponseTable
+    from coarse_spark.distributed.rules import with_eligibility, with_rules
 
     rows = finished.lake.read("responses", finished.run_id).selectExpr(
         "unit_id", "weight", "unit_id % 10 = 0 AS vip", *THETA
     )
     rows = with_rules(rows, 6, ["vip"])
-    problem = restricted(finished.problem, rows, ["vip"], ["depth > 5"])
-    menus = {k: PricedMenu.build(problem, np.array([[20.0, 3.0], [0.0, 0.0]])[:k]) for k in (1, 2)}
-    refined = Refined(menus, segment_sums(rows, menus)[0])
-    bounded = {k: BoundedMenu.free_of_limits(menu) for k, menu in menus.items()}
-    with pytest.raises(
-        InvalidInputError, match=r"vip.*treatments: 2700 on the menu of 1; leave small sizes out"
-    ):
-        require_eligible(rows, problem, ["vip"], refined, bounded)
-    require_eligible(rows, problem, ["vip"], Refined({2: menus[2]}, {2: refined.sums[2]}), bounded)
+    deep = np.array([[20.0, 3.0]])
+    problem = finished.problem.with_candidates(deep)
+    problem = with_eligibility(problem, rows, {"vip": "depth > 5"})
+    population = ResponseTable(rows, problem)
 
-    # one unit in ten may get the first treatment, and half of them have to
-    halves = {2: replace(bounded[2], lower=np.array([0.5, 0.2]))}
-    forced = SegmentSums(np.full(2, 1_500.0), np.ones((2, 7)), np.full(2, 1_500))
-    why = r"depth = 20, days = 3 has a minimum share of 0\.5.*nearest feasible minimum is 0\.1$"
-    with pytest.raises(InvalidInputError, match=why):
-        require_eligible(rows, problem, ["vip"], Refined({2: menus[2]}, {2: forced}), halves)
+    def unserved(sizes: list[int], required: np.ndarray, limits: Limits | None = None) -> Unserved:
+        settings = SearchSettings(limits or Limits(), required, starts=1, cells=200, passes=1)
+        return choose_menus(population, sizes, settings).unserved()
+
+    found = unserved([1, 2], deep)
+    assert found.without == {1: 2_700}
+    assert found.without_single == 0
+    assert not found.unmet
+    # one unit in ten may get the first treatment, and three in ten have to
+    both = np.vstack([deep, [[0.0, 0.0]]])
+    found = unserved([2], both, Limits(min_share=0.3))
+    why = r"depth = 20, days = 3 has a minimum share of 0\.3.*nearest feasible minimum is 0\.1$"
+    assert re.search(why, found.unmet[2])
+    assert not found.without

@@ -189,6 +189,10 @@ def whole_masses(
             least[position] = (
                 max(least[position], most[position]) if exact[position] else least[position]
             )
+    # minima that whole units cannot keep together: those are lowered that were rounded up most
+    excess = int(least.sum() - count)
+    if excess > 0:
+        least[np.argsort(-(least - low), kind="stable")[:excess]] -= 1
     return least * unit, most * unit
 
 

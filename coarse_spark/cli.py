@@ -56,13 +56,17 @@ ReportPath = Annotated[
 def _load(config: Path, settings: Sequence[str]) -> Configuration:
     from coarse_spark.config.load import load_configuration
 
+    return load_configuration(config, _overrides(settings))
+
+
+def _overrides(settings: Sequence[str]) -> dict[str, str]:
     overrides = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise ConfigurationError(f"--set {setting}: expected key=value, such as menu.seed=3")
         overrides[key.strip()] = value
-    return load_configuration(config, overrides)
+    return overrides
 
 
 def _session(configuration: Configuration):  # type: ignore[no-untyped-def]  # the type would import pyspark
@@ -179,8 +183,12 @@ def validate(
     ] = True,
 ) -> None:
     """Check a configuration and the tables that it names, without running anything."""
-    configuration = _load(config, settings)
+    from coarse_spark.config.load import read_configuration
+
+    configuration, notes = read_configuration(config, _overrides(settings))
     _say(f"{config}: the configuration is valid")
+    for note in notes:
+        _say(f"note: {note}")
     if not tables:
         return
     session = _session(configuration)

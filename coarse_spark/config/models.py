@@ -229,13 +229,8 @@ class Menu(Section):
         description="what counts against the budget per unit of outcome, such as an incentive paid on success; money, an "
         "expression in the treatment names",
     )
-    method: Literal["auto", "exact", "lloyd", "greedy", "milp"] = Field(
-        "auto",
-        description="what searches the menus: exact (one dimension), lloyd, greedy, milp (small finite spaces and populations), or "
-        "auto; limits need auto, lloyd or milp",
-    )
     starts: Integer = Field(
-        10, ge=1, le=1_000, description="starts of Lloyd's algorithm; the best one is kept"
+        12, ge=1, le=1_000, description="random starts of the search; the best menu is kept"
     )
     sketch_cells: Integer = Field(
         4_000, ge=10, le=200_000, description="micro-clusters of responses that the search works on"

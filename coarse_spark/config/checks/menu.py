@@ -175,26 +175,6 @@ def _switching(previous_run: str | None, cost: float) -> Iterator[Problem]:
         yield Problem(("menu", "switching_cost"), message)
 
 
-def _method(
-    method: str, least: object, most: object, budget: object, treatments: Mapping[str, Any]
-) -> Iterator[Problem]:
-    limits = [
-        name
-        for name, value in (("min_share", least), ("max_share", most), ("budget", budget))
-        if value is not None
-    ]
-    if method in ("exact", "greedy") and limits:
-        yield Problem(
-            ("menu", "method"),
-            f"found {method}, which knows no menu.{limits[0]}, expected auto, lloyd or milp",
-        )
-    elif method == "exact" and len(treatments) > 1:
-        yield Problem(
-            ("menu", "method"),
-            f"found exact, which takes one treatment dimension, not {len(treatments)}; use auto",
-        )
-
-
 CHECKS: tuple[Check, ...] = (
     (("menu.sizes", "menu.select"), _selected),
     (("menu.sizes", "menu.exclude", SPACE), _enough_treatments),
@@ -213,5 +193,4 @@ CHECKS: tuple[Check, ...] = (
         _budget,
     ),
     (("menu.previous_run", "menu.switching_cost"), _switching),
-    (("menu.method", "menu.min_share", "menu.max_share", "menu.budget", "treatments"), _method),
 )

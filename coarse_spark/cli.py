@@ -1,4 +1,4 @@
-"""The command line: every step of the pipeline, the check of a configuration, and the simulation."""
+"""The command line: every step of the pipeline, the check of a configuration, the simulation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Which few treatments should we offer, and who gets which? From an experiment to assignments, on Spark and Delta.",
+    help="Which few treatments should we offer, and who gets which? From an experiment to "
+    "assignments, on Spark and Delta.",
 )
 simulate = typer.Typer(no_args_is_help=True, help="Write simulated data with known responses.")
 app.add_typer(simulate, name="simulate")
@@ -203,7 +204,8 @@ def validate(
         read_input(session, configuration.population, "population") if given else None,
     )
     _say(
-        f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in {found.partitions:,} partitions"
+        f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in "
+        f"{found.partitions:,} partitions"
     )
     _say(f"population: {found.population_rows:,} units")
     for warning in found.warnings:
@@ -228,7 +230,10 @@ def promotions(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same rows.")] = 0,
 ) -> None:
-    """Write a promotion experiment and a population with known responses; conf/promotions.yml runs it."""
+    """Write a promotion experiment and a population with known responses.
+
+    conf/promotions.yml runs it.
+    """
     from coarse_spark.lake.session import open_session
     from coarse_spark.simulate.promotions import write_promotions
 
@@ -253,7 +258,10 @@ def _present(run: Run, path: Path | None) -> None:
 
 
 def _show_progress() -> None:
-    """Send the pipeline's progress and the package's warnings to standard error, and what Spark repeats of an error nowhere."""
+    """Send the pipeline's progress and the package's warnings to standard error.
+
+    What Spark repeats of an error goes nowhere.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("coarse_spark")
@@ -267,7 +275,10 @@ def _show_progress() -> None:
 
 
 def guarded(command: Callable[[], object]) -> int:
-    """Run a command and return its exit code: 0, 2 for what the user can mend before a run, 1 for a run that failed."""
+    """Run a command and return its exit code.
+
+    0, or 2 for what the user can mend before a run, 1 for a run that failed.
+    """
     try:
         command()
     except CoarseSparkError as error:
@@ -281,7 +292,8 @@ def guarded(command: Callable[[], object]) -> int:
         Exception
     ) as error:  # a bug or an outage: a sentence for the user above the traceback for us
         sys.stderr.write(
-            f"error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}\n"
+            f"error: {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no message'}\n"
         )
         traceback.print_exc()
         return 1

@@ -58,7 +58,7 @@ def load_configuration(
 def read_configuration(
     path: str | Path, overrides: Mapping[str, str] | None = None
 ) -> tuple[Configuration, list[str]]:
-    """Return the configuration as ``load_configuration`` does, and a sentence for every retired key.
+    """Return the configuration, and a sentence for every key that could be left out.
 
     Parameters and errors are those of ``load_configuration``.
     """

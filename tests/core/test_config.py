@@ -183,7 +183,8 @@ def test_the_fingerprint_knows_the_values_alone(small: Path, tmp_path: Path) -> 
 
 
 def test_the_order_of_treatments_is_part_of_the_configuration(small: Path) -> None:
-    # response coefficients come in the order of the treatments: a run must not go on with another one
+    # response coefficients come in the order of the treatments: a run must not go on with another
+    # one
     depth, days = (
         {"kind": "continuous", "lower": 0, "upper": upper, "control": 0} for upper in (40, 28)
     )
@@ -258,7 +259,10 @@ def test_every_field_says_what_it_means() -> None:
 
 def test_the_configuration_knows_no_spark() -> None:
     heavy = "('pyspark', 'delta', 'matplotlib', 'sklearn')"
-    code = f"import sys, coarse_spark.config.load; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys, coarse_spark.config.load; print([name for name in {heavy} if name in "
+        "sys.modules])"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()

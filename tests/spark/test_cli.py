@@ -1,4 +1,4 @@
-"""The command line as a person meets it: what it prints, its exit codes, and one readable message for whatever is wrong."""
+"""The command line as a person meets it: what it prints, its exit codes, its messages."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _rows(lake: Lake, table: str, run_id: str, order: list[str]) -> pd.DataFrame
     return lake.read(table, run_id).drop("run_id").toPandas().sort_values(order, ignore_index=True)
 
 
-# --- what a run prints and leaves ------------------------------------------------------------------------------------------------
+# --- what a run prints and leaves -----------------------------------------------------------------
 
 
 def test_run_prints_progress_summary_and_where_everything_is(
@@ -171,7 +171,7 @@ def test_version() -> None:
     assert run_command("version") == Outcome(0, f"{coarse_spark.__version__}\n", "")
 
 
-# --- what the user can mend: exit code 2 ------------------------------------------------------------------------------------------
+# --- what the user can mend: exit code 2 ----------------------------------------------------------
 
 
 def test_missing_configuration_file(tmp_path: Path) -> None:
@@ -259,7 +259,8 @@ def test_settings_that_cannot_be_used(config: Path, setting: str, fragments: lis
         (
             ["experiment.features=[tenure_month, past_spend]"],
             [
-                "experiment: the feature column 'tenure_month' is missing (did you mean 'tenure_months'?)",
+                "experiment: the feature column 'tenure_month' is missing (did you mean "
+                "'tenure_months'?)",
                 "population: the feature",
             ],
         ),
@@ -297,7 +298,7 @@ def test_a_run_that_is_not_there(published: Outcome, config: Path) -> None:
     )
 
 
-# --- a run that fails: exit code 1 -----------------------------------------------------------------------------------------------
+# --- a run that fails: exit code 1 ----------------------------------------------------------------
 
 
 def _after_the_first_run(spark: SparkSession, config: Path, run_id: str) -> None:
@@ -406,7 +407,7 @@ def test_a_bug_gets_a_sentence_above_its_traceback(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "error: step 'fit' failed: why\n"
 
 
-# --- processes of their own -------------------------------------------------------------------------------------------------------
+# --- processes of their own -----------------------------------------------------------------------
 
 
 def _environment(**changes: str | None) -> dict[str, str]:

@@ -133,8 +133,8 @@ def _selected(
 
 def _search(run: Run, problem: MenuProblem, clusters: MicroClusters) -> dict[int, PricedMenu]:
     found = search_menus(problem, clusters, run.configuration.menu.sizes, run.search_settings())
-    # held-out units follow the prices of the fold's menu: shares and spending are kept as they would
-    # be for new units
+    # held-out units follow the prices of the fold's menu: shares and spending are kept as they
+    # would be for new units
     return {k: bounded.menu for k, bounded in found.items()}
 
 

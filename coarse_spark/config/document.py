@@ -139,9 +139,9 @@ def _parse(text: str, source: str, document: Document) -> Any:
 
 
 def _record(node: yaml.Node, key: Key, source: str, document: Document, seen: set[int]) -> None:
-    """Note the lines of all keys below ``node`` and the keys that occur twice."""
+    """Keep the lines of all keys below ``node``, and the keys that occur twice."""
     document.places.setdefault(key, f"{source}:{node.start_mark.line + 1}")
-    if id(node) in seen:  # an alias: its keys are noted where they are written
+    if id(node) in seen:  # an alias: its keys have places where they are written
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):

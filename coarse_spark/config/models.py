@@ -242,7 +242,10 @@ class Menu(Section):
         12, ge=1, le=1_000, description="random starts of the search; the best menu is kept"
     )
     sketch_cells: Integer = Field(
-        4_000, ge=10, le=200_000, description="micro-clusters of responses that the search works on"
+        4_000,
+        ge=10,
+        le=200_000,
+        description="weighted units of the sketch that the search works on",
     )
     full_passes: Integer = Field(
         3, ge=0, le=100, description="Lloyd passes over the full population after the search"

@@ -78,7 +78,7 @@ def evaluate(run: Run) -> None:
                 [menus[k] for menus in fold_menus.values()],
                 rows[rows["k"] == k],
             )
-        _warn_of_barred(run, policies, result.barred)
+        _warn_of_ineligible(run, policies, result.barred)
         confidence = configuration.evaluation.confidence
         values = policy_values(policies, result.moments, confidence)
         keys = list(zip(values["policy"], values["k"], strict=True))
@@ -138,10 +138,10 @@ def _search(run: Run, problem: MenuProblem, clusters: MicroClusters) -> dict[int
     return {k: bounded.menu for k, bounded in found.items()}
 
 
-def _warn_of_barred(run: Run, policies: Sequence[Policy], barred: FloatArray) -> None:
+def _warn_of_ineligible(run: Run, policies: Sequence[Policy], units: FloatArray) -> None:
     counts = [
         f"{count:.0f} on the menu of {policy.k}"
-        for policy, count in zip(policies, barred, strict=True)
+        for policy, count in zip(policies, units, strict=True)
         if count
     ]
     if counts:

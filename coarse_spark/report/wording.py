@@ -301,7 +301,8 @@ def _neighbours(content: ReportContent) -> list[str]:
 def fit_sentence(content: ReportContent) -> str:
     """Return how well the basis follows the response, in words."""
     fit = content.evaluated.lack_of_fit
-    misses = (fit.table["observed"] - fit.table["fitted"]).abs() / fit.table["standard_error"]
+    bins = fit.table
+    misses = (bins["observed"] - bins["fitted"]).abs() / bins["standard_error"]
     worst = fit.bins[int(misses.fillna(0.0).to_numpy().argmax())]
     p_value = "p < 0.0001" if fit.p_value < 1e-4 else f"p = {fit.p_value:.2g}"
     text = f"χ² = {number(fit.statistic, 1)}, df = {fit.degrees}, {p_value}"

@@ -1,4 +1,4 @@
-"""The command line: every step of the pipeline, the check of a configuration, and the simulation."""
+"""The command line: every step of the pipeline, the check of a configuration, the simulation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Which few treatments should we offer, and who gets which? From an experiment to assignments, on Spark and Delta.",
+    help="Which few treatments should we offer, and who gets which? From an experiment to "
+    "assignments, on Spark and Delta.",
 )
 simulate = typer.Typer(no_args_is_help=True, help="Write simulated data with known responses.")
 app.add_typer(simulate, name="simulate")
@@ -56,13 +57,17 @@ ReportPath = Annotated[
 def _load(config: Path, settings: Sequence[str]) -> Configuration:
     from coarse_spark.config.load import load_configuration
 
+    return load_configuration(config, _overrides(settings))
+
+
+def _overrides(settings: Sequence[str]) -> dict[str, str]:
     overrides = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise ConfigurationError(f"--set {setting}: expected key=value, such as menu.seed=3")
         overrides[key.strip()] = value
-    return load_configuration(config, overrides)
+    return overrides
 
 
 def _session(configuration: Configuration):  # type: ignore[no-untyped-def]  # the type would import pyspark
@@ -179,8 +184,12 @@ def validate(
     ] = True,
 ) -> None:
     """Check a configuration and the tables that it names, without running anything."""
-    configuration = _load(config, settings)
+    from coarse_spark.config.load import read_configuration
+
+    configuration, notes = read_configuration(config, _overrides(settings))
     _say(f"{config}: the configuration is valid")
+    for note in notes:
+        _say(f"note: {note}")
     if not tables:
         return
     session = _session(configuration)
@@ -195,7 +204,8 @@ def validate(
         read_input(session, configuration.population, "population") if given else None,
     )
     _say(
-        f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in {found.partitions:,} partitions"
+        f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in "
+        f"{found.partitions:,} partitions"
     )
     _say(f"population: {found.population_rows:,} units")
     for warning in found.warnings:
@@ -220,7 +230,10 @@ def promotions(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same rows.")] = 0,
 ) -> None:
-    """Write a promotion experiment and a population with known responses; conf/promotions.yml runs it."""
+    """Write a promotion experiment and a population with known responses.
+
+    conf/promotions.yml runs it.
+    """
     from coarse_spark.lake.session import open_session
     from coarse_spark.simulate.promotions import write_promotions
 
@@ -245,7 +258,10 @@ def _present(run: Run, path: Path | None) -> None:
 
 
 def _show_progress() -> None:
-    """Send the pipeline's progress and the package's warnings to standard error, and what Spark repeats of an error nowhere."""
+    """Send the pipeline's progress and the package's warnings to standard error.
+
+    What Spark repeats of an error goes nowhere.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("coarse_spark")
@@ -259,7 +275,10 @@ def _show_progress() -> None:
 
 
 def guarded(command: Callable[[], object]) -> int:
-    """Run a command and return its exit code: 0, 2 for what the user can mend before a run, 1 for a run that failed."""
+    """Run a command and return its exit code.
+
+    0, or 2 for what the user can mend before a run, 1 for a run that failed.
+    """
     try:
         command()
     except CoarseSparkError as error:
@@ -273,7 +292,8 @@ def guarded(command: Callable[[], object]) -> int:
         Exception
     ) as error:  # a bug or an outage: a sentence for the user above the traceback for us
         sys.stderr.write(
-            f"error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}\n"
+            f"error: {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no message'}\n"
         )
         traceback.print_exc()
         return 1

@@ -1,7 +1,8 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # From an experiment to a menu, in memory
-# MAGIC The whole idea on a few thousand simulated customers, without Spark. Every cell also runs as plain Python.
+# MAGIC The whole idea on a few thousand simulated customers, without Spark. Every cell also runs
+# MAGIC as plain Python.
 
 # COMMAND ----------
 import numpy as np
@@ -37,7 +38,8 @@ print(menu)
 # COMMAND ----------
 # MAGIC %md
 # MAGIC ## 3. What it truly earns
-# MAGIC In a simulation the truth is known. In a real run, the honest values of the report take its place.
+# MAGIC In a simulation the truth is known. In a real run, the honest values of the report take its
+# MAGIC place.
 
 # COMMAND ----------
 offered = menu.treatments["t1"].to_numpy()[menu.assign(theta)]
@@ -45,5 +47,6 @@ true_profit = np.column_stack([np.ones_like(offered), offered, offered**2])
 earned = float(np.mean(np.einsum("ij,ij->i", true_profit, customers.theta) - 0.3 * offered))
 nobody = float(customers.theta[:, 0].mean())
 print(
-    f"expected by the estimates: {menu.value:.3f} a customer; truly earned: {earned:.3f}; nobody treated: {nobody:.3f}"
+    f"expected by the estimates: {menu.value:.3f} a customer; truly earned: {earned:.3f}; "
+    f"nobody treated: {nobody:.3f}"
 )

@@ -1,1 +1,1 @@
-"""The configuration of a run: what a YAML file may say, and every problem in it reported at once. Knows no Spark."""
+"""The configuration of a run: what a YAML file may say, and all its problems at once. No Spark."""

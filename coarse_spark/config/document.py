@@ -23,7 +23,12 @@ _LARGEST = (
 class Document:
     """The values of one file.
 
-    ``places`` maps the path of a key to a text such as "run.yml:12"; ``problems`` are those of the YAML itself.
+    Attributes
+    ----------
+    path : of the file.
+    content : the values.
+    places : text such as "run.yml:12" by the path of a key.
+    problems : those of the YAML itself.
     """
 
     path: Path
@@ -32,7 +37,7 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def place(self, key: Key) -> str:
-        """Return the place of ``key``, or of the nearest block around it where the key is missing."""
+        """Return the place of ``key``, or of the nearest block around it where it is missing."""
         while key and key not in self.places:
             key = key[:-1]
         return self.places.get(key, str(self.path))
@@ -99,11 +104,13 @@ def read_document(path: Path, overrides: Mapping[str, str]) -> Document:
     content = _parse(text, str(path), document)
     if content is None:
         raise ConfigurationError(
-            f"{path} is empty; expected a mapping with blocks such as experiment, treatments and output"
+            f"{path} is empty; expected a mapping with blocks such as experiment, treatments "
+            "and output"
         )
     if not isinstance(content, dict):
         raise ConfigurationError(
-            f"{document.place(())}: found a {type(content).__name__}, expected a mapping of blocks such as experiment:"
+            f"{document.place(())}: found a {type(content).__name__}, expected a mapping of "
+            "blocks such as experiment:"
         )
     document.content = content
     for key, value in overrides.items():
@@ -132,9 +139,9 @@ def _parse(text: str, source: str, document: Document) -> Any:
 
 
 def _record(node: yaml.Node, key: Key, source: str, document: Document, seen: set[int]) -> None:
-    """Note the lines of all keys below ``node`` and the keys that occur twice."""
+    """Keep the lines of all keys below ``node``, and the keys that occur twice."""
     document.places.setdefault(key, f"{source}:{node.start_mark.line + 1}")
-    if id(node) in seen:  # an alias: its keys are noted where they are written
+    if id(node) in seen:  # an alias: its keys have places where they are written
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):

@@ -1,6 +1,7 @@
-"""Types of the configuration's fields: each says in one phrase what it expected when it finds something else.
+"""Types of the configuration's fields: each says in one phrase what it expected.
 
-Unions are read by one function each instead of by pydantic, which would report one problem for every member of the union.
+Unions are read by one function each instead of by pydantic, which would report one problem for
+every member of the union.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from coarse_spark.core.expressions import Expression
 from coarse_spark.core.learners.settings import LEARNERS
 from coarse_spark.errors import ExpressionError, nearest
 
-# the types of problems that the report words itself: "found ..., expected <message>", or the message alone
+# the types of problems that the report words itself: "found ..., expected <message>", or the
+# message alone
 EXPECTED = "expected"
 EXPLAINED = "explained"
 
@@ -152,7 +154,8 @@ def _memory(value: Any) -> str:
 def _eligibility(value: Any) -> Any:
     if not isinstance(value, Mapping):
         raise expected(
-            "a mapping of boolean columns to expressions in the treatment names, such as {member: price < 1}"
+            "a mapping of boolean columns to expressions in the treatment names, such as "
+            "{member: price < 1}"
         )
     return value
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from coarse_spark.config.checks import Problem, find_problems
-from coarse_spark.config.document import read_document
+from coarse_spark.config.checks.problem import brief
+from coarse_spark.config.document import dotted, read_document
 from coarse_spark.config.fields import EXPECTED, EXPLAINED
 from coarse_spark.config.models import (
     CategoricalTreatment,
@@ -21,6 +22,7 @@ from coarse_spark.config.models import (
     ContinuousTreatment,
     Section,
 )
+from coarse_spark.config.retired import without_retired
 from coarse_spark.errors import ConfigurationError, nearest
 
 _TREATMENT_KINDS: dict[Any, type[Section]] = {
@@ -28,40 +30,60 @@ _TREATMENT_KINDS: dict[Any, type[Section]] = {
     "categorical": CategoricalTreatment,
 }
 
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = 60
-_repr.maxlevel = 2
+log = logging.getLogger(__name__)
 
 
 def load_configuration(
     path: str | Path, overrides: Mapping[str, str] | None = None
 ) -> Configuration:
-    """Return the configuration in the YAML file at ``path``.
+    """Return the configuration in the YAML file at ``path``; what could be left out is logged.
 
     Parameters
     ----------
     path : the file.
-    overrides : values by dotted key, such as ``{"menu.seed": "3"}``; each is read as YAML and replaces what the file says.
+    overrides : values by dotted key, such as ``{"menu.seed": "3"}``; each is read as YAML and
+        replaces what the file says.
 
     Raises
     ------
-    ConfigurationError : the file cannot be read or has problems. The message has one line for each: file and line, dotted key,
-        what was found, what was expected and the nearest valid name.
+    ConfigurationError : the file cannot be read or has problems. The message has one line for each:
+        file and line, dotted key, what was found, what was expected and the nearest valid name.
+    """
+    configuration, notes = read_configuration(path, overrides)
+    for note in notes:
+        log.warning("%s", note)
+    return configuration
+
+
+def read_configuration(
+    path: str | Path, overrides: Mapping[str, str] | None = None
+) -> tuple[Configuration, list[str]]:
+    """Return the configuration, and a sentence for every key that could be left out.
+
+    Parameters and errors are those of ``load_configuration``.
     """
     document = read_document(Path(path), overrides or {})
     content = {key: {} if value is None else value for key, value in document.content.items()}
-    problems = _field_problems(content)
+    content, retired, problems = without_retired(content)
+    problems += _field_problems(content)
     treatments = content.get("treatments")
     names = [str(name) for name in treatments] if isinstance(treatments, Mapping) else []
     problems += find_problems(_valid_values(content), names)
     problems += document.problems
     if problems:
         raise ConfigurationError(document.report(problems))
-    return Configuration.model_validate(content)
+    notes = [
+        f"{document.place(key)}: {dotted(key)} is no longer needed and can be left out"
+        for key in retired
+    ]
+    return Configuration.model_validate(content), notes
 
 
 def _field_problems(content: Mapping[str, Any]) -> list[Problem]:
-    """Return the problems of single fields; those across fields come from ``find_problems``, on what is valid."""
+    """Return the problems of single fields.
+
+    Those across fields come from ``find_problems``, on what is valid.
+    """
     problems = []
     for name, field in Configuration.model_fields.items():
         if name in content:
@@ -129,9 +151,9 @@ def _problem(location: tuple[str | int, ...], error: ErrorDetails) -> Problem:
         tag = error.get("ctx", {}).get("tag")
         expected = f"continuous or categorical{nearest(tag, _TREATMENT_KINDS) if tag else ''}"
         return Problem(
-            (*key, "kind"), f"found {_repr.repr(tag) if tag else 'no kind'}, expected {expected}"
+            (*key, "kind"), f"found {brief(tag) if tag else 'no kind'}, expected {expected}"
         )
-    return Problem(key, f"found {_repr.repr(error['input'])}, expected {_expected(error, model)}")
+    return Problem(key, f"found {brief(error['input'])}, expected {_expected(error, model)}")
 
 
 def _expected(error: ErrorDetails, model: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a configuration may say: one frozen model a block, every field with its meaning, unit and default."""
+"""What a configuration may say: one frozen model a block, each field with meaning and default."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ class Experiment(Section):
     unit_id: Column = Field(description="column that identifies a unit; unique and never null")
     partition_by: Columns = Field(
         (),
-        description="business keys such as market; every combination gets models of its own; name them among features too",
+        description="business keys such as market; every combination gets models of its own; "
+        "name them among features too",
     )
     features: SomeColumns = Field(
         description="columns that describe a unit before its treatment; numbers, booleans or texts"
@@ -113,8 +114,9 @@ class Design(Section):
     """How the experiment gave treatments to units; honest values rest on it."""
 
     kind: Literal["randomized", "stratified", "learned"] = Field(
-        description="randomized: independent of everything; stratified: randomized within every combination of experiment.strata; "
-        "learned: given by a rule or by people who knew no more than experiment.features, partition_by and strata say"
+        description="randomized: independent of everything; stratified: randomized within every "
+        "combination of experiment.strata; learned: given by a rule or by people who knew no "
+        "more than experiment.features, partition_by and strata say"
     )
 
 
@@ -123,8 +125,9 @@ class Response(Section):
 
     basis: Bases = Field(
         "quadratic",
-        description="terms of the treatment response joined by +, such as quadratic or any+log1p, or arms; of a list of bases, or "
-        "of auto for a list that suits the treatments, the one with the least held-out loss is taken",
+        description="terms of the treatment response joined by +, such as quadratic or "
+        "any+log1p, or arms; of a list of bases, or of auto for a list that suits the "
+        "treatments, the one with the least held-out loss is taken",
     )
     learner: Learner = Field("auto", description="what learns the response coefficients")
     winsorize: Number = Field(
@@ -148,7 +151,8 @@ class Response(Section):
     )
     shrink_to_pooled: Flag = Field(
         True,
-        description="true: the pooled model has a share in every partition's model, as large as held-out rows support",
+        description="true: the pooled model has a share in every partition's model, as large as "
+        "held-out rows support",
     )
     max_rows: Integer = Field(
         200_000,
@@ -168,7 +172,8 @@ class ProfitTerms(Section):
     )
     cost: ExpressionText = Field(
         "0",
-        description="money per treated unit whatever the outcome, an expression in the treatment names",
+        description="money per treated unit whatever the outcome, an expression in the treatment "
+        "names",
     )
 
 
@@ -181,7 +186,8 @@ class Menu(Section):
     )
     select: Select = Field(
         "auto",
-        description="the size to publish: one of sizes, or auto (smallest within one standard error of the best)",
+        description="the size to publish: one of sizes, or auto (smallest within one standard "
+        "error of the best)",
     )
     cost_per_treatment: Number = Field(
         0.0, ge=0, description="money per treatment on the menu and per unit of population weight"
@@ -194,26 +200,29 @@ class Menu(Section):
     )
     eligibility: Eligibility = Field(
         default_factory=dict,
-        description="boolean column: expression in the treatment names; treatments where it is not 0 go only to units whose "
-        "column is true (null counts as false)",
+        description="boolean column: expression in the treatment names; treatments where it is "
+        "not 0 go only to units whose column is true (null counts as false)",
     )
     previous_run: Text | None = Field(
         None,
-        description="an earlier run of this output whose assignments are compared and whose menu is a start of the search: "
-        "its id, or current for the latest published one",
+        description="an earlier run of this output whose assignments are compared and whose menu "
+        "is a start of the search: its id, or current for the latest published one",
     )
     switching_cost: Number = Field(
         0.0,
         ge=0,
-        description="money per unit that gets another treatment than from previous_run; units that had none switch free",
+        description="money per unit that gets another treatment than from previous_run; units "
+        "that had none switch free",
     )
     min_share: Share | None = Field(
         None,
-        description="least share of the population weight: one for every treatment, or a list with one a place on the menu",
+        description="least share of the population weight: one for every treatment, or a list "
+        "with one a place on the menu",
     )
     max_share: Share | None = Field(
         None,
-        description="largest share of the population weight: one for every treatment, or a list with one a place on the menu",
+        description="largest share of the population weight: one for every treatment, or a list "
+        "with one a place on the menu",
     )
     budget: Number | None = Field(
         None,
@@ -221,24 +230,22 @@ class Menu(Section):
     )
     spending_per_unit: ExpressionText | None = Field(
         None,
-        description="what counts against the budget for every unit that gets a treatment, money, an expression in the treatment "
-        "names; default: profit.cost",
+        description="what counts against the budget for every unit that gets a treatment, money, "
+        "an expression in the treatment names; default: profit.cost",
     )
     spending_per_outcome: ExpressionText = Field(
         "0",
-        description="what counts against the budget per unit of outcome, such as an incentive paid on success; money, an "
-        "expression in the treatment names",
-    )
-    method: Literal["auto", "exact", "lloyd", "greedy", "milp"] = Field(
-        "auto",
-        description="what searches the menus: exact (one dimension), lloyd, greedy, milp (small finite spaces and populations), or "
-        "auto; limits need auto, lloyd or milp",
+        description="what counts against the budget per unit of outcome, such as an incentive "
+        "paid on success; money, an expression in the treatment names",
     )
     starts: Integer = Field(
-        10, ge=1, le=1_000, description="starts of Lloyd's algorithm; the best one is kept"
+        12, ge=1, le=1_000, description="random starts of the search; the best menu is kept"
     )
     sketch_cells: Integer = Field(
-        4_000, ge=10, le=200_000, description="micro-clusters of responses that the search works on"
+        4_000,
+        ge=10,
+        le=200_000,
+        description="weighted units of the sketch that the search works on",
     )
     full_passes: Integer = Field(
         3, ge=0, le=100, description="Lloyd passes over the full population after the search"
@@ -270,15 +277,16 @@ class Population(Section):
 
 
 class Evaluation(Section):
-    """Honest values of the policies, cross-fitted on response.folds, and how sure the choice of the menu is."""
+    """Honest values of the policies, cross-fitted on response.folds, and the choice's stability."""
 
     confidence: Number = Field(0.95, gt=0, lt=1, description="level of the confidence intervals")
     resamples: Integer = Field(
         10,
         ge=0,
         le=10_000,
-        description="redraws of the responses, with the noise that the models of different folds show, on which the menu is "
-        "chosen again to tell how sure the choice is; 0: only the folds' own menus are compared",
+        description="redraws of the responses, with the noise that the models of different folds "
+        "show, on which the menu is chosen again to tell how sure the choice is; 0: only the "
+        "folds' own menus are compared",
     )
 
 
@@ -312,7 +320,8 @@ class Spark(Section):
 class Configuration(Section):
     """A whole configuration, checked block by block and across blocks.
 
-    Build one with ``load_configuration``, whose errors name lines; or in Python from keyword arguments.
+    Build one with ``load_configuration``, whose errors name lines; or in Python from keyword
+    arguments.
     """
 
     experiment: Experiment = Field(
@@ -348,7 +357,7 @@ class Configuration(Section):
         return self
 
     def values(self) -> dict[str, Any]:
-        """Return the validated values by dotted key, such as "menu.sizes"; treatments as one value."""
+        """Return the valid values by dotted key, such as "menu.sizes"; treatments as one value."""
         result: dict[str, Any] = {}
         for name in type(self).model_fields:
             section = getattr(self, name)
@@ -387,7 +396,7 @@ class Configuration(Section):
         return Basis(self.bases[0], self.space)
 
     def with_basis(self, name: str) -> Configuration:
-        """Return the configuration with one basis, such as the one that was chosen among several."""
+        """Return the configuration with one basis, such as the one chosen among several."""
         blocks = {field: getattr(self, field) for field in type(self).model_fields}
         return Configuration.model_validate(
             {**blocks, "response": self.response.model_copy(update={"basis": name})}
@@ -425,14 +434,18 @@ class Configuration(Section):
         return MenuProblem.build(self.space, self.basis, self.profit_function, required)
 
     def to_json(self) -> str:
-        """Return the configuration with all defaults as canonical JSON: keys in the order of the models, no spaces.
+        """Return the configuration with all defaults as canonical JSON.
 
-        Treatments keep the order of the file: it is the order of the response coefficients.
+        Keys are in the order of the models, without spaces. Treatments keep the order of the file:
+        it is the order of the response coefficients.
         """
         return json.dumps(
             self.model_dump(mode="json", by_alias=True), separators=(",", ":"), ensure_ascii=False
         )
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of ``to_json``: equal for equal configurations, whatever the order of blocks in their files."""
+        """Return the SHA-256 of ``to_json``.
+
+        It is equal for equal configurations, whatever the order of blocks in their files.
+        """
         return hashlib.sha256(self.to_json().encode()).hexdigest()

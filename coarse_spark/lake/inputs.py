@@ -1,4 +1,4 @@
-"""Reading what a configuration names: a catalog table, files, or a data set that comes with a package."""
+"""Reading what a configuration names: a catalog table, files, or a data set of a package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def read_input(spark: SparkSession, source: Experiment | Population, label: str)
 
     Parameters
     ----------
-    label : name of the block, for messages.
+    spark : the session.
+    source : the block.
+    label : its name, for messages.
 
     Raises
     ------
@@ -59,10 +61,15 @@ def input_name(source: Experiment | Population) -> str:
 
 
 def _thornton() -> pd.DataFrame:
-    """Return the field experiment of Thornton (2008), "The Demand for, and Impact of, Learning HIV Status", AER 98(5).
+    """Return the field experiment of Thornton [1]_.
 
-    4,820 rows: ``got`` (collected the test result), ``tinc`` (incentive, dollars), ``distvct`` (distance to the centre, km),
-    ``age``, ``villnum``, and a row number as ``unit_id``. The HIV status stays out: nobody's offer may depend on it.
+    4,820 rows: ``got`` (collected the test result), ``tinc`` (incentive, dollars), ``distvct``
+    (distance to the centre, km), ``age``, ``villnum``, and a row number as ``unit_id``. The HIV
+    status stays out: nobody's offer may depend on it.
+
+    References
+    ----------
+    .. [1] Thornton (2008), "The Demand for, and Impact of, Learning HIV Status", AER 98(5).
     """
     from causaldata import thornton_hiv
 

@@ -12,7 +12,10 @@ from pathlib import Path
 from coarse_spark.errors import RuntimeSetupError
 
 SUPPORTED = (17, 21)
-_WANTED = f"Spark needs Java {' or '.join(map(str, SUPPORTED))}: install it and put it on PATH, or set JAVA_HOME to its folder"
+_WANTED = (
+    f"Spark needs Java {' or '.join(map(str, SUPPORTED))}: install it and put it on PATH, or set "
+    "JAVA_HOME to its folder"
+)
 
 
 def check_java() -> int:

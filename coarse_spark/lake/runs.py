@@ -29,7 +29,7 @@ def new_run_id() -> str:
 class RunRecord:
     """One row of ``runs``; immutable, each step saves a changed copy.
 
-    ``results`` : what each step found, by its name; column ``diagnostics``, as JSON.
+    ``results`` holds what each step found, by its name; column ``diagnostics`` is its JSON.
     """
 
     run_id: str

@@ -1,7 +1,8 @@
-"""The tables of a run: names, keys, columns and comments. Every table also has ``run_id``, part of every key.
+"""The tables of a run: names, keys, columns and comments.
 
-Columns that depend on the configuration (one a treatment dimension, one a response coefficient) are added when a table is
-written; ``TableSchema.dynamic`` says what their comments are.
+Every table also has ``run_id``, part of every key. Columns that depend on the configuration (one a
+treatment dimension, one a response coefficient) are added when a table is written;
+``TableSchema.dynamic`` says what their comments are.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ RUNS = TableSchema(
         "warnings": ("array<string>", "What a reader of the results should know"),
         "diagnostics": (
             "string",
-            "Counts, lack of fit of the basis, selection rule and Lloyd history as JSON",
+            "What every step found: a JSON object with one entry a step (lake/step_results.py)",
         ),
     },
 )
@@ -80,7 +81,8 @@ MODELS = TableSchema(
         "member": ("int", "Hash shard of a large partition, whose models are averaged by rows"),
         "learner": (
             "string",
-            "Members with a weight in the effects, joined by +: sieve, boosting, pooled; or constant",
+            "Members with a weight in the effects, joined by +: sieve, boosting, pooled; or "
+            "constant",
         ),
         "format_version": ("int", "Version of the layout of specification and arrays"),
         "specification": ("string", "JSON: feature encoding, treatment basis and settings"),
@@ -99,10 +101,12 @@ MODELS = TableSchema(
         "warnings": ("array<string>", "What the learner noticed"),
         "diagnostics": (
             "map<string,double>",
-            "rows, weight, effective_rows: what the model was fitted on. r_loss and r_loss_constant: mean held-out squared error "
-            "of the outcome with these effects and with constant ones; r_loss_gain: their difference, r_loss_gain_error: its "
-            "standard error. effect_weight_* and baseline_weight_*: weights of sieve, boosting and pooled in the stack. "
-            "effect_penalty_multiplier: extra shrinkage of the sieve. trees: of all boosters together",
+            "rows, weight, effective_rows: what the model was fitted on. r_loss and "
+            "r_loss_constant: mean held-out squared error of the outcome with these effects and "
+            "with constant ones; r_loss_gain: their difference, r_loss_gain_error: its standard "
+            "error. effect_weight_* and baseline_weight_*: weights of sieve, boosting and pooled "
+            "in the stack. effect_penalty_multiplier: extra shrinkage of the sieve. trees: of "
+            "all boosters together",
         ),
     },
 )
@@ -121,8 +125,10 @@ RESPONSES = TableSchema(
     },
     {
         **_UNIT,
-        "theta_": "Response coefficient {suffix}: column {suffix} of the treatment basis, 0 being the constant",
-        "eligible_": "Whether the unit may get the treatments that menu.eligibility names for {suffix}",
+        "theta_": "Response coefficient {suffix}: column {suffix} of the treatment basis, 0 "
+        "being the constant",
+        "eligible_": "Whether the unit may get the treatments that menu.eligibility names for "
+        "{suffix}",
         "best_": "Treatment dimension {suffix} of the unit's own best treatment",
     },
 )
@@ -136,7 +142,8 @@ MENU = TableSchema(
         "share": ("double", "Share of the population's weight that is served with this treatment"),
         "shadow_price": (
             "double",
-            "Worth of one more unit that may take it (below 0: of one less that has to); 0: no share limit binds",
+            "Worth of one more unit that may take it (below 0: of one less that has to); 0: no "
+            "share limit binds",
         ),
         "expected_profit": ("double", "Mean expected profit of the units served with it, plug-in"),
         "extrapolates": (
@@ -162,7 +169,8 @@ ASSIGNMENTS = TableSchema(
         ),
         "changed": (
             "boolean",
-            "Whether the treatment differs from the unit's in menu.previous_run; null where it had none",
+            "Whether the treatment differs from the unit's in menu.previous_run; null where it "
+            "had none",
         ),
     },
     {**_UNIT, **_TREATMENT},
@@ -192,7 +200,8 @@ POLICY_VALUES = TableSchema(
         ),
         "upper_bound": (
             "double",
-            "Certified bound of the plug-in value of any menu of this size; null where none was computed",
+            "Certified bound of the plug-in value of any menu of this size; null where none was "
+            "computed",
         ),
         "n": ("bigint", "Units of the experiment in the estimate"),
     },

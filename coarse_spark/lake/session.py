@@ -39,13 +39,22 @@ def open_session(
     shuffle_partitions: int | None = None,
     conf: Mapping[str, str] | None = None,
 ) -> SparkSession:
-    """Return the active session, the session of the platform (spark-submit, Connect, managed runtimes), or a local one with Delta.
+    """Return the session that is there, or else a local one with Delta.
 
+    There is the active session, or that of the platform (spark-submit, Connect, managed runtimes).
     The arguments only shape a local session: everywhere else the platform's own settings stand.
+
+    Parameters
+    ----------
+    master : of the local session.
+    driver_memory : of its Java process, such as 2g.
+    shuffle_partitions : partitions of a shuffle, default the number of cores.
+    conf : further Spark settings.
 
     Raises
     ------
-    RuntimeSetupError : a local session is needed and Java or Delta's jars are missing, or Spark does not start.
+    RuntimeSetupError : a local session is needed and Java or Delta's jars are missing, or Spark
+        does not start.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
@@ -88,9 +97,10 @@ def open_session(
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[Path]:
-    """Send the standard error of the Java process to a file: it inherits ours at its start and keeps it for good.
+    """Send the standard error of the Java process to a file.
 
-    Its dependency resolver and log would else bury the progress that a person reads.
+    It inherits ours at its start and keeps it for good; its dependency resolver and log would else
+    bury the progress that a person reads.
     """
     handle, name = tempfile.mkstemp(prefix="coarse-spark-", suffix=".log")
     sys.stderr.flush()

@@ -18,7 +18,7 @@ from coarse_spark.core.learned_design import Overlap
 
 
 class Record(BaseModel):
-    """Values that never change. Numbers may be NaN or infinite; JSON with other fields is refused."""
+    """Values that never change; numbers may be NaN or infinite, other fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 

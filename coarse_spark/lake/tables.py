@@ -1,7 +1,8 @@
-"""Reading and writing the Delta tables of runs: in a folder (one sub-folder a table) or a catalog schema.
+"""Reading and writing the Delta tables of runs, in a folder or a catalog schema.
 
-A run's rows are replaced in one atomic commit and nothing else is touched. The current assignments are those of the run with
-the latest ``published_at``: one commit to ``runs`` moves every reader at once.
+A folder has one sub-folder a table. A run's rows are replaced in one atomic commit and nothing else
+is touched. The current assignments are those of the run with the latest ``published_at``: one
+commit to ``runs`` moves every reader at once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from coarse_spark.lake.schemas import ASSIGNMENTS, CURRENT_ASSIGNMENTS, RUNS, TA
 
 log = logging.getLogger(__name__)
 
-# conflicts of two runs that write one table at a time; nothing was written, so the write may be tried again
+# conflicts of two runs that write one table at a time; nothing was written, so the write may be
+# tried again
 _CONFLICTS = (
     ConcurrentAppendException,
     ConcurrentDeleteDeleteException,
@@ -52,7 +54,8 @@ def check_run_id(run_id: str) -> str:
     """
     if not _RUN_ID.fullmatch(run_id):
         raise InvalidInputError(
-            f"run id {run_id!r}: expected 1 to 100 letters, digits, '_', '.' or '-', the first a letter or digit"
+            f"run id {run_id!r}: expected 1 to 100 letters, digits, '_', '.' or '-', the "
+            "first a letter or digit"
         )
     return run_id
 
@@ -99,7 +102,7 @@ class Lake:
         return f"{quote(str(self.schema))}.{quote(table)}"
 
     def exists(self, table: str) -> bool:
-        """Whether the table is there; tables of runs are never dropped by a run, so one look is enough."""
+        """Whether the table is there; no run drops one, so that one look is enough."""
         if table not in self._found:
             try:
                 self.spark.table(self.reference(table)).schema  # noqa: B018  # Connect analyses only on use
@@ -121,7 +124,8 @@ class Lake:
             )
         if not self.exists(table):
             raise TableError(
-                f"table {self.reference(table)} does not exist yet; run the step that writes it first"
+                f"table {self.reference(table)} does not exist yet; run the step that writes "
+                "it first"
             )
         rows = self.spark.table(self.reference(table))
         return (
@@ -129,7 +133,10 @@ class Lake:
         )
 
     def begin(self, run_id: str) -> None:
-        """Say that no table holds rows of this run: the first write to each may append and need not look for old rows."""
+        """Say that no table holds rows of this run.
+
+        The first write to each may then append and need not look for old rows.
+        """
         self._unwritten.update((name, check_run_id(run_id)) for name in TABLES)
 
     def replace(self, schema: TableSchema, run_id: str, rows: DataFrame | pd.DataFrame) -> None:
@@ -137,8 +144,8 @@ class Lake:
 
         Raises
         ------
-        TableError : rows from the driver repeat a key or leave it null. (Rows of Spark DataFrames derive from units whose ids
-            were checked at the start of the run.)
+        TableError : rows from the driver repeat a key or leave it null. (Rows of Spark DataFrames
+            derive from units whose ids were checked at the start of the run.)
         """
         check_run_id(run_id)
         if isinstance(rows, pd.DataFrame):
@@ -163,7 +170,8 @@ class Lake:
         repeated = keys.duplicated().any() if schema.key else len(rows) > 1
         if repeated or keys.isna().any(axis=None):
             raise TableError(
-                f"table {schema.name}: the key (run_id, {', '.join(schema.key)}) would be repeated or null"
+                f"table {schema.name}: the key (run_id, {', '.join(schema.key)}) would be "
+                "repeated or null"
             )
         known = {name: sql for name, (sql, _) in schema.columns.items() if name in rows.columns}
         fields = [
@@ -193,18 +201,20 @@ class Lake:
     def current_assignments_query(self) -> str:
         """Return the SQL of the view ``current_assignments``."""
         return (
-            f"SELECT * FROM {self.reference(ASSIGNMENTS.name)} WHERE run_id = (SELECT max_by(run_id, published_at) "  # noqa: S608
+            f"SELECT * FROM {self.reference(ASSIGNMENTS.name)} "  # noqa: S608
+            "WHERE run_id = (SELECT max_by(run_id, published_at) "
             f"FROM {self.reference(RUNS.name)} WHERE published_at IS NOT NULL)"
         )
 
     def publish_view(self) -> None:
-        """Create the view ``current_assignments``: persistent in a catalog, of this session for a folder.
+        """Create the view ``current_assignments``: persistent in a catalog, else of this session.
 
         The view itself never changes: it follows ``published_at`` in ``runs``.
         """
         if self.schema is not None:
             self.spark.sql(
-                f"CREATE OR REPLACE VIEW {self.reference(CURRENT_ASSIGNMENTS)} AS {self.current_assignments_query()}"
+                f"CREATE OR REPLACE VIEW {self.reference(CURRENT_ASSIGNMENTS)} AS "
+                f"{self.current_assignments_query()}"
             )
         else:
             self.current_assignments().createOrReplaceTempView(CURRENT_ASSIGNMENTS)
@@ -217,7 +227,8 @@ class Lake:
         """Return the latest version of a Delta table as text, "-" for anything else."""
         try:
             row = self.spark.sql(f"DESCRIBE HISTORY {reference} LIMIT 1").collect()
-        except Exception:  # not a Delta table, or no right to read its history: the run goes on without the version
+        except Exception:
+            # no Delta table, or no right to read its history: the run goes on without the version
             return "-"
         return str(row[0]["version"]) if row else "-"
 

@@ -173,7 +173,8 @@ def population_rules(run: Run) -> PopulationRules:
     if previous is not None:
         responses = with_previous(responses, run.lake.read("assignments", previous.run_id))
         if cost > 0:
-            # units whose treatment is no longer offered switch whatever they get: that decides nothing
+            # units whose treatment is no longer offered switch whatever they get: that decides
+            # nothing
             kept = np.flatnonzero(previous.offered)
             rows = list(previous.treatments[kept])
             problem = problem.with_rules([Switching(row, cost) for row in rows], rows)

@@ -1,4 +1,4 @@
-"""What the steps of one run share: the configuration, where the tables are, and the record that each step adds to."""
+"""What the steps of one run share: the configuration, the tables, and what each step found."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class Run:
 
 
 def first_cause(message: str) -> str:
-    """Return what a person can act on: a Spark error's last Python error, else its last Java cause."""
+    """Return what a person can act on: the last Python error, else the last Java cause."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     # the name of an error without its message tells nothing: remote stack traces have such lines
     python = [line for line in lines if _NAMED_ERROR.match(line)]

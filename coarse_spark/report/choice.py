@@ -1,4 +1,4 @@
-"""The choice of the menu in words and rows: how sure it is, whom it changes, what the sketch lost."""
+"""The choice of the menu in words and rows: how sure, whom it changes, what the sketch lost."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ class ReportContent:
         return self.menu[self.menu["k"] == k].sort_values("treatment_id").reset_index(drop=True)
 
     def outcomes(self, treatments: FloatArray) -> FloatArray:
-        """Return mean expected outcomes (selected_k, n) of the segments at encoded treatments (n, d)."""
+        """Return the segments' mean outcomes (selected_k, n) at encoded treatments (n, d)."""
         return np.asarray(self.segment_theta @ self.basis(treatments).T, dtype=np.float64)
 
     def profits(self, treatments: FloatArray) -> FloatArray:

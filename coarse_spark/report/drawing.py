@@ -1,4 +1,7 @@
-"""What all pictures share: colours that survive colour blindness and a dark page, lettered treatments, and SVG for one page."""
+"""What all pictures share.
+
+Colours that survive colour blindness and a dark page, lettered treatments, and SVG for one page.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,13 @@ from matplotlib.figure import Figure
 
 from coarse_spark.report.wording import letter
 
-# Stand-ins that ``to_svg`` turns into the page's CSS variables, so that pictures follow a light or dark page.
+# Stand-ins that ``to_svg`` turns into the page's CSS variables, so that pictures follow a light or
+# dark page.
 INK, MUTED, GRID, PAPER = "#111213", "#717273", "#d1d2d3", "#fafbfc"
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
 
-# Okabe and Ito's palette (Color Universal Design, 2008), without its yellow and black, with the letter colour that reads on each.
+# Okabe and Ito's palette (Color Universal Design, 2008), without its yellow and black, with the
+# letter colour that reads on each.
 _PALETTE = (
     ("#0072b2", "#ffffff"),
     ("#d55e00", "#ffffff"),
@@ -61,7 +66,7 @@ _STYLE: Any = {
 
 
 def style() -> Any:
-    """Return a context in which pictures are drawn, leaving the user's own matplotlib settings alone."""
+    """Return a context for drawing that leaves the user's own matplotlib settings alone."""
     return matplotlib.rc_context(
         {**matplotlib.rcParamsDefault, **_STYLE, "backend": matplotlib.rcParams["backend"]}
     )
@@ -83,7 +88,7 @@ def ink(position: int) -> str:
 
 
 def line(position: int) -> str:
-    """Return the line style of a treatment: colours repeat after six, styles tell the repeats apart."""
+    """Return the line style of a treatment: colours repeat after six, styles tell them apart."""
     return _LINES[position // len(_PALETTE) % len(_LINES)]
 
 
@@ -116,7 +121,11 @@ def mark(axes: Axes, x: float, y: float, position: int, size: float = 13.0) -> N
 def to_svg(figure: Figure, name: str, description: str) -> str:
     """Return a picture as an SVG element for inclusion in HTML, the same text for the same picture.
 
-    ``name`` prefixes all ids, which must be unique on a page; ``description`` is what a screen reader says.
+    Parameters
+    ----------
+    figure : the picture.
+    name : prefix of all ids, which must be unique on a page.
+    description : what a screen reader says.
     """
     buffer = StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):

@@ -1,4 +1,4 @@
-"""Limits of the published menu in words: what binds, and what one more unit of it would be worth."""
+"""Limits of the published menu in words: what binds, and what one more unit of it is worth."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from coarse_spark.report.wording import level, number, value_decimals
 
 
 def k_curve(content: ReportContent) -> str:
-    """Return the value of menus by their size, beside the paired gain over the best single treatment."""
+    """Return the value of menus by size, beside the paired gain over the best single treatment."""
     with style():
         figure = new_figure(3.5)
         left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
@@ -48,12 +48,16 @@ def k_curve(content: ReportContent) -> str:
         return to_svg(
             figure,
             "kcurve",
-            f"Honest profit per unit by menu size. Control {control}; {points}; granular {granular}.",
+            f"Honest profit per unit by menu size. Control {control}; {points}; granular "
+            f"{granular}.",
         )
 
 
 def _positions(content: ReportContent) -> dict[int, int]:
-    """Return the place of every menu size on the horizontal axis; full personalization comes one place after the last."""
+    """Return the place of every menu size on the horizontal axis.
+
+    Full personalization comes one place after the last.
+    """
     return {int(k): place for place, k in enumerate(content.menus["k"])}
 
 
@@ -99,7 +103,7 @@ def _values(axes: Axes, content: ReportContent) -> None:
 
 
 def _control(axes: Axes, content: ReportContent, value: float) -> None:
-    """Draw the control as a line, or name it below the axis where a line would squeeze everything else."""
+    """Draw the control as a line, or name it below where a line would squeeze everything else."""
     rows = content.policy_values[content.policy_values["policy"] != "control"]
     low, high = (
         min(rows["ci_low"].min(), rows["plug_in_value"].min()),

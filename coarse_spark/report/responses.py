@@ -1,4 +1,4 @@
-"""The picture of the menu: its treatments on the response and profit of the segments that get them."""
+"""The picture of the menu: its treatments on the response and profit of their segments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ _ROWS_SHOWN = 12  # candidates of a categorical treatment that fit one under the
 
 
 def response_picture(content: ReportContent) -> tuple[str, str]:
-    """Return the picture and its caption: curves for one numeric treatment, maps for two, points for anything else."""
+    """Return the picture and its caption.
+
+    Curves for one numeric treatment, maps for two, points for anything else.
+    """
     numeric = all(isinstance(dimension, Continuous) for dimension in content.space.dimensions)
     draw = (
         {1: _curves, 2: _maps}.get(len(content.space.dimensions), _points)
@@ -41,7 +44,8 @@ def response_picture(content: ReportContent) -> tuple[str, str]:
     with style():
         figure, caption = draw(content)
         offers = "; ".join(
-            f"{letter(position)}: {treatment_text(content, row)}, {percent(row['share'])} of the units"
+            f"{letter(position)}: {treatment_text(content, row)}, {percent(row['share'])} of the "
+            "units"
             for position, (_, row) in enumerate(content.selected.iterrows())
         )
         return to_svg(
@@ -160,17 +164,23 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
         label="profit per unit above the control",
     )
     bar.outline.set_visible(False)
-    dots = "In the first map a dot is a unit at its own best treatment, in the colour of what it gets. "
+    dots = (
+        "In the first map a dot is a unit at its own best treatment, in the colour of what it "
+        "gets. "
+    )
     return figure, (
-        f"{dots if len(content.own_best) else ''}A segment's map is its mean profit over all treatments, above that under "
-        "the control (the cross). "
-        "The stronger the colour, the more; outside the dashed line it is less than under the control. The letter marks what "
+        f"{dots if len(content.own_best) else ''}A segment's map is its mean profit over all "
+        "treatments, above that under the control (the cross). The stronger the colour, the "
+        "more; outside the dashed line it is less than under the control. The letter marks what "
         "the segment is offered, small circles are the other treatments of the menu."
     )
 
 
 def _panels(figure: Figure, rows: int, columns: int, count: int) -> list[Axes]:
-    """Return the first ``count`` of a grid of small pictures with common axes; the lowest of each column has tick labels."""
+    """Return the first ``count`` of a grid of small pictures with common axes.
+
+    The lowest of each column has tick labels.
+    """
     panels: list[Axes] = (
         figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     )
@@ -214,13 +224,18 @@ def _points(content: ReportContent) -> tuple[Figure, str]:
         if k + columns >= count:
             axes.set_xlabel("expected profit per unit")
     return figure, (
-        f"Mean profit of each segment under {'every treatment' if everything else 'the treatments of the menu and the control'}; "
-        "the letter marks what the segment is offered, the dotted line its profit under the control."
+        "Mean profit of each segment under "
+        f"{'every treatment' if everything else 'the treatments of the menu and the control'}; "
+        "the letter marks what the segment is offered, the dotted line its profit under the "
+        "control."
     )
 
 
 def _axis(content: ReportContent, dimension: int, points: int) -> FloatArray:
-    """Return values along a dimension that miss the control by a hair: a response may jump there, which a curve must not join."""
+    """Return values along a dimension that miss the control by a hair.
+
+    A response may jump there, which a curve must not join.
+    """
     lower, upper = content.space.bounds[dimension]
     grid = np.linspace(lower, upper, points)
     control, hair = content.space.control[dimension], 1e-6 * (upper - lower)
@@ -230,7 +245,7 @@ def _axis(content: ReportContent, dimension: int, points: int) -> FloatArray:
 
 
 def _with_margin(content: ReportContent, dimension: int) -> tuple[float, float]:
-    """Return the limits of a map along a dimension: discs on the border and a control beyond it stay whole."""
+    """Return the ends of a map along a dimension: discs on its border and control stay whole."""
     lower, upper = content.space.bounds[dimension]
     control = content.space.control[dimension]
     return float(min(lower, control) - 0.06 * (upper - lower)), float(

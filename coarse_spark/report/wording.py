@@ -27,7 +27,7 @@ def letter(position: int) -> str:
 
 
 def decimals_for(errors: Iterable[float]) -> int:
-    """Return how many decimals show two significant digits of the smallest positive error, at most 6."""
+    """Return how many decimals show two digits of the smallest positive error, at most 6."""
     sizes = [abs(error) for error in errors if math.isfinite(error) and error != 0]
     return min(max(1 - math.floor(math.log10(min(sizes))), 0), 6) if sizes else 2
 
@@ -85,7 +85,8 @@ def treatment_text(
 def _dimension_text(dimension: Dimension, value: Any) -> str:
     if isinstance(dimension, Categorical):
         return str(value)
-    # to a hundredth to a thousandth of the range; finer steps than that cannot be told apart in an experiment
+    # to a hundredth to a thousandth of the range; finer steps than that cannot be told apart in an
+    # experiment
     decimals = max(2 - math.floor(math.log10(dimension.upper - dimension.lower)), 0)
     text = number(value, decimals)
     return text.rstrip("0").rstrip(".") if "." in text else text
@@ -102,7 +103,10 @@ def is_control(content: ReportContent, position: int) -> bool:
 
 
 def remark(content: ReportContent, position: int) -> str:
-    """Return what a reader should know of a treatment of the published menu, in parentheses; empty where nothing."""
+    """Return what a reader should know of a treatment of the published menu, in parentheses.
+
+    Empty where there is nothing.
+    """
     extrapolates = bool(content.selected["extrapolates"].iloc[position])
     words = ["the control"] * is_control(content, position) + ["extrapolated"] * extrapolates
     return f"({', '.join(words)})" if words else ""
@@ -136,7 +140,10 @@ def level(content: ReportContent) -> str:
 
 
 def captured_text(content: ReportContent, row: pd.Series[Any], reference: str) -> str:
-    """Return the captured share of the gain over ``reference``; in parentheses where the gain itself is not settled."""
+    """Return the captured share of the gain over ``reference``.
+
+    It is in parentheses where the gain itself is not settled.
+    """
     share = row[f"captured_of_{reference}"]
     if not undecided(content.contrast("granular", reference)):
         return percent(share)
@@ -144,7 +151,7 @@ def captured_text(content: ReportContent, row: pd.Series[Any], reference: str) -
 
 
 def _negligible(content: ReportContent) -> float:
-    """Return the size below which a difference is rounding: two policies that serve every unit alike."""
+    """Return the size below which a difference is rounding: of policies that serve all alike."""
     return 1e-9 * float(content.policy_values["value"].abs().max())
 
 
@@ -164,7 +171,8 @@ def advice(content: ReportContent) -> str:
     if len(menu) == 1:
         return headline(content)
     offers = [
-        f"{f'{treatment_text(content, row)} {remark(content, position)}'.rstrip()} to {percent(row['share'])}"
+        f"{f'{treatment_text(content, row)} {remark(content, position)}'.rstrip()} to "
+        f"{percent(row['share'])}"
         for position, (_, row) in enumerate(menu.iterrows())
     ]
     return f"Offer {len(menu)} treatments: {_join(offers, '; ')}."
@@ -185,14 +193,16 @@ def findings(content: ReportContent) -> list[str]:
     k, digits = content.selected_k, value_decimals(content)
     value, control = content.value_of("menu", k), content.value_of("control")
     sentences = [
-        f"Expected profit is {number(value['value'], digits)} per unit ({level(content)} interval {interval(value, digits)}), "
-        f"against {number(control['value'], digits)} under the control."
+        f"Expected profit is {number(value['value'], digits)} per unit ({level(content)} interval "
+        f"{interval(value, digits)}), against {number(control['value'], digits)} under the "
+        "control."
     ]
     beyond = int(content.selected["extrapolates"].sum())
     if beyond:
         what = "1 treatment" if beyond == 1 else f"{beyond} treatments"
         sentences.append(
-            f"The menu holds {what} beyond what the experiment gave (marked extrapolated): what units do there is the model's word."
+            f"The menu holds {what} beyond what the experiment gave (marked extrapolated): what "
+            "units do there is the model's word."
         )
     gain = content.contrast("menu", "control", k)
     if identical(content, gain):
@@ -210,22 +220,24 @@ def findings(content: ReportContent) -> list[str]:
 
 
 def _over_uniform(content: ReportContent) -> list[str]:
-    """Return what the menu adds to the best single treatment; nothing on a menu of one, which is that treatment."""
+    """Return what the menu adds to the best single treatment; nothing on a menu of one."""
     gain = content.contrast("menu", "uniform", content.selected_k)
     if gain is None or len(content.selected) == 1 or identical(content, gain):
         return []
     if undecided(gain):
         return [
-            f"Whether it beats the best single treatment is not settled: the difference is {difference_text(content, gain)}."
+            "Whether it beats the best single treatment is not settled: the difference is "
+            f"{difference_text(content, gain)}."
         ]
     verb = "more" if gain["difference"] > 0 else "less"
     return [
-        f"It earns {verb} than the best single treatment: the difference is {difference_text(content, gain)}."
+        f"It earns {verb} than the best single treatment: the difference is "
+        f"{difference_text(content, gain)}."
     ]
 
 
 def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
-    """Return the captured shares, as far as the gains that they are shares of are known to exist."""
+    """Return the captured shares, as far as the gains that they are of are known to exist."""
     known: list[str] = []
     doubts: list[str] = []
     for reference, name in (("control", "the control"), ("uniform", "the best single treatment")):
@@ -234,20 +246,24 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
             continue
         if identical(content, gain):
             doubts.append(
-                f"Full personalization as learned here does the same as {name} on every unit: there is nothing to capture."
+                f"Full personalization as learned here does the same as {name} on every unit: "
+                "there is nothing to capture."
             )
         elif undecided(gain):
             doubts.append(
-                f"Whether full personalization gains anything over {name} is not settled either way: the difference is "
-                f"{difference_text(content, gain)}, so a share of it means little."
+                f"Whether full personalization gains anything over {name} is not settled either "
+                f"way: the difference is {difference_text(content, gain)}, so a share of it means "
+                "little."
             )
         elif gain["difference"] < 0:
             doubts.append(
-                f"Full personalization as learned here earns less than {name}: {difference_text(content, gain)}."
+                f"Full personalization as learned here earns less than {name}: "
+                f"{difference_text(content, gain)}."
             )
         elif not pd.isna(share):
             known.append(
-                f"{percent(share)} of what {'it' if known else 'full personalization'} would gain over {name}"
+                f"{percent(share)} of what {'it' if known else 'full personalization'} would gain "
+                f"over {name}"
             )
     short = content.contrast("menu", "granular", content.selected_k)
     if known:
@@ -270,12 +286,14 @@ def _neighbours(content: ReportContent) -> list[str]:
             continue
         if undecided(row):
             sentences.append(
-                f"This run cannot tell K = {smaller} from K = {larger} apart: the difference is {difference_text(content, row)}."
+                f"This run cannot tell K = {smaller} from K = {larger} apart: the difference is "
+                f"{difference_text(content, row)}."
             )
         else:
             verb = "adds" if row["difference"] > 0 else "costs"
             sentences.append(
-                f"Going from {smaller} to {larger} treatments {verb} profit: the difference is {difference_text(content, row)}."
+                f"Going from {smaller} to {larger} treatments {verb} profit: the difference is "
+                f"{difference_text(content, row)}."
             )
     return sentences
 
@@ -283,7 +301,8 @@ def _neighbours(content: ReportContent) -> list[str]:
 def fit_sentence(content: ReportContent) -> str:
     """Return how well the basis follows the response, in words."""
     fit = content.evaluated.lack_of_fit
-    misses = (fit.table["observed"] - fit.table["fitted"]).abs() / fit.table["standard_error"]
+    bins = fit.table
+    misses = (bins["observed"] - bins["fitted"]).abs() / bins["standard_error"]
     worst = fit.bins[int(misses.fillna(0.0).to_numpy().argmax())]
     p_value = "p < 0.0001" if fit.p_value < 1e-4 else f"p = {fit.p_value:.2g}"
     text = f"χ² = {number(fit.statistic, 1)}, df = {fit.degrees}, {p_value}"
@@ -309,7 +328,10 @@ def basis_sentence(content: ReportContent) -> str:
         f"mean squared error {number(least, digits)}",
         *(f"“{name}” {number(loss, digits)}" for loss, name in worse),
     ]
-    return f"Of the bases compared “{content.basis.name}” predicts held-out outcomes best: {_join(found)}."
+    return (
+        f"Of the bases compared “{content.basis.name}” predicts held-out outcomes best: "
+        f"{_join(found)}."
+    )
 
 
 def design_sentence(content: ReportContent) -> str:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from coarse_spark.config.load import load_configuration
+from coarse_spark.config.load import load_configuration, read_configuration
 from coarse_spark.config.models import Configuration
 from coarse_spark.errors import ConfigurationError, InvalidInputError
 
@@ -58,6 +58,26 @@ def test_the_mathematical_objects(small: Path) -> None:
     assert configuration.basis.columns == ("1", "tinc", "tinc^2")
     psi = configuration.profit_function.psi(np.array([[1.0]]), configuration.basis)
     np.testing.assert_array_equal(psi, [[3.0, 3.0, 3.0, 0.0]])
+
+
+def test_retired_keys_are_accepted_with_a_note(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "old.yml"
+    path.write_text(f"{SMALL}menu:\n  seed: 3\n  method: auto\n")
+    overrides = {"menu.update": "plain"}
+    expected = [
+        f"{path}:9: menu.method is no longer needed and can be left out",
+        "--set menu.update: menu.update is no longer needed and can be left out",
+    ]
+    old, notes = read_configuration(path, overrides)
+    assert notes == expected
+    assert load_configuration(path, overrides) == old
+    assert caplog.messages == expected
+    new, notes = read_configuration(small, {"menu.seed": "3"})
+    assert notes == []
+    assert new.fingerprint() == old.fingerprint()
+    assert new.menu.starts == 12
 
 
 def test_several_bases_wait_for_a_choice(small: Path) -> None:
@@ -163,7 +183,8 @@ def test_the_fingerprint_knows_the_values_alone(small: Path, tmp_path: Path) -> 
 
 
 def test_the_order_of_treatments_is_part_of_the_configuration(small: Path) -> None:
-    # response coefficients come in the order of the treatments: a run must not go on with another one
+    # response coefficients come in the order of the treatments: a run must not go on with another
+    # one
     depth, days = (
         {"kind": "continuous", "lower": 0, "upper": upper, "control": 0} for upper in (40, 28)
     )
@@ -238,7 +259,10 @@ def test_every_field_says_what_it_means() -> None:
 
 def test_the_configuration_knows_no_spark() -> None:
     heavy = "('pyspark', 'delta', 'matplotlib', 'sklearn')"
-    code = f"import sys, coarse_spark.config.load; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys, coarse_spark.config.load; print([name for name in {heavy} if name in "
+        "sys.modules])"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()

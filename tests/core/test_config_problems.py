@@ -141,8 +141,10 @@ ONE = [
     ("select: 3", "switching_cost: -1", "run.yml:19: menu.switching_cost: found -1, expected greater than or equal to 0"),
     ("select: 3", "previous_run: 7", "run.yml:19: menu.previous_run: found 7, expected a text; put it in quotes where YAML reads it as something else"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {resamples: 1}", "run.yml:24: evaluation.resamples: found 1, which shows no spread, expected 0 or at least 2"),
-    ("select: 3", "method: exact", "run.yml:19: menu.found_by: found exact, which takes one treatment dimension, not 2; use auto"),
-    ("select: 3", "method: greedy\n  max_share: 0.5", "run.yml:19: menu.found_by: found greedy, which knows no menu.max_share, expected auto, lloyd or milp"),
+    ("select: 3", "method: greedy", "run.yml:19: menu.method: found 'greedy', expected auto: other searches are gone"),
+    ("select: 3", "update: debiased", "run.yml:19: menu.update: found 'debiased', expected plain: other updates are gone"),
+    ("select: 3", "update:", "run.yml:19: menu.update: found None, expected plain: other updates are gone"),
+    ("select: 3", "method: auto\n  update: plain\n  seed: x", "run.yml:21: menu.seed: found 'x', expected a valid integer, unable to parse string as an integer"),
     ("select: 3", "max_share: 0.4", "run.yml:19: menu.max_share: a menu of 2 cannot keep it: max_share 0.4 leaves 0.2 of the population without a treatment; the nearest feasible maximum for k = 2 is 0.5; or leave small sizes out of menu.sizes"),
     ("select: 3", "min_share: 0.3", "run.yml:19: menu.min_share: a menu of 4 cannot keep it: min_share 0.3 asks for 1.2 of the population in all, more than 1; the nearest feasible minimum is 0.25; or leave large sizes out of menu.sizes"),
     ("select: 3", "min_share: 0.2\n  max_share: 0.1", "run.yml:19: menu.min_share: a menu of 2 cannot keep it: position 0: min_share 0.2 is above max_share 0.1; lower it to 0.1 at most; or leave large sizes out of menu.sizes"),
@@ -154,7 +156,6 @@ ONE = [
     ("select: 3", "budget: 1\n  spending_per_unit: 1 / depth", "run.yml:20: menu.spending_per_unit: '1 / depth' is inf at depth = 0, arm = mail, expected a finite number"),
     ("select: 3", "budget: 0.3", "run.yml:19: menu.budget: found 0.3, expected at least 0.5, what the cheapest treatment spends"),
     ("select: 3", "budget: 1\n  spending_per_unit: 0 * depth", "run.yml:19: menu.budget: nothing counts as spending, as menu.spending_per_unit is 0 for every treatment; expected menu.spending_per_unit or menu.spending_per_outcome beside it"),
-    ("select: 3", "method: loyd", "run.yml:19: menu.found_by: found 'loyd', expected auto or exact or lloyd or greedy or milp (did you mean 'lloyd'?)"),
     ("- {depth: 0, arm: mail}", "- {dept: 0, arm: mail}", "run.yml:21: menu.always_offer[0]: found dept, arm, expected a value for each of depth, arm (did you mean 'depth'?)"),
     ("- {depth: 0, arm: mail}", "- {depth: 0, arm: fax}", "run.yml:21: menu.always_offer[0].arm: found 'fax', expected one of the levels mail, phone"),
     ("- {depth: 0, arm: mail}", "- {depth: 50, arm: mail}", "run.yml:21: menu.always_offer[0].depth: found 50, expected the control 0 or a number from 0 to 40"),
@@ -241,7 +242,7 @@ def test_everything_at_once_and_in_the_order_of_the_file(tmp_path: Path) -> None
     "menu",
     [
         "max_share: 0.9",
-        "min_share: 0.25\n  method: milp",
+        "min_share: 0.25\n  method: auto",
         "budget: -1\n  spending_per_outcome: depth / 100",
     ],
 )
@@ -419,6 +420,7 @@ KEYS = [
         "budget",
         "cost_per_treatment",
         "method",
+        "update",
         "seed",
     ]
 ] + [

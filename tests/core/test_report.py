@@ -52,7 +52,7 @@ def make_content(
     noise: float,
     **texts: Any,
 ) -> ReportContent:
-    """Build the content of a run whose responses are known: menus by Lloyd's algorithm, values from noisy scores."""
+    """Build the content of a run with known responses: menus by Lloyd, values from noisy scores."""
     space, n = basis.space, len(theta)
     psi = profit.psi(space.candidates, basis)
     profits = profit_matrix(theta, psi)
@@ -240,7 +240,7 @@ def arms_content(**texts: Any) -> ReportContent:
 
 
 class Page(HTMLParser):
-    """Collects what a browser would: visible text, tags with attributes, and whether tags close in order."""
+    """Collects what a browser would: visible text, tags, and whether tags close in order."""
 
     VOID = frozenset({"meta", "br", "link", "img", "path", "use"})
 
@@ -330,8 +330,8 @@ def test_page_says_what_to_do_and_what_it_earns(one: ReportContent, tmp_path: Pa
     assert "Offer 3 treatments" in page.text
     value = one.value_of("menu", 3)
     assert (
-        f"Expected profit is {value['value']:.3f} per unit (95% interval {value['ci_low']:.3f} to {value['ci_high']:.3f})"
-        in page.text
+        f"Expected profit is {value['value']:.3f} per unit (95% interval "
+        f"{value['ci_low']:.3f} to {value['ci_high']:.3f})" in page.text
     )
     for _, row in one.selected.iterrows():
         assert f"t1 {row['t1']:.2f}".rstrip("0").rstrip(".") in page.text
@@ -360,12 +360,12 @@ def test_same_content_gives_the_same_bytes(two: ReportContent) -> None:
 def test_captured_shares_are_those_of_the_values(one: ReportContent) -> None:
     text, value = flowing(summary_of(one)), one.value_of("menu", 3)
     assert (
-        f"It captures {100 * value['captured_of_control']:.0f}% of what full personalization would gain over the control"
-        in text
+        f"It captures {100 * value['captured_of_control']:.0f}% of what full personalization "
+        "would gain over the control" in text
     )
     assert (
-        f"{100 * value['captured_of_uniform']:.0f}% of what it would gain over the best single treatment"
-        in text
+        f"{100 * value['captured_of_uniform']:.0f}% of what it would gain over the best "
+        "single treatment" in text
     )
 
 
@@ -466,7 +466,8 @@ def test_the_basis_that_was_chosen_is_named_with_the_losses_of_the_others(
     losses = {"linear": 1.23456, "quadratic": 1.2, "spline(t1, 0.5, 1, 1.5)": 1.201}
     content = with_result(one, "fitted", basis_losses=losses)
     expected = (
-        "Of the bases compared “quadratic” predicts held-out outcomes best: mean squared error 1.2000, "
+        "Of the bases compared “quadratic” predicts held-out outcomes best: mean squared "
+        "error 1.2000, "
         "“spline(t1, 0.5, 1, 1.5)” 1.2010 and “linear” 1.2346."
     )
     assert expected in flowing(summary_of(content))
@@ -558,7 +559,10 @@ def test_drawing_leaves_the_users_matplotlib_alone(one: ReportContent, tmp_path:
 
 
 def test_content_and_summary_import_neither_matplotlib_nor_pyspark() -> None:
-    code = "import sys, coarse_spark.report.summary; sys.exit(any(m in sys.modules for m in ('matplotlib', 'pyspark', 'jinja2')))"
+    code = (
+        "import sys, coarse_spark.report.summary; sys.exit(any(m in sys.modules for m in "
+        "('matplotlib', 'pyspark', 'jinja2')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -582,8 +586,8 @@ def test_limits_say_what_binds_and_what_one_more_is_worth() -> None:
     assert first == f"One more unit that may take {names[0]} would be worth 0.125."
     assert second == f"One unit less that has to take {names[2]} would be worth 0.500."
     assert (
-        third
-        == "The menu spends 0.500 of the 0.500 that the budget allows per unit; one more of budget would earn 1.70."
+        third == "The menu spends 0.500 of the 0.500 that the budget allows per unit; one more of "
+        "budget would earn 1.70."
     )
     console = Console(record=True, width=160, file=StringIO())
     print_summary(limited, console)
@@ -595,6 +599,7 @@ def test_limits_say_what_binds_and_what_one_more_is_worth() -> None:
     )
     assert limit_sentences(slack) == [
         "The limits on shares bind no treatment.",
-        "The menu spends 0.250 of the 0.500 that the budget allows per unit; the budget does not bind.",
+        "The menu spends 0.250 of the 0.500 that the budget allows per unit; the budget does "
+        "not bind.",
     ]
     assert limit_sentences(content) == []

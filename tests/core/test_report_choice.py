@@ -1,4 +1,4 @@
-"""What the page and the summary say of the choice of the menu: how sure, whom it changes, the sketch."""
+"""What page and summary say of the choice of the menu: how sure, whom it changes, the sketch."""
 
 from __future__ import annotations
 

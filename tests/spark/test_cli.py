@@ -156,6 +156,11 @@ def test_validate_prints_what_it_found(spark: SparkSession, config: Path) -> Non
         "validate", "--config", config, "--no-tables", "--set", "experiment.path=nowhere"
     )
     assert without.out.splitlines() == lines[:1]
+    earlier = run_command(
+        "validate", "--config", config, "--no-tables", "--set", "menu.method=auto"
+    )
+    note = "note: --set menu.method: menu.method is no longer needed and can be left out"
+    assert earlier.out.splitlines() == [lines[0], note]
 
 
 def test_version() -> None:

@@ -1,4 +1,4 @@
-"""A response with a jump, of units that were not treated at random, through all steps: basis and design are learned."""
+"""A response with a jump, of units not treated at random: basis and design are learned."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ output: {{path: {folder}/tables}}
 
 
 def rebates() -> pd.DataFrame:
-    """Rebates from 0.4 to 2 or none: the needy get them more often and larger ones, and respond to them more."""
+    """Rebates from 0.4 to 2 or none: the needy get more and larger ones, and respond more."""
     rng = np.random.default_rng(0)
     need, age = rng.uniform(-1, 1, (2, UNITS))
     treated = rng.random(UNITS) < 0.5 + 0.3 * need

@@ -99,14 +99,16 @@ def test_run_record_survives_the_round_trip(lake: Lake) -> None:
 
 
 def test_a_run_of_another_version_is_refused_in_a_sentence(lake: Lake) -> None:
+    from pyspark.sql import functions as F
+
     from coarse_spark.lake.runs import RunRecord
     from coarse_spark.lake.schemas import RUNS
 
-    RunRecord("r1", "{}", "hash", started_at=datetime(2026, 1, 1, tzinfo=UTC)).save(lake)
-    row = lake.read("runs", "r1").drop("run_id").toPandas()
-    row["package_version"] = "0.0.7"
+    started = datetime(2026, 1, 1, tzinfo=UTC)
+    RunRecord("r1", "{}", "hash", started_at=started, package_version="0.0.7").save(lake)
+    row = lake.read("runs", "r1").drop("run_id")
     for text in ('{"selected_k": 3, "curve": {}}', '{"score": {"rows": 3}}', "[]", "{"):
-        lake.replace(RUNS, "r1", row.assign(diagnostics=text).astype(object))
+        lake.replace(RUNS, "r1", row.withColumn("diagnostics", F.lit(text)))
         with pytest.raises(TableError, match=r"run r1 .* another version .*0\.0\.7.* with 'fit'"):
             RunRecord.load(lake, "r1")
 

@@ -1,6 +1,7 @@
-"""The loan experiment of Karlan & Zinman (2008), whose rates were randomized within strata: run where its data are at hand.
+"""The loan experiment of Karlan & Zinman (2008), whose rates were randomized within strata.
 
-The file is read from ../shared/data beside the repository, or from where COARSE_SPARK_LOANS says.
+It is run where its data are at hand. The file is read from ../shared/data beside the repository, or
+from where COARSE_SPARK_LOANS says.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"the loan experiment 
 
 
 def configure(folder: Path, learner: str) -> Configuration:
-    """Prepare the experiment's table as conf/loans.yml tells and return the configuration for it."""
+    """Prepare the experiment's table as conf/loans.yml tells; return the configuration for it."""
     from coarse_spark.config.load import load_configuration
 
     mailers = pd.read_parquet(DATA)

@@ -1,4 +1,4 @@
-"""The whole path on simulated promotions with known responses: true tables, honest values, repeatable, never half-published."""
+"""The whole path on simulated promotions: true, honest, repeatable, never half-published."""
 
 from __future__ import annotations
 
@@ -129,7 +129,8 @@ def test_honest_values_cover_the_truth(
     assert abs(estimate["value"] - control) < 4 * estimate["se"]
     uniform = problem.psi_at(problem.space.encode(_table(finished, "menu").query("k == 1")))[0]
     true_uniform = float(np.mean(truth @ uniform[:-1] + uniform[-1]))
-    # the folds' own best single treatments differ a little from the run's: hence the allowance of one more standard error
+    # the folds' own best single treatments differ a little from the run's: hence the allowance of
+    # one more standard error
     assert (
         abs(values.loc[("uniform", 1), "value"] - true_uniform)
         < 5 * values.loc[("uniform", 1), "se"]
@@ -171,8 +172,10 @@ class Later:
 
     Attributes
     ----------
-    current : the runs in the view ``current_assignments`` after each event. failure : what the failed run was refused with.
-    kept : the second run's assignments before and after the rerun. rerun : the first run once more, of tables in another order.
+    current : the runs in the view ``current_assignments`` after each event.
+    failure : what the failed run was refused with.
+    kept : the second run's assignments before and after the rerun.
+    rerun : the first run once more, of tables in another order.
     """
 
     current: dict[str, set[str]]
@@ -188,7 +191,7 @@ def later(
     promotions: Promotions,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Later:
-    """Another run, a run that fails, and a rerun of the first, with other partitions, order and settings of Spark."""
+    """Another run, a run that fails, and a rerun of the first with other settings of Spark."""
     from coarse_spark.pipeline import run_all
 
     folder = tmp_path_factory.mktemp("later")
@@ -240,7 +243,7 @@ def later(
 
 
 def _on_the_same_responses(spark: SparkSession, finished: Run, configuration: Configuration) -> Run:
-    """Publish another run "second" that takes the responses of the first one and chooses, assigns and publishes by itself."""
+    """Publish another run "second" that starts from the responses of the first one."""
     from coarse_spark.lake.schemas import RESPONSES
     from coarse_spark.pipeline import assign, choose, publish, start_run
 

@@ -1,7 +1,8 @@
-"""Checks across the fields of a configuration: each reads validated values and yields the problems it finds.
+"""Checks across the fields of a configuration: each reads valid values and yields problems.
 
-A check runs as soon as the values it reads are valid themselves, so that one reading of a file reports all that is wrong in it.
-Each module holds the checks of some blocks and ends with the table of them:
+A check runs as soon as the values it reads are valid themselves, so that one reading of a file
+reports all that is wrong in it. Each module holds the checks of some blocks and ends with the table
+of them:
 
 tables : experiment, population, output.
 estimation : design, response, evaluation.
@@ -30,7 +31,8 @@ def find_problems(values: Values, treatments: Sequence[str]) -> list[Problem]:
 
     Parameters
     ----------
-    values : validated values by dotted key; invalid ones are left out, and checks that need them are skipped.
+    values : validated values by dotted key; invalid ones are left out, and checks that need them
+        are skipped.
     treatments : names of all treatments of the configuration, valid or not.
     """
     known: dict[str, Any] = {**values, VALUES: values, NAMES: treatments}

@@ -13,7 +13,10 @@ from coarse_spark.errors import InvalidInputError
 
 def _strata(kind: str, strata: tuple[str, ...]) -> Iterator[Problem]:
     if kind == "stratified" and not strata:
-        message = "found stratified without strata, expected experiment.strata to name the columns that treatments were randomized within"
+        message = (
+            "found stratified without strata, expected experiment.strata to name the columns "
+            "that treatments were randomized within"
+        )
         yield Problem(("design", "kind"), message)
 
 

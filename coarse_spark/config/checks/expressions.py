@@ -1,4 +1,4 @@
-"""Checks of everything that is written as an expression in the treatment names, in whatever block."""
+"""Checks of all that is written as an expression in the treatment names, in whatever block."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
 
 
 def _levels(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
-    """Yield a problem for every text in an expression that is no level: it would silently equal nothing."""
+    """Yield a problem for every text in an expression that is no level: it would equal nothing."""
     levels = [
         level
         for d in space.dimensions
@@ -51,12 +51,15 @@ def _levels(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
     for key, expression in _expressions(values):
         for text in sorted(Expression(expression).texts - set(levels)):
             known = ", ".join(levels) or "none"
-            message = f"'{expression}' compares with '{text}', which is no level of a treatment{nearest(text, levels)}"
+            message = (
+                f"'{expression}' compares with '{text}', which is no level of a "
+                f"treatment{nearest(text, levels)}"
+            )
             yield Problem(key, f"{message}; declared levels that are texts: {known}")
 
 
 def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
-    """Yield a problem for every rule that is no rule, or that would keep units from being left alone."""
+    """Yield a problem for every rule that is none, or that keeps units from being left alone."""
     for name, text in values.get("menu.eligibility", {}).items():
         key = ("menu", "eligibility", name)
         if not Expression(text).names <= set(space.names):
@@ -69,7 +72,10 @@ def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
             yield Problem(key, str(error).removeprefix("eligible: "))
             continue
         if restricted[0]:
-            message = f"'{text}' is not 0 at the control ({space.describe(space.control)}), expected 0: any unit may be left alone"
+            message = (
+                f"'{text}' is not 0 at the control ({space.describe(space.control)}), expected 0: "
+                "any unit may be left alone"
+            )
             yield Problem(key, message)
 
 

@@ -22,7 +22,8 @@ def _selected(sizes: tuple[int, ...], select: int | str) -> Iterator[Problem]:
         sizes_text = ", ".join(map(str, sizes))
         yield Problem(
             ("menu", "select"),
-            f"found {select}, expected auto or one of menu.sizes: {sizes_text}{nearest(select, sizes)}",
+            f"found {select}, expected auto or one of menu.sizes: "
+            f"{sizes_text}{nearest(select, sizes)}",
         )
 
 
@@ -32,11 +33,17 @@ def _enough_treatments(
     count = len(space.candidates)
     if exclude is not None and count == 1:
         # the control is never excluded
-        message = f"'{exclude}' leaves nothing but the control ({space.describe(space.control)}), expected 0 for other treatments too"
+        message = (
+            f"'{exclude}' leaves nothing but the control ({space.describe(space.control)}), "
+            "expected 0 for other treatments too"
+        )
         yield Problem(("menu", "exclude"), message)
     elif sizes[-1] > count:
         rest = "" if exclude is None else f"; menu.exclude leaves out the others ('{exclude}')"
-        message = f"found {sizes[-1]}, expected at most {count}, the number of treatments that may be offered{rest}"
+        message = (
+            f"found {sizes[-1]}, expected at most {count}, the number of treatments that may be "
+            f"offered{rest}"
+        )
         yield Problem(("menu", "sizes"), message)
 
 
@@ -44,7 +51,10 @@ def _always_fits(
     sizes: tuple[int, ...], always: tuple[Mapping[str, Any], ...]
 ) -> Iterator[Problem]:
     if len(always) > sizes[0]:
-        message = f"found {len(always)} treatments, expected no more than the smallest of menu.sizes, {sizes[0]}"
+        message = (
+            f"found {len(always)} treatments, expected no more than the smallest of menu.sizes, "
+            f"{sizes[0]}"
+        )
         yield Problem(("menu", "always_offer"), message)
 
 
@@ -61,7 +71,8 @@ def _offered(key: Key, treatment: Mapping[str, Any], space: TreatmentSpace) -> I
         hints = "".join(nearest(name, space.names) for name in sorted(names - set(space.names)))
         yield Problem(
             key,
-            f"found {', '.join(treatment) or 'nothing'}, expected a value for each of {', '.join(space.names)}{hints}",
+            f"found {', '.join(treatment) or 'nothing'}, expected a value for each of "
+            f"{', '.join(space.names)}{hints}",
         )
         return
     for dimension in space.dimensions:
@@ -73,7 +84,8 @@ def _offered(key: Key, treatment: Mapping[str, Any], space: TreatmentSpace) -> I
     if not space.allowed(space.encode(pd.DataFrame([treatment]))).all():
         yield Problem(
             key,
-            f"found a treatment that menu.exclude leaves out ('{space.exclude.text if space.exclude else ''}')",
+            "found a treatment that menu.exclude leaves out "
+            f"('{space.exclude.text if space.exclude else ''}')",
         )
 
 
@@ -91,12 +103,18 @@ def _outside(value: Any, dimension: Continuous | Categorical) -> str | None:
     if value == dimension.control:
         return None
     if not dimension.lower <= value <= dimension.upper:
-        return f"the control {dimension.control:g} or a number from {dimension.lower:g} to {dimension.upper:g}"
+        return (
+            f"the control {dimension.control:g} or a number from {dimension.lower:g} to "
+            f"{dimension.upper:g}"
+        )
     if dimension.step is not None:
         steps = (value - dimension.lower) / dimension.step
         if abs(steps - round(steps)) > _TOLERANCE * max(1.0, abs(steps)):
             below = dimension.lower + dimension.step * np.floor(steps)
-            return f"{dimension.lower:g} plus whole steps of {dimension.step:g}, such as {below:g} or {below + dimension.step:g}"
+            return (
+                f"{dimension.lower:g} plus whole steps of {dimension.step:g}, such as {below:g} "
+                f"or {below + dimension.step:g}"
+            )
     return None
 
 
@@ -109,7 +127,8 @@ def _shares(
         if isinstance(share, tuple) and sizes != (len(share),):
             yield Problem(
                 ("menu", name),
-                f"found a list of {len(share)} shares, expected menu.sizes to be [{len(share)}] alone",
+                f"found a list of {len(share)} shares, expected menu.sizes to be "
+                f"[{len(share)}] alone",
             )
             return
     for k in sizes:
@@ -120,7 +139,8 @@ def _shares(
             others = (
                 ""
                 if len(sizes) == 1
-                else f"; or leave {'small' if name == 'max_share' else 'large'} sizes out of menu.sizes"
+                else f"; or leave {'small' if name == 'max_share' else 'large'} sizes out of "
+                "menu.sizes"
             )
             yield Problem(("menu", name), f"a menu of {k} cannot keep it: {error}{others}")
             return
@@ -144,7 +164,7 @@ def _spending(budget: float | None, per_unit: str | None, per_outcome: str) -> I
 def _budget(
     budget: float | None, per_unit: str | None, per_outcome: str, cost: str, space: TreatmentSpace
 ) -> Iterator[Problem]:
-    """Yield a problem for a budget that nothing is counted against, or that no unit's treatment is within."""
+    """Yield a problem for a budget that nothing counts against, or that no treatment is within."""
     if budget is None:
         return
     try:
@@ -165,34 +185,18 @@ def _budget(
     elif a_unit.min() > budget:
         yield Problem(
             ("menu", "budget"),
-            f"found {budget:g}, expected at least {a_unit.min():g}, what the cheapest treatment spends",
+            f"found {budget:g}, expected at least {a_unit.min():g}, what the cheapest "
+            "treatment spends",
         )
 
 
 def _switching(previous_run: str | None, cost: float) -> Iterator[Problem]:
     if cost > 0 and previous_run is None:
-        message = f"found {cost:g} without menu.previous_run, expected current or the id of the run whose assignments would change"
+        message = (
+            f"found {cost:g} without menu.previous_run, expected current or the id of the run "
+            "whose assignments would change"
+        )
         yield Problem(("menu", "switching_cost"), message)
-
-
-def _method(
-    method: str, least: object, most: object, budget: object, treatments: Mapping[str, Any]
-) -> Iterator[Problem]:
-    limits = [
-        name
-        for name, value in (("min_share", least), ("max_share", most), ("budget", budget))
-        if value is not None
-    ]
-    if method in ("exact", "greedy") and limits:
-        yield Problem(
-            ("menu", "method"),
-            f"found {method}, which knows no menu.{limits[0]}, expected auto, lloyd or milp",
-        )
-    elif method == "exact" and len(treatments) > 1:
-        yield Problem(
-            ("menu", "method"),
-            f"found exact, which takes one treatment dimension, not {len(treatments)}; use auto",
-        )
 
 
 CHECKS: tuple[Check, ...] = (
@@ -213,5 +217,4 @@ CHECKS: tuple[Check, ...] = (
         _budget,
     ),
     (("menu.previous_run", "menu.switching_cost"), _switching),
-    (("menu.method", "menu.min_share", "menu.max_share", "menu.budget", "treatments"), _method),
 )

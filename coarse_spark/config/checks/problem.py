@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,16 @@ class Problem:
 
     key: Key
     message: str
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+_repr.maxlevel = 2
+
+
+def brief(value: object) -> str:
+    """Return a value as a problem shows it: short, however large the value is."""
+    return _repr.repr(value)
 
 
 # what a check reads, in the order of its arguments, and the check

@@ -1,4 +1,4 @@
-"""Checks of the blocks experiment, population and output: where tables are, and which column is what."""
+"""Checks of the blocks experiment, population and output: places of tables, roles of columns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def _one_source(table: str | None, path: str | None, bundled: str | None) -> Ite
     if len(found) != 1:
         yield Problem(
             ("experiment",),
-            f"found {' and '.join(found) or 'no source'}, expected exactly one of table, path, bundled",
+            f"found {' and '.join(found) or 'no source'}, expected exactly one of table, "
+            "path, bundled",
         )
 
 
@@ -62,7 +63,8 @@ def _one_output(path: str | None, catalog: str | None, schema: str | None) -> It
     elif path is None and schema is None:
         yield Problem(
             ("output",),
-            "found no place for the tables, expected exactly one of path, schema (with or without catalog)",
+            "found no place for the tables, expected exactly one of path, schema (with or "
+            "without catalog)",
         )
 
 
@@ -83,7 +85,8 @@ def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem
                     key,
                     f"found '{column}', which is {taken[column]} already, expected another column",
                 )
-        # a column may describe a unit, cut partitions, be a stratum and a rule of eligibility at once
+        # a column may describe a unit, cut partitions, be a stratum and a rule of eligibility at
+        # once
         if role in ("unit_id", "outcome", "weight"):
             taken |= {column: f"experiment.{role}" for column in columns if column not in taken}
     for column in values.get("menu.eligibility", {}):
@@ -100,7 +103,10 @@ def _written_names(treatments: Sequence[str]) -> Iterator[Problem]:
     """Yield a problem for every name that cannot be a column of the tables that a run writes."""
     for name in treatments:
         if name.casefold() in WRITTEN_COLUMNS:
-            message = f"'{name}' is a column of its own in the tables that a run writes, expected another name"
+            message = (
+                f"'{name}' is a column of its own in the tables that a run writes, expected "
+                "another name"
+            )
             yield Problem(
                 ("treatments", name),
                 f"{message}; rename the column of the experiment, for instance to offered_{name}",

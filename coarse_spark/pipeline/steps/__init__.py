@@ -1,1 +1,4 @@
-"""The steps. Each is a function of a run: it reads the tables of the steps before it and replaces the run's rows in its own."""
+"""The steps, each a function of a run.
+
+A step reads the tables of the steps before it and replaces the run's rows in its own.
+"""

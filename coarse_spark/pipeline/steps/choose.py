@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def choose(run: Run) -> None:
-    """Choose a menu of every size into ``menu``: on a sketch, then by passes over the population."""
+    """Choose a menu of every size into ``menu``: on a sketch, then on the whole population."""
     with run.step("choose"):
         menu = run.configuration.menu
         rules = population_rules(run)

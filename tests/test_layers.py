@@ -17,8 +17,11 @@ LAYERS, NO_SPARK = "Arrows never point back", "The mathematics and the configura
 
 
 def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
-    # -c with PYTHONPATH instead of the console script: the package that is checked is the one in `folder`
-    code = "import sys; from importlinter.cli import lint_imports_command as c; sys.argv = ['lint-imports', '--no-cache']; c()"
+    # -c with PYTHONPATH instead of the console script: it checks the package that is in `folder`
+    code = (
+        "import sys; from importlinter.cli import lint_imports_command as c; "
+        "sys.argv = ['lint-imports', '--no-cache']; c()"
+    )
     environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200", "NO_COLOR": "1"}
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -81,6 +84,12 @@ def test_every_part_of_the_package_has_a_layer() -> None:
             "from pyspark.sql import DataFrame",
             {NO_SPARK},
             "coarse_spark.core.menu.choose -> pyspark",
+        ),
+        (
+            "simulate/field.py",
+            "import pyspark",
+            {NO_SPARK},
+            "coarse_spark.simulate.field -> pyspark",
         ),
         (
             "config/load.py",

@@ -126,7 +126,7 @@ def memory(field: str) -> float:
 
 
 def worker(learner: str, rows: int, dimensions: int, seed: int) -> None:
-    from coarse_spark.core.simulation import field_simulation
+    from coarse_spark.simulate.field import field_simulation
 
     warnings.filterwarnings("ignore")
     fit = LEARNERS[learner]()

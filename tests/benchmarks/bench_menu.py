@@ -31,8 +31,8 @@ from coarse_spark.core.menu.search import ProfitTable  # noqa: E402
 from coarse_spark.core.menu.settings import SearchSettings  # noqa: E402
 from coarse_spark.core.menu.transport import exact_assignment, transport  # noqa: E402
 from coarse_spark.core.profit import Profit, profit_matrix  # noqa: E402
-from coarse_spark.core.simulation import field_simulation  # noqa: E402
 from coarse_spark.core.treatments import TreatmentSpace  # noqa: E402
+from coarse_spark.simulate.field import field_simulation  # noqa: E402
 
 Line = dict[str, Any]
 TIE = 1e-3  # percentage points: two runs that reach the same optimum of a finite population differ by less

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from coarse_spark.config.models import Configuration
-from coarse_spark.core.simulation import field_simulation
+from coarse_spark.simulate.field import field_simulation
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 TICKS = os.sysconf("SC_CLK_TCK")

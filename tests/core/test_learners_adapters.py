@@ -5,7 +5,7 @@ from sklearn.linear_model import LinearRegression
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.adapters import EconMLResponse, ScikitLearnResponse
 from coarse_spark.core.learners.response import observed_space
-from coarse_spark.core.simulation import field_simulation
+from coarse_spark.simulate.field import field_simulation
 
 
 def fitted(adapter, n=4000):

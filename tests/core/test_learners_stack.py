@@ -16,9 +16,9 @@ from coarse_spark.core.learners.response import ResponseLearner
 from coarse_spark.core.learners.screening import rank_features
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.trees import Trees, bin_codes, bin_edges, grow, route
-from coarse_spark.core.simulation import field_simulation
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
+from coarse_spark.simulate.field import field_simulation
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
 LINEAR = Basis("linear", UNIT)

@@ -11,8 +11,8 @@ from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.menu.settings import SearchSettings
 from coarse_spark.core.menu.sketch import SketchTree
 from coarse_spark.core.profit import Profit
-from coarse_spark.core.simulation import MAX_DAYS, MAX_DEPTH, simulate_promotions_block
 from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.simulate.promotions import MAX_DAYS, MAX_DEPTH, simulate_promotions_block
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -6,17 +6,17 @@ import pytest
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.profit import Profit, profit_matrix
-from coarse_spark.core.simulation import (
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+from coarse_spark.simulate.field import field_simulation
+from coarse_spark.simulate.promotions import (
     BLOCK_ROWS,
     EXPERIMENT_COLUMNS,
     MARKETS,
     TRUTH_COLUMNS,
     UNIT_COLUMNS,
-    field_simulation,
     simulate_promotions_block,
 )
-from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.errors import InvalidInputError
 
 SPACE = TreatmentSpace.from_dict(
     {

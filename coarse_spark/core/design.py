@@ -115,42 +115,44 @@ def design_problems(
     return problems
 
 
-def debiased_coefficients(
-    theta_hat: FloatArray, phi: FloatArray, y: FloatArray, moments: FloatArray
+def corrected(
+    theta_hat: FloatArray, phi: FloatArray, y: FloatArray, weights: FloatArray
 ) -> FloatArray:
-    """Return θ̃_i = θ̂(x_i) + Λ(x_i)⁻¹ φ(t_i)(y_i − φ(t_i)·θ̂(x_i)) (n, p).
+    """Return the debiased coefficients θ̃_i = θ̂(x_i) + α_i (y_i − φ(t_i)·θ̂(x_i)) (n, p).
 
-    The mean of ψ·(θ̃, 1) estimates a policy's value without the bias of θ̂, given θ̂ from other rows: the influence function
-    of Farrell, Liang & Misra (2021); with one column per arm it is augmented inverse-propensity weighting.
+    The mean of ψ·(θ̃, 1) estimates a policy's value without the bias of θ̂, given θ̂ from other rows:
+    the influence function of Farrell, Liang & Misra (2021); with one column per arm it is augmented
+    inverse-propensity weighting.
 
     Parameters
     ----------
     theta_hat : (n, p) out-of-fold coefficients.
-    phi : (n, p) basis columns of the treatments given; y : (n,) outcomes.
+    phi : (n, p) basis columns of the treatments given.
+    y : (n,) outcomes.
+    weights : (n, p) α_i = Λ(x_i)⁻¹ φ(t_i), the design's ``representer``.
+    """
+    residual = y - np.einsum("ij,ij->i", phi, theta_hat)
+    return np.asarray(theta_hat + weights * residual[:, None])
+
+
+def representer(phi: FloatArray, moments: FloatArray) -> FloatArray:
+    """Return α_i = Λ(x_i)⁻¹ φ(t_i) (n, p), which turns a residual into a correction of θ̂.
+
+    The Riesz representer of the coefficients (Chernozhukov, Newey & Singh 2022); with one column
+    per arm it is one over the propensity of the arm given. It depends on the design alone, not on
+    outcomes.
+
+    Parameters
+    ----------
+    phi : (n, p) basis columns of the treatments given.
     moments : Λ, (p, p) for all rows or (n, p, p), in the same columns as ``phi``.
 
     Raises
     ------
     InvalidInputError : Λ is singular: the treatments do not vary enough to identify the basis.
     """
-    return corrected(theta_hat, phi, y, representer(phi, moments))
-
-
-def corrected(
-    theta_hat: FloatArray, phi: FloatArray, y: FloatArray, weights: FloatArray
-) -> FloatArray:
-    """Return θ̂_i + α_i (y_i − φ(t_i)·θ̂_i) (n, p), the debiased coefficients where α_i (n, p) is the design's ``representer``."""
-    residual = y - np.einsum("ij,ij->i", phi, theta_hat)
-    return np.asarray(theta_hat + weights * residual[:, None])
-
-
-def representer(phi: FloatArray, moments: FloatArray) -> FloatArray:
-    """Return α_i = Λ(x_i)⁻¹ φ(t_i) (n, p), which turns a unit's residual into a correction of its coefficients.
-
-    The Riesz representer of the coefficients (Chernozhukov, Newey & Singh 2022); with one column per arm it is one over the
-    propensity of the arm given. It depends on the design alone, not on outcomes. Parameters and errors: ``debiased_coefficients``.
-    """
-    # by eigenvectors of Λ scaled to a unit diagonal: raw columns of narrow ranges differ by many magnitudes
+    # by eigenvectors of Λ scaled to a unit diagonal: raw columns of narrow ranges differ by many
+    # magnitudes
     diagonal = np.sqrt(np.einsum("...ii->...i", moments))
     if not (diagonal > 0).all():
         raise InvalidInputError(

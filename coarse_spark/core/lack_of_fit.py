@@ -6,9 +6,7 @@ one can run on many machines.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,17 +73,6 @@ class TreatmentBins:
             high = f" < {edges[code]:.4g}" if code < len(edges) else ""
             words.append(f"{low}{name}{high}")
         return ", ".join(words)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that ``from_dict`` reads back."""
-        return {"names": list(self.names), "edges": [list(edges) for edges in self.edges]}
-
-    @staticmethod
-    def from_dict(content: Mapping[str, Any]) -> TreatmentBins:
-        """Return the bins that ``to_dict`` described."""
-        return TreatmentBins(
-            tuple(content["names"]), tuple(tuple(edges) for edges in content["edges"])
-        )
 
 
 @dataclass(frozen=True)

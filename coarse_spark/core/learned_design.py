@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -136,34 +135,9 @@ class LearnedDesign:
     whitening: Whitening
     coefficients: FloatArray
 
-    @staticmethod
-    def fit(
-        X: pd.DataFrame,
-        T: FloatArray,
-        *,
-        basis: Basis,
-        weight: FloatArray | None = None,
-        settings: LearnerSettings | None = None,
-    ) -> LearnedDesign:
-        """Fit on features X (n, ·) and encoded treatments T (n, d), weights (n,). Raises what ``DesignPreparation.fit`` does."""
-        weight = np.ones(len(T)) if weight is None else weight
-        preparation = DesignPreparation.fit(X, T, basis=basis, weight=weight, settings=settings)
-        return preparation.solve(preparation.sums(X, basis(T), weight))
-
-    def moments(self, X: pd.DataFrame) -> FloatArray:
-        """Return Λ(x) (n, p, p) in the raw basis columns, ready for ``design.debiased_coefficients``."""
-        values, vectors = self._eigen(X)
-        whitened = np.einsum("nij,nj,nkj->nik", vectors, np.maximum(values, FLOOR), vectors)
-        back = np.linalg.inv(self.whitening.matrix)
-        return np.asarray(back @ whitened @ back.T)
-
     def representer(self, X: pd.DataFrame, phi: FloatArray) -> FloatArray:
         """Return Λ(x)⁻¹ φ (n, p) for features X and basis columns φ (n, p) of the treatments given; see ``design.representer``."""
         return self._whitened(X, phi)[2] @ self.whitening.matrix
-
-    def overlap(self, X: pd.DataFrame, phi: FloatArray) -> Overlap:
-        """Return the overlap of rows with features X and basis columns of the treatments given φ (n, p)."""
-        return _overlap(*self._whitened(X, phi), np.ones(len(phi)))
 
     def _whitened(
         self, X: pd.DataFrame, phi: FloatArray
@@ -183,23 +157,6 @@ class LearnedDesign:
         matrices[:, upper[1], upper[0]] = predicted
         values, vectors = np.linalg.eigh(matrices)
         return values, vectors
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that ``from_dict`` reads back."""
-        return {
-            "encoder": self.encoder.to_dict(),
-            "whitening": self.whitening.to_list(),
-            "coefficients": self.coefficients.tolist(),
-        }
-
-    @staticmethod
-    def from_dict(content: Mapping[str, Any]) -> LearnedDesign:
-        """Return the design that ``to_dict`` described."""
-        return LearnedDesign(
-            FeatureEncoder.from_dict(content["encoder"]),
-            Whitening.restore(content["whitening"]),
-            np.asarray(content["coefficients"], dtype=np.float64),
-        )
 
 
 @dataclass(frozen=True)

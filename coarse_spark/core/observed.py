@@ -26,17 +26,6 @@ class ObservedTreatments:
     space: TreatmentSpace
     values: tuple[tuple[float, ...], ...]
 
-    @staticmethod
-    def of(space: TreatmentSpace, treatments: FloatArray) -> ObservedTreatments:
-        """Return what encoded treatments (n, d) show."""
-        values = [
-            np.unique(column).tolist()
-            if isinstance(dimension, Categorical)
-            else [column.min(), column.max()]
-            for dimension, column in zip(space.dimensions, treatments.T, strict=True)
-        ]
-        return ObservedTreatments(space, tuple(tuple(map(float, observed)) for observed in values))
-
     def outside(self, treatments: FloatArray) -> BoolArray:
         """Return (n,) whether encoded treatments (n, d) are beyond what was observed in any dimension."""
         beyond = np.zeros(len(treatments), dtype=bool)

@@ -171,15 +171,6 @@ def test_the_order_of_treatments_does_not_matter():
     np.testing.assert_allclose(predicted[1], predicted[0], atol=1e-9)
 
 
-def test_the_constant_model_of_a_record_keeps_its_baseline():
-    X, T, y, _ = stepped(2000)
-    model = load_model(ResponseLearner("linear", space=UNIT).fit(X, T, y).record_)
-    constant = model.predict_constant(X)
-    assert np.ptp(constant[:, 1]) < 1e-9
-    middle = LINEAR(np.array([[T.mean()]]))[0]
-    np.testing.assert_allclose(constant @ middle, model.predict(X) @ middle, atol=0.02)
-
-
 @pytest.mark.parametrize("draw", ["binary", "count"])
 def test_binary_and_count_outcomes(draw):
     rng = np.random.default_rng(5)

@@ -55,24 +55,12 @@ class AdditiveModel:
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
         """Return θ(x) (n, p) in the columns of the raw basis."""
-        return self._raw(self._whitened(X))
-
-    def predict_constant(self, X: pd.DataFrame) -> FloatArray:
-        """Return θ(x) (n, p) of the same baseline with the constant effect."""
-        theta = self._whitened(X)
-        theta[:, 1:] = self.constant_effect
-        return self._raw(theta)
-
-    def _whitened(self, X: pd.DataFrame) -> FloatArray:
         features = self.preparation.encoder.transform(X)
         theta = features @ self.coefficients.T
         if self.trees is not None:
             theta += self.trees.predict(features[:, self.preparation.encoder.plain])
         if self.pooled is not None:
             theta += self.pooled(X)
-        return np.asarray(theta)
-
-    def _raw(self, theta: FloatArray) -> FloatArray:
         if self.constraints is not None:
             theta = project(theta, self.constraints)
         theta = theta * self.preparation.scale

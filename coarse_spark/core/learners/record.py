@@ -26,10 +26,6 @@ class ResponseModel(Protocol):
         """Return θ(x) (n, p) for a frame with the features of the fit."""
         ...
 
-    def predict_constant(self, X: pd.DataFrame) -> FloatArray:
-        """Return θ(x) (n, p) of the same baseline with the constant effect: the model to beat."""
-        ...
-
 
 @dataclass(frozen=True)
 class ModelRecord:

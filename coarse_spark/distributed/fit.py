@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.preparation import Preparation
@@ -22,7 +23,6 @@ from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.sample import representative_sample
-from coarse_spark.distributed.score import FULL
 from coarse_spark.distributed.units import POOLED, learner_arguments
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _status_row(
 ) -> tuple[Any, ...]:
     return (
         partition,
-        FULL,
+        ALL_FOLDS,
         member,
         None,
         FORMAT_VERSION,
@@ -151,7 +151,7 @@ def _model_rows(
 def _fold_rows(fold_counts: dict[int, int], folds: int) -> dict[int, int]:
     """Rows that each model was fitted on: all, or all but its fold."""
     total = sum(fold_counts.values())
-    return {FULL: total, **{fold: total - fold_counts.get(fold, 0) for fold in range(folds)}}
+    return {ALL_FOLDS: total, **{fold: total - fold_counts.get(fold, 0) for fold in range(folds)}}
 
 
 def _group_fitter(

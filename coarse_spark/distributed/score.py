@@ -31,7 +31,6 @@ from coarse_spark.distributed.units import (
 )
 
 CHUNK_ROWS = 100_000  # units scored in one Python call: about 100 MB with a few dozen features
-FULL = -1  # the fold number of models fitted on all folds
 
 
 def granular_columns(problem: MenuProblem) -> list[str]:

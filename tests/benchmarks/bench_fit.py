@@ -256,6 +256,7 @@ def known_numbers(
     """EconML's treatment-featurization notebook: its estimate of the coefficient 0.5 of T² is 0.507 with standard error 0.024."""
     from coarse_spark.core.basis import Basis
     from coarse_spark.core.learners.crossfit import fit_models
+    from coarse_spark.core.learners.folds import ALL_FOLDS
     from coarse_spark.core.learners.record import load_model
     from coarse_spark.core.learners.response import observed_space
     from coarse_spark.core.learners.settings import LearnerSettings
@@ -279,7 +280,7 @@ def known_numbers(
     )  # delete-a-group jackknife
     yield line(
         "known numbers: coefficient of T^2",
-        squared[-1],
+        squared[ALL_FOLDS],
         0.507,
         "y / T^2",
         truth=0.5,

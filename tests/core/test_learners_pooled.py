@@ -7,16 +7,11 @@ import pandas as pd
 import pytest
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.crossfit import (
-    _parts,
-    accumulate,
-    fit_models,
-    parts_per_fold,
-    solve,
-)
+from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
+from coarse_spark.core.learners.folds import ALL_FOLDS, parts_of, parts_per_fold
 from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.model import AdditiveModel
-from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation
+from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord, load_model
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.sieve import FoldSieve
@@ -84,7 +79,7 @@ def errors(markets, settings):
                 key=key,
                 settings=settings,
                 pooled=common,
-            )[ALL_ROWS]
+            )[ALL_FOLDS]
             for common in (None, pooled)
         ]
         result.append(
@@ -121,7 +116,7 @@ def test_held_out_pooled_functions_never_saw_the_rows_they_predict():
     fold = part // parts_per_fold(folds, SIEVE)
     changed = []
     for X, T, y, effect, key in markets:
-        inside = _parts(key % folds, key, folds, SIEVE, 0) == part
+        inside = parts_of(key % folds, key, folds, SIEVE, 0) == part
         assert 0 < inside.mean() < 0.3
         changed.append((X, T, np.where(inside, y + T[:, 0] * X["d"], y), effect, key))
     changed_records, after = pooled_models(changed, folds, preparation=preparation)
@@ -145,13 +140,13 @@ def test_a_partition_reads_the_pooled_model_in_its_own_coordinates():
     records, pooled = pooled_models(markets)
     X, T, y, _, _ = markets[2]
     own = Preparation.fit(X, T, y, basis=LINEAR)
-    sieve = FoldSieve(ALL_ROWS, None, {0: None}, None)
+    sieve = FoldSieve(ALL_FOLDS, None, {0: None}, None)
     member = pooled.member(own, sieve, pooled.preparation.encoder.transform(X), np.zeros(len(y)))
     model = AdditiveModel(
         own, np.zeros((2, len(own.encoder.columns))), np.zeros(1), pooled=member.functions
     )
     np.testing.assert_allclose(
-        model.predict(X), load_model(records[ALL_ROWS]).predict(X), atol=1e-9
+        model.predict(X), load_model(records[ALL_FOLDS]).predict(X), atol=1e-9
     )
     with pytest.raises(InvalidInputError, match="basis 'linear', expected 'quadratic'"):
         pooled.member(
@@ -193,18 +188,18 @@ def test_shrunk_models_survive_a_table_row_and_ignore_order_and_batches():
         )
     weights = {
         name: value
-        for name, value in records[ALL_ROWS].diagnostics.items()
+        for name, value in records[ALL_FOLDS].diagnostics.items()
         if name.startswith("effect_weight")
     }
     assert weights["effect_weight_pooled"] > 0.3
-    assert records[ALL_ROWS].learner == "+".join(
+    assert records[ALL_FOLDS].learner == "+".join(
         n.removeprefix("effect_weight_") for n, value in weights.items() if value > 0
     )
 
 
 def test_rows_of_the_first_format_are_read():
     X, T, y, _, key = trial(0, 600, alike=True)
-    record = fit_models(X, T, y, key % 2, basis=LINEAR, key=key, settings=SIEVE)[ALL_ROWS]
+    record = fit_models(X, T, y, key % 2, basis=LINEAR, key=key, settings=SIEVE)[ALL_FOLDS]
     row = {**record.to_row(), "format_version": 1}
     np.testing.assert_array_equal(
         load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X)
@@ -217,9 +212,9 @@ def test_a_pool_without_heterogeneity_lends_none():
         X, T, y, effect, key = trial(market, 400, alike=True)
         markets.append((X, T, y - (effect - 1) * T[:, 0], np.ones(len(y)), key))
     records, pooled = pooled_models(markets)
-    assert records[ALL_ROWS].learner == "constant"
+    assert records[ALL_FOLDS].learner == "constant"
     X, T, y, _, key = markets[0]
     model = fit_models(
         X, T, y, np.zeros(len(y), dtype=int), basis=LINEAR, key=key, settings=SIEVE, pooled=pooled
-    )[ALL_ROWS]
+    )[ALL_FOLDS]
     assert np.ptp(load_model(model).predict(X)[:, 1]) < 1e-9

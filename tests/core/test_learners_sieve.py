@@ -7,8 +7,9 @@ from causaldata import thornton_hiv
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.gram import GramStatistics
-from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation
+from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord, load_model
 from coarse_spark.core.learners.response import ResponseLearner
 from coarse_spark.core.learners.settings import LearnerSettings
@@ -95,7 +96,7 @@ def test_sums_of_batches_in_any_order_give_the_models_of_one_machine(folds):
     settings = LearnerSettings(learner="sieve")
     common = {"key": keys(len(y)), "weight": weight, "strata": strata}
     whole = fit_models(X, T, y, fold, basis=QUADRATIC, settings=settings, **common)
-    assert sorted(whole) == ([ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS])
+    assert sorted(whole) == ([ALL_FOLDS, *range(folds)] if folds > 1 else [ALL_FOLDS])
 
     preparation = Preparation.fit(
         X, T, y, basis=QUADRATIC, weight=weight, strata=strata, settings=settings
@@ -176,11 +177,11 @@ def test_weights_have_no_unit_and_decide_which_units_count():
         }
         tilted = np.where(weight, 1.0, 0.01)
         one = fit_models(X, T, flipped, np.zeros(8000, dtype=int), weight=tilted, **common)[
-            ALL_ROWS
+            ALL_FOLDS
         ]
         other = fit_models(
             X, T, flipped, np.zeros(8000, dtype=int), weight=1000 * tilted, **common
-        )[ALL_ROWS]
+        )[ALL_FOLDS]
         np.testing.assert_allclose(
             load_model(one).predict(X), load_model(other).predict(X), rtol=1e-6
         )
@@ -201,7 +202,7 @@ def test_strata_remove_confounding_between_strata():
     for name, strata in (("ignored", None), ("known", risk)):
         record = fit_models(
             X, T, y, np.zeros(n, dtype=int), basis=basis, key=keys(n), strata=strata
-        )[ALL_ROWS]
+        )[ALL_FOLDS]
         slopes[name] = load_model(record).predict(X)[:, 1].mean()
     assert abs(slopes["known"] + 0.1) < 0.02
     assert slopes["ignored"] > 0.1
@@ -226,7 +227,7 @@ def test_strata_neither_fake_heterogeneity_nor_bias_the_baseline(learner):
             key=keys(n),
             strata=risk,
             settings=LearnerSettings(learner=learner),
-        )[ALL_ROWS]
+        )[ALL_FOLDS]
         detected += record.learner != "constant"
         theta = load_model(record).predict(X)
         assert abs(theta[:, 1].mean() + 0.1) < 0.03

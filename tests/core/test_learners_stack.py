@@ -8,9 +8,10 @@ from sklearn.tree import DecisionTreeRegressor
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.boosting import fit_boosting
 from coarse_spark.core.learners.crossfit import fit_models
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.penalties import FREE, empirical_bayes, expand
-from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation
+from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord, load_model
 from coarse_spark.core.learners.response import ResponseLearner
 from coarse_spark.core.learners.screening import rank_features
@@ -148,13 +149,13 @@ def test_a_stack_survives_a_table_row_and_ignores_the_order_of_rows():
         key=key[shuffled],
         settings=settings,
     )
-    assert sorted(records) == [ALL_ROWS, 0, 1]
+    assert sorted(records) == [ALL_FOLDS, 0, 1]
     for number, record in records.items():
         row = json.loads(json.dumps(again[number].to_row()))
         np.testing.assert_array_equal(
             load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X)
         )
-    assert "tree_value" in records[ALL_ROWS].arrays
+    assert "tree_value" in records[ALL_FOLDS].arrays
 
 
 def test_the_order_of_treatments_does_not_matter():
@@ -166,7 +167,9 @@ def test_the_order_of_treatments_does_not_matter():
             Basis("quadratic", TreatmentSpace.from_dict(dict.fromkeys(names, dimension))),
             sample.T[names].to_numpy(),
         )
-        record = fit_models(sample.X, T, sample.y, zero, basis=basis, key=np.arange(1200))[ALL_ROWS]
+        record = fit_models(sample.X, T, sample.y, zero, basis=basis, key=np.arange(1200))[
+            ALL_FOLDS
+        ]
         predicted.append(np.einsum("ij,ij->i", load_model(record).predict(sample.X), basis(T)))
     np.testing.assert_allclose(predicted[1], predicted[0], atol=1e-9)
 
@@ -219,7 +222,7 @@ def test_many_features_get_products_that_the_left_out_fold_did_not_choose():
     preparation = Preparation.fit(X, T, y, basis=LINEAR, fold=fold, settings=settings)
     columns = preparation.encoder.columns
     assert ("x3 * x4", "product", "") in columns
-    assert (~preparation.excluded(ALL_ROWS)).sum() == 60
+    assert (~preparation.excluded(ALL_FOLDS)).sum() == 60
     assert len(columns) > 60
     changed = np.where(fold == 1, y[::-1], y)
     again = Preparation.fit(X, T, changed, basis=LINEAR, fold=fold, settings=settings)

@@ -12,7 +12,7 @@ import pandas as pd
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, place_knots
 from coarse_spark.core.learners.crossfit import fit_models
-from coarse_spark.core.learners.preparation import ALL_ROWS
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
@@ -85,7 +85,7 @@ def choose_basis(
             strata=strata,
             settings=sieve,
             seed=seed,
-        )[ALL_ROWS]
+        )[ALL_FOLDS]
         kind = "r_loss_constant" if record.learner == "constant" else "r_loss"
         losses[name] = record.diagnostics[kind]
     if not losses:

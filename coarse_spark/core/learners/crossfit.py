@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,10 @@ import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.folds import ALL_FOLDS, hash_uniform, parts_of, parts_per_fold
 from coarse_spark.core.learners.gram import GramStatistics, response_gram
 from coarse_spark.core.learners.pooled import PooledModels
-from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation, PreparedRows, check_rows
+from coarse_spark.core.learners.preparation import Preparation, PreparedRows, check_rows
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.sieve import FoldSieve, Layout, fit_sieve
@@ -25,25 +25,6 @@ from coarse_spark.core.learners.stack import sieve_record, stacked_record
 from coarse_spark.errors import InvalidInputError
 
 _FIVE_BOOSTERS_ROWS = 20_000
-
-
-def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
-    """Return well-mixed 64-bit numbers (n,) of row keys and a seed (the finalizer of SplitMix64, Steele et al. 2014)."""
-    with np.errstate(over="ignore"):
-        value = np.asarray(key).astype(np.int64).view(np.uint64) + np.uint64(
-            0x9E3779B97F4A7C15
-        ) * np.uint64(2 * (seed % 2**31) + 1)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed: npt.NDArray[np.uint64] = value ^ (value >> np.uint64(31))
-    return mixed
-
-
-def parts_per_fold(folds: int, settings: LearnerSettings) -> int:
-    """Return into how many validation parts every fold is cut, so that any model has enough of them outside its fold."""
-    if folds >= max(settings.validation_parts, 3):
-        return 1
-    return ceil(settings.validation_parts / max(folds - 1, 1))
 
 
 def accumulate(
@@ -70,7 +51,7 @@ def accumulate(
     folds : number of folds in the whole data.
     """
     rows = preparation.rows(X, T, y, weight, strata)
-    return _sums(rows, _parts(fold, key, folds, settings, seed))
+    return _sums(rows, parts_of(fold, key, folds, settings, seed))
 
 
 def solve(
@@ -107,7 +88,7 @@ def fit_models(
     seed: int = 0,
     pooled: PooledModels | None = None,
 ) -> dict[int, ModelRecord]:
-    """Fit one model a fold on the rows outside it, and the model ``ALL_ROWS`` on all rows.
+    """Fit one model a fold on the rows outside it, and the model ``ALL_FOLDS`` on all rows.
 
     Parameters
     ----------
@@ -147,7 +128,7 @@ def fit_models(
         X, T, y, basis=basis, weight=weight, strata=strata, fold=inside, settings=settings
     )
     rows = preparation.rows(X, T, y, weight, strata)
-    part = _parts(fold, key, folds, settings, seed)
+    part = parts_of(fold, key, folds, settings, seed)
     sums = _sums(rows, part)
     if settings.learner == "constant" or (settings.learner == "sieve" and pooled is None):
         return solve(preparation, sums, folds=folds, settings=settings)[0]
@@ -155,7 +136,7 @@ def fit_models(
     models = {}
     for sieve in _sieves(preparation, sums, folds, settings):
         # models of folds only judge: three boosters do; so do they for many rows
-        boosters = 5 if sieve.fold == ALL_ROWS and len(y) <= _FIVE_BOOSTERS_ROWS else 3
+        boosters = 5 if sieve.fold == ALL_FOLDS and len(y) <= _FIVE_BOOSTERS_ROWS else 3
         member = None if pooled is None else pooled.member(preparation, sieve, common, part)
         models[sieve.fold] = stacked_record(
             preparation,
@@ -168,16 +149,6 @@ def fit_models(
             seed=seed + 1000 * (sieve.fold + 1),
         )
     return models
-
-
-def _parts(
-    fold: IntArray, key: npt.ArrayLike, folds: int, settings: LearnerSettings, seed: int
-) -> IntArray:
-    parts = parts_per_fold(folds, settings)
-    within = hash_uniform(key, seed) >> np.uint64(32)  # the low bits already order the rows
-    return np.asarray(
-        np.asarray(fold, dtype=np.int64) * parts + (within % np.uint64(parts)).astype(np.int64)
-    )
 
 
 def _sums(rows: PreparedRows, part: IntArray) -> dict[int, GramStatistics]:
@@ -202,7 +173,7 @@ def _sieves(
 ) -> Iterator[FoldSieve]:
     """Yield the sieve of all rows and those without every fold."""
     per_fold = parts_per_fold(folds, settings)
-    for fold in [ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS]:
+    for fold in [ALL_FOLDS, *range(folds)] if folds > 1 else [ALL_FOLDS]:
         parts = {
             number: sums[number]
             for number in sorted(sums)

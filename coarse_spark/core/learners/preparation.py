@@ -17,6 +17,7 @@ import pandas as pd
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.features import FeatureEncoder
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.screening import rank_features
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.whitening import Whitening
@@ -24,8 +25,6 @@ from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 _MOST_STRATA, _MOST_STRATA_PRODUCTS = 200, 200
-
-ALL_ROWS = -1  # stands for no fold: the model fitted on all rows
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,9 @@ class Preparation:
         plain = self.encoder.plain
         columns = self.encoder.transform(X)[:, plain]
         z, outcome = self.whitening(self.basis(T)), (y - self.center) / self.scale
-        left_out: list[int] = [ALL_ROWS] if fold is None else [ALL_ROWS, *np.unique(fold).tolist()]
+        left_out: list[int] = (
+            [ALL_FOLDS] if fold is None else [ALL_FOLDS, *np.unique(fold).tolist()]
+        )
         kept: dict[int, list[tuple[int, int]]] = {}
         for number in left_out:
             rows = np.ones(len(y), dtype=bool) if fold is None else fold != number
@@ -149,7 +150,7 @@ class Preparation:
         columns = np.zeros(len(self.encoder.columns), dtype=bool)
         if self.products:
             columns[len(self.encoder.main_columns) :] = True
-            columns[list(self.products.get(fold, self.products[ALL_ROWS]))] = False
+            columns[list(self.products.get(fold, self.products[ALL_FOLDS]))] = False
         return columns
 
     @property

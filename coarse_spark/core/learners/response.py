@@ -14,7 +14,8 @@ from coarse_spark.core.basis import candidate_bases
 from coarse_spark.core.learners.choose_basis import choose_basis
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.features import as_frame
-from coarse_spark.core.learners.preparation import ALL_ROWS, check_rows
+from coarse_spark.core.learners.folds import ALL_FOLDS
+from coarse_spark.core.learners.preparation import check_rows
 from coarse_spark.core.learners.record import ModelRecord, ResponseModel, load_model
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
@@ -108,7 +109,7 @@ class ResponseLearner:
             settings=self.settings,
             seed=seed,
         )
-        self.record_: ModelRecord = models[ALL_ROWS]
+        self.record_: ModelRecord = models[ALL_FOLDS]
         self._model: ResponseModel = load_model(self.record_)
         return self
 

@@ -18,7 +18,8 @@ from pyspark.sql.types import DoubleType, IntegerType, StructField, StructType
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.learners.record import ModelRecord, load_model
+from coarse_spark.core.learners.model import load_model
+from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.distributed.units import (
     POOLED,

@@ -257,7 +257,7 @@ def known_numbers(
     from coarse_spark.core.basis import Basis
     from coarse_spark.core.learners.crossfit import fit_models
     from coarse_spark.core.learners.folds import ALL_FOLDS
-    from coarse_spark.core.learners.record import load_model
+    from coarse_spark.core.learners.model import load_model
     from coarse_spark.core.learners.response import observed_space
     from coarse_spark.core.learners.settings import LearnerSettings
 

@@ -10,9 +10,10 @@ from coarse_spark.core.learners.boosting import fit_boosting
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.model import load_model
 from coarse_spark.core.learners.penalties import FREE, empirical_bayes, expand
 from coarse_spark.core.learners.preparation import Preparation
-from coarse_spark.core.learners.record import ModelRecord, load_model
+from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.response import ResponseLearner
 from coarse_spark.core.learners.screening import rank_features
 from coarse_spark.core.learners.settings import LearnerSettings

@@ -16,6 +16,7 @@ from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.shape import project
 from coarse_spark.core.learners.trees import Trees
+from coarse_spark.errors import InvalidInputError
 
 KIND = "additive"
 
@@ -111,3 +112,16 @@ class AdditiveModel:
             pooled,
             arrays.get("constraints"),
         )
+
+
+def load_model(record: ModelRecord) -> AdditiveModel:
+    """Return the model that a record describes.
+
+    Raises
+    ------
+    InvalidInputError : a kind of model this version does not know.
+    """
+    kind = record.content.get("kind")
+    if kind != KIND:
+        raise InvalidInputError(f"model row is of kind {kind!r}, expected {KIND}")
+    return AdditiveModel.restore(record)

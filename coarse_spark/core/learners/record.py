@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.errors import InvalidInputError
@@ -17,14 +16,6 @@ from coarse_spark.errors import InvalidInputError
 FORMAT_VERSION = (
     2  # 2 added pooled_encoder and pooled_coefficients; rows of version 1 are read as before
 )
-
-
-class ResponseModel(Protocol):
-    """Predicts response coefficients in the raw columns of the basis."""
-
-    def predict(self, X: pd.DataFrame) -> FloatArray:
-        """Return θ(x) (n, p) for a frame with the features of the fit."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -96,18 +87,3 @@ class ModelRecord:
             warnings=tuple(row["warnings"] if row.get("warnings") is not None else ()),
             format_version=version,
         )
-
-
-def load_model(record: ModelRecord) -> ResponseModel:
-    """Return the model that a record describes.
-
-    Raises
-    ------
-    InvalidInputError : a kind of model this version does not know.
-    """
-    from coarse_spark.core.learners.model import KIND, AdditiveModel
-
-    kind = record.content.get("kind")
-    if kind != KIND:
-        raise InvalidInputError(f"model row is of kind {kind!r}, expected {KIND}")
-    return AdditiveModel.restore(record)

@@ -15,8 +15,9 @@ from coarse_spark.core.learners.choose_basis import choose_basis
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.features import as_frame
 from coarse_spark.core.learners.folds import ALL_FOLDS
+from coarse_spark.core.learners.model import load_model
 from coarse_spark.core.learners.preparation import check_rows
-from coarse_spark.core.learners.record import ModelRecord, ResponseModel, load_model
+from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -110,7 +111,7 @@ class ResponseLearner:
             seed=seed,
         )
         self.record_: ModelRecord = models[ALL_FOLDS]
-        self._model: ResponseModel = load_model(self.record_)
+        self._model = load_model(self.record_)
         return self
 
     def predict(self, X: pd.DataFrame | npt.ArrayLike) -> FloatArray:

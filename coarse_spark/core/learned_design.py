@@ -18,11 +18,11 @@ import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.features import FeatureEncoder
-from coarse_spark.core.learners.gram import GramStatistics, response_gram, total
-from coarse_spark.core.learners.penalties import empirical_bayes
+from coarse_spark.core.learners.encoding.features import FeatureEncoder
+from coarse_spark.core.learners.encoding.whitening import Whitening
+from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram, total
+from coarse_spark.core.learners.ridge.penalties import empirical_bayes
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.whitening import Whitening
 
 FLOOR = 0.05  # least eigenvalue of Λ(x) in the whitened basis: no residual counts more than twenty times
 

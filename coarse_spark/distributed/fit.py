@@ -15,11 +15,11 @@ from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
+from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.folds import ALL_FOLDS
-from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.pooled import PooledModels
-from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.sample import representative_sample

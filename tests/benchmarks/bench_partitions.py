@@ -129,8 +129,8 @@ def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
 
 def fit_bare(options: argparse.Namespace) -> dict[str, float]:
     from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
-    from coarse_spark.core.learners.gram import GramStatistics
-    from coarse_spark.core.learners.preparation import Preparation
+    from coarse_spark.core.learners.encoding.preparation import Preparation
+    from coarse_spark.core.learners.ridge.gram import GramStatistics
     from coarse_spark.distributed.fit import settings_of
 
     setup = configuration(options.learner, options.features, "unused")

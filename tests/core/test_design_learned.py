@@ -5,7 +5,7 @@ import pytest
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import corrected, moment_sums, representer
 from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparation
-from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.treatments import TreatmentSpace
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 4, "control": 0}})

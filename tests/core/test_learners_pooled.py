@@ -8,13 +8,13 @@ import pytest
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
+from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.folds import ALL_FOLDS, parts_of, parts_per_fold
-from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.model import AdditiveModel, load_model
-from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
+from coarse_spark.core.learners.ridge.gram import GramStatistics
+from coarse_spark.core.learners.ridge.sieve import FoldSieve
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.sieve import FoldSieve
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 

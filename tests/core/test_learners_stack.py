@@ -6,18 +6,18 @@ import pytest
 from sklearn.tree import DecisionTreeRegressor
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.boosting import fit_boosting
+from coarse_spark.core.learners.boosting.booster import fit_boosting
+from coarse_spark.core.learners.boosting.trees import Trees, bin_codes, bin_edges, grow, route
 from coarse_spark.core.learners.crossfit import fit_models
+from coarse_spark.core.learners.encoding.preparation import Preparation
+from coarse_spark.core.learners.encoding.screening import rank_features
 from coarse_spark.core.learners.folds import ALL_FOLDS
-from coarse_spark.core.learners.gram import GramStatistics
 from coarse_spark.core.learners.model import load_model
-from coarse_spark.core.learners.penalties import FREE, empirical_bayes, expand
-from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.response import ResponseLearner
-from coarse_spark.core.learners.screening import rank_features
+from coarse_spark.core.learners.ridge.gram import GramStatistics
+from coarse_spark.core.learners.ridge.penalties import FREE, empirical_bayes, expand
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.trees import Trees, bin_codes, bin_edges, grow, route
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 from coarse_spark.simulate.field import field_simulation

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import lsq_linear
 
 from coarse_spark.core.arrays import FloatArray, IntArray
-from coarse_spark.core.learners.trees import Trees
+from coarse_spark.core.learners.boosting.trees import Trees
 
 _LEAST_WEIGHT = 0.05  # a member with less is not worth scoring
 _MOST_WEIGHT = 1.2  # a member that stopped early is not blown up

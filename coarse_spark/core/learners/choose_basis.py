@@ -12,9 +12,9 @@ import pandas as pd
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, place_knots
 from coarse_spark.core.learners.crossfit import fit_models
+from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 

@@ -14,13 +14,13 @@ import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows, check_rows
 from coarse_spark.core.learners.folds import ALL_FOLDS, hash_uniform, parts_of, parts_per_fold
-from coarse_spark.core.learners.gram import GramStatistics, response_gram
 from coarse_spark.core.learners.pooled import PooledModels
-from coarse_spark.core.learners.preparation import Preparation, PreparedRows, check_rows
 from coarse_spark.core.learners.record import ModelRecord
+from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
+from coarse_spark.core.learners.ridge.sieve import FoldSieve, Layout, fit_sieve
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.sieve import FoldSieve, Layout, fit_sieve
 from coarse_spark.core.learners.stack import sieve_record, stacked_record
 from coarse_spark.errors import InvalidInputError
 

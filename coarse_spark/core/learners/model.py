@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.learners.features import FeatureEncoder
-from coarse_spark.core.learners.preparation import Preparation
+from coarse_spark.core.learners.boosting.trees import Trees
+from coarse_spark.core.learners.encoding.features import FeatureEncoder
+from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.shape import project
-from coarse_spark.core.learners.trees import Trees
 from coarse_spark.errors import InvalidInputError
 
 KIND = "additive"

@@ -13,10 +13,10 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import candidate_bases
 from coarse_spark.core.learners.choose_basis import choose_basis
 from coarse_spark.core.learners.crossfit import fit_models
-from coarse_spark.core.learners.features import as_frame
+from coarse_spark.core.learners.encoding.features import as_frame
+from coarse_spark.core.learners.encoding.preparation import check_rows
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import load_model
-from coarse_spark.core.learners.preparation import check_rows
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace

@@ -14,7 +14,7 @@ from scipy.optimize import nnls
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.whitening import Whitening
+from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.errors import InvalidInputError, nearest
 

@@ -15,17 +15,22 @@ import numpy as np
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.blend import Blend, HeldOutTarget, Judgement, Member
-from coarse_spark.core.learners.boosting import fit_boosting
-from coarse_spark.core.learners.gram import GramStatistics, total
+from coarse_spark.core.learners.boosting.booster import fit_boosting
+from coarse_spark.core.learners.boosting.trees import Trees
+from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.model import AdditiveModel, Functions
-from coarse_spark.core.learners.penalties import empirical_bayes
 from coarse_spark.core.learners.pooled import PooledMember
-from coarse_spark.core.learners.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.record import ModelRecord
+from coarse_spark.core.learners.ridge.gram import GramStatistics, total
+from coarse_spark.core.learners.ridge.penalties import empirical_bayes
+from coarse_spark.core.learners.ridge.sieve import (
+    FoldSieve,
+    SieveFit,
+    detectable,
+    with_constant_effect,
+)
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.shape import shape_constraints
-from coarse_spark.core.learners.sieve import FoldSieve, SieveFit, detectable, with_constant_effect
-from coarse_spark.core.learners.trees import Trees
 
 _LEAST_ROWS = 400.0  # boosting below that is all noise
 

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from coarse_spark.core.arrays import FloatArray, IntArray
-from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 
 FREE, EXCLUDED = (
     -1,

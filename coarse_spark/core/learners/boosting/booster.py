@@ -15,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.arrays import FloatArray, IntArray
-from coarse_spark.core.learners.trees import CodeArray, Trees, bin_codes, bin_edges, grow, route
+from coarse_spark.core.learners.boosting.trees import (
+    CodeArray,
+    Trees,
+    bin_codes,
+    bin_edges,
+    grow,
+    route,
+)
 
 _RATE, _DEPTH, _ROUNDS, _PATIENCE = 0.1, 3, 500, 10
 _SHARE = 0.7  # of the rows, for each tree

@@ -16,11 +16,11 @@ import pandas as pd
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.features import FeatureEncoder
+from coarse_spark.core.learners.encoding.features import FeatureEncoder
+from coarse_spark.core.learners.encoding.screening import rank_features
+from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.learners.folds import ALL_FOLDS
-from coarse_spark.core.learners.screening import rank_features
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 

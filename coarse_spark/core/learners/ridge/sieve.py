@@ -14,9 +14,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
-from coarse_spark.core.learners.gram import GramStatistics, total
-from coarse_spark.core.learners.penalties import EXCLUDED, FREE, empirical_bayes, expand, ridge
-from coarse_spark.core.learners.preparation import Preparation
+from coarse_spark.core.learners.encoding.preparation import Preparation
+from coarse_spark.core.learners.ridge.gram import GramStatistics, total
+from coarse_spark.core.learners.ridge.penalties import (
+    EXCLUDED,
+    FREE,
+    empirical_bayes,
+    expand,
+    ridge,
+)
 
 _EVIDENCE = 1.645  # standard errors: one-sided five per cent
 _MULTIPLIERS = (1.0, 3.0, 10.0, 0.3)

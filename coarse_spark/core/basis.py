@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis_terms import Factor, evaluate, parse
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -78,7 +77,7 @@ class Basis:
         return len(self.columns)
 
     @cached_property
-    def by_name(self) -> npt.NDArray[np.int64]:
+    def by_name(self) -> IntArray:
         """(p,) positions of the columns in the order that they have where treatments are declared by name.
 
         What takes columns one after another (whitening) takes them in this order, so that learners give the same responses

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -54,7 +53,7 @@ class TreatmentBins:
         """B, the number of bins."""
         return int(np.prod([len(edges) + 1 for edges in self.edges]))
 
-    def assign(self, treatments: FloatArray) -> npt.NDArray[np.int64]:
+    def assign(self, treatments: FloatArray) -> IntArray:
         """Return the bin (n,) of encoded treatments (n, d)."""
         codes = [
             np.searchsorted(edges, values, side="right")

@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.whitening import Whitening
@@ -174,9 +173,7 @@ class CrossFittedDesign:
             {fold: preparation.solve(total(sums, without={fold})) for fold in sums}
         )
 
-    def representer(
-        self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64]
-    ) -> FloatArray:
+    def representer(self, X: pd.DataFrame, phi: FloatArray, fold: IntArray) -> FloatArray:
         """Return Λ(x)⁻¹ φ (n, p) of rows in folds (n,), each by the design that did not see its fold."""
         result = np.empty(phi.shape)
         for number in np.unique(fold):
@@ -185,7 +182,7 @@ class CrossFittedDesign:
         return result
 
     def overlap(
-        self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64], weight: FloatArray
+        self, X: pd.DataFrame, phi: FloatArray, fold: IntArray, weight: FloatArray
     ) -> Overlap:
         """Return the overlap of rows in folds (n,) with weights (n,), each by the design that did not see its fold."""
         places = [np.flatnonzero(fold == number) for number in np.unique(fold)]

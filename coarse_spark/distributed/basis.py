@@ -9,7 +9,7 @@ from coarse_spark.config.models import Configuration
 from coarse_spark.core.learners.choose_basis import BasisChoice, choose_basis
 from coarse_spark.distributed.fit import settings_of
 from coarse_spark.distributed.sample import representative_sample
-from coarse_spark.distributed.units import learner_arguments
+from coarse_spark.distributed.units import trial_rows
 
 _SAMPLE_ROWS = 20_000  # enough to tell curves apart, small enough for the driver
 
@@ -31,7 +31,7 @@ def settle_basis(units: DataFrame, configuration: Configuration) -> BasisChoice:
     if len(bases) == 1 and "spline" not in bases[0]:
         return BasisChoice(configuration.basis)
     sample = representative_sample(units, configuration, _SAMPLE_ROWS)
-    arguments = learner_arguments(
+    rows = trial_rows(
         sample, configuration.experiment.features, len(configuration.space.dimensions)
     )
     with threadpool_limits(
@@ -39,8 +39,7 @@ def settle_basis(units: DataFrame, configuration: Configuration) -> BasisChoice:
     ):  # the last bit of a sum must not depend on the driver's number of cores
         return choose_basis(
             bases,
-            **arguments,
-            key=sample["key"].to_numpy(),
+            rows,
             space=configuration.space,
             settings=settings_of(configuration),
             seed=configuration.menu.seed,

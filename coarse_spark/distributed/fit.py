@@ -23,7 +23,7 @@ from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.sample import representative_sample
-from coarse_spark.distributed.units import POOLED, learner_arguments
+from coarse_spark.distributed.units import POOLED, trial_rows
 
 if TYPE_CHECKING:
     # Python workers import this file: they would wait for pydantic
@@ -173,9 +173,7 @@ def _group_fitter(
         try:
             with threadpool_limits(limits=1):
                 records = fit_models(
-                    **learner_arguments(rows, features, dimensions),
-                    fold=rows["fold"].to_numpy(),
-                    key=rows["key"].to_numpy(),
+                    trial_rows(rows, features, dimensions),
                     basis=basis,
                     settings=settings,
                     seed=seed,
@@ -221,17 +219,14 @@ def _fit_pooled(
         units, configuration, _ENCODER_ROWS, total=sum(fold_counts.values())
     )
     settings = settings_of(configuration)
-    arguments = learner_arguments(sample, features, dimensions)
     preparation = Preparation.fit(
-        **arguments, fold=sample["fold"].to_numpy(), basis=configuration.basis, settings=settings
+        trial_rows(sample, features, dimensions), basis=configuration.basis, settings=settings
     )
 
     def record(rows: pd.DataFrame) -> dict[str, GramStatistics]:
         sums = accumulate(
             preparation,
-            **learner_arguments(rows, features, dimensions),
-            fold=rows["fold"].to_numpy(),
-            key=rows["key"].to_numpy(),
+            trial_rows(rows, features, dimensions),
             folds=folds,
             settings=settings,
             seed=seed,

@@ -256,6 +256,7 @@ def known_numbers(
     """EconML's treatment-featurization notebook: its estimate of the coefficient 0.5 of T² is 0.507 with standard error 0.024."""
     from coarse_spark.core.basis import Basis
     from coarse_spark.core.learners.crossfit import fit_models
+    from coarse_spark.core.learners.encoding.rows import TrialRows
     from coarse_spark.core.learners.folds import ALL_FOLDS
     from coarse_spark.core.learners.model import load_model
     from coarse_spark.core.learners.response import observed_space
@@ -268,9 +269,8 @@ def known_numbers(
     y = 0.5 * T[:, 0] ** 2 + W[:, 1] + 20 * rng.normal(size=n)
     X, basis = pd.DataFrame(W, columns=list("abcde")), Basis("quadratic", observed_space(T))
     settings = LearnerSettings(learner="constant")
-    models = fit_models(
-        X, T, y, np.arange(n) % folds, basis=basis, key=np.arange(n), settings=settings
-    )
+    trial = TrialRows(X, T, y, fold=np.arange(n) % folds)
+    models = fit_models(trial, basis=basis, settings=settings)
     squared = {
         fold: float(load_model(record).predict(X)[:, 2].mean()) for fold, record in models.items()
     }

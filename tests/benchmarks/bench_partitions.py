@@ -130,6 +130,7 @@ def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
 def fit_bare(options: argparse.Namespace) -> dict[str, float]:
     from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
     from coarse_spark.core.learners.encoding.preparation import Preparation
+    from coarse_spark.core.learners.encoding.rows import TrialRows
     from coarse_spark.core.learners.ridge.gram import GramStatistics
     from coarse_spark.distributed.fit import settings_of
 
@@ -141,14 +142,14 @@ def fit_bare(options: argparse.Namespace) -> dict[str, float]:
     )
     markets = [market(number, options.rows) for number in range(options.partitions)]
     rng = np.random.default_rng(0)
-    arguments = [
-        {
-            "X": rows[names],
-            "T": rows[["t1"]].to_numpy(),
-            "y": rows["y"].to_numpy(),
-            "fold": rng.integers(0, folds, len(rows)),
-            "key": rows["unit_id"].to_numpy(),
-        }
+    trials = [
+        TrialRows(
+            rows[names],
+            rows[["t1"]].to_numpy(),
+            rows["y"].to_numpy(),
+            key=rows["unit_id"].to_numpy(),
+            fold=rng.integers(0, folds, len(rows)),
+        )
         for rows in markets
     ]
     start, before = time.perf_counter(), time.process_time()
@@ -156,19 +157,17 @@ def fit_bare(options: argparse.Namespace) -> dict[str, float]:
         min(50_000, options.rows * options.partitions), random_state=0
     )
     preparation = Preparation.fit(
-        sample[names],
-        sample[["t1"]].to_numpy(),
-        sample["y"].to_numpy(),
+        TrialRows(sample[names], sample[["t1"]].to_numpy(), sample["y"].to_numpy()),
         basis=setup.basis,
         settings=settings,
     )
     sums: dict[int, GramStatistics] = {}
-    for rows in arguments:
-        for part, found in accumulate(preparation, **rows, folds=folds, settings=settings).items():
+    for trial in trials:
+        for part, found in accumulate(preparation, trial, folds=folds, settings=settings).items():
             sums[part] = sums[part] + found if part in sums else found
     _, pooled = solve(preparation, sums, folds=folds, settings=settings)
-    for rows in arguments:
-        fit_models(**rows, basis=setup.basis, settings=settings, pooled=pooled)
+    for trial in trials:
+        fit_models(trial, basis=setup.basis, settings=settings, pooled=pooled)
     return {"wall": time.perf_counter() - start, "python": time.process_time() - before}
 
 

@@ -9,6 +9,7 @@ import pytest
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
 from coarse_spark.core.learners.encoding.preparation import Preparation
+from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.folds import ALL_FOLDS, parts_of, parts_per_fold
 from coarse_spark.core.learners.model import AdditiveModel, load_model
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
@@ -34,31 +35,19 @@ def trial(market, rows, alike, seed=0):
     return X, T, y, effect, market * 100_000 + np.arange(rows)
 
 
+def together(markets, folds=1):
+    T, y, key = (np.concatenate([m[i] for m in markets]) for i in (1, 2, 4))
+    return TrialRows(pd.concat([m[0] for m in markets]), T, y, key, key % folds)
+
+
 def prepared(markets):
-    X, T, y = (
-        pd.concat([m[0] for m in markets]),
-        *(np.concatenate([m[i] for m in markets]) for i in (1, 2)),
-    )
-    return Preparation.fit(X, T, y, basis=LINEAR)
+    return Preparation.fit(together(markets), basis=LINEAR)
 
 
 def pooled_models(markets, folds=1, settings=SIEVE, batches=1, preparation=None):
-    X, T, y, key = (
-        pd.concat([m[0] for m in markets]),
-        *(np.concatenate([m[i] for m in markets]) for i in (1, 2, 4)),
-    )
-    fold, preparation, sums = key % folds, preparation or prepared(markets), {}
-    for rows in np.array_split(np.arange(len(y)), batches):
-        found = accumulate(
-            preparation,
-            X.iloc[rows],
-            T[rows],
-            y[rows],
-            fold[rows],
-            key=key[rows],
-            folds=folds,
-            settings=settings,
-        )
+    whole, preparation, sums = together(markets, folds), preparation or prepared(markets), {}
+    for rows in np.array_split(np.arange(len(whole)), batches):
+        found = accumulate(preparation, whole.take(rows), folds=folds, settings=settings)
         for part, statistics in found.items():
             sums[part] = sums.get(part, GramStatistics.zero(len(statistics.moment))) + statistics
     return solve(preparation, sums, folds=folds, settings=settings)
@@ -70,16 +59,9 @@ def errors(markets, settings):
     result = []
     for X, T, y, effect, key in markets:
         models = [
-            fit_models(
-                X,
-                T,
-                y,
-                np.zeros(len(y), dtype=int),
-                basis=LINEAR,
-                key=key,
-                settings=settings,
-                pooled=common,
-            )[ALL_FOLDS]
+            fit_models(TrialRows(X, T, y, key), basis=LINEAR, settings=settings, pooled=common)[
+                ALL_FOLDS
+            ]
             for common in (None, pooled)
         ]
         result.append(
@@ -139,7 +121,7 @@ def test_a_partition_reads_the_pooled_model_in_its_own_coordinates():
     markets = [trial(market, 500, alike=False) for market in range(3)]
     records, pooled = pooled_models(markets)
     X, T, y, _, _ = markets[2]
-    own = Preparation.fit(X, T, y, basis=LINEAR)
+    own = Preparation.fit(TrialRows(X, T, y), basis=LINEAR)
     sieve = FoldSieve(ALL_FOLDS, None, {0: None}, None)
     member = pooled.member(own, sieve, pooled.preparation.encoder.transform(X), np.zeros(len(y)))
     model = AdditiveModel(
@@ -150,7 +132,7 @@ def test_a_partition_reads_the_pooled_model_in_its_own_coordinates():
     )
     with pytest.raises(InvalidInputError, match="basis 'linear', expected 'quadratic'"):
         pooled.member(
-            Preparation.fit(X, T, y, basis=Basis("quadratic", UNIT)),
+            Preparation.fit(TrialRows(X, T, y), basis=Basis("quadratic", UNIT)),
             sieve,
             np.empty((0, 1)),
             np.empty(0),
@@ -160,23 +142,15 @@ def test_a_partition_reads_the_pooled_model_in_its_own_coordinates():
 def test_shrunk_models_survive_a_table_row_and_ignore_order_and_batches():
     markets = [trial(market, 500, alike=True) for market in range(3)]
     X, T, y, _, key = markets[0]
+    whole = TrialRows(X, T, y, key, key % 2)
     settings = LearnerSettings(validation_parts=3)
     _, pooled = pooled_models(markets, folds=2, settings=settings)
-    records = fit_models(X, T, y, key % 2, basis=LINEAR, key=key, settings=settings, pooled=pooled)
+    records = fit_models(whole, basis=LINEAR, settings=settings, pooled=pooled)
     _, pooled = pooled_models(
         markets[::-1], folds=2, settings=settings, batches=7, preparation=prepared(markets)
     )
     mixed = np.random.default_rng(4).permutation(len(y))
-    again = fit_models(
-        X.iloc[mixed],
-        T[mixed],
-        y[mixed],
-        key[mixed] % 2,
-        basis=LINEAR,
-        key=key[mixed],
-        settings=settings,
-        pooled=pooled,
-    )
+    again = fit_models(whole.take(mixed), basis=LINEAR, settings=settings, pooled=pooled)
     for fold, record in records.items():
         row = json.loads(json.dumps(again[fold].to_row()))
         assert row["format_version"] == FORMAT_VERSION
@@ -199,7 +173,7 @@ def test_shrunk_models_survive_a_table_row_and_ignore_order_and_batches():
 
 def test_rows_of_the_first_format_are_read():
     X, T, y, _, key = trial(0, 600, alike=True)
-    record = fit_models(X, T, y, key % 2, basis=LINEAR, key=key, settings=SIEVE)[ALL_FOLDS]
+    record = fit_models(TrialRows(X, T, y, key, key % 2), basis=LINEAR, settings=SIEVE)[ALL_FOLDS]
     row = {**record.to_row(), "format_version": 1}
     np.testing.assert_array_equal(
         load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X)
@@ -214,7 +188,6 @@ def test_a_pool_without_heterogeneity_lends_none():
     records, pooled = pooled_models(markets)
     assert records[ALL_FOLDS].learner == "constant"
     X, T, y, _, key = markets[0]
-    model = fit_models(
-        X, T, y, np.zeros(len(y), dtype=int), basis=LINEAR, key=key, settings=SIEVE, pooled=pooled
-    )[ALL_FOLDS]
+    whole = TrialRows(X, T, y, key)
+    model = fit_models(whole, basis=LINEAR, settings=SIEVE, pooled=pooled)[ALL_FOLDS]
     assert np.ptp(load_model(model).predict(X)[:, 1]) < 1e-9

@@ -1,7 +1,8 @@
-"""Cross-fitted response models: one a fold, fitted on the other folds' rows, and one on all rows (key −1).
+"""Cross-fitted response models: one a fold, fitted on the other folds' rows, and one on all rows.
 
-``fit_models`` does it for rows in memory. The pooled model over many machines takes three steps that give the same result:
-``Preparation.fit`` on a sample, ``accumulate`` on every batch of rows (the sums of batches add up), ``solve`` on the summed parts.
+``fit_models`` does it for rows in memory. The pooled model over many machines takes three steps that
+give the same result: ``Preparation.fit`` on a sample, ``accumulate`` on every batch of rows (the
+sums of batches add up), ``solve`` on the summed parts.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows, check_rows
+from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
+from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.folds import ALL_FOLDS, hash_uniform, parts_of, parts_per_fold
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import ModelRecord
@@ -24,34 +23,25 @@ from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.stack import sieve_record, stacked_record
 from coarse_spark.errors import InvalidInputError
 
-_FIVE_BOOSTERS_ROWS = 20_000
-
 
 def accumulate(
     preparation: Preparation,
-    X: pd.DataFrame,
-    T: FloatArray,
-    y: FloatArray,
-    fold: IntArray,
+    rows: TrialRows,
     *,
-    key: npt.ArrayLike,
     folds: int,
-    weight: FloatArray | None = None,
-    strata: npt.ArrayLike | None = None,
     settings: LearnerSettings,
     seed: int = 0,
 ) -> dict[int, GramStatistics]:
-    """Return the sums of a batch of rows for every part, keyed by fold · parts_per_fold + part.
+    """Return the sums of a batch of rows for every validation part; those of batches add up.
 
     Parameters
     ----------
-    X, T, y, weight, strata : the rows, as in ``fit_models``.
-    fold : (n,) fold of every row, 0 … folds − 1.
-    key : (n,) integers that identify rows (a hash of the unit): they decide the part, so that the order of rows does not.
+    preparation : of all rows, or of a sample.
+    rows : the batch.
     folds : number of folds in the whole data.
+    settings, seed : as in ``fit_models``.
     """
-    rows = preparation.rows(X, T, y, weight, strata)
-    return _sums(rows, parts_of(fold, key, folds, settings, seed))
+    return _sums(preparation.prepare(rows, parts_of(rows.fold, rows.key, folds, settings, seed)))
 
 
 def solve(
@@ -61,9 +51,16 @@ def solve(
     folds: int,
     settings: LearnerSettings,
 ) -> tuple[dict[int, ModelRecord], PooledModels]:
-    """Return the models of all rows (key −1) and without every fold from the summed parts of ``accumulate``.
+    """Return the models of all rows and without every fold from the summed parts.
 
-    They are sieves, or constant effects: as records by fold, and as what the models of partitions may lean on.
+    They are sieves, or constant effects: as records by fold (``ALL_FOLDS`` for all rows), and as
+    what the models of partitions may lean on.
+
+    Parameters
+    ----------
+    preparation : that ``sums`` were made with.
+    sums : of ``accumulate``, added up over batches.
+    folds, settings : as in ``accumulate``.
 
     Raises
     ------
@@ -75,86 +72,72 @@ def solve(
 
 
 def fit_models(
-    X: pd.DataFrame,
-    T: FloatArray,
-    y: FloatArray,
-    fold: IntArray,
+    rows: TrialRows,
     *,
     basis: Basis,
-    key: npt.ArrayLike,
-    weight: FloatArray | None = None,
-    strata: npt.ArrayLike | None = None,
     settings: LearnerSettings | None = None,
     seed: int = 0,
     pooled: PooledModels | None = None,
 ) -> dict[int, ModelRecord]:
     """Fit one model a fold on the rows outside it, and the model ``ALL_FOLDS`` on all rows.
 
+    The same rows in another order give the same models up to rounding.
+
     Parameters
     ----------
-    X : (n, ·) features.
-    T : (n, d) encoded treatments.
-    y : (n,) outcomes.
-    fold : (n,) fold of every row, 0 … F − 1. With a single fold only the model of all rows is fitted.
+    rows : of the experiment. With a single fold only the model of all rows is fitted. With strata
+        the baseline gets an effect of every stratum.
     basis : of the treatments.
-    key : (n,) integers that identify rows whatever their order, such as a hash of the unit.
-    weight : (n,) row weights, default one.
-    strata : (n,) labels of the randomization strata; the baseline gets an effect of every stratum.
-    pooled : models of more rows than these, which the stacks may lean on; of the same folds, keys, settings and seed.
+    settings : of the learner.
+    seed : of the validation parts and of boosting.
+    pooled : models of more rows than these, which the stacks may lean on; of the same folds, keys,
+        settings and seed.
 
     Returns
     -------
-    Records keyed by fold. The same rows in another order give the same models up to rounding.
+    Records keyed by fold.
 
     Raises
     ------
-    InvalidInputError : rows that do not match or cannot be used, or treatments that do not identify the basis.
+    InvalidInputError : features that cannot be used, or treatments that do not identify the basis.
+
+    Examples
+    --------
+    >>> from coarse_spark import TreatmentSpace
+    >>> rng = np.random.default_rng(0)
+    >>> X, T = pd.DataFrame({"age": rng.uniform(-1, 1, 600)}), rng.random((600, 1))
+    >>> rows = TrialRows(X, T, (1 + X["age"]) * T[:, 0], fold=np.arange(600) % 2)
+    >>> dimension = {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}
+    >>> basis = Basis("linear", TreatmentSpace.from_dict({"t": dimension}))
+    >>> models = fit_models(rows, basis=basis, settings=LearnerSettings(learner="sieve"))
+    >>> sorted(models)
+    [-1, 0, 1]
     """
-    settings = settings or LearnerSettings()
-    weight, folds = check_rows(X, T, y, weight), int(np.max(fold)) + 1
-    # from here on the order of rows is that of mixed keys: random for boosting, the same for every order they arrive in
-    order = np.lexsort([np.asarray(key), hash_uniform(key, seed)])
-    X, T, y, weight, fold, key = (
-        X.iloc[order],
-        T[order],
-        y[order],
-        weight[order],
-        np.asarray(fold)[order],
-        np.asarray(key)[order],
-    )
-    strata = None if strata is None else np.asarray(strata)[order]
-    inside = fold if folds > 1 else None
-    preparation = Preparation.fit(
-        X, T, y, basis=basis, weight=weight, strata=strata, fold=inside, settings=settings
-    )
-    rows = preparation.rows(X, T, y, weight, strata)
-    part = parts_of(fold, key, folds, settings, seed)
-    sums = _sums(rows, part)
+    settings, folds = settings or LearnerSettings(), rows.folds
+    # from here on the order of rows is that of mixed keys: random for boosting, the same for every
+    # order they arrive in
+    rows = rows.take(np.lexsort([rows.key, hash_uniform(rows.key, seed)]))
+    preparation = Preparation.fit(rows, basis=basis, settings=settings)
+    prepared = preparation.prepare(rows, parts_of(rows.fold, rows.key, folds, settings, seed))
+    sums = _sums(prepared)
     if settings.learner == "constant" or (settings.learner == "sieve" and pooled is None):
         return solve(preparation, sums, folds=folds, settings=settings)[0]
-    common = np.empty((len(y), 0)) if pooled is None else pooled.preparation.encoder.transform(X)
+    common = None if pooled is None else pooled.preparation.encoder.transform(rows.X)
     models = {}
     for sieve in _sieves(preparation, sums, folds, settings):
-        # models of folds only judge: three boosters do; so do they for many rows
-        boosters = 5 if sieve.fold == ALL_FOLDS and len(y) <= _FIVE_BOOSTERS_ROWS else 3
-        member = None if pooled is None else pooled.member(preparation, sieve, common, part)
+        member = None
+        if pooled is not None and common is not None:
+            member = pooled.member(preparation, sieve, common, prepared.part)
         models[sieve.fold] = stacked_record(
-            preparation,
-            sieve,
-            rows,
-            part,
-            member,
-            settings=settings,
-            boosters=boosters,
-            seed=seed + 1000 * (sieve.fold + 1),
+            preparation, sieve, prepared, member, settings=settings, seed=seed
         )
     return models
 
 
-def _sums(rows: PreparedRows, part: IntArray) -> dict[int, GramStatistics]:
+def _sums(rows: PreparedRows) -> dict[int, GramStatistics]:
     sums = {}
-    for number in np.unique(part):
-        chosen = part == number
+    for number in np.unique(rows.part):
+        chosen = rows.part == number
         sums[int(number)] = response_gram(
             rows.features[chosen],
             rows.z[chosen],
@@ -181,7 +164,8 @@ def _sieves(
         }
         if len(parts) < 2:
             raise InvalidInputError(
-                f"{len(parts)} validation parts with rows remain outside fold {fold}, expected at least 2; use more rows"
+                f"{len(parts)} validation parts with rows remain outside fold {fold}, "
+                "expected at least 2; use more rows"
             )
         layout = Layout.of(preparation, fold)
         yield FoldSieve(fold, layout, parts, fit_sieve(list(parts.values()), layout))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import candidate_bases
 from coarse_spark.core.learners.choose_basis import choose_basis
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.encoding.features import as_frame
-from coarse_spark.core.learners.encoding.preparation import check_rows
+from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import load_model
 from coarse_spark.core.learners.record import ModelRecord
@@ -76,40 +77,21 @@ class ResponseLearner:
         ------
         InvalidInputError : rows that do not match or cannot be used, or treatments that do not identify the basis.
         """
-        features = as_frame(X)
         space = self.space or observed_space(T)
-        treatments = space.encode(T)
         outcome = np.asarray(y, dtype=np.float64).ravel()
-        weight = (
-            None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64).ravel()
-        )
-        check_rows(features, treatments, outcome, weight)
-        key, seed = _content_key(features, treatments, outcome), self.random_state
-        choice = choose_basis(
-            candidate_bases(self.basis, space),
-            features,
-            treatments,
+        rows = TrialRows(
+            as_frame(X),
+            space.encode(T),
             outcome,
-            space=space,
-            key=key,
-            weight=weight,
-            strata=strata,
-            settings=self.settings,
-            seed=seed,
+            weight=np.ones(len(outcome)) if sample_weight is None else np.ravel(sample_weight),
+            strata=None if strata is None else np.asarray(strata),
         )
+        rows = replace(rows, key=_content_key(rows.X, rows.T, rows.y))
+        settings, seed = self.settings, self.random_state
+        bases = candidate_bases(self.basis, space)
+        choice = choose_basis(bases, rows, space=space, settings=settings, seed=seed)
         self.basis_, self.basis_losses_ = choice.basis, choice.losses
-        models = fit_models(
-            features,
-            treatments,
-            outcome,
-            np.zeros(len(outcome), dtype=np.int64),
-            basis=self.basis_,
-            key=key,
-            weight=weight,
-            strata=strata,
-            settings=self.settings,
-            seed=seed,
-        )
+        models = fit_models(rows, basis=self.basis_, settings=settings, seed=seed)
         self.record_: ModelRecord = models[ALL_FOLDS]
         self._model = load_model(self.record_)
         return self
@@ -158,7 +140,7 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
     return TreatmentSpace.from_dict(spec)
 
 
-def _content_key(X: pd.DataFrame, T: FloatArray, y: FloatArray) -> npt.NDArray[np.int64]:
+def _content_key(X: pd.DataFrame, T: FloatArray, y: FloatArray) -> IntArray:
     """A hash of every row's content: rows have no names here, and their order must not matter."""
     frame = pd.DataFrame({**{f"t{j}": T[:, j] for j in range(T.shape[1])}, "y": y})
     text = X.astype({name: str for name in X.columns if X[name].dtype == object})

@@ -13,11 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.blend import Blend, HeldOutTarget, Judgement, Member
 from coarse_spark.core.learners.boosting.booster import fit_boosting
 from coarse_spark.core.learners.boosting.trees import Trees
 from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import AdditiveModel, Functions
 from coarse_spark.core.learners.pooled import PooledMember
 from coarse_spark.core.learners.record import ModelRecord
@@ -33,12 +34,16 @@ from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.shape import shape_constraints
 
 _LEAST_ROWS = 400.0  # boosting below that is all noise
+_FIVE_BOOSTERS_ROWS = 20_000  # models of folds only judge: three do; so do they for more rows
 
 
 def sieve_record(
     preparation: Preparation, sieve: FoldSieve, settings: LearnerSettings
 ) -> ModelRecord:
-    """Return the model row of a sieve alone, which needs no rows; of its constant-effect model where that is not beaten."""
+    """Return the model row of a sieve alone, which needs no rows.
+
+    Where it does not beat its constant-effect model, that model's row.
+    """
     fit = sieve.fit
     constant = settings.learner == "constant" or not fit.heterogeneous
     functions = (
@@ -63,25 +68,25 @@ def stacked_record(
     preparation: Preparation,
     sieve: FoldSieve,
     rows: PreparedRows,
-    part: IntArray,
     pooled: PooledMember | None = None,
     *,
     settings: LearnerSettings,
-    boosters: int,
     seed: int,
 ) -> ModelRecord:
-    """Return the model row of a stack: of what ``settings.learner`` names, and of the pooled model where there is one.
+    """Return the model row of a stack: of what ``settings.learner`` names, and the pooled model.
 
-    Effects of the stack that are not detectable give way to those of the pooled model alone: heterogeneity that all rows together
-    show needs no proof in every partition. Where the pooled effects lose against constant ones, the effect is constant.
+    Effects of the stack that are not detectable give way to those of the pooled model alone:
+    heterogeneity that all rows together show needs no proof in every partition. Where the pooled
+    effects lose against constant ones, the effect is constant.
 
     Parameters
     ----------
+    preparation : of the rows.
     sieve : of these rows without a fold.
-    rows : (n, ·) in random order.
-    part : (n,) number of each row's part; rows of parts that ``sieve`` does not have are left out.
-    pooled : what the pooled model predicts for the rows.
-    boosters : how many boosters are averaged, each fitted without a share of the parts.
+    rows : in random order; those of parts that ``sieve`` does not have are left out.
+    pooled : what the pooled model predicts for the rows; None without one.
+    settings : of the learner.
+    seed : of boosting; every fold has its own.
     """
     fit, layout, sums = sieve.fit, sieve.layout, total(sieve.parts)
     with_sieve = settings.learner != "boosting"
@@ -90,16 +95,15 @@ def stacked_record(
     )
     if pooled is None and not with_boosting:
         return sieve_record(preparation, sieve, settings)
-    place = np.full(max(int(part.max()), *sieve.parts) + 1, -1)
+    place = np.full(max(int(rows.part.max()), *sieve.parts) + 1, -1)
     place[list(sieve.parts)] = np.arange(len(sieve.parts))
-    used = np.flatnonzero(place[part] >= 0)
-    part, z, plain = place[part[used]], rows.z[used], preparation.encoder.plain
+    used = np.flatnonzero(place[rows.part] >= 0)
+    part, z, plain = place[rows.part[used]], rows.z[used], preparation.encoder.plain
     weight = rows.weight[used] * (sums.effective_rows / sums.weight)
-    inputs, outcome, folded = (
-        rows.features[np.ix_(used, plain)],
-        rows.outcome[used],
-        part % boosters,
-    )
+    inputs, outcome = rows.features[np.ix_(used, plain)], rows.outcome[used]
+    # each booster is fitted without a share of the parts
+    five = sieve.fold == ALL_FOLDS and len(rows.part) <= _FIVE_BOOSTERS_ROWS
+    folded, seed = part % (5 if five else 3), seed + 1000 * (sieve.fold + 1)
     theta, average = np.empty(z.shape), np.empty((len(used), layout.p - 1))
     for number in range(len(fit.held_out)):
         here = np.flatnonzero(part == number)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.boosting.trees import (
     CodeArray,
+    Growth,
     Trees,
     bin_codes,
     bin_edges,
@@ -24,17 +25,14 @@ from coarse_spark.core.learners.boosting.trees import (
     route,
 )
 
-_RATE, _DEPTH, _ROUNDS, _PATIENCE = 0.1, 3, 500, 10
+_RATE, _ROUNDS, _PATIENCE = 0.1, 500, 10
 _SHARE = 0.7  # of the rows, for each tree
-_SPLIT_ROWS, _SPLIT_SHARE = (
-    10_000,
-    0.4,
-)  # rows of those that splits are searched on; leaf values need more rows than splits
+# rows of those that splits are searched on; leaf values need more rows than splits
+_SPLIT_ROWS, _SPLIT_SHARE = 10_000, 0.4
 _COLUMNS = 32  # at most so many columns are searched for each tree
-_MIN_ROWS, _PENALTY = (
-    25.0,
-    50.0,
-)  # effects are faint beside the noise: leaf steps shrink by n / (n + 50)
+# effects are faint beside the noise: leaf steps shrink by n / (n + 50)
+_GROWTH = Growth(depth=3, min_rows=25.0, penalty=50.0)
+_SPLITS, _LEAVES = 2**_GROWTH.depth - 1, 2**_GROWTH.depth
 
 
 @dataclass(frozen=True)
@@ -87,18 +85,16 @@ class _Booster:
             Z[:, :few] * target[:few],
             weight[:few],
             columns,
-            depth=_DEPTH,
-            min_rows=_MIN_ROWS,
-            penalty=_PENALTY,
+            _GROWTH,
         )
         leaf = route(codes, features, places)
-        value = np.zeros((2**_DEPTH, len(Z)))
+        value = np.zeros((_LEAVES, len(Z)))
         for number in range(len(value)):
             inside = np.flatnonzero(leaf == number)
             if inside.size:
                 here = Z[:, inside]
                 value[number] = _RATE * np.linalg.solve(
-                    (here * weight[inside]) @ here.T + _PENALTY * np.eye(len(Z)),
+                    (here * weight[inside]) @ here.T + _GROWTH.penalty * np.eye(len(Z)),
                     here @ target[inside],
                 )
         self.residual -= _product(self.columns, value, route(self.codes, features, places))
@@ -114,8 +110,8 @@ class _Booster:
         return float(self.held_weight @ self.held_residual**2)
 
     def trees(self, rounds: int, edges: list[FloatArray]) -> Trees:
-        features = np.array(self.features[:rounds], dtype=np.int64).reshape(rounds, 2**_DEPTH - 1)
-        places = np.array(self.places[:rounds], dtype=np.int64).reshape(rounds, 2**_DEPTH - 1)
+        features = np.array(self.features[:rounds], dtype=np.int64).reshape(rounds, _SPLITS)
+        places = np.array(self.places[:rounds], dtype=np.int64).reshape(rounds, _SPLITS)
         threshold = np.zeros(features.shape)
         for column, cuts in enumerate(edges):
             threshold = np.where(
@@ -123,7 +119,7 @@ class _Booster:
                 np.append(cuts, np.inf)[np.minimum(places, len(cuts))],
                 threshold,
             )
-        values = np.array(self.values[:rounds]).reshape(rounds, 2**_DEPTH, len(self.start))
+        values = np.array(self.values[:rounds]).reshape(rounds, _LEAVES, len(self.start))
         return Trees(features, threshold, values)
 
 

@@ -15,10 +15,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.errors import InvalidInputError, nearest
 
 _CLAMP = 0.001  # share of the rows beyond which a numeric feature is clamped on either side
@@ -228,7 +227,7 @@ class FeatureEncoder:
         ]
 
     @cached_property
-    def plain(self) -> npt.NDArray[np.int64]:
+    def plain(self) -> IntArray:
         """Columns that hold a feature itself: numbers and levels. Trees split on them and products multiply them."""
         return np.array(
             [j for j, (_, kind, _) in enumerate(self.main_columns) if kind in ("linear", "level")],
@@ -236,7 +235,7 @@ class FeatureEncoder:
         )
 
     @cached_property
-    def groups(self) -> npt.NDArray[np.int64]:
+    def groups(self) -> IntArray:
         """(m,) columns that share a penalty: a feature's line, its hinges, its levels, all products; −1 for the constant."""
         kinds = [(kind, feature) for _, kind, feature in self.columns[1:]]
         number = {kind: position for position, kind in enumerate(dict.fromkeys(kinds))}
@@ -388,7 +387,7 @@ def _labels(values: pd.Series[Any]) -> pd.Series[Any]:
 
 def _codes(
     labels: pd.Series[Any], levels: tuple[str, ...] | list[str], has_other: bool
-) -> npt.NDArray[np.int64]:
+) -> IntArray:
     """Positions of the levels; ``len(levels)`` for other ones, one more where none was seen at fit."""
     position = {level: code for code, level in enumerate(levels)}
     return np.asarray(labels.map(position).fillna(len(levels) + (not has_other)), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The layers of the package hold, and the tool that watches them does raise its hand when one is broken."""
+"""The layers of the package hold, and the tool that watches them raises its hand."""
 
 from __future__ import annotations
 

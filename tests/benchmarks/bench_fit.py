@@ -4,10 +4,11 @@
     python tests/benchmarks/bench_fit.py accuracy cpu       some of: accuracy cpu memory known
     python tests/benchmarks/bench_fit.py --seeds 1 --rows 10000 50000 accuracy
 
-Accuracy is the share of (granular − best uniform) profit that the estimated granular policy earns at the truth of the field
-simulation, on 20,000 new units, cost 0.3 a unit of treatment. Every fit runs in a process of its own with one thread; memory is
-the peak above what the process held before the fit. EconML gets scikit-learn's histogram boosting for the outcome and linear
-models for the treatments, which are randomized: better and cheaper than its defaults here.
+Accuracy is the share of (granular − best uniform) profit that the estimated granular policy earns
+at the truth of the field simulation, on 20,000 new units, cost 0.3 a unit of treatment. Every fit
+runs in a process of its own with one thread; memory is the peak above what the process held before
+the fit. EconML gets scikit-learn's histogram boosting for the outcome and linear models for the
+treatments, which are randomized: better and cheaper than its defaults here.
 """
 
 from __future__ import annotations
@@ -97,7 +98,10 @@ LEARNERS: dict[str, Callable[[], Callable[..., Any]]] = {
 
 
 def captured(theta: np.ndarray, truth: np.ndarray, dimensions: int) -> float:
-    """Share of granular − uniform that the best treatments under ``theta`` earn under ``truth`` (both (n, p))."""
+    """Share of granular − uniform that the best treatments under ``theta`` earn.
+
+    Under the true coefficients ``truth``; both (n, p).
+    """
     axis = np.linspace(0, 2, 201 if dimensions == 1 else 41)
     grid = np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1).reshape(
         -1, dimensions
@@ -253,7 +257,10 @@ def peak_memory(
 def known_numbers(
     _sizes: list[int], _seeds: int, _memo: dict[Any, dict[str, float]]
 ) -> Iterator[dict[str, Any]]:
-    """EconML's treatment-featurization notebook: its estimate of the coefficient 0.5 of T² is 0.507 with standard error 0.024."""
+    """EconML's treatment-featurization notebook: the coefficient 0.5 of T².
+
+    Its estimate is 0.507 with standard error 0.024.
+    """
     from coarse_spark.core.basis import Basis
     from coarse_spark.core.learners.crossfit import fit_models
     from coarse_spark.core.learners.encoding.rows import TrialRows

@@ -1,13 +1,16 @@
-"""Response models of many partitions through Spark beside the same fits bare in one process, one JSON object a line.
+"""Response models of many partitions through Spark beside the same fits bare in one process.
 
-    python tests/benchmarks/bench_partitions.py                                             a quarter of an hour
-    python tests/benchmarks/bench_partitions.py --partitions 40 --learner sieve
+One JSON object a line.
 
-Both run in processes of their own, one fit with one thread at a time (two cores slow each other: the same work costs more CPU
-seconds on both), on the same rows (one treatment dimension of the field simulation), pooled model and shrinkage included. Ours is
-the CPU time of ``fit_responses`` from a Delta table to a Delta table, of the driver, the JVM and all Python workers, start of the
-workers and compilation by the JVM included; the second line leaves the JVM out. The peer's is that of the fits alone, with the rows
-in memory.
+    python tests/benchmarks/bench_partitions.py a quarter of an hour python
+    tests/benchmarks/bench_partitions.py --partitions 40 --learner sieve
+
+Both run in processes of their own, one fit with one thread at a time (two cores slow each other:
+the same work costs more CPU seconds on both), on the same rows (one treatment dimension of the
+field simulation), pooled model and shrinkage included. Ours is the CPU time of ``fit_responses``
+from a Delta table to a Delta table, of the driver, the JVM and all Python workers, start of the
+workers and compilation by the JVM included; the second line leaves the JVM out. The peer's is that
+of the fits alone, with the rows in memory.
 """
 
 from __future__ import annotations
@@ -62,7 +65,10 @@ def market(number: int, rows: int) -> pd.DataFrame:
 
 
 def tree_cpu(pid: int) -> dict[str, float]:
-    """CPU seconds that a process and its descendants used, dead ones included, by program: "java" and "python"."""
+    """CPU seconds of a process and its descendants, by program: "java" and "python".
+
+    Those of dead ones are included.
+    """
     parents, used = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():

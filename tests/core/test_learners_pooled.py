@@ -1,4 +1,7 @@
-"""Partitions that lean on the pooled model: closer to the truth where markets are alike, no worse where they are not."""
+"""Partitions that lean on the pooled model.
+
+Closer to the truth where markets are alike, no worse where they are not.
+"""
 
 import json
 
@@ -25,7 +28,10 @@ SIEVE = LearnerSettings(learner="sieve")
 
 
 def trial(market, rows, alike, seed=0):
-    """A market's experiment with effect 1 + 1.5·a − 1{b > 0}; where markets are not ``alike``, its sign and scale differ."""
+    """A market's experiment with effect 1 + 1.5·a − 1{b > 0}.
+
+    Where markets are not ``alike``, its sign and scale differ.
+    """
     rng = np.random.default_rng([seed, market])
     X = pd.DataFrame(rng.uniform(-1, 1, (rows, 4)), columns=list("abcd"))
     T = rng.random((rows, 1)) * (1 if alike else 0.6 + 0.1 * market)

@@ -125,7 +125,8 @@ def test_a_fold_model_never_sees_its_fold(learner):
         "settings": LearnerSettings(learner=learner, validation_parts=2),
     }
     before = fit_models(TrialRows(X, T, y, keys(600), fold), **common)
-    # the same mean and spread in the fold, so that the scale of the outcome does not move: only its rows change places
+    # the same mean and spread in the fold, so that the scale of the outcome does not move: only its
+    # rows change places
     changed = y.copy()
     changed[fold == 1] = y[fold == 1][::-1]
     after = fit_models(TrialRows(X, T, changed, keys(600), fold), **common)
@@ -217,7 +218,8 @@ def test_strata_neither_fake_heterogeneity_nor_bias_the_baseline(learner):
         detected += record.learner != "constant"
         theta = load_model(record).predict(X)
         assert abs(theta[:, 1].mean() + 0.1) < 0.03
-        # a unit to be served has no stratum: its baseline is the mean over the strata its score suggests
+        # a unit to be served has no stratum: its baseline is the mean over the strata its score
+        # suggests
         at_90 = theta @ Basis("linear", PRICE)(np.array([[90.0]]))[0]
         bins = pd.qcut(X["score"], 6, labels=False)
         likely, found = (pd.Series(v).groupby(bins).mean() for v in (2.0 * risk, at_90))

@@ -35,7 +35,7 @@ LINEAR = Basis("linear", UNIT)
 
 
 def stepped(n, seed=0):
-    """Effects that jump: 1 + 2·1{x0 > 0 and x1 > 0}; a hard case for splines, an easy one for trees."""
+    """Effects that jump: 1 + 2·1{x0 > 0 and x1 > 0}; hard for splines, easy for trees."""
     rng = np.random.default_rng(seed)
     X = pd.DataFrame(rng.uniform(-1, 1, (n, 4)), columns=list("abcd"))
     T = rng.random((n, 1))

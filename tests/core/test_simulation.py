@@ -110,7 +110,8 @@ def test_the_mean_of_spend_is_the_quadratic_of_the_truth(experiment: pd.DataFram
     treatments = experiment[["depth", "days"]].to_numpy()
     phi, spend = BASIS(treatments), experiment["spend"].to_numpy()
     residual = spend - (phi * theta_of(experiment)).sum(axis=1)
-    # residuals orthogonal to everything that a learner could find: basis, basis times features, third powers of the treatments
+    # residuals orthogonal to everything that a learner could find: basis, basis times features,
+    # third powers of the treatments
     age = experiment["age"].fillna(43).to_numpy()
     probes = [
         phi,

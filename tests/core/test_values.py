@@ -1,4 +1,7 @@
-"""Score moments add up, intervals cover known truths, contrasts are paired, and the rule for K picks what it says."""
+"""Score moments add up, intervals cover known truths, contrasts are paired.
+
+And the rule for K picks what it says.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +132,10 @@ def test_every_contrast_row_is_the_difference_of_two_values() -> None:
 
 
 def test_intervals_cover_the_true_value_although_the_learner_is_wrong() -> None:
-    """The debiased score is unbiased for a fixed policy whatever θ̂, and its interval covers in about 95 % of experiments."""
+    """The debiased score is unbiased for a fixed policy whatever θ̂.
+
+    Its interval covers in about 95 % of experiments.
+    """
     space = TreatmentSpace.from_dict(
         {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
     )

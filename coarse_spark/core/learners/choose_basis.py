@@ -24,7 +24,8 @@ class BasisChoice:
     Attributes
     ----------
     basis : the chosen one; the knots of its splines are part of its name.
-    losses : held-out mean squared error of every basis compared, by name; empty where there was only one.
+    losses : held-out mean squared error of every basis compared, by name; empty where there was
+        only one.
     left_out : why a candidate was not compared, by name.
     """
 
@@ -41,7 +42,9 @@ def choose_basis(
     settings: LearnerSettings,
     seed: int = 0,
 ) -> BasisChoice:
-    """Return the basis whose sieve predicts held-out outcomes best; a single candidate is taken as it is.
+    """Return the basis whose sieve predicts held-out outcomes best.
+
+    A single candidate is taken as it is.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Cross-fitted response models: one a fold, fitted on the other folds' rows, and one on all rows.
 
-``fit_models`` does it for rows in memory. The pooled model over many machines takes three steps that
-give the same result: ``Preparation.fit`` on a sample, ``accumulate`` on every batch of rows (the
-sums of batches add up), ``solve`` on the summed parts.
+``fit_models`` does it for rows in memory. The pooled model over many machines takes three steps
+that give the same result: ``Preparation.fit`` on a sample, ``accumulate`` on every batch of rows
+(the sums of batches add up), ``solve`` on the summed parts.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def fit_models(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from coarse_spark import TreatmentSpace
     >>> rng = np.random.default_rng(0)
     >>> X, T = pd.DataFrame({"age": rng.uniform(-1, 1, 600)}), rng.random((600, 1))

@@ -42,7 +42,16 @@ def parts_per_fold(folds: int, settings: LearnerSettings) -> int:
 def parts_of(
     fold: IntArray, key: npt.ArrayLike, folds: int, settings: LearnerSettings, seed: int
 ) -> IntArray:
-    """Return the validation part (n,) of rows in folds (n,) with keys (n,)."""
+    """Return the validation part (n,) of every row, numbered over all folds.
+
+    Parameters
+    ----------
+    fold : (n,) 0 … folds − 1.
+    key : (n,) integers that identify rows.
+    folds : number of folds.
+    settings : of which ``validation_parts`` counts.
+    seed : another one, other parts.
+    """
     parts = parts_per_fold(folds, settings)
     within = hash_uniform(key, seed) >> np.uint64(32)  # the low bits already order the rows
     return np.asarray(

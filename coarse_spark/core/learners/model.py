@@ -1,5 +1,8 @@
-"""The fitted response model: coefficient functions C f(x), plus trees where boosting has a share and the pooled model's functions
-where the model of a partition leans on it, in the whitened basis."""
+"""The fitted response model: coefficient functions in the whitened basis.
+
+They are C f(x), plus trees where boosting has a share and the pooled model's functions where the
+model of a partition leans on it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class Functions:
 
 @dataclass(frozen=True)
 class AdditiveModel:
-    """θ_z(x) = C f(x) + trees(x) + pooled(x), the whitened coefficients of the standardized outcome.
+    """θ_z(x) = C f(x) + trees(x) + pooled(x): whitened coefficients of the standardized outcome.
 
     Parameters
     ----------
@@ -43,8 +46,10 @@ class AdditiveModel:
     coefficients : C (p, m).
     constant_effect : (p − 1,) effects of the constant-effect model.
     trees : with leaf values (p,); None without boosting.
-    pooled : the pooled model's share, in the whitened coefficients of this model but with the pooled encoding; None without.
-    constraints : (c, p) half-spaces a·θ_z ≥ 0 that predictions are projected to; None without a shape.
+    pooled : the pooled model's share, in the whitened coefficients of this model but with the
+        pooled encoding; None without.
+    constraints : (c, p) half-spaces a·θ_z ≥ 0 that predictions are projected to; None without a
+        shape.
     """
 
     preparation: Preparation
@@ -71,7 +76,14 @@ class AdditiveModel:
     def to_record(
         self, learner: str, diagnostics: Mapping[str, float], warnings: Sequence[str]
     ) -> ModelRecord:
-        """Return the model as plain values."""
+        """Return the model as plain values.
+
+        Parameters
+        ----------
+        learner : name of the learner that was chosen.
+        diagnostics : named numbers of the fit.
+        warnings : sentences for the status row.
+        """
         arrays = {"coefficients": self.coefficients, "constant_effect": self.constant_effect}
         if self.constraints is not None:
             arrays["constraints"] = self.constraints

@@ -1,4 +1,4 @@
-"""A fitted model as plain values: what a row of the models table holds. Loading one executes no code."""
+"""A fitted model as plain values: a row of the models table. Reading one executes no code."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ class ModelRecord:
         version = int(row["format_version"])
         if version > FORMAT_VERSION:
             raise InvalidInputError(
-                f"model row has format version {version}, this version of coarse_spark reads up to {FORMAT_VERSION}"
+                f"model row has format version {version}, this version of coarse_spark reads up to "
+                f"{FORMAT_VERSION}"
             )
         arrays, shapes = dict(row["arrays"]), dict(row["shapes"])
         return ModelRecord(

@@ -1,4 +1,7 @@
-"""The response learner as users call it: fit on an experiment, predict response coefficients for units."""
+"""The response learner as users call it.
+
+Fit on an experiment, predict response coefficients for units.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,9 @@ class ResponseLearner:
 
     Parameters
     ----------
-    basis : name of the treatment basis (``core.basis``). Several names are compared by held-out loss; ``auto`` stands for a list
-        that suits the space.
-    learner : see ``LearnerSettings``.
+    basis : name of the treatment basis (``core.basis``). Several names are compared by held-out
+        loss; ``auto`` stands for a list that suits the space.
+    learner : auto, sieve, boosting or constant (``LearnerSettings``).
     random_state : seed of the validation parts.
     space : the treatments; default the box of the observed ones with the control at its lower end.
     settings : further settings of ``LearnerSettings``.
@@ -44,7 +47,19 @@ class ResponseLearner:
 
     Examples
     --------
-    >>> theta = ResponseLearner(basis="quadratic").fit(X, T, y).predict(X)  # doctest: +SKIP
+    Older customers respond more, with returns that diminish:
+
+    >>> import numpy as np, pandas as pd
+    >>> from coarse_spark import ResponseLearner
+    >>> rng = np.random.default_rng(0)
+    >>> X, discount = pd.DataFrame({"age": rng.uniform(20, 60, 2_000)}), rng.uniform(0, 2, 2_000)
+    >>> spend = 5 + X["age"] / 20 * discount - 0.5 * discount**2 + 0.1 * rng.normal(size=2_000)
+    >>> learner = ResponseLearner(basis="quadratic", learner="sieve").fit(X, discount, spend)
+    >>> learner.basis_.columns
+    ('1', 't1', 't1^2')
+    >>> learner.predict(pd.DataFrame({"age": [30, 50]})).round(1)
+    array([[ 5. ,  1.5, -0.5],
+           [ 5. ,  2.5, -0.5]])
     """
 
     def __init__(
@@ -71,11 +86,20 @@ class ResponseLearner:
         sample_weight: npt.ArrayLike | None = None,
         strata: npt.ArrayLike | None = None,
     ) -> ResponseLearner:
-        """Fit on features X (n, ·), treatments T (n, d) or (n,), outcomes y (n,), weights (n,) and stratum labels (n,).
+        """Fit on an experiment.
+
+        Parameters
+        ----------
+        X : (n, ·) features.
+        T : (n, d) or (n,) treatments, in the user's values.
+        y : (n,) outcomes.
+        sample_weight : (n,) row weights; default 1.
+        strata : (n,) labels of the randomization strata; default none.
 
         Raises
         ------
-        InvalidInputError : rows that do not match or cannot be used, or treatments that do not identify the basis.
+        InvalidInputError : rows that do not match or cannot be used, or treatments that do not
+            identify the basis.
         """
         space = self.space or observed_space(T)
         outcome = np.asarray(y, dtype=np.float64).ravel()
@@ -109,7 +133,9 @@ class ResponseLearner:
 
 
 def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
-    """Return the box of observed treatments, control at the lower ends; text becomes categorical, its first level control.
+    """Return the box of observed treatments, control at the lower ends.
+
+    Text becomes categorical, its first level control.
 
     Raises
     ------
@@ -125,7 +151,8 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
         distinct = sorted(values.unique().tolist())
         if len(distinct) < 2:
             raise InvalidInputError(
-                f"treatment '{name}' has {len(distinct)} distinct values, expected at least 2 to learn a response"
+                f"treatment '{name}' has {len(distinct)} distinct values, expected at least 2 to "
+                "learn a response"
             )
         if pd.api.types.is_numeric_dtype(values):
             lower, upper = float(distinct[0]), float(distinct[-1])

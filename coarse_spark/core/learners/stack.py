@@ -1,9 +1,10 @@
 """The stack: sieve, boosting and the pooled model weighed by what they predict for held-out rows.
 
-Baseline and effects are stacked apart. The baseline's members are weighed by squared error. Its held-out predictions are then
-taken from the outcome ONCE, and the effects' members are boosted and weighed on what is left (the R-loss of Nie & Wager 2021 with
-one common baseline): a learner earns its weight by the effects alone. Every member's final fit is on all rows, or the average of
-fits on all parts but one.
+Baseline and effects are stacked apart. The baseline's members are weighed by squared error. Its
+held-out predictions are then taken from the outcome ONCE, and the effects' members are boosted and
+weighed on what is left (the R-loss of Nie & Wager 2021 with one common baseline): a learner earns
+its weight by the effects alone. Every member's final fit is on all rows, or the average of fits on
+all parts but one.
 """
 
 from __future__ import annotations
@@ -42,7 +43,13 @@ def sieve_record(
 ) -> ModelRecord:
     """Return the model row of a sieve alone, which needs no rows.
 
-    Where it does not beat its constant-effect model, that model's row.
+    It is that of the constant-effect model where the sieve does not beat it.
+
+    Parameters
+    ----------
+    preparation : of the rows.
+    sieve : of the rows without a fold.
+    settings : of the learner.
     """
     fit = sieve.fit
     constant = settings.learner == "constant" or not fit.heterogeneous
@@ -150,7 +157,8 @@ def stacked_record(
     found = members(slice(1, None), moving, residual, 1)
     blend, judged = _detectable_blend(explained, found)
     if not blend.weights and not with_boosting:
-        # a sieve that shows heterogeneity by its own test does not lose it for having been offered company
+        # a sieve that shows heterogeneity by its own test does not lose it for having been offered
+        # company
         return sieve_record(preparation, sieve, settings)
     model = _assembled(preparation, fit, baseline, blend, pooled)
     details = {
@@ -166,7 +174,7 @@ def stacked_record(
 def _detectable_blend(
     explained: HeldOutTarget, members: Sequence[Member]
 ) -> tuple[Blend, Judgement]:
-    """Return the blend of the members where it is detectable; or the pooled one alone where it gains; or none: the constant."""
+    """Return the first that holds: a detectable blend, the pooled one if it gains, the constant."""
     blend = explained.blend(members)
     judged = explained.judge(blend)
     if detectable(judged.gain, judged.error):
@@ -213,9 +221,11 @@ def _within_strata(
     effects: FloatArray,
     weight: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Take from residuals (n,) what strata explain, and from treatment columns (n, p − 1) their means within strata.
+    """Return residuals (n,) and treatment columns (n, p − 1) within strata.
 
-    Within strata treatments do not depend on features: centred there, they cannot stand in for what the baseline missed.
+    What strata explain is taken from the residuals, their means from the columns: within strata
+    treatments do not depend on features, and centred there, they cannot stand in for what the
+    baseline missed.
     """
     groups = preparation.strata_groups
     design = np.column_stack([np.ones(len(strata)), strata[:, groups < 0]])

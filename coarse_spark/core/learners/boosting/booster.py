@@ -1,9 +1,11 @@
-"""Varying-coefficient boosting: trees whose leaves hold coefficients, fitted to target ≈ Z·τ(x) across validation parts.
+"""Varying-coefficient boosting: trees whose leaves hold coefficients.
 
-Newton boosting of the coefficient functions τ: each round grows one tree on the gradients Z·residual of a random share of the
-rows and gives every leaf its own penalised least-squares step (ZᵀZ + λI)⁻¹ Zᵀ residual. With Z = 1 it boosts a baseline, with Z
-the whitened treatment columns the effects. One booster a part is fitted on the other parts; all stop at the same round, where
-their summed held-out loss is least, and their average is the model.
+They are fitted to target ≈ Z·τ(x) across validation parts by Newton boosting of the coefficient
+functions τ: each round grows one tree on the gradients Z·residual of a random share of the rows and
+gives every leaf its own penalised least-squares step (ZᵀZ + λI)⁻¹ Zᵀ residual. With Z = 1 it boosts
+a baseline, with Z the whitened treatment columns the effects. One booster a part is fitted on the
+other parts; all stop at the same round, where their summed held-out loss is least, and their
+average is the model.
 """
 
 from __future__ import annotations
@@ -37,7 +39,15 @@ _SPLITS, _LEAVES = 2**_GROWTH.depth - 1, 2**_GROWTH.depth
 
 @dataclass(frozen=True)
 class BoostedFit:
-    """The average booster: starting coefficients (k,), trees with leaf values (k,), held-out predictions (n, k) and rounds."""
+    """The average booster.
+
+    Attributes
+    ----------
+    start : (k,) starting coefficients.
+    trees : with leaf values (k,).
+    held_out : (n, k) predictions of boosters that did not see a row.
+    rounds : number of trees of a booster.
+    """
 
     start: FloatArray
     trees: Trees
@@ -141,6 +151,7 @@ def fit_boosting(
     target : (n,), of unit variance or near.
     weight : (n,) row weights that add up to the number of rows they stand for.
     part : (n,) validation part of every row, at least two different ones.
+    seed : of the rows and columns that a tree is grown on.
     """
     edges = bin_edges(inputs)
     codes = bin_codes(inputs, edges)
@@ -175,7 +186,8 @@ def fit_boosting(
     rounds = _best(losses)
     held_out = np.empty((len(target), Z.shape[1]))
     for position, (number, booster) in enumerate(zip(parts, boosters, strict=True)):
-        # a part has no say in the rounds that its own predictions stop at, or they would flatter the booster
+        # a part has no say in the rounds that its own predictions stop at, or they would flatter
+        # the booster
         without = _best(np.delete(losses, position, axis=1))
         held = part == number
         held_out[held] = booster.start + booster.trees(without, edges).predict(inputs[held])

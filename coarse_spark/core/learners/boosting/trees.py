@@ -1,7 +1,8 @@
 """Shallow regression trees on binned features with vector leaves, as plain arrays.
 
-A tree of depth D is complete: 2^D − 1 splits, level by level, and 2^D leaves. A node that is not worth splitting sends every row
-left and both its sides get values of their own, so that no structure beyond three arrays is needed.
+A tree of depth D is complete: 2^D − 1 splits, level by level, and 2^D leaves. A node that is not
+worth splitting sends every row left and both its sides get values of their own, so that no
+structure beyond three arrays is needed.
 """
 
 from __future__ import annotations
@@ -77,7 +78,16 @@ class Trees:
 def route(
     columns: npt.NDArray[np.generic], feature: IntArray, threshold: npt.NDArray[np.generic]
 ) -> IntArray:
-    """Return the leaf (n,) of every row of ``columns`` (c, n); comparing whole columns beats following single rows."""
+    """Return the leaf (n,) of every row of ``columns`` (c, n).
+
+    Comparing whole columns beats following single rows.
+
+    Parameters
+    ----------
+    columns : (c, n) of any type.
+    feature : (2^D − 1,) as in ``Trees``.
+    threshold : (2^D − 1,) as in ``Trees``, or bins where the columns are bins.
+    """
     nodes, rows = len(feature), columns.shape[1]
     kind: Any = columns.dtype.type  # a threshold of another type would convert the whole column
     bits: list[BoolArray] = []
@@ -106,7 +116,10 @@ def route(
 
 
 def bin_edges(inputs: FloatArray) -> list[FloatArray]:
-    """Return for every column of inputs (n, c) at most BINS − 1 ascending edges: quantiles, or all distinct values where few."""
+    """Return for every column of inputs (n, c) at most BINS − 1 ascending edges.
+
+    They are quantiles, or all distinct values where those are few.
+    """
     edges = []
     for values in inputs.T:
         distinct = np.unique(values)

@@ -1,6 +1,7 @@
-"""What every learner shares before it sees an outcome: the encoding of features, treatments, strata and the outcome's scale.
+"""What every learner shares before it sees an outcome.
 
-Fitted once (on all rows, or on a sample where the rows are spread over machines) and then applied batch by batch.
+The encoding of features, treatments, strata and the outcome's scale is fitted once (on all rows, or
+on a sample where the rows are spread over machines) and then applied batch by batch.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Preparation:
     encoder : of the features.
     basis : of the treatments.
     whitening : of the basis columns.
-    center, scale : of the outcome.
+    center : mean of the outcome.
+    scale : its standard deviation.
     clip : bounds that outcomes are winsorized to.
     strata : labels of the strata, sorted, at most 200 of the largest; empty without strata.
     strata_shares : weight share of every stratum.
@@ -84,6 +86,12 @@ class Preparation:
         """Fit on all rows, or on a sample of them.
 
         Where not all products of features fit, they are chosen for every fold on the rows outside.
+
+        Parameters
+        ----------
+        rows : of the experiment.
+        basis : of the treatments.
+        settings : of the learner.
 
         Raises
         ------
@@ -146,7 +154,7 @@ class Preparation:
 
     @cached_property
     def strata_groups(self) -> IntArray:
-        """(s,) penalty group of the strata's columns: none for the indicators, one for all products."""
+        """(s,) penalty group of the strata's columns: none for indicators, one for all products."""
         indicators = max(len(self.strata) - 1, 0)
         products = indicators * len(self.encoder.plain)
         return np.repeat(
@@ -180,7 +188,8 @@ class Preparation:
         labels = np.asarray(strata).astype(str)
         known = np.asarray(self.strata)
         codes = np.minimum(np.searchsorted(known, labels), len(known) - 1)
-        # a stratum outside the sample that the preparation saw stays at the centre: it has no column of its own
+        # a stratum outside the sample that the preparation saw stays at the centre: it has no
+        # column of its own
         indicators = np.where(
             (known[codes] == labels)[:, None],
             np.eye(len(known))[codes] - np.asarray(self.strata_shares),

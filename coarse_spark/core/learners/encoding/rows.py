@@ -30,8 +30,8 @@ class TrialRows:
 
     Raises
     ------
-    InvalidInputError : different lengths, no rows, or values that are missing, infinite or (weights)
-        negative.
+    InvalidInputError : different lengths, no rows, or values that are missing, infinite or
+        (weights) negative.
 
     Examples
     --------
@@ -52,6 +52,8 @@ class TrialRows:
     def __post_init__(self) -> None:
         n = len(self.y)
         for name, value in {
+            "T": np.asarray(self.T, np.float64),
+            "y": np.asarray(self.y, np.float64),
             "key": np.arange(n) if self.key is None else np.asarray(self.key),
             "fold": np.zeros(n, dtype=np.int64) if self.fold is None else np.asarray(self.fold),
             "weight": np.ones(n) if self.weight is None else np.asarray(self.weight, np.float64),

@@ -235,7 +235,7 @@ def promotions(
     conf/promotions.yml runs it.
     """
     from coarse_spark.lake.session import open_session
-    from coarse_spark.simulate.promotions import write_promotions
+    from coarse_spark.simulate.tables import write_promotions
 
     for name, path in write_promotions(
         open_session(), units, str(out), experiment_units=experiment_units, seed=seed

@@ -1,7 +1,8 @@
 """Every error that coarse_spark raises on purpose, under one root.
 
-Each carries one sentence that says what was wrong, where, what was expected and, where there is one, the nearest valid name.
-The command line turns them into exit codes: 2 for what the user can mend before a run, 1 for a run that failed.
+Each carries one sentence that says what was wrong, where, what was expected and, where there is
+one, the nearest valid name. The command line turns them into exit codes: 2 for what the user can
+mend before a run, 1 for a run that failed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class InvalidInputError(CoarseSparkError, ValueError):
 
 
 class ExpressionError(InvalidInputError):
-    """A margin, cost or exclusion expression outside the safe arithmetic subset, or with unknown names."""
+    """A margin, cost or exclusion expression outside the safe subset, or with unknown names."""
 
 
 class ConfigurationError(InvalidInputError):
@@ -31,7 +32,7 @@ class ConfigurationError(InvalidInputError):
 
 
 class TableError(InvalidInputError):
-    """An input table that is missing, or lacks columns, types, keys or values that the configuration needs."""
+    """An input table that is missing, or lacks columns, types, keys or values that are needed."""
 
 
 class RuntimeSetupError(CoarseSparkError):
@@ -41,10 +42,22 @@ class RuntimeSetupError(CoarseSparkError):
 
 
 class RunError(CoarseSparkError):
-    """A step of a run failed; the message names the step, the partition where there is one, and the cause."""
+    """A step of a run failed; the message names step, partition where there is one, and cause."""
 
 
 def nearest(name: object, valid: Iterable[object], *, label: str = "did you mean") -> str:
-    """Return " (did you mean 'x'?)" for the valid name nearest to ``name``, or an empty string."""
+    """Return a hint at the valid name nearest to ``name``, or an empty text where none is near.
+
+    Parameters
+    ----------
+    name : that is not valid.
+    valid : names.
+    label : words before the name.
+
+    Examples
+    --------
+    >>> nearest("pirce", ["price", "depth"])
+    " (did you mean 'price'?)"
+    """
     matches = get_close_matches(str(name), [str(item) for item in valid], n=1, cutoff=0.5)
     return f" ({label} '{matches[0]}'?)" if matches else ""

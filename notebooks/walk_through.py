@@ -8,7 +8,7 @@
 import numpy as np
 
 from coarse_spark import Profit, ResponseLearner, TreatmentSpace, choose_menu
-from coarse_spark.core.simulation import field_simulation
+from coarse_spark.simulate.field import field_simulation
 
 experiment = field_simulation(
     4_000, dimensions=1, seed=1

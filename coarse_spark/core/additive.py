@@ -1,4 +1,7 @@
-"""Records of sums over rows: those of disjoint rows add up field by field, on one machine or many."""
+"""Records of sums over rows.
+
+Those of disjoint rows add up field by field, on one machine or many.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The treatment basis φ: T → R^p with φ₀ = 1, in which every response is linear: E[y | x, t] = φ(t)·θ(x).
+"""The treatment basis φ: T → R^p with φ₀ = 1.
 
-A basis is named by a text: terms joined by ``+``, each adding columns after the constant. ``a * b`` adds the columns of both and
-all their products. A kind of term may be restricted to dimensions: ``levels(channel) * quadratic(price) + any``. The polynomial
-terms follow the column order of scikit-learn's PolynomialFeatures.
+Every response is linear in it: E[y | x, t] = φ(t)·θ(x). A basis is named by a text: terms joined by
+``+``, each adding columns after the constant. ``a * b`` adds the columns of both and all their
+products. A kind of term may be restricted to dimensions: ``levels(channel) * quadratic(price) +
+any``. The polynomial terms follow the column order of scikit-learn's PolynomialFeatures.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis_terms import Factor, evaluate, parse
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -29,15 +29,27 @@ class Basis:
 
     Parameters
     ----------
-    name : terms joined by ``+``: linear, quadratic, cubic (polynomials with all products up to that degree), spline (natural cubic,
-        one set of columns a dimension; ``spline(price, 0.85, 0.9)`` gives the knots), log1p (logarithm of one plus the distance
-        from the control, one column a dimension), any (1 off the control: a jump), levels (1 for every level of a categorical
-        dimension but the control), products of terms with ``*``; or ``arms`` alone (one column a candidate; no constant).
+    name : terms joined by ``+``: linear, quadratic, cubic (polynomials with all products up to that
+        degree), spline (natural cubic, one set of columns a dimension; ``spline(price, 0.85, 0.9)``
+        gives the knots), log1p (logarithm of one plus the distance from the control, one column a
+        dimension), any (1 off the control: a jump), levels (1 for every level of a categorical
+        dimension but the control), products of terms with ``*``; or ``arms`` alone (one column a
+        candidate; no constant).
     space : the treatments it is defined on.
 
     Raises
     ------
     InvalidInputError : an unknown term, treatment or knot, or a treatment that no term uses.
+
+    Examples
+    --------
+    >>> dimension = {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}
+    >>> space = TreatmentSpace.from_dict({"t1": dimension, "t2": dimension})
+    >>> basis = Basis("quadratic", space)
+    >>> basis.columns
+    ('1', 't1', 't2', 't1^2', 't1 t2', 't2^2')
+    >>> basis(np.array([[1.0, 2.0]]))
+    array([[1., 1., 2., 1., 2., 4.]])
     """
 
     name: str
@@ -47,7 +59,8 @@ class Basis:
         terms = self.terms
         if "arms" in terms and len(terms) > 1:
             raise InvalidInputError(
-                f"basis '{self.name}': arms has one column a candidate and cannot be joined with other terms"
+                f"basis '{self.name}': arms has one column a candidate and cannot be joined with "
+                "other terms"
             )
         if not self._is_arms:
             parse(self.name, self.space)
@@ -78,11 +91,12 @@ class Basis:
         return len(self.columns)
 
     @cached_property
-    def by_name(self) -> npt.NDArray[np.int64]:
-        """(p,) positions of the columns in the order that they have where treatments are declared by name.
+    def by_name(self) -> IntArray:
+        """(p,) positions of the columns, in their order where treatments are declared by name.
 
-        What takes columns one after another (whitening) takes them in this order, so that learners give the same responses
-        whatever the order of treatments in a configuration. Arms, columns of equal rank, stay in theirs.
+        What takes columns one after another (whitening) takes them in this order, so that learners
+        give the same responses whatever the order of treatments in a configuration. Arms, columns
+        of equal rank, stay in theirs.
         """
         if not self._is_arms:
             same = Basis(
@@ -142,10 +156,17 @@ class Basis:
 
 
 def place_knots(name: str, space: TreatmentSpace, treatments: FloatArray) -> str:
-    """Return a basis name whose splines have their knots spelled out, at the quartiles of observed treatments (n, d).
+    """Return a basis name whose splines have their knots spelled out.
 
-    The name alone then fixes φ. Splines with knots and other terms stay as they are; a spline of a treatment with fewer than five
-    distinct observed values gets the knots between them that it can carry.
+    They lie at the quartiles of the observed treatments; the name alone then fixes φ. Splines with
+    knots and other terms stay as they are; a spline of a treatment with fewer than five distinct
+    observed values gets the knots between them that it can carry.
+
+    Parameters
+    ----------
+    name : of a basis.
+    space : the treatments.
+    treatments : (n, d) observed ones, encoded.
     """
     if "spline" not in name:
         return name
@@ -171,7 +192,13 @@ def place_knots(name: str, space: TreatmentSpace, treatments: FloatArray) -> str
 
 
 def candidate_bases(wanted: str | Sequence[str], space: TreatmentSpace) -> tuple[str, ...]:
-    """Return the names of the bases to compare on a space: one, several, or the list that ``auto`` stands for."""
+    """Return the names of the bases to compare on a space.
+
+    Parameters
+    ----------
+    wanted : one name, several, or ``auto``, which stands for a list that suits the space.
+    space : the treatments.
+    """
     if wanted == "auto":
         return default_bases(space)
     return (wanted,) if isinstance(wanted, str) else tuple(wanted)

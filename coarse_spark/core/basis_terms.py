@@ -1,4 +1,7 @@
-"""The terms that a treatment basis is named by: parsing ``"levels(channel) * quadratic(price) + any"`` and evaluating it."""
+"""The terms that a treatment basis is named by: parsing and evaluating them.
+
+For instance ``"levels(channel) * quadratic(price) + any"``.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +44,20 @@ class Factor:
 
     def text(self, space: TreatmentSpace) -> str:
         """Return the factor as ``parse`` reads it, with its dimensions and knots spelled out."""
-        return f"{self.kind}({', '.join([*(space.names[j] for j in self.dimensions), *(f'{k:.12g}' for k in self.knots)])})"
+        names, knots = (space.names[j] for j in self.dimensions), (f"{k:.12g}" for k in self.knots)
+        return f"{self.kind}({', '.join([*names, *knots])})"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Values and labels of a kind of columns, and whether it takes continuous dimensions, categorical ones or both."""
+    """A kind of columns.
+
+    Attributes
+    ----------
+    values : columns (n, c) of encoded treatments in the dimensions of a factor.
+    labels : names of the columns.
+    continuous, categorical : whether it takes such dimensions.
+    """
 
     values: Callable[[FloatArray, TreatmentSpace, Factor], FloatArray]
     labels: Callable[[TreatmentSpace, Factor], list[str]]
@@ -59,7 +70,8 @@ def parse(name: str, space: TreatmentSpace) -> tuple[tuple[Factor, ...], ...]:
 
     Raises
     ------
-    InvalidInputError : an unknown kind, dimension or knot, or a dimension of the space that no term uses.
+    InvalidInputError : an unknown kind, dimension or knot, or a dimension of the space that no term
+        uses.
     """
     terms = tuple(
         tuple(_factor(text, name, space) for text in _split(term, "*"))
@@ -69,11 +81,13 @@ def parse(name: str, space: TreatmentSpace) -> tuple[tuple[Factor, ...], ...]:
     for position, dimension in enumerate(space.dimensions):
         if position not in used and isinstance(dimension, Categorical):
             raise InvalidInputError(
-                f"basis '{name}': treatment '{dimension.name}' is categorical; use basis 'arms' or 'levels * {terms[0][0].kind}'"
+                f"basis '{name}': treatment '{dimension.name}' is categorical; use basis 'arms' or "
+                f"'levels * {terms[0][0].kind}'"
             )
         if position not in used:
             raise InvalidInputError(
-                f"basis '{name}': treatment '{dimension.name}' is in no term; expected a term such as 'linear'"
+                f"basis '{name}': treatment '{dimension.name}' is in no term; expected a term such "
+                "as 'linear'"
             )
     return terms
 
@@ -81,7 +95,14 @@ def parse(name: str, space: TreatmentSpace) -> tuple[tuple[Factor, ...], ...]:
 def evaluate(
     term: Iterable[Factor], treatments: FloatArray, space: TreatmentSpace
 ) -> tuple[FloatArray, list[str]]:
-    """Return the columns (n, c) of a term and their labels: of every factor, and of the products of factors."""
+    """Return the columns (n, c) of a term and their labels: of factors and of their products.
+
+    Parameters
+    ----------
+    term : its factors.
+    treatments : (n, d) encoded.
+    space : the treatments.
+    """
     values, labels = np.empty((len(treatments), 0)), list[str]()
     for factor in term:
         more, names = factor.values(treatments, space), factor.labels(space)
@@ -124,15 +145,18 @@ def _factor(text: str, name: str, space: TreatmentSpace) -> Factor:
         if position not in fitting:
             wanted = "a categorical" if kind.categorical else "a continuous"
             raise InvalidInputError(
-                f"basis '{name}': {match[1]} of treatment '{space.names[position]}', expected {wanted} treatment"
+                f"basis '{name}': {match[1]} of treatment '{space.names[position]}', expected "
+                f"{wanted} treatment"
             )
     if not dimensions and not kind.categorical:
         raise InvalidInputError(
-            f"basis '{name}': treatment '{space.names[0]}' is categorical; use basis 'arms' or 'levels', not '{match[1]}'"
+            f"basis '{name}': treatment '{space.names[0]}' is categorical; use basis 'arms' or "
+            f"'levels', not '{match[1]}'"
         )
     if not dimensions:
         raise InvalidInputError(
-            f"basis '{name}': treatment '{space.names[0]}' is continuous; use 'linear', not '{match[1]}'"
+            f"basis '{name}': treatment '{space.names[0]}' is continuous; use 'linear', not "
+            f"'{match[1]}'"
         )
     if knots:
         _check_knots(name, space, dimensions, knots)
@@ -151,7 +175,8 @@ def _arguments(
         elif argument:
             hint = nearest(argument, space.names)
             raise InvalidInputError(
-                f"basis '{name}': {kind} names '{argument}'{hint}; treatments: {', '.join(space.names)}"
+                f"basis '{name}': {kind} names '{argument}'{hint}; treatments: "
+                f"{', '.join(space.names)}"
             )
     return dimensions, knots
 
@@ -173,7 +198,8 @@ def _check_knots(
     lower, upper = space.bounds[dimensions[0]]
     if knots != sorted(set(knots)) or not lower < knots[0] or not knots[-1] < upper:
         raise InvalidInputError(
-            f"basis '{name}': knots are {knots}, expected ascending numbers between {lower:g} and {upper:g}"
+            f"basis '{name}': knots are {knots}, expected ascending numbers between {lower:g} and "
+            f"{upper:g}"
         )
 
 
@@ -242,7 +268,10 @@ def _interior_knots(space: TreatmentSpace, factor: Factor, position: int) -> Flo
 
 
 def _spline(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> FloatArray:
-    """The treatment itself and the natural cubic splines of Hastie, Tibshirani & Friedman (2009), eq. 5.4, on the unit interval."""
+    """The treatment itself and its natural cubic splines, on the unit interval.
+
+    Hastie, Tibshirani & Friedman (2009), The Elements of Statistical Learning, eq. 5.4.
+    """
     parts = []
     for column, position in zip(treatments.T, factor.dimensions, strict=True):
         lower, upper = space.bounds[position]

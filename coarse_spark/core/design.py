@@ -1,6 +1,7 @@
-"""The experiment's design: the moments Λ = E[φφᵀ | x] of the treatment basis, and the coefficients they debias.
+"""The experiment's design: the moments Λ = E[φφᵀ | x] of the treatment basis.
 
-Moments are sums over rows, one set a stratum (a randomized design has the single stratum ``""``), so that batches add up.
+With them response coefficients are debiased. Moments are sums over rows, one set a stratum (a
+randomized design has the single stratum ``""``), so that batches add up.
 """
 
 from __future__ import annotations
@@ -18,13 +19,21 @@ from coarse_spark.errors import InvalidInputError, nearest
 
 RANDOMIZED = ""  # the one stratum of a design without strata
 
-# Rounding of sums over millions of rows reaches 1e-14 of the diagonal; a direction below that does not vary.
+# Rounding of sums over millions of rows reaches 1e-14 of the diagonal; a direction below that does
+# not vary.
 _SINGULAR = 1e-14
 
 
 @dataclass(frozen=True)
 class MomentSums(Additive):
-    """Sums over rows with basis columns φ (p,) and weight w: Σ w φφᵀ (p, p), Σ w, Σ w² and the number of rows."""
+    """Sums over rows with basis columns φ (p,) and weight w.
+
+    Attributes
+    ----------
+    moment : (p, p) Σ w φφᵀ.
+    weight, square_weight : Σ w and Σ w².
+    rows : number of rows.
+    """
 
     moment: FloatArray
     weight: float
@@ -43,7 +52,10 @@ class MomentSums(Additive):
 
     @property
     def smallest_eigenvalue(self) -> float:
-        """Smallest eigenvalue of Λ scaled to a unit diagonal, 0 … 1: how far the treatments vary in the weakest direction."""
+        """Smallest eigenvalue of Λ scaled to a unit diagonal, 0 … 1.
+
+        How far the treatments vary in the weakest direction.
+        """
         diagonal = np.sqrt(np.diag(self.matrix))
         if (diagonal == 0).any():
             return 0.0
@@ -53,11 +65,14 @@ class MomentSums(Additive):
 def moment_sums(
     phi: FloatArray, strata: npt.ArrayLike | None = None, weight: FloatArray | None = None
 ) -> dict[str, MomentSums]:
-    """Return the moment sums of a batch: of every stratum label, or of the stratum ``RANDOMIZED`` where there are none.
+    """Return the moment sums of a batch, by stratum label.
+
+    Without strata all rows are of the stratum ``RANDOMIZED``.
 
     Parameters
     ----------
-    phi : (n, p) basis columns of the treatments given. Whitened columns keep the sums of narrow ranges accurate.
+    phi : (n, p) basis columns of the treatments given. Whitened columns keep the sums of narrow
+        ranges accurate.
     strata : (n,) labels.
     weight : (n,) row weights, default one.
     """
@@ -75,7 +90,15 @@ def moment_sums(
 def row_moments(
     moments: Mapping[str, MomentSums], strata: npt.ArrayLike | None, size: int
 ) -> FloatArray:
-    """Return Λ of every row: (p, p) for a randomized design, (n, p, p) for n = ``size`` rows of a stratified one.
+    """Return Λ of every row.
+
+    A matrix (p, p) for a randomized design, (n, p, p) for a stratified one.
+
+    Parameters
+    ----------
+    moments : by stratum label.
+    strata : (n,) labels of the rows; None for a randomized design.
+    size : n, the number of rows.
 
     Raises
     ------
@@ -91,7 +114,8 @@ def row_moments(
     for label in labels:
         if label not in moments:
             raise InvalidInputError(
-                f"stratum '{label}' has no moments{nearest(label, moments)}; the experiment has {', '.join(moments)}"
+                f"stratum '{label}' has no moments{nearest(label, moments)}; the experiment has "
+                f"{', '.join(moments)}"
             )
     matrices: FloatArray = np.stack([moments[str(label)].matrix for label in labels])[codes]
     return matrices
@@ -100,66 +124,81 @@ def row_moments(
 def design_problems(
     moments: Mapping[str, MomentSums], basis: Basis, *, min_effective_rows: float = 30.0
 ) -> list[str]:
-    """Return a sentence for every stratum whose treatments do not identify the basis or that has few effective rows."""
+    """Return a sentence for every stratum that a reader of honest values should know of.
+
+    Its treatments do not identify the basis, or it has few effective rows.
+
+    Parameters
+    ----------
+    moments : by stratum label.
+    basis : of the treatments.
+    min_effective_rows : fewer are few.
+    """
     problems = []
     for label, sums in moments.items():
         place = f"stratum '{label}'" if label != RANDOMIZED else "the design"
         if sums.smallest_eigenvalue <= _SINGULAR:
             problems.append(
-                f"{place}: the {sums.rows:.0f} treatments given do not identify the {basis.size} columns of '{basis.name}'"
+                f"{place}: the {sums.rows:.0f} treatments given do not identify the {basis.size} "
+                f"columns of '{basis.name}'"
             )
         elif sums.effective_rows < min_effective_rows:
             problems.append(
-                f"{place} has {sums.effective_rows:.0f} effective rows, fewer than {min_effective_rows:.0f}"
+                f"{place} has {sums.effective_rows:.0f} effective rows, fewer than "
+                f"{min_effective_rows:.0f}"
             )
     return problems
 
 
-def debiased_coefficients(
-    theta_hat: FloatArray, phi: FloatArray, y: FloatArray, moments: FloatArray
+def corrected(
+    theta_hat: FloatArray, phi: FloatArray, y: FloatArray, weights: FloatArray
 ) -> FloatArray:
-    """Return θ̃_i = θ̂(x_i) + Λ(x_i)⁻¹ φ(t_i)(y_i − φ(t_i)·θ̂(x_i)) (n, p).
+    """Return the debiased coefficients θ̃_i = θ̂(x_i) + α_i (y_i − φ(t_i)·θ̂(x_i)) (n, p).
 
-    The mean of ψ·(θ̃, 1) estimates a policy's value without the bias of θ̂, given θ̂ from other rows: the influence function
-    of Farrell, Liang & Misra (2021); with one column per arm it is augmented inverse-propensity weighting.
+    The mean of ψ·(θ̃, 1) estimates a policy's value without the bias of θ̂, given θ̂ from other
+    rows: the influence function of Farrell, Liang & Misra (2021); with one column per arm it is
+    augmented inverse-propensity weighting.
 
     Parameters
     ----------
     theta_hat : (n, p) out-of-fold coefficients.
-    phi : (n, p) basis columns of the treatments given; y : (n,) outcomes.
+    phi : (n, p) basis columns of the treatments given.
+    y : (n,) outcomes.
+    weights : (n, p) α_i = Λ(x_i)⁻¹ φ(t_i), the design's ``representer``.
+    """
+    residual = y - np.einsum("ij,ij->i", phi, theta_hat)
+    return np.asarray(theta_hat + weights * residual[:, None])
+
+
+def representer(phi: FloatArray, moments: FloatArray) -> FloatArray:
+    """Return α_i = Λ(x_i)⁻¹ φ(t_i) (n, p), which turns a residual into a correction of θ̂.
+
+    The Riesz representer of the coefficients (Chernozhukov, Newey & Singh 2022); with one column
+    per arm it is one over the propensity of the arm given. It depends on the design alone, not on
+    outcomes.
+
+    Parameters
+    ----------
+    phi : (n, p) basis columns of the treatments given.
     moments : Λ, (p, p) for all rows or (n, p, p), in the same columns as ``phi``.
 
     Raises
     ------
     InvalidInputError : Λ is singular: the treatments do not vary enough to identify the basis.
     """
-    return corrected(theta_hat, phi, y, representer(phi, moments))
-
-
-def corrected(
-    theta_hat: FloatArray, phi: FloatArray, y: FloatArray, weights: FloatArray
-) -> FloatArray:
-    """Return θ̂_i + α_i (y_i − φ(t_i)·θ̂_i) (n, p), the debiased coefficients where α_i (n, p) is the design's ``representer``."""
-    residual = y - np.einsum("ij,ij->i", phi, theta_hat)
-    return np.asarray(theta_hat + weights * residual[:, None])
-
-
-def representer(phi: FloatArray, moments: FloatArray) -> FloatArray:
-    """Return α_i = Λ(x_i)⁻¹ φ(t_i) (n, p), which turns a unit's residual into a correction of its coefficients.
-
-    The Riesz representer of the coefficients (Chernozhukov, Newey & Singh 2022); with one column per arm it is one over the
-    propensity of the arm given. It depends on the design alone, not on outcomes. Parameters and errors: ``debiased_coefficients``.
-    """
-    # by eigenvectors of Λ scaled to a unit diagonal: raw columns of narrow ranges differ by many magnitudes
+    # by eigenvectors of Λ scaled to a unit diagonal: raw columns of narrow ranges differ by many
+    # magnitudes
     diagonal = np.sqrt(np.einsum("...ii->...i", moments))
     if not (diagonal > 0).all():
         raise InvalidInputError(
-            "the moments of the design are singular: a column of the basis is zero at every treatment given"
+            "the moments of the design are singular: a column of the basis is zero at every "
+            "treatment given"
         )
     values, vectors = np.linalg.eigh(moments / (diagonal[..., :, None] * diagonal[..., None, :]))
     if not (values > _SINGULAR).all():
         raise InvalidInputError(
-            f"the moments of the design are singular (smallest eigenvalue {values.min():.1g} of a unit diagonal): the treatments "
+            f"the moments of the design are singular (smallest eigenvalue {values.min():.1g} of a "
+            "unit diagonal): the treatments "
             "given do not vary enough for this basis; use a smaller basis, or merge the strata"
         )
     scaled = phi / diagonal

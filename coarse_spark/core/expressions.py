@@ -1,8 +1,8 @@
 """Arithmetic expressions in treatment names, parsed to a safe subset and evaluated with numpy.
 
-Allowed: names, numbers, ``+ - * / **``, comparisons, and the functions min, max, abs, exp, log and where; texts beside == and !=
-alone, to compare with levels. An expression never reaches ``eval``: it is parsed once into Python's syntax tree, every node is
-checked, and the checked tree is walked.
+Allowed: names, numbers, ``+ - * / **``, comparisons, and the functions min, max, abs, exp, log and
+where; texts beside == and != alone, to compare with levels. An expression never reaches ``eval``:
+it is parsed once into Python's syntax tree, every node is checked, and the checked tree is walked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.errors import ExpressionError, nearest
 
 _MAX_LENGTH = 1_000
-_MAX_DEPTH = 100  # keeps the recursion of checking and evaluating far below Python's limit, wherever it is called from
+# keeps the recursion of checking and evaluating far below Python's limit, wherever it starts
+_MAX_DEPTH = 100
 
 _LARGEST = sys.float_info.max  # Python's float, which compares with integers of any size
 _SHOWN = 120  # characters of an expression that messages repeat
@@ -74,11 +75,18 @@ class Expression:
 
     Attributes
     ----------
-    names, texts : the names it uses, and the texts it compares them with.
+    names : the names it uses.
+    texts : the texts it compares them with.
 
     Raises
     ------
     ExpressionError : the text is not an expression of the allowed subset.
+
+    Examples
+    --------
+    >>> cost = Expression("where(depth > 0, 0.5, 0) + 0.1 * depth")
+    >>> cost.evaluate({"depth": [0, 10]}, size=2)
+    array([0. , 1.5])
     """
 
     text: str
@@ -121,11 +129,24 @@ class Expression:
         for name in sorted(self.names - set(valid)):
             known = ", ".join(sorted(valid)) or "none"
             raise ExpressionError(
-                f"'{_shown(self.text)}' uses the unknown name '{name}'{nearest(name, valid)}; known names: {known}"
+                f"'{_shown(self.text)}' uses the unknown name '{name}'{nearest(name, valid)}; "
+                f"known names: {known}"
             )
 
     def evaluate(self, columns: Mapping[str, npt.ArrayLike], size: int) -> FloatArray:
-        """Evaluate on columns of length ``size``; returns a float array (size,), comparisons as 0 and 1 (NaN with NaN)."""
+        """Return the values (size,) on columns of that length.
+
+        Comparisons are 0 and 1, NaN with NaN.
+
+        Parameters
+        ----------
+        columns : (size,) values by name; a single number stands for all rows.
+        size : number of rows.
+
+        Raises
+        ------
+        ExpressionError : a name that is no column, or texts where numbers are expected.
+        """
         self.require_names(columns.keys())
         arrays = {name: np.asarray(columns[name]) for name in self.names}
         with np.errstate(
@@ -167,7 +188,12 @@ def _shown(text: str) -> str:
 
 
 def _check(node: ast.expr, text: str) -> set[str]:
-    """Return the names used below ``node``; raise ExpressionError at the first node outside the subset."""
+    """Return the names used below ``node``.
+
+    Raises
+    ------
+    ExpressionError : a node outside the subset.
+    """
     match node:
         case ast.Constant(value=value):
             _check_constant(value, text)
@@ -242,6 +268,6 @@ def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
 
 
 def _unless_nan(result: Any, value: Any) -> Any:
-    """Return ``result``, NaN where ``value`` is: a comparison with what is undefined must not pass for false."""
+    """Return ``result``, NaN where ``value`` is: what is undefined must not pass for false."""
     array = np.asarray(value)
     return np.where(np.isnan(array), np.nan, result) if array.dtype.kind == "f" else result

@@ -1,21 +1,18 @@
-"""Lack of fit of a treatment basis: what a saturated response over bins of treatments explains beyond it.
+"""Lack of fit of a treatment basis: what a saturated response explains beyond it.
 
-Rows are put into bins, the sums of bins add up over batches, and one test reads the sums: three functions, so that the middle
-one can run on many machines.
+Rows are put into bins, the sums of bins add up over batches, and one test reads the sums: three
+functions, so that the middle one can run on many machines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -30,7 +27,8 @@ class TreatmentBins:
     Parameters
     ----------
     names : of the dimensions.
-    edges : of every dimension, ascending interior edges; a value belongs to the number of edges at or below it.
+    edges : of every dimension, ascending interior edges; a value belongs to the number of edges at
+        or below it.
     """
 
     names: tuple[str, ...]
@@ -38,7 +36,14 @@ class TreatmentBins:
 
     @staticmethod
     def fit(treatments: FloatArray, space: TreatmentSpace, max_bins: int = 30) -> TreatmentBins:
-        """Return bins of encoded treatments (n, d): one a distinct value where few, else quantiles; about ``max_bins`` in all."""
+        """Return bins of treatments: one a distinct value where those are few, else quantiles.
+
+        Parameters
+        ----------
+        treatments : (n, d) encoded.
+        space : the treatments.
+        max_bins : about so many in all.
+        """
         each = max(2, round(max_bins ** (1 / treatments.shape[1])))
         edges = []
         for values in treatments.T:
@@ -56,7 +61,7 @@ class TreatmentBins:
         """B, the number of bins."""
         return int(np.prod([len(edges) + 1 for edges in self.edges]))
 
-    def assign(self, treatments: FloatArray) -> npt.NDArray[np.int64]:
+    def assign(self, treatments: FloatArray) -> IntArray:
         """Return the bin (n,) of encoded treatments (n, d)."""
         codes = [
             np.searchsorted(edges, values, side="right")
@@ -76,17 +81,6 @@ class TreatmentBins:
             words.append(f"{low}{name}{high}")
         return ", ".join(words)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that ``from_dict`` reads back."""
-        return {"names": list(self.names), "edges": [list(edges) for edges in self.edges]}
-
-    @staticmethod
-    def from_dict(content: Mapping[str, Any]) -> TreatmentBins:
-        """Return the bins that ``to_dict`` described."""
-        return TreatmentBins(
-            tuple(content["names"]), tuple(tuple(edges) for edges in content["edges"])
-        )
-
 
 @dataclass(frozen=True)
 class LackOfFit:
@@ -94,8 +88,8 @@ class LackOfFit:
 
     Parameters
     ----------
-    table : one row a bin: bin, rows, observed and fitted mean outcome, standard error of their difference, and mean
-        treatment (``mean_<name>`` of every dimension).
+    table : one row a bin: bin, rows, observed and fitted mean outcome, standard error of their
+        difference, and mean treatment (``mean_<name>`` of every dimension).
     statistic, degrees, p_value : of the chi-square test that the basis holds.
     """
 
@@ -114,8 +108,16 @@ def bin_sums(
 ) -> FloatArray:
     """Return the sums (B, 4 + d + p) of a batch; arrays of batches add up.
 
-    Columns: rows, Σ y, Σ fitted, Σ (y − fitted)², Σ t of the d treatment dimensions, and Σ φ of the p basis columns.
-    ``fitted`` (n,) is φ(t)·θ̂(x) of a model fitted on other rows.
+    Columns: rows, Σ y, Σ fitted, Σ (y − fitted)², Σ t of the d treatment dimensions, and Σ φ of the
+    p basis columns.
+
+    Parameters
+    ----------
+    bins : B of them.
+    treatments : (n, d) encoded.
+    phi : (n, p) basis columns.
+    y : (n,) outcomes.
+    fitted : (n,) φ(t)·θ̂(x) of a model fitted on other rows.
     """
     columns = np.column_stack([np.ones(len(y)), y, fitted, (y - fitted) ** 2, treatments, phi])
     sums = np.zeros((bins.size, columns.shape[1]))
@@ -124,12 +126,19 @@ def bin_sums(
 
 
 def lack_of_fit(bins: TreatmentBins, sums: FloatArray) -> LackOfFit:
-    """Test from summed bins whether mean residuals differ between bins beyond what the basis columns could absorb.
+    """Return the test whether residuals differ between bins beyond what the basis could absorb.
 
-    The mean residuals of the bins are regressed on the bins' mean basis columns, weighted by their variances; the weighted sum
-    of squares left over is chi-square with (bins − rank) degrees of freedom when the basis holds. Errors of θ̂ that are constant
-    over units lie in the span of the basis and do not count. Bins with fewer than five rows are left out; the variance of a bin
-    with few rows, which knows it badly (all successes seem to have none), is drawn towards that of all bins.
+    The mean residuals of the bins are regressed on the bins' mean basis columns, weighted by their
+    variances; the weighted sum of squares left over is chi-square with (bins − rank) degrees of
+    freedom when the basis holds. Errors of θ̂ that are constant over units lie in the span of the
+    basis and do not count. Bins with fewer than five rows are left out; the variance of a bin with
+    few rows, which knows it badly (all successes seem to have none), is drawn towards that of all
+    bins.
+
+    Parameters
+    ----------
+    bins : of the treatments.
+    sums : of ``bin_sums``, added up over batches.
 
     Raises
     ------

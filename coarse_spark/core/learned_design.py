@@ -1,31 +1,32 @@
-"""A design learned from data: Λ(x) = E[φφᵀ | x] where treatments were not randomized, or not with known shares.
+"""A design learned from data: Λ(x) = E[φφᵀ | x].
 
-In the whitened basis every product z_j z_k is regressed on the encoded features, with penalties by empirical Bayes; the predicted
-matrix is lifted to a smallest eigenvalue, which bounds how much a single row can weigh. The report of overlap says how often.
+It is for treatments that were not randomized, or not with known shares. In the whitened basis every
+product z_j z_k is regressed on the encoded features, with penalties by empirical Bayes; the
+predicted matrix is lifted to a smallest eigenvalue, which bounds how much a single row can weigh.
+The report of overlap says how often.
 
-Sums over rows are all that the regressions need: with one set of sums a fold, the design of every fold is learned from the rows
-outside it, over any number of batches or machines.
+Sums over rows are all that the regressions need: with one set of sums a fold, the design of every
+fold is learned from the rows outside it, over any number of batches or machines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.features import FeatureEncoder
-from coarse_spark.core.learners.gram import GramStatistics, response_gram, total
-from coarse_spark.core.learners.penalties import empirical_bayes
+from coarse_spark.core.learners.encoding.features import FeatureEncoder
+from coarse_spark.core.learners.encoding.whitening import Whitening
+from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram, total
+from coarse_spark.core.learners.ridge.penalties import empirical_bayes
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.whitening import Whitening
 
-FLOOR = 0.05  # least eigenvalue of Λ(x) in the whitened basis: no residual counts more than twenty times
+# least eigenvalue of Λ(x) in the whitened basis: no residual counts more than twenty times
+FLOOR = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,14 @@ class Overlap:
     Parameters
     ----------
     rows : number of rows looked at.
-    smallest_eigenvalue : least predicted eigenvalue of Λ(x) in the whitened basis, before lifting; 1 is full randomization.
-    lifted_share : share of the rows whose eigenvalues had to be lifted: there responses rest on extrapolation.
-    effective_rows : effective sample size of the weights zᵀΛ(x)⁻¹z that debiasing gives to residuals.
-    imbalance : largest deviation of the mean of Λ(x)⁻¹zzᵀ from the identity: 0 for a perfectly calibrated design.
+    smallest_eigenvalue : least predicted eigenvalue of Λ(x) in the whitened basis, before lifting;
+        1 is full randomization.
+    lifted_share : share of the rows whose eigenvalues had to be lifted: there responses rest on
+        extrapolation.
+    effective_rows : effective sample size of the weights zᵀΛ(x)⁻¹z that debiasing gives to
+        residuals.
+    imbalance : largest deviation of the mean of Λ(x)⁻¹zzᵀ from the identity: 0 for a perfectly
+        calibrated design.
     """
 
     rows: int
@@ -52,7 +57,8 @@ class Overlap:
         found = []
         if self.lifted_share > 0.01:
             found.append(
-                f"{self.lifted_share:.1%} of the units hardly vary in treatment: their responses are extrapolated"
+                f"{self.lifted_share:.1%} of the units hardly vary in treatment: their responses "
+                "are extrapolated"
             )
         if self.effective_rows < 0.2 * self.rows:
             found.append(
@@ -67,7 +73,13 @@ class Overlap:
 
 @dataclass(frozen=True)
 class DesignPreparation:
-    """What a learned design fixes before it is fitted: the encoding of the features and the whitening of the basis."""
+    """What a learned design fixes before it is fitted.
+
+    Attributes
+    ----------
+    encoder : of the features.
+    whitening : of the basis columns.
+    """
 
     encoder: FeatureEncoder
     whitening: Whitening
@@ -81,7 +93,15 @@ class DesignPreparation:
         weight: FloatArray,
         settings: LearnerSettings | None = None,
     ) -> DesignPreparation:
-        """Fit on features X (n, ·), encoded treatments T (n, d) and weights (n,): all rows, or a sample of them.
+        """Fit on all rows, or on a sample of them.
+
+        Parameters
+        ----------
+        X : (n, ·) features.
+        T : (n, d) encoded treatments.
+        basis : of the treatments.
+        weight : (n,).
+        settings : of which those of the encoding count.
 
         Raises
         ------
@@ -94,7 +114,14 @@ class DesignPreparation:
         return DesignPreparation(encoder, Whitening.fit(basis, T, weight))
 
     def sums(self, X: pd.DataFrame, phi: FloatArray, weight: FloatArray) -> GramStatistics:
-        """Return the sums of a batch with basis columns φ (n, p): the Gram matrix of [features, products z_j z_k, j ≤ k]."""
+        """Return the sums of a batch: the Gram matrix of [features, products z_j z_k, j ≤ k].
+
+        Parameters
+        ----------
+        X : (n, ·) features.
+        phi : (n, p) basis columns.
+        weight : (n,).
+        """
         z = self.whitening(phi)
         upper = np.triu_indices(z.shape[1])
         products = z[:, upper[0]] * z[:, upper[1]]
@@ -129,46 +156,28 @@ class LearnedDesign:
     Parameters
     ----------
     encoder, whitening : of features and basis columns.
-    coefficients : (p (p + 1) / 2, m) of the products z_j z_k, j ≤ k, row by row of the upper triangle.
+    coefficients : (p (p + 1) / 2, m) of the products z_j z_k, j ≤ k, row by row of the upper
+        triangle.
     """
 
     encoder: FeatureEncoder
     whitening: Whitening
     coefficients: FloatArray
 
-    @staticmethod
-    def fit(
-        X: pd.DataFrame,
-        T: FloatArray,
-        *,
-        basis: Basis,
-        weight: FloatArray | None = None,
-        settings: LearnerSettings | None = None,
-    ) -> LearnedDesign:
-        """Fit on features X (n, ·) and encoded treatments T (n, d), weights (n,). Raises what ``DesignPreparation.fit`` does."""
-        weight = np.ones(len(T)) if weight is None else weight
-        preparation = DesignPreparation.fit(X, T, basis=basis, weight=weight, settings=settings)
-        return preparation.solve(preparation.sums(X, basis(T), weight))
-
-    def moments(self, X: pd.DataFrame) -> FloatArray:
-        """Return Λ(x) (n, p, p) in the raw basis columns, ready for ``design.debiased_coefficients``."""
-        values, vectors = self._eigen(X)
-        whitened = np.einsum("nij,nj,nkj->nik", vectors, np.maximum(values, FLOOR), vectors)
-        back = np.linalg.inv(self.whitening.matrix)
-        return np.asarray(back @ whitened @ back.T)
-
     def representer(self, X: pd.DataFrame, phi: FloatArray) -> FloatArray:
-        """Return Λ(x)⁻¹ φ (n, p) for features X and basis columns φ (n, p) of the treatments given; see ``design.representer``."""
-        return self._whitened(X, phi)[2] @ self.whitening.matrix
+        """Return Λ(x)⁻¹ φ (n, p) of rows; see ``design.representer``.
 
-    def overlap(self, X: pd.DataFrame, phi: FloatArray) -> Overlap:
-        """Return the overlap of rows with features X and basis columns of the treatments given φ (n, p)."""
-        return _overlap(*self._whitened(X, phi), np.ones(len(phi)))
+        Parameters
+        ----------
+        X : (n, ·) features.
+        phi : (n, p) basis columns of the treatments given.
+        """
+        return self._whitened(X, phi)[2] @ self.whitening.matrix
 
     def _whitened(
         self, X: pd.DataFrame, phi: FloatArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Smallest eigenvalue of Λ (n,) before lifting, z (n, p) and Λ⁻¹z (n, p), all in the whitened basis."""
+        """Smallest eigenvalue of Λ (n,) before lifting, z (n, p) and Λ⁻¹z (n, p), whitened."""
         values, vectors = self._eigen(X)
         z = self.whitening(phi)
         within = np.einsum("nij,ni->nj", vectors, z) / np.maximum(values, FLOOR)
@@ -183,23 +192,6 @@ class LearnedDesign:
         matrices[:, upper[1], upper[0]] = predicted
         values, vectors = np.linalg.eigh(matrices)
         return values, vectors
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that ``from_dict`` reads back."""
-        return {
-            "encoder": self.encoder.to_dict(),
-            "whitening": self.whitening.to_list(),
-            "coefficients": self.coefficients.tolist(),
-        }
-
-    @staticmethod
-    def from_dict(content: Mapping[str, Any]) -> LearnedDesign:
-        """Return the design that ``to_dict`` described."""
-        return LearnedDesign(
-            FeatureEncoder.from_dict(content["encoder"]),
-            Whitening.restore(content["whitening"]),
-            np.asarray(content["coefficients"], dtype=np.float64),
-        )
 
 
 @dataclass(frozen=True)
@@ -217,10 +209,15 @@ class CrossFittedDesign:
             {fold: preparation.solve(total(sums, without={fold})) for fold in sums}
         )
 
-    def representer(
-        self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64]
-    ) -> FloatArray:
-        """Return Λ(x)⁻¹ φ (n, p) of rows in folds (n,), each by the design that did not see its fold."""
+    def representer(self, X: pd.DataFrame, phi: FloatArray, fold: IntArray) -> FloatArray:
+        """Return Λ(x)⁻¹ φ (n, p) of rows, each by the design that did not see its fold.
+
+        Parameters
+        ----------
+        X : (n, ·) features.
+        phi : (n, p) basis columns of the treatments given.
+        fold : (n,).
+        """
         result = np.empty(phi.shape)
         for number in np.unique(fold):
             inside = fold == number
@@ -228,9 +225,17 @@ class CrossFittedDesign:
         return result
 
     def overlap(
-        self, X: pd.DataFrame, phi: FloatArray, fold: npt.NDArray[np.int64], weight: FloatArray
+        self, X: pd.DataFrame, phi: FloatArray, fold: IntArray, weight: FloatArray
     ) -> Overlap:
-        """Return the overlap of rows in folds (n,) with weights (n,), each by the design that did not see its fold."""
+        """Return the overlap of rows, each by the design that did not see its fold.
+
+        Parameters
+        ----------
+        X : (n, ·) features.
+        phi : (n, p) basis columns of the treatments given.
+        fold : (n,).
+        weight : (n,).
+        """
         places = [np.flatnonzero(fold == number) for number in np.unique(fold)]
         parts = [
             self.designs[int(fold[rows[0]])]._whitened(X.iloc[rows], phi[rows]) for rows in places

@@ -9,7 +9,8 @@ import numpy as np
 from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 
-# Random draws end a little short of their bounds; only a wider gap is extrapolation, as a share of the range.
+# Random draws end a little short of their bounds; only a wider gap is extrapolation, as a share of
+# the range.
 _EDGE = 0.01
 
 
@@ -20,25 +21,15 @@ class ObservedTreatments:
     Parameters
     ----------
     space : the declared treatments.
-    values : by dimension, the smallest and the largest observed value; of a categorical one all observed codes.
+    values : by dimension, the smallest and the largest observed value; of a categorical one all
+        observed codes.
     """
 
     space: TreatmentSpace
     values: tuple[tuple[float, ...], ...]
 
-    @staticmethod
-    def of(space: TreatmentSpace, treatments: FloatArray) -> ObservedTreatments:
-        """Return what encoded treatments (n, d) show."""
-        values = [
-            np.unique(column).tolist()
-            if isinstance(dimension, Categorical)
-            else [column.min(), column.max()]
-            for dimension, column in zip(space.dimensions, treatments.T, strict=True)
-        ]
-        return ObservedTreatments(space, tuple(tuple(map(float, observed)) for observed in values))
-
     def outside(self, treatments: FloatArray) -> BoolArray:
-        """Return (n,) whether encoded treatments (n, d) are beyond what was observed in any dimension."""
+        """Return (n,) whether treatments (n, d) are beyond what was observed in any dimension."""
         beyond = np.zeros(len(treatments), dtype=bool)
         for position, (dimension, observed) in enumerate(
             zip(self.space.dimensions, self.values, strict=True)
@@ -65,7 +56,8 @@ class ObservedTreatments:
                 ]
                 if unseen:
                     sentences.append(
-                        f"treatment '{dimension.name}' is offered as {', '.join(unseen)}, which nobody in the experiment got: "
+                        f"treatment '{dimension.name}' is offered as {', '.join(unseen)}, which "
+                        "nobody in the experiment got: "
                         "responses to that are extrapolated"
                     )
                 continue
@@ -73,7 +65,8 @@ class ObservedTreatments:
             slack = _EDGE * (high - low)
             if low < observed[0] - slack or high > observed[1] + slack:
                 sentences.append(
-                    f"treatment '{dimension.name}' is offered from {low:g} to {high:g} but was observed from {observed[0]:g} to "
+                    f"treatment '{dimension.name}' is offered from {low:g} to {high:g} but was "
+                    f"observed from {observed[0]:g} to "
                     f"{observed[1]:g}: responses beyond that are extrapolated"
                 )
         return sentences

@@ -1,4 +1,4 @@
-"""Profit of serving a unit with a treatment, linear in its response coefficients: π(t) = ψ(t)·(θ, 1)."""
+"""Profit of serving a unit with a treatment, linear in its response: π(t) = ψ(t)·(θ, 1)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,31 @@ from coarse_spark.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Profit:
-    """π_i(t) = margin(t)·φ(t)·θ_i − cost(t).
+    """Profit of serving unit i with treatment t: π_i(t) = margin(t)·φ(t)·θ_i − cost(t).
 
     Parameters
     ----------
-    margin : expression in the treatment names, money per unit of outcome. A cost paid only on success belongs here: an incentive
-        d paid when y = 1, worth v, gives ``v - d``.
+    margin : expression in the treatment names, money per unit of outcome. A cost paid only on
+        success belongs here: an incentive d paid when y = 1, worth v, gives ``v - d``.
     cost : expression in the treatment names, money per treated unit whatever the outcome.
 
     Raises
     ------
     ExpressionError : an expression outside the safe subset (see ``core.expressions``).
+
+    Examples
+    --------
+    A sale brings 30, a discount on it costs its depth in per cent, and a letter costs 0.5:
+
+    >>> from coarse_spark import Profit, TreatmentSpace
+    >>> from coarse_spark.core.basis import Basis
+    >>> depth = {"kind": "continuous", "lower": 0, "upper": 20, "step": 10, "control": 0}
+    >>> space = TreatmentSpace.from_dict({"depth": depth})
+    >>> profit = Profit(margin="30 * (1 - depth / 100)", cost="where(depth > 0, 0.5, 0)")
+    >>> psi = profit.psi(space.candidates, Basis("linear", space))
+    >>> theta = np.array([[0.1, 0.01]])  # one in ten buys, and one in a hundred more for each point
+    >>> profit_matrix(theta, psi).round(2)
+    array([[3. , 4.9, 6.7]])
     """
 
     margin: str = "1"
@@ -60,7 +74,8 @@ class Profit:
                 bad = int(np.flatnonzero(~np.isfinite(value))[0])
                 place = space.describe(treatments[bad])
                 raise InvalidInputError(
-                    f"profit: the {label} '{text}' is {value[bad]} at {place}, expected a finite number"
+                    f"profit: the {label} '{text}' is {value[bad]} at {place}, expected a finite "
+                    "number"
                 )
         return margin, cost
 
@@ -77,5 +92,11 @@ class Profit:
 
 
 def profit_matrix(theta: FloatArray, psi: FloatArray) -> FloatArray:
-    """Return profits (n, J) of units with coefficients ``theta`` (n, p) under treatments with rows ``psi`` (J, p + 1)."""
+    """Return the profits (n, J) of units under treatments.
+
+    Parameters
+    ----------
+    theta : (n, p) response coefficients.
+    psi : (J, p + 1) profit rows of the treatments.
+    """
     return theta @ psi[:, :-1].T + psi[:, -1]

@@ -1,4 +1,4 @@
-"""Who the units of a segment are, in words: what distinguishes them, and a short rule that nearly finds them."""
+"""Who the units of a segment are: what distinguishes them, and a rule that nearly finds them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ _WORDS = 3
 def distinguishing_features(
     means: pd.DataFrame, overall: pd.Series, spread: pd.Series
 ) -> list[list[str]]:
-    """Return for every segment the features whose means differ most from the whole population's, in words.
+    """Return for every segment, in words, what distinguishes it from the whole population.
+
+    The features whose means differ most, in population standard deviations; differences below a
+    tenth are not worth a word.
 
     Parameters
     ----------
     means : (K, features) means of numbers and shares of levels (``feature=level``).
-    overall, spread : the population's means and standard deviations, by feature.
-
-    Differences are in population standard deviations; those below a tenth are not worth a word.
+    overall : the population's means, by feature.
+    spread : the population's standard deviations, by feature.
     """
     usable = spread.where(spread > 0)
     distance = (means - overall) / usable
@@ -55,13 +57,15 @@ def segment_rules(
 ) -> list[str]:
     """Return one readable rule a segment from a shallow decision tree on a sample of units.
 
+    A rule is the tree's largest leaf of the segment, with the share of that leaf's units that
+    belong to it; a segment without a leaf of its own has no short rule, and says so.
+
     Parameters
     ----------
-    features : (n, ·) numbers and texts. segment : (n,) segment of every unit. weight : (n,).
+    features : (n, ·) numbers and texts.
+    segment : (n,) segment of every unit.
+    weight : (n,).
     segments : the segments to describe.
-
-    A rule is the tree's largest leaf of the segment, with the share of that leaf's units that belong to it; a segment without a
-    leaf of its own has no short rule, and says so.
     """
     encoded = pd.get_dummies(features, prefix_sep="=", dummy_na=False).astype(np.float64)
     columns = list(encoded.columns)

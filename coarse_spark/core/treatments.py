@@ -1,7 +1,8 @@
-"""The treatment space T: what may be offered, the control, and the finite candidates that menus are searched over.
+"""The treatment space T: what may be offered, the control, and the finite candidates.
 
-Inside the package a treatment is a row of floats, one a dimension; a categorical dimension holds the position of its level.
-Users see DataFrames with their own values: ``encode`` and ``decode`` translate.
+Menus are searched over the candidates. Inside the package a treatment is a row of floats, one a
+dimension; a categorical dimension holds the position of its level. Users see DataFrames with their
+own values: ``encode`` and ``decode`` translate.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.expressions import Expression
 from coarse_spark.errors import InvalidInputError, nearest
 
-# Candidates of a continuous dimension without a step, by the number of such dimensions: the number of all candidates stays
+# Candidates of a continuous dimension without a step, by the number of such dimensions: the number
+# of all candidates stays
 # near a thousand, so that a profit matrix of a few thousand rows fits in cache-sized blocks.
 _GRID_POINTS = {1: 257, 2: 21, 3: 11, 4: 6}
 _MAX_CANDIDATES = 20_000
@@ -29,7 +31,20 @@ _MAX_CANDIDATES = 20_000
 
 @dataclass(frozen=True)
 class Continuous:
-    """A numeric dimension on [lower, upper], offered in multiples of ``step`` above lower where a step is given."""
+    """A numeric dimension.
+
+    Attributes
+    ----------
+    name : of the treatment.
+    lower : least value.
+    upper : largest value.
+    control : value of a unit that is left alone; it may lie outside.
+    step : multiples of it above lower are offered; None for any value between the bounds.
+
+    Raises
+    ------
+    InvalidInputError : bounds, control or step that are not finite or do not fit.
+    """
 
     name: str
     lower: float
@@ -41,7 +56,8 @@ class Continuous:
         for label in ("lower", "upper", "control"):
             if not isfinite(getattr(self, label)):
                 raise InvalidInputError(
-                    f"treatment '{self.name}': {label} is {getattr(self, label)}, expected a finite number"
+                    f"treatment '{self.name}': {label} is {getattr(self, label)}, expected a "
+                    "finite number"
                 )
         if not self.lower < self.upper:
             raise InvalidInputError(
@@ -60,10 +76,11 @@ class Continuous:
         )
 
     def grid(self, points: int) -> FloatArray:
-        """Return the offered values: every step, or ``points`` equally spaced values of an unstepped dimension."""
+        """Return the offered values: every step, or ``points`` equally spaced ones without."""
         stepped = self.lower + (self.step or 0.0) * np.arange(self.grid_size(points))
         values = np.linspace(self.lower, self.upper, points) if self.step is None else stepped
-        # round: 0.1 * 3 is offered as 0.3, not as 0.30000000000000004, which a rule such as "t > 0.3" would restrict
+        # round: 0.1 * 3 is offered as 0.3, not as 0.30000000000000004, which a rule such as "t >
+        # 0.3" would restrict
         return np.clip(
             np.round(values, 12 - floor(log10(self.upper - self.lower))), self.lower, self.upper
         )
@@ -71,7 +88,18 @@ class Continuous:
 
 @dataclass(frozen=True)
 class Categorical:
-    """A dimension of named levels."""
+    """A dimension of named levels.
+
+    Attributes
+    ----------
+    name : of the treatment.
+    levels : distinct values.
+    control : the level of a unit that is left alone.
+
+    Raises
+    ------
+    InvalidInputError : no or repeated levels, or a control that is none of them.
+    """
 
     name: str
     levels: tuple[Any, ...]
@@ -96,8 +124,35 @@ Dimension = Continuous | Categorical
 class TreatmentSpace:
     """All treatments that may be offered.
 
-    Build one with ``from_dict`` (dimensions, each continuous or categorical) or ``from_candidates`` (a finite list). The control
-    is always one of the candidates, even outside the bounds of a dimension: a firm can always leave a unit alone.
+    Build one with ``from_dict`` (dimensions, each continuous or categorical) or ``from_candidates``
+    (a finite list). The control is always one of the candidates, even outside the bounds of a
+    dimension: a firm can always leave a unit alone.
+
+    Attributes
+    ----------
+    dimensions : d of them, each ``Continuous`` or ``Categorical``.
+    exclude : candidates where this expression is not 0 are not offered; None excludes none.
+    finite : encoded rows of a finite list; None where the grid of all dimensions is offered.
+
+    Raises
+    ------
+    InvalidInputError : no dimensions, or two of one name.
+    ExpressionError : an exclusion with unknown names.
+
+    Examples
+    --------
+    >>> from coarse_spark import TreatmentSpace
+    >>> space = TreatmentSpace.from_dict({
+    ...     "depth": {"kind": "continuous", "lower": 0, "upper": 20, "step": 10, "control": 0},
+    ...     "channel": {"kind": "categorical", "levels": ["mail", "app"], "control": "mail"},
+    ... }, exclude="(depth == 20) * (channel == 'app')")
+    >>> space.candidates.shape
+    (5, 2)
+    >>> space.decode(space.candidates[3])
+       depth channel
+    0   10.0     app
+    >>> space.describe(space.control)
+    'depth = 0, channel = mail'
     """
 
     dimensions: tuple[Dimension, ...]
@@ -116,10 +171,13 @@ class TreatmentSpace:
     def from_dict(
         spec: Mapping[str, Mapping[str, Any]], exclude: str | None = None
     ) -> TreatmentSpace:
-        """Build a space from ``{name: {"kind": "continuous", "lower", "upper", "step", "control"}}`` or
-        ``{name: {"kind": "categorical", "levels": [...], "control"}}``.
+        """Return the space of dimensions declared by name.
 
-        ``exclude`` is an expression in the treatment names; candidates where it is not 0 are not offered.
+        Parameters
+        ----------
+        spec : by name, ``{"kind": "continuous", "lower", "upper", "step", "control"}`` or
+            ``{"kind": "categorical", "levels": [...], "control"}``; the step may be left out.
+        exclude : expression in the treatment names; candidates where it is not 0 are not offered.
 
         Raises
         ------
@@ -132,10 +190,23 @@ class TreatmentSpace:
 
     @staticmethod
     def from_candidates(candidates: pd.DataFrame, control: Mapping[str, Any]) -> TreatmentSpace:
-        """Build a space from a finite list: one row a candidate, one column a dimension.
+        """Return the space of a finite list of treatments.
 
-        Candidate rows keep their order and duplicates are refused; ``control`` names one value a column. Where the control is
-        not itself a row it becomes a last candidate.
+        Parameters
+        ----------
+        candidates : one row a candidate, one column a dimension; they keep their order.
+        control : one value a column. Where it is not itself a row it becomes a last candidate.
+
+        Raises
+        ------
+        InvalidInputError : no candidates, repeated or missing ones, or a control of other columns.
+
+        Examples
+        --------
+        >>> offers = pd.DataFrame({"price": [9.9, 8.9], "gift": ["none", "mug"]})
+        >>> space = TreatmentSpace.from_candidates(offers, {"price": 9.9, "gift": "none"})
+        >>> [space.describe(candidate) for candidate in space.candidates]
+        ['price = 9.9, gift = none', 'price = 8.9, gift = mug']
         """
         if candidates.empty:
             raise InvalidInputError(
@@ -196,7 +267,8 @@ class TreatmentSpace:
 
     @cached_property
     def continuous(self) -> BoolArray:
-        """(d,) whether a dimension may take any value between its bounds, so that a treatment can be polished along it."""
+        """(d,) whether a dimension may take any value between its bounds, to be polished along
+        it."""
         if self.finite is not None:
             return np.zeros(len(self.dimensions), dtype=bool)
         return np.array([isinstance(d, Continuous) and d.step is None for d in self.dimensions])
@@ -212,7 +284,10 @@ class TreatmentSpace:
 
     @cached_property
     def spacing(self) -> FloatArray:
-        """(d,) distance of neighbouring candidates along every dimension; 0 where nothing is searched between candidates."""
+        """(d,) distance of neighbouring candidates along every dimension.
+
+        0 where nothing is searched between candidates.
+        """
         points = self._grid_points
         widths = self.bounds[:, 1] - self.bounds[:, 0]
         return np.where(self.continuous, widths / max(points - 1, 1), 0.0)
@@ -224,11 +299,14 @@ class TreatmentSpace:
 
     @cached_property
     def candidates(self) -> FloatArray:
-        """(J, d) encoded candidates: the finite list, or the grid of all dimensions without the excluded points.
+        """(J, d) encoded candidates.
+
+        The finite list, or the grid of all dimensions without the excluded points.
 
         Raises
         ------
-        InvalidInputError : nothing is left after the exclusion, or the grid has more points than can be searched.
+        InvalidInputError : nothing is left after the exclusion, or the grid has more points than
+            can be searched.
         """
         if self.finite is not None:
             return np.asarray(self.finite, dtype=np.float64)
@@ -257,7 +335,8 @@ class TreatmentSpace:
         allowed = self.allowed(grid)
         if not allowed.any():
             raise InvalidInputError(
-                f"no treatment is left after the exclusion '{self.exclude.text if self.exclude else ''}'"
+                "no treatment is left after the exclusion "
+                f"'{self.exclude.text if self.exclude else ''}'"
             )
         return grid[allowed] if is_control.any() else np.vstack([grid[allowed], self.control])
 
@@ -308,7 +387,8 @@ class TreatmentSpace:
                     hint = nearest(found, dimension.levels)
                     place = f"in rows {_rows(codes.isna())}"
                     raise InvalidInputError(
-                        f"treatment '{dimension.name}' has the unknown level {found!r}{hint} {place}"
+                        f"treatment '{dimension.name}' has the unknown level {found!r}{hint} "
+                        f"{place}"
                     )
                 columns.append(codes.to_numpy(np.float64))
             else:
@@ -330,13 +410,17 @@ class TreatmentSpace:
         return np.asarray(close.all(axis=-1))
 
     def columns(self, treatments: FloatArray) -> dict[str, npt.NDArray[Any]]:
-        """Return encoded treatments as one array a dimension, levels as their own values: what expressions see."""
+        """Return encoded treatments as one array a dimension: what expressions see.
+
+        Levels are their own values.
+        """
         result: dict[str, npt.NDArray[Any]] = {}
         for position, dimension in enumerate(self.dimensions):
             values = treatments[:, position]
             if isinstance(dimension, Categorical):
                 kinds = {type(level) for level in dimension.levels}
-                # numpy would turn the number of a number and a text into a text, and cut zero characters off a text's end
+                # numpy would turn the number of a number and a text into a text, and cut zero
+                # characters off a text's end
                 plain = len(kinds) == 1 and str not in kinds
                 levels = np.array(dimension.levels, dtype=None if plain else object)
                 result[dimension.name] = levels[values.astype(np.intp)]
@@ -417,7 +501,8 @@ def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
     for key in expected[kind]:
         if key not in entry and key != "step":
             raise InvalidInputError(
-                f"treatment '{name}': '{key}' is missing; a {kind} dimension needs {', '.join(expected[kind])}"
+                f"treatment '{name}': '{key}' is missing; a {kind} dimension needs "
+                f"{', '.join(expected[kind])}"
             )
     if kind == "categorical":
         return Categorical(name, tuple(entry["levels"]), entry["control"])

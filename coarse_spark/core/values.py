@@ -1,7 +1,9 @@
-"""Honest policy values from unit-level scores: means, standard errors, paired contrasts and the choice of K.
+"""Honest policy values from unit-level scores.
 
-A unit's score under a policy is ψ(π(x_i))·(θ̃_i, 1) with debiased coefficients θ̃ (see ``core.design``); a policy's value is the
-weighted mean score, and two policies are compared on the same units, which cancels most of their noise.
+They are means with standard errors, paired contrasts and the choice of K. A unit's score under a
+policy is ψ(π(x_i))·(θ̃_i, 1) with debiased coefficients θ̃ (see ``core.design``); a policy's value
+is the weighted mean score, and two policies are compared on the same units, which cancels most of
+their noise.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ class ScoreMoments:
 
     Attributes
     ----------
-    units : number of rows. weight : Σ w_i.
+    units : number of rows.
+    weight : Σ w_i.
     mean : (q,) Σ w_i s_i / Σ w_i.
     covariance : (q, q) of the means: Σ w_i² (s_i − mean)(s_i − mean)ᵀ / (Σ w_i)², with n / (n − 1).
     """
@@ -34,9 +37,14 @@ class ScoreMoments:
 
     @staticmethod
     def sums(scores: FloatArray, weight: FloatArray, center: FloatArray) -> FloatArray:
-        """Return additive sums over rows with scores (n, q) and weights (n,), as one flat array.
+        """Return additive sums over rows, as one flat array.
 
-        ``center`` (q,) is any value near the mean, the same for all batches: it keeps the sums of squares accurate.
+        Parameters
+        ----------
+        scores : (n, q).
+        weight : (n,).
+        center : (q,) any value near the mean, the same for all batches: it keeps the sums of
+            squares accurate.
         """
         moved = np.column_stack([scores - center, np.ones(len(scores))])
         weighted = moved * weight[:, None]
@@ -67,7 +75,14 @@ class ScoreMoments:
 
 @dataclass(frozen=True)
 class Policy:
-    """One policy whose value is estimated: its name, its number of unique treatments (0 = no limit) and its costs of variety."""
+    """One policy whose value is estimated.
+
+    Attributes
+    ----------
+    name : such as ``control`` or ``menu``.
+    k : its number of unique treatments; 0 for no limit.
+    variety_cost : money per unit weight for offering that many.
+    """
 
     name: str
     k: int
@@ -79,8 +94,15 @@ def policy_values(
 ) -> pd.DataFrame:
     """Return one row a policy: value, se, confidence interval and the two captured shares.
 
-    Values are per unit weight, after the cost of variety. ``captured_of_control`` is (V − V_control) / (V_granular − V_control),
-    ``captured_of_uniform`` the same above the best single treatment; NaN where full personalization gains nothing measurable.
+    Values are per unit weight, after the cost of variety. ``captured_of_control`` is (V −
+    V_control) / (V_granular − V_control), ``captured_of_uniform`` the same above the best single
+    treatment; NaN where full personalization gains nothing measurable.
+
+    Parameters
+    ----------
+    policies : q of them; control, uniform and granular among them.
+    moments : of their scores, in the same order.
+    confidence : of the intervals, such as 0.95.
     """
     z = stats.norm.ppf(0.5 + confidence / 2)
     value = moments.mean - np.array([policy.variety_cost for policy in policies])
@@ -110,7 +132,14 @@ def policy_values(
 
 
 def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: float) -> pd.DataFrame:
-    """Return paired differences: of every policy to control, uniform and granular, and of every menu to the next smaller one."""
+    """Return paired differences, one row a pair.
+
+    Of every policy to control, uniform and granular, and of every menu to the next smaller one.
+
+    Parameters
+    ----------
+    policies, moments, confidence : as in ``policy_values``.
+    """
     z = stats.norm.ppf(0.5 + confidence / 2)
     index = {(policy.name, policy.k): position for position, policy in enumerate(policies)}
     references = [
@@ -137,7 +166,10 @@ def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: flo
 
 
 def select_menu_size(policies: Sequence[Policy], moments: ScoreMoments) -> tuple[int, str]:
-    """Return the smallest K whose value is within one (paired) standard error of the best menu's, and the rule in words."""
+    """Return the smallest K that is as good as the best, and the rule in words.
+
+    Its value is within one (paired) standard error of the best menu's.
+    """
     menus = sorted(
         (position for position, policy in enumerate(policies) if policy.name == "menu"),
         key=lambda i: policies[i].k,

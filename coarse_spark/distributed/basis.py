@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.choose_basis import BasisChoice, choose_basis
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.distributed.frames import ExperimentSetup, learner_arguments
+from coarse_spark.distributed.frames import ExperimentSetup, trial_rows
 from coarse_spark.distributed.sample import representative_sample
 
 _SAMPLE_ROWS = 20_000  # enough to tell curves apart, small enough for the driver
@@ -43,8 +43,7 @@ def settle_basis(
     with threadpool_limits(limits=1):
         return choose_basis(
             bases,
-            **learner_arguments(sample, setup),
-            key=sample["key"].to_numpy(),
+            trial_rows(sample, setup),
             space=setup.space,
             settings=learner,
             seed=setup.seed,

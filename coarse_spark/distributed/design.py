@@ -25,7 +25,7 @@ from coarse_spark.core.design import (
     row_moments,
 )
 from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparation, Overlap
-from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.frames import (

@@ -21,15 +21,15 @@ from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
-from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.encoding.preparation import Preparation
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.pooled import PooledModels
-from coarse_spark.core.learners.preparation import Preparation
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
-from coarse_spark.distributed.frames import POOLED, ExperimentSetup, learner_arguments
+from coarse_spark.distributed.frames import POOLED, ExperimentSetup, trial_rows
 from coarse_spark.distributed.sample import representative_sample
-from coarse_spark.distributed.score import FULL
 
 MODEL_SCHEMA = (
     "partition string, fold int, member int, learner string, format_version int, "
@@ -127,7 +127,7 @@ def _status_row(
 ) -> tuple[Any, ...]:
     return (
         partition,
-        FULL,
+        ALL_FOLDS,
         member,
         None,
         FORMAT_VERSION,
@@ -169,7 +169,7 @@ def _model_rows(
 def _fold_rows(fold_counts: dict[int, int], folds: int) -> dict[int, int]:
     """Rows that each model was fitted on: all, or all but its fold."""
     total = sum(fold_counts.values())
-    return {FULL: total, **{fold: total - fold_counts.get(fold, 0) for fold in range(folds)}}
+    return {ALL_FOLDS: total, **{fold: total - fold_counts.get(fold, 0) for fold in range(folds)}}
 
 
 def _group_fitter(
@@ -183,9 +183,7 @@ def _group_fitter(
         try:
             with threadpool_limits(limits=1):
                 records = fit_models(
-                    **learner_arguments(rows, setup),
-                    fold=rows["fold"].to_numpy(),
-                    key=rows["key"].to_numpy(),
+                    trial_rows(rows, setup),
                     basis=settings.basis,
                     settings=settings.learner,
                     seed=setup.seed,
@@ -227,8 +225,7 @@ def _fit_pooled(
         units, setup, _ENCODER_ROWS, arms="arms" in basis.terms, total=total
     )
     preparation = Preparation.fit(
-        **learner_arguments(sample, setup),
-        fold=sample["fold"].to_numpy(),
+        trial_rows(sample, setup),
         basis=basis,
         settings=learner,
     )
@@ -236,9 +233,7 @@ def _fit_pooled(
     def record(rows: pd.DataFrame) -> dict[str, GramStatistics]:
         sums = accumulate(
             preparation,
-            **learner_arguments(rows, setup),
-            fold=rows["fold"].to_numpy(),
-            key=rows["key"].to_numpy(),
+            trial_rows(rows, setup),
             folds=folds,
             settings=learner,
             seed=setup.seed,

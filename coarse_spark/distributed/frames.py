@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import NumericType
 
 from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 
@@ -244,15 +244,27 @@ def hash_sample(units: DataFrame, size: int) -> pd.DataFrame:
     )
 
 
-def learner_arguments(rows: pd.DataFrame, setup: ExperimentSetup) -> dict[str, Any]:
-    """Return collected experiment rows as the arguments that the learners share."""
-    return {
-        "X": feature_frame(rows, setup.features),
-        "T": matrix(rows, setup.treatments),
-        "y": rows["outcome"].to_numpy(np.float64),
-        "weight": rows["weight"].to_numpy(np.float64),
-        "strata": rows["stratum"].to_numpy(),
-    }
+def trial_rows(rows: pd.DataFrame, setup: ExperimentSetup) -> TrialRows:
+    """Return collected experiment rows as the learners take them.
+
+    Parameters
+    ----------
+    rows : in the shape of ``experiment_units``.
+    setup : of the experiment.
+
+    Raises
+    ------
+    InvalidInputError : rows that cannot be used (see ``TrialRows``).
+    """
+    return TrialRows(
+        feature_frame(rows, setup.features),
+        matrix(rows, setup.treatments),
+        rows["outcome"].to_numpy(np.float64),
+        key=rows["key"].to_numpy(),
+        fold=rows["fold"].to_numpy(),
+        weight=rows["weight"].to_numpy(np.float64),
+        strata=rows["stratum"].to_numpy(),
+    )
 
 
 def feature_frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

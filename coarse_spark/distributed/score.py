@@ -18,7 +18,8 @@ from pyspark.sql.types import DoubleType, IntegerType, StructField, StructType
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.learners.record import ModelRecord, load_model
+from coarse_spark.core.learners.model import load_model
+from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.distributed.frames import (
     POOLED,
@@ -31,7 +32,6 @@ from coarse_spark.distributed.frames import (
 )
 
 CHUNK_ROWS = 100_000  # units scored in one Python call: about 100 MB with a few dozen features
-FULL = -1  # the fold number of models fitted on all folds
 
 
 def granular_columns(problem: MenuProblem) -> list[str]:

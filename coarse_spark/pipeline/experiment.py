@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.distributed.design import Design, design_of, with_representer
 from coarse_spark.distributed.frames import eligibility_columns, experiment_units
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.rules import with_eligibility, with_rules
-from coarse_spark.distributed.score import FULL, score
+from coarse_spark.distributed.score import score
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, learner_settings
 
@@ -51,7 +52,7 @@ def cross_fitted(run: Run) -> Iterator[CrossFitted]:
         designed = with_representer(units, design, problem.basis.size)
         scored = score(
             designed,
-            run.lake.read("models", run.run_id).where(F.col("fold") != FULL),
+            run.lake.read("models", run.run_id).where(F.col("fold") != ALL_FOLDS),
             features=configuration.experiment.features,
             problem=problem,
             keep=[c for c in designed.columns if not c.startswith("feature_")],

@@ -4,10 +4,11 @@
     python tests/benchmarks/bench_fit.py accuracy cpu       some of: accuracy cpu memory known
     python tests/benchmarks/bench_fit.py --seeds 1 --rows 10000 50000 accuracy
 
-Accuracy is the share of (granular − best uniform) profit that the estimated granular policy earns at the truth of the field
-simulation, on 20,000 new units, cost 0.3 a unit of treatment. Every fit runs in a process of its own with one thread; memory is
-the peak above what the process held before the fit. EconML gets scikit-learn's histogram boosting for the outcome and linear
-models for the treatments, which are randomized: better and cheaper than its defaults here.
+Accuracy is the share of (granular − best uniform) profit that the estimated granular policy earns
+at the truth of the field simulation, on 20,000 new units, cost 0.3 a unit of treatment. Every fit
+runs in a process of its own with one thread; memory is the peak above what the process held before
+the fit. EconML gets scikit-learn's histogram boosting for the outcome and linear models for the
+treatments, which are randomized: better and cheaper than its defaults here.
 """
 
 from __future__ import annotations
@@ -97,7 +98,10 @@ LEARNERS: dict[str, Callable[[], Callable[..., Any]]] = {
 
 
 def captured(theta: np.ndarray, truth: np.ndarray, dimensions: int) -> float:
-    """Share of granular − uniform that the best treatments under ``theta`` earn under ``truth`` (both (n, p))."""
+    """Share of granular − uniform that the best treatments under ``theta`` earn.
+
+    Under the true coefficients ``truth``; both (n, p).
+    """
     axis = np.linspace(0, 2, 201 if dimensions == 1 else 41)
     grid = np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1).reshape(
         -1, dimensions
@@ -126,7 +130,7 @@ def memory(field: str) -> float:
 
 
 def worker(learner: str, rows: int, dimensions: int, seed: int) -> None:
-    from coarse_spark.core.simulation import field_simulation
+    from coarse_spark.simulate.field import field_simulation
 
     warnings.filterwarnings("ignore")
     fit = LEARNERS[learner]()
@@ -253,10 +257,15 @@ def peak_memory(
 def known_numbers(
     _sizes: list[int], _seeds: int, _memo: dict[Any, dict[str, float]]
 ) -> Iterator[dict[str, Any]]:
-    """EconML's treatment-featurization notebook: its estimate of the coefficient 0.5 of T² is 0.507 with standard error 0.024."""
+    """EconML's treatment-featurization notebook: the coefficient 0.5 of T².
+
+    Its estimate is 0.507 with standard error 0.024.
+    """
     from coarse_spark.core.basis import Basis
     from coarse_spark.core.learners.crossfit import fit_models
-    from coarse_spark.core.learners.record import load_model
+    from coarse_spark.core.learners.encoding.rows import TrialRows
+    from coarse_spark.core.learners.folds import ALL_FOLDS
+    from coarse_spark.core.learners.model import load_model
     from coarse_spark.core.learners.response import observed_space
     from coarse_spark.core.learners.settings import LearnerSettings
 
@@ -267,9 +276,8 @@ def known_numbers(
     y = 0.5 * T[:, 0] ** 2 + W[:, 1] + 20 * rng.normal(size=n)
     X, basis = pd.DataFrame(W, columns=list("abcde")), Basis("quadratic", observed_space(T))
     settings = LearnerSettings(learner="constant")
-    models = fit_models(
-        X, T, y, np.arange(n) % folds, basis=basis, key=np.arange(n), settings=settings
-    )
+    trial = TrialRows(X, T, y, fold=np.arange(n) % folds)
+    models = fit_models(trial, basis=basis, settings=settings)
     squared = {
         fold: float(load_model(record).predict(X)[:, 2].mean()) for fold, record in models.items()
     }
@@ -279,7 +287,7 @@ def known_numbers(
     )  # delete-a-group jackknife
     yield line(
         "known numbers: coefficient of T^2",
-        squared[-1],
+        squared[ALL_FOLDS],
         0.507,
         "y / T^2",
         truth=0.5,

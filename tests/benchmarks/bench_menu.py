@@ -37,8 +37,8 @@ from coarse_spark.core.menu.search.table import ProfitTable  # noqa: E402
 from coarse_spark.core.menu.stability import value_within  # noqa: E402
 from coarse_spark.core.menu.units import WeightedUnits  # noqa: E402
 from coarse_spark.core.profit import Profit, profit_matrix  # noqa: E402
-from coarse_spark.core.simulation import field_simulation  # noqa: E402
 from coarse_spark.core.treatments import TreatmentSpace  # noqa: E402
+from coarse_spark.simulate.field import field_simulation  # noqa: E402
 
 Line = dict[str, Any]
 # percentage points: two runs that reach the same optimum of finitely many differ by less

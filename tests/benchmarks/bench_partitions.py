@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from coarse_spark.config.models import Configuration
-from coarse_spark.core.simulation import field_simulation
+from coarse_spark.simulate.field import field_simulation
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -135,8 +135,9 @@ def fit_on_spark(options: argparse.Namespace) -> dict[str, float]:
 
 def fit_bare(options: argparse.Namespace) -> dict[str, float]:
     from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
-    from coarse_spark.core.learners.gram import GramStatistics
-    from coarse_spark.core.learners.preparation import Preparation
+    from coarse_spark.core.learners.encoding.preparation import Preparation
+    from coarse_spark.core.learners.encoding.rows import TrialRows
+    from coarse_spark.core.learners.ridge.gram import GramStatistics
     from coarse_spark.pipeline.settings import learner_settings
 
     setup = configuration(options.learner, options.features, "unused")
@@ -144,14 +145,14 @@ def fit_bare(options: argparse.Namespace) -> dict[str, float]:
     names = list(setup.experiment.features)
     markets = [market(number, options.rows) for number in range(options.partitions)]
     rng = np.random.default_rng(0)
-    arguments = [
-        {
-            "X": rows[names],
-            "T": rows[["t1"]].to_numpy(),
-            "y": rows["y"].to_numpy(),
-            "fold": rng.integers(0, folds, len(rows)),
-            "key": rows["unit_id"].to_numpy(),
-        }
+    trials = [
+        TrialRows(
+            rows[names],
+            rows[["t1"]].to_numpy(),
+            rows["y"].to_numpy(),
+            key=rows["unit_id"].to_numpy(),
+            fold=rng.integers(0, folds, len(rows)),
+        )
         for rows in markets
     ]
     start, before = time.perf_counter(), time.process_time()
@@ -159,19 +160,17 @@ def fit_bare(options: argparse.Namespace) -> dict[str, float]:
         min(50_000, options.rows * options.partitions), random_state=0
     )
     preparation = Preparation.fit(
-        sample[names],
-        sample[["t1"]].to_numpy(),
-        sample["y"].to_numpy(),
+        TrialRows(sample[names], sample[["t1"]].to_numpy(), sample["y"].to_numpy()),
         basis=setup.basis,
         settings=settings,
     )
     sums: dict[int, GramStatistics] = {}
-    for rows in arguments:
-        for part, found in accumulate(preparation, **rows, folds=folds, settings=settings).items():
+    for trial in trials:
+        for part, found in accumulate(preparation, trial, folds=folds, settings=settings).items():
             sums[part] = sums[part] + found if part in sums else found
     _, pooled = solve(preparation, sums, folds=folds, settings=settings)
-    for rows in arguments:
-        fit_models(**rows, basis=setup.basis, settings=settings, pooled=pooled)
+    for trial in trials:
+        fit_models(trial, basis=setup.basis, settings=settings, pooled=pooled)
     return {"wall": time.perf_counter() - start, "python": time.process_time() - before}
 
 

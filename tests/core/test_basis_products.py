@@ -60,7 +60,8 @@ def test_splines_are_cubic_between_knots_and_linear_at_the_ends(knots):
     for place in (80.0, 100.0):
         inside = place + np.array([0, 1, 2]) * (step if place == 80 else -step)
         phi = basis(inside[:, None])
-        # the second derivative vanishes at the boundary, so the second difference is of third order in the step
+        # the second derivative vanishes at the boundary, so the second difference is of third order
+        # in the step
         assert np.abs(phi[0] - 2 * phi[1] + phi[2]).max() < 30 * (step / 20) ** 3 * 20
     grid = basis(np.linspace(80, 100, 60)[:, None])
     assert np.linalg.matrix_rank(grid / np.linalg.norm(grid, axis=0), tol=1e-9) == basis.size

@@ -1,4 +1,7 @@
-"""The treatment basis and the profit on it: column order, known values, linearity in the coefficients, and refusals."""
+"""The treatment basis and the profit on it.
+
+Column order, known values, linearity in the coefficients, and refusals.
+"""
 
 from __future__ import annotations
 

@@ -7,9 +7,10 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import (
     RANDOMIZED,
     MomentSums,
-    debiased_coefficients,
+    corrected,
     design_problems,
     moment_sums,
+    representer,
     row_moments,
 )
 from coarse_spark.core.lack_of_fit import TreatmentBins, bin_sums, lack_of_fit
@@ -49,7 +50,7 @@ def test_debiasing_repairs_a_wrong_model_on_raw_percent_columns():
     wrong = np.tile(truth * [1, 1.2, 0.8], (n, 1))
     lam = row_moments(moment_sums(phi), None, n)
     assert np.linalg.cond(lam) > 1e10
-    debiased = debiased_coefficients(wrong, phi, y, lam).mean(axis=0)
+    debiased = corrected(wrong, phi, y, representer(phi, lam)).mean(axis=0)
     at = QUADRATIC(np.array([[80.0], [90.0], [100.0]]))
     np.testing.assert_allclose(at @ debiased, at @ truth, atol=0.02)
     assert np.abs(at @ wrong[0] - at @ truth).min() > 0.5
@@ -61,21 +62,20 @@ def test_debiased_arms_are_augmented_inverse_propensity_weighting():
     phi, y, theta = np.eye(3)[arm], rng.normal(size=900), rng.normal(size=(900, 3))
     share = np.bincount(arm) / 900
     expected = theta + phi * ((y - theta[np.arange(900), arm]) / share[arm])[:, None]
-    np.testing.assert_allclose(
-        debiased_coefficients(theta, phi, y, moment_sums(phi)[RANDOMIZED].matrix), expected
-    )
+    weights = representer(phi, moment_sums(phi)[RANDOMIZED].matrix)
+    np.testing.assert_allclose(corrected(theta, phi, y, weights), expected)
 
 
 def test_strata_use_their_own_moments():
     rng = np.random.default_rng(2)
     strata = np.where(np.arange(4000) % 2 == 0, "low", "high")
     T = np.where(strata == "low", rng.uniform(80, 85, 4000), rng.uniform(90, 100, 4000))[:, None]
-    phi, y, theta = QUADRATIC(T), rng.normal(size=4000), np.zeros((4000, 3))
+    phi = QUADRATIC(T)
     moments = moment_sums(phi, strata)
-    all_rows = debiased_coefficients(theta, phi, y, row_moments(moments, strata, 4000))
+    all_rows = representer(phi, row_moments(moments, strata, 4000))
     for label in ("low", "high"):
         rows = strata == label
-        alone = debiased_coefficients(theta[rows], phi[rows], y[rows], moments[label].matrix)
+        alone = representer(phi[rows], moments[label].matrix)
         np.testing.assert_allclose(all_rows[rows], alone)
     with pytest.raises(
         InvalidInputError, match="stratum 'lowe' has no moments \\(did you mean 'low'"
@@ -87,7 +87,7 @@ def test_treatments_without_variation_are_refused_and_reported():
     phi = QUADRATIC(np.full((50, 1), 90.0))
     moments = moment_sums(phi)
     with pytest.raises(InvalidInputError, match="singular"):
-        debiased_coefficients(np.zeros((50, 3)), phi, np.zeros(50), moments[RANDOMIZED].matrix)
+        representer(phi, moments[RANDOMIZED].matrix)
     assert "do not identify" in design_problems(moments, QUADRATIC)[0]
     few = moment_sums(QUADRATIC(np.linspace(80, 100, 12)[:, None]))
     assert "12 effective rows" in design_problems(few, QUADRATIC)[0]
@@ -101,15 +101,16 @@ def test_extrapolation_is_told_for_every_dimension():
         "control": "none",
     }
     space = TreatmentSpace.from_dict({"price": price, "channel": channel})
-    observed = ObservedTreatments.of(space, np.array([[85.0, 0], [99.9, 3], [90.0, 1], [90.0, 0]]))
-    assert observed.values == ((85.0, 99.9), (0.0, 1.0, 3.0))
+    observed = ObservedTreatments(space, ((85.0, 99.9), (0.0, 1.0, 3.0)))
     assert observed.problems() == [
-        "treatment 'price' is offered from 80 to 100 but was observed from 85 to 99.9: responses beyond that are extrapolated",
-        "treatment 'channel' is offered as phone, which nobody in the experiment got: responses to that are extrapolated",
+        "treatment 'price' is offered from 80 to 100 but was observed from 85 to 99.9: responses "
+        "beyond that are extrapolated",
+        "treatment 'channel' is offered as phone, which nobody in the experiment got: responses to "
+        "that are extrapolated",
     ]
     menu = np.array([[84.0, 0], [85.0, 1], [100.0, 3], [90.0, 2]])
     np.testing.assert_array_equal(observed.outside(menu), [True, False, False, True])
-    seen = ObservedTreatments.of(space, space.candidates)
+    seen = ObservedTreatments(space, ((80.0, 100.0), (0.0, 1.0, 2.0, 3.0)))
     assert seen.problems() == []
     assert not seen.outside(space.candidates).any()
 
@@ -122,7 +123,7 @@ def _lack_of_fit(basis_name, response, seed):
     y = response(T[:, 0] - 90) + rng.normal(size=n)
     phi = basis(T)
     fitted = phi @ np.linalg.lstsq(phi, y, rcond=None)[0]
-    bins = TreatmentBins.from_dict(TreatmentBins.fit(T, PERCENT, 12).to_dict())
+    bins = TreatmentBins.fit(T, PERCENT, 12)
     halves = [
         bin_sums(bins, T[h], phi[h], y[h], fitted[h]) for h in (slice(0, 1500), slice(1500, None))
     ]

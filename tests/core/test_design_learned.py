@@ -1,13 +1,11 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.design import corrected, debiased_coefficients, moment_sums, representer
-from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparation, LearnedDesign
-from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.design import corrected, moment_sums, representer
+from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparation
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.treatments import TreatmentSpace
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 4, "control": 0}})
@@ -24,14 +22,23 @@ def confounded(n=20_000, seed=0):
     return X, T, y
 
 
+def learned(X, T, basis):
+    preparation = DesignPreparation.fit(X, T, basis=basis, weight=np.ones(len(T)))
+    return preparation.solve(preparation.sums(X, basis(T), np.ones(len(T))))
+
+
+def moments_of(design, X):
+    """Λ(x) (n, p, p): the inverse of what turns the unit vectors into Λ(x)⁻¹."""
+    size = len(design.whitening.matrix)
+    columns = [design.representer(X, np.tile(np.eye(size)[j], (len(X), 1))) for j in range(size)]
+    return np.linalg.inv(np.stack(columns, axis=2))
+
+
 def test_learned_moments_are_the_conditional_ones():
     X, T, _ = confounded()
-    basis = Basis("linear", UNIT)
-    design = LearnedDesign.from_dict(
-        json.loads(json.dumps(LearnedDesign.fit(X, T, basis=basis).to_dict()))
-    )
+    design = learned(X, T, Basis("linear", UNIT))
     at = pd.DataFrame({"x": [-0.9, 0.0, 0.9], "noise": [0.0, 1.0, -1.0]})
-    moments = design.moments(at)
+    moments = moments_of(design, at)
     mean = 2 + 0.8 * at["x"].to_numpy()
     np.testing.assert_allclose(moments[:, 0, 0], 1, atol=1e-9)
     np.testing.assert_allclose(moments[:, 0, 1], mean, atol=0.05)
@@ -42,11 +49,15 @@ def test_debiasing_with_the_learned_design_removes_confounding():
     X, T, y = confounded()
     basis = Basis("linear", UNIT)
     wrong = np.zeros((len(y), 2))
-    learned = debiased_coefficients(
-        wrong, basis(T), y, LearnedDesign.fit(X, T, basis=basis).moments(X)
-    ).mean(axis=0)
-    naive = debiased_coefficients(wrong, basis(T), y, moment_sums(basis(T))[""].matrix).mean(axis=0)
-    assert learned[1] == pytest.approx(0.5, abs=0.15)
+    phi = basis(T)
+    debiased, naive = (
+        corrected(wrong, phi, y, weights).mean(axis=0)
+        for weights in (
+            learned(X, T, basis).representer(X, phi),
+            representer(phi, moment_sums(phi)[""].matrix),
+        )
+    )
+    assert debiased[1] == pytest.approx(0.5, abs=0.15)
     assert naive[1] > 1.5
 
 
@@ -55,10 +66,8 @@ def test_arms_with_propensities_that_depend_on_features():
     x = rng.uniform(-1, 1, 20_000)
     chance = np.column_stack([0.4 - 0.2 * x, 0.3 + 0 * x, 0.3 + 0.2 * x])
     arm = (rng.random(20_000)[:, None] > chance.cumsum(axis=1)).sum(axis=1)
-    design = LearnedDesign.fit(
-        pd.DataFrame({"x": x}), arm[:, None].astype(float), basis=Basis("arms", ARMS)
-    )
-    moments = design.moments(pd.DataFrame({"x": [-0.8, 0.8]}))
+    design = learned(pd.DataFrame({"x": x}), arm[:, None].astype(float), Basis("arms", ARMS))
+    moments = moments_of(design, pd.DataFrame({"x": [-0.8, 0.8]}))
     np.testing.assert_allclose(
         np.einsum("nii->ni", moments), [[0.56, 0.3, 0.14], [0.24, 0.3, 0.46]], atol=0.03
     )
@@ -97,7 +106,7 @@ def test_a_design_never_sees_the_fold_it_serves_and_batches_add_up():
     np.testing.assert_allclose(
         whole[fold == 2], alone.representer(X[fold == 2], phi[fold == 2]), rtol=1e-7, atol=1e-9
     )
-    expected = representer(phi[fold == 2], alone.moments(X[fold == 2]))
+    expected = representer(phi[fold == 2], moments_of(alone, X[fold == 2]))
     np.testing.assert_allclose(whole[fold == 2], expected, rtol=1e-6, atol=1e-8)
 
 
@@ -124,11 +133,11 @@ def test_values_are_covered_under_confounding_but_not_by_a_randomized_design():
         }
         psi = np.array([1.0, 3.0])  # everybody gets 3
         value = 2.5  # of the population
-        learned = CrossFittedDesign.solve(preparation, sums).representer(X, phi, fold)
-        for weights in (learned, representer(phi, moment_sums(phi)[""].matrix)):
+        own = CrossFittedDesign.solve(preparation, sums).representer(X, phi, fold)
+        for weights in (own, representer(phi, moment_sums(phi)[""].matrix)):
             scores = corrected(wrong, phi, y, weights) @ psi
             inside = abs(scores.mean() - value) < 1.96 * scores.std() / np.sqrt(len(scores))
-            if weights is learned:
+            if weights is own:
                 covered += inside
             else:
                 naive += inside
@@ -144,7 +153,8 @@ def test_overlap_tells_a_randomized_design_from_a_deterministic_one():
         ("random", rng.uniform(0, 4, (5000, 1))),
         ("rule", (2 + np.where(X["x"] > 0, 0.01, 1.0) * rng.uniform(-1, 1, 5000))[:, None]),
     ):
-        report = LearnedDesign.fit(X, T, basis=basis).overlap(X, basis(T))
+        design = CrossFittedDesign({0: learned(X, T, basis)})
+        report = design.overlap(X, basis(T), np.zeros(5000), np.ones(5000))
         if name == "random":
             assert report.smallest_eigenvalue > 0.8
             assert report.lifted_share == 0

@@ -71,7 +71,9 @@ expressions = st.recursive(st.one_of(numbers, st.sampled_from(["a", "b"])), _com
 @given(expressions)
 def test_values_equal_numpys(text: str) -> None:
     class Floats(ast.NodeTransformer):
-        """Numpy's numbers, comparisons and powers: Python's own raise where numpy gives inf or NaN, or round otherwise.
+        """Numpy's numbers, comparisons and powers.
+
+        Python's own raise where numpy gives inf or NaN, or round otherwise.
 
         Comparisons with NaN are NaN.
         """
@@ -156,7 +158,7 @@ ATTACKS = [
 
 
 class Watch:
-    """Records what the interpreter audits, while it is on: executed code, opened files, started processes."""
+    """Records what the interpreter audits: executed code, opened files, started processes."""
 
     def __init__(self) -> None:
         self.on = False
@@ -246,7 +248,8 @@ def test_names_and_texts_are_known() -> None:
     [
         (
             "4 - tnc",
-            "'4 - tnc' uses the unknown name 'tnc' (did you mean 'tinc'?); known names: depth, tinc",
+            "'4 - tnc' uses the unknown name 'tnc' (did you mean 'tinc'?); known names: depth, "
+            "tinc",
         ),
         ("price", "'price' uses the unknown name 'price'; known names: depth, tinc"),
     ],
@@ -267,7 +270,8 @@ def test_unknown_names(text: str, message: str) -> None:
         ("a +", "'a +' is not an arithmetic expression: invalid syntax"),
         (
             "a % 2",
-            "'a % 2' contains 'a % 2', which is not allowed; allowed: numbers, names, + - * / **, comparisons",
+            "'a % 2' contains 'a % 2', which is not allowed; allowed: numbers, names, + - * / **, "
+            "comparisons",
         ),
         ("", "the expression is empty; write 0 for none"),
     ],

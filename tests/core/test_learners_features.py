@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coarse_spark.core.learners.features import FeatureEncoder
+from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.errors import InvalidInputError
 
 

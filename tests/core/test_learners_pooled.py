@@ -1,4 +1,7 @@
-"""Partitions that lean on the pooled model: closer to the truth where markets are alike, no worse where they are not."""
+"""Partitions that lean on the pooled model.
+
+Closer to the truth where markets are alike, no worse where they are not.
+"""
 
 import json
 
@@ -7,19 +10,15 @@ import pandas as pd
 import pytest
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.crossfit import (
-    _parts,
-    accumulate,
-    fit_models,
-    parts_per_fold,
-    solve,
-)
-from coarse_spark.core.learners.gram import GramStatistics
-from coarse_spark.core.learners.model import AdditiveModel
-from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation
-from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord, load_model
+from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
+from coarse_spark.core.learners.encoding.preparation import Preparation
+from coarse_spark.core.learners.encoding.rows import TrialRows
+from coarse_spark.core.learners.folds import ALL_FOLDS, parts_of, parts_per_fold
+from coarse_spark.core.learners.model import AdditiveModel, load_model
+from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
+from coarse_spark.core.learners.ridge.gram import GramStatistics
+from coarse_spark.core.learners.ridge.sieve import FoldSieve
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.sieve import FoldSieve
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -29,7 +28,10 @@ SIEVE = LearnerSettings(learner="sieve")
 
 
 def trial(market, rows, alike, seed=0):
-    """A market's experiment with effect 1 + 1.5·a − 1{b > 0}; where markets are not ``alike``, its sign and scale differ."""
+    """A market's experiment with effect 1 + 1.5·a − 1{b > 0}.
+
+    Where markets are not ``alike``, its sign and scale differ.
+    """
     rng = np.random.default_rng([seed, market])
     X = pd.DataFrame(rng.uniform(-1, 1, (rows, 4)), columns=list("abcd"))
     T = rng.random((rows, 1)) * (1 if alike else 0.6 + 0.1 * market)
@@ -39,31 +41,19 @@ def trial(market, rows, alike, seed=0):
     return X, T, y, effect, market * 100_000 + np.arange(rows)
 
 
+def together(markets, folds=1):
+    T, y, key = (np.concatenate([m[i] for m in markets]) for i in (1, 2, 4))
+    return TrialRows(pd.concat([m[0] for m in markets]), T, y, key, key % folds)
+
+
 def prepared(markets):
-    X, T, y = (
-        pd.concat([m[0] for m in markets]),
-        *(np.concatenate([m[i] for m in markets]) for i in (1, 2)),
-    )
-    return Preparation.fit(X, T, y, basis=LINEAR)
+    return Preparation.fit(together(markets), basis=LINEAR)
 
 
 def pooled_models(markets, folds=1, settings=SIEVE, batches=1, preparation=None):
-    X, T, y, key = (
-        pd.concat([m[0] for m in markets]),
-        *(np.concatenate([m[i] for m in markets]) for i in (1, 2, 4)),
-    )
-    fold, preparation, sums = key % folds, preparation or prepared(markets), {}
-    for rows in np.array_split(np.arange(len(y)), batches):
-        found = accumulate(
-            preparation,
-            X.iloc[rows],
-            T[rows],
-            y[rows],
-            fold[rows],
-            key=key[rows],
-            folds=folds,
-            settings=settings,
-        )
+    whole, preparation, sums = together(markets, folds), preparation or prepared(markets), {}
+    for rows in np.array_split(np.arange(len(whole)), batches):
+        found = accumulate(preparation, whole.take(rows), folds=folds, settings=settings)
         for part, statistics in found.items():
             sums[part] = sums.get(part, GramStatistics.zero(len(statistics.moment))) + statistics
     return solve(preparation, sums, folds=folds, settings=settings)
@@ -75,16 +65,9 @@ def errors(markets, settings):
     result = []
     for X, T, y, effect, key in markets:
         models = [
-            fit_models(
-                X,
-                T,
-                y,
-                np.zeros(len(y), dtype=int),
-                basis=LINEAR,
-                key=key,
-                settings=settings,
-                pooled=common,
-            )[ALL_ROWS]
+            fit_models(TrialRows(X, T, y, key), basis=LINEAR, settings=settings, pooled=common)[
+                ALL_FOLDS
+            ]
             for common in (None, pooled)
         ]
         result.append(
@@ -121,7 +104,7 @@ def test_held_out_pooled_functions_never_saw_the_rows_they_predict():
     fold = part // parts_per_fold(folds, SIEVE)
     changed = []
     for X, T, y, effect, key in markets:
-        inside = _parts(key % folds, key, folds, SIEVE, 0) == part
+        inside = parts_of(key % folds, key, folds, SIEVE, 0) == part
         assert 0 < inside.mean() < 0.3
         changed.append((X, T, np.where(inside, y + T[:, 0] * X["d"], y), effect, key))
     changed_records, after = pooled_models(changed, folds, preparation=preparation)
@@ -144,18 +127,18 @@ def test_a_partition_reads_the_pooled_model_in_its_own_coordinates():
     markets = [trial(market, 500, alike=False) for market in range(3)]
     records, pooled = pooled_models(markets)
     X, T, y, _, _ = markets[2]
-    own = Preparation.fit(X, T, y, basis=LINEAR)
-    sieve = FoldSieve(ALL_ROWS, None, {0: None}, None)
+    own = Preparation.fit(TrialRows(X, T, y), basis=LINEAR)
+    sieve = FoldSieve(ALL_FOLDS, None, {0: None}, None)
     member = pooled.member(own, sieve, pooled.preparation.encoder.transform(X), np.zeros(len(y)))
     model = AdditiveModel(
         own, np.zeros((2, len(own.encoder.columns))), np.zeros(1), pooled=member.functions
     )
     np.testing.assert_allclose(
-        model.predict(X), load_model(records[ALL_ROWS]).predict(X), atol=1e-9
+        model.predict(X), load_model(records[ALL_FOLDS]).predict(X), atol=1e-9
     )
     with pytest.raises(InvalidInputError, match="basis 'linear', expected 'quadratic'"):
         pooled.member(
-            Preparation.fit(X, T, y, basis=Basis("quadratic", UNIT)),
+            Preparation.fit(TrialRows(X, T, y), basis=Basis("quadratic", UNIT)),
             sieve,
             np.empty((0, 1)),
             np.empty(0),
@@ -165,23 +148,15 @@ def test_a_partition_reads_the_pooled_model_in_its_own_coordinates():
 def test_shrunk_models_survive_a_table_row_and_ignore_order_and_batches():
     markets = [trial(market, 500, alike=True) for market in range(3)]
     X, T, y, _, key = markets[0]
+    whole = TrialRows(X, T, y, key, key % 2)
     settings = LearnerSettings(validation_parts=3)
     _, pooled = pooled_models(markets, folds=2, settings=settings)
-    records = fit_models(X, T, y, key % 2, basis=LINEAR, key=key, settings=settings, pooled=pooled)
+    records = fit_models(whole, basis=LINEAR, settings=settings, pooled=pooled)
     _, pooled = pooled_models(
         markets[::-1], folds=2, settings=settings, batches=7, preparation=prepared(markets)
     )
     mixed = np.random.default_rng(4).permutation(len(y))
-    again = fit_models(
-        X.iloc[mixed],
-        T[mixed],
-        y[mixed],
-        key[mixed] % 2,
-        basis=LINEAR,
-        key=key[mixed],
-        settings=settings,
-        pooled=pooled,
-    )
+    again = fit_models(whole.take(mixed), basis=LINEAR, settings=settings, pooled=pooled)
     for fold, record in records.items():
         row = json.loads(json.dumps(again[fold].to_row()))
         assert row["format_version"] == FORMAT_VERSION
@@ -193,18 +168,18 @@ def test_shrunk_models_survive_a_table_row_and_ignore_order_and_batches():
         )
     weights = {
         name: value
-        for name, value in records[ALL_ROWS].diagnostics.items()
+        for name, value in records[ALL_FOLDS].diagnostics.items()
         if name.startswith("effect_weight")
     }
     assert weights["effect_weight_pooled"] > 0.3
-    assert records[ALL_ROWS].learner == "+".join(
+    assert records[ALL_FOLDS].learner == "+".join(
         n.removeprefix("effect_weight_") for n, value in weights.items() if value > 0
     )
 
 
 def test_rows_of_the_first_format_are_read():
     X, T, y, _, key = trial(0, 600, alike=True)
-    record = fit_models(X, T, y, key % 2, basis=LINEAR, key=key, settings=SIEVE)[ALL_ROWS]
+    record = fit_models(TrialRows(X, T, y, key, key % 2), basis=LINEAR, settings=SIEVE)[ALL_FOLDS]
     row = {**record.to_row(), "format_version": 1}
     np.testing.assert_array_equal(
         load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X)
@@ -217,9 +192,8 @@ def test_a_pool_without_heterogeneity_lends_none():
         X, T, y, effect, key = trial(market, 400, alike=True)
         markets.append((X, T, y - (effect - 1) * T[:, 0], np.ones(len(y)), key))
     records, pooled = pooled_models(markets)
-    assert records[ALL_ROWS].learner == "constant"
+    assert records[ALL_FOLDS].learner == "constant"
     X, T, y, _, key = markets[0]
-    model = fit_models(
-        X, T, y, np.zeros(len(y), dtype=int), basis=LINEAR, key=key, settings=SIEVE, pooled=pooled
-    )[ALL_ROWS]
+    whole = TrialRows(X, T, y, key)
+    model = fit_models(whole, basis=LINEAR, settings=SIEVE, pooled=pooled)[ALL_FOLDS]
     assert np.ptp(load_model(model).predict(X)[:, 1]) < 1e-9

@@ -4,10 +4,10 @@ import pytest
 from scipy.optimize import minimize
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.record import load_model
+from coarse_spark.core.learners.encoding.whitening import Whitening
+from coarse_spark.core.learners.model import load_model
 from coarse_spark.core.learners.response import ResponseLearner
 from coarse_spark.core.learners.shape import project, shape_constraints
-from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 

@@ -7,12 +7,15 @@ from causaldata import thornton_hiv
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
-from coarse_spark.core.learners.gram import GramStatistics
-from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation
-from coarse_spark.core.learners.record import ModelRecord, load_model
+from coarse_spark.core.learners.encoding.preparation import Preparation
+from coarse_spark.core.learners.encoding.rows import TrialRows
+from coarse_spark.core.learners.encoding.whitening import Whitening
+from coarse_spark.core.learners.folds import ALL_FOLDS
+from coarse_spark.core.learners.model import load_model
+from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.response import ResponseLearner
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -93,20 +96,15 @@ def test_sums_of_batches_in_any_order_give_the_models_of_one_machine(folds):
         X["group"].to_numpy(),
     )
     settings = LearnerSettings(learner="sieve")
-    common = {"key": keys(len(y)), "weight": weight, "strata": strata}
-    whole = fit_models(X, T, y, fold, basis=QUADRATIC, settings=settings, **common)
-    assert sorted(whole) == ([ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS])
+    trial = TrialRows(X, T, y, keys(len(y)), fold, weight, strata)
+    whole = fit_models(trial, basis=QUADRATIC, settings=settings)
+    assert sorted(whole) == ([ALL_FOLDS, *range(folds)] if folds > 1 else [ALL_FOLDS])
 
-    preparation = Preparation.fit(
-        X, T, y, basis=QUADRATIC, weight=weight, strata=strata, settings=settings
-    )
+    preparation = Preparation.fit(trial, basis=QUADRATIC, settings=settings)
     preparation = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
     sums: dict[int, GramStatistics] = {}
     for rows in np.array_split(np.random.default_rng(2).permutation(len(y)), 7):
-        part = accumulate(
-            preparation, X.iloc[rows], T[rows], y[rows], fold[rows], folds=folds, settings=settings,
-            **{name: value[rows] for name, value in common.items()},
-        )  # fmt: skip
+        part = accumulate(preparation, trial.take(rows), folds=folds, settings=settings)
         sums = {
             k: sums[k] + part[k] if k in sums and k in part else sums.get(k, part.get(k))
             for k in {*sums, *part}
@@ -124,14 +122,14 @@ def test_a_fold_model_never_sees_its_fold(learner):
     fold = keys(600) % 2
     common = {
         "basis": Basis("linear", PRICE),
-        "key": keys(600),
         "settings": LearnerSettings(learner=learner, validation_parts=2),
     }
-    before = fit_models(X, T, y, fold, **common)
-    # the same mean and spread in the fold, so that the scale of the outcome does not move: only its rows change places
+    before = fit_models(TrialRows(X, T, y, keys(600), fold), **common)
+    # the same mean and spread in the fold, so that the scale of the outcome does not move: only its
+    # rows change places
     changed = y.copy()
     changed[fold == 1] = y[fold == 1][::-1]
-    after = fit_models(X, T, changed, fold, **common)
+    after = fit_models(TrialRows(X, T, changed, keys(600), fold), **common)
     np.testing.assert_allclose(
         load_model(after[1]).predict(X), load_model(before[1]).predict(X), rtol=1e-8
     )
@@ -169,18 +167,15 @@ def test_weights_have_no_unit_and_decide_which_units_count():
     lift = (QUADRATIC(np.array([[80.0]])) - QUADRATIC(np.array([[100.0]])))[0]
     lifts = {}
     for name, weight in (("a", X["group"] == "a"), ("not a", X["group"] != "a")):
-        common = {
-            "basis": QUADRATIC,
-            "key": keys(8000),
-            "settings": LearnerSettings(learner="constant"),
-        }
         tilted = np.where(weight, 1.0, 0.01)
-        one = fit_models(X, T, flipped, np.zeros(8000, dtype=int), weight=tilted, **common)[
-            ALL_ROWS
-        ]
-        other = fit_models(
-            X, T, flipped, np.zeros(8000, dtype=int), weight=1000 * tilted, **common
-        )[ALL_ROWS]
+        one, other = (
+            fit_models(
+                TrialRows(X, T, flipped, keys(8000), weight=unit * tilted),
+                basis=QUADRATIC,
+                settings=LearnerSettings(learner="constant"),
+            )[ALL_FOLDS]
+            for unit in (1, 1000)
+        )
         np.testing.assert_allclose(
             load_model(one).predict(X), load_model(other).predict(X), rtol=1e-6
         )
@@ -199,9 +194,7 @@ def test_strata_remove_confounding_between_strata():
     basis = Basis("linear", PRICE)
     slopes = {}
     for name, strata in (("ignored", None), ("known", risk)):
-        record = fit_models(
-            X, T, y, np.zeros(n, dtype=int), basis=basis, key=keys(n), strata=strata
-        )[ALL_ROWS]
+        record = fit_models(TrialRows(X, T, y, keys(n), strata=strata), basis=basis)[ALL_FOLDS]
         slopes[name] = load_model(record).predict(X)[:, 1].mean()
     assert abs(slopes["known"] + 0.1) < 0.02
     assert slopes["ignored"] > 0.1
@@ -218,19 +211,15 @@ def test_strata_neither_fake_heterogeneity_nor_bias_the_baseline(learner):
         # the baseline's slope in x differs by stratum, and so does the mean treatment
         y = -0.1 * (T[:, 0] - 90) + 2.0 * risk + risk * X["x"].to_numpy() + rng.normal(size=n)
         record = fit_models(
-            X,
-            T,
-            y,
-            np.zeros(n, dtype=int),
+            TrialRows(X, T, y, keys(n), strata=risk),
             basis=Basis("linear", PRICE),
-            key=keys(n),
-            strata=risk,
             settings=LearnerSettings(learner=learner),
-        )[ALL_ROWS]
+        )[ALL_FOLDS]
         detected += record.learner != "constant"
         theta = load_model(record).predict(X)
         assert abs(theta[:, 1].mean() + 0.1) < 0.03
-        # a unit to be served has no stratum: its baseline is the mean over the strata its score suggests
+        # a unit to be served has no stratum: its baseline is the mean over the strata its score
+        # suggests
         at_90 = theta @ Basis("linear", PRICE)(np.array([[90.0]]))[0]
         bins = pd.qcut(X["score"], 6, labels=False)
         likely, found = (pd.Series(v).groupby(bins).mean() for v in (2.0 * risk, at_90))

@@ -6,26 +6,36 @@ import pytest
 from sklearn.tree import DecisionTreeRegressor
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.boosting import fit_boosting
+from coarse_spark.core.learners.boosting.booster import fit_boosting
+from coarse_spark.core.learners.boosting.trees import (
+    Growth,
+    Trees,
+    bin_codes,
+    bin_edges,
+    grow,
+    route,
+)
 from coarse_spark.core.learners.crossfit import fit_models
-from coarse_spark.core.learners.gram import GramStatistics
-from coarse_spark.core.learners.penalties import FREE, empirical_bayes, expand
-from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation
-from coarse_spark.core.learners.record import ModelRecord, load_model
+from coarse_spark.core.learners.encoding.preparation import Preparation
+from coarse_spark.core.learners.encoding.rows import TrialRows
+from coarse_spark.core.learners.encoding.screening import rank_features
+from coarse_spark.core.learners.folds import ALL_FOLDS
+from coarse_spark.core.learners.model import load_model
+from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.response import ResponseLearner
-from coarse_spark.core.learners.screening import rank_features
+from coarse_spark.core.learners.ridge.gram import GramStatistics
+from coarse_spark.core.learners.ridge.penalties import FREE, empirical_bayes, expand
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.trees import Trees, bin_codes, bin_edges, grow, route
-from coarse_spark.core.simulation import field_simulation
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
+from coarse_spark.simulate.field import field_simulation
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
 LINEAR = Basis("linear", UNIT)
 
 
 def stepped(n, seed=0):
-    """Effects that jump: 1 + 2·1{x0 > 0 and x1 > 0}; a hard case for splines, an easy one for trees."""
+    """Effects that jump: 1 + 2·1{x0 > 0 and x1 > 0}; hard for splines, easy for trees."""
     rng = np.random.default_rng(seed)
     X = pd.DataFrame(rng.uniform(-1, 1, (n, 4)), columns=list("abcd"))
     T = rng.random((n, 1))
@@ -47,9 +57,7 @@ def test_the_first_split_is_the_one_scikit_learn_finds():
         target[None],
         np.ones(800),
         np.arange(5),
-        depth=2,
-        min_rows=5,
-        penalty=1e-9,
+        Growth(depth=2, min_rows=5, penalty=1e-9),
     )
     peer = DecisionTreeRegressor(max_depth=2, min_samples_leaf=5).fit(inputs, target).tree_
     assert features[0] == peer.feature[0] == 3
@@ -67,9 +75,7 @@ def test_trees_route_raw_values_as_they_routed_bins():
         rng.normal(size=(2, 3000)),
         np.ones(3000),
         np.arange(6),
-        depth=3,
-        min_rows=20,
-        penalty=10,
+        Growth(depth=3, min_rows=20, penalty=10),
     )
     threshold = np.array([edges[f][p] for f, p in zip(features, places, strict=True)])
     value = rng.normal(size=(8, 2))
@@ -137,28 +143,21 @@ def test_a_stack_survives_a_table_row_and_ignores_the_order_of_rows():
     X, T, y, _ = stepped(1500)
     fold, key = np.arange(1500) % 2, np.arange(1500) * 31
     settings = LearnerSettings(validation_parts=3)
-    records = fit_models(X, T, y, fold, basis=LINEAR, key=key, settings=settings)
+    trial = TrialRows(X, T, y, key, fold)
+    records = fit_models(trial, basis=LINEAR, settings=settings)
     shuffled = np.random.default_rng(4).permutation(1500)
-    again = fit_models(
-        X.iloc[shuffled],
-        T[shuffled],
-        y[shuffled],
-        fold[shuffled],
-        basis=LINEAR,
-        key=key[shuffled],
-        settings=settings,
-    )
-    assert sorted(records) == [ALL_ROWS, 0, 1]
+    again = fit_models(trial.take(shuffled), basis=LINEAR, settings=settings)
+    assert sorted(records) == [ALL_FOLDS, 0, 1]
     for number, record in records.items():
         row = json.loads(json.dumps(again[number].to_row()))
         np.testing.assert_array_equal(
             load_model(ModelRecord.from_row(row)).predict(X), load_model(record).predict(X)
         )
-    assert "tree_value" in records[ALL_ROWS].arrays
+    assert "tree_value" in records[ALL_FOLDS].arrays
 
 
 def test_the_order_of_treatments_does_not_matter():
-    sample, zero = field_simulation(1200, 2, seed=3), np.zeros(1200, dtype=int)
+    sample = field_simulation(1200, 2, seed=3)
     dimension = {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}
     predicted = []
     for names in (["t1", "t2"], ["t2", "t1"]):
@@ -166,18 +165,9 @@ def test_the_order_of_treatments_does_not_matter():
             Basis("quadratic", TreatmentSpace.from_dict(dict.fromkeys(names, dimension))),
             sample.T[names].to_numpy(),
         )
-        record = fit_models(sample.X, T, sample.y, zero, basis=basis, key=np.arange(1200))[ALL_ROWS]
+        record = fit_models(TrialRows(sample.X, T, sample.y), basis=basis)[ALL_FOLDS]
         predicted.append(np.einsum("ij,ij->i", load_model(record).predict(sample.X), basis(T)))
     np.testing.assert_allclose(predicted[1], predicted[0], atol=1e-9)
-
-
-def test_the_constant_model_of_a_record_keeps_its_baseline():
-    X, T, y, _ = stepped(2000)
-    model = load_model(ResponseLearner("linear", space=UNIT).fit(X, T, y).record_)
-    constant = model.predict_constant(X)
-    assert np.ptp(constant[:, 1]) < 1e-9
-    middle = LINEAR(np.array([[T.mean()]]))[0]
-    np.testing.assert_allclose(constant @ middle, model.predict(X) @ middle, atol=0.02)
 
 
 @pytest.mark.parametrize("draw", ["binary", "count"])
@@ -225,13 +215,13 @@ def test_many_features_get_products_that_the_left_out_fold_did_not_choose():
     y = (a + b + a * b) * T[:, 0] * 4 + rng.normal(size=1200)
     fold = np.arange(1200) % 3
     settings = LearnerSettings(learner="sieve", max_columns=60)
-    preparation = Preparation.fit(X, T, y, basis=LINEAR, fold=fold, settings=settings)
+    preparation = Preparation.fit(TrialRows(X, T, y, fold=fold), basis=LINEAR, settings=settings)
     columns = preparation.encoder.columns
     assert ("x3 * x4", "product", "") in columns
-    assert (~preparation.excluded(ALL_ROWS)).sum() == 60
+    assert (~preparation.excluded(ALL_FOLDS)).sum() == 60
     assert len(columns) > 60
     changed = np.where(fold == 1, y[::-1], y)
-    again = Preparation.fit(X, T, changed, basis=LINEAR, fold=fold, settings=settings)
+    again = Preparation.fit(TrialRows(X, T, changed, fold=fold), basis=LINEAR, settings=settings)
     labels = [
         {c[0] for c, out in zip(p.encoder.columns, p.excluded(1), strict=True) if not out}
         for p in (preparation, again)

@@ -10,8 +10,8 @@ from coarse_spark.core.menu.population import ArrayPopulation
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.profit import Profit
-from coarse_spark.core.simulation import MAX_DAYS, MAX_DEPTH, simulate_promotions_block
 from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.simulate.promotions import MAX_DAYS, MAX_DEPTH, simulate_promotions_block
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

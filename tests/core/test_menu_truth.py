@@ -11,7 +11,7 @@ import pytest
 from coarse_spark import Profit, TreatmentSpace, choose_menu
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.profit import profit_matrix
-from coarse_spark.core.simulation import MAX_DAYS, MAX_DEPTH, simulate_promotions_block
+from coarse_spark.simulate.promotions import MAX_DAYS, MAX_DEPTH, simulate_promotions_block
 
 PROFIT = Profit("0.45 - depth / 100", "where(depth + days > 0, 0.15, 0) + 0.01 * days")
 

@@ -12,9 +12,9 @@ from coarse_spark.core.menu.choose import choose_menu
 from coarse_spark.core.menu.menu import Menu
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.profit import Profit
-from coarse_spark.core.simulation import FieldSimulation, field_simulation
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
+from coarse_spark.simulate.field import FieldSimulation, field_simulation
 
 NAMES = ("t1", "t2")
 SPACE = TreatmentSpace.from_dict(

@@ -16,7 +16,6 @@ from rich.console import Console
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.profit import Profit, profit_matrix
-from coarse_spark.core.simulation import field_simulation
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.core.values import (
     Policy,
@@ -38,6 +37,7 @@ from coarse_spark.report.content import ReportContent
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.summary import print_summary
 from coarse_spark.report.wording import treatment_text
+from coarse_spark.simulate.field import field_simulation
 
 NASTY = '<b>gift</b> & "50 $" [red]card[/red] $x'
 

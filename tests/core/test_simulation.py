@@ -6,17 +6,17 @@ import pytest
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.profit import Profit, profit_matrix
-from coarse_spark.core.simulation import (
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
+from coarse_spark.simulate.field import field_simulation
+from coarse_spark.simulate.promotions import (
     BLOCK_ROWS,
     EXPERIMENT_COLUMNS,
     MARKETS,
     TRUTH_COLUMNS,
     UNIT_COLUMNS,
-    field_simulation,
     simulate_promotions_block,
 )
-from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.errors import InvalidInputError
 
 SPACE = TreatmentSpace.from_dict(
     {
@@ -110,7 +110,8 @@ def test_the_mean_of_spend_is_the_quadratic_of_the_truth(experiment: pd.DataFram
     treatments = experiment[["depth", "days"]].to_numpy()
     phi, spend = BASIS(treatments), experiment["spend"].to_numpy()
     residual = spend - (phi * theta_of(experiment)).sum(axis=1)
-    # residuals orthogonal to everything that a learner could find: basis, basis times features, third powers of the treatments
+    # residuals orthogonal to everything that a learner could find: basis, basis times features,
+    # third powers of the treatments
     age = experiment["age"].fillna(43).to_numpy()
     probes = [
         phi,

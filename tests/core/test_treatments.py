@@ -1,4 +1,4 @@
-"""Treatment spaces: what is offered, what is refused, and that users' values survive every round trip."""
+"""Treatment spaces: what is offered and refused, and that users' values survive round trips."""
 
 from __future__ import annotations
 
@@ -172,7 +172,8 @@ CONTINUOUS = {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}
     [
         (
             {"kind": "continous"},
-            "treatment 't': kind is 'continous', expected continuous or categorical (did you mean 'continuous'?)",
+            "treatment 't': kind is 'continous', expected continuous or categorical (did you mean "
+            "'continuous'?)",
         ),
         (CONTINUOUS | {"stepp": 1}, "treatment 't': unknown key 'stepp' (did you mean 'step'?)"),
         (

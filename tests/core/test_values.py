@@ -1,4 +1,7 @@
-"""Score moments add up, intervals cover known truths, contrasts are paired, and the rule for K picks what it says."""
+"""Score moments add up, intervals cover known truths, contrasts are paired.
+
+And the rule for K picks what it says.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.design import debiased_coefficients
-from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.design import corrected, representer
+from coarse_spark.core.menu.problem import MenuProblem
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.core.values import (
@@ -129,7 +132,10 @@ def test_every_contrast_row_is_the_difference_of_two_values() -> None:
 
 
 def test_intervals_cover_the_true_value_although_the_learner_is_wrong() -> None:
-    """The debiased score is unbiased for a fixed policy whatever θ̂, and its interval covers in about 95 % of experiments."""
+    """The debiased score is unbiased for a fixed policy whatever θ̂.
+
+    Its interval covers in about 95 % of experiments.
+    """
     space = TreatmentSpace.from_dict(
         {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
     )
@@ -146,7 +152,7 @@ def test_intervals_cover_the_true_value_although_the_learner_is_wrong() -> None:
         phi = basis(t[:, None])
         y = np.einsum("ij,ij->i", phi, theta) + rng.normal(0, 1, 600)
         wrong = np.column_stack([np.zeros(600), np.full(600, 0.5), np.full(600, -0.1)])
-        debiased = debiased_coefficients(wrong, phi, y, moments)
+        debiased = corrected(wrong, phi, y, representer(phi, moments))
         psi = problem.psi_at(np.where(x > 0, 1.5, 0.5)[:, None])
         score = np.einsum("ij,ij->i", debiased, psi[:, :-1]) + psi[:, -1]
         value = _moments(score[:, None])

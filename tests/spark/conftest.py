@@ -61,7 +61,7 @@ class Promotions:
 @pytest.fixture(scope="session")
 def promotions(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Promotions:
     from coarse_spark.config.load import load_configuration
-    from coarse_spark.simulate.promotions import write_promotions
+    from coarse_spark.simulate.tables import write_promotions
 
     folder = tmp_path_factory.mktemp("promotions")
     paths = write_promotions(

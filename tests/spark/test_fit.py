@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from coarse_spark.config.models import Configuration
-from coarse_spark.core.learners.record import ModelRecord, load_model
+from coarse_spark.core.learners.model import load_model
+from coarse_spark.core.learners.record import ModelRecord
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -5,19 +5,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from coarse_spark.core.simulation import (
+from coarse_spark.errors import InvalidInputError
+from coarse_spark.simulate.promotions import (
     EXPERIMENT_COLUMNS,
     TRUTH_COLUMNS,
     UNIT_COLUMNS,
     simulate_promotions_block,
 )
-from coarse_spark.errors import InvalidInputError
 
 pytestmark = pytest.mark.spark
 
 
 def test_tables_equal_the_blocks_whatever_the_partitions(spark, tmp_path: Path) -> None:
-    from coarse_spark.simulate.promotions import write_promotions
+    from coarse_spark.simulate.tables import write_promotions
 
     paths = write_promotions(spark, 23_000, str(tmp_path), experiment_units=12_000, seed=9)
     tables = {
@@ -52,7 +52,7 @@ def test_tables_equal_the_blocks_whatever_the_partitions(spark, tmp_path: Path) 
 
 
 def test_no_units_are_refused(spark, tmp_path: Path) -> None:
-    from coarse_spark.simulate.promotions import write_promotions
+    from coarse_spark.simulate.tables import write_promotions
 
     with pytest.raises(InvalidInputError, match="experiment_units is 0"):
         write_promotions(spark, 5, str(tmp_path), experiment_units=0)

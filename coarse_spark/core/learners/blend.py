@@ -1,4 +1,7 @@
-"""Weighing fits of coefficient functions by what they predict for held-out rows, around an origin that stands for no fit at all."""
+"""Weighing fits of coefficient functions by what they predict for held-out rows.
+
+They are weighed around an origin that stands for no fit at all.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 from scipy.optimize import lsq_linear
 
 from coarse_spark.core.arrays import FloatArray, IntArray
-from coarse_spark.core.learners.trees import Trees
+from coarse_spark.core.learners.boosting.trees import Trees
 
 _LEAST_WEIGHT = 0.05  # a member with less is not worth scoring
 _MOST_WEIGHT = 1.2  # a member that stopped early is not blown up
@@ -37,7 +40,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Blend:
-    """Weighted members around an origin: the same parts as a member (m columns at least one), and the weights by name."""
+    """Weighted members around an origin.
+
+    Attributes
+    ----------
+    weights : of the members, by name.
+    held_out, coefficients, trees, pooled : as of a member; m is at least one.
+    """
 
     weights: dict[str, float]
     held_out: FloatArray
@@ -48,7 +57,14 @@ class Blend:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Mean held-out squared error of a blend, its gain over the origin, and the gain's standard error."""
+    """How a blend predicts held-out rows.
+
+    Attributes
+    ----------
+    loss : mean squared error.
+    gain : over the origin.
+    error : standard error of the gain.
+    """
 
     loss: float
     gain: float
@@ -62,7 +78,8 @@ class HeldOutTarget:
     Parameters
     ----------
     Z : (n, k).
-    target, weight : (n,).
+    target : (n,).
+    weight : (n,).
     part : (n,) validation part of every row.
     held_origin : (n, k) values of the origin fitted without a row's part.
     origin : (k,) the origin itself.
@@ -78,9 +95,10 @@ class HeldOutTarget:
     size: int
 
     def blend(self, members: Sequence[Member]) -> Blend:
-        """Weigh members by bounded least squares of the target on their held-out Z·(τ − origin); without members: the origin.
+        """Return members weighed by bounded least squares on their held-out Z·(τ − origin).
 
-        The held-out values of the blend are weighed without the part they belong to.
+        Without members it is the origin. The held-out values of the blend are weighed without the
+        part they belong to.
         """
         held_out, coefficients = (
             self.held_origin.copy(),

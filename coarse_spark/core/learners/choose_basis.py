@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, place_knots
 from coarse_spark.core.learners.crossfit import fit_models
-from coarse_spark.core.learners.preparation import ALL_ROWS
+from coarse_spark.core.learners.encoding.rows import TrialRows
+from coarse_spark.core.learners.encoding.whitening import Whitening
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -23,10 +21,11 @@ from coarse_spark.errors import InvalidInputError
 class BasisChoice:
     """A basis and what it was compared with.
 
-    Parameters
+    Attributes
     ----------
     basis : the chosen one; the knots of its splines are part of its name.
-    losses : held-out mean squared error of every basis compared, by name; empty where there was only one.
+    losses : held-out mean squared error of every basis compared, by name; empty where there was
+        only one.
     left_out : why a candidate was not compared, by name.
     """
 
@@ -37,55 +36,43 @@ class BasisChoice:
 
 def choose_basis(
     names: Sequence[str],
-    X: pd.DataFrame,
-    T: FloatArray,
-    y: FloatArray,
+    rows: TrialRows,
     *,
     space: TreatmentSpace,
-    key: npt.ArrayLike,
-    weight: FloatArray | None = None,
-    strata: npt.ArrayLike | None = None,
     settings: LearnerSettings,
     seed: int = 0,
 ) -> BasisChoice:
-    """Return the basis whose sieve predicts held-out outcomes best; a single candidate is taken as it is.
+    """Return the basis whose sieve predicts held-out outcomes best.
+
+    A single candidate is taken as it is.
 
     Parameters
     ----------
-    names : the candidates. Splines without knots get theirs from T; bases that the observed treatments do not identify are left
-        out.
-    X, T, y, key, weight, strata, settings, seed : rows and settings as in ``fit_models``.
+    names : the candidates. Splines without knots get theirs from the treatments of the rows; bases
+        that those do not identify are left out.
+    rows : of the experiment; their folds do not matter.
+    space : the treatments.
+    settings, seed : as in ``fit_models``.
 
     Raises
     ------
     InvalidInputError : an unknown basis, or none that the treatments identify.
     """
-    candidates = tuple(dict.fromkeys(place_knots(name, space, T) for name in names))
+    candidates = tuple(dict.fromkeys(place_knots(name, space, rows.T) for name in names))
     if len(candidates) == 1:
         return BasisChoice(Basis(candidates[0], space))
     losses: dict[str, float] = {}
     left_out: dict[str, str] = {}
     sieve = LearnerSettings(**{**vars(settings), "learner": "sieve", "shape": None})
-    rows = np.zeros(len(y), dtype=np.int64)
+    whole = replace(rows, fold=np.zeros(len(rows), dtype=np.int64))
     for name in candidates:
         basis = Basis(name, space)
         try:
-            Whitening.fit(basis, T, np.ones(len(y)))
+            Whitening.fit(basis, rows.T, np.ones(len(rows)))
         except InvalidInputError as error:
             left_out[name] = str(error)
             continue
-        record = fit_models(
-            X,
-            T,
-            y,
-            rows,
-            basis=basis,
-            key=key,
-            weight=weight,
-            strata=strata,
-            settings=sieve,
-            seed=seed,
-        )[ALL_ROWS]
+        record = fit_models(whole, basis=basis, settings=sieve, seed=seed)[ALL_FOLDS]
         kind = "r_loss_constant" if record.learner == "constant" else "r_loss"
         losses[name] = record.diagnostics[kind]
     if not losses:

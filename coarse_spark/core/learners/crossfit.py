@@ -1,76 +1,47 @@
-"""Cross-fitted response models: one a fold, fitted on the other folds' rows, and one on all rows (key −1).
+"""Cross-fitted response models: one a fold, fitted on the other folds' rows, and one on all rows.
 
-``fit_models`` does it for rows in memory. The pooled model over many machines takes three steps that give the same result:
-``Preparation.fit`` on a sample, ``accumulate`` on every batch of rows (the sums of batches add up), ``solve`` on the summed parts.
+``fit_models`` does it for rows in memory. The pooled model over many machines takes three steps
+that give the same result: ``Preparation.fit`` on a sample, ``accumulate`` on every batch of rows
+(the sums of batches add up), ``solve`` on the summed parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import ceil
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.gram import GramStatistics, response_gram
+from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
+from coarse_spark.core.learners.encoding.rows import TrialRows
+from coarse_spark.core.learners.folds import ALL_FOLDS, hash_uniform, parts_of, parts_per_fold
 from coarse_spark.core.learners.pooled import PooledModels
-from coarse_spark.core.learners.preparation import ALL_ROWS, Preparation, PreparedRows, check_rows
 from coarse_spark.core.learners.record import ModelRecord
+from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
+from coarse_spark.core.learners.ridge.sieve import FoldSieve, Layout, fit_sieve
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.sieve import FoldSieve, Layout, fit_sieve
 from coarse_spark.core.learners.stack import sieve_record, stacked_record
 from coarse_spark.errors import InvalidInputError
-
-_FIVE_BOOSTERS_ROWS = 20_000
-
-
-def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
-    """Return well-mixed 64-bit numbers (n,) of row keys and a seed (the finalizer of SplitMix64, Steele et al. 2014)."""
-    with np.errstate(over="ignore"):
-        value = np.asarray(key).astype(np.int64).view(np.uint64) + np.uint64(
-            0x9E3779B97F4A7C15
-        ) * np.uint64(2 * (seed % 2**31) + 1)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed: npt.NDArray[np.uint64] = value ^ (value >> np.uint64(31))
-    return mixed
-
-
-def parts_per_fold(folds: int, settings: LearnerSettings) -> int:
-    """Return into how many validation parts every fold is cut, so that any model has enough of them outside its fold."""
-    if folds >= max(settings.validation_parts, 3):
-        return 1
-    return ceil(settings.validation_parts / max(folds - 1, 1))
 
 
 def accumulate(
     preparation: Preparation,
-    X: pd.DataFrame,
-    T: FloatArray,
-    y: FloatArray,
-    fold: IntArray,
+    rows: TrialRows,
     *,
-    key: npt.ArrayLike,
     folds: int,
-    weight: FloatArray | None = None,
-    strata: npt.ArrayLike | None = None,
     settings: LearnerSettings,
     seed: int = 0,
 ) -> dict[int, GramStatistics]:
-    """Return the sums of a batch of rows for every part, keyed by fold · parts_per_fold + part.
+    """Return the sums of a batch of rows for every validation part; those of batches add up.
 
     Parameters
     ----------
-    X, T, y, weight, strata : the rows, as in ``fit_models``.
-    fold : (n,) fold of every row, 0 … folds − 1.
-    key : (n,) integers that identify rows (a hash of the unit): they decide the part, so that the order of rows does not.
+    preparation : of all rows, or of a sample.
+    rows : the batch.
     folds : number of folds in the whole data.
+    settings, seed : as in ``fit_models``.
     """
-    rows = preparation.rows(X, T, y, weight, strata)
-    return _sums(rows, _parts(fold, key, folds, settings, seed))
+    return _sums(preparation.prepare(rows, parts_of(rows.fold, rows.key, folds, settings, seed)))
 
 
 def solve(
@@ -80,9 +51,16 @@ def solve(
     folds: int,
     settings: LearnerSettings,
 ) -> tuple[dict[int, ModelRecord], PooledModels]:
-    """Return the models of all rows (key −1) and without every fold from the summed parts of ``accumulate``.
+    """Return the models of all rows and without every fold from the summed parts.
 
-    They are sieves, or constant effects: as records by fold, and as what the models of partitions may lean on.
+    They are sieves, or constant effects: as records by fold (``ALL_FOLDS`` for all rows), and as
+    what the models of partitions may lean on.
+
+    Parameters
+    ----------
+    preparation : that ``sums`` were made with.
+    sums : of ``accumulate``, added up over batches.
+    folds, settings : as in ``accumulate``.
 
     Raises
     ------
@@ -94,96 +72,73 @@ def solve(
 
 
 def fit_models(
-    X: pd.DataFrame,
-    T: FloatArray,
-    y: FloatArray,
-    fold: IntArray,
+    rows: TrialRows,
     *,
     basis: Basis,
-    key: npt.ArrayLike,
-    weight: FloatArray | None = None,
-    strata: npt.ArrayLike | None = None,
     settings: LearnerSettings | None = None,
     seed: int = 0,
     pooled: PooledModels | None = None,
 ) -> dict[int, ModelRecord]:
-    """Fit one model a fold on the rows outside it, and the model ``ALL_ROWS`` on all rows.
+    """Fit one model a fold on the rows outside it, and the model ``ALL_FOLDS`` on all rows.
+
+    The same rows in another order give the same models up to rounding.
 
     Parameters
     ----------
-    X : (n, ·) features.
-    T : (n, d) encoded treatments.
-    y : (n,) outcomes.
-    fold : (n,) fold of every row, 0 … F − 1. With a single fold only the model of all rows is fitted.
+    rows : of the experiment. With a single fold only the model of all rows is fitted. With strata
+        the baseline gets an effect of every stratum.
     basis : of the treatments.
-    key : (n,) integers that identify rows whatever their order, such as a hash of the unit.
-    weight : (n,) row weights, default one.
-    strata : (n,) labels of the randomization strata; the baseline gets an effect of every stratum.
-    pooled : models of more rows than these, which the stacks may lean on; of the same folds, keys, settings and seed.
+    settings : of the learner.
+    seed : of the validation parts and of boosting.
+    pooled : models of more rows than these, which the stacks may lean on; of the same folds, keys,
+        settings and seed.
 
     Returns
     -------
-    Records keyed by fold. The same rows in another order give the same models up to rounding.
+    Records keyed by fold.
 
     Raises
     ------
-    InvalidInputError : rows that do not match or cannot be used, or treatments that do not identify the basis.
+    InvalidInputError : features that cannot be used, or treatments that do not identify the basis.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from coarse_spark import TreatmentSpace
+    >>> rng = np.random.default_rng(0)
+    >>> X, T = pd.DataFrame({"age": rng.uniform(-1, 1, 600)}), rng.random((600, 1))
+    >>> rows = TrialRows(X, T, (1 + X["age"]) * T[:, 0], fold=np.arange(600) % 2)
+    >>> dimension = {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}
+    >>> basis = Basis("linear", TreatmentSpace.from_dict({"t": dimension}))
+    >>> models = fit_models(rows, basis=basis, settings=LearnerSettings(learner="sieve"))
+    >>> sorted(models)
+    [-1, 0, 1]
     """
-    settings = settings or LearnerSettings()
-    weight, folds = check_rows(X, T, y, weight), int(np.max(fold)) + 1
-    # from here on the order of rows is that of mixed keys: random for boosting, the same for every order they arrive in
-    order = np.lexsort([np.asarray(key), hash_uniform(key, seed)])
-    X, T, y, weight, fold, key = (
-        X.iloc[order],
-        T[order],
-        y[order],
-        weight[order],
-        np.asarray(fold)[order],
-        np.asarray(key)[order],
-    )
-    strata = None if strata is None else np.asarray(strata)[order]
-    inside = fold if folds > 1 else None
-    preparation = Preparation.fit(
-        X, T, y, basis=basis, weight=weight, strata=strata, fold=inside, settings=settings
-    )
-    rows = preparation.rows(X, T, y, weight, strata)
-    part = _parts(fold, key, folds, settings, seed)
-    sums = _sums(rows, part)
+    settings, folds = settings or LearnerSettings(), rows.folds
+    # from here on the order of rows is that of mixed keys: random for boosting, the same for every
+    # order they arrive in
+    rows = rows.take(np.lexsort([rows.key, hash_uniform(rows.key, seed)]))
+    preparation = Preparation.fit(rows, basis=basis, settings=settings)
+    prepared = preparation.prepare(rows, parts_of(rows.fold, rows.key, folds, settings, seed))
+    sums = _sums(prepared)
     if settings.learner == "constant" or (settings.learner == "sieve" and pooled is None):
         return solve(preparation, sums, folds=folds, settings=settings)[0]
-    common = np.empty((len(y), 0)) if pooled is None else pooled.preparation.encoder.transform(X)
+    common = None if pooled is None else pooled.preparation.encoder.transform(rows.X)
     models = {}
     for sieve in _sieves(preparation, sums, folds, settings):
-        # models of folds only judge: three boosters do; so do they for many rows
-        boosters = 5 if sieve.fold == ALL_ROWS and len(y) <= _FIVE_BOOSTERS_ROWS else 3
-        member = None if pooled is None else pooled.member(preparation, sieve, common, part)
+        member = None
+        if pooled is not None and common is not None:
+            member = pooled.member(preparation, sieve, common, prepared.part)
         models[sieve.fold] = stacked_record(
-            preparation,
-            sieve,
-            rows,
-            part,
-            member,
-            settings=settings,
-            boosters=boosters,
-            seed=seed + 1000 * (sieve.fold + 1),
+            preparation, sieve, prepared, member, settings=settings, seed=seed
         )
     return models
 
 
-def _parts(
-    fold: IntArray, key: npt.ArrayLike, folds: int, settings: LearnerSettings, seed: int
-) -> IntArray:
-    parts = parts_per_fold(folds, settings)
-    within = hash_uniform(key, seed) >> np.uint64(32)  # the low bits already order the rows
-    return np.asarray(
-        np.asarray(fold, dtype=np.int64) * parts + (within % np.uint64(parts)).astype(np.int64)
-    )
-
-
-def _sums(rows: PreparedRows, part: IntArray) -> dict[int, GramStatistics]:
+def _sums(rows: PreparedRows) -> dict[int, GramStatistics]:
     sums = {}
-    for number in np.unique(part):
-        chosen = part == number
+    for number in np.unique(rows.part):
+        chosen = rows.part == number
         sums[int(number)] = response_gram(
             rows.features[chosen],
             rows.z[chosen],
@@ -202,7 +157,7 @@ def _sieves(
 ) -> Iterator[FoldSieve]:
     """Yield the sieve of all rows and those without every fold."""
     per_fold = parts_per_fold(folds, settings)
-    for fold in [ALL_ROWS, *range(folds)] if folds > 1 else [ALL_ROWS]:
+    for fold in [ALL_FOLDS, *range(folds)] if folds > 1 else [ALL_FOLDS]:
         parts = {
             number: sums[number]
             for number in sorted(sums)
@@ -210,7 +165,8 @@ def _sieves(
         }
         if len(parts) < 2:
             raise InvalidInputError(
-                f"{len(parts)} validation parts with rows remain outside fold {fold}, expected at least 2; use more rows"
+                f"{len(parts)} validation parts with rows remain outside fold {fold}, "
+                "expected at least 2; use more rows"
             )
         layout = Layout.of(preparation, fold)
         yield FoldSieve(fold, layout, parts, fit_sieve(list(parts.values()), layout))

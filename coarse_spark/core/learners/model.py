@@ -1,5 +1,8 @@
-"""The fitted response model: coefficient functions C f(x), plus trees where boosting has a share and the pooled model's functions
-where the model of a partition leans on it, in the whitened basis."""
+"""The fitted response model: coefficient functions in the whitened basis.
+
+They are C f(x), plus trees where boosting has a share and the pooled model's functions where the
+model of a partition leans on it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.learners.features import FeatureEncoder
-from coarse_spark.core.learners.preparation import Preparation
+from coarse_spark.core.learners.boosting.trees import Trees
+from coarse_spark.core.learners.encoding.features import FeatureEncoder
+from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.shape import project
-from coarse_spark.core.learners.trees import Trees
+from coarse_spark.errors import InvalidInputError
 
 KIND = "additive"
 
@@ -34,7 +38,7 @@ class Functions:
 
 @dataclass(frozen=True)
 class AdditiveModel:
-    """θ_z(x) = C f(x) + trees(x) + pooled(x), the whitened coefficients of the standardized outcome.
+    """θ_z(x) = C f(x) + trees(x) + pooled(x): whitened coefficients of the standardized outcome.
 
     Parameters
     ----------
@@ -42,8 +46,10 @@ class AdditiveModel:
     coefficients : C (p, m).
     constant_effect : (p − 1,) effects of the constant-effect model.
     trees : with leaf values (p,); None without boosting.
-    pooled : the pooled model's share, in the whitened coefficients of this model but with the pooled encoding; None without.
-    constraints : (c, p) half-spaces a·θ_z ≥ 0 that predictions are projected to; None without a shape.
+    pooled : the pooled model's share, in the whitened coefficients of this model but with the
+        pooled encoding; None without.
+    constraints : (c, p) half-spaces a·θ_z ≥ 0 that predictions are projected to; None without a
+        shape.
     """
 
     preparation: Preparation
@@ -55,24 +61,12 @@ class AdditiveModel:
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
         """Return θ(x) (n, p) in the columns of the raw basis."""
-        return self._raw(self._whitened(X))
-
-    def predict_constant(self, X: pd.DataFrame) -> FloatArray:
-        """Return θ(x) (n, p) of the same baseline with the constant effect."""
-        theta = self._whitened(X)
-        theta[:, 1:] = self.constant_effect
-        return self._raw(theta)
-
-    def _whitened(self, X: pd.DataFrame) -> FloatArray:
         features = self.preparation.encoder.transform(X)
         theta = features @ self.coefficients.T
         if self.trees is not None:
             theta += self.trees.predict(features[:, self.preparation.encoder.plain])
         if self.pooled is not None:
             theta += self.pooled(X)
-        return np.asarray(theta)
-
-    def _raw(self, theta: FloatArray) -> FloatArray:
         if self.constraints is not None:
             theta = project(theta, self.constraints)
         theta = theta * self.preparation.scale
@@ -82,7 +76,14 @@ class AdditiveModel:
     def to_record(
         self, learner: str, diagnostics: Mapping[str, float], warnings: Sequence[str]
     ) -> ModelRecord:
-        """Return the model as plain values."""
+        """Return the model as plain values.
+
+        Parameters
+        ----------
+        learner : name of the learner that was chosen.
+        diagnostics : named numbers of the fit.
+        warnings : sentences for the status row.
+        """
         arrays = {"coefficients": self.coefficients, "constant_effect": self.constant_effect}
         if self.constraints is not None:
             arrays["constraints"] = self.constraints
@@ -123,3 +124,16 @@ class AdditiveModel:
             pooled,
             arrays.get("constraints"),
         )
+
+
+def load_model(record: ModelRecord) -> AdditiveModel:
+    """Return the model that a record describes.
+
+    Raises
+    ------
+    InvalidInputError : a kind of model this version does not know.
+    """
+    kind = record.content.get("kind")
+    if kind != KIND:
+        raise InvalidInputError(f"model row is of kind {kind!r}, expected {KIND}")
+    return AdditiveModel.restore(record)

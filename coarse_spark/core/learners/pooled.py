@@ -1,8 +1,10 @@
-"""The pooled model as a member of a partition's stack: partitions with few rows lean on what all partitions have in common.
+"""The pooled model as a member of a partition's stack.
 
-Pooled and partition models cut rows into the same folds and validation parts (hashes of the unit). So the pooled model that was
-fitted without a fold and a part predicts the partition's rows there without having seen any of them, and its weight in the
-stack is as honest as those of the partition's own members: like theirs, only its penalty multiplier was chosen on all parts.
+Partitions with few rows lean on what all partitions have in common. Pooled and partition models cut
+rows into the same folds and validation parts (hashes of the unit). So the pooled model that was
+fitted without a fold and a part predicts the partition's rows there without having seen any of
+them, and its weight in the stack is as honest as those of the partition's own members: like theirs,
+only its penalty multiplier was chosen on all parts.
 """
 
 from __future__ import annotations
@@ -13,15 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.model import Functions
-from coarse_spark.core.learners.preparation import Preparation
-from coarse_spark.core.learners.sieve import FoldSieve, with_constant_effect
+from coarse_spark.core.learners.ridge.sieve import FoldSieve, with_constant_effect
 from coarse_spark.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
 class PooledMember:
-    """The pooled model for one partition and fold: its functions, and held-out values (n, p) for the partition's rows."""
+    """The pooled model for one partition and fold.
+
+    Attributes
+    ----------
+    functions : in the partition's coordinates.
+    held_out : (n, p) held-out values for the partition's rows.
+    """
 
     functions: Functions
     held_out: FloatArray
@@ -29,12 +37,12 @@ class PooledMember:
 
 @dataclass(frozen=True)
 class PooledModels:
-    """Coefficient functions of the pooled sieves; constant effects where heterogeneity was not detectable.
+    """Coefficient functions of the pooled sieves; constant effects where no others are detectable.
 
-    Parameters
+    Attributes
     ----------
     preparation : of the pooled rows.
-    functions : C (p, m) fitted without a fold, by fold (−1: on all rows).
+    functions : C (p, m) fitted without a fold, by fold.
     held_out : C (p, m) fitted without a fold and a validation part, by fold and number of the part.
     """
 
@@ -46,7 +54,14 @@ class PooledModels:
     def of(
         preparation: Preparation, sieves: Iterable[FoldSieve], *, constant: bool = False
     ) -> PooledModels:
-        """Return what ``sieves`` of the pooled rows predict; with ``constant`` their constant effects."""
+        """Return what sieves of the pooled rows predict.
+
+        Parameters
+        ----------
+        preparation : of the pooled rows.
+        sieves : of all rows and without every fold.
+        constant : take their constant effects, detectable heterogeneity or not.
+        """
         functions, held_out = {}, {}
         for sieve in sieves:
             fit = sieve.fit
@@ -65,10 +80,12 @@ class PooledModels:
     def member(
         self, own: Preparation, sieve: FoldSieve, features: FloatArray, part: IntArray
     ) -> PooledMember:
-        """Return the pooled model beside a partition's ``sieve``, in the coordinates of its preparation ``own``.
+        """Return the pooled model as a member of a partition's stack, in its coordinates.
 
         Parameters
         ----------
+        own : preparation of the partition.
+        sieve : of the partition's rows without a fold.
         features : (n, m) the partition's rows in the pooled encoding.
         part : (n,) number of each row's part.
 
@@ -86,12 +103,14 @@ class PooledModels:
         return PooledMember(Functions(self.preparation.encoder, functions), held_out)
 
     def _in_coordinates_of(self, own: Preparation, functions: FloatArray) -> FloatArray:
-        """Functions C (p, m) as functions for the whitened coefficients and the standardized outcome of ``own``."""
+        """C (p, m) for the whitened coefficients and the standardized outcome of ``own``."""
         if own.basis.columns != self.preparation.basis.columns:
             raise InvalidInputError(
-                f"the pooled model has the basis '{self.preparation.basis.name}', expected '{own.basis.name}' as in the partition"
+                f"the pooled model has the basis '{self.preparation.basis.name}', expected "
+                f"'{own.basis.name}' as in the partition"
             )
-        # φ·θ = z·θ_z whatever the whitening, θ = Wᵀ θ_z; f₀ = 1 takes what the outcome's centres differ by
+        # φ·θ = z·θ_z whatever the whitening, θ = Wᵀ θ_z; f₀ = 1 takes what the outcome's centres
+        # differ by
         moved = np.linalg.solve(
             own.whitening.matrix.T, self.preparation.whitening.matrix.T @ functions
         )

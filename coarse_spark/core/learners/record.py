@@ -1,4 +1,4 @@
-"""A fitted model as plain values: what a row of the models table holds. Loading one executes no code."""
+"""A fitted model as plain values: a row of the models table. Reading one executes no code."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.errors import InvalidInputError
@@ -17,18 +16,6 @@ from coarse_spark.errors import InvalidInputError
 FORMAT_VERSION = (
     2  # 2 added pooled_encoder and pooled_coefficients; rows of version 1 are read as before
 )
-
-
-class ResponseModel(Protocol):
-    """Predicts response coefficients in the raw columns of the basis."""
-
-    def predict(self, X: pd.DataFrame) -> FloatArray:
-        """Return θ(x) (n, p) for a frame with the features of the fit."""
-        ...
-
-    def predict_constant(self, X: pd.DataFrame) -> FloatArray:
-        """Return θ(x) (n, p) of the same baseline with the constant effect: the model to beat."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -84,7 +71,8 @@ class ModelRecord:
         version = int(row["format_version"])
         if version > FORMAT_VERSION:
             raise InvalidInputError(
-                f"model row has format version {version}, this version of coarse_spark reads up to {FORMAT_VERSION}"
+                f"model row has format version {version}, this version of coarse_spark reads up to "
+                f"{FORMAT_VERSION}"
             )
         arrays, shapes = dict(row["arrays"]), dict(row["shapes"])
         return ModelRecord(
@@ -100,18 +88,3 @@ class ModelRecord:
             warnings=tuple(row["warnings"] if row.get("warnings") is not None else ()),
             format_version=version,
         )
-
-
-def load_model(record: ModelRecord) -> ResponseModel:
-    """Return the model that a record describes.
-
-    Raises
-    ------
-    InvalidInputError : a kind of model this version does not know.
-    """
-    from coarse_spark.core.learners.model import KIND, AdditiveModel
-
-    kind = record.content.get("kind")
-    if kind != KIND:
-        raise InvalidInputError(f"model row is of kind {kind!r}, expected {KIND}")
-    return AdditiveModel.restore(record)

@@ -1,21 +1,27 @@
-"""The response learner as users call it: fit on an experiment, predict response coefficients for units."""
+"""The response learner as users call it.
+
+Fit on an experiment, predict response coefficients for units.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import candidate_bases
 from coarse_spark.core.learners.choose_basis import choose_basis
 from coarse_spark.core.learners.crossfit import fit_models
-from coarse_spark.core.learners.features import as_frame
-from coarse_spark.core.learners.preparation import ALL_ROWS, check_rows
-from coarse_spark.core.learners.record import ModelRecord, ResponseModel, load_model
+from coarse_spark.core.learners.encoding.features import as_frame
+from coarse_spark.core.learners.encoding.rows import TrialRows
+from coarse_spark.core.learners.folds import ALL_FOLDS
+from coarse_spark.core.learners.model import load_model
+from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -26,9 +32,9 @@ class ResponseLearner:
 
     Parameters
     ----------
-    basis : name of the treatment basis (``core.basis``). Several names are compared by held-out loss; ``auto`` stands for a list
-        that suits the space.
-    learner : see ``LearnerSettings``.
+    basis : name of the treatment basis (``core.basis``). Several names are compared by held-out
+        loss; ``auto`` stands for a list that suits the space.
+    learner : auto, sieve, boosting or constant (``LearnerSettings``).
     random_state : seed of the validation parts.
     space : the treatments; default the box of the observed ones with the control at its lower end.
     settings : further settings of ``LearnerSettings``.
@@ -41,7 +47,19 @@ class ResponseLearner:
 
     Examples
     --------
-    >>> theta = ResponseLearner(basis="quadratic").fit(X, T, y).predict(X)  # doctest: +SKIP
+    Older customers respond more, with returns that diminish:
+
+    >>> import numpy as np, pandas as pd
+    >>> from coarse_spark import ResponseLearner
+    >>> rng = np.random.default_rng(0)
+    >>> X, discount = pd.DataFrame({"age": rng.uniform(20, 60, 2_000)}), rng.uniform(0, 2, 2_000)
+    >>> spend = 5 + X["age"] / 20 * discount - 0.5 * discount**2 + 0.1 * rng.normal(size=2_000)
+    >>> learner = ResponseLearner(basis="quadratic", learner="sieve").fit(X, discount, spend)
+    >>> learner.basis_.columns
+    ('1', 't1', 't1^2')
+    >>> learner.predict(pd.DataFrame({"age": [30, 50]})).round(1)
+    array([[ 5. ,  1.5, -0.5],
+           [ 5. ,  2.5, -0.5]])
     """
 
     def __init__(
@@ -68,48 +86,38 @@ class ResponseLearner:
         sample_weight: npt.ArrayLike | None = None,
         strata: npt.ArrayLike | None = None,
     ) -> ResponseLearner:
-        """Fit on features X (n, ·), treatments T (n, d) or (n,), outcomes y (n,), weights (n,) and stratum labels (n,).
+        """Fit on an experiment.
+
+        Parameters
+        ----------
+        X : (n, ·) features.
+        T : (n, d) or (n,) treatments, in the user's values.
+        y : (n,) outcomes.
+        sample_weight : (n,) row weights; default 1.
+        strata : (n,) labels of the randomization strata; default none.
 
         Raises
         ------
-        InvalidInputError : rows that do not match or cannot be used, or treatments that do not identify the basis.
+        InvalidInputError : rows that do not match or cannot be used, or treatments that do not
+            identify the basis.
         """
-        features = as_frame(X)
         space = self.space or observed_space(T)
-        treatments = space.encode(T)
         outcome = np.asarray(y, dtype=np.float64).ravel()
-        weight = (
-            None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64).ravel()
-        )
-        check_rows(features, treatments, outcome, weight)
-        key, seed = _content_key(features, treatments, outcome), self.random_state
-        choice = choose_basis(
-            candidate_bases(self.basis, space),
-            features,
-            treatments,
+        rows = TrialRows(
+            as_frame(X),
+            space.encode(T),
             outcome,
-            space=space,
-            key=key,
-            weight=weight,
-            strata=strata,
-            settings=self.settings,
-            seed=seed,
+            weight=np.ones(len(outcome)) if sample_weight is None else np.ravel(sample_weight),
+            strata=None if strata is None else np.asarray(strata),
         )
+        rows = replace(rows, key=_content_key(rows.X, rows.T, rows.y))
+        settings, seed = self.settings, self.random_state
+        bases = candidate_bases(self.basis, space)
+        choice = choose_basis(bases, rows, space=space, settings=settings, seed=seed)
         self.basis_, self.basis_losses_ = choice.basis, choice.losses
-        models = fit_models(
-            features,
-            treatments,
-            outcome,
-            np.zeros(len(outcome), dtype=np.int64),
-            basis=self.basis_,
-            key=key,
-            weight=weight,
-            strata=strata,
-            settings=self.settings,
-            seed=seed,
-        )
-        self.record_: ModelRecord = models[ALL_ROWS]
-        self._model: ResponseModel = load_model(self.record_)
+        models = fit_models(rows, basis=self.basis_, settings=settings, seed=seed)
+        self.record_: ModelRecord = models[ALL_FOLDS]
+        self._model = load_model(self.record_)
         return self
 
     def predict(self, X: pd.DataFrame | npt.ArrayLike) -> FloatArray:
@@ -125,7 +133,9 @@ class ResponseLearner:
 
 
 def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
-    """Return the box of observed treatments, control at the lower ends; text becomes categorical, its first level control.
+    """Return the box of observed treatments, control at the lower ends.
+
+    Text becomes categorical, its first level control.
 
     Raises
     ------
@@ -141,7 +151,8 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
         distinct = sorted(values.unique().tolist())
         if len(distinct) < 2:
             raise InvalidInputError(
-                f"treatment '{name}' has {len(distinct)} distinct values, expected at least 2 to learn a response"
+                f"treatment '{name}' has {len(distinct)} distinct values, expected at least 2 to "
+                "learn a response"
             )
         if pd.api.types.is_numeric_dtype(values):
             lower, upper = float(distinct[0]), float(distinct[-1])
@@ -156,7 +167,7 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
     return TreatmentSpace.from_dict(spec)
 
 
-def _content_key(X: pd.DataFrame, T: FloatArray, y: FloatArray) -> npt.NDArray[np.int64]:
+def _content_key(X: pd.DataFrame, T: FloatArray, y: FloatArray) -> IntArray:
     """A hash of every row's content: rows have no names here, and their order must not matter."""
     frame = pd.DataFrame({**{f"t{j}": T[:, j] for j in range(T.shape[1])}, "y": y})
     text = X.astype({name: str for name in X.columns if X[name].dtype == object})

@@ -18,20 +18,34 @@ class LearnerSettings:
 
     Parameters
     ----------
-    learner : ``sieve`` (penalised splines and products), ``boosting`` (trees with coefficient leaves), ``auto`` (both, stacked by
-        held-out R-loss), or ``constant`` (one effect for all). Any of them falls back to the constant effect where the data show
-        no heterogeneity.
-    validation_parts : parts the rows are cut into for choosing penalties, rounds and weights; where models are cross-fitted the
-        folds take their place and are cut further only if there are fewer.
+    learner : ``sieve`` (penalised splines and products), ``boosting`` (trees with coefficient
+        leaves), ``auto`` (both, stacked by held-out R-loss), or ``constant`` (one effect for all).
+        Any of them falls back to the constant effect where the data show no heterogeneity.
+    validation_parts : parts the rows are cut into for choosing penalties, rounds and weights; where
+        models are cross-fitted the folds take their place and are cut further only if there are
+        fewer.
     knots : hinges of a numeric feature.
-    max_columns : columns of the encoded features; many features get fewer hinges and only the most promising products.
+    max_columns : columns of the encoded features; many features get fewer hinges and only the most
+        promising products.
     min_level_rows, max_levels : rarer categorical levels, or more of them, share the level "other".
-    winsorize : share of the rows on either side whose outcomes are clipped to that quantile; 0 for none. Reported in the record.
-    shape : words such as ``{"price": "decreasing concave"}`` that every unit's response is projected to (``learners.shape``).
+    winsorize : share of the rows on either side whose outcomes are clipped to that quantile; 0 for
+        none. Reported in the record.
+    shape : words such as ``{"price": "decreasing concave"}`` that every unit's response is
+        projected to (``learners.shape``).
 
     Raises
     ------
     InvalidInputError : an unknown learner or a number outside its range.
+
+    Examples
+    --------
+    >>> LearnerSettings(learner="sieve", shape={"price": "decreasing"}).validation_parts
+    5
+    >>> LearnerSettings(learner="seive")
+    Traceback (most recent call last):
+    ...
+    coarse_spark.errors.InvalidInputError: learner is 'seive', expected one of auto, sieve, \
+boosting, constant (did you mean 'sieve'?)
     """
 
     learner: str = "auto"
@@ -46,7 +60,8 @@ class LearnerSettings:
     def __post_init__(self) -> None:
         if self.learner not in LEARNERS:
             raise InvalidInputError(
-                f"learner is {self.learner!r}, expected one of {', '.join(LEARNERS)}{nearest(self.learner, LEARNERS)}"
+                f"learner is {self.learner!r}, expected one of "
+                f"{', '.join(LEARNERS)}{nearest(self.learner, LEARNERS)}"
             )
         for name, least in _LEAST.items():
             if getattr(self, name) < least:

@@ -1,7 +1,9 @@
-"""Shape of the response in a treatment: monotone or concave, imposed by projecting the coefficients of every unit.
+"""Shape of the response in a treatment: monotone or concave.
 
-Shapes are half-spaces a·θ ≥ 0: first or second differences of the basis along a dimension. The projection is the nearest point
-in the metric of the experiment's treatments, found by Hildreth's method (1957): coordinate ascent on the multipliers.
+It is imposed by projecting the coefficients of every unit. Shapes are half-spaces a·θ ≥ 0: first or
+second differences of the basis along a dimension. The projection is the nearest point in the metric
+of the experiment's treatments, found by Hildreth's method (1957): coordinate ascent on the
+multipliers.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from scipy.optimize import nnls
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.whitening import Whitening
+from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.errors import InvalidInputError, nearest
 
@@ -25,15 +27,18 @@ _POINTS, _SWEEPS, _TOLERANCE = 17, 2000, 1e-9
 
 
 def shape_constraints(shape: Mapping[str, str], basis: Basis, whitening: Whitening) -> FloatArray:
-    """Return rows a (c, p) with a·θ_z ≥ 0 for whitened coefficients of the wanted shape, of unit length and none redundant.
+    """Return rows a (c, p) of unit length, none redundant, with a·θ_z ≥ 0 for the wanted shape.
 
     Parameters
     ----------
-    shape : words of ``SHAPES`` by treatment name, for instance ``{"price": "decreasing", "depth": "increasing concave"}``.
+    shape : words of ``SHAPES`` by treatment name, such as ``{"depth": "increasing concave"}``.
+    basis : of the treatments.
+    whitening : of the basis columns.
 
     Raises
     ------
-    InvalidInputError : an unknown treatment or shape, a categorical treatment, or the basis ``arms``.
+    InvalidInputError : an unknown treatment or shape, a categorical treatment, or the basis
+        ``arms``.
     """
     check_shape(shape, basis)
     space, rows = basis.space, [np.empty((0, basis.size))]
@@ -49,22 +54,30 @@ def shape_constraints(shape: Mapping[str, str], basis: Basis, whitening: Whiteni
 
 
 def check_shape(shape: Mapping[str, str], basis: Basis) -> None:
-    """Raise InvalidInputError for a shape (words by treatment name) that cannot be imposed on a basis."""
+    """Check that a shape can be imposed on a basis.
+
+    Raises
+    ------
+    InvalidInputError : as in ``shape_constraints``.
+    """
     space = basis.space
     for name, words in shape.items():
         if name not in space.names:
             raise InvalidInputError(
-                f"shape of treatment '{name}'{nearest(name, space.names)}; treatments: {', '.join(space.names)}"
+                f"shape of treatment '{name}'{nearest(name, space.names)}; treatments: "
+                f"{', '.join(space.names)}"
             )
         position = space.names.index(name)
         if isinstance(space.dimensions[position], Categorical) or basis.terms == ("arms",):
             raise InvalidInputError(
-                f"shape of treatment '{name}': expected a continuous treatment and a basis other than arms"
+                f"shape of treatment '{name}': expected a continuous treatment and a basis other "
+                "than arms"
             )
         for word in words.split():
             if word not in SHAPES:
                 raise InvalidInputError(
-                    f"shape of treatment '{name}' is '{word}'{nearest(word, SHAPES)}; shapes: {', '.join(SHAPES)}"
+                    f"shape of treatment '{name}' is '{word}'{nearest(word, SHAPES)}; shapes: "
+                    f"{', '.join(SHAPES)}"
                 )
 
 
@@ -87,7 +100,7 @@ def project(theta: FloatArray, constraints: FloatArray) -> FloatArray:
 
 
 def _differences(basis: Basis, position: int, order: int) -> list[FloatArray]:
-    """Divided differences of φ along one dimension (·, p), for ends and middle (or levels) of the others."""
+    """Divided differences of φ along one dimension (·, p), at ends and middle of the others."""
     space = basis.space
     others = [
         np.arange(int(bounds[1]) + 1.0)
@@ -117,7 +130,10 @@ def _differences(basis: Basis, position: int, order: int) -> list[FloatArray]:
 
 
 def _irredundant(rows: FloatArray) -> FloatArray:
-    """Rows that are no non-negative combination of the others: interior differences often follow from the outer ones."""
+    """Rows that are no non-negative combination of the others.
+
+    Interior differences often follow from the outer ones.
+    """
     kept = list(np.unique(rows.round(9), axis=0))
     for row in list(kept):
         others = [other for other in kept if other is not row]

@@ -1,9 +1,10 @@
 """The stack: sieve, boosting and the pooled model weighed by what they predict for held-out rows.
 
-Baseline and effects are stacked apart. The baseline's members are weighed by squared error. Its held-out predictions are then
-taken from the outcome ONCE, and the effects' members are boosted and weighed on what is left (the R-loss of Nie & Wager 2021 with
-one common baseline): a learner earns its weight by the effects alone. Every member's final fit is on all rows, or the average of
-fits on all parts but one.
+Baseline and effects are stacked apart. The baseline's members are weighed by squared error. Its
+held-out predictions are then taken from the outcome ONCE, and the effects' members are boosted and
+weighed on what is left (the R-loss of Nie & Wager 2021 with one common baseline): a learner earns
+its weight by the effects alone. Every member's final fit is on all rows, or the average of fits on
+all parts but one.
 """
 
 from __future__ import annotations
@@ -13,27 +14,43 @@ from dataclasses import replace
 
 import numpy as np
 
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.blend import Blend, HeldOutTarget, Judgement, Member
-from coarse_spark.core.learners.boosting import fit_boosting
-from coarse_spark.core.learners.gram import GramStatistics, total
+from coarse_spark.core.learners.boosting.booster import fit_boosting
+from coarse_spark.core.learners.boosting.trees import Trees
+from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import AdditiveModel, Functions
-from coarse_spark.core.learners.penalties import empirical_bayes
 from coarse_spark.core.learners.pooled import PooledMember
-from coarse_spark.core.learners.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.record import ModelRecord
+from coarse_spark.core.learners.ridge.gram import GramStatistics, total
+from coarse_spark.core.learners.ridge.penalties import empirical_bayes
+from coarse_spark.core.learners.ridge.sieve import (
+    FoldSieve,
+    SieveFit,
+    detectable,
+    with_constant_effect,
+)
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.shape import shape_constraints
-from coarse_spark.core.learners.sieve import FoldSieve, SieveFit, detectable, with_constant_effect
-from coarse_spark.core.learners.trees import Trees
 
 _LEAST_ROWS = 400.0  # boosting below that is all noise
+_FIVE_BOOSTERS_ROWS = 20_000  # models of folds only judge: three do; so do they for more rows
 
 
 def sieve_record(
     preparation: Preparation, sieve: FoldSieve, settings: LearnerSettings
 ) -> ModelRecord:
-    """Return the model row of a sieve alone, which needs no rows; of its constant-effect model where that is not beaten."""
+    """Return the model row of a sieve alone, which needs no rows.
+
+    It is that of the constant-effect model where the sieve does not beat it.
+
+    Parameters
+    ----------
+    preparation : of the rows.
+    sieve : of the rows without a fold.
+    settings : of the learner.
+    """
     fit = sieve.fit
     constant = settings.learner == "constant" or not fit.heterogeneous
     functions = (
@@ -58,25 +75,25 @@ def stacked_record(
     preparation: Preparation,
     sieve: FoldSieve,
     rows: PreparedRows,
-    part: IntArray,
     pooled: PooledMember | None = None,
     *,
     settings: LearnerSettings,
-    boosters: int,
     seed: int,
 ) -> ModelRecord:
-    """Return the model row of a stack: of what ``settings.learner`` names, and of the pooled model where there is one.
+    """Return the model row of a stack: of what ``settings.learner`` names, and the pooled model.
 
-    Effects of the stack that are not detectable give way to those of the pooled model alone: heterogeneity that all rows together
-    show needs no proof in every partition. Where the pooled effects lose against constant ones, the effect is constant.
+    Effects of the stack that are not detectable give way to those of the pooled model alone:
+    heterogeneity that all rows together show needs no proof in every partition. Where the pooled
+    effects lose against constant ones, the effect is constant.
 
     Parameters
     ----------
+    preparation : of the rows.
     sieve : of these rows without a fold.
-    rows : (n, ·) in random order.
-    part : (n,) number of each row's part; rows of parts that ``sieve`` does not have are left out.
-    pooled : what the pooled model predicts for the rows.
-    boosters : how many boosters are averaged, each fitted without a share of the parts.
+    rows : in random order; those of parts that ``sieve`` does not have are left out.
+    pooled : what the pooled model predicts for the rows; None without one.
+    settings : of the learner.
+    seed : of boosting; every fold has its own.
     """
     fit, layout, sums = sieve.fit, sieve.layout, total(sieve.parts)
     with_sieve = settings.learner != "boosting"
@@ -85,16 +102,15 @@ def stacked_record(
     )
     if pooled is None and not with_boosting:
         return sieve_record(preparation, sieve, settings)
-    place = np.full(max(int(part.max()), *sieve.parts) + 1, -1)
+    place = np.full(max(int(rows.part.max()), *sieve.parts) + 1, -1)
     place[list(sieve.parts)] = np.arange(len(sieve.parts))
-    used = np.flatnonzero(place[part] >= 0)
-    part, z, plain = place[part[used]], rows.z[used], preparation.encoder.plain
+    used = np.flatnonzero(place[rows.part] >= 0)
+    part, z, plain = place[rows.part[used]], rows.z[used], preparation.encoder.plain
     weight = rows.weight[used] * (sums.effective_rows / sums.weight)
-    inputs, outcome, folded = (
-        rows.features[np.ix_(used, plain)],
-        rows.outcome[used],
-        part % boosters,
-    )
+    inputs, outcome = rows.features[np.ix_(used, plain)], rows.outcome[used]
+    # each booster is fitted without a share of the parts
+    five = sieve.fold == ALL_FOLDS and len(rows.part) <= _FIVE_BOOSTERS_ROWS
+    folded, seed = part % (5 if five else 3), seed + 1000 * (sieve.fold + 1)
     theta, average = np.empty(z.shape), np.empty((len(used), layout.p - 1))
     for number in range(len(fit.held_out)):
         here = np.flatnonzero(part == number)
@@ -141,7 +157,8 @@ def stacked_record(
     found = members(slice(1, None), moving, residual, 1)
     blend, judged = _detectable_blend(explained, found)
     if not blend.weights and not with_boosting:
-        # a sieve that shows heterogeneity by its own test does not lose it for having been offered company
+        # a sieve that shows heterogeneity by its own test does not lose it for having been offered
+        # company
         return sieve_record(preparation, sieve, settings)
     model = _assembled(preparation, fit, baseline, blend, pooled)
     details = {
@@ -157,7 +174,7 @@ def stacked_record(
 def _detectable_blend(
     explained: HeldOutTarget, members: Sequence[Member]
 ) -> tuple[Blend, Judgement]:
-    """Return the blend of the members where it is detectable; or the pooled one alone where it gains; or none: the constant."""
+    """Return the first that holds: a detectable blend, the pooled one if it gains, the constant."""
     blend = explained.blend(members)
     judged = explained.judge(blend)
     if detectable(judged.gain, judged.error):
@@ -204,9 +221,11 @@ def _within_strata(
     effects: FloatArray,
     weight: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Take from residuals (n,) what strata explain, and from treatment columns (n, p − 1) their means within strata.
+    """Return residuals (n,) and treatment columns (n, p − 1) within strata.
 
-    Within strata treatments do not depend on features: centred there, they cannot stand in for what the baseline missed.
+    What strata explain is taken from the residuals, their means from the columns: within strata
+    treatments do not depend on features, and centred there, they cannot stand in for what the
+    baseline missed.
     """
     groups = preparation.strata_groups
     design = np.column_stack([np.ones(len(strata)), strata[:, groups < 0]])

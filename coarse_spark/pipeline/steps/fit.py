@@ -7,11 +7,11 @@ import logging
 from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.choose_basis import BasisChoice
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.distributed.basis import settle_basis
 from coarse_spark.distributed.fit import fit_responses
 from coarse_spark.distributed.frames import experiment_units, observed_treatments
 from coarse_spark.distributed.materialize import materialized
-from coarse_spark.distributed.score import FULL
 from coarse_spark.errors import RunError
 from coarse_spark.lake.schemas import MODELS
 from coarse_spark.lake.step_results import FitResult, ModelCounts, ValidateResult
@@ -59,7 +59,7 @@ def _log(choice: BasisChoice) -> None:
 
 
 def _model_counts(run: Run) -> ModelCounts:
-    rows = run.lake.read("models", run.run_id).where(F.col("fold") == FULL)
+    rows = run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
     counts = (
         rows.groupBy("status")
         .agg(F.count("*").alias("models"), F.sum("rows").alias("rows"))

@@ -6,9 +6,10 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.distributed.frames import eligibility_columns, population_units, theta_columns
-from coarse_spark.distributed.score import FULL, granular_columns, unseen_partitions
+from coarse_spark.distributed.score import granular_columns, unseen_partitions
 from coarse_spark.distributed.score import score as score_units
 from coarse_spark.lake.schemas import RESPONSES
 from coarse_spark.lake.step_results import ScoreResult
@@ -26,7 +27,7 @@ def score(run: Run) -> None:
             units = population_units(run.experiment, setup, setup.weight)
         else:
             units = population_units(run.population, setup, configuration.population.weight)
-        models = run.lake.read("models", run.run_id).where(F.col("fold") == FULL)
+        models = run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
         eligible = eligibility_columns(len(configuration.menu.eligibility))
         scored = score_units(
             units,

@@ -1,7 +1,8 @@
-"""Features as numbers: spline columns for numeric features, one column a level for categorical ones.
+"""Features as numbers: splines of numeric ones, one column a level of categorical ones.
 
-Every column but the first (the constant) is centred on the rows it was fitted on, and a missing or unknown value is the centre:
-what is not known about a unit moves its response nowhere, beyond what a missing indicator learns.
+Every column but the first (the constant) is centred on the rows it was fitted on, and a missing or
+unknown value is the centre: what is not known about a unit moves its response nowhere, beyond what
+a missing indicator learns.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.errors import InvalidInputError, nearest
 
 _CLAMP = 0.001  # share of the rows beyond which a numeric feature is clamped on either side
@@ -43,7 +43,15 @@ class NumericFeature:
 
     @staticmethod
     def fit(name: str, values: FloatArray, weight: FloatArray, knots: int) -> NumericFeature | None:
-        """Return the encoding of values (n,), NaN where missing, or None for a constant column without missing values."""
+        """Return the encoding, or None for a constant column without missing values.
+
+        Parameters
+        ----------
+        name : of the feature.
+        values : (n,), NaN where missing.
+        weight : (n,).
+        knots : number of hinges.
+        """
         known = np.isfinite(values)
         missing_share = float(weight[np.isnan(values)].sum() / weight.sum())
         if not known.any():
@@ -101,7 +109,10 @@ class NumericFeature:
 
 @dataclass(frozen=True)
 class CategoricalFeature:
-    """A categorical feature: one centred indicator a level; rare and unseen levels share the level ``other``."""
+    """A categorical feature: one centred indicator a level.
+
+    Rare and unseen levels share the level ``other``.
+    """
 
     name: str
     levels: tuple[str, ...]
@@ -112,7 +123,16 @@ class CategoricalFeature:
     def fit(
         name: str, values: pd.Series[Any], weight: FloatArray, min_rows: float, max_levels: int
     ) -> CategoricalFeature | None:
-        """Return the encoding, or None for a constant column."""
+        """Return the encoding, or None for a constant column.
+
+        Parameters
+        ----------
+        name : of the feature.
+        values : (n,) of any kind.
+        weight : (n,).
+        min_rows : of a level of its own.
+        max_levels : at most so many have one.
+        """
         labels = _labels(values)
         counts = labels.value_counts()
         frequent = sorted(
@@ -158,7 +178,8 @@ class FeatureEncoder:
     Parameters
     ----------
     features : the encoded features, in the order of the frame they were fitted on.
-    required : every feature of that frame; the constant ones are checked for presence but carry no column.
+    required : every feature of that frame; the constant ones are checked for presence but carry no
+        column.
     products : pairs of main columns whose products follow the main columns.
     """
 
@@ -180,11 +201,14 @@ class FeatureEncoder:
 
         Parameters
         ----------
-        X : (n, ·) features; numbers (any width, Decimal, bool) get splines, strings and categories one column a level.
+        X : (n, ·) features; numbers (any width, Decimal, bool) get splines, strings and categories
+            one column a level.
         weight : (n,) row weights, default one.
         knots : hinges of a numeric feature, at quantiles; fewer where it has few distinct values.
-        max_columns : hinges get fewer where all features together would need more than three fifths of these columns.
-        min_level_rows, max_levels : levels with fewer rows, or beyond the most frequent ones, share the level "other".
+        max_columns : hinges get fewer where all features together would need more than three fifths
+            of these columns.
+        min_level_rows : levels with fewer rows share the level "other".
+        max_levels : levels beyond so many of the most frequent ones share it too.
 
         Raises
         ------
@@ -210,7 +234,8 @@ class FeatureEncoder:
 
     @cached_property
     def main_columns(self) -> list[tuple[str, str, str]]:
-        """(label, kind, feature) of the columns before products; kind is constant, linear, hinge or level."""
+        """(label, kind, feature) of the columns before products: constant, linear, hinge or
+        level."""
         main = [
             (label, kind, feature.name)
             for feature in self.features
@@ -220,7 +245,10 @@ class FeatureEncoder:
 
     @cached_property
     def columns(self) -> list[tuple[str, str, str]]:
-        """(label, kind, feature) of the m columns; kind is constant, linear, hinge, level or product (of the feature "")."""
+        """(label, kind, feature) of the m columns.
+
+        Kind is constant, linear, hinge, level or product (of the feature "").
+        """
         labels = [label for label, _, _ in self.main_columns]
         return [
             *self.main_columns,
@@ -228,16 +256,22 @@ class FeatureEncoder:
         ]
 
     @cached_property
-    def plain(self) -> npt.NDArray[np.int64]:
-        """Columns that hold a feature itself: numbers and levels. Trees split on them and products multiply them."""
+    def plain(self) -> IntArray:
+        """Columns that hold a feature itself: numbers and levels.
+
+        Trees split on them and products multiply them.
+        """
         return np.array(
             [j for j, (_, kind, _) in enumerate(self.main_columns) if kind in ("linear", "level")],
             dtype=np.int64,
         )
 
     @cached_property
-    def groups(self) -> npt.NDArray[np.int64]:
-        """(m,) columns that share a penalty: a feature's line, its hinges, its levels, all products; −1 for the constant."""
+    def groups(self) -> IntArray:
+        """(m,) penalty group of every column; −1 for the constant.
+
+        A feature's line, its hinges, its levels and all products have one each.
+        """
         kinds = [(kind, feature) for _, kind, feature in self.columns[1:]]
         number = {kind: position for position, kind in enumerate(dict.fromkeys(kinds))}
         return np.array([-1, *(number[kind] for kind in kinds)], dtype=np.int64)
@@ -268,7 +302,8 @@ class FeatureEncoder:
         for name in self.required:
             if name not in X.columns:
                 raise InvalidInputError(
-                    f"feature '{name}' is missing{nearest(name, X.columns)}; the model was fitted with it"
+                    f"feature '{name}' is missing{nearest(name, X.columns)}; the model was fitted "
+                    "with it"
                 )
         main = np.hstack(
             [
@@ -348,7 +383,8 @@ def _is_numeric(values: pd.Series[Any]) -> bool:
     if all(isinstance(value, str | bool | numbers.Number | Decimal) for value in known):
         return False
     raise InvalidInputError(
-        f"feature '{values.name}' holds {known.iloc[0]!r}, expected numbers or text; turn dates into numbers first"
+        f"feature '{values.name}' holds {known.iloc[0]!r}, expected numbers or text; turn dates "
+        "into numbers first"
     )
 
 
@@ -368,7 +404,7 @@ def _quantiles(values: FloatArray, weight: FloatArray, shares: FloatArray) -> Fl
 
 
 def _knots(values: FloatArray, weight: FloatArray, count: int) -> tuple[float, ...]:
-    """Interior places for hinges: quantiles, or between neighbours where there are few distinct values."""
+    """Interior places for hinges: quantiles, or between neighbours of few distinct values."""
     distinct = np.unique(values)
     if len(distinct) <= count + 2:
         return tuple(distinct[1:-1].tolist())
@@ -377,7 +413,10 @@ def _knots(values: FloatArray, weight: FloatArray, count: int) -> tuple[float, .
 
 
 def _labels(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Levels as text; whole numbers without a fraction, so that 1 and 1.0 are one level; missing as its own level."""
+    """Levels as text; whole numbers without a fraction, so that 1 and 1.0 are one level.
+
+    Missing is a level of its own.
+    """
 
     def label(value: Any) -> str:
         return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
@@ -388,7 +427,10 @@ def _labels(values: pd.Series[Any]) -> pd.Series[Any]:
 
 def _codes(
     labels: pd.Series[Any], levels: tuple[str, ...] | list[str], has_other: bool
-) -> npt.NDArray[np.int64]:
-    """Positions of the levels; ``len(levels)`` for other ones, one more where none was seen at fit."""
+) -> IntArray:
+    """Positions of the levels.
+
+    ``len(levels)`` for other ones, one more where none was seen at fit.
+    """
     position = {level: code for code, level in enumerate(levels)}
     return np.asarray(labels.map(position).fillna(len(levels) + (not has_other)), dtype=np.int64)

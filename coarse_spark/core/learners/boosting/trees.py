@@ -1,7 +1,8 @@
 """Shallow regression trees on binned features with vector leaves, as plain arrays.
 
-A tree of depth D is complete: 2^D − 1 splits, level by level, and 2^D leaves. A node that is not worth splitting sends every row
-left and both its sides get values of their own, so that no structure beyond three arrays is needed.
+A tree of depth D is complete: 2^D − 1 splits, level by level, and 2^D leaves. A node that is not
+worth splitting sends every row left and both its sides get values of their own, so that no
+structure beyond three arrays is needed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,22 @@ CodeArray = npt.NDArray[np.uint8]
 BINS = 32
 NO_SPLIT = -1
 _CELLS = 65_536  # entries of a histogram pass
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How far trees grow.
+
+    Attributes
+    ----------
+    depth : levels of splits.
+    min_rows : least weight of a leaf.
+    penalty : λ, by which leaf values and gains are shrunk.
+    """
+
+    depth: int
+    min_rows: float
+    penalty: float
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,16 @@ class Trees:
 def route(
     columns: npt.NDArray[np.generic], feature: IntArray, threshold: npt.NDArray[np.generic]
 ) -> IntArray:
-    """Return the leaf (n,) of every row of ``columns`` (c, n); comparing whole columns beats following single rows."""
+    """Return the leaf (n,) of every row of ``columns`` (c, n).
+
+    Comparing whole columns beats following single rows.
+
+    Parameters
+    ----------
+    columns : (c, n) of any type.
+    feature : (2^D − 1,) as in ``Trees``.
+    threshold : (2^D − 1,) as in ``Trees``, or bins where the columns are bins.
+    """
     nodes, rows = len(feature), columns.shape[1]
     kind: Any = columns.dtype.type  # a threshold of another type would convert the whole column
     bits: list[BoolArray] = []
@@ -90,7 +116,10 @@ def route(
 
 
 def bin_edges(inputs: FloatArray) -> list[FloatArray]:
-    """Return for every column of inputs (n, c) at most BINS − 1 ascending edges: quantiles, or all distinct values where few."""
+    """Return for every column of inputs (n, c) at most BINS − 1 ascending edges.
+
+    They are quantiles, or all distinct values where those are few.
+    """
     edges = []
     for values in inputs.T:
         distinct = np.unique(values)
@@ -116,26 +145,25 @@ def grow(
     gradient: FloatArray,
     weight: FloatArray,
     columns: IntArray,
-    *,
-    depth: int,
-    min_rows: float,
-    penalty: float,
+    growth: Growth,
 ) -> tuple[IntArray, IntArray]:
     """Grow one tree level by level and return its split columns and bins (2^depth − 1,).
 
-    The gain of a split is the drop of Σ |G|² / (W + penalty) over the leaves, with G = Σ gradient (k,) and W = Σ weight: the
-    second-order gain of boosting with an identity Hessian, which whitened treatments of a randomized experiment have.
+    The gain of a split is what it adds to Σ |G|² / (W + penalty) over the leaves, with
+    G = Σ gradient (k,) and W = Σ weight: the second-order gain of boosting with an identity
+    Hessian, which whitened treatments of a randomized experiment have.
 
     Parameters
     ----------
-    codes : (c, n) bins; gradient : (k, n); weight : (n,).
+    codes : (c, n) bins.
+    gradient : (k, n).
+    weight : (n,).
     columns : columns that may be split on.
-    min_rows : least weight of a leaf.
+    growth : depth, least leaf and penalty.
     """
-    rows = codes.shape[1]
-    together = max(
-        1, _CELLS // rows
-    )  # few rows: many columns at once save calls; many rows: one column at a time stays in cache
+    rows, depth = codes.shape[1], growth.depth
+    # few rows: many columns at once save calls; many rows: one column at a time stays in cache
+    together = max(1, _CELLS // rows)
     node: IntArray = np.zeros(rows, dtype=np.int64)
     features, places = np.full(2**depth - 1, NO_SPLIT), np.zeros(2**depth - 1, dtype=np.int64)
     for level in range(depth):
@@ -147,7 +175,7 @@ def grow(
         )
         for start in range(0, len(columns), together):
             block = columns[start : start + together]
-            gain = _gains(codes[block], node, width, gradient, weight, min_rows, penalty)
+            gain = _gains(codes[block], node, width, gradient, weight, growth)
             nodes, where = np.arange(width), gain.argmax(axis=2)
             value = np.take_along_axis(gain, where[:, :, None], axis=2)[:, :, 0]
             column = value.argmax(axis=0)
@@ -166,10 +194,13 @@ def _gains(
     width: int,
     gradient: FloatArray,
     weight: FloatArray,
-    min_rows: float,
-    penalty: float,
+    growth: Growth,
 ) -> FloatArray:
-    """Gain (b, width, BINS) of splitting each of ``width`` nodes after each bin of b columns; −inf where a side is too light."""
+    """Gain (b, width, BINS) of splitting each of ``width`` nodes after each bin of b columns.
+
+    −inf where a side is too light.
+    """
+    penalty = growth.penalty
     count, cells = len(codes), width * BINS
     cell = (codes + (node * BINS) + (np.arange(count) * cells)[:, None]).ravel()
 
@@ -181,7 +212,7 @@ def _gains(
 
     left = below(weight)
     right = left[:, :, -1:] - left
-    allowed = (left >= min_rows) & (right >= min_rows)
+    allowed = (left >= growth.min_rows) & (right >= growth.min_rows)
     gain = np.zeros(left.shape)
     for part in gradient:
         sums = below(part)

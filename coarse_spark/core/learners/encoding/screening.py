@@ -1,7 +1,8 @@
-"""Which features get products with each other, where not all pairs fit: those with the strongest main effects.
+"""Which features get products with each other, where not all pairs fit.
 
-Products are not screened by their own signal. Out of thousands of pairs some always look good by chance, and a model that keeps
-those would seem to predict even rows it was not fitted on, had they a say in the choice.
+Those with the strongest main effects do; products are not screened by their own signal. Out of
+thousands of pairs some always look good by chance, and a model that keeps those would seem to
+predict even rows it was not fitted on, had they a say in the choice.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from coarse_spark.core.arrays import FloatArray, IntArray
 def rank_features(
     plain: FloatArray, z: FloatArray, outcome: FloatArray, weight: FloatArray
 ) -> IntArray:
-    """Return the columns of ``plain`` (n, L), the most important first: by their Wald tests in a regression on z ⊗ (1, plain).
+    """Return the columns of ``plain`` (n, L), the most important first.
 
-    The ranks for the baseline and for the effects take turns, the effects first.
+    They are ranked by their Wald tests in a regression on z ⊗ (1, plain); the ranks for the
+    baseline and for the effects take turns, the effects first.
 
     Parameters
     ----------
     plain : (n, L) standardized numbers and indicators.
-    z : (n, p) whitened basis; outcome, weight : (n,).
+    z : (n, p) whitened basis.
+    outcome : (n,).
+    weight : (n,).
     """
     design = np.column_stack([np.ones(len(plain)), plain])
     size, p = design.shape[1], z.shape[1]

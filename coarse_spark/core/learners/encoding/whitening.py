@@ -1,7 +1,8 @@
-"""Whitening of the treatment basis: z = W φ(t) with z₀ = 1, the other columns centred, of unit variance and uncorrelated.
+"""Whitening of the treatment basis: z = W φ(t) with z₀ = 1.
 
-In z the baseline (the coefficient of z₀) is E[y | x] of the experiment and the other coefficients are effects, so that one
-penalty means the same for every column, whatever the units of the treatments.
+The other columns are centred, of unit variance and uncorrelated. In z the baseline (the coefficient
+of z₀) is E[y | x] of the experiment and the other coefficients are effects, so that one penalty
+means the same for every column, whatever the units of the treatments.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.errors import InvalidInputError
 
-# A column whose part that earlier columns do not explain is below this share of its own spread is not identified: rounding
+# A column whose part that earlier columns do not explain is below this share of its own spread is
+# not identified: rounding
 # of a quadratic over a narrow range (99 to 100 percent) stays above 1e-6.
 _RANK_TOLERANCE = 1e-9
 
@@ -32,7 +34,13 @@ class Whitening:
 
     @staticmethod
     def fit(basis: Basis, treatments: FloatArray, weight: FloatArray) -> Whitening:
-        """Fit on encoded treatments (n, d) with weights (n,), by a QR decomposition of the centred basis columns ``by_name``.
+        """Fit by a QR decomposition of the centred basis columns ``by_name``.
+
+        Parameters
+        ----------
+        basis : of the treatments.
+        treatments : (n, d) encoded.
+        weight : (n,).
 
         Raises
         ------
@@ -57,8 +65,10 @@ class Whitening:
             column = basis.columns[order[int(np.flatnonzero(~identified)[0])]]
             distinct = len(np.unique(treatments, axis=0))
             raise InvalidInputError(
-                f"basis '{basis.name}': the observed treatments do not identify its column '{column}': {len(treatments)} rows with "
-                f"{distinct} distinct treatments for {basis.size} columns; use a smaller basis or a wider experiment"
+                f"basis '{basis.name}': the observed treatments do not identify its column "
+                f"'{column}': {len(treatments)} rows with "
+                f"{distinct} distinct treatments for {basis.size} columns; use a smaller basis or "
+                "a wider experiment"
             )
         triangle *= np.sign(np.diag(triangle))[:, None]
         inverse = scipy.linalg.solve_triangular(

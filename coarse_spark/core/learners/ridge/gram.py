@@ -1,7 +1,8 @@
 """Additive sufficient statistics of a least-squares fit.
 
-Sums of any split of the rows add up to the sums of all rows, so a fit over any number of batches, processes or machines equals
-the fit on one. With one set of sums a fold, every leave-folds-out model comes from the sums alone.
+Sums of any split of the rows add up to the sums of all rows, so a fit over any number of batches,
+processes or machines equals the fit on one. With one set of sums a fold, every leave-folds-out
+model comes from the sums alone.
 """
 
 from __future__ import annotations
@@ -44,7 +45,14 @@ class GramStatistics(Additive):
 
     @staticmethod
     def of(design: FloatArray, outcome: FloatArray, weight: FloatArray) -> GramStatistics:
-        """Return the sums over rows of a design (n, q) with outcomes (n,) and weights (n,)."""
+        """Return the sums over rows.
+
+        Parameters
+        ----------
+        design : (n, q).
+        outcome : (n,).
+        weight : (n,).
+        """
         root = np.sqrt(weight)
         scaled, target = design * root[:, None], outcome * root
         sums = (
@@ -104,14 +112,17 @@ def response_gram(
     outcome: FloatArray,
     weight: FloatArray,
 ) -> GramStatistics:
-    """Return the sums of the design [z₀ f, …, z_{p−1} f, nuisance], built a block of rows at a time.
+    """Return the sums of the design [z₀ f, …, z_{p−1} f, nuisance].
+
+    It is built a block of rows at a time.
 
     Parameters
     ----------
     features : f(x) (n, m).
     z : whitened basis (n, p).
     nuisance : (n, s) columns that only the baseline has, s may be 0.
-    outcome, weight : (n,).
+    outcome : (n,).
+    weight : (n,).
     """
     n, m = features.shape
     p, s = z.shape[1], nuisance.shape[1]

@@ -1,9 +1,10 @@
-"""Ridge regression with one penalty a group of columns, the penalties found by empirical Bayes from Gram statistics.
+"""Ridge regression with one penalty a group of columns, found from Gram statistics.
 
-Model: y = A b + e with e ~ N(0, σ²) and b_g ~ N(0, σ²/λ_g) in every group g. The marginal likelihood of the penalties is
-maximised by MacKay's fixed point (MacKay 1992; for generalised additive models Wood & Fasiolo 2017):
-λ_g ← γ_g σ² / |b_g|² with γ_g = k_g − λ_g tr (AᵀA + Λ)⁻¹_gg, the effective degrees of freedom of the group. A group without
-signal runs to an infinite penalty and leaves the model.
+Model: y = A b + e with e ~ N(0, σ²) and b_g ~ N(0, σ²/λ_g) in every group g. The marginal
+likelihood of the penalties is maximised by MacKay's fixed point (MacKay 1992; for generalised
+additive models Wood & Fasiolo 2017): λ_g ← γ_g σ² / |b_g|² with γ_g = k_g − λ_g tr (AᵀA + Λ)⁻¹_gg,
+the effective degrees of freedom of the group. A group without signal runs to an infinite penalty
+and leaves the model.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ import numpy as np
 import scipy.linalg
 
 from coarse_spark.core.arrays import FloatArray, IntArray
-from coarse_spark.core.learners.gram import GramStatistics
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 
-FREE, EXCLUDED = (
-    -1,
-    -2,
-)  # group numbers of columns without a penalty and of columns outside the model
+# group numbers of columns without a penalty and of columns outside the model
+FREE, EXCLUDED = -1, -2
 
 _START, _SMALLEST, _DROPPED = 30.0, 1e-2, 1e7  # outcome and columns have variances near one
 _ITERATIONS, _TOLERANCE, _LEAST_FREEDOM = 30, 0.05, 0.02
-_JITTER = 1e-9  # of the mean diagonal: solves collinear columns (all levels of a feature) without moving the fit
+# of the mean diagonal: solves collinear columns (all levels of a feature) without moving the fit
+_JITTER = 1e-9
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,10 @@ class RidgeFit:
 
 
 def expand(penalties: FloatArray, groups: IntArray) -> FloatArray:
-    """Return the penalty (q,) of every column; groups beyond the largest penalty are infinite, free columns 0."""
+    """Return the penalty (q,) of every column.
+
+    Groups beyond the largest penalty are infinite, free columns 0.
+    """
     # the last two entries serve EXCLUDED = −2 and FREE = −1
     return np.concatenate([np.where(penalties < _DROPPED, penalties, np.inf), [np.inf, 0.0]])[
         groups
@@ -44,7 +47,10 @@ def expand(penalties: FloatArray, groups: IntArray) -> FloatArray:
 
 
 def ridge(statistics: GramStatistics, penalty: FloatArray) -> FloatArray:
-    """Return argmin over b of Σ w (y − a·b)² + Σ penalty b² (q,); columns with an infinite penalty get 0."""
+    """Return argmin over b of Σ w (y − a·b)² + Σ penalty b² (q,).
+
+    Columns with an infinite penalty get 0.
+    """
     active = np.flatnonzero(np.isfinite(penalty))
     factor = _cholesky(statistics.gram[np.ix_(active, active)], penalty[active])
     coefficients = np.zeros(len(penalty))
@@ -57,8 +63,9 @@ def ridge(statistics: GramStatistics, penalty: FloatArray) -> FloatArray:
 def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArray) -> RidgeFit:
     """Return the penalties of largest marginal likelihood and the fit they give.
 
-    Coefficients and degrees of freedom are updated a block of columns at a time, given the others: blocks of different treatment
-    columns are nearly orthogonal where treatments are randomized, and then nothing is lost. The final fit is exact.
+    Coefficients and degrees of freedom are updated a block of columns at a time, given the others:
+    blocks of different treatment columns are nearly orthogonal where treatments are randomized, and
+    then nothing is lost. The final fit is exact.
 
     Parameters
     ----------

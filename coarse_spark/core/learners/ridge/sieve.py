@@ -1,9 +1,10 @@
-"""The sieve: ridge regression of the outcome on features ⊗ treatment basis, solved from Gram statistics.
+"""The sieve: ridge regression of the outcome on features ⊗ treatment basis.
 
-E[y | x, t] = z(t)·C f(x). Every feature has a penalty of its own in every coefficient function, one for its line and one for
-its hinges, and the products share one; empirical Bayes finds them. The average response is not penalised. Cross-validation in
-closed form then decides how far the effects are shrunk beyond that, up to the constant effect: coefficients and held-out losses
-both come from sums over rows, never from the rows.
+E[y | x, t] = z(t)·C f(x). Every feature has a penalty of its own in every coefficient function, one
+for its line and one for its hinges, and the products share one; empirical Bayes finds them. The
+average response is not penalised. Cross-validation in closed form then decides how far the effects
+are shrunk beyond that, up to the constant effect: coefficients and held-out losses both come from
+sums over rows (``gram``), never from the rows.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
-from coarse_spark.core.learners.gram import GramStatistics, total
-from coarse_spark.core.learners.penalties import EXCLUDED, FREE, empirical_bayes, expand, ridge
-from coarse_spark.core.learners.preparation import Preparation
+from coarse_spark.core.learners.encoding.preparation import Preparation
+from coarse_spark.core.learners.ridge.gram import GramStatistics, total
+from coarse_spark.core.learners.ridge.penalties import (
+    EXCLUDED,
+    FREE,
+    empirical_bayes,
+    expand,
+    ridge,
+)
 
 _EVIDENCE = 1.645  # standard errors: one-sided five per cent
 _MULTIPLIERS = (1.0, 3.0, 10.0, 0.3)
@@ -54,7 +61,7 @@ class Layout:
 
     @property
     def blocks(self) -> IntArray:
-        """(q,) the treatment column that a column multiplies; the nuisance belongs to the baseline."""
+        """(q,) the treatment column that a column multiplies; nuisance belongs to the baseline."""
         return np.concatenate(
             [np.repeat(np.arange(self.p), self.m), np.zeros(self.s, dtype=np.int64)]
         )
@@ -77,7 +84,8 @@ class SieveFit:
     ----------
     functions : C (p, m) on all rows. The baseline is that of E[y | x], whatever the stratum.
     constant_effect : (p − 1,) of the model with constant effects.
-    held_out, held_out_constant : (parts, p, m) and (parts, p − 1) the same, fitted without each part.
+    held_out, held_out_constant : (parts, p, m) and (parts, p − 1) the same, fitted without each
+        part.
     multiplier : factor on the effects' penalties, infinite for the constant effect.
     r_loss, r_loss_constant : mean held-out squared errors given the same held-out baseline.
     gain_error : standard error of their difference.
@@ -100,7 +108,15 @@ class SieveFit:
 
 @dataclass(frozen=True)
 class FoldSieve:
-    """The sieve of the rows outside a fold (−1: of all rows), with its layout and the statistics of its parts by number."""
+    """The sieve of the rows outside a fold.
+
+    Attributes
+    ----------
+    fold : ``ALL_FOLDS`` for the sieve of all rows.
+    layout : of the design.
+    parts : sums of the validation parts, by number.
+    fit : what they give.
+    """
 
     fold: int
     layout: Layout
@@ -114,15 +130,23 @@ def with_constant_effect(functions: FloatArray, effect: FloatArray) -> FloatArra
 
 
 def detectable(gain: float, error: float) -> bool:
-    """Return whether heterogeneity beats the constant effect by more than chance: what does not is not shown to anybody."""
+    """Return whether heterogeneity beats the constant effect by more than chance.
+
+    If it does not, it is not shown to anybody.
+
+    Parameters
+    ----------
+    gain : in held-out loss.
+    error : standard error of the gain.
+    """
     return gain > _EVIDENCE * error
 
 
 def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     """Find the penalties and fit on all parts and on all but each.
 
-    The R-loss of effects is their squared error given ONE held-out baseline, so that fitting the baseline well earns effects
-    nothing.
+    The R-loss of effects is their squared error given ONE held-out baseline, so that fitting the
+    baseline well earns effects nothing.
 
     Parameters
     ----------
@@ -130,13 +154,13 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     layout : of the design.
     """
     sums = total(dict(enumerate(parts)))
-    factor = (
-        sums.effective_rows / sums.weight
-    )  # the noise of a row must count once, whatever the unit of the weights
+    # the noise of a row must count once, whatever the unit of the weights
+    factor = sums.effective_rows / sums.weight
     scaled = {number: part.scaled(factor) for number, part in enumerate(parts)}
     everything, base = total(scaled), layout.baseline
     final = _shrunk(everything, layout)
-    # penalties that saw a part would make its held-out loss too small: they are found anew without it
+    # penalties that saw a part would make its held-out loss too small: they are found anew without
+    # it
     rest = [_shrunk(total(scaled, without={number}), layout) for number in scaled]
 
     def held_out_loss(coefficients: FloatArray) -> float:
@@ -159,7 +183,8 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
         float(shift @ part.gram @ shift)
         for part, shift in zip(scaled.values(), shifts, strict=True)
     )
-    # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what heterogeneity moves held-out predictions by
+    # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what heterogeneity moves
+    # held-out predictions by
     gain_error = 2 * float(np.sqrt(max(losses[multiplier] * moved, 0.0))) / everything.weight
     return SieveFit(
         functions=_functions(everything, layout, final(multiplier)),
@@ -179,7 +204,10 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
 
 
 def _functions(statistics: GramStatistics, layout: Layout, coefficients: FloatArray) -> FloatArray:
-    """C (p, m) of coefficients (q,). With strata, the baseline is fitted anew without them: units to be served have none."""
+    """C (p, m) of coefficients (q,).
+
+    With strata, the baseline is fitted anew without them: units to be served have none.
+    """
     functions = layout.effects(coefficients).copy()
     if layout.s:
         effects = np.flatnonzero(~layout.baseline)
@@ -204,7 +232,7 @@ def _functions(statistics: GramStatistics, layout: Layout, coefficients: FloatAr
 
 
 def _shrunk(statistics: GramStatistics, layout: Layout) -> Callable[[float], FloatArray]:
-    """Find the penalties and return the fit (q,) as a function of the factor on the penalties of the effects."""
+    """Find the penalties and return the fit (q,) for any factor on those of the effects."""
     bayes = empirical_bayes(statistics, layout.groups, layout.blocks)
     penalty, free = expand(bayes.penalties, layout.groups), layout.groups == FREE
 

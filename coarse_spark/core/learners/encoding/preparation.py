@@ -1,6 +1,7 @@
-"""What every learner shares before it sees an outcome: the encoding of features, treatments, strata and the outcome's scale.
+"""What every learner shares before it sees an outcome.
 
-Fitted once (on all rows, or on a sample where the rows are spread over machines) and then applied batch by batch.
+The encoding of features, treatments, strata and the outcome's scale is fitted once (on all rows, or
+on a sample where the rows are spread over machines) and then applied batch by batch.
 """
 
 from __future__ import annotations
@@ -12,34 +13,34 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.features import FeatureEncoder
-from coarse_spark.core.learners.screening import rank_features
+from coarse_spark.core.learners.encoding.features import FeatureEncoder
+from coarse_spark.core.learners.encoding.rows import TrialRows
+from coarse_spark.core.learners.encoding.screening import rank_features
+from coarse_spark.core.learners.encoding.whitening import Whitening
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.whitening import Whitening
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 _MOST_STRATA, _MOST_STRATA_PRODUCTS = 200, 200
 
-ALL_ROWS = -1  # stands for no fold: the model fitted on all rows
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PreparedRows:
     """Rows as the learners see them.
 
-    Parameters
+    Attributes
     ----------
     features : f(x) (n, m), f₀ = 1.
     z : whitened basis (n, p), z₀ = 1.
-    strata : (n, s) centred indicators of all strata but the first and, where those are few, their products with the plain
-        features; s = 0 without strata.
+    strata : (n, s) centred indicators of all strata but the first and, where those are few, their
+        products with the plain features; s = 0 without strata.
     outcome : (n,) standardized.
     weight : (n,).
+    part : (n,) validation part, numbered over all folds (``learners.folds``).
     """
 
     features: FloatArray
@@ -47,22 +48,25 @@ class PreparedRows:
     strata: FloatArray
     outcome: FloatArray
     weight: FloatArray
+    part: IntArray
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Maps raw rows to ``PreparedRows``.
+    """Maps ``TrialRows`` to ``PreparedRows``.
 
-    Parameters
+    Attributes
     ----------
     encoder : of the features.
     basis : of the treatments.
     whitening : of the basis columns.
-    center, scale : of the outcome.
+    center : mean of the outcome.
+    scale : its standard deviation.
     clip : bounds that outcomes are winsorized to.
     strata : labels of the strata, sorted, at most 200 of the largest; empty without strata.
     strata_shares : weight share of every stratum.
-    products : columns of products that the model leaving out a fold may use, by fold: chosen on the other folds.
+    products : columns of products that the model leaving out a fold may use, by fold: chosen on the
+        other folds.
     """
 
     encoder: FeatureEncoder
@@ -77,59 +81,47 @@ class Preparation:
 
     @staticmethod
     def fit(
-        X: pd.DataFrame,
-        T: FloatArray,
-        y: FloatArray,
-        *,
-        basis: Basis,
-        weight: FloatArray | None = None,
-        strata: npt.ArrayLike | None = None,
-        fold: IntArray | None = None,
-        settings: LearnerSettings | None = None,
+        rows: TrialRows, *, basis: Basis, settings: LearnerSettings | None = None
     ) -> Preparation:
-        """Fit on rows of features X, encoded treatments T (n, d), outcomes y (n,), weights (n,) and stratum labels (n,).
+        """Fit on all rows, or on a sample of them.
 
-        With ``fold`` (n,), where not all products fit, they are chosen for every fold on the rows outside it.
+        Where not all products of features fit, they are chosen for every fold on the rows outside.
+
+        Parameters
+        ----------
+        rows : of the experiment.
+        basis : of the treatments.
+        settings : of the learner.
 
         Raises
         ------
-        InvalidInputError : arrays of different lengths, missing or infinite treatments, outcomes or weights, or treatments that
-            do not identify the basis.
+        InvalidInputError : treatments that do not identify the basis, or unusable features.
         """
-        settings = settings or LearnerSettings()
-        weight = check_rows(X, T, y, weight)
-        encoder = FeatureEncoder.fit(X, weight, **settings.encoding)
+        settings, weight = settings or LearnerSettings(), rows.weight
+        encoder = FeatureEncoder.fit(rows.X, weight, **settings.encoding)
         share = weight / weight.sum()
-        clip = _clip_bounds(y, settings.winsorize)
-        y = np.clip(y, *clip)
+        clip = _clip_bounds(rows.y, settings.winsorize)
+        y = np.clip(rows.y, *clip)
         center = float(share @ y)
         scale = float(np.sqrt(share @ (y - center) ** 2)) or 1.0
-        levels, shares = _strata_shares(strata, share)
-        whitening = Whitening.fit(basis, T, weight)
+        levels, shares = _strata_shares(rows.strata, share)
+        whitening = Whitening.fit(basis, rows.T, weight)
         plain = Preparation(encoder, basis, whitening, center, scale, clip, levels, shares)
-        return plain._with_products(X, T, y, weight, fold, settings.max_columns)
+        return plain._with_products(rows, settings.max_columns)
 
-    def _with_products(
-        self,
-        X: pd.DataFrame,
-        T: FloatArray,
-        y: FloatArray,
-        weight: FloatArray,
-        fold: IntArray | None,
-        max_columns: int,
-    ) -> Preparation:
+    def _with_products(self, rows: TrialRows, max_columns: int) -> Preparation:
         pairs, count = self.encoder.pairs, max(max_columns - len(self.encoder.main_columns), 0)
         if len(pairs) <= count:
             return replace(self, encoder=self.encoder.with_products(pairs))
         plain = self.encoder.plain
-        columns = self.encoder.transform(X)[:, plain]
-        z, outcome = self.whitening(self.basis(T)), (y - self.center) / self.scale
-        left_out: list[int] = [ALL_ROWS] if fold is None else [ALL_ROWS, *np.unique(fold).tolist()]
+        columns = self.encoder.transform(rows.X)[:, plain]
+        z, outcome = self.whitening(self.basis(rows.T)), self._standardized(rows.y)
+        left_out = [ALL_FOLDS, *(np.unique(rows.fold).tolist() if rows.folds > 1 else [])]
         kept: dict[int, list[tuple[int, int]]] = {}
         for number in left_out:
-            rows = np.ones(len(y), dtype=bool) if fold is None else fold != number
+            used = rows.fold != number
             ranks = plain[
-                rank_features(columns[rows], z[rows], outcome[rows], weight[rows])
+                rank_features(columns[used], z[used], outcome[used], rows.weight[used])
             ].tolist()
             place = {column: rank for rank, column in enumerate(ranks)}
             # pairs of the first features, as many features as fit
@@ -144,12 +136,15 @@ class Preparation:
         }
         return replace(self, encoder=self.encoder.with_products(union), products=products)
 
+    def _standardized(self, y: FloatArray) -> FloatArray:
+        return np.asarray((np.clip(y, *self.clip) - self.center) / self.scale)
+
     def excluded(self, fold: int) -> BoolArray:
         """Return (m,) the columns that the model leaving out a fold must not use."""
         columns = np.zeros(len(self.encoder.columns), dtype=bool)
         if self.products:
             columns[len(self.encoder.main_columns) :] = True
-            columns[list(self.products.get(fold, self.products[ALL_ROWS]))] = False
+            columns[list(self.products.get(fold, self.products[ALL_FOLDS]))] = False
         return columns
 
     @property
@@ -159,37 +154,29 @@ class Preparation:
 
     @cached_property
     def strata_groups(self) -> IntArray:
-        """(s,) penalty group of the strata's columns: none for the indicators, one for all products."""
+        """(s,) penalty group of the strata's columns: none for indicators, one for all products."""
         indicators = max(len(self.strata) - 1, 0)
         products = indicators * len(self.encoder.plain)
         return np.repeat(
             [-1, 0], [indicators, products if products <= _MOST_STRATA_PRODUCTS else 0]
         )
 
-    def rows(
-        self,
-        X: pd.DataFrame,
-        T: FloatArray,
-        y: FloatArray,
-        weight: FloatArray | None = None,
-        strata: npt.ArrayLike | None = None,
-    ) -> PreparedRows:
-        """Return the rows as the learners see them.
+    def prepare(self, rows: TrialRows, part: IntArray) -> PreparedRows:
+        """Return the rows, of validation parts (n,), as the learners see them.
 
         Raises
         ------
-        InvalidInputError : as in ``fit``; or strata are missing or new although the preparation was fitted with strata.
+        InvalidInputError : strata are missing although the preparation was fitted with strata.
         """
-        weight = check_rows(X, T, y, weight)
-        z = self.whitening(self.basis(T))
-        outcome = (np.clip(y, *self.clip) - self.center) / self.scale
-        features, indicators = self.encoder.transform(X), self._indicators(strata, len(y))
+        z, outcome = self.whitening(self.basis(rows.T)), self._standardized(rows.y)
+        features = self.encoder.transform(rows.X)
+        indicators = self._indicators(rows.strata, len(rows))
         if (self.strata_groups >= 0).any():
             products = (indicators[:, :, None] * features[:, None, self.encoder.plain]).reshape(
-                len(y), -1
+                len(rows), -1
             )
             indicators = np.hstack([indicators, products])
-        return PreparedRows(features, z, indicators, outcome, weight)
+        return PreparedRows(features, z, indicators, outcome, rows.weight, part)
 
     def _indicators(self, strata: npt.ArrayLike | None, size: int) -> FloatArray:
         if not self.strata:
@@ -201,7 +188,8 @@ class Preparation:
         labels = np.asarray(strata).astype(str)
         known = np.asarray(self.strata)
         codes = np.minimum(np.searchsorted(known, labels), len(known) - 1)
-        # a stratum outside the sample that the preparation saw stays at the centre: it has no column of its own
+        # a stratum outside the sample that the preparation saw stays at the centre: it has no
+        # column of its own
         indicators = np.where(
             (known[codes] == labels)[:, None],
             np.eye(len(known))[codes] - np.asarray(self.strata_shares),
@@ -258,32 +246,3 @@ def _clip_bounds(y: FloatArray, share: float) -> tuple[float, float]:
         return -np.inf, np.inf
     lower, upper = np.quantile(y, [share, 1 - share])
     return float(lower), float(upper)
-
-
-def check_rows(
-    X: pd.DataFrame, T: FloatArray, y: FloatArray, weight: FloatArray | None
-) -> FloatArray:
-    """Return the weights (n,), ones where none are given.
-
-    Raises
-    ------
-    InvalidInputError : different lengths, no rows, or values that are missing, infinite or (weights) negative.
-    """
-    weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
-    lengths = {"features": len(X), "treatments": len(T), "outcomes": len(y), "weights": len(weight)}
-    if len(set(lengths.values())) > 1:
-        raise InvalidInputError(
-            f"rows do not match: {', '.join(f'{count} {name}' for name, count in lengths.items())}"
-        )
-    if not len(y):
-        raise InvalidInputError("there are no rows to fit on")
-    for name, values in (("treatment", T), ("outcome", y), ("weight", weight)):
-        bad = ~np.isfinite(values).reshape(len(y), -1).all(axis=1)
-        if bad.any():
-            first = int(np.flatnonzero(bad)[0])
-            raise InvalidInputError(
-                f"{int(bad.sum())} rows have a missing or infinite {name}, the first is row {first}; drop or mend them"
-            )
-    if (weight < 0).any() or not weight.any():
-        raise InvalidInputError("weights must not be negative, and at least one must be above zero")
-    return weight

@@ -1,9 +1,11 @@
-"""Varying-coefficient boosting: trees whose leaves hold coefficients, fitted to target ≈ Z·τ(x) across validation parts.
+"""Varying-coefficient boosting: trees whose leaves hold coefficients.
 
-Newton boosting of the coefficient functions τ: each round grows one tree on the gradients Z·residual of a random share of the
-rows and gives every leaf its own penalised least-squares step (ZᵀZ + λI)⁻¹ Zᵀ residual. With Z = 1 it boosts a baseline, with Z
-the whitened treatment columns the effects. One booster a part is fitted on the other parts; all stop at the same round, where
-their summed held-out loss is least, and their average is the model.
+They are fitted to target ≈ Z·τ(x) across validation parts by Newton boosting of the coefficient
+functions τ: each round grows one tree on the gradients Z·residual of a random share of the rows and
+gives every leaf its own penalised least-squares step (ZᵀZ + λI)⁻¹ Zᵀ residual. With Z = 1 it boosts
+a baseline, with Z the whitened treatment columns the effects. One booster a part is fitted on the
+other parts; all stop at the same round, where their summed held-out loss is least, and their
+average is the model.
 """
 
 from __future__ import annotations
@@ -15,24 +17,37 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.arrays import FloatArray, IntArray
-from coarse_spark.core.learners.trees import CodeArray, Trees, bin_codes, bin_edges, grow, route
+from coarse_spark.core.learners.boosting.trees import (
+    CodeArray,
+    Growth,
+    Trees,
+    bin_codes,
+    bin_edges,
+    grow,
+    route,
+)
 
-_RATE, _DEPTH, _ROUNDS, _PATIENCE = 0.1, 3, 500, 10
+_RATE, _ROUNDS, _PATIENCE = 0.1, 500, 10
 _SHARE = 0.7  # of the rows, for each tree
-_SPLIT_ROWS, _SPLIT_SHARE = (
-    10_000,
-    0.4,
-)  # rows of those that splits are searched on; leaf values need more rows than splits
+# rows of those that splits are searched on; leaf values need more rows than splits
+_SPLIT_ROWS, _SPLIT_SHARE = 10_000, 0.4
 _COLUMNS = 32  # at most so many columns are searched for each tree
-_MIN_ROWS, _PENALTY = (
-    25.0,
-    50.0,
-)  # effects are faint beside the noise: leaf steps shrink by n / (n + 50)
+# effects are faint beside the noise: leaf steps shrink by n / (n + 50)
+_GROWTH = Growth(depth=3, min_rows=25.0, penalty=50.0)
+_SPLITS, _LEAVES = 2**_GROWTH.depth - 1, 2**_GROWTH.depth
 
 
 @dataclass(frozen=True)
 class BoostedFit:
-    """The average booster: starting coefficients (k,), trees with leaf values (k,), held-out predictions (n, k) and rounds."""
+    """The average booster.
+
+    Attributes
+    ----------
+    start : (k,) starting coefficients.
+    trees : with leaf values (k,).
+    held_out : (n, k) predictions of boosters that did not see a row.
+    rounds : number of trees of a booster.
+    """
 
     start: FloatArray
     trees: Trees
@@ -80,18 +95,16 @@ class _Booster:
             Z[:, :few] * target[:few],
             weight[:few],
             columns,
-            depth=_DEPTH,
-            min_rows=_MIN_ROWS,
-            penalty=_PENALTY,
+            _GROWTH,
         )
         leaf = route(codes, features, places)
-        value = np.zeros((2**_DEPTH, len(Z)))
+        value = np.zeros((_LEAVES, len(Z)))
         for number in range(len(value)):
             inside = np.flatnonzero(leaf == number)
             if inside.size:
                 here = Z[:, inside]
                 value[number] = _RATE * np.linalg.solve(
-                    (here * weight[inside]) @ here.T + _PENALTY * np.eye(len(Z)),
+                    (here * weight[inside]) @ here.T + _GROWTH.penalty * np.eye(len(Z)),
                     here @ target[inside],
                 )
         self.residual -= _product(self.columns, value, route(self.codes, features, places))
@@ -107,8 +120,8 @@ class _Booster:
         return float(self.held_weight @ self.held_residual**2)
 
     def trees(self, rounds: int, edges: list[FloatArray]) -> Trees:
-        features = np.array(self.features[:rounds], dtype=np.int64).reshape(rounds, 2**_DEPTH - 1)
-        places = np.array(self.places[:rounds], dtype=np.int64).reshape(rounds, 2**_DEPTH - 1)
+        features = np.array(self.features[:rounds], dtype=np.int64).reshape(rounds, _SPLITS)
+        places = np.array(self.places[:rounds], dtype=np.int64).reshape(rounds, _SPLITS)
         threshold = np.zeros(features.shape)
         for column, cuts in enumerate(edges):
             threshold = np.where(
@@ -116,7 +129,7 @@ class _Booster:
                 np.append(cuts, np.inf)[np.minimum(places, len(cuts))],
                 threshold,
             )
-        values = np.array(self.values[:rounds]).reshape(rounds, 2**_DEPTH, len(self.start))
+        values = np.array(self.values[:rounds]).reshape(rounds, _LEAVES, len(self.start))
         return Trees(features, threshold, values)
 
 
@@ -138,6 +151,7 @@ def fit_boosting(
     target : (n,), of unit variance or near.
     weight : (n,) row weights that add up to the number of rows they stand for.
     part : (n,) validation part of every row, at least two different ones.
+    seed : of the rows and columns that a tree is grown on.
     """
     edges = bin_edges(inputs)
     codes = bin_codes(inputs, edges)
@@ -172,7 +186,8 @@ def fit_boosting(
     rounds = _best(losses)
     held_out = np.empty((len(target), Z.shape[1]))
     for position, (number, booster) in enumerate(zip(parts, boosters, strict=True)):
-        # a part has no say in the rounds that its own predictions stop at, or they would flatter the booster
+        # a part has no say in the rounds that its own predictions stop at, or they would flatter
+        # the booster
         without = _best(np.delete(losses, position, axis=1))
         held = part == number
         held_out[held] = booster.start + booster.trees(without, edges).predict(inputs[held])

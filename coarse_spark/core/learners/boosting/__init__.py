@@ -1,0 +1,1 @@
+"""Boosting of coefficient functions by shallow trees with vector leaves."""

@@ -1,0 +1,59 @@
+"""Folds and validation parts: which rows a model must not see.
+
+Every fold is cut into validation parts, numbered fold · parts_per_fold + part over all folds. A
+hash of what identifies a row decides, so that the order of rows and the number of machines do not.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.arrays import IntArray
+from coarse_spark.core.learners.settings import LearnerSettings
+
+ALL_FOLDS = -1  # the fold number of models fitted on all folds
+
+
+def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
+    """Return well-mixed 64-bit numbers (n,) of row keys and a seed.
+
+    The finalizer of SplitMix64 (Steele, Lea & Flood 2014).
+    """
+    with np.errstate(over="ignore"):
+        value = np.asarray(key).astype(np.int64).view(np.uint64) + np.uint64(
+            0x9E3779B97F4A7C15
+        ) * np.uint64(2 * (seed % 2**31) + 1)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed: npt.NDArray[np.uint64] = value ^ (value >> np.uint64(31))
+    return mixed
+
+
+def parts_per_fold(folds: int, settings: LearnerSettings) -> int:
+    """Return into how many parts a fold is cut: any model needs enough of them outside its fold."""
+    if folds >= max(settings.validation_parts, 3):
+        return 1
+    return ceil(settings.validation_parts / max(folds - 1, 1))
+
+
+def parts_of(
+    fold: IntArray, key: npt.ArrayLike, folds: int, settings: LearnerSettings, seed: int
+) -> IntArray:
+    """Return the validation part (n,) of every row, numbered over all folds.
+
+    Parameters
+    ----------
+    fold : (n,) 0 … folds − 1.
+    key : (n,) integers that identify rows.
+    folds : number of folds.
+    settings : of which ``validation_parts`` counts.
+    seed : another one, other parts.
+    """
+    parts = parts_per_fold(folds, settings)
+    within = hash_uniform(key, seed) >> np.uint64(32)  # the low bits already order the rows
+    return np.asarray(
+        np.asarray(fold, dtype=np.int64) * parts + (within % np.uint64(parts)).astype(np.int64)
+    )

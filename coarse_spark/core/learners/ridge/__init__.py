@@ -1,0 +1,1 @@
+"""Ridge regression of features ⊗ treatments from sums over rows that add up."""

@@ -12,7 +12,7 @@ from coarse_spark.core.menu.choose import ChosenMenu
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.limits import SizeLimits
 from coarse_spark.core.menu.problem.problem import MenuProblem
-from coarse_spark.core.menu.search.lloyd import Assigned
+from coarse_spark.core.menu.search.lloyd import ValuedMenu
 from coarse_spark.core.menu.settle import settle_boundary
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.errors import RunError
@@ -72,7 +72,7 @@ def settled_units(population: ResponseTable, menu: PricedMenu, reach: float) -> 
         return None
     sums = population.sums({menu.k: menu})[0][menu.k]
     boundary = population.boundary({menu.k: (menu, reach)})[menu.k]
-    found = Assigned(menu, sums, menu.lagrangian(sums))
+    found = ValuedMenu(menu, sums, menu.lagrangian(sums))
     settled = settle_boundary(found, boundary, population.size())
     if settled is None or boundary.reach != reach:
         raise RunError(

@@ -37,11 +37,11 @@ from coarse_spark.core.menu.problem.rules import (
     rows_of_menu,
     widest_range,
 )
-from coarse_spark.core.menu.search.lloyd import Assigned, Refined, Step, lloyd
+from coarse_spark.core.menu.search.lloyd import ValuedMenu, Refined, Step, lloyd
 from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.search.starts import Starts
-from coarse_spark.core.menu.search.steps import FreeChoice, PricedPass, Transport, kept
+from coarse_spark.core.menu.search.steps import FreeChoice, PricedPass, WithinLimits, kept
 from coarse_spark.core.menu.settle import Settled, settle, unsettled
 from coarse_spark.core.menu.sketch import Sketch
 from coarse_spark.core.menu.units import (
@@ -259,7 +259,7 @@ class FirstPass:
 
 def _step(
     population: Population, sample: WeightedUnits | None
-) -> FreeChoice | Transport | PricedPass:
+) -> FreeChoice | WithinLimits | PricedPass:
     """Return how units are assigned: freely, exactly where all are in memory, else at prices."""
 
     def sums(menus: Mapping[int, PricedMenu]) -> Mapping[int, SegmentSums]:
@@ -268,19 +268,19 @@ def _step(
     if sample is None:
         return FreeChoice(sums)
     if len(sample) == population.size().units:
-        return Transport(sample, whole=True)
+        return WithinLimits(sample, whole=True)
     return PricedPass(sums, sample)
 
 
 def _first_pass(
     population: Population,
     menus: Mapping[int, PricedMenu],
-    step: FreeChoice | Transport | PricedPass,
+    step: FreeChoice | WithinLimits | PricedPass,
     sketch: Sketch,
     certificate: Certificate,
-) -> tuple[dict[int, Assigned], FirstPass]:
+) -> tuple[dict[int, ValuedMenu], FirstPass]:
     """Return the menus as they are assigned first, and what the pass over everyone found."""
-    if isinstance(step, Transport):
+    if isinstance(step, WithinLimits):
         known = {k: kept(step.assigned(menu), menu) for k, menu in menus.items()}
         priced = {k: found.menu for k, found in known.items()}
         return known, FirstPass.read(population, priced, sketch, certificate)
@@ -288,7 +288,7 @@ def _first_pass(
         menus = {k: step.repriced(menu) for k, menu in menus.items()}
     first = FirstPass.read(population, menus, sketch, certificate)
     sums = first.sums
-    return {k: Assigned(m, sums[k], m.lagrangian(sums[k])) for k, m in menus.items()}, first
+    return {k: ValuedMenu(m, sums[k], m.lagrangian(sums[k])) for k, m in menus.items()}, first
 
 
 def _risen(

@@ -22,7 +22,7 @@ from coarse_spark.core.menu.population import (
     Population,
     PopulationSize,
 )
-from coarse_spark.core.menu.search.lloyd import Assigned
+from coarse_spark.core.menu.search.lloyd import ValuedMenu
 from coarse_spark.core.menu.search.steps import PricedPass
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, preferred
 from coarse_spark.core.profit import profit_matrix
@@ -75,7 +75,7 @@ def settle(
     missing = dict(menus)
     for _ in range(_ROUNDS):
         sums = pricing.sums(missing)
-        asked = {k: Assigned(m, sums[k], m.lagrangian(sums[k])) for k, m in missing.items()}
+        asked = {k: ValuedMenu(m, sums[k], m.lagrangian(sums[k])) for k, m in missing.items()}
         for k in [k for k, found in asked.items() if _rests(found, size)]:
             result[k] = unsettled(asked.pop(k))
         if not asked:
@@ -106,13 +106,13 @@ def settle(
     return {k: result[k] for k in menus}
 
 
-def unsettled(found: Assigned) -> Settled:
+def unsettled(found: ValuedMenu) -> Settled:
     """Return a menu whose prices decide about all units."""
     nobody = Boundary.none(found.sums.theta.shape[1])
     return Settled(found.menu, found.sums, found.menu, nobody, nobody.taken)
 
 
-def settle_boundary(found: Assigned, boundary: Boundary, size: PopulationSize) -> Settled | None:
+def settle_boundary(found: ValuedMenu, boundary: Boundary, size: PopulationSize) -> Settled | None:
     """Assign the units at the boundary into the room that all others leave.
 
     None where they leave too little or too much.
@@ -160,7 +160,7 @@ def _masses(menu: PricedMenu, size: PopulationSize, total: float) -> tuple[Float
     return menu.lower * total, menu.upper * total
 
 
-def _rests(found: Assigned, size: PopulationSize) -> bool:
+def _rests(found: ValuedMenu, size: PopulationSize) -> bool:
     """Return whether the limits bind nobody: they are kept at prices 0."""
     menu, sums = found.menu, found.sums
     budget = menu.limits.budget
@@ -173,7 +173,7 @@ def _rests(found: Assigned, size: PopulationSize) -> bool:
     return bool((sums.weight >= lower - slack).all() and (sums.weight <= upper + slack).all())
 
 
-def _wanted(found: Assigned, size: PopulationSize) -> float:
+def _wanted(found: ValuedMenu, size: PopulationSize) -> float:
     """Return the share of units that is enough to look at."""
     moving = max(found.menu.shortfall(found.sums), 1e-4)
     return _MARGIN * moving + _LEAST_BOUNDARY / size.units

@@ -14,7 +14,7 @@ import numpy as np
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.assignment.budget_price import PriceSearch, free_price, price_scale
 from coarse_spark.core.menu.menu import PricedMenu
-from coarse_spark.core.menu.search.lloyd import Assigned
+from coarse_spark.core.menu.search.lloyd import ValuedMenu
 from coarse_spark.core.menu.search.size import SizeSearch
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
@@ -101,7 +101,7 @@ class BudgetSearch:
             best = better
         return best
 
-    def _bound(self, found: Assigned, price: float) -> float:
+    def _bound(self, found: ValuedMenu, price: float) -> float:
         """Return what a menu valued at a price earns at most when the budget is paid back."""
         return found.value + price * self.budget
 
@@ -169,7 +169,7 @@ class BudgetSearch:
         return self._scale if price is None else price
 
     @cached_property
-    def _least(self) -> Assigned:
+    def _least(self) -> ValuedMenu:
         """The menu of the cheapest candidates, on which least is spent within the limits on shares."""
         search = self.at(_DEAR * self._scale)
         problem, starts, units = search.problem, search.starts, search.units

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Assigned:
+class ValuedMenu:
     """A menu at the prices of a step, with what the step found there.
 
     Attributes
@@ -43,10 +43,10 @@ class Assigned:
     sums: SegmentSums
     value: float
 
-    def ordered(self) -> Assigned:
+    def ordered(self) -> ValuedMenu:
         """Return the same with treatments in ascending order."""
         menu, rows = self.menu.ordered()
-        return Assigned(menu, self.sums.ordered(rows), self.value)
+        return ValuedMenu(menu, self.sums.ordered(rows), self.value)
 
 
 class Step(ABC):
@@ -63,8 +63,8 @@ class Step(ABC):
 
     @abstractmethod
     def __call__(
-        self, asked: Sequence[tuple[int, PricedMenu]], known: Mapping[int, Assigned]
-    ) -> list[Assigned | None]:
+        self, asked: Sequence[tuple[int, PricedMenu]], known: Mapping[int, ValuedMenu]
+    ) -> list[ValuedMenu | None]:
         """Return each menu assigned, None where its treatments cannot keep the limits.
 
         Parameters
@@ -73,7 +73,7 @@ class Step(ABC):
         known : what the last call found for each key.
         """
 
-    def rests(self, found: Assigned) -> bool:
+    def rests(self, found: ValuedMenu) -> bool:
         """Return whether the prices are as good as further calls would make them."""
         return found is not None
 
@@ -82,13 +82,13 @@ class Step(ABC):
 class Refined:
     """Menus after the loop, by key, and the history of the passes."""
 
-    found: dict[int, Assigned]
+    found: dict[int, ValuedMenu]
     history: tuple[Pass, ...] = ()
 
 
 def lloyd(
     problem: MenuProblem,
-    menus: Mapping[int, Assigned],
+    menus: Mapping[int, ValuedMenu],
     step: Step,
     *,
     max_passes: int,
@@ -134,7 +134,7 @@ class _Loop:
     problem: MenuProblem
     step: Step
     tolerance: float
-    current: dict[int, Assigned]
+    current: dict[int, ValuedMenu]
     active: list[int]
     held: set[int] = field(default_factory=set)
     stretch: dict[int, float] = field(default_factory=dict)
@@ -165,7 +165,7 @@ class _Loop:
                 asked += [] if further is None else [(k, further)]
         return asked
 
-    def take(self, answers: Sequence[tuple[tuple[int, PricedMenu], Assigned | None]]) -> None:
+    def take(self, answers: Sequence[tuple[tuple[int, PricedMenu], ValuedMenu | None]]) -> None:
         """Go on with what the step made of the menus."""
         for k in list(self.active):
             tries = [answer for (key, _), answer in answers if key == k]
@@ -183,12 +183,12 @@ class _Loop:
                 self.stretch[k] = wider if place else max(closer, _LEAST_STRETCH)
 
 
-def _in_order(found: Assigned) -> Assigned:
+def _in_order(found: ValuedMenu) -> ValuedMenu:
     """Return treatments in ascending order, where it does not matter which takes which place."""
     return found.ordered() if found.menu.limits.symmetric else found
 
 
-def _accepted(problem: MenuProblem, k: int, before: Assigned, after: Assigned, step: Step) -> bool:
+def _accepted(problem: MenuProblem, k: int, before: ValuedMenu, after: ValuedMenu, step: Step) -> bool:
     """Return whether a menu takes the place of another, whose update it is."""
     if not step.rises:
         same = np.array_equal(after.menu.treatments, before.menu.treatments)
@@ -202,15 +202,15 @@ def _accepted(problem: MenuProblem, k: int, before: Assigned, after: Assigned, s
     return True
 
 
-def scale_of(problem: MenuProblem, found: Assigned) -> float:
+def scale_of(problem: MenuProblem, found: ValuedMenu) -> float:
     """Return a menu's profit over the control's, per unit weight: what gains are measured by."""
     control = found.sums.value_of_all(problem.control_psi)
     return max(abs(found.value - control), 1e-12 * abs(found.value))
 
 
 def _better(
-    problem: MenuProblem, answers: Sequence[Assigned | None]
-) -> tuple[Assigned | None, int]:
+    problem: MenuProblem, answers: Sequence[ValuedMenu | None]
+) -> tuple[ValuedMenu | None, int]:
     """Return the best of a menu and its companion, the plain one of equals, and which it is."""
     plain = answers[0]
     if plain is None:
@@ -222,7 +222,7 @@ def _better(
     return plain, 0
 
 
-def _profits(found: Assigned, fresh: PricedMenu) -> FloatArray:
+def _profits(found: ValuedMenu, fresh: PricedMenu) -> FloatArray:
     """Return what new treatments add to the profit of each segment (K,), per unit weight of all."""
     more = (fresh.paid_psi - found.menu.paid_psi) * found.sums.rows
     return np.asarray(more.sum(axis=1) / found.sums.weight.sum())
@@ -253,7 +253,7 @@ def _stretched(
     return fresh.moved(problem, treatments)
 
 
-def update(problem: MenuProblem, menus: Mapping[int, Assigned]) -> dict[int, PricedMenu]:
+def update(problem: MenuProblem, menus: Mapping[int, ValuedMenu]) -> dict[int, PricedMenu]:
     """Give every segment the treatment that maximizes its aggregated profit, less what it spends.
 
     No two treatments become equal. The maximum is exact over the candidates and then located between them.
@@ -270,7 +270,7 @@ def update(problem: MenuProblem, menus: Mapping[int, Assigned]) -> dict[int, Pri
 
 
 def _updated(
-    problem: MenuProblem, paid: MenuProblem, menus: Mapping[int, Assigned]
+    problem: MenuProblem, paid: MenuProblem, menus: Mapping[int, ValuedMenu]
 ) -> dict[int, PricedMenu]:
     weight = np.concatenate([found.sums.weight for found in menus.values()])
     rows = np.vstack([found.sums.rows for found in menus.values()])
@@ -302,7 +302,7 @@ def _updated(
 
 
 def _best_candidates(
-    paid: MenuProblem, means: FloatArray, menus: Sequence[Assigned]
+    paid: MenuProblem, means: FloatArray, menus: Sequence[ValuedMenu]
 ) -> tuple[IntArray, BoolArray]:
     """Return the best candidate (m,) of each segment, and where there is one that its mass may take."""
     if not any(found.menu.limits.named for found in menus):
@@ -322,7 +322,7 @@ def _line(
     problem: MenuProblem,
     k: int,
     number: int,
-    found: Assigned,
+    found: ValuedMenu,
     gain: float,
     fresh: PricedMenu,
     profits: FloatArray,

@@ -12,10 +12,10 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.limits import SizeLimits
 from coarse_spark.core.menu.problem.problem import MenuProblem
-from coarse_spark.core.menu.search.lloyd import Assigned, Step, lloyd
+from coarse_spark.core.menu.search.lloyd import ValuedMenu, Step, lloyd
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.search.starts import Starts
-from coarse_spark.core.menu.search.steps import FreeChoice, Transport, sums_of
+from coarse_spark.core.menu.search.steps import FreeChoice, WithinLimits, sums_of
 from coarse_spark.core.menu.search.table import ProfitTable
 from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.profit import profit_matrix
@@ -68,11 +68,11 @@ class SizeSearch:
         required = self.starts.required
         return PricedMenu.build(self.problem, treatments, required=required, limits=self.limits)
 
-    def step(self, units: WeightedUnits) -> FreeChoice | Transport:
+    def step(self, units: WeightedUnits) -> FreeChoice | WithinLimits:
         """Return how units are assigned."""
-        return FreeChoice(sums_of(units)) if self.limits.free else Transport(units)
+        return FreeChoice(sums_of(units)) if self.limits.free else WithinLimits(units)
 
-    def best(self, pool: Sequence[FloatArray] = ()) -> Assigned:
+    def best(self, pool: Sequence[FloatArray] = ()) -> ValuedMenu:
         """Search thoroughly: coarse starts with swaps, then Lloyd passes on all units.
 
         Raises
@@ -88,12 +88,12 @@ class SizeSearch:
         if self.limits.free:
             improved = self.improved([*given, *drawn])
             return self.warm([improved.menu.treatments, *given])
-        few = Transport(starts.few)
+        few = WithinLimits(starts.few)
         rough = [self.menu(self.fitted(menu)) for menu in (*given, *drawn)]
         coarse = refined(self.problem, few, rough)
         swapped = [self._exchanged(few, best_of(coarse))] if coarse else []
         menus = [*rough[: len(given)], *(one.menu for one in swapped)]
-        found = refined(self.problem, Transport(self.units), menus)
+        found = refined(self.problem, WithinLimits(self.units), menus)
         if not found:
             raise InvalidInputError(
                 f"min_share and max_share cannot be met together by any {self.k} candidates; "
@@ -101,12 +101,12 @@ class SizeSearch:
             )
         return best_of(found)
 
-    def warm(self, pool: Sequence[FloatArray]) -> Assigned:
+    def warm(self, pool: Sequence[FloatArray]) -> ValuedMenu:
         """Search by Lloyd passes alone from treatments (k, d) in the order of places."""
         step = self.step(self.units)
         return best_of(refined(self.problem, step, [self.menu(menu) for menu in pool]))
 
-    def improved(self, pool: Sequence[FloatArray]) -> Assigned:
+    def improved(self, pool: Sequence[FloatArray]) -> ValuedMenu:
         """Refine menus of a pool without limits, then the best one by swaps and passes in turn."""
         problem, units = self.problem, self.units
         step = FreeChoice(sums_of(units))
@@ -127,7 +127,7 @@ class SizeSearch:
             best = found
         return best
 
-    def assigned(self, treatments: FloatArray) -> Assigned:
+    def assigned(self, treatments: FloatArray) -> ValuedMenu:
         """Return treatments (k, d) in the order of places with the prices that keep their limits.
 
         Raises
@@ -140,7 +140,7 @@ class SizeSearch:
             raise InvalidInputError(f"the share limits of {names} contradict each other")
         return found
 
-    def swaps(self, found: Assigned, units: WeightedUnits) -> Iterator[PricedMenu]:
+    def swaps(self, found: ValuedMenu, units: WeightedUnits) -> Iterator[PricedMenu]:
         """Yield the menu with one treatment exchanged for a coarse candidate, best promise first.
 
         An exchange promises the dual at the menu's prices, an upper bound on its profit: only those come
@@ -164,7 +164,7 @@ class SizeSearch:
             treatments[place] = problem.candidates[columns[column]]
             yield menu.moved(problem, treatments)
 
-    def _exchanged(self, step: Transport, best: Assigned) -> Assigned:
+    def _exchanged(self, step: WithinLimits, best: ValuedMenu) -> ValuedMenu:
         """Swap while that pays."""
         for _ in range(_SWAP_ROUNDS):
             least = best.value + _LEAST_GAIN * abs(best.value)
@@ -185,7 +185,7 @@ class SizeSearch:
         Larger masses go to the more wanted, then places are exchanged while that pays. Candidates that a
         minimum share puts on the menu come in first.
         """
-        treatments, step = self._with_required(treatments), Transport(self.starts.few)
+        treatments, step = self._with_required(treatments), WithinLimits(self.starts.few)
         if self.limits.symmetric:
             return treatments
         taken = profit_matrix(step.units.theta, self.menu(treatments).psi).argmax(axis=1)
@@ -221,7 +221,7 @@ class SizeSearch:
 
 def refined(
     problem: MenuProblem, step: Step, menus: Sequence[PricedMenu], *, tolerance: float = _FINE
-) -> list[Assigned]:
+) -> list[ValuedMenu]:
     """Return the menus that Lloyd's loop makes of menus in common passes.
 
     Those that cannot keep their limits are left out.
@@ -232,6 +232,6 @@ def refined(
     return list(lloyd(problem, start, step, max_passes=most, tolerance=tolerance).found.values())
 
 
-def best_of(found: Sequence[Assigned]) -> Assigned:
+def best_of(found: Sequence[ValuedMenu]) -> ValuedMenu:
     """Return the menu of largest value, the first of equals."""
     return max(found, key=lambda menu: menu.value)

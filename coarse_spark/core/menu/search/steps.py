@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from coarse_spark.core.menu.menu import PricedMenu
-from coarse_spark.core.menu.search.lloyd import Assigned, Step
+from coarse_spark.core.menu.search.lloyd import ValuedMenu, Step
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, assign, segment_sums
 from coarse_spark.errors import RunError
 
@@ -51,18 +51,18 @@ class FreeChoice(Step):
     def __call__(
         self,
         asked: Sequence[tuple[int, PricedMenu]],
-        known: Mapping[int, Assigned],  # noqa: ARG002  # prices stay what they are
-    ) -> list[Assigned | None]:
+        known: Mapping[int, ValuedMenu],  # noqa: ARG002  # prices stay what they are
+    ) -> list[ValuedMenu | None]:
         """Assign all menus in one pass."""
         found = _together(self.sums, asked)
         return [
-            Assigned(menu, found[place], menu.lagrangian(found[place]))
+            ValuedMenu(menu, found[place], menu.lagrangian(found[place]))
             for place, (_, menu) in enumerate(asked)
         ]
 
 
 @dataclass(frozen=True, eq=False)
-class Transport(Step):
+class WithinLimits(Step):
     """Units in memory are assigned within the limits, as well as can be.
 
     Attributes
@@ -77,12 +77,12 @@ class Transport(Step):
     def __call__(
         self,
         asked: Sequence[tuple[int, PricedMenu]],
-        known: Mapping[int, Assigned],  # noqa: ARG002  # the optimum needs no start
-    ) -> list[Assigned | None]:
+        known: Mapping[int, ValuedMenu],  # noqa: ARG002  # the optimum needs no start
+    ) -> list[ValuedMenu | None]:
         """Assign each menu."""
         return [self.assigned(menu) for _, menu in asked]
 
-    def assigned(self, menu: PricedMenu) -> Assigned | None:
+    def assigned(self, menu: PricedMenu) -> ValuedMenu | None:
         """Return a menu assigned within its limits, None where its treatments cannot keep them."""
         posed, theta, weights = menu.posed_to(self.units), self.units.theta, self.units.weights
         if self.whole:
@@ -90,14 +90,14 @@ class Transport(Step):
             if best is None:
                 return None
             sums = SegmentSums.of(best.taken, theta, weights, menu.k)
-            return Assigned(menu.at(best.prices, best.budget_price), sums, sums.value(menu.psi))
+            return ValuedMenu(menu.at(best.prices, best.budget_price), sums, sums.value(menu.psi))
         split = posed.split(menu.budget_price)
         if split is None:
             return None
         units = np.bincount(split.mass.argmax(axis=1), minlength=menu.k).astype(np.intp)
         sums = SegmentSums(split.mass.sum(axis=0), split.mass.T @ theta, units)
         priced = menu.at(split.prices, split.budget_price)
-        return Assigned(priced, sums, split.value / self.units.total)
+        return ValuedMenu(priced, sums, split.value / self.units.total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,21 +118,21 @@ class PricedPass(Step):
     sample: WeightedUnits
 
     def __call__(
-        self, asked: Sequence[tuple[int, PricedMenu]], known: Mapping[int, Assigned]
-    ) -> list[Assigned | None]:
+        self, asked: Sequence[tuple[int, PricedMenu]], known: Mapping[int, ValuedMenu]
+    ) -> list[ValuedMenu | None]:
         """Price the menus on the sample and assign all of them in one pass."""
         priced = [(k, self.priced(menu, known.get(k))) for k, menu in asked]
         found = _together(self.sums, [None if menu is None else (k, menu) for k, menu in priced])
         return [
-            None if menu is None else Assigned(menu, found[place], menu.lagrangian(found[place]))
+            None if menu is None else ValuedMenu(menu, found[place], menu.lagrangian(found[place]))
             for place, (_, menu) in enumerate(priced)
         ]
 
-    def rests(self, found: Assigned) -> bool:
+    def rests(self, found: ValuedMenu) -> bool:
         """Return whether shares and spending are as near to the limits as a sample can tell."""
         return found.menu.free or found.menu.shortfall(found.sums) <= _SHARE_TOLERANCE
 
-    def priced(self, menu: PricedMenu, known: Assigned | None = None) -> PricedMenu | None:
+    def priced(self, menu: PricedMenu, known: ValuedMenu | None = None) -> PricedMenu | None:
         """Return the menu at the prices that keep its limits on the sample.
 
         ``known`` is what the last pass found, which tells where the sample has to aim. None where a budget
@@ -160,7 +160,7 @@ class PricedPass(Step):
         best = posed.whole(menu.prices, menu.budget_price)
         return None if best is None else menu.at(best.prices, best.budget_price)
 
-    def repriced(self, menu: PricedMenu, known: Assigned | None = None) -> PricedMenu:
+    def repriced(self, menu: PricedMenu, known: ValuedMenu | None = None) -> PricedMenu:
         """Return the same as ``priced``.
 
         Raises

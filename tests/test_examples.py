@@ -12,7 +12,6 @@ import coarse_spark
 import coarse_spark.core
 import coarse_spark.simulate.field
 
-
 MODULES = [
     "coarse_spark.errors",
     "coarse_spark.simulate.field",

@@ -37,7 +37,7 @@ from coarse_spark.core.menu.problem.rules import (
     rows_of_menu,
     widest_range,
 )
-from coarse_spark.core.menu.search.lloyd import ValuedMenu, Refined, Step, lloyd
+from coarse_spark.core.menu.search.lloyd import Refined, Step, ValuedMenu, lloyd
 from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.search.starts import Starts

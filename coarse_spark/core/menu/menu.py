@@ -33,7 +33,7 @@ class PricedMenu:
     ----------
     treatments : (K, d) encoded.
     psi : (K, p + 1) their rows ψ of profit.
-    spent : (K, p + 1) their rows of spending, zeros without a budget.
+    spent : (K, p + 1) their rows of spending, zeros where no budget limits the menu.
     required : (K,) whether a treatment has to stay on the menu.
     limits : of the places; ``lower`` and ``upper`` are those of these treatments.
     prices : (K,) λ per unit of weight.
@@ -108,12 +108,16 @@ class PricedMenu:
 
     def moved(self, problem: MenuProblem, treatments: FloatArray) -> PricedMenu:
         """Return the menu with other treatments (K, d) at the same prices."""
-        lower, upper = self.limits.of_places([problem.position(row) for row in treatments])
+        limits = self.limits
+        rows = [problem.position(row) for row in treatments] if limits.named else []
+        lower, upper = limits.of_places(rows)
+        psi = problem.psi_at(treatments)
+        spent = problem.spending_at(treatments) if np.isfinite(limits.budget) else 0.0 * psi
         return replace(
             self,
             treatments=treatments,
-            psi=problem.psi_at(treatments),
-            spent=problem.spending_at(treatments),
+            psi=psi,
+            spent=spent,
             lower=lower,
             upper=np.maximum(lower, upper),
         )

@@ -39,8 +39,13 @@ class Sketch:
 
     @staticmethod
     def of_units(theta: FloatArray, weights: FloatArray) -> Sketch:
-        """Return few units (n, p) with weights (n,) as cells of their own, those with weight."""
-        units = WeightedUnits.of(theta[weights > 0], weights[weights > 0])
+        """Return few units (n, p) with weights (n,) as cells of their own, those with weight.
+
+        They are in the order of contents, so that searches do not depend on the order of rows.
+        """
+        order = np.lexsort(np.column_stack([weights, theta]).T)
+        order = order[weights[order] > 0]
+        units = WeightedUnits.of(theta[order], weights[order])
         return Sketch(units, None, np.ones(len(units), dtype=bool))
 
     @staticmethod

@@ -105,6 +105,10 @@ class BudgetSearch:
         """Return what a menu valued at a price earns at most when the budget is paid back."""
         return found.value + price * self.budget
 
+    def _spent(self, found: ValuedMenu) -> float:
+        """Return the spending per unit weight of a menu of the search at a price."""
+        return found.sums.value(self.search.problem.spending_at(found.menu.treatments))
+
     def _balanced(self, treatments: FloatArray, asked: float) -> Affordable:
         """Let treatments follow the price until what is best at the price spends just the budget."""
         prices = PriceSearch(asked, self._scale)
@@ -115,7 +119,7 @@ class BudgetSearch:
             search = self.at(price)
             stuck = [self._least.menu.treatments] if number >= _STUCK and not above else []
             found = search.warm([*below, *above, *stuck])
-            treatments, spent = found.menu.treatments, found.menu.spending(found.sums)
+            treatments, spent = found.menu.treatments, self._spent(found)
             prices.note(price, spent - self.budget)
             if spent > self.budget:
                 below = [treatments]
@@ -186,5 +190,5 @@ class BudgetSearch:
         if self.budget < least - 1e-12:
             raise InvalidInputError(
                 f"budget {self.budget:g} is below {least:.6g}, what the cheapest treatment of every unit "
-                f"costs on average; the nearest feasible budget is {self._least.menu.spending(self._least.sums):.6g}"
+                f"costs on average; the nearest feasible budget is {self._spent(self._least):.6g}"
             )

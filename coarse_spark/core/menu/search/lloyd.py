@@ -188,7 +188,9 @@ def _in_order(found: ValuedMenu) -> ValuedMenu:
     return found.ordered() if found.menu.limits.symmetric else found
 
 
-def _accepted(problem: MenuProblem, k: int, before: ValuedMenu, after: ValuedMenu, step: Step) -> bool:
+def _accepted(
+    problem: MenuProblem, k: int, before: ValuedMenu, after: ValuedMenu, step: Step
+) -> bool:
     """Return whether a menu takes the place of another, whose update it is."""
     if not step.rises:
         same = np.array_equal(after.menu.treatments, before.menu.treatments)

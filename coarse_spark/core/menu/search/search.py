@@ -41,15 +41,16 @@ def search_menus(
     starts = Starts.of(problem, units, settings.required)
     _check_sizes(wanted, len(problem.psi), len(starts.required))
     asked = {k: limits.of_size(k, problem) for k in wanted}
-    free = _free_menus(starts, wanted, settings)
     if limits.free:
-        return free
+        return _free_menus(starts, wanted, settings)
+    # the first size starts from the menu without limits, each other one from the size before
+    smaller = _free_menus(starts, wanted[:1], settings)[wanted[0]].treatments
     menus: dict[int, PricedMenu] = {}
-    smaller, price = settings.previous, None
+    price: float | None = None
     for k in wanted:
-        others = [smaller, settings.previous] if smaller is not settings.previous else [smaller]
-        pool = [starts.resized(menu, k) for menu in others if menu is not None]
-        search = SizeSearch(starts, k, asked[k], settings, (*pool, free[k].treatments))
+        others = [smaller] if settings.previous is None else [smaller, settings.previous]
+        pool = tuple(starts.resized(menu, k) for menu in others)
+        search = SizeSearch(starts, k, asked[k], settings, pool)
         if limits.budget is None:
             found = search.best().menu
         else:

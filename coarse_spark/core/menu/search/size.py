@@ -12,7 +12,7 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.limits import SizeLimits
 from coarse_spark.core.menu.problem.problem import MenuProblem
-from coarse_spark.core.menu.search.lloyd import ValuedMenu, Step, lloyd
+from coarse_spark.core.menu.search.lloyd import Step, ValuedMenu, lloyd
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.search.starts import Starts
 from coarse_spark.core.menu.search.steps import FreeChoice, WithinLimits, sums_of

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from coarse_spark.core.menu.menu import PricedMenu
-from coarse_spark.core.menu.search.lloyd import ValuedMenu, Step
+from coarse_spark.core.menu.search.lloyd import Step, ValuedMenu
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, assign, segment_sums
 from coarse_spark.errors import RunError
 

@@ -81,13 +81,13 @@ def evaluate(
 ) -> Evaluation:
     """Return the score moments of all policies over units that their learner and menus never saw.
 
-    Rules of the problem have their coefficients behind those of the basis, among the rows' theta and in the
-    scores alike.
+    Rules of the problem have their coefficients behind those of the basis, among the rows' theta
+    and in the scores alike.
 
     Parameters
     ----------
-    held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, and theta_0 … of models fitted
-        on the other folds.
+    held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, and theta_0 … of
+        models fitted on the other folds.
     policies : control, uniform, menus of K treatments and granular, in the order of the scores.
     fold_menus : by fold.
     bins : of treatments, for the lack of fit.
@@ -126,8 +126,8 @@ def policy_scores(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the scores (n, q) ψ(π(x_i))·(θ̃_i, 1) of units under every policy.
 
-    Also returns how many units (q,) may get none of a policy's treatments: such a unit of a menu, which was
-    chosen on other units, is left at the control.
+    Also returns how many units (q,) may get none of a policy's treatments: such a unit of a menu,
+    which was chosen on other units, is left at the control.
 
     Parameters
     ----------
@@ -172,8 +172,8 @@ def resampled_menus(
 
     Returns
     -------
-    One row a rounded treatment (its dimensions and ``frequency``, the share of menus that hold it), and the mean
-    profit per unit weight that these menus lose against the one of the mean responses.
+    One row a rounded treatment (its dimensions and ``frequency``, the share of menus that hold it),
+    and the mean profit per unit weight that these menus lose against the one of the mean responses.
     """
     names = theta_columns(problem.coefficients)
     few = predictions.where(F.col("key") <= hash_limit(_NOISE_UNITS, units))

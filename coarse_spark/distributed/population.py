@@ -1,9 +1,9 @@
 """The population as a table of responses on Spark: its answers to the five questions that menus ask.
 
-What reaches the driver is bounded: a hash sample, one small record a read, and the units at the boundary. A read
-is one matrix product a batch for all treatments of all menus. As native expressions the same sums of ten menus
-make generated code too large to compile, and one menu at a time costs a read each;
-``tests/benchmarks/bench_scale.py`` measures both.
+What reaches the driver is bounded: a hash sample, one small record a read, and the units at the
+boundary. A read is one matrix product a batch for all treatments of all menus. As native
+expressions the same sums of ten menus make generated code too large to compile, and one menu at a
+time costs a read each; ``tests/benchmarks/bench_scale.py`` measures both.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class ResponseTable:
 
     def told_apart(self) -> ResponseTable:
         """Return the population with a hash of the unit's id in [0, 1) as one more coefficient."""
-        # its own purpose: samples and folds are drawn by other hashes, and must not be early or late here
+        # its own purpose: samples and folds are drawn by other hashes, and must not be early or
+        # late here
         number = unit_hash("unit_id", "lottery").cast("double") / F.lit(2.0**64) + F.lit(0.5)
         rows = self.rows.withColumn(f"theta_{self.problem.coefficients}", number)
         return replace(self, rows=rows, problem=self.problem.with_rules([TieBreak()]))
@@ -110,8 +111,8 @@ class ResponseTable:
         """Return the units with weight that prefer their treatment by less than a reach, with their ids.
 
         Their order does not depend on partitioning. Reaches are halved until at most twice
-        ``boundary_units`` are within them: the sample that reaches come from tells how many to expect, but a
-        population of many alike may hold more.
+        ``boundary_units`` are within them: the sample that reaches come from tells how many to
+        expect, but a population of many alike may hold more.
 
         Raises
         ------

@@ -30,8 +30,8 @@ def sketches(
 ) -> dict[int, Sketch]:
     """Return the sketch of every group of units.
 
-    A sample by hash grows one tree a group on the driver; the trees then route all units on the executors. The
-    result does not depend on partitioning or order beyond the rounding of sums.
+    A sample by hash grows one tree a group on the driver; the trees then route all units on the
+    executors. The result does not depend on partitioning or order beyond the rounding of sums.
 
     Parameters
     ----------

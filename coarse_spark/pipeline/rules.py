@@ -53,9 +53,9 @@ class PopulationRules:
 
     Attributes
     ----------
-    population : table ``responses`` with the coefficients of the rules as further columns theta_p …,
-        and with ``distributed.rules.PREVIOUS`` where there is an earlier run; its problem is the run's
-        with the rules.
+    population : table ``responses`` with the coefficients of the rules as further columns theta_p
+        …, and with ``distributed.rules.PREVIOUS`` where there is an earlier run; its problem is the
+        run's with the rules.
     previous : the earlier menu.
     """
 

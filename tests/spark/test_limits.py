@@ -280,8 +280,8 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     assert 0.29 < spent <= 0.3 + 1e-9
     assert limits.budget_price > 0
     assert together["expected_profit"].mean() == pytest.approx(chosen.value)
-    # redraws are searched and valued within the limits, where no menu does better than the one chosen
-    # on the mean responses
+    # redraws are searched and valued within the limits, where no menu does better than the one
+    # chosen on the mean responses
     stability = run.result(EvaluateResult).stability
     assert stability.resamples == 3
     assert stability.expected_loss is not None

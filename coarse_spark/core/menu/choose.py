@@ -1,6 +1,7 @@
 """Choose menus: ``choose_menu`` for arrays, and the one driver for a population wherever it is.
 
-Search on a sketch, passes over everyone, limits settled to the unit, and a bound that certifies the result.
+Search on a sketch, passes over everyone, limits settled to the unit, and a bound that certifies the
+result.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ class MenuCurve:
 
     Attributes
     ----------
-    problem : that menus and sums belong to; where limits may have to divide units that respond alike its
-        last coefficient is the tie-break.
+    problem : that menus and sums belong to; where limits may have to divide units that respond
+        alike its last coefficient is the tie-break.
     chosen : by size.
     uniform : the best single treatment, within the budget where one keeps it.
     total : (p + 1,) Σ w (θ, 1) of everyone.
@@ -194,7 +195,8 @@ def choose_menus(
     certificate = Certificate.search(problem, menus, sketch.units).by_cell(sketch.by_cell)
     sample = None if settings.limits.free else population.sample()
     step = _step(population, sample)
-    # one pass over everyone carries the sums, the sketch and the bounds, which hold whatever menus become
+    # one pass over everyone carries the sums, the sketch and the bounds, which hold whatever menus
+    # become
     start, first = _first_pass(population, menus, step, sketch, certificate)
     passes, tolerance = settings.passes, settings.tolerance
     refined = lloyd(problem, start, step, max_passes=passes, tolerance=tolerance)
@@ -366,17 +368,17 @@ def choose_menu(
     profit : what a response is worth.
     k : number of treatments; with ``cost_per_treatment`` the largest number.
     weights : (n,), default 1.
-    min_share, max_share : a share for every treatment; or k shares, one a position of the menu (which
-        treatment takes which is part of the choice); or {candidate row: share}, where a minimum puts the
-        candidate on the menu.
-    budget : most that may be spent per unit weight, counted by the profit's cost, or a ``Budget`` that says
-        what counts as spending.
+    min_share, max_share : a share for every treatment; or k shares, one a position of the menu
+        (which treatment takes which is part of the choice); or {candidate row: share}, where a
+        minimum puts the candidate on the menu.
+    budget : most that may be spent per unit weight, counted by the profit's cost, or a ``Budget``
+        that says what counts as spending.
     always_offer : treatments that stay on the menu.
-    eligible : {expression in the treatment names: (n,) booleans}: treatments where the expression is not 0
-        go to these units only.
+    eligible : {expression in the treatment names: (n,) booleans}: treatments where the expression
+        is not 0 go to these units only.
     previous_menu : an earlier menu.
-    previous_rows : (n,) the row of the earlier menu that each unit has. Give it where responses were learned
-        again since: by default a unit has what the earlier menu assigns to ``theta``.
+    previous_rows : (n,) the row of the earlier menu that each unit has. Give it where responses
+        were learned again since: by default a unit has what the earlier menu assigns to ``theta``.
     switching_cost : what it costs per unit that gets another treatment than it had.
     cost_per_treatment : per unit weight; the size of largest value less cost is chosen.
     starts, seed : random starts of the search and their seed.
@@ -384,20 +386,16 @@ def choose_menu(
 
     Raises
     ------
-    InvalidInputError : anything above that cannot be used; limits that cannot be met, with the nearest that
-        can.
+    InvalidInputError : anything above that cannot be used; limits that cannot be met, with the
+        nearest that can.
 
     Examples
     --------
-    >>> space = TreatmentSpace.from_dict(
-    ...     {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
-    ... )
-    >>> theta = np.array([[0, 1.0, -0.5], [0, 2.0, -0.5], [0, 2.0, -0.5]])  # best at t = 1 and t = 2
-    >>> menu = choose_menu(theta, space=space, basis="quadratic", profit=Profit(), k=2)
-    >>> menu.treatments["t"].round(6).tolist(), menu.shares.round(3).tolist()
-    ([1.0, 2.0], [0.333, 0.667])
-    >>> menu.assign(theta).tolist()
-    [0, 1, 1]
+    >>> space = TreatmentSpace.from_dict( ...     {"t": {"kind": "continuous", "lower": 0, "upper":
+    2, "control": 0}} ... ) >>> theta = np.array([[0, 1.0, -0.5], [0, 2.0, -0.5], [0, 2.0, -0.5]])
+    # best at t = 1 and t = 2 >>> menu = choose_menu(theta, space=space, basis="quadratic",
+    profit=Profit(), k=2) >>> menu.treatments["t"].round(6).tolist(), menu.shares.round(3).tolist()
+    ([1.0, 2.0], [0.333, 0.667]) >>> menu.assign(theta).tolist() [0, 1, 1]
     """
     if cost_per_treatment < 0 or switching_cost < 0:
         raise InvalidInputError("cost_per_treatment and switching_cost cannot be negative")
@@ -506,7 +504,8 @@ def _result(
     """Return the public result for the menu of one size."""
     chosen, problem, theta = curve.chosen[k], population.problem, population.theta
     final, sums, mass = chosen.menu, chosen.sums, population.weights
-    # without the tie-break of a large population: the units that it decides about are known by content
+    # without the tie-break of a large population: the units that it decides about are known by
+    # content
     menu = PricedMenu.build(problem, final.treatments, limits=final.limits)
     menu = replace(menu.at(final.prices, final.budget_price), found_by=final.found_by)
     taken = assign(theta, menu.priced_psi)

@@ -24,10 +24,10 @@ from coarse_spark.errors import InvalidInputError
 class PricedMenu:
     """K treatments with the limits of their places and the prices that keep these.
 
-    The dual of the limits has one price λ_k a treatment and one price μ of spending: unit i takes the
-    first treatment that maximizes π_ik − μ s_ik − λ_k (power cells). Where many units respond alike,
-    no price can divide them. A tie-break can: a number u_i in [0, 1) of the unit times ε k / K, far
-    too small to matter between unlike units.
+    The dual of the limits has one price λ_k a treatment and one price μ of spending: unit i takes
+    the first treatment that maximizes π_ik − μ s_ik − λ_k (power cells). Where many units respond
+    alike, no price can divide them. A tie-break can: a number u_i in [0, 1) of the unit times ε k /
+    K, far too small to matter between unlike units.
 
     Attributes
     ----------
@@ -156,7 +156,8 @@ class PricedMenu:
         """Return profit per unit weight less prices, plus what prices pay back at the limits.
 
         Where the sums are those of what units prefer at these prices, no assignment to these
-        treatments within the limits earns more, up to the tie-break. Without limits it is the profit.
+        treatments within the limits earns more, up to the tie-break. Without limits it is the
+        profit.
         """
         value, prices = sums.value(self.psi), self.prices
         if prices.any():
@@ -251,7 +252,8 @@ class Menu:
     priced : the menu in the form that passes over a population use.
     limits : that it keeps, where there are any.
     rules : eligibility and switching, where there are any.
-    known : units whose treatment prices do not tell, with their treatment: those that limits divide.
+    known : units whose treatment prices do not tell, with their treatment: those that limits
+        divide.
     changed_share : share of the weight that gets another treatment than from the earlier menu,
         where one was given.
     history : the passes of its refinement.
@@ -312,8 +314,8 @@ class Menu:
     ) -> IntArray:
         """Return the row of ``treatments`` for every unit as (n,).
 
-        Units that the menu was chosen on are recognized by their coefficients and get what they were
-        given, so that limits hold on them to the unit; others follow the prices.
+        Units that the menu was chosen on are recognized by their coefficients and get what they
+        were given, so that limits hold on them to the unit; others follow the prices.
 
         Parameters
         ----------

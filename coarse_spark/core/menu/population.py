@@ -77,8 +77,8 @@ class Boundary:
 class Population(Protocol):
     """Units with response coefficients and weights, wherever they are.
 
-    ``problem`` is what menus for them are chosen from, with the rules that the coefficients know. At most
-    about ``sample_units`` and ``boundary_units`` of them come into one process.
+    ``problem`` is what menus for them are chosen from, with the rules that the coefficients know.
+    At most about ``sample_units`` and ``boundary_units`` of them come into one process.
     """
 
     @property
@@ -135,7 +135,8 @@ class ArrayPopulation:
     def told_apart(self) -> ArrayPopulation:
         """Return the population with a tie-break, where not all units can be looked at one by one.
 
-        Numbers follow the order of contents, not of rows: units alike get numbers spread over [0, 1).
+        Numbers follow the order of contents, not of rows: units alike get numbers spread over [0,
+        1).
         """
         if len(self.theta) <= self.boundary_units:
             return self
@@ -233,8 +234,8 @@ def validated_units(
 
     Raises
     ------
-    InvalidInputError : another shape, a missing or infinite number, a negative weight, or no weight at
-        all.
+    InvalidInputError : another shape, a missing or infinite number, a negative weight, or no weight
+        at all.
     """
     if invalid not in ("raise", "drop"):
         raise InvalidInputError(f"invalid is {invalid!r}, expected 'raise' or 'drop'")

@@ -1,9 +1,9 @@
 """Limits kept to the unit on a population of any size.
 
-At the prices of a pass, shares and spending are nearly what the limits ask. The rest is settled unit by unit:
-only those at the boundary, within reach of indifference, are looked at one by one and assigned by an exact
-transport into the room that all others leave. Prices then move by less than the reach, so that no other unit
-would change its mind: the assignment is optimal for everyone.
+At the prices of a pass, shares and spending are nearly what the limits ask. The rest is settled
+unit by unit: only those at the boundary, within reach of indifference, are looked at one by one and
+assigned by an exact transport into the room that all others leave. Prices then move by less than
+the reach, so that no other unit would change its mind: the assignment is optimal for everyone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import RunError
 
 _ROUNDS = 12
-# units that are looked at: so many times those that have to change their treatment, and so many more
+# units that are looked at: so many times those that have to change their treatment, and so many
+# more
 _MARGIN, _LEAST_BOUNDARY = 50, 5_000
 
 log = logging.getLogger(__name__)

@@ -128,8 +128,8 @@ def _selected(
 
 def _search(run: Run, problem: MenuProblem, units: WeightedUnits) -> FoldMenus:
     settings = run.search_settings()
-    # held-out units follow the prices of the fold's menu: shares and spending are kept as they would
-    # be for new units
+    # held-out units follow the prices of the fold's menu: shares and spending are kept as they
+    # would be for new units
     found = search_menus(problem, units, run.configuration.menu.sizes, settings)
     return FoldMenus(best_single(problem, units, settings), found)
 

@@ -1,15 +1,16 @@
 """Upper bounds on what any menu of a size can earn within its limits.
 
-Giving every unit exactly one treatment is relaxed at a price u_i a unit (the Lagrangian of the p-median
-problem [1]_). Whatever u is, no menu of K candidates earns more than
+Giving every unit exactly one treatment is relaxed at a price u_i a unit (the Lagrangian of the
+p-median problem [1]_). Whatever u is, no menu of K candidates earns more than
 
     Σ_i w_i u_i + sum of the K largest over candidates j of ρ_j,     ρ_j = Σ_i w_i (π_ij − u_i)⁺,
 
-and the rounding loss (see ``rounding``) extends that to the treatments between the candidates. Limits on
-shares add a price to every candidate (see ``dual``), a budget is paid for at its price and paid back; without
-limits all of these are 0. u is searched on a sketch. It carries to every unit of the population as u_i = (its
-own best on the menu, after prices) − (the correction found for its cell), so that one pass over all units
-gives a bound that is valid for all of them, not only for the sketch.
+and the rounding loss (see ``rounding``) extends that to the treatments between the candidates.
+Limits on shares add a price to every candidate (see ``dual``), a budget is paid for at its price
+and paid back; without limits all of these are 0. u is searched on a sketch. It carries to every
+unit of the population as u_i = (its own best on the menu, after prices) − (the correction found for
+its cell), so that one pass over all units gives a bound that is valid for all of them, not only for
+the sketch.
 
 .. [1] Cornuéjols, Fisher & Nemhauser (1977), Location of bank accounts to optimize float.
 """
@@ -64,8 +65,9 @@ class Dual:
     constants : (J',) what prices of candidates pay back at most.
     paid_back : price of the budget times the budget.
     required : rows of candidates that every menu holds.
-    distinct : whether a candidate counts once only: in a finite space, and where nothing is paid back
-        for its share, so that two treatments moved onto one candidate earn what it earns alone.
+    distinct : whether a candidate counts once only: in a finite space, and where nothing is paid
+        back for its share, so that two treatments moved onto one candidate earn what it earns
+        alone.
     """
 
     psi: FloatArray
@@ -171,7 +173,8 @@ class Certificate:
         Parameters
         ----------
         sums : of all units.
-        total : (p + 1,) Σ w (θ, 1) of all units: a single treatment for all earns what the mean says.
+        total : (p + 1,) Σ w (θ, 1) of all units: a single treatment for all earns what the mean
+            says.
         """
         result: dict[int, float] = {}
         for part in self.relaxed:
@@ -222,8 +225,8 @@ def _without_limits(
 ) -> Relaxed:
     """Return relaxations that bound all sizes of menus without limits.
 
-    Any prices bound menus of any size: a size to which those of its neighbours give a bound within the
-    tolerance of its own is left out.
+    Any prices bound menus of any size: a size to which those of its neighbours give a bound within
+    the tolerance of its own is left out.
     """
     profits, none = profit_matrix(units.theta, rounding.psi), np.zeros(len(rounding.psi))
     duals = {}
@@ -279,7 +282,8 @@ def dual_sums(
     rounding, duals = relaxed.rounding, relaxed.duals
     view = rounding.single_precision
     best = [_best(dual.psi, theta) for dual in duals.values()]
-    # relative to the best of all menus, so that single precision resolves the differences that matter
+    # relative to the best of all menus, so that single precision resolves the differences that
+    # matter
     reference = np.max(best, axis=0)
     along, doubt = view.along(theta, reference)
     prices = [

@@ -11,7 +11,8 @@ from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.problem.problem import row_blocks
 
 _ITERATIONS, _PRICE_ROUNDS = 150, 4
-# of the last direction that is kept: damps the zigzag of subgradients (Camerini, Fratta & Maffioli, 1975)
+# of the last direction that is kept: damps the zigzag of subgradients (Camerini, Fratta & Maffioli,
+# 1975)
 _DEFLECTION = 0.7
 _PATIENCE = 10  # iterations without progress before the step is halved
 

@@ -1,8 +1,8 @@
 """Rules of units: eligibility, the cost of switching from an earlier assignment, and a tie-break.
 
-A rule is one more coefficient of every unit and one more entry of ψ, its effect at a treatment. Profit
-stays linear in the coefficients, so sketches, segment sums, certificates and assignments need to know
-nothing of rules.
+A rule is one more coefficient of every unit and one more entry of ψ, its effect at a treatment.
+Profit stays linear in the coefficients, so sketches, segment sums, certificates and assignments
+need to know nothing of rules.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Menus within a budget: a search of its price around the search in which spending is paid for.
 
-Profit less price times spending is again linear in (θ, 1), so at any price the search is the one without a
-budget, and spending falls as the price rises.
+Profit less price times spending is again linear in (θ, 1), so at any price the search is the one
+without a budget, and spending falls as the price rises.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _DEAR = 1e6  # times a small price of spending: next to it profits hardly matter
 def within_budget(search: SizeSearch, start: float | None = None) -> tuple[PricedMenu, float]:
     """Return the best menu found within the budget of the search's limits, at its prices.
 
-    Also returns the price of spending at which the search found its treatments, a good ``start`` for
-    another size.
+    Also returns the price of spending at which the search found its treatments, a good ``start``
+    for another size.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """The adapted Lloyd's algorithm: one loop, whatever units are and however they are assigned.
 
-A step assigns units to given menus and returns segment sums, prices and value; it is chosen before the
-loop starts (see ``steps``). Profit is linear in (θ, 1), so the sums tell a segment's profit under every
-treatment, and the update gives each segment the treatment that serves it best.
+A step assigns units to given menus and returns segment sums, prices and value; it is chosen before
+the loop starts (see ``steps``). Profit is linear in (θ, 1), so the sums tell a segment's profit
+under every treatment, and the update gives each segment the treatment that serves it best.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.units import SegmentSums
 from coarse_spark.errors import RunError
 
-# how much further than a Lloyd step its stretched companion goes: at first, at least and at most. Below 2,
-# steps never swing out further than they came in, so rounding in the sums is not amplified.
+# how much further than a Lloyd step its stretched companion goes: at first, at least and at most.
+# Below 2, steps never swing out further than they came in, so rounding in the sums is not
+# amplified.
 _FIRST_STRETCH, _LEAST_STRETCH, _MOST_STRETCH = 1.5, 1.2, 1.9
 
 log = logging.getLogger(__name__)
@@ -235,8 +236,8 @@ def _stretched(
 ) -> PricedMenu | None:
     """Return the menu whose treatments move further than the update asks for, where there is one.
 
-    Lloyd steps are too short near an optimum; where the longer step earns more it saves passes, and where
-    not the plain one is taken.
+    Lloyd steps are too short near an optimum; where the longer step earns more it saves passes, and
+    where not the plain one is taken.
     """
     space, move = problem.space, fresh.treatments - menu.treatments
     straight = (move[:, ~problem.searched] == 0).all(axis=1) & (move != 0).any(axis=1)
@@ -258,9 +259,9 @@ def _stretched(
 def update(problem: MenuProblem, menus: Mapping[int, ValuedMenu]) -> dict[int, PricedMenu]:
     """Give every segment the treatment that maximizes its aggregated profit, less what it spends.
 
-    No two treatments become equal. The maximum is exact over the candidates and then located between them.
-    Empty segments and required treatments stay, and no segment gets a candidate whose own limits its mass
-    does not keep.
+    No two treatments become equal. The maximum is exact over the candidates and then located
+    between them. Empty segments and required treatments stay, and no segment gets a candidate whose
+    own limits its mass does not keep.
     """
     result: dict[int, PricedMenu] = {}
     for price in dict.fromkeys(found.menu.budget_price for found in menus.values()):

@@ -65,8 +65,8 @@ def best_single(
 ) -> PricedMenu:
     """Return the best single treatment, the reference of all menus.
 
-    It is within the budget where one treatment keeps it, else the best of all; limits on shares are not for
-    one treatment. What all units earn by it is what their mean response says.
+    It is within the budget where one treatment keeps it, else the best of all; limits on shares are
+    not for one treatment. What all units earn by it is what their mean response says.
     """
     free, budget = SearchSettings(starts=1, seed=settings.seed), settings.limits.budget
     try:

@@ -143,8 +143,8 @@ class SizeSearch:
     def swaps(self, found: ValuedMenu, units: WeightedUnits) -> Iterator[PricedMenu]:
         """Yield the menu with one treatment exchanged for a coarse candidate, best promise first.
 
-        An exchange promises the dual at the menu's prices, an upper bound on its profit: only those come
-        that may pay.
+        An exchange promises the dual at the menu's prices, an upper bound on its profit: only those
+        come that may pay.
         """
         menu, problem, mass = found.menu, self.problem, units.weights / units.total
         columns = np.union1d(self.starts.columns, self.limits.required).astype(np.intp)
@@ -182,8 +182,8 @@ class SizeSearch:
     def fitted(self, treatments: FloatArray) -> FloatArray:
         """Return treatments (k, d) in the order of places in which they earn most.
 
-        Larger masses go to the more wanted, then places are exchanged while that pays. Candidates that a
-        minimum share puts on the menu come in first.
+        Larger masses go to the more wanted, then places are exchanged while that pays. Candidates
+        that a minimum share puts on the menu come in first.
         """
         treatments, step = self._with_required(treatments), WithinLimits(self.starts.few)
         if self.limits.symmetric:

@@ -104,9 +104,9 @@ class WithinLimits(Step):
 class PricedPass(Step):
     """A population of any size is assigned at prices that keep the limits on a sample of it.
 
-    Each pass tells how far the sample's shares and spending are off, and the next prices aim beside their
-    target by as much. The value is the Lagrangian, which equals the profit within the limits up to the
-    square of what prices are off.
+    Each pass tells how far the sample's shares and spending are off, and the next prices aim beside
+    their target by as much. The value is the Lagrangian, which equals the profit within the limits
+    up to the square of what prices are off.
 
     Attributes
     ----------
@@ -135,8 +135,8 @@ class PricedPass(Step):
     def priced(self, menu: PricedMenu, known: ValuedMenu | None = None) -> PricedMenu | None:
         """Return the menu at the prices that keep its limits on the sample.
 
-        ``known`` is what the last pass found, which tells where the sample has to aim. None where a budget
-        cannot be kept.
+        ``known`` is what the last pass found, which tells where the sample has to aim. None where a
+        budget cannot be kept.
         """
         if menu.free:
             return menu

@@ -1,4 +1,7 @@
-"""What is shipped: light imports, a complete wheel without a hard pyspark, pinned dependencies, files fit for any machine."""
+"""What is shipped: light imports, a complete wheel without a hard pyspark, and pinned dependencies.
+
+The files have to fit any machine.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 HEAVY = ("pyspark", "delta", "matplotlib", "econml")
 
-# hosts that the project's files may name: licence and literature, storage in examples, and this machine
+# hosts that the project's files may name: licence, literature, storage in examples, this machine
 HOSTS = {"www.apache.org", "arxiv.org", "doi.org", "bucket", "127.0.0.1", "localhost", ""}
 _ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://([A-Za-z0-9.-]*)")
 _INDEX_OPTION = re.compile(
@@ -76,7 +79,7 @@ def _lines() -> Iterator[tuple[str, str]]:
         )
 
 
-# --- imports -------------------------------------------------------------------------------------------------------------------
+# --- imports --------------------------------------------------------------------------------------
 
 _IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -96,12 +99,8 @@ def test_importing_imports_neither_spark_nor_pictures(package: str) -> None:
 
 def test_importing_the_package_alone_imports_no_library() -> None:
     libraries = (*HEAVY, "numpy", "pandas", "scipy", "sklearn", "ot", "pydantic")
-    assert (
-        _python(
-            f"import coarse_spark, sys; print(*(name for name in {libraries} if name in sys.modules))"
-        )
-        == ""
-    )
+    loaded = f"(name for name in {libraries} if name in sys.modules)"
+    assert _python(f"import coarse_spark, sys; print(*{loaded})") == ""
 
 
 def test_public_names() -> None:
@@ -138,7 +137,7 @@ def test_public_names() -> None:
         _ = coarse_spark.choose_menus
 
 
-# --- the wheel -----------------------------------------------------------------------------------------------------------------
+# --- the wheel ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +248,7 @@ def test_installed_wheel_has_the_version_of_the_package_and_its_command(
     assert said.stdout.strip() == coarse_spark.__version__
 
 
-# --- pins and addresses --------------------------------------------------------------------------------------------------------
+# --- pins and addresses ---------------------------------------------------------------------------
 
 
 def _pins() -> dict[str, str]:
@@ -293,9 +292,8 @@ def test_everything_that_the_dependencies_bring_is_pinned() -> None:
             seen.add(key)
             try:
                 needs = importlib.metadata.requires(requirement.name) or []
-            except (
-                importlib.metadata.PackageNotFoundError
-            ):  # of an extra that is not installed here, such as bench
+            except importlib.metadata.PackageNotFoundError:
+                # of an extra that is not installed here, such as bench
                 continue
             brought = [Requirement(text) for text in needs]
             waiting += [
@@ -306,9 +304,8 @@ def test_everything_that_the_dependencies_bring_is_pinned() -> None:
 
 
 def test_no_file_names_a_package_index_or_another_foreign_host() -> None:
-    lines = [
-        (place, line) for place, line in _lines() if Path(__file__).name not in place
-    ]  # examples of the searches themselves
+    # this file has examples of the searches
+    lines = [(place, line) for place, line in _lines() if Path(__file__).name not in place]
     foreign = [
         f"{place}: {host}"
         for place, line in lines

@@ -1,4 +1,7 @@
-"""Assignment as native Spark expressions: the argmax of K priced dot products, without Python workers."""
+"""Assignment as native Spark expressions: the argmax of K priced dot products.
+
+It needs no Python workers.
+"""
 
 from __future__ import annotations
 
@@ -46,18 +49,18 @@ def assign(
 ) -> DataFrame:
     """Return one row a unit: its treatment, expected profits, regret, runner-up, and what changed.
 
-    A treatment that a unit is not eligible for is none of its choices, whatever it would earn (a unit without
-    any gets null); what it costs to switch tells in the choice, not in profits.
+    A treatment that a unit is not eligible for is none of its choices, whatever it would earn (a
+    unit without any gets null); what it costs to switch tells in the choice, not in profits.
 
     Parameters
     ----------
     responses : unit_id, theta_0 … theta_{p−1} of the problem, granular_profit.
-    problem : what the menu is of, with the rules that the coefficients know.
-    menu : what is offered, at which prices.
-    changed : the last column, an expression in treatment_id and further columns of ``responses``; default
-        null.
-    settled : unit_id, treatment_id of the units whose treatment is settled already; all others follow the
-        prices.
+    problem : of the menu, with the rules that have coefficients.
+    menu : its treatments, shadow prices and budget price.
+    changed : the last column, an expression in treatment_id and further columns of ``responses``;
+        default null.
+    settled : unit_id, treatment_id of the units whose treatment is settled, to keep limits to the
+        unit; all others follow the prices.
     """
     psi, k, layout = menu.psi, menu.k, problem.layout
     earned, control_psi = psi.copy(), problem.control_psi.copy()
@@ -75,18 +78,17 @@ def assign(
         net = F.col(f"profit_{i}")
         if extra[i].any():
             net = net + profit_column(extra[i])
-        asked = np.flatnonzero(psi[i, layout.eligibility] < 0) + layout.eligibility.start
-        if asked.size:
-            refused = reduce(Column.__or__, (F.col(f"theta_{place}") > 0 for place in asked))
-            net = F.when(~refused, net)
+        rules = np.flatnonzero(psi[i, layout.eligibility] < 0) + layout.eligibility.start
+        if rules.size:
+            ineligible = reduce(Column.__or__, (F.col(f"theta_{rule}") > 0 for rule in rules))
+            net = F.when(~ineligible, net)
         priced.append(net)
     chosen = profits.withColumn("treatment_id", best_position(priced))
     if settled is not None:
         named = settled.withColumnRenamed("treatment_id", "settled_id")
         choice = F.coalesce("settled_id", "treatment_id")
-        chosen = chosen.join(F.broadcast(named), "unit_id", "left").withColumn(
-            "treatment_id", choice
-        )
+        chosen = chosen.join(F.broadcast(named), "unit_id", "left")
+        chosen = chosen.withColumn("treatment_id", choice)
     if k > 1:
         # greatest skips nulls: the chosen treatment drops out of the race for the second place
         others = [F.when(F.col("treatment_id") != i, priced[i]) for i in range(k)]
@@ -97,12 +99,12 @@ def assign(
     expected = F.coalesce(
         *(F.when(F.col("treatment_id") == i, F.col(f"profit_{i}")) for i in range(k))
     )
-    offered = problem.space.decode(menu.treatments)
+    treatments = problem.space.decode(menu.treatments)
     dimensions = [
         F.coalesce(
             *(
                 F.when(F.col("treatment_id") == i, F.lit(value))
-                for i, value in enumerate(offered[name].tolist())
+                for i, value in enumerate(treatments[name].tolist())
             )
         ).alias(name)
         for name in problem.space.names

@@ -1,7 +1,8 @@
-"""Scoring: response coefficients of every unit from the model rows of its partition, as plain float columns.
+"""Scoring: response coefficients of every unit from the model rows of its partition.
 
-Units and model rows meet in co-groups of bounded size, so neither the driver nor a closure ever holds the models: a partition
-with many units is cut into chunks by the hash of the unit's id and its model rows are repeated for each.
+The coefficients are plain float columns. Units and model rows meet in co-groups of bounded size, so
+neither the driver nor a closure ever holds the models: a partition with many units is cut into
+chunks by the hash of the unit's id and its model rows are repeated for each.
 """
 
 from __future__ import annotations
@@ -49,17 +50,22 @@ def score(
     granular: bool,
     eligibility: Sequence[str] = (),
 ) -> DataFrame:
-    """Return one row a unit and model fold: the columns ``keep``, served_by, model_fold, theta_0 … theta_{p−1}.
+    """Return one row a unit and model fold.
+
+    Its columns are ``keep``, served_by, model_fold and theta_0 … theta_{p−1}. Units whose partition
+    has no fitted model are served by the pooled one; shards of a partition are averaged by rows.
 
     Parameters
     ----------
     units : rows in the shape of ``distributed.frames``.
     models : rows of the models table of one run, of the folds to score with.
-    granular : whether to add granular_0 … granular_{d−1} (encoded) and granular_profit, the unit's own best treatment.
-    eligibility : for the columns eligible_0 … of ``units``, which treatments each is about (see ``core.menu.rules``): a unit's own
-        best treatment is one that it may get. The problem itself has no rules.
-
-    Units whose partition has no fitted model are served by the pooled one. Shards of a partition are averaged by their rows.
+    features : names of the columns that ``units`` have as feature columns, in that order.
+    problem : without rules.
+    keep : columns of ``units``.
+    granular : whether to add granular_0 … granular_{d−1} (encoded) and granular_profit, the unit's
+        own best treatment.
+    eligibility : for the columns eligible_0 … of ``units``, which treatments each is about (see
+        ``core.menu.problem.rules``): a unit's own best treatment is one that it may get.
     """
     fitted = models.where(F.col("status") == "ok")
     own = (
@@ -69,12 +75,10 @@ def score(
         .withColumn("served_by", F.col("partition"))
     )
     served = units.join(F.broadcast(own), "partition", "left").fillna({"served_by": POOLED})
-    sizes = served.groupBy("served_by").agg(
-        F.ceil(F.count("*") / F.lit(CHUNK_ROWS)).alias("chunks")
-    )
-    chunked = served.join(F.broadcast(sizes), "served_by").withColumn(
-        "chunk", F.pmod("key", "chunks")
-    )
+    chunks = F.ceil(F.count("*") / F.lit(CHUNK_ROWS)).alias("chunks")
+    sizes = served.groupBy("served_by").agg(chunks)
+    chunked = served.join(F.broadcast(sizes), "served_by")
+    chunked = chunked.withColumn("chunk", F.pmod("key", "chunks"))
     spread = (
         fitted.withColumnRenamed("partition", "served_by")
         .join(F.broadcast(sizes), "served_by")
@@ -113,7 +117,14 @@ def score(
 
 @dataclass(frozen=True)
 class UnseenPartitions:
-    """Units whose partition has no model row, as no experiment unit was in it: number, number of partitions, and the largest."""
+    """Units whose partition has no model row, as no experiment unit was in it.
+
+    Attributes
+    ----------
+    units : how many.
+    partitions : how many they are in.
+    largest : the partition with most of them.
+    """
 
     units: int
     partitions: int
@@ -121,7 +132,7 @@ class UnseenPartitions:
 
 
 def unseen_partitions(responses: DataFrame, models: DataFrame) -> UnseenPartitions | None:
-    """Return the partitions of scored units that ``models`` does not know; None where it knows all."""
+    """Return the partitions of scored units that ``models`` does not know; None if it knows all."""
     known = models.select("partition").distinct()
     sizes = (
         responses.join(F.broadcast(known), "partition", "left_anti")
@@ -146,7 +157,8 @@ def _scorer(
     def score_chunk(units: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
         if units.empty:
             return pd.DataFrame(columns=columns)
-        with threadpool_limits(limits=1):  # Spark already runs a task on every core
+        # Spark already runs a task on every core
+        with threadpool_limits(limits=1):
             X = feature_frame(units, features)
             scored = []
             for fold, members in parts(models, "fold"):
@@ -177,14 +189,17 @@ def _granular(
 
 
 def predict_members(members: pd.DataFrame, X: pd.DataFrame) -> FloatArray:
-    """Return the average θ(x) (n, p) of the shard models of one partition, weighted by the rows they were fitted on.
+    """Return the average θ(x) (n, p) of the shard models of one partition.
+
+    Weights are the numbers of rows they were fitted on.
 
     Raises
     ------
     ValueError : a model gives a coefficient that is not finite.
     """
     weights = members["rows"].to_numpy(np.float64)
-    rows: list[dict[str, Any]] = members.to_dict("records")  # type: ignore[assignment]  # column names are texts
+    # column names are texts
+    rows: list[dict[str, Any]] = members.to_dict("records")  # type: ignore[assignment]
     predictions = (load_model(ModelRecord.from_row(row)).predict(X) for row in rows)
     theta = sum(
         weight * prediction
@@ -193,6 +208,7 @@ def predict_members(members: pd.DataFrame, X: pd.DataFrame) -> FloatArray:
     result = np.asarray(theta, dtype=np.float64)
     if not np.isfinite(result).all():
         raise ValueError(
-            f"the model of partition {rows[0].get('served_by')} gives coefficients that are not finite"
+            f"the model of partition {rows[0].get('served_by')} gives coefficients "
+            "that are not finite"
         )
     return result

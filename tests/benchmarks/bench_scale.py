@@ -1,10 +1,13 @@
-"""Menus and assignments at warehouse size beside MLlib's KMeans and plain Delta, one JSON object a line.
+"""Menus and assignments at warehouse size beside MLlib's KMeans and plain Delta.
+
+Prints one JSON object a line.
 
     python tests/benchmarks/bench_scale.py --units 10000000
 
-Everything runs in one local session on one table of simulated responses (two treatment dimensions, quadratic basis). Ours is the
-whole curve K = 1 … 10 with upper bounds; the peer is ONE KMeans fit (K = 5, 10 iterations) of the same coefficients. A tenth of the
-units shows how time and driver memory grow, and serves fixed masses.
+Everything runs in one local session on one table of simulated responses (two treatment dimensions,
+quadratic basis). Ours is the whole curve K = 1 … 10 with upper bounds; the peer is ONE KMeans fit
+(K = 5, 10 iterations) of the same coefficients. A tenth of the units shows how time and driver
+memory grow, and serves exact masses.
 """
 
 from __future__ import annotations
@@ -51,7 +54,10 @@ def problem() -> MenuProblem:
 
 
 def write_responses(spark: SparkSession, units: int, path: str) -> None:
-    """Responses like those of the two-dimensional field simulation, in native expressions: cheap at any size."""
+    """Write responses like those of the two-dimensional field simulation.
+
+    Native expressions make them: cheap at any size.
+    """
 
     def uniform(number: int) -> Column:
         return F.rand(number) * 2 - 1
@@ -94,7 +100,7 @@ def line(name: str, ours: float, peer: float, unit: str, **more: Any) -> None:
 
 
 def native_pass(responses: DataFrame, menu: PricedMenu) -> None:
-    """One Lloyd pass for one menu as native expressions: what the Arrow pass is measured against."""
+    """Make one Lloyd pass for a menu in native expressions: the peer of the Arrow pass."""
     position = best_position([profit_column(row) for row in menu.priced_psi])
     responses.groupBy(F.coalesce(position, F.lit(0)).alias("segment")).agg(
         F.sum("weight"), *(F.sum(F.col("weight") * F.col(name)) for name in NAMES)
@@ -106,11 +112,8 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=10_000_000)
     parser.add_argument("--skip-kmeans", action="store_true", help="leave out the slow peer")
     units, skip = vars(parser.parse_args()).values()
-    spark, posed, folder = (
-        open_session(driver_memory="6g"),
-        problem(),
-        Path(tempfile.mkdtemp(prefix="bench-scale-")),
-    )
+    spark, posed = open_session(driver_memory="6g"), problem()
+    folder = Path(tempfile.mkdtemp(prefix="bench-scale-"))
 
     def curve(responses: DataFrame) -> MenuCurve:
         settings = SearchSettings(starts=8, cells=4_000, passes=3, tolerance=1e-4)
@@ -121,10 +124,12 @@ def main() -> None:
         for size, path in tables.items():
             write_responses(spark, size, path)
         tenth, responses = (spark.read.format("delta").load(path) for path in tables.values())
-        curve(tenth)  # starts Python workers and compiles: neither depends on the number of units
+        # starts Python workers and compiles: neither depends on the number of units
+        curve(tenth)
         fewer, _ = timed(lambda: curve(tenth))
         before = driver_megabytes()
-        plain_sums(responses)  # whoever comes first loads a table's log
+        # whoever comes first loads a table's log
+        plain_sums(responses)
         seconds, found = timed(lambda: curve(responses))
         line("curve of ten times the units / curve", seconds, fewer, "s", units=units, target=11)
         line(
@@ -183,7 +188,7 @@ def main() -> None:
             units=units,
             target=1.5,
         )
-        fixed_masses(tenth, posed, menu, folder)
+        exact_masses(tenth, posed, menu, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         spark.stop()
@@ -199,21 +204,24 @@ def driver_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def fixed_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, folder: Path) -> None:
-    """Exact masses for the treatments of one menu: kept to the unit, beside the plain assignment and the transport in memory."""
+def exact_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, folder: Path) -> None:
+    """Print what exact masses for one menu's treatments, kept to the unit, cost.
+
+    They stand beside the plain assignment, and beside the transport in memory.
+    """
     masses = np.array([0.1, 0.15, 0.2, 0.25, 0.3])
     population = ResponseTable(responses, posed).told_apart()
     problem, drawn = population.problem, population.rows
     sample = population.sample()
-    limited = PricedMenu.build(problem, menu.treatments, limits=SizeLimits(masses, masses))
-    limited = with_tie_break(problem, {5: limited}, sample)[5]
+    exact_menu = PricedMenu.build(problem, menu.treatments, limits=SizeLimits(masses, masses))
+    exact_menu = with_tie_break(problem, {5: exact_menu}, sample)[5]
 
     path, free = str(folder / "masses"), assign(responses, posed, menu)
     plain, _ = timed(lambda: free.write.format("delta").save(str(folder / "free")))
 
     def publish() -> Settled:
         population = ResponseTable(responses, posed).told_apart()
-        settled = settle(population, {5: limited}, population.sample())[5]
+        settled = settle(population, {5: exact_menu}, population.sample())[5]
         units = boundary_table(population, settled)
         rows = assign(drawn, problem, settled.asked, settled=units)
         rows.write.format("delta").save(path)
@@ -242,8 +250,13 @@ def fixed_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, fol
         masses * len(theta),
         np.zeros(len(masses)),
     )
-    line("value of fixed masses / transport in memory", settled.sums.value(settled.menu.psi), profits[every, best].mean(),
-         "profit a unit", units=units)  # fmt: skip
+    line(
+        "value of fixed masses / transport in memory",
+        settled.sums.value(settled.menu.psi),
+        profits[every, best].mean(),
+        "profit a unit",
+        units=units,
+    )
 
 
 def gap_scale(responses: DataFrame, posed: MenuProblem) -> float:

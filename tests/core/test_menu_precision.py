@@ -1,4 +1,7 @@
-"""Menus do not depend on the rounding of the sums they are chosen from: the same to 1e-9 after changes of 1e-14."""
+"""Menus do not depend on the rounding of the sums they are chosen from.
+
+They are the same to 1e-9 after changes of 1e-14.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from coarse_spark.simulate.promotions import MAX_DAYS, MAX_DEPTH, simulate_promo
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_rounding_of_responses_does_not_move_treatments(seed: int) -> None:
-    """Profit is cubic in the depth (a margin that falls with it, times a quadratic response); some optima lie on the edge."""
+    """Profit is cubic in the depth: a margin that falls with it, times a quadratic response.
+
+    Some optima lie on the edge.
+    """
     bounds = {"depth": MAX_DEPTH, "days": MAX_DAYS}
     space = TreatmentSpace.from_dict(
         {n: {"kind": "continuous", "lower": 0, "upper": u, "control": 0} for n, u in bounds.items()}

@@ -1,4 +1,7 @@
-"""A second experiment, a second fit, a second menu: what loyalty to the first one keeps, and what it costs at the truth."""
+"""A second experiment, a second fit, a second menu.
+
+What a switching cost keeps of the first menu, and what that costs at the truth.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,15 @@ UNITS, ROWS = 600, 3_000
 
 @dataclass(frozen=True)
 class Runs:
-    """The population, its first menu with everybody's treatment on it, and its responses as a second experiment tells them."""
+    """A population before and after a second experiment.
+
+    Attributes
+    ----------
+    population : with true responses.
+    before : its first menu.
+    had : (n,) every unit's treatment on that menu.
+    later : (n, p) responses as the second experiment tells them.
+    """
 
     population: FieldSimulation
     before: Menu
@@ -69,26 +80,26 @@ def runs() -> Runs:
 def test_a_switching_cost_keeps_units_where_a_refit_would_move_nearly_all(runs: Runs) -> None:
     fresh = choose_menu(runs.later, **SETTING)
     assert runs.changed(fresh).all(), "the noise of an experiment moves every treatment"
-    # and not by hairs that nobody would call another offer
+    # and not by hairs that nobody would call another treatment
     far = np.abs(runs.given(fresh) - runs.before.encoded[runs.had]).max(axis=1) > 0.1
     assert far.mean() > 0.7
     shares = [1.0]
     for cost in (0.02, 0.1):
-        loyal = choose_menu(
+        kept = choose_menu(
             runs.later,
             previous_menu=runs.before,
             previous_rows=runs.had,
             switching_cost=cost,
             **SETTING,
         )
-        moved = runs.changed(loyal)
-        assert loyal.changed_share == pytest.approx(moved.mean())
+        moved = runs.changed(kept)
+        assert kept.changed_share == pytest.approx(moved.mean())
         assert moved.mean() <= shares[-1]
         shares.append(float(moved.mean()))
-        # what it thinks it gives up by staying is less than switching would have cost; so it is at the truth
+        # what it expects to give up is less than switching would have cost; so it is at the truth
         saved = cost * (runs.changed(fresh).mean() - moved.mean())
-        assert fresh.value - loyal.value <= cost * runs.changed(fresh).mean() + 1e-9
-        assert runs.value(runs.given(fresh)) - runs.value(runs.given(loyal)) <= saved
+        assert fresh.value - kept.value <= cost * runs.changed(fresh).mean() + 1e-9
+        assert runs.value(runs.given(fresh)) - runs.value(runs.given(kept)) <= saved
     assert shares[1] < 0.8
     assert shares[-1] < 0.15
 
@@ -103,25 +114,25 @@ def test_without_a_cost_the_earlier_menu_is_one_more_start_and_changes_are_count
 
 
 def test_units_in_another_order_say_what_they_had(runs: Runs) -> None:
-    loyal = choose_menu(
+    kept = choose_menu(
         runs.later, previous_menu=runs.before, previous_rows=runs.had, switching_cost=0.1, **SETTING
     )
     order = np.random.default_rng(0).permutation(UNITS)
-    again = loyal.assign(runs.later[order], previous_rows=runs.had[order])
-    np.testing.assert_array_equal(again, loyal.assign(runs.later)[order])
+    again = kept.assign(runs.later[order], previous_rows=runs.had[order])
+    np.testing.assert_array_equal(again, kept.assign(runs.later)[order])
     with pytest.raises(InvalidInputError, match="previous_rows has shape"):
-        loyal.assign(runs.later, previous_rows=runs.had + 1)
+        kept.assign(runs.later, previous_rows=runs.had + 1)
 
 
 def test_what_units_had_is_not_what_the_earlier_menu_would_give_them_now(runs: Runs) -> None:
     assert (runs.before.assign(runs.later) != runs.had).mean() > 0.1
-    bound = {"previous_menu": runs.before, "switching_cost": 100.0, **SETTING}
-    guessed = choose_menu(runs.later, **bound)
+    switching = {"previous_menu": runs.before, "switching_cost": 100.0, **SETTING}
+    guessed = choose_menu(runs.later, **switching)
     assert guessed.changed_share == 0
     assert runs.changed(guessed).mean() > 0.1
     # units without weight keep their places among the rows
     weights = np.where(np.arange(UNITS) % 3 == 0, 0.0, 1.0)
-    kept = choose_menu(runs.later, weights=weights, previous_rows=runs.had, **bound)
+    kept = choose_menu(runs.later, weights=weights, previous_rows=runs.had, **switching)
     assert kept.changed_share == 0
     assert not runs.changed(kept)[weights > 0].any()
 

@@ -1,4 +1,7 @@
-"""Spark programs as processes of their own, on this machine alone, and the comparison of their results with a local run's."""
+"""Spark programs as processes of their own, on this machine alone.
+
+Their results are compared with those of a local run.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ LOOPBACK = "127.0.0.1"
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a Spark process: this interpreter and this package on every executor, loopback addresses only."""
+    """Return the environment of a Spark process, with loopback addresses only.
+
+    Every executor has this interpreter and this package.
+    """
     own = {
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
@@ -45,14 +51,13 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def settings(**further: object) -> list[str]:
-    """Return the options that give a Spark program Delta and shuffles of a size for small tables."""
+    """Return the options that give a Spark program Delta, and shuffles fit for small tables."""
     from delta import configure_spark_with_delta_pip
     from pyspark.sql import SparkSession
 
     # the jars that belong to the installed delta-spark, as the local session takes them
-    packages = configure_spark_with_delta_pip(SparkSession.Builder())._options[
-        "spark.jars.packages"
-    ]
+    builder = configure_spark_with_delta_pip(SparkSession.Builder())
+    packages = builder._options["spark.jars.packages"]
     values = {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -81,7 +86,7 @@ def free_port() -> int:
 def running(
     command: Sequence[object], log: Path, **changes: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program for the block and end it after it, by its own id; what it says goes to ``log``."""
+    """Run a program for the block, then end it by its own id; what it says goes to ``log``."""
     with log.open("wb") as said:
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -114,9 +119,8 @@ def wait_until(
     while not ready():
         if process.poll() is not None or time.monotonic() > end:
             said = log.read_text(errors="replace")[-3000:]
-            raise AssertionError(
-                f"{process.args} {'ended' if process.poll() is not None else 'is not ready'}:\n{said}"
-            )
+            state = "ended" if process.poll() is not None else "is not ready"
+            raise AssertionError(f"{process.args} {state}:\n{said}")
         time.sleep(0.3)
 
 
@@ -144,7 +148,7 @@ def submit(
 
 
 def assert_same_result(expected: Run, tables: Path, run_id: str) -> None:
-    """Check that a run in the folder ``tables`` has the menus and the assignments of ``expected``."""
+    """Check that a run in the folder ``tables`` has the menus and assignments of ``expected``."""
     from coarse_spark.lake.tables import Lake
 
     lake = Lake(expected.spark, path=str(tables))

@@ -1,4 +1,4 @@
-"""Rules on Spark: nobody gets what is not theirs to get, and nobody changes treatment for less than it costs."""
+"""Rules on Spark: no unit gets what it is not eligible for, or switches for less than it costs."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def test_assignments_and_values_are_the_best_that_the_rules_allow(restricted: Ru
     menu = _rows(restricted, "menu").sort_values(["k", "treatment_id"])
     theta, problem = responses[THETA].to_numpy(), restricted.problem
     menus = restricted.result(ChooseResult).menus
-    for k, offered in menu.groupby("k"):
-        psi = problem.psi_at(problem.space.encode(offered))
+    for k, treatments in menu.groupby("k"):
+        psi = problem.psi_at(problem.space.encode(treatments))
         profits = theta @ psi[:, :-1].T + psi[:, -1]
-        for place, (_, row) in enumerate(offered.iterrows()):
+        for place, (_, row) in enumerate(treatments.iterrows()):
             may = _may(
                 responses,
                 pd.Series(row["depth"], responses.index),
@@ -106,9 +106,10 @@ def test_assignments_and_values_are_the_best_that_the_rules_allow(restricted: Ru
         best = profits.max(axis=1)
         assert best.mean() == pytest.approx(menus[k].value, rel=1e-9)
         assert menus[k].value <= menus[k].upper_bound
-        # where a unit's learned profit has two peaks, its own best treatment may be the lower one, with rules as without
+        # where a unit's learned profit has two peaks, its own best treatment may be the lower one,
+        # with rules as without
         assert (best > responses["granular_profit"] + 1e-6).mean() < 0.005
-        if offered["selected"].all():
+        if treatments["selected"].all():
             np.testing.assert_array_equal(assignments["treatment_id"], profits.argmax(axis=1))
             np.testing.assert_allclose(assignments["expected_profit"], best, rtol=1e-9)
     values = _rows(restricted, "policy_values")
@@ -132,7 +133,8 @@ def test_the_choice_is_made_again_and_the_sketch_compared(restricted: Run) -> No
     assert table["frequency"].between(0, 1).all()
     assert 1 < table["frequency"].sum() <= 3 + 1e-9
     for row in restricted.result(ChooseResult).menus.values():
-        # the mean of a cell hides that its units prefer different treatments: the sketch can only undervalue a menu
+        # the mean of a cell hides that its units prefer different treatments: the sketch can only
+        # undervalue a menu
         assert row.sketch_value <= row.value + 1e-9
         assert row.sketch_value == pytest.approx(row.value, rel=0.02)
     page = render_report(report_content(restricted))
@@ -150,7 +152,10 @@ Choice = Callable[..., "Run"]
 
 @pytest.fixture(scope="module")
 def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice:
-    """Choose three treatments and assign them, on responses as they are or as another draw of the experiment might give them."""
+    """Choose three treatments and assign them.
+
+    Responses are as they are, or as another draw of the experiment might give them.
+    """
     from coarse_spark.lake.schemas import MODELS, RESPONSES
     from coarse_spark.pipeline import assign, choose, start_run
     from coarse_spark.pipeline.rules import find_previous
@@ -229,9 +234,8 @@ def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> No
     assert 0 < changes[0.05].changed < changes[0.0].changed
     for cost, run in runs.items():
         assignments = _rows(run, "assignments")
-        moved = (assignments[["depth", "days"]] - earlier[["depth", "days"]]).abs().max(
-            axis=1
-        ) > 1e-7
+        moves = (assignments[["depth", "days"]] - earlier[["depth", "days"]]).abs()
+        moved = moves.max(axis=1) > 1e-7
         np.testing.assert_array_equal(assignments["changed"], moved)
         menu = run.result(ChooseResult).menus[3]
         assert menu.switching_cost == pytest.approx(cost * moved.mean(), abs=1e-9)
@@ -239,7 +243,7 @@ def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> No
             assignments["expected_profit"].mean() - cost * moved.mean(), abs=1e-9
         )
         assert menu.value <= menu.upper_bound + 1e-9
-        # what loyalty loses is less than what switching as the free run does would have cost
+        # what not switching loses is less than what switching as the free run does would have cost
         saved = cost * (changes[0.0].changed - changes[cost].changed) / 1_000
         assert _value(runs[0.0]) - _value(run) <= saved + 1e-9
 

@@ -1,9 +1,9 @@
 """The sketch: a population of any size as a few thousand weighted units.
 
-A tree, grown on a sample, cuts the responses into cells; one pass adds up Σw and Σwθ of every cell. Profit
-is linear in θ, so a cell's mean response earns exactly its units' mean profit under any one treatment; only
-units of one cell that prefer different treatments of a menu are told apart less finely, which is why menus
-are valued on all units in the end.
+A tree, grown on a sample, cuts the responses into cells; one pass adds up Σw and Σwθ of every cell.
+Profit is linear in θ, so a cell's mean response earns exactly its units' mean profit under any one
+treatment; only units of one cell that prefer different treatments of a menu are told apart less
+finely, which is why menus are valued on all units in the end.
 """
 
 from __future__ import annotations
@@ -81,12 +81,13 @@ class SketchTree:
 
     Attributes
     ----------
-    metric : (p, q) maps θ to coordinates in which the Euclidean distance of two units is the root mean
-        square, over treatments, of the difference of their profits, common shifts aside. They follow the
-        principal axes of the responses.
-    coordinates, thresholds : (nodes,) a unit goes right where this coordinate of it exceeds the threshold.
-    children : (nodes, 2) number of the next node. The last ``count`` nodes are the cells: their children
-        are they themselves.
+    metric : (p, q) maps θ to coordinates in which the Euclidean distance of two units is the root
+        mean square, over treatments, of the difference of their profits, common shifts aside. They
+        follow the principal axes of the responses.
+    coordinates, thresholds : (nodes,) a unit goes right where this coordinate of it exceeds the
+        threshold.
+    children : (nodes, 2) number of the next node. The last ``count`` nodes are the cells: their
+        children are they themselves.
     count : number of cells.
     depth : cuts on the way to the deepest.
     """
@@ -100,10 +101,11 @@ class SketchTree:
 
     @staticmethod
     def build(sample: WeightedUnits, psi: FloatArray, cells: int) -> SketchTree:
-        """Grow a tree of at most so many cells on a sample; ``psi`` (J, p + 1) are the candidates' rows.
+        """Grow a tree of at most so many cells on a sample; ``psi`` (J, p + 1) is of candidates.
 
-        The cell with the largest weighted within-cell sum of squares is cut next, across the coordinate in
-        which it is widest, where the cut lowers that sum most. The order of the units does not matter.
+        The cell with the largest weighted within-cell sum of squares is cut next, across the
+        coordinate in which it is widest, where the cut lowers that sum most. The order of the units
+        does not matter.
         """
         theta, weights = sample.theta, sample.weights
         if cells < 1 or not len(theta):
@@ -163,9 +165,8 @@ class SketchTree:
             first = np.arange(0, len(points), width)
             node = np.zeros(len(first), dtype=np.intp)
             for _ in range(self.depth):
-                right = points.take(first + self.coordinates.take(node)) > self.thresholds.take(
-                    node
-                )
+                along = points.take(first + self.coordinates.take(node))
+                right = along > self.thresholds.take(node)
                 node = children.take(2 * node + right)
             result[start : start + _ROUTED_ROWS] = node
         return result - (len(self.thresholds) - self.count)
@@ -179,10 +180,11 @@ class SketchTree:
 
 
 def profit_metric(theta: FloatArray, psi: FloatArray) -> FloatArray:
-    """Return (p, q) with |metric'(θ − θ')|² = variance over treatments of two units' profit difference.
+    """Return (p, q) with |metric'(θ − θ')|² = variance over treatments of profit differences.
 
-    Treatments count half alike and half by how many sampled units like them best, because cells have to
-    tell units apart at the treatments that menus will hold.
+    The differences are of two units with θ and θ'. Treatments count half alike and half by how many
+    sampled units like them best, because cells have to tell units apart at the treatments that
+    menus will hold.
     """
     sample = theta[:: max(1, len(theta) // 20_000)]
     liked = np.zeros(len(psi))
@@ -191,8 +193,8 @@ def profit_metric(theta: FloatArray, psi: FloatArray) -> FloatArray:
         liked += np.bincount(best, minlength=len(psi)) / len(sample)
     share = 0.5 / len(psi) + 0.5 * liked
     centred = psi[:, :-1] - share @ psi[:, :-1]
-    # a QR decomposition resolves every column on its own scale: penalties of rules dwarf what else tells
-    # units apart
+    # a QR decomposition resolves every column on its own scale: penalties of rules dwarf what else
+    # tells units apart
     factor = np.linalg.qr(centred * np.sqrt(share)[:, None], mode="r")
     kept = (np.abs(factor) > 1e-12 * np.abs(psi[:, :-1]).max(axis=0)).any(axis=1)
     return np.asarray(factor[kept].T)
@@ -206,9 +208,8 @@ def _along_principal_axes(theta: FloatArray, mass: FloatArray, metric: FloatArra
     points = theta @ metric
     centred = points - mass @ points / max(mass.sum(), 1e-300)
     axes = np.linalg.eigh(centred.T @ (centred * mass[:, None]))[1]
-    return np.asarray(
-        metric @ (axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]))
-    )
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    return np.asarray(metric @ (axes * signs))
 
 
 @dataclass(frozen=True, order=True)
@@ -250,9 +251,8 @@ class _Leaf:
         left = np.cumsum(weight)[:-1]
         moment = np.cumsum(weight * (along - centre[coordinate]))[:-1]
         right = total - left
-        possible = (
-            (np.diff(along) > 1e-12 * max(abs(along[0]), abs(along[-1]))) & (left > 0) & (right > 0)
-        )
+        possible = np.diff(along) > 1e-12 * max(abs(along[0]), abs(along[-1]))
+        possible &= (left > 0) & (right > 0)
         if not possible.any():
             return whole
         # between-sum-of-squares of the two sides along the coordinate

@@ -1,4 +1,7 @@
-"""How much the choice of a menu owes to chance: menus of resampled populations, and what they lose on the original one."""
+"""How much the choice of a menu owes to chance.
+
+Menus are chosen for resampled populations, and valued by what they lose on the original one.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,10 @@ class Stability:
 
     Attributes
     ----------
-    chosen : one row a rounded treatment: its columns in the user's values and ``frequency``, the share of resampled menus that
-        hold it.
-    lost : (resamples,) what each resampled menu loses on the original sketch against the original menu, per unit weight;
-        NaN for one that cannot keep a budget there.
+    chosen : one row a rounded treatment: its columns in the user's values and ``frequency``, the
+        share of resampled menus that hold it.
+    lost : (resamples,) what each resampled menu loses on the original sketch against the original
+        menu, per unit weight; NaN for one that cannot keep a budget there.
     value : of the original menu on the sketch, per unit weight.
     """
 
@@ -58,23 +61,23 @@ def menu_stability(
     directions: FloatArray | None = None,
     resamples: int = 50,
 ) -> Stability:
-    """Choose the menu again on resampled populations, each time within the limits.
+    """Choose the menu again on resampled populations, each time within its limits.
 
     Parameters
     ----------
     units : sketch of the population.
-    menu : of K treatments, that was chosen on it.
-    settings : what every menu keeps and holds, and the seed. Searches start from the menu.
-    covariance : (p, p) or (m, p, p) posterior covariance of the units' mean responses; without it only the
-        population is resampled (Bayesian bootstrap: Rubin, 1981).
-    directions : (q, m, p) noise that the units share, as the errors of one response function do: a resample
-        adds their sum with independent standard normal factors (see ``fold_noise``).
+    menu : of K treatments, chosen on it. Searches start from it.
+    settings : limits and required treatments of every menu, and the seed.
+    covariance : (p, p) or (m, p, p) posterior covariance of the units' mean responses; without it
+        only the population is resampled (Bayesian bootstrap: Rubin, 1981).
+    directions : (q, m, p) noise that the units share, as the errors of one response function do: a
+        resample adds their sum with independent standard normal factors (see ``fold_noise``).
     resamples : how many.
 
     Raises
     ------
-    InvalidInputError : fewer than two resamples, a covariance of another shape, or limits that a resampled
-        population cannot keep.
+    InvalidInputError : fewer than two resamples, a covariance of another shape, or limits that a
+        resampled population cannot keep.
     """
     problem, p, m = settings.posed(problem), problem.coefficients, len(units)
     if resamples < 2:
@@ -120,7 +123,10 @@ def value_within(menu: PricedMenu, units: WeightedUnits) -> float:
 
 
 def menu_counts(problem: MenuProblem, menus: Iterable[FloatArray], name: str) -> pd.DataFrame:
-    """Return one row a rounded treatment: its dimensions and ``name``, how many menus (K, d) hold it, the largest first."""
+    """Return one row a rounded treatment: its dimensions and ``name``, how many menus hold it.
+
+    Menus are (K, d); the treatments that most of them hold come first.
+    """
     counts: dict[tuple[float, ...], int] = {}
     for treatments in menus:
         for row in {tuple(row) for row in rounded(problem, treatments).tolist()}:
@@ -132,16 +138,18 @@ def menu_counts(problem: MenuProblem, menus: Iterable[FloatArray], name: str) ->
 def merged_counts(
     problem: MenuProblem, treatments: FloatArray, tables: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
-    """Return one row a rounded treatment: its dimensions, ``published``, and of every table its column of that name, 0 for none.
+    """Return one row a rounded treatment: dimensions, ``published``, and a column of every table.
+
+    The column has the table's name, and 0 where the table has no such treatment.
 
     Parameters
     ----------
-    treatments : (K, d) encoded, the published menu, whose rows come first. tables : {column: rows with the dimensions and it}.
+    treatments : (K, d) encoded, the published menu, whose rows come first.
+    tables : {column: rows with the dimensions and it}.
     """
     dimensions = list(problem.space.names)
-    result = (
-        problem.space.decode(rounded(problem, treatments)).drop_duplicates().assign(published=True)
-    )
+    result = problem.space.decode(rounded(problem, treatments)).drop_duplicates()
+    result = result.assign(published=True)
     for name, table in tables.items():
         result = result.merge(table[[*dimensions, name]], on=dimensions, how="outer")
     published = result["published"].eq(True)
@@ -155,12 +163,15 @@ def merged_counts(
 def fold_noise(
     problem: MenuProblem, theta: FloatArray, weights: FloatArray, cells: int = _NOISE_CELLS
 ) -> tuple[WeightedUnits, FloatArray]:
-    """Return units merged by their mean response over refits, and the noise of these as ``directions``.
+    """Return units merged by their mean response over refits, and its noise as ``directions``.
 
-    Models that were fitted without one fold each differ by estimation noise, and each is wrong about all
-    units at once. The delete-a-group jackknife (Kott, 2001) takes
-    (F − 1)/F Σ_f (θ^(−f) − mean)(θ^(−f) − mean)ᵀ for the covariance of the responses, jointly over all units;
-    the factors of that sum are the directions.
+    Models that were fitted without one fold each differ by estimation noise, and each is wrong
+    about all units at once. The delete-a-group jackknife (Kott, 2001) takes
+
+        (F − 1)/F Σ_f (θ^(−f) − mean)(θ^(−f) − mean)ᵀ
+
+    for the covariance of the responses, jointly over all units; the factors of that sum are the
+    directions.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The price of spending at which a budget is kept.
+"""The budget price: the price of spending at which a budget is kept.
 
 Under one price of spending the best assignment is that of profit less price times spending, and its
 spending falls as the price rises.
@@ -55,7 +55,7 @@ class PriceSearch:
         """The price to try next."""
         if self.low is not None and self.high is not None:
             (low, over), (high, under) = self.low, self.high
-            # every third price halves what is left: spending may fall in steps, where a secant creeps
+            # every third price halves what is left: where spending falls in steps, a secant creeps
             share = 0.5 if self._tried % 3 == 0 else min(max(over / (over - under), 0.1), 0.9)
             return low + share * (high - low)
         step = float(_FIRST_STEP**2.0 ** (self._tried - 1))
@@ -78,7 +78,7 @@ class PriceSearch:
 def lowest_price(
     spent: Callable[[float], float], limit: float, start: float, scale: float, tries: int
 ) -> float | None:
-    """Return about the lowest price at which ``spent`` is within the limit, None where none is.
+    """Return about the lowest price at which ``spent`` is within the limit, None if none is.
 
     Parameters
     ----------
@@ -110,10 +110,9 @@ def free_price(
 
     Notes
     -----
-
-    A unit's profit less price is linear in the price under every treatment, so whoever chooses alike
-    at two prices does so between them: a bisection has to look at the others only, and costs a few
-    sweeps over the units whatever its precision.
+    A unit's profit less price is linear in the price under every treatment, so whoever chooses
+    alike at two prices does so between them: a bisection has to look at the others only, and costs
+    a few sweeps over the units whatever its precision.
     """
 
     def chosen(price: float, rows: IntArray) -> IntArray:

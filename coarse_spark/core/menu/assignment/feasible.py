@@ -17,8 +17,8 @@ _LEAST = 1e-9  # of the population
 def unmet_limits(posed: AssignmentProblem, allowed: BoolArray, names: Sequence[str]) -> str | None:
     """Return why no assignment keeps eligibility, share limits and budget together.
 
-    The limits that cannot be kept are named with the nearest that can. None if all can be kept, and where
-    units may get none of the treatments, which is no matter of limits.
+    The limits that cannot be kept are named with the nearest that can. None if all can be kept, and
+    where units may get none of the treatments, which is no matter of limits.
 
     Parameters
     ----------
@@ -37,13 +37,14 @@ def unmet_limits(posed: AssignmentProblem, allowed: BoolArray, names: Sequence[s
     if posed.spending is None:
         return None
     # the least that can be spent, where what units may not get costs more than anything
-    forbidden = 1e3 * max(float(np.ptp(posed.spending)), 1e-12) * ~allowed
-    cheapest = replace(posed, profits=-posed.spending - forbidden, spending=None).split()
+    penalty = 1e3 * max(float(np.ptp(posed.spending)), 1e-12) * ~allowed
+    cheapest = replace(posed, profits=-posed.spending - penalty, spending=None).split()
     if cheapest is None or -cheapest.value <= posed.budget + 1e-12 * abs(posed.budget):
         return None
     return (
-        f"budget {posed.budget / total:g} is too small on the menu of {', '.join(names)}: units are not "
-        f"eligible for what costs less; the nearest feasible budget is {-cheapest.value / total:.6g}"
+        f"budget {posed.budget / total:g} is too small on the menu of {', '.join(names)}: "
+        f"units are not eligible for what costs less; "
+        f"the nearest feasible budget is {-cheapest.value / total:.6g}"
     )
 
 
@@ -62,25 +63,27 @@ def _unmet_shares(
     masses : (g,) shares of the groups.
     """
     groups, k = allowed.shape
-    # the least that minima have to be lowered and maxima raised by, over all transports from groups to
-    # what they may get
+    # the least that minima have to be lowered and maxima raised by, over all transports from groups
+    # to what they may get
     cost = np.concatenate([np.zeros(groups * k), np.ones(2 * k)])
-    everyone = np.hstack([np.kron(np.eye(groups), np.ones(k)), np.zeros((groups, 2 * k))])
-    taken, slack, none = np.tile(np.eye(k), groups), np.eye(k), np.zeros((k, k))
-    limits = np.vstack([np.hstack([-taken, -slack, none]), np.hstack([taken, none, -slack])])
+    totals = np.hstack([np.kron(np.eye(groups), np.ones(k)), np.zeros((groups, 2 * k))])
+    shares, slack, none = np.tile(np.eye(k), groups), np.eye(k), np.zeros((k, k))
+    limits = np.vstack([np.hstack([-shares, -slack, none]), np.hstack([shares, none, -slack])])
     bounds = [(0.0, None if may else 0.0) for may in allowed.ravel()] + [(0.0, None)] * (2 * k)
     right = np.concatenate([-lower, upper])
-    solved = linprog(cost, limits, right, everyone, masses, bounds=bounds, method="highs")
+    solved = linprog(cost, limits, right, totals, masses, bounds=bounds, method="highs")
     low, high = solved.x[groups * k : groups * k + k], solved.x[groups * k + k :]
     may_get = masses @ allowed
     return [
-        f"{name} has a minimum share of {lower[place]:g}, and {may_get[place]:.6g} of the units may get "
-        f"it; the nearest feasible minimum is {lower[place] - low[place]:.6g}"
+        f"{name} has a minimum share of {lower[place]:g}, "
+        f"and {may_get[place]:.6g} of the units may get it; "
+        f"the nearest feasible minimum is {lower[place] - low[place]:.6g}"
         for place, name in enumerate(names)
         if low[place] > _LEAST
     ] + [
-        f"{name} has a maximum share of {upper[place]:g}, and more units have to get it because they are "
-        f"not eligible for others; the nearest feasible maximum is {upper[place] + high[place]:.6g}"
+        f"{name} has a maximum share of {upper[place]:g}, and more units have to get it "
+        f"because they are not eligible for others; "
+        f"the nearest feasible maximum is {upper[place] + high[place]:.6g}"
         for place, name in enumerate(names)
         if high[place] > _LEAST
     ]

@@ -1,9 +1,10 @@
 """Assignment of units to given treatments under limits on their shares: semi-discrete transport.
 
-The dual has one price a treatment: unit i takes argmax_k π_ik − λ_k (power cells). POT's network simplex
-finds plan and prices on a sketch; on all units the prices are improved by minimizing the dual, and the few
-units at the boundary between cells are then assigned by an exact transport among themselves, which is
-repeated until no other unit would gain by moving: the result is an optimal assignment in whole units.
+The dual has one shadow price a treatment: unit i takes argmax_k π_ik − λ_k (power cells). POT's
+network simplex finds the transport and its prices on a sketch; on all units the prices are improved
+by minimizing the dual, and the few units at the boundary between cells are then assigned by an
+exact transport among themselves, which is repeated until no other unit would gain by moving: the
+result is an optimal assignment in whole units.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _BOUNDARY = 200  # units nearest to indifference between two treatments, exact f
 
 @dataclass(frozen=True, eq=False)
 class Transport:
-    """A plan and the prices that support it.
+    """A transport plan and the shadow prices that support it.
 
     Attributes
     ----------
@@ -40,7 +41,9 @@ class Transport:
 def transport(
     profits: FloatArray, weights: FloatArray, lower: FloatArray, upper: FloatArray
 ) -> Transport:
-    """Maximize the profit of a plan whose column sums stay within limits, by POT's network simplex.
+    """Maximize the profit of a transport plan whose column sums stay within limits.
+
+    It is found by POT's network simplex.
 
     Parameters
     ----------
@@ -53,7 +56,8 @@ def transport(
     weights, lower = weights / mean, lower / mean
     total = float(weights.sum())
     upper = np.minimum(upper / mean, total)
-    # a treatment is two sinks: what it must get, and what it may get besides; an idle source fills what nobody takes of the second
+    # a treatment is two sinks: what it must get, and what it may get besides; an idle source fills
+    # what no unit takes of the second
     may = np.maximum(upper - lower, 0.0)
     idle = float(lower.sum() + may.sum() - total)
     k = profits.shape[1]
@@ -69,9 +73,12 @@ def transport(
     sinks = sinks * (source.sum() / sinks.sum())
     plan = np.zeros(costs.shape)
     plan[:, open_], record = ot.emd(
-        np.ascontiguousarray(source), np.ascontiguousarray(sinks[open_]), np.ascontiguousarray(costs[:, open_]),
-        numItermax=_SIMPLEX_ITERATIONS, log=True,
-    )  # fmt: skip
+        np.ascontiguousarray(source),
+        np.ascontiguousarray(sinks[open_]),
+        np.ascontiguousarray(costs[:, open_]),
+        numItermax=_SIMPLEX_ITERATIONS,
+        log=True,
+    )
     level = np.full(2 * k, -np.inf)
     level[open_] = record["v"]
     if len(source) > len(weights):
@@ -84,7 +91,7 @@ def transport(
     prices = _normalized(prices, shares, lower, upper, total, 1e-9 * scale)
     closed = upper <= 0
     if closed.any() and not closed.all():
-        # nobody may have it: the lowest price at which nobody wants it
+        # no unit may get it: the lowest price at which none wants it
         best = (profits[:, ~closed] - prices[~closed]).max(axis=1)
         prices[closed] = np.maximum((profits[:, closed] - best[:, None]).max(axis=0), 0.0)
     return Transport(result * mean, prices, float((result * profits).sum()) * mean)
@@ -98,7 +105,10 @@ def _normalized(
     total: float,
     noise: float,
 ) -> FloatArray:
-    """Fix the constant that limits leave open, and the signs and zeros of complementary slackness."""
+    """Choose the constant that limits leave open, and keep to complementary slackness.
+
+    That gives the prices their signs and zeros.
+    """
     at_upper, at_lower = shares >= upper - 1e-9 * total, shares <= lower + 1e-9 * total
     slack = ~at_upper & ~at_lower
     prices = np.where(np.isfinite(prices), prices, 0.0)
@@ -139,10 +149,10 @@ def improve_prices(
 
     def dual(split: FloatArray) -> tuple[float, FloatArray]:
         net = profits - (split[:k] - split[k:]) * scale
-        taken = net.argmax(axis=1)
-        shares = np.bincount(taken, weights, minlength=k) / total
+        best = net.argmax(axis=1)
+        shares = np.bincount(best, weights, minlength=k) / total
         value = (
-            float(weights @ net[rows, taken]) / (total * scale)
+            float(weights @ net[rows, best]) / (total * scale)
             + float(split[:k] @ upper - split[k:] @ lower) / total
         )
         return value, np.concatenate([upper / total - shares, shares - lower / total])
@@ -164,8 +174,9 @@ def whole_limits(
 ) -> tuple[FloatArray, FloatArray]:
     """Return limits in whole units for equally weighted ones.
 
-    That is the least number at or above lower, and the largest at or below upper. Exact masses (lower =
-    upper) that are no whole numbers are rounded by largest remainders, so that they still add up.
+    That is the least number at or above lower, and the largest at or below upper. Exact masses
+    (lower = upper) that are no whole numbers are rounded by largest remainders, so that they still
+    add up.
     """
     if np.ptp(weights) > 1e-12 * weights.max():
         return lower, upper
@@ -186,9 +197,8 @@ def whole_masses(
     if missing > 0:
         for position in np.argsort(-(high - most), kind="stable")[:missing]:
             most[position] += 1
-            least[position] = (
-                max(least[position], most[position]) if exact[position] else least[position]
-            )
+            if exact[position]:
+                least[position] = max(least[position], most[position])
     # minima that whole units cannot keep together: those are lowered that were rounded up most
     excess = int(least.sum() - count)
     if excess > 0:
@@ -205,8 +215,8 @@ def exact_assignment(
 ) -> tuple[IntArray, FloatArray]:
     """Assign every unit to one treatment within limits at the largest profit.
 
-    Returns the treatments (n,) and the prices (K,). Equally weighted units meet ``whole_limits`` exactly;
-    of unequally weighted ones each treatment may be off by one unit's weight.
+    Returns the treatments (n,) and the prices (K,). Equally weighted units meet ``whole_limits``
+    exactly; of unequally weighted ones each treatment may be off by one unit's weight.
 
     Parameters
     ----------
@@ -224,32 +234,30 @@ def exact_assignment(
     core = np.zeros(n, dtype=bool)
     for _ in range(_ROUNDS):
         net = profits - prices
-        taken = net.argmax(axis=1)
-        loss = net[rows, taken][:, None] - net
-        shares = np.bincount(taken, weights, minlength=k)
-        excess = float(
-            np.maximum(shares - upper, 0).sum() + np.maximum(lower - shares, 0).sum()
-        ) / float(weights.mean())
+        best = net.argmax(axis=1)
+        loss = net[rows, best][:, None] - net
+        shares = np.bincount(best, weights, minlength=k)
+        above, below = np.maximum(shares - upper, 0).sum(), np.maximum(lower - shares, 0).sum()
+        excess = float(above + below) / float(weights.mean())
         reach = min(n, int(2 * excess) + window)
         for a in range(k):
-            members = np.flatnonzero(taken == a)
+            members = np.flatnonzero(best == a)
             for b in range(k):
                 if b != a and members.size:
-                    near = (
-                        members
-                        if members.size <= reach
-                        else members[np.argpartition(loss[members, b], reach - 1)[:reach]]
-                    )
-                    core[near] = True
+                    boundary = members
+                    if members.size > reach:
+                        nearest = np.argpartition(loss[members, b], reach - 1)[:reach]
+                        boundary = members[nearest]
+                    core[boundary] = True
         outside = np.flatnonzero(~core)
-        decided = np.bincount(taken[outside], weights[outside], minlength=k)
+        decided = np.bincount(best[outside], weights[outside], minlength=k)
         inner = np.flatnonzero(core)
         low, high = np.maximum(lower - decided, 0.0), upper - decided
         if (high < -1e-9 * weights.mean()).any() or low.sum() > weights[inner].sum() * (1 + 1e-12):
             window *= 4
             continue
         solved = transport(profits[inner], weights[inner], low, np.maximum(high, 0.0))
-        chosen, prices = taken, solved.prices
+        chosen, prices = best, solved.prices
         chosen[inner] = solved.plan.argmax(axis=1)
         net = profits - prices
         tempted = net.max(axis=1) - net[rows, chosen] > 1e-9 * max(float(np.ptp(profits)), 1e-300)

@@ -1,14 +1,18 @@
-"""Cells of the candidate grid that an exclusion or the edge of a rule cuts: not every corner may stand for what lies inside.
+"""Cells of the candidate grid that an exclusion or the edge of a rule cuts.
 
-What may be offered inside such a cell is covered by simplices between the candidates that may stand for it: corners, points where
-the edge crosses the grid, and more points of the edge where it is curved. A treatment t = Σ p_v v inside a simplex is moved to
-vertex v with probability p_v. A unit whose profit has the Hessian −H around there then loses, in expectation,
+Not every corner of such a cell may stand for what lies inside. What may be offered there is covered
+by simplices between the candidates that may stand for it: corners, points where the edge crosses
+the grid, and more points of the edge where it is curved. A treatment t = Σ p_v v inside a simplex
+is moved to vertex v with probability p_v. A unit whose profit has the Hessian −H around there then
+loses, in expectation,
 
-    ½ Σ_{v<v'} p_v p_v' (v − v')'H(v − v') = 4 Σ_{v<v'} p_v p_v' δ(v, v'),    δ(v, v') = π((v + v')/2) − (π(v) + π(v'))/2,
+    ½ Σ_{v<v'} p_v p_v' (v − v')'H(v − v') = 4 Σ_{v<v'} p_v p_v' δ(v, v'),
+    δ(v, v') = π((v + v')/2) − (π(v) + π(v'))/2,
 
-and Σ_{v<v'} p_v p_v' is at most d / (2 (d + 1)) with d + 1 vertices (Motzkin & Straus, 1965). So a unit loses at most
-2d / (d + 1) times its largest δ over the simplices' edges, exactly for quadratic profits and up to higher orders of the spacing for
-smooth ones. Profit is linear in the response, and so is every δ.
+and Σ_{v<v'} p_v p_v' is at most d / (2 (d + 1)) with d + 1 vertices (Motzkin & Straus, 1965). So a
+unit loses at most 2d / (d + 1) times its largest δ over the simplices' edges, exactly for quadratic
+profits and up to higher orders of the spacing for smooth ones. Profit is linear in the response,
+and so is every δ.
 """
 
 from __future__ import annotations
@@ -23,12 +27,12 @@ from scipy.spatial import Delaunay, QhullError
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 
-# of a cell, by dimension: how far a curved edge may run beyond the simplices before they get one more vertex
+# of a cell, by dimension: beyond the simplices, a curved edge may run so far before they get one
+# more vertex
 _OUTSIDE = {1: 1e-3, 2: 1e-3, 3: 1e-2, 4: 3e-2}
 _NEGLIGIBLE = 1e-7  # of a cell: rounding of points
-_FLAT = (
-    1e-9  # of a cell: volume times d! of simplices that only the rounding of their vertices makes
-)
+# of a cell: volume times d! of simplices that only the rounding of their vertices makes
+_FLAT = 1e-9
 _MOST_ADDED = 24  # vertices
 _STEPS, _HALVINGS = 8, 40  # along a ray from inside
 
@@ -40,8 +44,10 @@ class Covered:
     Attributes
     ----------
     added : (a, d) vertices that are no candidates, in units of the cell.
-    pairs : (e, 2, d) ends of the simplices' edges. factor : of the deficits at their middles.
-    outside : (o, d) treatments that may be offered, a little beyond the simplices. nearest : (o, d) in the simplices.
+    pairs : (e, 2, d) ends of the simplices' edges.
+    factor : of the deficits at their middles.
+    outside : (o, d) treatments that may be offered, a little beyond the simplices.
+    nearest : (o, d) in the simplices.
     """
 
     added: FloatArray
@@ -52,10 +58,12 @@ class Covered:
 
 
 def lattice(dimensions: int) -> FloatArray:
-    """Return treatments of a cell, [0, 1]^d, that it is looked at: quarters, or halves where there are many dimensions."""
-    return np.array(
-        list(product(np.linspace(0, 1, 5 if dimensions <= 2 else 3), repeat=dimensions))
-    )
+    """Return the treatments (n, d) at which a cell, [0, 1]^d, is looked at.
+
+    They are at its quarters, or at its halves where there are many dimensions.
+    """
+    values = np.linspace(0, 1, 5 if dimensions <= 2 else 3)
+    return np.array(list(product(values, repeat=dimensions)))
 
 
 def cover(
@@ -65,8 +73,9 @@ def cover(
 
     Parameters
     ----------
-    vertices : (m, d) candidates of the cell that may stand for it. inside : (d,) one treatment of the part.
-    usable : (n, d) -> (n,) which treatments of the cell belong to the part, or may stand for it too.
+    vertices : (m, d) candidates of the cell that may stand for it.
+    inside : (d,) one treatment of the part.
+    usable : (n, d) -> (n,) which treatments of the cell are in the part, or may stand for it.
     """
     d, known = len(inside), len(vertices)
     near = _OUTSIDE.get(d, _OUTSIDE[4])
@@ -84,13 +93,14 @@ def cover(
         if distance.size and distance.max() > near:
             points = np.vstack([points, outside[distance.argmax()]])
             continue
-        # long edges would lose more than a whole cell does: the factor times their squared length against d
+        # long edges would lose more than a whole cell: the factor times their squared length
+        # against d
         long = ((points[edges[:, 0]] - points[edges[:, 1]]) ** 2).sum(axis=1)
         middle = points[edges].mean(axis=1)
-        asked = np.flatnonzero((long > (d + 1) / 2) & ~usable(middle))
-        nearly = _last_usable(start, middle[asked], usable)
-        long[asked[np.linalg.norm(nearly - middle[asked], axis=1) > near]] = 0.0
-        middle[asked] = nearly
+        unusable = np.flatnonzero((long > (d + 1) / 2) & ~usable(middle))
+        nearly = _last_usable(start, middle[unusable], usable)
+        long[unusable[np.linalg.norm(nearly - middle[unusable], axis=1) > near]] = 0.0
+        middle[unusable] = nearly
         if not long.size or long.max() <= (d + 1) / 2:
             break
         points = np.vstack([points, middle[long.argmax()]])
@@ -101,7 +111,7 @@ def cover(
 def _last_usable(
     start: FloatArray, targets: FloatArray, usable: Callable[[FloatArray], BoolArray]
 ) -> FloatArray:
-    """Return how far one gets from ``start`` (d,), which is usable, towards targets (r, d): (r, d)."""
+    """Return how far (r, d) one gets from a usable ``start`` (d,) towards targets (r, d)."""
     along = np.linspace(0, 1, _STEPS + 1)
     walk = start + along[:, None, None] * (targets - start)
     open_ = usable(walk.reshape(-1, len(start))).reshape(len(along), len(targets))
@@ -116,7 +126,10 @@ def _last_usable(
 
 
 def _triangulated(points: FloatArray, queries: FloatArray) -> tuple[IntArray, BoolArray]:
-    """Return the edges (e, 2) of simplices between points (m, d), and which queries (q, d) lie beyond them (q,)."""
+    """Return the edges (e, 2) of simplices between points (m, d), and which queries lie beyond.
+
+    Queries are (q, d), and the answer to them is (q,).
+    """
     d = points.shape[1]
     everywhere = np.ones(len(queries), dtype=bool)
     if d == 1:
@@ -128,16 +141,14 @@ def _triangulated(points: FloatArray, queries: FloatArray) -> tuple[IntArray, Bo
         found = Delaunay(points)
     except (QhullError, ValueError):
         # flat: any treatment between the points is in a simplex of some of them
-        return np.array(list(combinations(range(len(points)), 2)), dtype=np.intp).reshape(
-            -1, 2
-        ), everywhere
+        pairs = np.array(list(combinations(range(len(points)), 2)), dtype=np.intp)
+        return pairs.reshape(-1, 2), everywhere
     corners = points[found.simplices]
     # what is inside a flat simplex is in its neighbours too, whose edges may be shorter
     solid = np.abs(np.linalg.det(corners[:, 1:] - corners[:, :1])) > _FLAT
     ends = np.vstack([found.simplices[solid][:, pair] for pair in combinations(range(d + 1), 2)])
-    return np.unique(np.sort(ends, axis=1), axis=0), found.find_simplex(
-        queries, tol=_NEGLIGIBLE
-    ) < 0
+    beyond = found.find_simplex(queries, tol=_NEGLIGIBLE) < 0
+    return np.unique(np.sort(ends, axis=1), axis=0), beyond
 
 
 def _nearest(points: FloatArray, query: FloatArray) -> FloatArray:

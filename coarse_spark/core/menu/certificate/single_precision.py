@@ -1,4 +1,4 @@
-"""Profits of many units under many treatments in single precision, with a bound on how far off they are."""
+"""Profits of many units under many treatments in single precision, and how far off they may be."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ SINGLE = 2.0**-24  # relative error of one operation
 
 @dataclass(frozen=True, eq=False)
 class SinglePrecision:
-    """Rows of treatments as differences from a middle one, in coordinates that are orthogonal over the treatments, so that large
-    terms do not cancel.
+    """Profit rows of treatments as differences from a middle one.
+
+    Their coordinates are orthogonal over the treatments, so that large terms do not cancel.
 
     Attributes
     ----------
-    middle : (p + 1,) row ψ of the middle. axes : (p + 1, q) orthonormal columns. rows : (J', q + 1) treatments along the axes, and
-        −1. reach : (q + 1,) largest entry of each column.
+    middle : (p + 1,) profit row ψ of the middle.
+    axes : (p + 1, q) orthonormal columns.
+    rows : (J', q + 1) treatments along the axes, and −1.
+    reach : (q + 1,) largest entry of each column.
     """
 
     middle: FloatArray
@@ -32,14 +35,14 @@ class SinglePrecision:
 
     @staticmethod
     def of(psi: FloatArray) -> SinglePrecision:
-        """Turn the rows ψ (J', p + 1)."""
+        """Turn the profit rows ψ (J', p + 1)."""
         middle = psi.mean(axis=0)
         left, sizes, right = np.linalg.svd(psi - middle, full_matrices=False)
         rows = np.column_stack([left * sizes, np.full(len(psi), -1.0)])
         return SinglePrecision(middle, right.T, rows.astype(np.float32), np.abs(rows).max(axis=0))
 
     def along(self, theta: FloatArray, reference: FloatArray) -> tuple[SingleArray, FloatArray]:
-        """Return units (n, p) along the axes as (q + 1, n), and how far off their profits may be (n,).
+        """Return units (n, p) along the axes as (q + 1, n), and how far off profits may be (n,).
 
         ``rows @`` these units is their profit (J', n) less ``reference`` (n,).
         """
@@ -49,6 +52,6 @@ class SinglePrecision:
                 reference - theta @ self.middle[:-1] - self.middle[-1],
             ]
         )
-        # every product and sum of q + 1 terms rounds once, and so do both factors (Higham, 2002, section 3.1)
+        # products and sums of q + 1 terms each round once, as do both factors (Higham, 2002, 3.1)
         doubt = (len(along) + 3) * SINGLE * (self.reach @ np.abs(along))
         return along.astype(np.float32), np.asarray(doubt)

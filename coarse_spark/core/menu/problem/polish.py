@@ -1,7 +1,7 @@
 """Local maximization of many smooth profits at once, between the candidates of a treatment space.
 
-One routine serves both a population of units (each row its own response) and the segments of a menu (each row the mean response of
-a segment), because a segment's profit has the same form as a unit's.
+One routine serves both a population of units (each row its own response) and the segments of a menu
+(each row the mean response of a segment), because a segment's profit has the same form as a unit's.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import numpy.typing as npt
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.treatments import TreatmentSpace
 
-DIFFERENCE = 0.05  # of the spacing: truncation and rounding errors of the derivatives are both negligible there
+# of the spacing: truncation and rounding errors of the derivatives are both negligible there
+DIFFERENCE = 0.05
 _NEWTON_STEPS = 12
 _SWEEPS = 60
 _EDGE_HALVINGS = 45  # of a spacing, to find the edge of an exclusion
 _HALVINGS = 34
 _POLLS = 5 * _HALVINGS  # more than a row needs: it may move a few times at every length of its step
-_STACKED_ROWS = (
-    2_000  # of fewer, the values at many points are one call: it costs more than its numbers
-)
-_PRECISION = (
-    1e-7  # of the spacing: a Newton step this small leaves an error of the order of its square
-)
+# of fewer, the values at many points are one call: it costs more than its numbers
+_STACKED_ROWS = 2_000
+# of the spacing: a Newton step this small leaves an error of the order of its square
+_PRECISION = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
 class Hills:
-    """What is climbed, and where.
+    """What is maximized, and where.
 
     Attributes
     ----------
     value : (treatments (r, d), rows (r,)) -> objective (r,) of those rows.
     allowed : (treatments (r, d)) -> (r,) whether they may be offered.
-    bounds : (d, 2). spacing : (d,) how far a row may move; 0 for a dimension that is not searched.
+    bounds : (d, 2).
+    spacing : (d,) how far a row may move; 0 for a dimension that is not searched.
     noise : (m,) rounding error of every row's objective.
     """
 
@@ -59,14 +59,16 @@ def climb(
 ) -> tuple[FloatArray, FloatArray]:
     """Maximize every row's objective from ``start``, at most one spacing away.
 
-    Newton steps on a quadratic model, maximized over a shrinking box, locate smooth maxima to rounding; rows that do not settle
-    (kinks and jumps of the profit) finish with a compass search. No row ends below its start by more than rounding.
+    Newton steps on a quadratic model, maximized over a shrinking box, locate smooth maxima to
+    rounding; rows that do not come to rest (kinks and jumps of the profit) finish with a compass
+    search. No row ends below its start by more than rounding.
 
     Parameters
     ----------
     start : (m, d); rows outside the bounds stay where they are.
     derivatives : gradient (m, d) and Hessian (m, d, d) at the start, where they are known.
-    precise : whether the place of the maximum matters to 1e-9 of the spacing, or only its value, which settles a step earlier.
+    precise : whether the place of the maximum matters to 1e-9 of the spacing, or only its value,
+        which is known a step earlier.
 
     Returns
     -------
@@ -99,28 +101,21 @@ def climb(
         expected = np.einsum("ra,ra->r", gradient, step) + 0.5 * np.einsum(
             "ra,rab,rb->r", step, curvature, step
         )
-        # where values no longer tell points apart the derivatives still do: take their step and rest
-        settled = good & (
+        # where values no longer tell points apart the derivatives still do: take their step and end
+        resting = good & (
             (np.abs(step) <= _PRECISION * spacing).all(axis=1)
             | (np.abs(expected) <= hills.noise[active])
         )
         if not precise:
             # what the model foretells is the maximum only where the step was free to reach it
-            free_step = (radius[active] == 1.0) | (np.abs(step) < (1 - 1e-9) * reach)[:, free].all(
-                axis=1
-            )
-            settled |= (
-                good
-                & free_step
-                & (
-                    np.abs(reached - best[active] - expected)
-                    <= 1e-9 * expected + hills.noise[active]
-                )
-            )
+            short = (np.abs(step) < (1 - 1e-9) * reach)[:, free].all(axis=1)
+            free_step = (radius[active] == 1.0) | short
+            surprise = np.abs(reached - best[active] - expected)
+            resting |= good & free_step & (surprise <= 1e-9 * expected + hills.noise[active])
         moved = active[good]
         point[moved], best[moved] = trial[good], np.maximum(reached[good], best[moved])
         radius[active[~good]] *= 0.25
-        active = active[~settled]
+        active = active[~resting]
         if not active.size:
             return point, best
     _compass(hills, point, best, active, lower, upper, free)
@@ -134,11 +129,12 @@ def central_differences(
     bounds: FloatArray,
     spacing: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return gradient (r, d, …) and Hessian (r, d, d, …) of ``value`` (r, …) from five values along every dimension, moved inside
-    the bounds at the edge.
+    """Return gradient (r, d, …) and Hessian (r, d, d, …) of ``value`` (r, …).
 
-    The gradient is exact for profits up to the fourth degree in every dimension, such as a linear margin times a cubic response:
-    a maximum is where it is whatever the spacing, so that Newton's steps settle there.
+    They come from five values along every dimension, moved inside the bounds at the edge. The
+    gradient is exact for profits up to the fourth degree in every dimension, such as a linear
+    margin times a cubic response: a maximum does not depend on the spacing, so that Newton's steps
+    end there.
     """
     width = DIFFERENCE * spacing
     free = np.flatnonzero(spacing > 0)
@@ -151,22 +147,19 @@ def central_differences(
             result[:, axis] += steps * width[axis]
         return result
 
-    places = []
+    points = []
     for position, a in enumerate(free):
-        # only the own coordinate moves inside: derivatives along the other dimensions belong to the point itself
+        # only the own coordinate moves inside: derivatives along the other dimensions belong to the
+        # point itself
         base = point.copy()
         base[:, a] = center[:, a]
-        places += [moved(base, (a, steps)) for steps in (-2, -1, 0, 1, 2)]
+        points += [moved(base, (a, steps)) for steps in (-2, -1, 0, 1, 2)]
         for b in free[:position]:
-            places += [
-                moved(center, (a, here), (b, there)) for here in (1, -1) for there in (1, -1)
-            ]
-    values = _at_all(value, np.stack(places), rows)
+            points += [moved(center, (a, i), (b, j)) for i in (1, -1) for j in (1, -1)]
+    values = _at_all(value, np.stack(points), rows)
     rest = values.shape[2:]
-    gradient, curvature = (
-        np.zeros((*point.shape, *rest)),
-        np.zeros((*point.shape, point.shape[1], *rest)),
-    )
+    gradient = np.zeros((*point.shape, *rest))
+    curvature = np.zeros((*point.shape, point.shape[1], *rest))
     left = iter(values)
     for position, a in enumerate(free):
         h = width[a]
@@ -188,7 +181,10 @@ def central_differences(
 def _maximize_model(
     gradient: FloatArray, curvature: FloatArray, low: FloatArray, high: FloatArray, free: IntArray
 ) -> FloatArray:
-    """Maximize gradient·s + s'·curvature·s / 2 over low <= s <= high row by row, one coordinate at a time."""
+    """Maximize gradient·s + s'·curvature·s / 2 over low <= s <= high, row by row.
+
+    It goes through one coordinate at a time.
+    """
     step = np.zeros_like(gradient)
     for _ in range(_SWEEPS if free.size > 1 else 1):
         largest = 0.0
@@ -224,9 +220,10 @@ def _compass(
     upper: FloatArray,
     free: IntArray,
 ) -> None:
-    """Compass search in place: take the best step along a dimension or diagonal, halve the step where none helps.
+    """Compass search in place.
 
-    The diagonals let rows slide along the edge of an exclusion that runs across dimensions.
+    Takes the best step along a dimension or diagonal, and halves the step where none helps. The
+    diagonals let rows slide along the edge of an exclusion that runs across dimensions.
     """
     moves = np.zeros((3**free.size - 1, len(hills.spacing)))
     moves[:, free] = list(product((0.0, 1.0, -1.0), repeat=free.size))[1:]
@@ -234,9 +231,8 @@ def _compass(
     for _ in range(_POLLS):
         steps = scale[:, None] * moves[:, None, :] * hills.spacing
         trials = np.clip(point[rows] + steps, lower[rows], upper[rows])
-        reached = np.where(
-            _at_all(hills.allowed, trials), _at_all(hills.value, trials, rows), -np.inf
-        )
+        allowed = _at_all(hills.allowed, trials)
+        reached = np.where(allowed, _at_all(hills.value, trials, rows), -np.inf)
         chosen = reached.argmax(axis=0), np.arange(len(rows))
         better = reached[chosen] > best[rows] + hills.noise[rows]
         point[rows[better]], best[rows[better]] = trials[chosen][better], reached[chosen][better]
@@ -250,7 +246,10 @@ def _compass(
 def _at_all(
     function: Callable[..., npt.NDArray[Any]], points: FloatArray, *rows: IntArray
 ) -> npt.NDArray[Any]:
-    """Return a function of points (r, d), and of the rows (r,) that they belong to, at all of ``points`` (s, r, d) as (s, r, …)."""
+    """Return a function of points (r, d) and their rows (r,) at all ``points`` (s, r, d).
+
+    The result is (s, r, …).
+    """
     if points.shape[1] > _STACKED_ROWS:
         return np.stack([function(part, *rows) for part in points])
     values = function(
@@ -264,7 +263,7 @@ def last_allowed(
     allowed: Callable[[FloatArray], BoolArray],
     further: Sequence[FloatArray] = (),
 ) -> FloatArray:
-    """Return the last allowed treatments (e, d) before neighbours that are not, along continuous axes.
+    """Return the last allowed treatments (e, d) before others that are not, on continuous axes.
 
     Parameters
     ----------

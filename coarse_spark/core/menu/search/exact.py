@@ -1,8 +1,8 @@
 """The exact menu over ordered candidates, where profits rise and then fall along one dimension.
 
-What such a unit takes is one of the two treatments next to its own peak, so the profit of a menu is a sum
-over pairs of neighbouring treatments, and the best menu of every size is a longest path with that many
-stops: a dynamic program in O(K J²).
+What such a unit takes is one of the two treatments next to its own peak, so the profit of a menu is
+a sum over pairs of neighbouring treatments, and the best menu of every size is a longest path with
+that many stops: a dynamic program in O(K J²).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def exact_menus(
 
     Parameters
     ----------
-    profits : (m, J) of units under candidates in the order of their dimension; every row rises and then
-        falls (see ``is_unimodal``).
+    profits : (m, J) of units under candidates in the order of their dimension; every row rises and
+        then falls (see ``is_unimodal``).
     weights : (m,).
     largest : size.
     required : columns that every menu holds; smaller sizes are left out.
@@ -44,12 +44,12 @@ def exact_menus(
     peak = profits.argmax(axis=1)
     order = np.argsort(peak, kind="stable")
     profits, weights, peak = profits[order], weights[order], peak[order]
-    first = np.searchsorted(
-        peak, np.arange(count + 1)
-    )  # first[b]: units whose peak lies before candidate b
+    # first[b]: units whose peak lies before candidate b
+    first = np.searchsorted(peak, np.arange(count + 1))
     running = np.vstack([np.zeros(count), np.cumsum(weights[:, None] * profits, axis=0)])
     columns = np.arange(count)
-    before = running[first[:-1], columns]  # Σ over units that peak before b, served with b
+    # Σ over units that peak before b, of their profit under b
+    before = running[first[:-1], columns]
     after = running[-1] - before
     between = np.full((count, count), -np.inf)
     for a in range(count - 1):
@@ -59,7 +59,8 @@ def exact_menus(
         summed = np.vstack([np.zeros(better.shape[1]), np.cumsum(better, axis=0)])
         ends = first[a + 1 : count] - start
         between[a, a + 1 :] = summed[ends, np.arange(better.shape[1])]
-    for column in required:  # no pair of neighbours may leave a required candidate out
+    # no pair of neighbours may leave a required candidate out
+    for column in required:
         between[:column, column + 1 :] = -np.inf
         before[column + 1 :] = -np.inf
         after[:column] = -np.inf

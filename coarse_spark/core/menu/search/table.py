@@ -1,8 +1,8 @@
-"""Search for the best menu among finitely many candidates, on a matrix of profits (units x candidates).
+"""Search for the best menu among finitely many candidates, on profits (units x candidates).
 
-Swaps exchange one treatment of the menu for one candidate. All of them are valued together from each
-unit's best and second best treatment (the removal-loss decomposition of FastPAM [1]_), so that a round
-costs a few sweeps over the matrix.
+Swaps exchange one treatment of the menu for one candidate. All of them are valued together from
+each unit's best and second best treatment (the removal-loss decomposition of FastPAM [1]_), so that
+a round costs a few sweeps over the matrix.
 
 .. [1] Schubert & Rousseeuw (2021), Fast and eager k-medoids clustering.
 """
@@ -48,34 +48,30 @@ class ProfitTable:
         """Add to ``start`` the column of largest gain until the menu holds k."""
         menu = [int(column) for column in start]
         while len(menu) < k:
-            offered = (
-                self.profits
-                if not menu
-                else np.maximum(self.profits, self.profits[:, menu].max(axis=1)[:, None])
-            )
-            value = self.weights @ offered
+            best = self.profits
+            if menu:
+                best = np.maximum(best, self.profits[:, menu].max(axis=1)[:, None])
+            value = self.weights @ best
             value[menu] = -np.inf
             menu.append(int(value.argmax()))
         return np.array(menu, dtype=np.intp)
 
     def spread(self, k: int, rng: np.random.Generator) -> IntArray:
-        """Draw a menu as k-means++ does: the favourite of a unit drawn with probability of its weighted regret so far."""
+        """Draw a menu as k-means++ does.
+
+        Adds the favourite of a unit drawn with probability of its weighted regret so far.
+        """
         menu = list(self.required)
         granular = self.profits.max(axis=1)
         while len(menu) < k:
-            regret = (
-                self.weights.copy()
-                if not menu
-                else self.weights * (granular - self.profits[:, menu].max(axis=1))
-            )
+            regret = self.weights
+            if menu:
+                regret = regret * (granular - self.profits[:, menu].max(axis=1))
             total = regret.sum()
             if total <= 0:
                 return self.greedy(k, np.array(menu, dtype=np.intp))
-            unit = int(
-                np.searchsorted(np.cumsum(regret), rng.random() * total, side="right").clip(
-                    0, len(regret) - 1
-                )
-            )
+            drawn = np.searchsorted(np.cumsum(regret), rng.random() * total, side="right")
+            unit = int(drawn.clip(0, len(regret) - 1))
             column = int(self.profits[unit].argmax())
             if column in menu:
                 return self.greedy(k, np.array(menu, dtype=np.intp))
@@ -93,23 +89,22 @@ class ProfitTable:
         )
 
     def swap(self, menu: IntArray, rounds: int = _MAX_ROUNDS) -> IntArray:
-        """Exchange treatments, best exchange first, until none gains; required columns stay."""
+        """Exchange treatments, best exchange first, until none gains; required ones stay."""
         menu = menu.copy()
         removable = ~np.isin(menu, self.required)
         rows = np.arange(len(self.profits))
         floor = 1e-12 * float(self.weights @ np.abs(self.profits[:, menu].max(axis=1)))
         for _ in range(rounds):
-            offers = self.profits[:, menu]
-            taken = offers.argmax(axis=1)
-            first = offers[rows, taken]
+            profits = self.profits[:, menu]
+            chosen = profits.argmax(axis=1)
+            first = profits[rows, chosen]
             if len(menu) > 1:
-                offers = offers.copy()
-                offers[rows, taken] = -np.inf
-                second = offers.max(axis=1)
+                profits[rows, chosen] = -np.inf
+                second = profits.max(axis=1)
             else:
                 second = np.full(len(rows), -np.inf)
             owner = np.zeros((len(menu), len(rows)))
-            owner[taken, rows] = self.weights
+            owner[chosen, rows] = self.weights
             exchange = np.tile(-(self.weights @ first), (len(menu), self.profits.shape[1]))
             for block in row_blocks(*self.profits.shape):
                 with_first = np.maximum(self.profits[block], first[block, None])
@@ -128,10 +123,10 @@ class ProfitTable:
 def spanning_candidates(
     psi: FloatArray, units: WeightedUnits, count: int, keep: IntArray
 ) -> IntArray:
-    """Return ``count`` of the candidates, rows ``psi`` (J, p + 1), that stand for all.
+    """Return ``count`` of the candidates, profit rows ``psi`` (J, p + 1), that stand for all.
 
-    Each next one is the farthest from those chosen, in the root mean square difference of profits over the
-    units; ``keep`` are always among them.
+    Each next one is the farthest from those chosen, in the root mean square difference of profits
+    over the units; ``keep`` are always among them.
     """
     if count >= len(psi):
         return np.arange(len(psi))

@@ -1,1 +1,1 @@
-"""Thin Spark glue: each file maps rows to a function of ``core`` and collects small results. DataFrame API only."""
+"""Thin Spark glue: files map rows to functions of ``core`` and collect small results."""

@@ -39,7 +39,7 @@ _NOISE_UNITS = 5_000  # far more than the cells that the noise is resampled on
 
 @dataclass(frozen=True, eq=False)
 class _EvaluationSums(Additive):
-    """What batches of held-out units add up: see ``Evaluation``; scores as of ``ScoreMoments.sums``."""
+    """What batches of held-out units add up: see ``Evaluation`` and ``ScoreMoments.sums``."""
 
     scores: FloatArray
     bins: FloatArray
@@ -64,7 +64,7 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class FoldMenus:
-    """The menus that were chosen without a fold: the best single treatment, and those of every size."""
+    """The menus chosen without a fold: the best single treatment, and those of every size."""
 
     uniform: PricedMenu
     sized: dict[int, PricedMenu]

@@ -1,4 +1,4 @@
-"""The population as a table of responses on Spark: its answers to the five questions that menus ask.
+"""The population as a table of responses on Spark: its answers to the five questions.
 
 What reaches the driver is bounded: a hash sample, one small record a read, and the units at the
 boundary. A read is one matrix product a batch for all treatments of all menus. As native
@@ -85,7 +85,7 @@ class ResponseTable:
         return WeightedUnits.of(matrix(rows, names), rows["weight"].to_numpy(np.float64))
 
     def sketch(self, cells: int) -> Sketch:
-        """Return the sketch of a larger sample, so that no read is needed: the first one sums its cells."""
+        """Return the sketch of a larger sample: no read is needed, the first sums its cells."""
         names = theta_columns(self.problem.coefficients)
         group = F.lit(0).alias("sketch_group")
         units = self.rows.select(group, unit_hash().alias("key"), "weight", *names)
@@ -108,7 +108,7 @@ class ResponseTable:
         return {k: SegmentSums.of_flat(total.pop(f"menu {k}")) for k in menus}, total
 
     def boundary(self, asked: Mapping[int, tuple[PricedMenu, float]]) -> dict[int, Boundary]:
-        """Return the units with weight that prefer their treatment by less than a reach, with their ids.
+        """Return the units that prefer their treatment by less than a reach, with their ids.
 
         Their order does not depend on partitioning. Reaches are halved until at most twice
         ``boundary_units`` are within them: the sample that reaches come from tells how many to
@@ -133,7 +133,8 @@ class ResponseTable:
                 return {k: _boundary(rows[rows["menu"] == k], names, reach[k]) for k in asked}
             reach = {k: within / 2 for k, within in reach.items()}
         raise RunError(
-            f"more than {most} units are indifferent between treatments and nothing tells them apart"
+            f"more than {most} units are indifferent between treatments and nothing tells them "
+            "apart"
         )
 
     @property

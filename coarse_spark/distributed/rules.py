@@ -61,7 +61,9 @@ def with_eligibility(
 
 
 def with_previous(rows: DataFrame, assignments: DataFrame) -> DataFrame:
-    """Return rows with the treatment that each unit had in an earlier run as ``PREVIOUS``, null for units that had none.
+    """Return rows with the treatment that each unit had in an earlier run as ``PREVIOUS``.
+
+    It is null for units that had none.
 
     Parameters
     ----------

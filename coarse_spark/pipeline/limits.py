@@ -57,7 +57,7 @@ def asked_menu(problem: MenuProblem, treatments: pd.DataFrame, kept: LimitsKept)
 
 
 def settled_units(population: ResponseTable, menu: PricedMenu, reach: float) -> DataFrame | None:
-    """Return unit_id, treatment_id of the units at the boundary, None where prices decide about all.
+    """Return unit_id, treatment_id of the units at the boundary, None where there is none.
 
     Parameters
     ----------

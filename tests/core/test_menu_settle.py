@@ -1,4 +1,4 @@
-"""Limits on a population that does not fit one process: sampled prices, passes, and the boundary."""
+"""Limits on a population beyond one process: sampled prices, passes, and the boundary."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _theta(n: int = UNITS) -> np.ndarray:
 def _settled(
     theta: np.ndarray, limits: Limits, sizes: list[int], weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, dict[int, ChosenMenu], dict[int, np.ndarray]]:
-    """Choose menus while few units are ever in sight; also returns all units and their treatments."""
+    """Choose menus while few units are ever in sight; also returns all with their treatments."""
     mass = np.ones(len(theta)) if weights is None else weights
     problem = MenuProblem.build(PLANE, "quadratic", Profit("1", COST))
     population = ArrayPopulation(problem, theta, mass, sample_units=4_000, boundary_units=8_000)

@@ -110,7 +110,7 @@ def test_noise_of_refits_is_common_to_all_units() -> None:
     sure = menu_stability(problem, units, menu, directions=0 * directions, resamples=20)
     unsure = menu_stability(problem, units, menu, directions=directions, resamples=20)
     assert unsure.expected_loss > sure.expected_loss
-    # a common shift moves both treatments alike: independent noise of the clusters would average out
+    # a common shift moves both treatments alike: independent noise would average out
     assert len(unsure.chosen) > len(sure.chosen)
     with pytest.raises(InvalidInputError, match="at least 2 refits"):
         fold_noise(problem, theta[None], np.ones(300))

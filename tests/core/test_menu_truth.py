@@ -1,4 +1,4 @@
-"""With the true responses of the simulated promotion, the chosen menu is the best of all menus over a coarse grid of candidates."""
+"""With true responses of the simulated promotion, the menu is the best over a coarse grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of ``jobs/`` under spark-submit, with executors in processes of their own: the same results as in one process."""
+"""The files of ``jobs/`` under spark-submit, on executors in processes of their own."""
 
 from __future__ import annotations
 

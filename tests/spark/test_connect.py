@@ -1,4 +1,4 @@
-"""The whole run through Spark Connect: a client without Java, a server in a process of its own, the same results."""
+"""The whole run through Spark Connect: a client without Java, a server of its own."""
 
 from __future__ import annotations
 

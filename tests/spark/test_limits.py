@@ -70,7 +70,7 @@ def _assigned(
     partitions: int,
     units: tuple[int, int] = (4_000, 6_000),
 ) -> Assigned:
-    """Choose a menu of k within limits and assign all units, with the steps that the pipeline takes.
+    """Choose a menu of k within limits and assign all units, with the pipeline's steps.
 
     ``units`` are those that may come to the driver: of the sample, and at the boundary.
     """
@@ -165,7 +165,7 @@ def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSess
 
 
 def test_arrays_and_spark_choose_the_same_menus(spark: SparkSession) -> None:
-    """One driver: {free, shares, places, budget, both} × {no rule, eligibility} × {required or not}."""
+    """One driver: {free, shares, places, budget, both} × {rule} × {required}."""
     from coarse_spark.distributed.population import ResponseTable
     from coarse_spark.distributed.rules import with_eligibility, with_rules
 
@@ -240,7 +240,8 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     spending = {"menu__spending_per_outcome": "depth / 100", "menu__spending_per_unit": "0"}
     steps = {"treatments__depth__step": 10, "treatments__days__step": 7}
     configuration = promotions.configure(
-        output__path=tmp_path / "tables", menu__sizes="[3]", menu__max_share=0.4, menu__min_share=0.25, menu__budget=0.3,
+        output__path=tmp_path / "tables", menu__sizes="[3]", menu__budget=0.3,
+        menu__max_share=0.4, menu__min_share=0.25,
         **spending, **steps, menu__sketch_cells=200, menu__starts=1, evaluation__resamples=3,
     )  # fmt: skip
     run = start_run(spark, configuration, "limited")

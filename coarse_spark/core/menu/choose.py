@@ -333,7 +333,7 @@ def with_tie_break(
 
 
 def best_size(values: Mapping[int, float], cost_per_treatment: float) -> int:
-    """Return the size of largest value less ``cost_per_treatment`` times size, the first of equals."""
+    """Return the size of largest value less its ``cost_per_treatment``, the first of equals."""
     return max(values, key=lambda size: (values[size] - cost_per_treatment * size, -size))
 
 

@@ -1,4 +1,4 @@
-"""A menu: ``PricedMenu`` while it is searched and passed over a population, ``Menu`` as the result."""
+"""A menu: ``PricedMenu`` while it is searched and assigned, ``Menu`` as the result."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class PricedMenu:
 
     @property
     def priced_psi(self) -> FloatArray:
-        """(K, p + 1) rows that the assignment maximizes: profit less all prices, and the tie-break."""
+        """(K, p + 1) rows that units maximize: profit less all prices, and the tie-break."""
         priced = self.paid_psi.copy()
         priced[:, -1] -= self.prices
         if self.tie_break:

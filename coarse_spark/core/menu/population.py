@@ -1,4 +1,4 @@
-"""Populations: whatever answers five questions about its units. ``ArrayPopulation`` has them in memory."""
+"""Populations: whatever answers five questions about its units, such as ``ArrayPopulation``."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Population(Protocol):
         """How many units can be looked at one by one."""
 
     def told_apart(self) -> Self:
-        """Return the population with a tie-break, so that limits can divide units that respond alike."""
+        """Return the population with a tie-break: limits can then divide units alike."""
 
     def size(self) -> PopulationSize:
         """Return the number of units with weight, and the range of weights."""
@@ -110,7 +110,7 @@ class Population(Protocol):
         """
 
     def boundary(self, asked: Mapping[int, tuple[PricedMenu, float]]) -> dict[int, Boundary]:
-        """Return the units within a reach of indifference, for every menu; or within a smaller one."""
+        """Return the units within a reach of indifference, or a smaller one, for every menu."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,8 +272,8 @@ def validated_units(
     kept = whole & (mass > 0)
     if not kept.any():
         raise InvalidInputError(
-            f"no unit has weight: theta has {len(units)} rows, {int(whole.sum())} of them with finite "
-            "numbers"
+            f"no unit has weight: theta has {len(units)} rows, {int(whole.sum())} of them with "
+            "finite numbers"
         )
     return units[kept], mass[kept], kept
 

@@ -102,7 +102,8 @@ def settle(
     for k in menus:
         if k not in result:
             raise RunError(
-                f"the limits of the menu of {k} treatments could not be kept: no prices come near to them"
+                f"the limits of the menu of {k} treatments could not be kept: no prices come "
+                "near to them"
             )
     return {k: result[k] for k in menus}
 

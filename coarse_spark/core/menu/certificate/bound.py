@@ -90,7 +90,7 @@ class Dual:
 
 @dataclass(frozen=True, eq=False)
 class Relaxed:
-    """Relaxations whose candidates have the same prices, so that a pass computes their profits once.
+    """Relaxations whose candidates have the same prices: a pass computes their profits once.
 
     Attributes
     ----------
@@ -146,7 +146,7 @@ class Certificate:
         return Certificate(tuple(relaxed), single)
 
     def by_cell(self, spread: Callable[[FloatArray], FloatArray]) -> Certificate:
-        """Return the certificate with the corrections of units spread over the cells of a sketch."""
+        """Return the certificate with the corrections spread over the cells of a sketch."""
 
         def spread_out(part: Relaxed) -> Relaxed:
             duals = part.duals.items()
@@ -156,7 +156,7 @@ class Certificate:
         return replace(self, relaxed=tuple(map(spread_out, self.relaxed)))
 
     def sums(self, theta: FloatArray, weights: FloatArray, cells: IntArray) -> dict[int, DualSums]:
-        """Add up what bounds need over units (n, p) with weights (n,) in cells (n,) of the sketch."""
+        """Add up what bounds need over units (n, p), weights (n,), in cells (n,) of the sketch."""
         found: dict[int, DualSums] = {}
         for part in self.relaxed:
             found |= dual_sums(part, theta, weights, cells)

@@ -1,4 +1,4 @@
-"""Limits on a menu: as users write them, and as the places of a menu of one size have to keep them."""
+"""Limits on a menu: as users write them, and of the places of a menu of one size."""
 
 from __future__ import annotations
 
@@ -210,7 +210,8 @@ def _shares(
         values = np.asarray(given, dtype=np.float64)
         if values.shape != (k,):
             raise InvalidInputError(
-                f"{name} has {values.size} numbers, expected one, or {k}: one a position of the menu"
+                f"{name} has {values.size} numbers, expected one, or {k}: one a position of the "
+                "menu"
             )
         places = values
     for value in (*places.tolist(), *named.values()):

@@ -1,4 +1,4 @@
-"""The problem of a menu: the candidates of a treatment space, and every unit's profit under each."""
+"""The problem of a menu: the candidates of a space, and every unit's profit under each."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class MenuProblem:
         )
 
     def with_spending(self, spending: Profit | None) -> MenuProblem:
-        """Return the problem that knows what counts against a budget (see ``Budget.row_profit``)."""
+        """Return the problem that knows what counts against a budget: ``Budget.row_profit``."""
         return replace(self, spending=spending)
 
     def paid_at(self, price: float) -> MenuProblem:
@@ -157,7 +157,7 @@ class MenuProblem:
         return replace(problem, psi=problem.psi_at(self.candidates))
 
     def _with_sides_of_control(self) -> MenuProblem:
-        """Offer what lies just off the control's value of a dimension, where the profit jumps there.
+        """Add what lies just off the control's value of a dimension, where profit jumps there.
 
         Whether the basis jumps or the margin or the cost: no candidate stands for the limit of the
         profit on that side.
@@ -192,7 +192,7 @@ class MenuProblem:
 
     @property
     def is_searched(self) -> bool:
-        """Whether the basis has values between candidates; where each candidate is an arm it has none."""
+        """Whether the basis has values between candidates: not where each candidate is an arm."""
         return self.basis.terms != ("arms",)
 
     @cached_property
@@ -202,7 +202,7 @@ class MenuProblem:
 
     @cached_property
     def spacing(self) -> FloatArray:
-        """(d,) distance of neighbouring candidates along searched dimensions, 0 along the others."""
+        """(d,) distance of neighbouring candidates along searched dimensions, else 0."""
         return np.where(self.searched, self.space.spacing, 0.0)
 
     @cached_property

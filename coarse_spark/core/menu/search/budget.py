@@ -110,7 +110,7 @@ class BudgetSearch:
         return found.sums.value(self.search.problem.spending_at(found.menu.treatments))
 
     def _balanced(self, treatments: FloatArray, asked: float) -> Affordable:
-        """Let treatments follow the price until what is best at the price spends just the budget."""
+        """Let treatments follow the price until the best at the price spends just the budget."""
         prices = PriceSearch(asked, self._scale)
         below, above = [treatments], list[FloatArray]()
         bound, best = np.inf, Affordable(treatments, -np.inf, asked, asked)
@@ -131,8 +131,8 @@ class BudgetSearch:
                 break
         if not np.isfinite(best.value):
             raise InvalidInputError(
-                f"budget: no menu of {self.search.k} treatments within the other limits was found that "
-                f"spends at most {self.budget:g}; the least found is {spent:.6g}"
+                f"budget: no menu of {self.search.k} treatments within the other limits was found "
+                f"that spends at most {self.budget:g}; the least found is {spent:.6g}"
             )
         return best
 
@@ -174,7 +174,7 @@ class BudgetSearch:
 
     @cached_property
     def _least(self) -> ValuedMenu:
-        """The menu of the cheapest candidates, on which least is spent within the limits on shares."""
+        """The menu of the cheapest candidates: least is spent on it within limits on shares."""
         search = self.at(_DEAR * self._scale)
         problem, starts, units = search.problem, search.starts, search.units
         spent = profit_matrix(units.theta, problem.spending_at(problem.candidates))
@@ -189,6 +189,6 @@ class BudgetSearch:
         least = float(units.weights @ spending.min(axis=1)) / units.total
         if self.budget < least - 1e-12:
             raise InvalidInputError(
-                f"budget {self.budget:g} is below {least:.6g}, what the cheapest treatment of every unit "
-                f"costs on average; the nearest feasible budget is {self._spent(self._least):.6g}"
+                f"budget {self.budget:g} is below {least:.6g}, what the cheapest treatment of every "
+                f"unit costs on average; the nearest feasible budget is {self._spent(self._least):.6g}"
             )

@@ -199,8 +199,8 @@ def _accepted(
     noise = 1e-7 * scale_of(problem, after) + 1e-12 * abs(after.value)
     if after.value < before.value - noise:
         raise RunError(
-            f"menu of {k}: profit fell from {before.value:.12g} to {after.value:.12g} in a pass; it "
-            "cannot fall over one population, so the rows or weights changed between passes"
+            f"menu of {k}: profit fell from {before.value:.12g} to {after.value:.12g} in a pass; "
+            "it cannot fall over one population, so the rows or weights changed between passes"
         )
     return True
 
@@ -307,7 +307,7 @@ def _updated(
 def _best_candidates(
     paid: MenuProblem, means: FloatArray, menus: Sequence[ValuedMenu]
 ) -> tuple[IntArray, BoolArray]:
-    """Return the best candidate (m,) of each segment, and where there is one that its mass may take."""
+    """Return the best candidate (m,) of each segment, and where its mass may take one."""
     if not any(found.menu.limits.named for found in menus):
         return paid.best_candidates(means), np.ones(len(means), dtype=bool)
     profits = means @ paid.psi[:, :-1].T + paid.psi[:, -1]

@@ -30,7 +30,7 @@ def search_menus(
     sizes: Iterable[int],
     settings: SearchSettings = DEFAULTS,
 ) -> dict[int, PricedMenu]:
-    """Find the menus of all ``sizes`` within the limits of ``settings``, treatments in ascending order.
+    """Find the menus of all ``sizes`` within the limits, treatments in ascending order.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where searches start: coarse menus of random draws, smaller menus with additions, earlier menus."""
+"""Where searches start: menus drawn on a coarse table, smaller and earlier menus."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Starts:
         return Starts(problem, units, kept, rows, few, columns)
 
     def paid_at(self, price: float) -> Starts:
-        """Return the starts where spending costs ``price``, on the same coarse units and candidates."""
+        """Return the starts where spending costs ``price``, with the same coarse units."""
         return replace(self, problem=self.problem.paid_at(price))
 
     @cached_property
@@ -95,7 +95,7 @@ class Starts:
         return np.vstack([treatments, self.problem.candidates[menu[len(start) :]]])
 
     def resized(self, treatments: FloatArray, k: int) -> FloatArray:
-        """Return k treatments: the required ones, then (l, d) as far as there is room, then additions."""
+        """Return k treatments: those required, of (l, d) as many as have room, and additions."""
         menu = self.required
         for row in treatments:
             if len(menu) < k and not self.problem.space.same(menu, row).any():

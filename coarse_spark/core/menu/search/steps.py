@@ -179,7 +179,7 @@ def kept(found: Found | None, menu: PricedMenu) -> Found:
     """
     if found is None:
         raise RunError(
-            f"a menu of {menu.k} treatments cannot keep the budget of {menu.limits.budget:g} a unit; "
-            "leave small sizes out"
+            f"a menu of {menu.k} treatments cannot keep the budget of {menu.limits.budget:g} a "
+            "unit; leave small sizes out"
         )
     return found

@@ -164,50 +164,54 @@ def test_exact_masses_and_eligibility_hold_together_to_the_unit(spark: SparkSess
     assert profits[every, chosen].mean() == pytest.approx(allowed[every, best].mean(), abs=1e-6)
 
 
-def test_arrays_and_spark_choose_the_same_menus(spark: SparkSession) -> None:
-    """One driver: {free, shares, places, budget, both} × {rule} × {required}."""
+KINDS = {
+    "free": Limits(),
+    "shares": Limits(min_share=0.2, max_share=0.45),
+    "places": Limits([0.2, 0.3, 0.5], [0.2, 0.3, 0.5]),
+    "budget": Limits(budget=Budget(0.25, SPENDING)),
+    "both": Limits(max_share=0.45, budget=Budget(0.25, SPENDING)),
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "required"),
+    [
+        pytest.param(False, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        (True, True),
+    ],
+)
+def test_arrays_and_spark_choose_the_same_menus(
+    spark: SparkSession, rule: bool, required: bool
+) -> None:
     from coarse_spark.distributed.population import ResponseTable
     from coarse_spark.distributed.rules import with_eligibility, with_rules
 
-    units = 600
+    units, rules = 600, {"member": "a > 0.7"} if rule else {}
     theta = _theta()[:units]
     member = np.random.default_rng(7).random(units) < 0.6
-    table = spark.createDataFrame(_table(theta).assign(member=member)).repartition(3).persist()
-    budget = Budget(0.25, SPENDING)
-    kinds = {
-        "free": Limits(),
-        "shares": Limits(min_share=0.2, max_share=0.45),
-        "places": Limits([0.2, 0.3, 0.5], [0.2, 0.3, 0.5]),
-        "budget": Limits(budget=budget),
-        "both": Limits(max_share=0.45, budget=budget),
-    }
-    for rules in ({}, {"member": "a > 0.7"}):
-        rows = with_rules(table, 6, list(rules))
-        problem = with_eligibility(PROBLEM, rows, rules)
-        extended = np.column_stack([theta, *[1.0 - member] * len(rules)])
-        for required in (None, np.array([[0.0, 0.0]])):
-            for name, limits in kinds.items():
-                settings = SearchSettings(limits, required, starts=1, passes=4)
-                here, there = (
-                    choose_menus(population, [3], settings).chosen[3]
-                    for population in (
-                        ArrayPopulation(problem, extended, np.ones(units)),
-                        ResponseTable(rows, problem),
-                    )
-                )
-                case = f"{name}, {rules}, {required}"
-                found, expected = there.menu.treatments, here.menu.treatments
-                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=case)
-                assert there.value == pytest.approx(here.value, abs=1e-6), case
-                assert there.upper_bound == pytest.approx(here.upper_bound, abs=1e-6), case
-                np.testing.assert_array_equal(np.sort(there.sums.units), np.sort(here.sums.units))
-    refused = SearchSettings(Limits(max_share=0.3))
-    with pytest.raises(InvalidInputError, match="nearest feasible maximum for k = 3"):
-        choose_menus(ResponseTable(table, PROBLEM), [3], refused)
-    refused = SearchSettings(Limits(budget=Budget(-0.1, SPENDING)))
-    with pytest.raises(InvalidInputError, match="nearest feasible budget is"):
-        choose_menus(ResponseTable(table, PROBLEM), [3], refused)
-    table.unpersist()
+    table = spark.createDataFrame(_table(theta).assign(member=member)).repartition(3)
+    rows = with_rules(table, 6, list(rules)).persist()
+    problem = with_eligibility(PROBLEM, rows, rules)
+    extended = np.column_stack([theta, *[1.0 - member] * len(rules)])
+    populations = ArrayPopulation(problem, extended, np.ones(units)), ResponseTable(rows, problem)
+    always = np.array([[0.0, 0.0]]) if required else None
+    for name, limits in KINDS.items():
+        settings = SearchSettings(limits, always, starts=1, passes=4)
+        here, there = (choose_menus(one, [3], settings).chosen[3] for one in populations)
+        found, expected = there.menu.treatments, here.menu.treatments
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=name)
+        assert there.value == pytest.approx(here.value, abs=1e-6), name
+        assert there.upper_bound == pytest.approx(here.upper_bound, abs=1e-4), name
+        np.testing.assert_array_equal(np.sort(there.sums.units), np.sort(here.sums.units))
+    for refused, nearest in (
+        (Limits(max_share=0.3), "nearest feasible maximum for k = 3"),
+        (Limits(budget=Budget(-0.1, SPENDING)), "nearest feasible budget is"),
+    ):
+        with pytest.raises(InvalidInputError, match=nearest):
+            choose_menus(populations[1], [3], SearchSettings(refused))
+    rows.unpersist()
 
 
 def test_best_single_treatment_keeps_the_budget_where_one_can() -> None:

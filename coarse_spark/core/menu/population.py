@@ -21,6 +21,7 @@ from coarse_spark.core.menu.units import (
     KnownUnits,
     SegmentSums,
     WeightedUnits,
+    content_order,
     preferred,
     segment_sums,
 )
@@ -183,7 +184,7 @@ class ArrayPopulation:
 
     @property
     def _order(self) -> IntArray:
-        return np.asarray(np.lexsort(np.column_stack([self.weights, self.theta]).T))
+        return content_order(self.theta, self.weights)
 
     def _sampled(self, most: int) -> WeightedUnits:
         if len(self.theta) <= most:

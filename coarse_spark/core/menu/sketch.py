@@ -16,7 +16,7 @@ import numpy as np
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.menu.problem.problem import row_blocks
-from coarse_spark.core.menu.units import SegmentSums, WeightedUnits
+from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, content_order
 from coarse_spark.errors import InvalidInputError
 
 _ROUTED_ROWS = 16_384  # rows routed at once: their coordinates stay in the processor's cache
@@ -43,7 +43,7 @@ class Sketch:
 
         They are in the order of contents, so that searches do not depend on the order of rows.
         """
-        order = np.lexsort(np.column_stack([weights, theta]).T)
+        order = content_order(theta, weights)
         order = order[weights[order] > 0]
         units = WeightedUnits.of(theta[order], weights[order])
         return Sketch(units, None, np.ones(len(units), dtype=bool))
@@ -114,7 +114,7 @@ class SketchTree:
                 f"found {cells} cells and {len(theta)} units"
             )
         # makes every sum below independent of the order of units
-        order = np.lexsort(np.column_stack([weights, theta]).T)
+        order = content_order(theta, weights)
         mass = weights[order]
         metric = _along_principal_axes(theta[order], mass, profit_metric(theta[order], psi))
         points = theta[order] @ metric

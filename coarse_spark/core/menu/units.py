@@ -102,6 +102,14 @@ class SegmentSums(Additive):
         return float(psi @ self.rows.sum(axis=0) / self.weight.sum())
 
 
+def content_order(theta: FloatArray, weights: FloatArray) -> IntArray:
+    """Return the order of units (n, p) with weights (n,) by what they are, not where they stand.
+
+    A tie-break, the last coefficient, decides among units that are alike without it.
+    """
+    return np.asarray(np.lexsort([*theta.T[::-1], weights]))
+
+
 def preferred(theta: FloatArray, psi: FloatArray) -> tuple[IntArray, FloatArray]:
     """Return the treatment (n,) that units (n, p) prefer, and by how much (n,) to the next best.
 

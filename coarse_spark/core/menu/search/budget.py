@@ -188,7 +188,8 @@ class BudgetSearch:
         spending = profit_matrix(units.theta, problem.spending_at(problem.candidates))
         least = float(units.weights @ spending.min(axis=1)) / units.total
         if self.budget < least - 1e-12:
+            nearest = self._spent(self._least)
             raise InvalidInputError(
-                f"budget {self.budget:g} is below {least:.6g}, what the cheapest treatment of every "
-                f"unit costs on average; the nearest feasible budget is {self._spent(self._least):.6g}"
+                f"budget {self.budget:g} is below {least:.6g}, what the cheapest treatment of "
+                f"every unit costs on average; the nearest feasible budget is {nearest:.6g}"
             )

@@ -10,9 +10,8 @@ import numpy as np
 from coarse_spark import Profit, ResponseLearner, TreatmentSpace, choose_menu
 from coarse_spark.simulate.field import field_simulation
 
-experiment = field_simulation(
-    4_000, dimensions=1, seed=1
-)  # features X, random treatments T, outcomes y, and the truth
+# features X, random treatments T, outcomes y, and the truth
+experiment = field_simulation(4_000, dimensions=1, seed=1)
 customers = field_simulation(4_000, dimensions=1, seed=2)  # other customers, to be served
 
 # COMMAND ----------
@@ -42,9 +41,9 @@ print(menu)
 # MAGIC place.
 
 # COMMAND ----------
-offered = menu.treatments["t1"].to_numpy()[menu.assign(theta)]
-true_profit = np.column_stack([np.ones_like(offered), offered, offered**2])
-earned = float(np.mean(np.einsum("ij,ij->i", true_profit, customers.theta) - 0.3 * offered))
+given = menu.treatments["t1"].to_numpy()[menu.assign(theta)]
+true_profit = np.column_stack([np.ones_like(given), given, given**2])
+earned = float(np.mean(np.einsum("ij,ij->i", true_profit, customers.theta) - 0.3 * given))
 nobody = float(customers.theta[:, 0].mean())
 print(
     f"expected by the estimates: {menu.value:.3f} a customer; truly earned: {earned:.3f}; "

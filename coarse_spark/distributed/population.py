@@ -26,9 +26,9 @@ from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.population import (
     BOUNDARY_UNITS,
     SAMPLE_UNITS,
-    Beside,
     Boundary,
     PopulationSize,
+    Records,
 )
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.problem.rules import TieBreak
@@ -92,22 +92,22 @@ class ResponseTable:
         return sketches(units, self.problem, cells=cells, groups=[0], drawn=True)[0]
 
     def sums(
-        self, menus: Mapping[int, PricedMenu], beside: Beside | None = None
+        self, menus: Mapping[int, PricedMenu], further: Records | None = None
     ) -> tuple[dict[int, SegmentSums], dict[str, Flat]]:
-        """Return the segment sums of every menu, and the records of ``beside``, in one read."""
+        """Return the segment sums of every menu, and the records of ``further``, in one read."""
         names = theta_columns(self.problem.coefficients)
         psi = {k: menu.priced_psi for k, menu in menus.items()}
 
         def record(batch: pd.DataFrame) -> dict[str, Additive]:
             theta, weights = matrix(batch, names), batch["weight"].to_numpy(np.float64)
             sums = segment_sums(theta, weights, psi)
-            more = {} if beside is None else beside(theta, weights)
+            more = {} if further is None else further(theta, weights)
             return {**{f"menu {k}": part for k, part in sums.items()}, **more}
 
         total = add_up(self.rows.select("weight", *names), record)
         return {k: SegmentSums.of_flat(total.pop(f"menu {k}")) for k in menus}, total
 
-    def boundary(self, asked: Mapping[int, tuple[PricedMenu, float]]) -> dict[int, Boundary]:
+    def boundary(self, menus: Mapping[int, tuple[PricedMenu, float]]) -> dict[int, Boundary]:
         """Return the units that prefer their treatment by less than a reach, with their ids.
 
         Their order does not depend on partitioning. Reaches are halved until at most twice
@@ -123,14 +123,14 @@ class ResponseTable:
         numbers = [StructField("menu", IntegerType()), StructField("taken", IntegerType())]
         fields = (StructField(field.name, field.dataType) for field in units.schema)
         schema = StructType([*numbers, *fields])
-        reach = {k: within for k, (_, within) in asked.items()}
+        reach = {k: within for k, (_, within) in menus.items()}
         most = 2 * self.boundary_units
         for _ in range(_HALVINGS):
-            psi = {k: (menu.priced_psi, reach[k]) for k, (menu, _) in asked.items()}
+            psi = {k: (menu.priced_psi, reach[k]) for k, (menu, _) in menus.items()}
             found = units.mapInArrow(_boundary_rows(psi, names), schema)
-            if self.size().units * len(asked) <= most or found.count() <= most:
+            if self.size().units * len(menus) <= most or found.count() <= most:
                 rows = found.toPandas().sort_values(["menu", *names], kind="stable")
-                return {k: _boundary(rows[rows["menu"] == k], names, reach[k]) for k in asked}
+                return {k: _boundary(rows[rows["menu"] == k], names, reach[k]) for k in menus}
             reach = {k: within / 2 for k, within in reach.items()}
         raise RunError(
             f"more than {most} units are indifferent between treatments and nothing tells them "

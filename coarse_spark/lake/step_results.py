@@ -107,7 +107,7 @@ class ScoreResult(StepResult):
     unseen_units: int = 0
 
 
-class AskedPrices(Record):
+class DecidingPrices(Record):
     """Prices that decide about all units but those at the boundary, who are settled one by one.
 
     Attributes
@@ -132,7 +132,7 @@ class LimitsKept(Record):
     budget : most that may be spent per unit weight, None without one.
     spending : what is spent per unit weight; 0 without a budget.
     budget_price : what one more unit of money in the budget would earn; 0 where it does not bind.
-    asked : prices that tell who gets what.
+    deciding : prices that tell who gets what.
     """
 
     min_share: tuple[float, ...]
@@ -141,7 +141,7 @@ class LimitsKept(Record):
     budget: float | None = None
     spending: float = 0.0
     budget_price: float = 0.0
-    asked: AskedPrices
+    deciding: DecidingPrices
 
     @property
     def of_shares(self) -> bool:

@@ -59,6 +59,6 @@ def cross_fitted(run: Run) -> Iterator[CrossFitted]:
             granular=False,
         )
         with materialized(with_rules(scored, problem.coefficients, rules)) as predictions:
-            asked = dict(zip(rules, configuration.menu.eligibility.values(), strict=True))
-            ruled = with_eligibility(problem, predictions, asked)
+            by_column = dict(zip(rules, configuration.menu.eligibility.values(), strict=True))
+            ruled = with_eligibility(problem, predictions, by_column)
             yield CrossFitted(units, design, predictions, ruled)

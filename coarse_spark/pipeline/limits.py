@@ -16,12 +16,12 @@ from coarse_spark.core.menu.search.lloyd import ValuedMenu
 from coarse_spark.core.menu.settle import settle_boundary
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.errors import RunError
-from coarse_spark.lake.step_results import AskedPrices, LimitsKept
+from coarse_spark.lake.step_results import DecidingPrices, LimitsKept
 
 
 def limits_kept(chosen: ChosenMenu) -> LimitsKept | None:
     """Return what the run keeps of a menu's limits, None without any."""
-    menu, asked = chosen.menu, chosen.settled.asked
+    menu, deciding = chosen.menu, chosen.settled.deciding
     if menu.free:
         return None
     limited = np.isfinite(menu.limits.budget)
@@ -32,15 +32,15 @@ def limits_kept(chosen: ChosenMenu) -> LimitsKept | None:
         budget=menu.limits.budget if limited else None,
         spending=menu.spending(chosen.sums) if limited else 0.0,
         budget_price=menu.budget_price,
-        asked=AskedPrices(
-            prices=asked.prices.tolist(),
-            budget_price=asked.budget_price,
+        deciding=DecidingPrices(
+            prices=deciding.prices.tolist(),
+            budget_price=deciding.budget_price,
             reach=chosen.settled.boundary.reach,
         ),
     )
 
 
-def asked_menu(problem: MenuProblem, treatments: pd.DataFrame, kept: LimitsKept) -> PricedMenu:
+def deciding_menu(problem: MenuProblem, treatments: pd.DataFrame, kept: LimitsKept) -> PricedMenu:
     """Return the menu at the prices that decide about all units but those at the boundary.
 
     Parameters
@@ -52,7 +52,7 @@ def asked_menu(problem: MenuProblem, treatments: pd.DataFrame, kept: LimitsKept)
     budget = np.inf if kept.budget is None else kept.budget
     limits = SizeLimits(np.array(kept.min_share), np.array(kept.max_share), budget=budget)
     menu = PricedMenu.build(problem, problem.space.encode(treatments), limits=limits)
-    menu = menu.at(np.array(kept.asked.prices), kept.asked.budget_price)
+    menu = menu.at(np.array(kept.deciding.prices), kept.deciding.budget_price)
     return replace(menu, tie_break=kept.tie_break)
 
 
@@ -61,7 +61,7 @@ def settled_units(population: ResponseTable, menu: PricedMenu, reach: float) -> 
 
     Parameters
     ----------
-    menu : at the prices of ``asked_menu``.
+    menu : at the prices of ``deciding_menu``.
     reach : the boundary's, as the step ``choose`` found it.
 
     Raises

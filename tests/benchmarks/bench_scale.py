@@ -223,7 +223,7 @@ def exact_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, fol
         population = ResponseTable(responses, posed).told_apart()
         settled = settle(population, {5: exact_menu}, population.sample())[5]
         units = boundary_table(population, settled)
-        rows = assign(drawn, problem, settled.asked, settled=units)
+        rows = assign(drawn, problem, settled.deciding, settled=units)
         rows.write.format("delta").save(path)
         return settled
 

@@ -43,7 +43,7 @@ def _settled(
     for k, found in curve.chosen.items():
         settled = found.settled
         assert len(settled.boundary.ids) < 16_000
-        chosen[k] = assign(units, settled.asked.priced_psi)
+        chosen[k] = assign(units, settled.deciding.priced_psi)
         chosen[k][settled.boundary.ids] = settled.taken
         np.testing.assert_allclose(
             np.bincount(chosen[k], mass, minlength=k), found.sums.weight, rtol=1e-9

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import corrected, representer
-from coarse_spark.core.menu.problem import MenuProblem
+from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.core.values import (

@@ -77,7 +77,7 @@ def _assigned(
     from coarse_spark.distributed.assign import assign
     from coarse_spark.distributed.population import ResponseTable
     from coarse_spark.distributed.rules import with_eligibility, with_rules
-    from coarse_spark.pipeline.limits import asked_menu, limits_kept, settled_units
+    from coarse_spark.pipeline.limits import deciding_menu, limits_kept, settled_units
 
     shuffled = spark.createDataFrame(table.sample(frac=1, random_state=partitions))
     rules = {"member": "a > 0.7"} if "member" in table else {}
@@ -92,8 +92,8 @@ def _assigned(
     # another command goes on from the table and the record alone
     kept = limits_kept(chosen)
     told = population.told_apart()
-    menu = asked_menu(settings.posed(told.problem), SPACE.decode(chosen.menu.treatments), kept)
-    settled = settled_units(told, menu, kept.asked.reach)
+    menu = deciding_menu(settings.posed(told.problem), SPACE.decode(chosen.menu.treatments), kept)
+    settled = settled_units(told, menu, kept.deciding.reach)
     assigned = assign(told.rows, told.problem, menu, settled=settled).toPandas()
     rows.unpersist()
     return Assigned(curve, chosen, assigned.sort_values("unit_id", ignore_index=True))

@@ -65,7 +65,7 @@ def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
         if not Expression(text).names <= set(space.names):
             continue  # reported by _names
         try:
-            restricted = eligibility_rules([text], space, 0.0, [1.0])[0].asked(
+            restricted = eligibility_rules([text], space, 0.0, [1.0])[0].applies(
                 np.vstack([space.control, space.candidates]), space
             )
         except InvalidInputError as error:

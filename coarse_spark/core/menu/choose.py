@@ -38,7 +38,7 @@ from coarse_spark.core.menu.problem.rules import (
     rows_of_menu,
     widest_range,
 )
-from coarse_spark.core.menu.search.lloyd import Refined, Step, ValuedMenu, lloyd
+from coarse_spark.core.menu.search.lloyd import Refined, Step, lloyd
 from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.search.starts import Starts
@@ -150,8 +150,8 @@ class MenuCurve:
     def _refused(self, menu: PricedMenu) -> FloatArray:
         """Return the share (m, K) of each cell's units that are not eligible for a treatment."""
         rules = self.problem.layout.eligibility
-        asked = (menu.psi[:, rules] < 0)[None, :, :]
-        return np.asarray((self.units.theta[:, None, rules] * asked).max(axis=2))
+        ineligible_for = (menu.psi[:, rules] < 0)[None, :, :]
+        return np.asarray((self.units.theta[:, None, rules] * ineligible_for).max(axis=2))
 
     def _without(self, menu: PricedMenu) -> int:
         # cells tell units of other eligibility apart before anything else
@@ -195,9 +195,11 @@ def choose_menus(
     certificate = Certificate.search(problem, menus, sketch.units).by_cell(sketch.by_cell)
     sample = None if settings.limits.free else population.sample()
     step = _step(population, sample)
+    priced = {k: kept(step.priced(menu), menu) for k, menu in menus.items()}
     # one pass over everyone carries the sums, the sketch and the bounds, which hold whatever menus
     # become
-    start, first = _first_pass(population, menus, step, sketch, certificate)
+    first = FirstPass.read(population, priced, sketch, certificate)
+    start = {k: step.valued(menu, first.sums[k]) for k, menu in priced.items()}
     passes, tolerance = settings.passes, settings.tolerance
     refined = lloyd(problem, start, step, max_passes=passes, tolerance=tolerance)
     if sample is None:
@@ -243,13 +245,13 @@ class FirstPass:
     ) -> FirstPass:
         """Read the population."""
 
-        def beside(theta: FloatArray, weights: FloatArray) -> dict[str, Additive]:
+        def further(theta: FloatArray, weights: FloatArray) -> dict[str, Additive]:
             cells = sketch.cells(theta)
             duals = certificate.sums(theta, weights, cells)
             records: dict[str, Additive] = {f"bound {k}": sums for k, sums in duals.items()}
             return {"sketch": sketch.sums(theta, weights, cells), **records}
 
-        sums, more = population.sums(menus, beside)
+        sums, more = population.sums(menus, further)
         duals = {k: DualSums.of_flat(more[f"bound {k}"]) for k in certificate.keys}
         return FirstPass(sums, SegmentSums.of_flat(more["sketch"]), duals)
 
@@ -259,9 +261,7 @@ class FirstPass:
         return np.asarray(next(iter(self.sums.values())).rows.sum(axis=0))
 
 
-def _step(
-    population: Population, sample: WeightedUnits | None
-) -> FreeChoice | WithinLimits | PricedPass:
+def _step(population: Population, sample: WeightedUnits | None) -> Step:
     """Return how units are assigned: freely, exactly where all are in memory, else at prices."""
 
     def sums(menus: Mapping[int, PricedMenu]) -> Mapping[int, SegmentSums]:
@@ -272,25 +272,6 @@ def _step(
     if len(sample) == population.size().units:
         return WithinLimits(sample, whole=True)
     return PricedPass(sums, sample)
-
-
-def _first_pass(
-    population: Population,
-    menus: Mapping[int, PricedMenu],
-    step: FreeChoice | WithinLimits | PricedPass,
-    sketch: Sketch,
-    certificate: Certificate,
-) -> tuple[dict[int, ValuedMenu], FirstPass]:
-    """Return the menus as they are assigned first, and what the pass over everyone found."""
-    if isinstance(step, WithinLimits):
-        known = {k: kept(step.assigned(menu), menu) for k, menu in menus.items()}
-        priced = {k: found.menu for k, found in known.items()}
-        return known, FirstPass.read(population, priced, sketch, certificate)
-    if isinstance(step, PricedPass):
-        menus = {k: step.repriced(menu) for k, menu in menus.items()}
-    first = FirstPass.read(population, menus, sketch, certificate)
-    sums = first.sums
-    return {k: ValuedMenu(m, sums[k], m.lagrangian(sums[k])) for k, m in menus.items()}, first
 
 
 def _risen(
@@ -550,7 +531,7 @@ def _result(
 
 def _taken(settled: Settled, population: ArrayPopulation) -> IntArray:
     """Return the treatment (n,) of every unit: the boundary's as settled, the others' by prices."""
-    units = population if settled.asked.tie_break == 0 else population.told_apart()
-    taken = assign(units.theta, settled.asked.priced_psi)
+    units = population if settled.deciding.tie_break == 0 else population.told_apart()
+    taken = assign(units.theta, settled.deciding.priced_psi)
     taken[settled.boundary.ids] = settled.taken
     return taken

@@ -92,14 +92,14 @@ class PricedMenu:
         return self.limits.free
 
     @property
-    def paid_psi(self) -> FloatArray:
+    def net_psi(self) -> FloatArray:
         """(K, p + 1) rows of profit less what spending costs at its price."""
         return self.psi - self.budget_price * self.spent if self.budget_price else self.psi
 
     @property
     def priced_psi(self) -> FloatArray:
         """(K, p + 1) rows that units maximize: profit less all prices, and the tie-break."""
-        priced = self.paid_psi.copy()
+        priced = self.net_psi.copy()
         priced[:, -1] -= self.prices
         if self.tie_break:
             # the tie-break is the last of the coefficients
@@ -174,8 +174,8 @@ class PricedMenu:
         """
         shares, prices = sums.shares, self.prices
         inside = np.clip(shares, self.lower, self.upper)
-        asked = np.where(prices > 0, self.upper, np.where(prices < 0, self.lower, inside))
-        off = float(np.abs(shares - asked).max())
+        wanted = np.where(prices > 0, self.upper, np.where(prices < 0, self.lower, inside))
+        off = float(np.abs(shares - wanted).max())
         budget = self.limits.budget
         if np.isfinite(budget):
             over = self.spending(sums) - budget
@@ -340,7 +340,7 @@ class Menu:
         chosen = assign(units, self.priced.priced_psi)
         if exact and self.limits is not None and self.limits.of_shares:
             mass = np.ones(len(array)) if weights is None else np.asarray(weights, np.float64)
-            total, profits = float(mass.sum()), profit_matrix(units, self.priced.paid_psi)
+            total, profits = float(mass.sum()), profit_matrix(units, self.priced.net_psi)
             lower, upper = self.limits.lower * total, self.limits.upper * total
             return exact_assignment(profits, mass, lower, upper, self.prices)[0]
         known = chosen if self.known is None else self.known.look_up(units)

@@ -32,7 +32,7 @@ BOUNDARY_UNITS = 100_000  # that are looked at one by one
 _TREE_ROWS = 100_000  # that place the cuts of a sketch
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly over [0, 1), however many there are
 
-Beside = Callable[[FloatArray, FloatArray], Mapping[str, Additive]]
+Records = Callable[[FloatArray, FloatArray], Mapping[str, Additive]]
 
 log = logging.getLogger(__name__)
 
@@ -103,14 +103,14 @@ class Population(Protocol):
         """Return the population as at most so many weighted units."""
 
     def sums(
-        self, menus: Mapping[int, PricedMenu], beside: Beside | None = None
+        self, menus: Mapping[int, PricedMenu], further: Records | None = None
     ) -> tuple[dict[int, SegmentSums], dict[str, Flat]]:
         """Return the segment sums of menus, by any key, in one read of the population.
 
-        ``beside`` makes further records, by name, of units (n, p) with weights (n,).
+        ``further`` makes further records, by name, of units (n, p) with weights (n,).
         """
 
-    def boundary(self, asked: Mapping[int, tuple[PricedMenu, float]]) -> dict[int, Boundary]:
+    def boundary(self, menus: Mapping[int, tuple[PricedMenu, float]]) -> dict[int, Boundary]:
         """Return the units within a reach of indifference, or a smaller one, for every menu."""
 
 
@@ -164,18 +164,18 @@ class ArrayPopulation:
         return Sketch.of_cells(tree, SegmentSums.of(routed, self.theta, self.weights, tree.count))
 
     def sums(
-        self, menus: Mapping[int, PricedMenu], beside: Beside | None = None
+        self, menus: Mapping[int, PricedMenu], further: Records | None = None
     ) -> tuple[dict[int, SegmentSums], dict[str, Flat]]:
-        """Return the segment sums of menus, and the records of ``beside``."""
+        """Return the segment sums of menus, and the records of ``further``."""
         rows = {k: menu.priced_psi for k, menu in menus.items()}
-        more = {} if beside is None else beside(self.theta, self.weights)
+        more = {} if further is None else further(self.theta, self.weights)
         flat = {name: record.flat() for name, record in more.items()}
         return segment_sums(self.theta, self.weights, rows), flat
 
-    def boundary(self, asked: Mapping[int, tuple[PricedMenu, float]]) -> dict[int, Boundary]:
+    def boundary(self, menus: Mapping[int, tuple[PricedMenu, float]]) -> dict[int, Boundary]:
         """Return the units within reach of indifference, who they are by row."""
         found = {}
-        for k, (menu, reach) in asked.items():
+        for k, (menu, reach) in menus.items():
             taken, gap = preferred(self.theta, menu.priced_psi)
             rows = np.flatnonzero(((gap < reach) | np.isinf(reach)) & (self.weights > 0))
             units = WeightedUnits.of(self.theta[rows], self.weights[rows])

@@ -23,7 +23,7 @@ from coarse_spark.core.menu.population import (
     PopulationSize,
 )
 from coarse_spark.core.menu.search.lloyd import ValuedMenu
-from coarse_spark.core.menu.search.steps import PricedPass
+from coarse_spark.core.menu.search.steps import PricedPass, kept
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, preferred
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import RunError
@@ -44,14 +44,14 @@ class Settled:
     ----------
     menu : at its final prices.
     sums : of the segments over everyone.
-    asked : the menu at the prices that decide about all units but those at the boundary.
+    deciding : the menu at the prices that decide about all units but those at the boundary.
     boundary : these units.
     taken : (m,) their treatments.
     """
 
     menu: PricedMenu
     sums: SegmentSums
-    asked: PricedMenu
+    deciding: PricedMenu
     boundary: Boundary
     taken: IntArray
 
@@ -70,28 +70,28 @@ def settle(
     ------
     RunError : limits that no prices come near to, as with a few units that outweigh all others.
     """
-    pricing = PricedPass(lambda asked: population.sums(asked)[0], sample)
+    pricing = PricedPass(lambda menus: population.sums(menus)[0], sample)
     size = population.size()
     result: dict[int, Settled] = {}
     missing = dict(menus)
     for _ in range(_ROUNDS):
         sums = pricing.sums(missing)
-        asked = {k: ValuedMenu(m, sums[k], m.lagrangian(sums[k])) for k, m in missing.items()}
-        for k in [k for k, found in asked.items() if _rests(found, size)]:
-            result[k] = unsettled(asked.pop(k))
-        if not asked:
+        open_ = {k: ValuedMenu(m, sums[k], m.lagrangian(sums[k])) for k, m in missing.items()}
+        for k in [k for k, found in open_.items() if _rests(found, size)]:
+            result[k] = unsettled(open_.pop(k))
+        if not open_:
             break
-        room = population.boundary_units / len(asked) / size.units
+        room = population.boundary_units / len(open_) / size.units
         reach = {
             k: _reach(found.menu, sample, min(room, _wanted(found, size)))
-            for k, found in asked.items()
+            for k, found in open_.items()
         }
-        near = population.boundary({k: (found.menu, reach[k]) for k, found in asked.items()})
+        near = population.boundary({k: (found.menu, reach[k]) for k, found in open_.items()})
         missing = {}
-        for k, found in asked.items():
+        for k, found in open_.items():
             settled = settle_boundary(found, near[k], size)
             if settled is None:
-                missing[k] = pricing.repriced(found.menu, found)
+                missing[k] = kept(pricing.priced(found.menu, found), found.menu)
                 continue
             result[k] = settled
             if _drift(found.menu, settled.menu, sample) > near[k].reach:

@@ -15,7 +15,7 @@ from coarse_spark.distributed.segments import describe_segments
 from coarse_spark.errors import TableError
 from coarse_spark.lake.schemas import ASSIGNMENTS, SEGMENTS
 from coarse_spark.lake.step_results import AssignResult, ChooseResult
-from coarse_spark.pipeline.limits import asked_menu, settled_units
+from coarse_spark.pipeline.limits import deciding_menu, settled_units
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.rules import PopulationRules, count_changes, population_rules
 from coarse_spark.pipeline.run import Run
@@ -47,11 +47,11 @@ def assign(run: Run) -> None:
         else:
             population = rules.population.told_apart()
             problem = run.search_settings().posed(population.problem)
-            asked = asked_menu(problem, menu, limits)
+            deciding = deciding_menu(problem, menu, limits)
             with materialized(population.rows) as kept:
                 population = replace(population, rows=kept)
-                units = settled_units(population, asked, limits.asked.reach)
-                _write(run, rules, population, asked, units)
+                units = settled_units(population, deciding, limits.deciding.reach)
+                _write(run, rules, population, deciding, units)
         changes = count_changes(run, rules)
         table = run.experiment if run.population is None else run.population
         setup = experiment_setup(run.configuration)

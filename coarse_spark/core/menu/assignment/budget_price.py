@@ -42,7 +42,7 @@ class PriceSearch:
     high: tuple[float, float] | None = None
     _tried: int = 0
 
-    def note(self, price: float, excess: float) -> None:
+    def add(self, price: float, excess: float) -> None:
         """Note what is spent above the limit at a price."""
         self._tried += 1
         if excess > 0:
@@ -91,7 +91,7 @@ def lowest_price(
         if not price < _HIGHEST * scale:
             return None
         tries -= search.low is not None and search.high is not None
-        search.note(price, spent(price) - limit)
+        search.add(price, spent(price) - limit)
     return None if search.high is None else search.high[0]
 
 

@@ -129,7 +129,7 @@ class Certificate:
         rounded: dict[float, Rounding] = {}
         for menu in menus.values():
             if menu.budget_price not in rounded:
-                rounded[menu.budget_price] = Rounding.of(problem.paid_at(menu.budget_price))
+                rounded[menu.budget_price] = Rounding.of(problem.at_budget_price(menu.budget_price))
         single = None
         if 1 in menus:
             dual = _dual(problem, menus[1], np.empty(0), np.empty(0))

@@ -156,7 +156,7 @@ class _Cells:
     def rules_at(self, treatments: FloatArray) -> BoolArray:
         """Return which rules ask for eligibility at treatments (n, d) as (n, rules)."""
         rules = [
-            rule.asked(treatments, self.problem.space)
+            rule.applies(treatments, self.problem.space)
             for rule in self.problem.rules
             if isinstance(rule, Eligibility)
         ]

@@ -31,7 +31,7 @@ _PRECISION = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
-class Hills:
+class Objective:
     """What is maximized, and where.
 
     Attributes
@@ -50,8 +50,8 @@ class Hills:
     noise: FloatArray
 
 
-def climb(
-    hills: Hills,
+def polish(
+    objective: Objective,
     start: FloatArray,
     derivatives: tuple[FloatArray, FloatArray] | None = None,
     *,
@@ -74,8 +74,8 @@ def climb(
     -------
     treatments (m, d) and objective (m,).
     """
-    rows, bounds, spacing = np.arange(len(start)), hills.bounds, hills.spacing
-    point, best = start.copy(), hills.value(start, rows)
+    rows, bounds, spacing = np.arange(len(start)), objective.bounds, objective.spacing
+    point, best = start.copy(), objective.value(start, rows)
     free = np.flatnonzero(spacing > 0)
     inside = ((start >= bounds[:, 0]) & (start <= bounds[:, 1])).all(axis=1)
     if not free.size or not inside.any():
@@ -89,36 +89,36 @@ def climb(
             gradient, curvature = derivatives[0][active], derivatives[1][active]
         else:
             gradient, curvature = central_differences(
-                hills.value, point[active], active, bounds, spacing
+                objective.value, point[active], active, bounds, spacing
             )
         reach = radius[active, None] * spacing
         low = np.maximum(lower[active], point[active] - reach) - point[active]
         high = np.minimum(upper[active], point[active] + reach) - point[active]
         step = _maximize_model(gradient, curvature, low, high, free)
         trial = np.clip(point[active] + step, lower[active], upper[active])
-        reached = hills.value(trial, active)
-        good = (reached >= best[active] - hills.noise[active]) & hills.allowed(trial)
+        reached = objective.value(trial, active)
+        good = (reached >= best[active] - objective.noise[active]) & objective.allowed(trial)
         expected = np.einsum("ra,ra->r", gradient, step) + 0.5 * np.einsum(
             "ra,rab,rb->r", step, curvature, step
         )
         # where values no longer tell points apart the derivatives still do: take their step and end
         resting = good & (
             (np.abs(step) <= _PRECISION * spacing).all(axis=1)
-            | (np.abs(expected) <= hills.noise[active])
+            | (np.abs(expected) <= objective.noise[active])
         )
         if not precise:
             # what the model foretells is the maximum only where the step was free to reach it
             short = (np.abs(step) < (1 - 1e-9) * reach)[:, free].all(axis=1)
             free_step = (radius[active] == 1.0) | short
             surprise = np.abs(reached - best[active] - expected)
-            resting |= good & free_step & (surprise <= 1e-9 * expected + hills.noise[active])
+            resting |= good & free_step & (surprise <= 1e-9 * expected + objective.noise[active])
         moved = active[good]
         point[moved], best[moved] = trial[good], np.maximum(reached[good], best[moved])
         radius[active[~good]] *= 0.25
         active = active[~resting]
         if not active.size:
             return point, best
-    _compass(hills, point, best, active, lower, upper, free)
+    _compass(objective, point, best, active, lower, upper, free)
     return point, best
 
 
@@ -212,7 +212,7 @@ def _maximize_model(
 
 
 def _compass(
-    hills: Hills,
+    objective: Objective,
     point: FloatArray,
     best: FloatArray,
     rows: IntArray,
@@ -225,16 +225,16 @@ def _compass(
     Takes the best step along a dimension or diagonal, and halves the step where none helps. The
     diagonals let rows slide along the edge of an exclusion that runs across dimensions.
     """
-    moves = np.zeros((3**free.size - 1, len(hills.spacing)))
+    moves = np.zeros((3**free.size - 1, len(objective.spacing)))
     moves[:, free] = list(product((0.0, 1.0, -1.0), repeat=free.size))[1:]
     scale = np.full(len(rows), 0.5)
     for _ in range(_POLLS):
-        steps = scale[:, None] * moves[:, None, :] * hills.spacing
+        steps = scale[:, None] * moves[:, None, :] * objective.spacing
         trials = np.clip(point[rows] + steps, lower[rows], upper[rows])
-        allowed = _at_all(hills.allowed, trials)
-        reached = np.where(allowed, _at_all(hills.value, trials, rows), -np.inf)
+        allowed = _at_all(objective.allowed, trials)
+        reached = np.where(allowed, _at_all(objective.value, trials, rows), -np.inf)
         chosen = reached.argmax(axis=0), np.arange(len(rows))
-        better = reached[chosen] > best[rows] + hills.noise[rows]
+        better = reached[chosen] > best[rows] + objective.noise[rows]
         point[rows[better]], best[rows[better]] = trials[chosen][better], reached[chosen][better]
         scale = np.where(better, scale, scale / 2)
         keep = scale > 0.5**_HALVINGS

@@ -11,7 +11,12 @@ import numpy as np
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.menu.problem.polish import Hills, central_differences, climb, last_allowed
+from coarse_spark.core.menu.problem.polish import (
+    Objective,
+    central_differences,
+    last_allowed,
+    polish,
+)
 from coarse_spark.core.menu.problem.rules import (
     Eligibility,
     Layout,
@@ -149,7 +154,7 @@ class MenuProblem:
         """Return the problem that knows what counts against a budget: ``Budget.row_profit``."""
         return replace(self, spending=spending)
 
-    def paid_at(self, price: float) -> MenuProblem:
+    def at_budget_price(self, price: float) -> MenuProblem:
         """Return the problem in which every unit of spending costs ``price``."""
         if price == self.budget_price:
             return self
@@ -268,7 +273,7 @@ class MenuProblem:
         ----------
         theta : (m, p) responses.
         rows : (m,) a candidate each.
-        precise : see ``climb``.
+        precise : see ``polish``.
 
         Returns
         -------
@@ -283,12 +288,12 @@ class MenuProblem:
             np.einsum("rabp,rp->rab", bend[rows], extended),
         )
         start = self.candidates[rows]
-        hills = self._hills(theta, self.psi[rows])
-        return self._kept(start, *climb(hills, start, derivatives, precise=precise))
+        objective = self._objective(theta, self.psi[rows])
+        return self._kept(start, *polish(objective, start, derivatives, precise=precise))
 
     def polish_from(self, theta: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Maximize the profit of responses (m, p) from encoded treatments ``start`` (m, d)."""
-        return self._kept(start, *climb(self._hills(theta, self.psi_at(start)), start))
+        return self._kept(start, *polish(self._objective(theta, self.psi_at(start)), start))
 
     def _kept(
         self, start: FloatArray, treatments: FloatArray, profit: FloatArray
@@ -313,12 +318,12 @@ class MenuProblem:
             self.spacing,
         )
 
-    def _hills(self, theta: FloatArray, psi: FloatArray) -> Hills:
+    def _objective(self, theta: FloatArray, psi: FloatArray) -> Objective:
         def value(treatments: FloatArray, rows: IntArray) -> FloatArray:
             return _profit(theta[rows], self.psi_at(treatments))
 
         noise = 4e-15 * _profit(np.abs(theta), np.abs(psi))
-        return Hills(value, self.space.allowed, self.space.bounds, self.spacing, noise)
+        return Objective(value, self.space.allowed, self.space.bounds, self.spacing, noise)
 
 
 def _profit(theta: FloatArray, psi: FloatArray) -> FloatArray:
@@ -327,4 +332,4 @@ def _profit(theta: FloatArray, psi: FloatArray) -> FloatArray:
 
 
 def _open_to_all(rule: Eligibility, space: TreatmentSpace) -> Callable[[FloatArray], BoolArray]:
-    return lambda treatments: ~rule.asked(treatments, space)
+    return lambda treatments: ~rule.applies(treatments, space)

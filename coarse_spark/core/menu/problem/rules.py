@@ -46,9 +46,9 @@ class Eligibility:
 
     def effect(self, treatments: FloatArray, space: TreatmentSpace) -> FloatArray:
         """Return −penalty at treatments that ask for eligibility, else 0."""
-        return np.where(self.asked(treatments, space), -self.penalty, 0.0)
+        return np.where(self.applies(treatments, space), -self.penalty, 0.0)
 
-    def asked(self, treatments: FloatArray, space: TreatmentSpace) -> BoolArray:
+    def applies(self, treatments: FloatArray, space: TreatmentSpace) -> BoolArray:
         """Return (n,) which encoded treatments (n, d) ask for eligibility."""
         value = self.expression.evaluate(space.columns(treatments), len(treatments))
         if np.isnan(value).any():

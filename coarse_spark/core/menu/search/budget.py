@@ -40,7 +40,7 @@ def within_budget(search: SizeSearch, start: float | None = None) -> tuple[Price
     outer = BudgetSearch(search)
     found = outer.run(start)
     priced = outer.at(found.price).assigned(found.treatments).menu.prices
-    return search.menu(found.treatments).at(priced, found.price), found.asked
+    return search.menu(found.treatments).at(priced, found.price), found.found_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +52,13 @@ class Affordable:
     treatments : (K, d) in the order of the limits' places.
     value : the most they earn within the budget, per unit weight; −inf where they cannot keep it.
     price : the lowest price of spending at which they keep it.
-    asked : the price at which the search found them, where the treatments are worth their spending.
+    found_at : the price at which the search found them, where they are worth their spending.
     """
 
     treatments: FloatArray
     value: float
     price: float
-    asked: float
+    found_at: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,22 +74,22 @@ class BudgetSearch:
 
     def at(self, price: float) -> SizeSearch:
         """Return the search in which spending costs ``price``."""
-        return self.search.paid_at(price)
+        return self.search.at_budget_price(price)
 
     def run(self, start: float | None = None) -> Affordable:
         """Return the best menu; ``start`` is a price of spending to begin with."""
         self._check()
-        asked = self._price_of_all() if start is None else start
-        best = self._balanced(self.at(asked).best().menu.treatments, asked)
+        found_at = self._price_of_all() if start is None else start
+        best = self._balanced(self.at(found_at).best().menu.treatments, found_at)
         for number in range(1, _SEARCHES):
             # again at the price that the first search led to, from starts of another draw
-            search = self.at(best.asked)
+            search = self.at(best.found_at)
             settings = replace(search.settings, seed=search.settings.seed + number)
             found = replace(search, settings=settings).best([best.treatments])
             least = best.value + _GAIN * abs(best.value)
-            if self._bound(found, best.asked) <= least:
+            if self._bound(found, best.found_at) <= least:
                 break
-            fresh = self._balanced(found.menu.treatments, best.asked)
+            fresh = self._balanced(found.menu.treatments, best.found_at)
             if fresh.value <= least:
                 break
             best = fresh
@@ -109,18 +109,18 @@ class BudgetSearch:
         """Return the spending per unit weight of a menu of the search at a price."""
         return found.sums.value(self.search.problem.spending_at(found.menu.treatments))
 
-    def _balanced(self, treatments: FloatArray, asked: float) -> Affordable:
+    def _balanced(self, treatments: FloatArray, found_at: float) -> Affordable:
         """Let treatments follow the price until the best at the price spends just the budget."""
-        prices = PriceSearch(asked, self._scale)
+        prices = PriceSearch(found_at, self._scale)
         below, above = [treatments], list[FloatArray]()
-        bound, best = np.inf, Affordable(treatments, -np.inf, asked, asked)
+        bound, best = np.inf, Affordable(treatments, -np.inf, found_at, found_at)
         for number in range(_PRICES):
             price = prices.following
             search = self.at(price)
             stuck = [self._least.menu.treatments] if number >= _STUCK and not above else []
             found = search.warm([*below, *above, *stuck])
             treatments, spent = found.menu.treatments, self._spent(found)
-            prices.note(price, spent - self.budget)
+            prices.add(price, spent - self.budget)
             if spent > self.budget:
                 below = [treatments]
             else:
@@ -140,19 +140,19 @@ class BudgetSearch:
         """Return the first swap that pays."""
         search = self.at(best.price)
         for menu in search.swaps(search.assigned(best.treatments), search.units):
-            found = self._affordable(menu.treatments, best.asked)
+            found = self._affordable(menu.treatments, best.found_at)
             if found.value > best.value + 1e-9 * abs(best.value):
-                balanced = self._balanced(menu.treatments, best.asked)
+                balanced = self._balanced(menu.treatments, best.found_at)
                 return max(found, balanced, key=lambda one: one.value)
         return None
 
-    def _affordable(self, treatments: FloatArray, asked: float) -> Affordable:
+    def _affordable(self, treatments: FloatArray, found_at: float) -> Affordable:
         """Return given treatments at the lowest price at which they keep the budget."""
         units = self.search.units
-        split = self.search.menu(treatments).posed_to(units).split(asked)
+        split = self.search.menu(treatments).posed_to(units).split(found_at)
         if split is None:
-            return Affordable(treatments, -np.inf, asked, asked)
-        return Affordable(treatments, split.value / units.total, split.budget_price, asked)
+            return Affordable(treatments, -np.inf, found_at, found_at)
+        return Affordable(treatments, split.value / units.total, split.budget_price, found_at)
 
     @cached_property
     def _coarse(self) -> tuple[FloatArray, FloatArray]:

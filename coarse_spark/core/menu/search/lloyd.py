@@ -64,19 +64,27 @@ class Step(ABC):
 
     @abstractmethod
     def __call__(
-        self, asked: Sequence[tuple[int, PricedMenu]], known: Mapping[int, ValuedMenu]
+        self, menus: Sequence[tuple[int, PricedMenu]], known: Mapping[int, ValuedMenu]
     ) -> list[ValuedMenu | None]:
         """Return each menu assigned, None where its treatments cannot keep the limits.
 
         Parameters
         ----------
-        asked : menus with their keys; a key may come with several.
+        menus : with their keys; a key may come with several.
         known : what the last call found for each key.
         """
 
+    @abstractmethod
+    def priced(self, menu: PricedMenu, known: ValuedMenu | None = None) -> PricedMenu | None:
+        """Return a menu at the prices that keep its limits, None where there are none."""
+
+    @abstractmethod
+    def valued(self, menu: PricedMenu, sums: SegmentSums) -> ValuedMenu:
+        """Return a priced menu with its value, from the sums of what units prefer at its prices."""
+
+    @abstractmethod
     def rests(self, found: ValuedMenu) -> bool:
         """Return whether the prices are as good as further calls would make them."""
-        return found is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +119,10 @@ def lloyd(
     """
     loop = _Loop(problem, step, tolerance, dict(menus), list(menus))
     for number in range(1, max(1, max_passes) + 1):
-        asked = loop.proposed(number)
-        if not asked or number == max_passes:
+        proposals = loop.proposed(number)
+        if not proposals or number == max_passes:
             break
-        loop.take(list(zip(asked, step(asked, loop.current), strict=True)))
+        loop.take(list(zip(proposals, step(proposals, loop.current), strict=True)))
     found = {k: _in_order(found) for k, found in loop.current.items()}
     return Refined(found, tuple(loop.history))
 
@@ -144,10 +152,10 @@ class _Loop:
 
     def proposed(self, number: int) -> list[tuple[int, PricedMenu]]:
         """Note a pass in the history, and return the menus to assign next."""
-        proposals = update(self.problem, {k: self.current[k] for k in self.active})
-        asked: list[tuple[int, PricedMenu]] = []
+        updated = update(self.problem, {k: self.current[k] for k in self.active})
+        proposals: list[tuple[int, PricedMenu]] = []
         for k in list(self.active):
-            found, fresh = self.current[k], proposals[k]
+            found, fresh = self.current[k], updated[k]
             profits = _profits(found, fresh)
             gain = found.value - self.values.get(k, found.value)
             self.values[k] = found.value
@@ -157,14 +165,14 @@ class _Loop:
                 if self.step.rests(found):
                     self.active.remove(k)
                 else:
-                    asked.append((k, found.menu))
+                    proposals.append((k, found.menu))
                 continue
-            asked.append((k, fresh))
+            proposals.append((k, fresh))
             if self.step.stretches:
                 factor = self.stretch.setdefault(k, _FIRST_STRETCH)
                 further = _stretched(self.problem, found.menu, fresh, factor)
-                asked += [] if further is None else [(k, further)]
-        return asked
+                proposals += [] if further is None else [(k, further)]
+        return proposals
 
     def take(self, answers: Sequence[tuple[tuple[int, PricedMenu], ValuedMenu | None]]) -> None:
         """Go on with what the step made of the menus."""
@@ -227,7 +235,7 @@ def _better(
 
 def _profits(found: ValuedMenu, fresh: PricedMenu) -> FloatArray:
     """Return what new treatments add to the profit of each segment (K,), per unit weight of all."""
-    more = (fresh.paid_psi - found.menu.paid_psi) * found.sums.rows
+    more = (fresh.net_psi - found.menu.net_psi) * found.sums.rows
     return np.asarray(more.sum(axis=1) / found.sums.weight.sum())
 
 
@@ -267,7 +275,7 @@ def update(problem: MenuProblem, menus: Mapping[int, ValuedMenu]) -> dict[int, P
     for price in dict.fromkeys(found.menu.budget_price for found in menus.values()):
         part = {k: found for k, found in menus.items() if found.menu.budget_price == price}
         # the problem may have a price of spending itself, as inside the search of a budget
-        paid = problem.paid_at(problem.budget_price + price)
+        paid = problem.at_budget_price(problem.budget_price + price)
         result |= _updated(problem, paid, part)
     return {k: result[k] for k in menus}
 
@@ -279,7 +287,7 @@ def _updated(
     rows = np.vstack([found.sums.rows for found in menus.values()])
     means = rows[:, :-1] / np.where(weight > 0, weight, 1.0)[:, None]
     old = np.vstack([found.menu.treatments for found in menus.values()])
-    before = np.vstack([found.menu.paid_psi for found in menus.values()])
+    before = np.vstack([found.menu.net_psi for found in menus.values()])
     best, open_ = _best_candidates(paid, means, list(menus.values()))
     fresh, profit = paid.polish(means, best)
     stayed, kept = paid.polish_from(means, old)

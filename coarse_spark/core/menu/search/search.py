@@ -40,7 +40,7 @@ def search_menus(
     wanted = sorted(set(sizes))
     starts = Starts.of(problem, units, settings.required)
     _check_sizes(wanted, len(problem.psi), len(starts.required))
-    asked = {k: limits.of_size(k, problem) for k in wanted}
+    size_limits = {k: limits.of_size(k, problem) for k in wanted}
     if limits.free:
         return _free_menus(starts, wanted, settings)
     # the first size starts from the menu without limits, each other one from the size before
@@ -49,8 +49,8 @@ def search_menus(
     price: float | None = None
     for k in wanted:
         others = [smaller] if settings.previous is None else [smaller, settings.previous]
-        pool = tuple(starts.resized(menu, k) for menu in others)
-        search = SizeSearch(starts, k, asked[k], settings, pool)
+        given = tuple(starts.resized(menu, k) for menu in others)
+        search = SizeSearch(starts, k, size_limits[k], settings, given)
         if limits.budget is None:
             found = search.best().menu
         else:
@@ -93,13 +93,13 @@ def _free_menus(
     else:
         smaller = required
         for k in range(max(1, len(required)), sizes[-1] + 1):
-            pool = [starts.grown(smaller, k)] if len(smaller) else []
+            given = [starts.grown(smaller, k)] if len(smaller) else []
             search = SizeSearch(starts, k, SizeLimits.none(k), settings)
-            if k in sizes or not pool:
-                pool += starts.drawn(k, settings.starts, settings.seed)
+            if k in sizes or not given:
+                given += starts.drawn(k, settings.starts, settings.seed)
                 if settings.previous is not None:
-                    pool.append(starts.resized(settings.previous, k))
-            best = search.improved(pool)
+                    given.append(starts.resized(settings.previous, k))
+            best = search.improved(given)
             smaller = best.menu.treatments
             if k in sizes:
                 menus[k] = best.menu

@@ -39,14 +39,14 @@ class SizeSearch:
     k : the size.
     limits : of its places.
     settings : how it is searched.
-    pool : (k, d) treatments to start from besides the starts that ``settings`` ask for.
+    given : (k, d) treatments to start from besides the starts that ``settings`` ask for.
     """
 
     starts: Starts
     k: int
     limits: SizeLimits
     settings: SearchSettings
-    pool: tuple[FloatArray, ...] = ()
+    given: tuple[FloatArray, ...] = ()
 
     @property
     def problem(self) -> MenuProblem:
@@ -58,10 +58,10 @@ class SizeSearch:
         """Whom it is for."""
         return self.starts.units
 
-    def paid_at(self, price: float) -> SizeSearch:
+    def at_budget_price(self, price: float) -> SizeSearch:
         """Return the search in which spending costs ``price`` and no budget limits it."""
         limits = replace(self.limits, budget=np.inf)
-        return replace(self, starts=self.starts.paid_at(price), limits=limits)
+        return replace(self, starts=self.starts.at_budget_price(price), limits=limits)
 
     def menu(self, treatments: FloatArray) -> PricedMenu:
         """Return the menu of treatments (k, d) in the order of the limits' places."""
@@ -72,7 +72,7 @@ class SizeSearch:
         """Return how units are assigned."""
         return FreeChoice(sums_of(units)) if self.limits.free else WithinLimits(units)
 
-    def best(self, pool: Sequence[FloatArray] = ()) -> ValuedMenu:
+    def best(self, more: Sequence[FloatArray] = ()) -> ValuedMenu:
         """Search thoroughly: coarse starts with swaps, then Lloyd passes on all units.
 
         Raises
@@ -80,7 +80,7 @@ class SizeSearch:
         InvalidInputError : no candidates meet the limits together.
         """
         settings, starts = self.settings, self.starts
-        given = [*self.pool, *pool]
+        given = [*self.given, *more]
         drawn = starts.drawn(self.k, settings.starts, settings.seed)
         if not given and not drawn:
             first = starts.required if len(starts.required) else self.problem.candidates[:1]
@@ -101,16 +101,16 @@ class SizeSearch:
             )
         return best_of(found)
 
-    def warm(self, pool: Sequence[FloatArray]) -> ValuedMenu:
+    def warm(self, treatments: Sequence[FloatArray]) -> ValuedMenu:
         """Search by Lloyd passes alone from treatments (k, d) in the order of places."""
         step = self.step(self.units)
-        return best_of(refined(self.problem, step, [self.menu(menu) for menu in pool]))
+        return best_of(refined(self.problem, step, [self.menu(menu) for menu in treatments]))
 
-    def improved(self, pool: Sequence[FloatArray]) -> ValuedMenu:
-        """Refine menus of a pool without limits, then the best one by swaps and passes in turn."""
+    def improved(self, treatments: Sequence[FloatArray]) -> ValuedMenu:
+        """Refine menus without limits, then the best one by swaps and passes in turn."""
         problem, units = self.problem, self.units
         step = FreeChoice(sums_of(units))
-        menus = [self.menu(menu) for menu in pool]
+        menus = [self.menu(menu) for menu in treatments]
         best = best_of(refined(problem, step, menus, tolerance=_ROUGH))
         size, own = len(problem.psi), len(problem.psi) + np.arange(self.k)
         for _ in range(_SWAP_CYCLES):

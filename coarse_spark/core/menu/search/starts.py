@@ -49,9 +49,9 @@ class Starts:
         columns = spanning_candidates(problem.psi, few, _COARSE_CANDIDATES, rows)
         return Starts(problem, units, kept, rows, few, columns)
 
-    def paid_at(self, price: float) -> Starts:
+    def at_budget_price(self, price: float) -> Starts:
         """Return the starts where spending costs ``price``, with the same coarse units."""
-        return replace(self, problem=self.problem.paid_at(price))
+        return replace(self, problem=self.problem.at_budget_price(price))
 
     @cached_property
     def table(self) -> ProfitTable:

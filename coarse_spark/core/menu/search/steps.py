@@ -30,11 +30,6 @@ def sums_of(units: WeightedUnits) -> Sums:
     return sums
 
 
-def _together(sums: Sums, asked: Sequence[tuple[int, PricedMenu] | None]) -> dict[int, SegmentSums]:
-    menus = {place: pair[1] for place, pair in enumerate(asked) if pair is not None}
-    return dict(sums(menus)) if menus else {}
-
-
 @dataclass(frozen=True, eq=False)
 class FreeChoice(Step):
     """Every unit takes what it prefers at the prices that menus have.
@@ -49,16 +44,26 @@ class FreeChoice(Step):
     stretches: ClassVar[bool] = True
 
     def __call__(
-        self,
-        asked: Sequence[tuple[int, PricedMenu]],
-        known: Mapping[int, ValuedMenu],  # noqa: ARG002  # prices stay what they are
+        self, menus: Sequence[tuple[int, PricedMenu]], known: Mapping[int, ValuedMenu]
     ) -> list[ValuedMenu | None]:
-        """Assign all menus in one pass."""
-        found = _together(self.sums, asked)
-        return [
-            ValuedMenu(menu, found[place], menu.lagrangian(found[place]))
-            for place, (_, menu) in enumerate(asked)
-        ]
+        """Price the menus and assign all of them in one pass."""
+        priced = {place: self.priced(menu, known.get(k)) for place, (k, menu) in enumerate(menus)}
+        possible = {place: menu for place, menu in priced.items() if menu is not None}
+        sums = self.sums(possible) if possible else {}
+        found = {place: self.valued(menu, sums[place]) for place, menu in possible.items()}
+        return [found.get(place) for place in priced]
+
+    def priced(self, menu: PricedMenu, known: ValuedMenu | None = None) -> PricedMenu | None:  # noqa: ARG002  # of every step
+        """Return the menu: its prices stay what they are."""
+        return menu
+
+    def valued(self, menu: PricedMenu, sums: SegmentSums) -> ValuedMenu:
+        """Return the menu with its Lagrangian, without prices its profit."""
+        return ValuedMenu(menu, sums, menu.lagrangian(sums))
+
+    def rests(self, found: ValuedMenu) -> bool:  # noqa: ARG002  # of every step
+        """Return True."""
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +81,11 @@ class WithinLimits(Step):
 
     def __call__(
         self,
-        asked: Sequence[tuple[int, PricedMenu]],
+        menus: Sequence[tuple[int, PricedMenu]],
         known: Mapping[int, ValuedMenu],  # noqa: ARG002  # the optimum needs no start
     ) -> list[ValuedMenu | None]:
         """Assign each menu."""
-        return [self.assigned(menu) for _, menu in asked]
+        return [self.assigned(menu) for _, menu in menus]
 
     def assigned(self, menu: PricedMenu) -> ValuedMenu | None:
         """Return a menu assigned within its limits, None where its treatments cannot keep them."""
@@ -99,9 +104,22 @@ class WithinLimits(Step):
         priced = menu.at(split.prices, split.budget_price)
         return ValuedMenu(priced, sums, split.value / self.units.total)
 
+    def priced(self, menu: PricedMenu, known: ValuedMenu | None = None) -> PricedMenu | None:  # noqa: ARG002  # of every step
+        """Return the menu at the prices of the best assignment."""
+        found = self.assigned(menu)
+        return None if found is None else found.menu
+
+    def valued(self, menu: PricedMenu, sums: SegmentSums) -> ValuedMenu:  # noqa: ARG002  # of every step
+        """Return the menu with its profit; where units are indifferent, sums tell less."""
+        return kept(self.assigned(menu), menu)
+
+    def rests(self, found: ValuedMenu) -> bool:  # noqa: ARG002  # of every step
+        """Return True: the prices are those of the optimum."""
+        return True
+
 
 @dataclass(frozen=True, eq=False)
-class PricedPass(Step):
+class PricedPass(FreeChoice):
     """A population of any size is assigned at prices that keep the limits on a sample of it.
 
     Each pass tells how far the sample's shares and spending are off, and the next prices aim beside
@@ -114,23 +132,9 @@ class PricedPass(Step):
     sample : units of it.
     """
 
-    sums: Sums
     sample: WeightedUnits
-
-    def __call__(
-        self, asked: Sequence[tuple[int, PricedMenu]], known: Mapping[int, ValuedMenu]
-    ) -> list[ValuedMenu | None]:
-        """Price the menus on the sample and assign all of them in one pass."""
-        priced = [(k, self.priced(menu, known.get(k))) for k, menu in asked]
-        found = _together(self.sums, [None if menu is None else (k, menu) for k, menu in priced])
-        return [
-            None if menu is None else ValuedMenu(menu, found[place], menu.lagrangian(found[place]))
-            for place, (_, menu) in enumerate(priced)
-        ]
-
-    def rests(self, found: ValuedMenu) -> bool:
-        """Return whether shares and spending are as near to the limits as a sample can tell."""
-        return found.menu.free or found.menu.shortfall(found.sums) <= _SHARE_TOLERANCE
+    rises: ClassVar[bool] = False
+    stretches: ClassVar[bool] = False
 
     def priced(self, menu: PricedMenu, known: ValuedMenu | None = None) -> PricedMenu | None:
         """Return the menu at the prices that keep its limits on the sample.
@@ -160,14 +164,9 @@ class PricedPass(Step):
         best = posed.whole(menu.prices, menu.budget_price)
         return None if best is None else menu.at(best.prices, best.budget_price)
 
-    def repriced(self, menu: PricedMenu, known: ValuedMenu | None = None) -> PricedMenu:
-        """Return the same as ``priced``.
-
-        Raises
-        ------
-        RunError : a budget that the menu cannot keep.
-        """
-        return kept(self.priced(menu, known), menu)
+    def rests(self, found: ValuedMenu) -> bool:
+        """Return whether shares and spending are as near to the limits as a sample can tell."""
+        return found.menu.free or found.menu.shortfall(found.sums) <= _SHARE_TOLERANCE
 
 
 def kept(found: Found | None, menu: PricedMenu) -> Found:

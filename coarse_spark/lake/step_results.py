@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
 from coarse_spark.core.learned_design import Overlap
+from coarse_spark.core.menu.menu import Pass
 
 
 class Record(BaseModel):
@@ -170,29 +171,6 @@ class ChosenMenu(Record):
     limits: LimitsKept | None = None
 
 
-class PopulationPass(Record):
-    """One pass over the population: what it found for the menu of size k and what it changed then.
-
-    Attributes
-    ----------
-    k : size of the menu.
-    number : of the pass.
-    value : mean profit per unit weight, less prices where there are any.
-    gain : over the previous pass.
-    moved : how many treatments the update then changed.
-    step : the largest move, in shares of its dimension's range.
-    what : the treatment that gained most by its move, in words.
-    """
-
-    k: int
-    number: int
-    value: float
-    gain: float
-    moved: int
-    step: float
-    what: str
-
-
 class ChooseResult(StepResult):
     """The menus of all sizes.
 
@@ -211,7 +189,7 @@ class ChooseResult(StepResult):
     uniform_value: float
     sketch_size: int
     menus: dict[int, ChosenMenu]
-    passes: tuple[PopulationPass, ...] = ()
+    passes: tuple[Pass, ...] = ()
 
 
 class TreatmentBin(Record):

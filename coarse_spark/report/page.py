@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -164,4 +165,4 @@ def _differences(content: ReportContent) -> list[dict[str, Any]]:
 
 def _history(content: ReportContent) -> list[dict[str, Any]]:
     """Return the passes for the published size, in the user's numbers."""
-    return [row.model_dump() for row in content.chosen.passes if row.k == content.selected_k]
+    return [asdict(row) for row in content.chosen.passes if row.k == content.selected_k]

@@ -188,7 +188,7 @@ def make_content(
             lack_of_fit={"statistic": 25.3, "degrees": 2, "p_value": 3.2e-6, "bins": bins},
             stability={"folds": 2, "resamples": 0, "treatments": counts},
         ),
-        assigned=AssignResult(k=chosen, value=plug_in[2 + sizes.index(chosen)]),
+        assigned=AssignResult(k=chosen),
         menu=menu_table,
         policy_values=values,
         contrasts=contrasts(policies, moments, 0.95),
@@ -208,6 +208,13 @@ def with_result(content: ReportContent, step: str, **fields: Any) -> ReportConte
     result = getattr(content, step)
     other = type(result).model_validate({**dict(result), **fields})
     return dataclasses.replace(content, **{step: other})
+
+
+def with_limits(content: ReportContent, kept: dict[str, Any]) -> ReportContent:
+    """Return the content whose published menu keeps limits."""
+    menus = content.chosen.model_dump()["menus"]
+    menus[content.selected_k]["limits"] = kept
+    return with_result(content, "chosen", menus=menus)
 
 
 def field_content(
@@ -577,9 +584,10 @@ def test_limits_say_what_binds_and_what_one_more_is_worth() -> None:
         "budget": 0.5,
         "spending": 0.4999,
         "budget_price": 1.7,
+        "deciding": {"prices": prices[rows], "budget_price": 1.7, "reach": 0.0},
     }
     limited = dataclasses.replace(
-        with_result(content, "assigned", limits=kept), menu=content.menu.assign(shadow_price=prices)
+        with_limits(content, kept), menu=content.menu.assign(shadow_price=prices)
     )
     first, second, third = limit_sentences(limited)
     names = [treatment_text(limited, row) for _, row in limited.selected.iterrows()]
@@ -594,7 +602,7 @@ def test_limits_say_what_binds_and_what_one_more_is_worth() -> None:
     text = " ".join(console.export_text().split())
     assert all(sentence in text for sentence in (first, second, third))
     slack = dataclasses.replace(
-        with_result(content, "assigned", limits=kept | {"spending": 0.25, "budget_price": 0.0}),
+        with_limits(content, kept | {"spending": 0.25, "budget_price": 0.0}),
         menu=content.menu.assign(shadow_price=0.0),
     )
     assert limit_sentences(slack) == [

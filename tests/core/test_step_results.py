@@ -30,7 +30,12 @@ def results() -> dict[str, StepResult]:
         "sketch_value": 1.25,
         "switching_cost": 0.0,
         "segment_theta": [[1.0, 2.0], [-0.1, 1e-300]],
-        "limits": LimitsKept(min_share=(0.1, 0.0), max_share=(1.0, 1.0), budget=3.0),
+        "limits": LimitsKept(
+            min_share=(0.1, 0.0),
+            max_share=(1.0, 1.0),
+            budget=3.0,
+            deciding={"prices": [0.0, -0.5], "budget_price": 0.25, "reach": 1e-9},
+        ),
     }
     line = {"k": 2, "number": 1, "value": 1.0, "gain": -math.inf, "moved": 1, "step": 0.1}
     row = {"label": "t < 1", "rows": 7, "observed": 1, "fitted": 2, "standard_error": 0.5}
@@ -74,8 +79,6 @@ def results() -> dict[str, StepResult]:
         ),
         AssignResult(
             k=2,
-            value=1.5,
-            limits=menu["limits"],
             changes={"previous_run": "spring", "units": 4, "changed": 1, "new": 1},
         ),
     )

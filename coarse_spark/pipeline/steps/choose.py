@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 
 from coarse_spark.core.menu.choose import ChosenMenu, MenuCurve, choose_menus
-from coarse_spark.core.menu.menu import Pass
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.distributed.frames import theta_columns
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.errors import InvalidInputError
 from coarse_spark.lake import step_results
 from coarse_spark.lake.schemas import MENU
-from coarse_spark.lake.step_results import ChooseResult, FitResult, PopulationPass, ScoreResult
+from coarse_spark.lake.step_results import ChooseResult, FitResult, ScoreResult
 from coarse_spark.pipeline.limits import limits_kept
 from coarse_spark.pipeline.menu_rows import menu_rows
 from coarse_spark.pipeline.rules import population_rules
@@ -56,7 +55,7 @@ def choose(run: Run) -> None:
                 uniform_value=curve.uniform_value,
                 sketch_size=len(curve.units),
                 menus=kept_menus,
-                passes=[_pass(line) for line in curve.history],
+                passes=curve.history,
             )
         )
 
@@ -78,10 +77,6 @@ def _kept(
         segment_theta=np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0).tolist(),
         limits=limits_kept(chosen),
     )
-
-
-def _pass(line: Pass) -> PopulationPass:
-    return PopulationPass(**vars(line))
 
 
 def _require_served(curve: MenuCurve, rules: list[str]) -> None:

@@ -372,11 +372,15 @@ def choose_menu(
 
     Examples
     --------
-    >>> space = TreatmentSpace.from_dict( ...     {"t": {"kind": "continuous", "lower": 0, "upper":
-    2, "control": 0}} ... ) >>> theta = np.array([[0, 1.0, -0.5], [0, 2.0, -0.5], [0, 2.0, -0.5]])
-    # best at t = 1 and t = 2 >>> menu = choose_menu(theta, space=space, basis="quadratic",
-    profit=Profit(), k=2) >>> menu.treatments["t"].round(6).tolist(), menu.shares.round(3).tolist()
-    ([1.0, 2.0], [0.333, 0.667]) >>> menu.assign(theta).tolist() [0, 1, 1]
+    >>> space = TreatmentSpace.from_dict(
+    ...     {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
+    ... )
+    >>> theta = np.array([[0, 1.0, -0.5], [0, 2.0, -0.5], [0, 2.0, -0.5]])  # best at 1 and 2
+    >>> menu = choose_menu(theta, space=space, basis="quadratic", profit=Profit(), k=2)
+    >>> menu.treatments["t"].round(6).tolist(), menu.shares.round(3).tolist()
+    ([1.0, 2.0], [0.333, 0.667])
+    >>> menu.assign(theta).tolist()
+    [0, 1, 1]
     """
     if cost_per_treatment < 0 or switching_cost < 0:
         raise InvalidInputError("cost_per_treatment and switching_cost cannot be negative")

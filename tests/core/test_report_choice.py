@@ -104,7 +104,7 @@ def test_the_sketch_is_shown_beside_the_population() -> None:
     rows = sketch_rows(content)
     assert [row["k"] for row in rows] == [1, 2, 3, 4]
     assert float(rows[0]["effect"].rstrip("%")) == pytest.approx(100 * 0.01 / whole, rel=0.05)
-    # the published menu is worth what exactly its assignments earn
-    assert rows[2]["exact"] == f"{content.assigned.value:.6g}"
+    # of everyone: what the assignments earn
+    assert rows[2]["exact"] == f"{content.chosen.menus[3].value:.6g}"
     assert rows[1]["exact"] == "0.62"
     assert "The sketch against the full population" in render_report(content)

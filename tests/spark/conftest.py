@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,17 +119,33 @@ class Process:
     tables: Path
 
 
-@pytest.fixture(scope="session")
-def thornton(tmp_path_factory: pytest.TempPathFactory) -> Process:
-    """A small run on the field experiment of Thornton, on a Spark session of its own."""
+@pytest.fixture(scope="session", autouse=True)
+def thornton_started(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Future[Process] | None]:
+    """The run of ``thornton``, beside the tests that come before the first that asks for it."""
+    if not any("thornton" in getattr(test, "fixturenames", ()) for test in request.session.items):
+        yield None
+        return
     folder = tmp_path_factory.mktemp("thornton")
-    done = subprocess.run(
-        thornton_command(folder / "tables"),
-        env=own_environment(),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    return Process(done, folder / "tables")
+
+    def run() -> Process:
+        done = subprocess.run(
+            thornton_command(folder / "tables"),
+            env=own_environment(),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        return Process(done, folder / "tables")
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(run)
+
+
+@pytest.fixture(scope="session")
+def thornton(thornton_started: Future[Process]) -> Process:
+    """A small run on the field experiment of Thornton, on a Spark session of its own."""
+    return thornton_started.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pkgutil
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,24 @@ def test_a_broken_layer_is_named(
     assert done.returncode == 1, done.stdout + done.stderr
     assert {name for name, kept in _outcomes(done.stdout).items() if not kept} == broken
     assert named in done.stdout
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests" / "benchmarks").glob("*.py")), ids=lambda path: path.stem
+)
+def test_what_benchmarks_import_from_the_package_is_there(path: Path) -> None:
+    # they run by hand: without this, a name that went would be missed only there
+    imports = [
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("coarse_spark")
+        for alias in node.names
+    ]
+    missing = [f"{module}.{name}" for module, name in imports if not _there(module, name)]
+    assert missing == []
+
+
+def _there(module: str, name: str) -> bool:
+    return hasattr(import_module(module), name) or name in {
+        found.name for found in pkgutil.iter_modules(getattr(import_module(module), "__path__", []))
+    }

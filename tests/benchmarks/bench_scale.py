@@ -41,7 +41,7 @@ from coarse_spark.distributed.assign import assign, best_position, profit_column
 from coarse_spark.distributed.frames import theta_columns
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.lake.session import open_session
-from coarse_spark.pipeline.limits import boundary_table
+from coarse_spark.pipeline.limits import settled_units
 
 NAMES = theta_columns(6)
 
@@ -222,7 +222,7 @@ def exact_masses(responses: DataFrame, posed: MenuProblem, menu: PricedMenu, fol
     def publish() -> Settled:
         population = ResponseTable(responses, posed).told_apart()
         settled = settle(population, {5: exact_menu}, population.sample())[5]
-        units = boundary_table(population, settled)
+        units = settled_units(population, settled.deciding, settled.boundary.reach)
         rows = assign(drawn, problem, settled.deciding, settled=units)
         rows.write.format("delta").save(path)
         return settled

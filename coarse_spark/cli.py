@@ -82,10 +82,9 @@ def _go_on(steps: Sequence[str], config: Path, run_id: str | None, settings: Seq
     session = _session(configuration)
     from coarse_spark.pipeline import STEPS, open_run
 
-    run = open_run(session, configuration, run_id)
-    for step in steps:
-        STEPS[step](run)
-    run.save()
+    with open_run(session, configuration, run_id) as run:
+        for step in steps:
+            STEPS[step](run)
     _say(f"run {run.run_id}: {' and '.join(steps)} done")
 
 
@@ -115,10 +114,9 @@ def fit(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # no
     session = _session(configuration)
     from coarse_spark import pipeline
 
-    started = pipeline.start_run(session, configuration, run_id)
-    pipeline.fit(started)
-    pipeline.score(started)
-    started.save()
+    with pipeline.start_run(session, configuration, run_id) as started:
+        pipeline.fit(started)
+        pipeline.score(started)
     _say(f"run {started.run_id}: fit and score done")
 
 
@@ -169,9 +167,9 @@ def report(
     """Print the summary of a run and write its page."""
     configuration = _load(config, settings)
     session = _session(configuration)
-    from coarse_spark.pipeline import open_run
+    from coarse_spark.pipeline import read_run
 
-    _present(open_run(session, configuration, run_id), report)
+    _present(read_run(session, configuration, run_id), report)
 
 
 @app.command()

@@ -35,6 +35,18 @@ class TableError(InvalidInputError):
     """An input table that is missing, or lacks columns, types, keys or values that are needed."""
 
 
+class RunTakenError(CoarseSparkError):
+    """A run that another process works on, or that somebody changed in the meantime."""
+
+    exit_code = 2
+
+
+class RunFinalError(CoarseSparkError):
+    """A run that was published, and that no step changes any more."""
+
+    exit_code = 2
+
+
 class RuntimeSetupError(CoarseSparkError):
     """Java, Spark or Delta is missing or of a version that cannot work."""
 

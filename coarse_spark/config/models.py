@@ -279,6 +279,12 @@ class Population(Section):
 class Evaluation(Section):
     """Honest values of the policies, cross-fitted on response.folds, and the choice's stability."""
 
+    max_loss_to_current: Number | None = Field(
+        None,
+        ge=0,
+        description="a run whose honest value is below that of the current run by more, money per "
+        "unit, is not published; default: it is",
+    )
     confidence: Number = Field(0.95, gt=0, lt=1, description="level of the confidence intervals")
     resamples: Integer = Field(
         10,

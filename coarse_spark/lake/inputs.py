@@ -13,7 +13,17 @@ from coarse_spark.errors import TableError
 from coarse_spark.lake.tables import Lake, quote
 
 
-def read_input(spark: SparkSession, source: Experiment | Population, label: str) -> DataFrame:
+def snapshot_of(spark, source, label):
+    return "-"
+
+
+def check_unchanged(spark, source, label, snapshot):
+    return None
+
+
+def read_input(
+    spark: SparkSession, source: Experiment | Population, label: str, snapshot=None
+) -> DataFrame:
     """Return the table that a block of the configuration names.
 
     Parameters

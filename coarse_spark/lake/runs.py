@@ -1,4 +1,9 @@
-"""The record of a run: what it read, what it did, how it ended."""
+"""The record of a run: what it read, what it did, how it ended, and who works on it.
+
+The table ``runs`` is changed one revision at a time: a change names the revision before it, and of
+two that name the same one Delta keeps the first (``Lake.replace``). That is all that processes need
+to agree on who owns a run and which run is current, whatever the order in which they come.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +14,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from coarse_spark import __version__
-from coarse_spark.errors import TableError
+from coarse_spark.errors import RunTakenError, TableError, nearest
 from coarse_spark.lake.schemas import RUNS
 from coarse_spark.lake.step_results import StepResult, results_from_json, results_to_json
 from coarse_spark.lake.tables import Lake, check_run_id
 
-RUNNING, PUBLISHED, FAILED = "running", "published", "failed"
+RUNNING, OPEN, FAILED, ABANDONED = "running", "open", "failed", "abandoned"
+PUBLISHED, WITHDRAWN, PRUNED = "published", "withdrawn", "pruned"
+FINAL = (PUBLISHED, WITHDRAWN, PRUNED)  # what readers saw once, no step changes
+
+_KNOWN_RUNS = 1_000  # run ids that a misspelt one is compared with
 
 
 def new_run_id() -> str:
@@ -37,6 +47,10 @@ class RunRecord:
     config_hash: str
     started_at: datetime
     status: str = RUNNING
+    revision: int = 0
+    change_id: str = ""
+    owner: str | None = None
+    heartbeat_at: datetime | None = None
     ended_at: datetime | None = None
     published_at: datetime | None = None
     step_seconds: dict[str, float] = field(default_factory=dict)
@@ -47,15 +61,49 @@ class RunRecord:
     warnings: list[str] = field(default_factory=list)
     results: Mapping[str, StepResult] = field(default_factory=dict)
 
+    @property
+    def final(self) -> bool:
+        """Whether readers may have seen the run's rows, so that no step may change them."""
+        return self.status in FINAL
+
     def with_changes(self, **changes: Any) -> RunRecord:
         """Return a copy with other values."""
         return replace(self, **changes)
 
-    def save(self, lake: Lake) -> None:
-        """Replace this run's row in one commit."""
-        row = {name: getattr(self, name) for name in RUNS.columns if name != "diagnostics"}
-        row["diagnostics"] = results_to_json(self.results)
-        lake.replace(RUNS, self.run_id, pd.DataFrame([row], dtype=object))
+    def save(self, lake: Lake, *, check: bool = False) -> RunRecord:
+        """Replace this run's row in one commit and return the record of the next revision.
+
+        Nothing is written where somebody else changed the row since it was read.
+
+        Parameters
+        ----------
+        lake : where the tables are.
+        check : whether to read the row back, and to raise where it is not ours.
+
+        Raises
+        ------
+        RunTakenError : somebody else changed the row, as far as it was checked.
+        """
+        saved = self.with_changes(revision=self.revision + 1, change_id=secrets.token_hex(8))
+        row = {name: getattr(saved, name) for name in RUNS.columns if name != "diagnostics"}
+        row["diagnostics"] = results_to_json(saved.results)
+        lake.replace(RUNS, saved.run_id, pd.DataFrame([row], dtype=object), saved.revision)
+        if check:
+            found = lake.read(RUNS.name, saved.run_id).select("change_id").collect()
+            if [row["change_id"] for row in found] != [saved.change_id]:
+                raise RunTakenError(
+                    f"run {saved.run_id} was taken over or changed by somebody else in the "
+                    "meantime; 'coarse-spark runs show' says by whom"
+                )
+        return saved
+
+    @staticmethod
+    def find(lake: Lake, run_id: str) -> RunRecord | None:
+        """Return the record of a run, None where there is none; errors as in ``load``."""
+        if not lake.exists(RUNS.name):
+            return None
+        found = lake.read(RUNS.name, check_run_id(run_id)).collect()
+        return RunRecord.of(found[0]) if found else None
 
     @staticmethod
     def load(lake: Lake, run_id: str | None = None) -> RunRecord:
@@ -66,22 +114,35 @@ class RunRecord:
         TableError : there is no such run, or another version of the package wrote it.
         """
         rows = lake.read(RUNS.name, None if run_id is None else check_run_id(run_id))
+        if run_id is None:
+            rows = rows.where(~F.col("status").isin(ABANDONED, PRUNED))
         found = rows.orderBy(F.col("started_at").desc()).limit(1).collect()
         if not found:
             raise TableError(
                 f"there is no run{'' if run_id is None else f' {run_id!r}'} "
-                f"in {lake.reference(RUNS.name)}"
+                f"in {lake.reference(RUNS.name)}{_nearest(lake, run_id)}"
             )
-        values = found[0].asDict()
+        return RunRecord.of(found[0])
+
+    @staticmethod
+    def of(row: Row, *, results: bool = True) -> RunRecord:
+        """Return the record of a row of the table, without what its steps found if not wanted.
+
+        Raises
+        ------
+        TableError : another version of the package wrote the results.
+        """
+        values = row.asDict()
+        text = values.pop("diagnostics") or "{}"
         try:
-            values["results"] = results_from_json(values.pop("diagnostics") or "{}")
+            values["results"] = results_from_json(text) if results else {}
         except ValueError:
             raise TableError(
                 f"run {values['run_id']} holds step results of another version of coarse_spark "
                 f"(written by {values['package_version']}, this is {__version__}), which cannot be "
                 "read; start a new run with 'fit'"
             ) from None
-        for name in ("started_at", "ended_at", "published_at"):
+        for name in ("started_at", "ended_at", "published_at", "heartbeat_at"):
             # Spark hands timestamps over as naive local times
             values[name] = None if values[name] is None else values[name].astimezone(UTC)
         values["warnings"] = list(values["warnings"] or [])
@@ -90,12 +151,17 @@ class RunRecord:
         return RunRecord(**values)
 
 
-def latest_published(lake: Lake, other_than: str) -> str | None:
-    """Return the run that was published last, leaving one out; None where there is no other."""
+def _nearest(lake: Lake, run_id: str | None) -> str:
+    if run_id is None:
+        return ""
+    known = lake.read(RUNS.name).select("run_id").limit(_KNOWN_RUNS).collect()
+    return nearest(run_id, [row["run_id"] for row in known])
+
+
+def published_runs(lake: Lake) -> list[str]:
+    """Return the published runs, the one that was published last, the current one, first."""
     if not lake.exists(RUNS.name):
-        return None
-    rows = lake.read(RUNS.name).where(
-        F.col("published_at").isNotNull() & (F.col("run_id") != other_than)
-    )
-    found = rows.orderBy(F.col("published_at").desc()).select("run_id").first()
-    return None if found is None else str(found["run_id"])
+        return []
+    rows = lake.read(RUNS.name).where(F.col("published_at").isNotNull())
+    found = rows.orderBy(F.col("published_at").desc()).select("run_id").collect()
+    return [str(row["run_id"]) for row in found]

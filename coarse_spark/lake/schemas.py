@@ -48,6 +48,10 @@ RUNS = TableSchema(
     (),
     {
         "status": ("string", "running, published or failed"),
+        "revision": ("bigint", "How often the row was changed"),
+        "change_id": ("string", "Which change wrote the row"),
+        "owner": ("string", "Process at work on the run"),
+        "heartbeat_at": ("timestamp", "When the owner last said that it is alive, UTC"),
         "started_at": ("timestamp", "Start of the run, UTC"),
         "ended_at": ("timestamp", "End of the last step that ran, UTC"),
         "published_at": (

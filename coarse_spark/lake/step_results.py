@@ -332,6 +332,9 @@ _KINDS: dict[str, type[StepResult]] = {
 }
 
 
+STEPS_WITH_RESULTS = tuple(_KINDS)  # in the order in which a run does them
+
+
 def results_to_json(results: Mapping[str, StepResult]) -> str:
     """Return the results by step as one JSON object."""
     return to_json(dict(results)).decode()

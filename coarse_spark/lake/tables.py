@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from delta.exceptions import (
     ConcurrentAppendException,
     ConcurrentDeleteDeleteException,
     ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
     ConcurrentWriteException,
     MetadataChangedException,
     ProtocolChangedException,
 )
+from filelock import FileLock
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -38,6 +43,7 @@ _CONFLICTS = (
     ConcurrentAppendException,
     ConcurrentDeleteDeleteException,
     ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
     ConcurrentWriteException,
     MetadataChangedException,
     ProtocolChangedException,
@@ -60,6 +66,11 @@ def check_run_id(run_id: str) -> str:
     return run_id
 
 
+def is_address(path: str) -> bool:
+    """Whether a path is the address of a store, not of a local file."""
+    return "://" in path or path.startswith("dbfs:")
+
+
 def quote(identifier: str) -> str:
     """Return a dotted identifier with every part in backticks."""
     return ".".join("`" + part.replace("`", "``") + "`" for part in identifier.split("."))
@@ -80,15 +91,12 @@ class Lake:
     path: str | None = None
     schema: str | None = None
     _found: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
-    _unwritten: set[tuple[str, str]] = field(
-        default_factory=set, init=False, repr=False, compare=False
-    )
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.schema is None):
             raise InvalidInputError("output: expected either a path or a schema")
         if self.path is not None:
-            if "://" not in self.path and not self.path.startswith("dbfs:"):
+            if not is_address(self.path):
                 object.__setattr__(self, "path", str(Path(self.path).resolve()))
             elif ".." in self.path.split("/"):
                 raise InvalidInputError(
@@ -132,22 +140,43 @@ class Lake:
             rows if run_id is None else rows.where(F.col("run_id") == F.lit(check_run_id(run_id)))
         )
 
-    def begin(self, run_id: str) -> None:
-        """Say that no table holds rows of this run.
-
-        The first write to each may then append and need not look for old rows.
-        """
-        self._unwritten.update((name, check_run_id(run_id)) for name in TABLES)
-
-    def replace(self, schema: TableSchema, run_id: str, rows: DataFrame | pd.DataFrame) -> None:
+    def replace(
+        self,
+        schema: TableSchema,
+        run_id: str,
+        rows: DataFrame | pd.DataFrame,
+        number: int | None = None,
+    ) -> None:
         """Replace the rows of one run by ``rows`` (without a run_id column) in one commit.
+
+        Parameters
+        ----------
+        schema : of the table.
+        run_id : the run.
+        rows : all of its rows in the table.
+        number : of the write; where the table has seen this or a larger one of the run, even from
+            another process at the same moment, nothing is written and nothing is raised.
 
         Raises
         ------
         TableError : rows from the driver repeat a key or leave it null. (Rows of Spark DataFrames
             derive from units whose ids were checked at the start of the run.)
         """
-        check_run_id(run_id)
+        self._write(schema, run_id, rows, number, replaced=f"run_id = '{check_run_id(run_id)}'")
+
+    def append(self, schema: TableSchema, run_id: str, rows: DataFrame, number: int) -> None:
+        """Add rows of units that a run does not have yet, in one commit; see ``replace``."""
+        self._write(schema, check_run_id(run_id), rows, number, replaced=None)
+
+    def _write(
+        self,
+        schema: TableSchema,
+        run_id: str,
+        rows: DataFrame | pd.DataFrame,
+        number: int | None,
+        *,
+        replaced: str | None,
+    ) -> None:
         if isinstance(rows, pd.DataFrame):
             rows = self._from_driver(schema, rows)
         order = ["run_id", *schema.key, *(c for c in rows.columns if c not in schema.key)]
@@ -157,13 +186,34 @@ class Lake:
         )
         if not self.exists(schema.name):
             self._create(schema, rows.schema)
-        _write(
-            rows,
-            self,
-            schema.name,
-            None if (schema.name, run_id) in self._unwritten else f"run_id = '{run_id}'",
-        )
-        self._unwritten.discard((schema.name, run_id))
+        options: dict[str, Any] = {} if replaced is None else {"replaceWhere": replaced}
+        if number is not None:
+            options |= {"txnAppId": run_id, "txnVersion": number}
+        with self._alone(schema.name):
+            _commit(rows, self, schema.name, options)
+
+    @contextmanager
+    def _alone(self, table: str) -> Iterator[None]:
+        """Keep other processes of this machine from committing to a table in a local folder.
+
+        On a local file system Delta cannot tell that another process commits the same version: the
+        later one would replace the earlier one. Object stores and catalogs see to that themselves.
+        """
+        if self.path is None or is_address(self.path):
+            yield
+            return
+        folder = Path(self.path) / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / table)
+        try:
+            lock.acquire()
+        except NotImplementedError:  # a file system without locks
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _from_driver(self, schema: TableSchema, rows: pd.DataFrame) -> DataFrame:
         keys = rows[list(schema.key)] if schema.key else rows.iloc[:, :0]
@@ -197,6 +247,19 @@ class Lake:
             f"CREATE TABLE IF NOT EXISTS {self.reference(schema.name)} ({columns}) USING delta "
             f"PARTITIONED BY (run_id) COMMENT {_literal(schema.comment)}"
         )
+
+    def remove(self, table: str, run_ids: Sequence[str]) -> None:
+        """Remove the rows of runs from a table in one commit; files stay until VACUUM."""
+        if run_ids and self.exists(table):
+            self.spark.sql(f"DELETE FROM {self.reference(table)} WHERE {_of_runs(run_ids)}")  # noqa: S608
+
+    def bytes_of(self, table: str, run_ids: Sequence[str]) -> int:
+        """Return the size of the files that hold the rows of runs."""
+        if not run_ids or not self.exists(table):
+            return 0
+        files = F.col("_metadata.file_path"), F.col("_metadata.file_size").alias("size")
+        rows = self.read(table).where(_of_runs(run_ids)).select(*files).distinct()
+        return int(rows.agg(F.coalesce(F.sum("size"), F.lit(0))).collect()[0][0])
 
     def current_assignments_query(self) -> str:
         """Return the SQL of the view ``current_assignments``."""
@@ -239,17 +302,17 @@ class Lake:
     wait=wait_random_exponential(multiplier=0.5, max=10),
     reraise=True,
 )
-def _write(rows: DataFrame, lake: Lake, table: str, replaced: str | None) -> None:
-    writer = rows.write.format("delta").option("mergeSchema", "true")
-    writer = (
-        writer.mode("append")
-        if replaced is None
-        else writer.mode("overwrite").option("replaceWhere", replaced)
-    )
+def _commit(rows: DataFrame, lake: Lake, table: str, options: Mapping[str, Any]) -> None:
+    writer = rows.write.format("delta").option("mergeSchema", "true").options(**options)
+    writer = writer.mode("overwrite" if "replaceWhere" in options else "append")
     if lake.path is not None:
         writer.save(f"{lake.path}/{table}")
     else:
         writer.saveAsTable(lake.reference(table))
+
+
+def _of_runs(run_ids: Sequence[str]) -> str:
+    return f"run_id IN ({', '.join(_literal(check_run_id(name)) for name in run_ids)})"
 
 
 def _missing(value: object) -> bool:

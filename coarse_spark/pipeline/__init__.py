@@ -5,7 +5,8 @@ Each reads tables and writes tables, and keeps one record of what it found
 """
 
 from coarse_spark.pipeline.order import STEPS, run_all
-from coarse_spark.pipeline.run import Run, open_run, start_run
+from coarse_spark.pipeline.run import Run
+from coarse_spark.pipeline.start import open_run, read_run, start_run
 from coarse_spark.pipeline.steps.assign import assign
 from coarse_spark.pipeline.steps.choose import choose
 from coarse_spark.pipeline.steps.evaluate import evaluate
@@ -22,6 +23,7 @@ __all__ = [
     "fit",
     "open_run",
     "publish",
+    "read_run",
     "run_all",
     "score",
     "start_run",

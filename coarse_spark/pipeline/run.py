@@ -12,17 +12,20 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from typing import TypeVar
 
+import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.settings import SearchSettings
-from coarse_spark.errors import CoarseSparkError, InvalidInputError, RunError, TableError
-from coarse_spark.lake.inputs import input_name, input_version, read_input
-from coarse_spark.lake.runs import FAILED, RUNNING, RunRecord, new_run_id
-from coarse_spark.lake.step_results import FitResult, StepResult
-from coarse_spark.lake.tables import Lake, check_run_id
+from coarse_spark.errors import CoarseSparkError, RunError, TableError
+from coarse_spark.lake.inputs import check_unchanged, input_name, read_input
+from coarse_spark.lake.lease import Lease
+from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
+from coarse_spark.lake.schemas import TableSchema
+from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
+from coarse_spark.lake.tables import Lake
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +49,22 @@ class Run:
     spark : the session.
     declared : the configuration as the user wrote it.
     lake : where the tables are.
-    record : row of table ``runs``; replaced as the steps go, and saved by each command.
+    record : row of table ``runs``; replaced as the steps go, and saved after each.
+    lease : the right to change the run; None where it is only looked at.
     """
 
     spark: SparkSession
     declared: Configuration
     lake: Lake
     record: RunRecord
+    lease: Lease | None = None
+
+    def __enter__(self) -> Run:
+        """Return the run: at the end of the block nobody works on it any more."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def run_id(self) -> str:
@@ -119,19 +131,36 @@ class Run:
 
     @cached_property
     def experiment(self) -> DataFrame:
-        """The experiment's table as the user has it."""
-        return read_input(self.spark, self.declared.experiment, "experiment")
+        """The experiment's table as the user has it, as it was when the run started."""
+        return self._read("experiment", self.declared.experiment)
 
     @cached_property
     def population(self) -> DataFrame | None:
-        """The population's table, None where it is the experiment's units."""
+        """The population's table in the same way, None where it is the experiment's units."""
         if not self.declared.population.given:
             return None
-        return read_input(self.spark, self.declared.population, "population")
+        return self._read("population", self.declared.population)
 
-    def save(self) -> None:
-        """Save the record: a later command goes on from it."""
-        self.record.save(self.lake)
+    def _read(self, label: str, source: Experiment | Population) -> DataFrame:
+        return read_input(self.spark, source, label, self.record.inputs[input_name(source)])
+
+    def prepare(self) -> None:
+        """Stub."""
+
+    def replace(self, schema: TableSchema, rows: DataFrame | pd.DataFrame) -> None:
+        """Replace the run's rows in a table; errors as in ``Lease.replace``."""
+        self._lease.replace(schema, rows)
+
+    def close(self) -> None:
+        """Let go of the run: a later command goes on from it."""
+        if self.lease is not None and not self.lease.ended:
+            self.record = self.lease.release(self.record.with_changes(status=OPEN))
+
+    @property
+    def _lease(self) -> Lease:
+        if self.lease is None:
+            raise TableError(f"run {self.run_id} was opened to be looked at; open it with open_run")
+        return self.lease
 
     def warn(self, *sentences: str) -> None:
         """Add warnings to the record, each once."""
@@ -142,7 +171,10 @@ class Run:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a step in the record; a failure is saved before it is raised.
+        """Do a step: what it found is saved at its end, a failure before it is raised.
+
+        What the step and those after it found before is forgotten, and the inputs must stay as they
+        were when the run started.
 
         Raises
         ------
@@ -150,25 +182,46 @@ class Run:
             cause.
         """
         start = time.perf_counter()
-        try:
-            log.info("%s ...", name)
-            yield
-        except BaseException as error:
-            message = (
-                str(error)
-                if isinstance(error, CoarseSparkError)
-                else f"{type(error).__name__}: {error}"
-            )
-            self._save_failure(name, message)
-            if isinstance(error, CoarseSparkError) or not isinstance(error, Exception):
-                raise
-            raise RunError(f"step '{name}' failed: {first_cause(message)}") from error
-        seconds = time.perf_counter() - start
-        self.record = self.record.with_changes(
-            step_seconds={**self.record.step_seconds, name: round(seconds, 3)},
-            ended_at=datetime.now(UTC),
-        )
+        with self._lease.working():
+            try:
+                log.info("%s ...", name)
+                self._forget(name)
+                self._check_inputs()
+                yield
+                self._check_inputs()
+                seconds = time.perf_counter() - start
+                self.record = self.record.with_changes(
+                    step_seconds={**self.record.step_seconds, name: round(seconds, 3)},
+                    ended_at=datetime.now(UTC),
+                )
+                if self.record.final:
+                    self.record = self._lease.release(self.record)
+                elif name != ValidateResult.step:  # part of the step "fit", which saves both
+                    self.record = self._lease.save(self.record)
+            except BaseException as error:
+                message = (
+                    str(error)
+                    if isinstance(error, CoarseSparkError)
+                    else f"{type(error).__name__}: {error}"
+                )
+                self._save_failure(name, message)
+                if isinstance(error, CoarseSparkError) or not isinstance(error, Exception):
+                    raise
+                raise RunError(f"step '{name}' failed: {first_cause(message)}") from error
         log.info("%s done in %.1f s", name, seconds)
+
+    def _forget(self, step: str) -> None:
+        """Forget what this step and those after it found: their tables are about to change."""
+        if step not in STEPS_WITH_RESULTS:
+            return
+        earlier = STEPS_WITH_RESULTS[: STEPS_WITH_RESULTS.index(step)]
+        kept = {name: found for name, found in self.record.results.items() if name in earlier}
+        if len(kept) < len(self.record.results):
+            self.record = self._lease.save(self.record.with_changes(results=kept))
+
+    def _check_inputs(self) -> None:
+        for label, source in sources(self.declared).items():
+            check_unchanged(self.spark, source, label, self.record.inputs[input_name(source)])
 
     def _save_failure(self, step: str, message: str) -> None:
         self.record = self.record.with_changes(
@@ -178,7 +231,7 @@ class Run:
             error=f"{step}: {first_cause(message)}",
         )
         try:
-            self.save()
+            self.record = self._lease.release(self.record)
         except Exception:  # the first failure is the one to report
             log.exception("the failure could not be recorded in %s", self.lake.reference("runs"))
 
@@ -203,63 +256,11 @@ def lake_of(spark: SparkSession, configuration: Configuration) -> Lake:
     return Lake(spark, schema=name)
 
 
-def start_run(spark: SparkSession, configuration: Configuration, run_id: str | None = None) -> Run:
-    """Open a new run, or the rerun of an old one.
-
-    Its record says "running"; the published rows of a rerun stay until they are replaced.
-    """
-    lake = lake_of(spark, configuration)
-    old = None
-    if run_id is not None and lake.exists("runs"):
-        # a rerun stays current with its old assignments until the new ones are published
-        old = lake.read("runs", run_id).select("published_at").first()
-    run_id = new_run_id() if run_id is None else check_run_id(run_id)
-    if old is None:
-        lake.begin(run_id)
-    else:
-        log.info("run %s is there already: its rows are replaced, step by step", run_id)
-    record = RunRecord(
-        run_id,
-        configuration.to_json(),
-        configuration.fingerprint(),
-        started_at=datetime.now(UTC),
-        status=RUNNING,
-        published_at=None
-        if old is None or old["published_at"] is None
-        else old["published_at"].astimezone(UTC),
-        inputs={
-            input_name(source): input_version(lake, source) for source in _sources(configuration)
-        },
+def sources(configuration: Configuration) -> dict[str, Experiment | Population]:
+    """Return the inputs of a configuration by the name of their block."""
+    found: dict[str, Experiment | Population] = {"experiment": configuration.experiment}
+    return (
+        {**found, "population": configuration.population}
+        if configuration.population.given
+        else found
     )
-    run = Run(spark, configuration, lake, record)
-    run.save()
-    return run
-
-
-def open_run(spark: SparkSession, configuration: Configuration, run_id: str | None = None) -> Run:
-    """Go on with a run whose first steps are done: the one named, or the one that started last.
-
-    Raises
-    ------
-    TableError : there is no such run, or another version of the package wrote it.
-    InvalidInputError : the run was made with another configuration.
-    """
-    lake = lake_of(spark, configuration)
-    record = RunRecord.load(lake, run_id)
-    if record.config_hash != configuration.fingerprint():
-        raise InvalidInputError(
-            f"run {record.run_id} was started with another configuration "
-            f"(hash {record.config_hash[:12]}, this file's is {configuration.fingerprint()[:12]}); "
-            "start a new run with 'fit' or use the run's own configuration"
-        )
-    return Run(
-        spark,
-        configuration,
-        lake,
-        record.with_changes(status=RUNNING, error=None, stop_reason=None),
-    )
-
-
-def _sources(configuration: Configuration) -> list[Experiment | Population]:
-    population = [configuration.population] if configuration.population.given else []
-    return [configuration.experiment, *population]

@@ -57,7 +57,7 @@ def assign(run: Run) -> None:
         setup = experiment_setup(run.configuration)
         units = population_units(table, setup, None)
         landed = run.lake.read("assignments", run.run_id)
-        run.lake.replace(SEGMENTS, run.run_id, describe_segments(landed, units, setup.features))
+        run.replace(SEGMENTS, describe_segments(landed, units, setup.features))
         run.keep(AssignResult(k=k, changes=changes))
 
 
@@ -72,4 +72,4 @@ def _write(
     assigned = assign_units(
         population.rows, population.problem, menu, changed=changed, settled=settled
     )
-    run.lake.replace(ASSIGNMENTS, run.run_id, assigned)
+    run.replace(ASSIGNMENTS, assigned)

@@ -44,7 +44,7 @@ def choose(run: Run) -> None:
             frames[k] = menu_rows(
                 run.problem, chosen.menu, chosen.sums, observed, selected=selected
             )
-        run.lake.replace(MENU, run.run_id, pd.concat(frames.values(), ignore_index=True))
+        run.replace(MENU, pd.concat(frames.values(), ignore_index=True))
         granular, p = run.result(ScoreResult).granular_value, run.problem.coefficients
         kept_menus = {
             k: _kept(chosen, frames[k], granular, p) for k, chosen in curve.chosen.items()

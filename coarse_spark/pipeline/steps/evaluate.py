@@ -83,10 +83,10 @@ def evaluate(run: Run) -> None:
             ("menu", size): chosen.menus[size].upper_bound - costs["menu", size] for size in sizes
         }
         values["upper_bound"] = [bounds.get(key, np.nan) for key in keys]
-        run.lake.replace(POLICY_VALUES, run.run_id, values)
-        run.lake.replace(CONTRASTS, run.run_id, contrasts(policies, result.moments, confidence))
+        run.replace(POLICY_VALUES, values)
+        run.replace(CONTRASTS, contrasts(policies, result.moments, confidence))
         if configuration.menu.select == "auto":
-            run.lake.replace(MENU, run.run_id, rows.assign(selected=rows["k"] == k))
+            run.replace(MENU, rows.assign(selected=rows["k"] == k))
         log.info("%s", rule)
         run.keep(
             EvaluateResult(

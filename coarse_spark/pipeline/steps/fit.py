@@ -39,7 +39,7 @@ def fit(run: Run) -> None:
             _log(choice)
             configuration = run.declared.with_basis(choice.basis.name)
             models = fit_responses(kept, setup, fit_settings(configuration))
-            run.lake.replace(MODELS, run.run_id, models)
+            run.replace(MODELS, models)
         run.keep(
             FitResult(
                 observed_treatments=observed.values,

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from coarse_spark.errors import RunError
+from pyspark.sql import functions as F
+
 from coarse_spark.lake.runs import PUBLISHED
-from coarse_spark.lake.step_results import ScoreResult
+from coarse_spark.lake.tables import Lake
+from coarse_spark.pipeline.checks import check_publishable
 from coarse_spark.pipeline.run import Run
 
 
 def publish(run: Run) -> None:
-    """Check that every unit got one treatment, then make the run current.
+    """Check the run's tables, then make the run current and final.
 
     One commit to ``runs`` moves the view.
 
     Raises
     ------
-    RunError : units are missing from the assignments.
+    RunError : the tables are not what may be published, see ``check_publishable``.
     """
     with run.step("publish"):
-        expected = run.result(ScoreResult).units
-        landed = run.lake.read("assignments", run.run_id).count()
-        if landed != expected:
-            raise RunError(
-                f"{landed} units have an assignment, expected {expected}; nothing was published"
-            )
+        check_publishable(run)
         run.lake.publish_view()
-        now = datetime.now(UTC)
-        done = {
-            "status": PUBLISHED,
-            "published_at": now,
-            "ended_at": now,
-            "stop_reason": "all steps done",
-            "error": None,
-        }
-        run.record = run.record.with_changes(**done)
-        run.save()
+        run.record = run.record.with_changes(
+            status=PUBLISHED,
+            published_at=next_publication(run.lake),
+            stop_reason="all steps done",
+            error=None,
+        )
+
+
+def next_publication(lake: Lake) -> datetime:
+    """Return the present moment, or one after the last publication where clocks differ."""
+    last = lake.read("runs").agg(F.max("published_at")).collect()[0][0]
+    now = datetime.now(UTC)
+    return now if last is None else max(now, last.astimezone(UTC) + timedelta(microseconds=1))

@@ -42,9 +42,8 @@ def score(run: Run) -> None:
             _decoded(run, position).alias(f"best_{name}")
             for position, name in enumerate(configuration.space.names)
         ]
-        run.lake.replace(
+        run.replace(
             RESPONSES,
-            run.run_id,
             scored.select(
                 "unit_id",
                 "partition",

@@ -1,0 +1,176 @@
+"""One process works on a run at a time: it takes the run, says that it is alive, and lets go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+from pyspark.sql import DataFrame
+
+from coarse_spark.errors import RunFinalError, RunTakenError
+from coarse_spark.lake.processes import Process
+from coarse_spark.lake.runs import RUNNING, RunRecord
+from coarse_spark.lake.schemas import TableSchema
+from coarse_spark.lake.tables import Lake
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = timedelta(seconds=60)  # a commit each
+SILENT = 5 * HEARTBEAT  # an owner that cannot be looked at is gone when it said nothing for so long
+
+_steps: set[tuple[str, str]] = set()  # runs of which a step is being done in this process
+
+
+def worked_on_by(lake: Lake, record: RunRecord) -> str | None:
+    """Return who works on a run, in words; None where nobody does any more.
+
+    A run that this process holds between two steps is free: a notebook takes up its own again.
+    """
+    if record.owner is None:
+        return None
+    owner = Process.parse(record.owner)
+    if owner == Process.current() and _key(lake, record) not in _steps:
+        return None
+    alive = None if owner is None else owner.alive()
+    heard = record.heartbeat_at or record.started_at
+    silent = datetime.now(UTC) - heard
+    if alive is False or (alive is None and silent > SILENT):
+        return None
+    who = record.owner if owner is None else f"process {owner.number} on {owner.host}"
+    return f"{who}, last heard of {max(silent.total_seconds(), 0):.0f} s ago"
+
+
+def _key(lake: Lake, record: RunRecord) -> tuple[str, str]:
+    return lake.reference("runs"), record.run_id
+
+
+class Lease:
+    """The right of this process to change a run, and the only way to do so.
+
+    Every write carries a number that is larger than all those of earlier owners, and Delta leaves
+    out a write that carries a smaller one than the table has seen of this run. An owner that was
+    taken for dead and wakes up can therefore change nothing that the next one wrote.
+    """
+
+    def __init__(self, lake: Lake, record: RunRecord) -> None:
+        """Take a run.
+
+        Parameters
+        ----------
+        lake : where its tables are.
+        record : as it was read, or of a new run; nobody works on it.
+
+        Raises
+        ------
+        RunTakenError : somebody else took or changed it since it was read.
+        """
+        self.lake = lake
+        now = datetime.now(UTC)
+        if record.heartbeat_at is not None:  # clocks differ, the order of owners must not
+            now = max(now, record.heartbeat_at + timedelta(microseconds=1))
+        taken = record.with_changes(
+            status=record.status if record.final else RUNNING,
+            owner=str(Process.current()),
+            heartbeat_at=now,
+            error=None,
+            stop_reason=None,
+        )
+        self._saved = taken.save(lake, check=True)
+        self._number = int(now.timestamp() * 1_000_000)
+        self._lock = threading.RLock()
+        self._lost: RunTakenError | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run was let go of."""
+        return self._ended.is_set()
+
+    @property
+    def lost(self) -> bool:
+        """Whether a heartbeat found that somebody else took the run."""
+        return self._lost is not None
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Say for the block that a step of the run is being done in this process."""
+        key = _key(self.lake, self._saved)
+        _steps.add(key)
+        try:
+            yield
+        finally:
+            _steps.discard(key)
+
+    @property
+    def record(self) -> RunRecord:
+        """The record as it was saved last."""
+        return self._saved
+
+    def replace(self, schema: TableSchema, rows: DataFrame | pd.DataFrame) -> None:
+        """Replace the run's rows in a table; see ``Lake.replace``.
+
+        Raises
+        ------
+        RunFinalError : readers may have seen the rows.
+        RunTakenError : somebody else took the run.
+        """
+        if self._saved.final:
+            raise RunFinalError(f"run {self._saved.run_id} is {self._saved.status}: it is final")
+        self.lake.replace(schema, self._saved.run_id, rows, self._next_number())
+
+    def append(self, schema: TableSchema, rows: DataFrame) -> None:
+        """Add rows of units that the run does not have yet; see ``Lake.append``.
+
+        Raises
+        ------
+        RunTakenError : somebody else took the run.
+        """
+        self.lake.append(schema, self._saved.run_id, rows, self._next_number())
+
+    def _next_number(self) -> int:
+        with self._lock:
+            self._check()
+            self._number += 1
+            return self._number
+
+    def save(self, record: RunRecord, *, check: bool = False) -> RunRecord:
+        """Save a changed record and return it as saved; see ``RunRecord.save``."""
+        with self._lock:
+            self._check()
+            changed = record.with_changes(
+                revision=self._saved.revision, heartbeat_at=datetime.now(UTC)
+            )
+            self._saved = changed.save(self.lake, check=check)
+            return self._saved
+
+    def release(self, record: RunRecord) -> RunRecord:
+        """Save a record that nobody works on any more, and return it.
+
+        Raises
+        ------
+        RunTakenError : somebody else took the run; nothing was saved.
+        """
+        self._ended.set()
+        return self.save(record.with_changes(owner=None), check=True)
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT.total_seconds()):
+            with self._lock:
+                if self._ended.is_set():
+                    return
+                try:
+                    self.save(self._saved, check=True)
+                except RunTakenError as error:
+                    self._lost = error
+                    return
+                except Exception:  # an outage: the next beat may get through
+                    log.debug("no heartbeat", exc_info=True)

@@ -1,0 +1,245 @@
+"""What operators do with runs: look, publish again, take back, give up, remove.
+
+Everything needs the output alone: what a run was made with stands in its record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyspark.sql import functions as F
+
+from coarse_spark.config.models import Configuration
+from coarse_spark.errors import RunFinalError, RunTakenError, TableError
+from coarse_spark.lake.lease import Lease, worked_on_by
+from coarse_spark.lake.runs import (
+    ABANDONED,
+    PRUNED,
+    PUBLISHED,
+    RUNNING,
+    WITHDRAWN,
+    RunRecord,
+    published_runs,
+)
+from coarse_spark.lake.schemas import RUNS, TABLES
+from coarse_spark.lake.tables import Lake
+from coarse_spark.pipeline.checks import check_publishable
+from coarse_spark.pipeline.run import Run
+from coarse_spark.pipeline.steps.publish import next_publication, publish
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run in a list.
+
+    Attributes
+    ----------
+    record : its row.
+    current : whether readers see its assignments now.
+    owner : who works on it, in words; None where nobody does.
+    """
+
+    record: RunRecord
+    current: bool
+    owner: str | None
+
+    @property
+    def state(self) -> str:
+        """The status, as far as it is true: a process that is gone runs no more."""
+        if self.current:
+            return "current"
+        if self.record.status == RUNNING and self.owner is None:
+            return "died"
+        return self.record.status
+
+
+def list_runs(lake: Lake, most: int = 50) -> list[RunLine]:
+    """Return the runs that started last, the newest first.
+
+    Raises
+    ------
+    TableError : the output has no runs.
+    """
+    current = next(iter(published_runs(lake)), None)
+    rows = lake.read(RUNS.name).orderBy(F.col("started_at").desc()).limit(most).collect()
+    records = [RunRecord.of(row, results=False) for row in rows]
+    return [
+        RunLine(record, record.run_id == current, worked_on_by(lake, record)) for record in records
+    ]
+
+
+def find_run(lake: Lake, run_id: str) -> RunLine:
+    """Return one run; errors as in ``RunRecord.load``."""
+    record = RunRecord.load(lake, run_id)
+    current = next(iter(published_runs(lake)), None) == record.run_id
+    return RunLine(record, current, worked_on_by(lake, record))
+
+
+def publish_run(lake: Lake, run_id: str) -> str:
+    """Make a run the current one after checking its tables, and return a sentence.
+
+    A run that was published before, or whose steps are all done.
+
+    Raises
+    ------
+    RunError : its tables are not what may be published.
+    RunTakenError : another process works on it.
+    TableError : there is no such run, a step of it is missing, or its rows were removed.
+    """
+    line = find_run(lake, run_id)
+    record = line.record
+    if line.current:
+        return f"run {run_id} is the current one already"
+    if record.status == PRUNED:
+        raise TableError(f"run {run_id} was pruned: its rows are gone")
+    if not record.final:
+        if line.owner is not None:
+            raise RunTakenError(f"run {run_id} is being worked on ({line.owner})")
+        run = run_of(lake, record)
+        run.lease = Lease(lake, record)
+        run.record = run.lease.record
+        with run:
+            publish(run)
+        return f"run {run_id} is published"
+    # the population may have moved on since: it was compared when the run was published first
+    check_publishable(run_of(lake, record), population=False)
+    lake.publish_view()
+    changes = {"status": PUBLISHED, "published_at": next_publication(lake)}
+    record.with_changes(**changes, stop_reason="published again").save(lake, check=True)
+    return f"run {run_id} is the current one again"
+
+
+def rollback(lake: Lake) -> str:
+    """Take back the current run: the one that was published before it becomes the current one.
+
+    Raises
+    ------
+    RunError : the tables of the run before are not what may be published.
+    TableError : no run was published before it.
+    """
+    runs = published_runs(lake)
+    if len(runs) < 2:
+        raise TableError(
+            f"there is no earlier published run in {lake.reference(RUNS.name)} to go back to"
+        )
+    check_publishable(run_of(lake, RunRecord.load(lake, runs[1])), population=False)
+    record = RunRecord.load(lake, runs[0])
+    told = f"withdrawn; it was published at {record.published_at:%Y-%m-%d %H:%M:%S} UTC"
+    changes = {"status": WITHDRAWN, "published_at": None, "stop_reason": told}
+    record.with_changes(**changes).save(lake, check=True)
+    return f"run {runs[1]} is the current one again; run {runs[0]} is withdrawn"
+
+
+def give_up(lake: Lake, run_id: str) -> str:
+    """Say that a run will not be gone on with; a process that works on it stops.
+
+    Raises
+    ------
+    RunFinalError : readers saw it; take it back instead.
+    TableError : there is no such run.
+    """
+    record = RunRecord.load(lake, run_id)
+    if record.final:
+        raise RunFinalError(
+            f"run {run_id} is {record.status}; 'coarse-spark runs rollback' takes the current run "
+            "back"
+        )
+    changes = {"status": ABANDONED, "owner": None, "stop_reason": "given up by an operator"}
+    record.with_changes(**changes).save(lake, check=True)
+    return f"run {run_id} is given up; its id may be used for a new start"
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What pruning removes.
+
+    Attributes
+    ----------
+    runs : whose rows are removed from all tables but ``runs``.
+    freed : bytes that VACUUM will free, by table.
+    """
+
+    runs: tuple[str, ...]
+    freed: dict[str, int]
+
+
+def prune(lake: Lake, keep: int, *, dry: bool = False) -> Pruned:
+    """Remove the rows of old runs; their rows in ``runs`` stay, for audits.
+
+    Kept are the ``keep`` runs that were published last, and everything that started after the
+    oldest of these or that a process works on. The files stay until VACUUM removes them.
+
+    Parameters
+    ----------
+    lake : where the tables are.
+    keep : at least 1.
+    dry : only say what would be removed.
+
+    Raises
+    ------
+    TableError : the output has no published run.
+    """
+    published = published_runs(lake)
+    if not published:
+        raise TableError(f"no run in {lake.reference(RUNS.name)} is published; nothing is pruned")
+    kept = set(published[:keep])
+    rows = lake.read(RUNS.name).collect()
+    records = [RunRecord.of(row, results=False) for row in rows]
+    oldest = min(record.started_at for record in records if record.run_id in kept)
+    old = [
+        record
+        for record in records
+        if record.run_id not in kept
+        and (record.run_id in published or record.started_at < oldest)
+        and worked_on_by(lake, record) is None
+    ]
+    names = tuple(record.run_id for record in old)
+    tables = [name for name in TABLES if name != RUNS.name]
+    freed = {name: lake.bytes_of(name, names) for name in tables}
+    if not dry:
+        for record in old:
+            if record.status != PRUNED:  # readers lose the run before it loses its rows
+                _mark_pruned(lake, record.run_id)
+        for name in tables:
+            lake.remove(name, names)
+    return Pruned(tuple(r.run_id for r in old if r.status != PRUNED), freed)
+
+
+def _mark_pruned(lake: Lake, run_id: str) -> None:
+    record = RunRecord.load(lake, run_id)
+    was = record.published_at
+    told = "pruned" if was is None else f"pruned; it was published at {was:%Y-%m-%d %H:%M:%S} UTC"
+    changes = {"status": PRUNED, "published_at": None, "stop_reason": told}
+    record.with_changes(**changes).save(lake, check=True)
+
+
+def run_of(lake: Lake, record: RunRecord) -> Run:
+    """Return a run with the configuration that its record holds."""
+    return Run(lake.spark, Configuration.model_validate_json(record.config), lake, record)
+
+
+def last_unfinished(lake: Lake) -> str:
+    """Return the run that started last of those that can be gone on with.
+
+    Raises
+    ------
+    TableError : there is none.
+    """
+    for line in list_runs(lake):
+        if not line.record.final and line.record.status != ABANDONED:
+            return line.record.run_id
+    raise TableError(f"no run in {lake.reference(RUNS.name)} is unfinished")
+
+
+def seconds_by_step(lake: Lake) -> dict[str, float]:
+    """Return how long the steps of the run took that was published last, for estimates."""
+    runs = published_runs(lake)
+    return RunRecord.load(lake, runs[0]).step_seconds if runs else {}
+
+
+def last_heard(record: RunRecord) -> datetime:
+    """Return when something was last known of a run."""
+    return max(
+        t for t in (record.heartbeat_at, record.ended_at, record.started_at) if t is not None
+    )

@@ -1,0 +1,191 @@
+"""One process works on a run at a time, and what is published never changes."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from coarse_spark.errors import RunTakenError
+from coarse_spark.lake.processes import Process
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from coarse_spark.lake.lease import Lease
+    from coarse_spark.lake.runs import RunRecord
+    from coarse_spark.lake.tables import Lake
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def lake(spark: SparkSession, tmp_path: Path) -> Lake:
+    from coarse_spark.lake.tables import Lake
+
+    return Lake(spark, path=str(tmp_path / "tables"))
+
+
+def _record(run_id: str = "r", **changes: object) -> RunRecord:
+    from coarse_spark.lake.runs import RunRecord
+
+    return replace(RunRecord(run_id, "{}", "hash", datetime(2026, 1, 1, tzinfo=UTC)), **changes)
+
+
+def _take(lake: Lake, record: RunRecord | None = None) -> Lease:
+    from coarse_spark.lake.lease import Lease
+
+    return Lease(lake, _record() if record is None else record)
+
+
+def _segments(size: int) -> pd.DataFrame:
+    return pd.DataFrame({"treatment_id": [0], "size": [size]})
+
+
+def test_of_two_starts_with_one_id_one_gets_the_run(lake: Lake) -> None:
+    from coarse_spark.lake.runs import RunRecord
+
+    _take(lake, _record("other"))  # the table is there
+    outcomes: list[Lease | RunTakenError] = []
+    together = threading.Barrier(3)
+
+    def start() -> None:
+        together.wait()
+        try:
+            outcomes.append(_take(lake))
+        except RunTakenError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused = [outcome for outcome in outcomes if isinstance(outcome, RunTakenError)]
+    assert len(refused) == 2
+    (taken,) = (outcome for outcome in outcomes if not isinstance(outcome, RunTakenError))
+    found = RunRecord.find(lake, "r")
+    assert found is not None
+    assert found.change_id == taken.record.change_id
+    assert lake.read("runs", "r").count() == 1
+
+
+def test_an_owner_taken_for_dead_changes_nothing_when_it_wakes_up(lake: Lake) -> None:
+    from coarse_spark.lake.runs import RunRecord
+    from coarse_spark.lake.schemas import SEGMENTS
+
+    sleeper = _take(lake)
+    sleeper.replace(SEGMENTS, _segments(1))
+    successor = _take(lake, RunRecord.find(lake, "r"))
+    successor.replace(SEGMENTS, _segments(2))
+    sleeper.replace(SEGMENTS, _segments(3))  # not written: the table has seen a later owner
+    assert lake.read("segments", "r").toPandas()["size"].tolist() == [2]
+    with pytest.raises(RunTakenError, match="taken over"):
+        sleeper.release(sleeper.record.with_changes(status="published"))
+    released = successor.release(successor.record.with_changes(status="open"))
+    found = RunRecord.find(lake, "r")
+    assert found == released
+    assert found.owner is None
+
+
+def test_clocks_that_differ_do_not_change_the_order_of_owners(lake: Lake) -> None:
+    from coarse_spark.lake.runs import RunRecord
+    from coarse_spark.lake.schemas import SEGMENTS
+
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    first = _take(lake, _record(heartbeat_at=ahead))
+    first.replace(SEGMENTS, _segments(1))
+    second = _take(lake, RunRecord.find(lake, "r"))
+    second.replace(SEGMENTS, _segments(2))
+    assert lake.read("segments", "r").toPandas()["size"].tolist() == [2]
+
+
+def test_a_run_whose_record_was_lost_replaces_its_rows(lake: Lake) -> None:
+    import shutil
+
+    from coarse_spark.lake.schemas import SEGMENTS
+
+    _take(lake).replace(SEGMENTS, _segments(1))
+    shutil.rmtree(Path(str(lake.path)) / "runs")
+    again = type(lake)(lake.spark, path=lake.path)
+    _take(again).replace(SEGMENTS, _segments(2))
+    assert again.read("segments", "r").toPandas()["size"].tolist() == [2]
+
+
+def test_a_heartbeat_is_saved_and_tells_when_the_run_was_taken(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coarse_spark.lake import lease
+    from coarse_spark.lake.runs import RunRecord
+    from coarse_spark.lake.schemas import SEGMENTS
+
+    monkeypatch.setattr(lease, "HEARTBEAT", timedelta(seconds=0.2))
+    taken = _take(lake)
+    first = taken.record.heartbeat_at
+    _wait(lambda: taken.record.heartbeat_at > first)
+    monkeypatch.setattr(lease, "HEARTBEAT", timedelta(seconds=10))
+    _take_as_it_is(lake)
+    monkeypatch.setattr(lease, "HEARTBEAT", timedelta(seconds=0.2))
+    _wait(lambda: taken.lost)
+    with pytest.raises(RunTakenError):
+        taken.replace(SEGMENTS, _segments(1))
+
+
+def _take_as_it_is(lake: Lake) -> None:
+    from coarse_spark.lake.runs import RunRecord
+
+    for _ in range(3):  # one last beat may be saved while the record is read
+        try:
+            _take(lake, RunRecord.find(lake, "r"))
+            return
+        except RunTakenError:
+            continue
+    raise AssertionError("the run could not be taken")
+
+
+def _wait(done: object) -> None:
+    event = threading.Event()
+    for _ in range(300):
+        if done():
+            return
+        event.wait(0.1)
+    raise AssertionError("it took too long")
+
+
+HERE = Process.current()
+GONE = replace(HERE, number=2**22 + 1)
+ELSEWHERE = replace(HERE, host="elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("owner", "minutes", "works"),
+    [
+        (None, 0, None),
+        (HERE, 0, None),  # this process, between two steps
+        (GONE, 0, None),
+        (replace(HERE, started=HERE.started - 60), 0, None),  # its number is used again
+        (ELSEWHERE, 1, f"process {HERE.number} on elsewhere, last heard of 60 s ago"),
+        (ELSEWHERE, 6, None),
+        ("of another version", 1, "of another version, last heard of 60 s ago"),
+    ],
+)
+def test_who_works_on_a_run(lake: Lake, owner: object, minutes: int, works: str | None) -> None:
+    from coarse_spark.lake.lease import worked_on_by
+
+    heard = datetime.now(UTC) - timedelta(minutes=minutes)
+    record = _record(owner=None if owner is None else str(owner), heartbeat_at=heard)
+    assert worked_on_by(lake, record) == works
+
+
+def test_a_step_of_this_process_is_work(lake: Lake) -> None:
+    from coarse_spark.lake.lease import worked_on_by
+
+    taken = _take(lake)
+    with taken.working():
+        assert f"process {HERE.number}" in str(worked_on_by(lake, taken.record))
+    assert worked_on_by(lake, taken.record) is None

@@ -177,7 +177,7 @@ def test_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> 
     assert {
         "coarse_spark/py.typed",
         "coarse_spark/report/page.html.j2",
-        "coarse_spark/cli.py",
+        "coarse_spark/cli/__init__.py",
     } <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"coarse_spark"}

@@ -1,4 +1,4 @@
-"""What tables of assignments hold, as one pass each: enough to refuse what must not be published."""
+"""What assignments hold, one pass each: enough to refuse what must not be published."""
 
 from __future__ import annotations
 

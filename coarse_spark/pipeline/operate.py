@@ -6,12 +6,11 @@ Everything needs the output alone: what a run was made with stands in its record
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
-from coarse_spark.errors import RunFinalError, RunTakenError, TableError
+from coarse_spark.errors import InvalidInputError, RunFinalError, RunTakenError, TableError
 from coarse_spark.lake.lease import Lease, worked_on_by
 from coarse_spark.lake.runs import (
     ABANDONED,
@@ -23,10 +22,12 @@ from coarse_spark.lake.runs import (
     published_runs,
 )
 from coarse_spark.lake.schemas import RUNS, TABLES
+from coarse_spark.lake.step_results import ValidateResult
 from coarse_spark.lake.tables import Lake
 from coarse_spark.pipeline.checks import check_publishable
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.steps.publish import next_publication, publish
+from coarse_spark.text import REDACTED, redact
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,45 @@ def run_of(lake: Lake, record: RunRecord) -> Run:
     return Run(lake.spark, Configuration.model_validate_json(record.config), lake, record)
 
 
+def repeated(
+    lake: Lake, configuration: Configuration, run_id: str
+) -> tuple[Configuration, dict[str, str]]:
+    """Return the configuration with which a run is repeated, and the snapshots of its inputs.
+
+    Parameters
+    ----------
+    lake : that has the run.
+    configuration : says where the new run goes, and holds the credentials, which are not stored.
+    run_id : of the run to repeat.
+
+    Raises
+    ------
+    InvalidInputError : an input has credentials that only the run's own configuration holds.
+    TableError : there is no such run, or it stopped before it knew its inputs.
+    """
+    record = RunRecord.load(lake, run_id)
+    validated = record.results.get(ValidateResult.step)
+    if not isinstance(validated, ValidateResult):
+        raise TableError(f"run {run_id} stopped before its tables were checked; start a new run")
+    stored = run_of(lake, record).declared
+    own, given = stored.model_dump(by_alias=True), configuration.model_dump(by_alias=True)
+    for block in ("output", "spark", "privacy"):
+        own[block] = given[block]
+    for block in ("experiment", "population"):
+        path = getattr(stored, block).path
+        if path is not None and REDACTED in path:
+            mine = getattr(configuration, block).path
+            if mine is None or redact(mine) != path:
+                raise InvalidInputError(
+                    f"run {run_id} read {block} from {path}, whose credentials are not stored; "
+                    "give the run's own configuration"
+                )
+            own[block]["path"] = mine
+    # the earlier run that it was compared with, not the one that is current now
+    own["menu"]["previous_run"] = validated.previous_run
+    return Configuration.model_validate(own), record.inputs
+
+
 def last_unfinished(lake: Lake) -> str:
     """Return the run that started last of those that can be gone on with.
 
@@ -236,10 +276,3 @@ def seconds_by_step(lake: Lake) -> dict[str, float]:
     """Return how long the steps of the run took that was published last, for estimates."""
     runs = published_runs(lake)
     return RunRecord.load(lake, runs[0]).step_seconds if runs else {}
-
-
-def last_heard(record: RunRecord) -> datetime:
-    """Return when something was last known of a run."""
-    return max(
-        t for t in (record.heartbeat_at, record.ended_at, record.started_at) if t is not None
-    )

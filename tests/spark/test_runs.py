@@ -121,7 +121,6 @@ def test_a_heartbeat_is_saved_and_tells_when_the_run_was_taken(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from coarse_spark.lake import lease
-    from coarse_spark.lake.runs import RunRecord
     from coarse_spark.lake.schemas import SEGMENTS
 
     monkeypatch.setattr(lease, "HEARTBEAT", timedelta(seconds=0.2))

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from coarse_spark import __version__
-from coarse_spark.errors import CoarseSparkError, ConfigurationError
+from coarse_spark.cli.common import Config, Set, console, load, open_session_of, overrides_of, say
+from coarse_spark.cli.operators import runs
+from coarse_spark.errors import CoarseSparkError
 
 if TYPE_CHECKING:
-    from coarse_spark.config.models import Configuration
     from coarse_spark.pipeline import Run
 
 _STOPPED = 130  # typer's silent exit code of a command that was stopped by hand
@@ -31,19 +31,13 @@ app = typer.Typer(
 )
 simulate = typer.Typer(no_args_is_help=True, help="Write simulated data with known responses.")
 app.add_typer(simulate, name="simulate")
+app.add_typer(runs, name="runs")
 
-Config = Annotated[Path, typer.Option("--config", "-c", help="The configuration, a YAML file.")]
 RunId = Annotated[
     str | None,
     typer.Option(
         "--run-id",
         help="The run to go on with (default: the last started), or the id of a new run.",
-    ),
-]
-Set = Annotated[
-    list[str],
-    typer.Option(
-        "--set", help="Replace a value of the configuration, such as --set menu.seed=3; repeatable."
     ),
 ]
 ReportPath = Annotated[
@@ -54,42 +48,16 @@ ReportPath = Annotated[
 ]
 
 
-def _load(config: Path, settings: Sequence[str]) -> Configuration:
-    from coarse_spark.config.load import load_configuration
-
-    return load_configuration(config, _overrides(settings))
-
-
-def _overrides(settings: Sequence[str]) -> dict[str, str]:
-    overrides = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise ConfigurationError(f"--set {setting}: expected key=value, such as menu.seed=3")
-        overrides[key.strip()] = value
-    return overrides
-
-
-def _session(configuration: Configuration):  # type: ignore[no-untyped-def]  # the type would import pyspark
-    from coarse_spark.lake.session import open_session
-
-    return open_session(**configuration.spark.model_dump())
-
-
 def _go_on(steps: Sequence[str], config: Path, run_id: str | None, settings: Sequence[str]) -> None:
     """Run steps of a run that exists."""
-    configuration = _load(config, settings)
-    session = _session(configuration)
+    configuration = load(config, settings)
+    session = open_session_of(configuration)
     from coarse_spark.pipeline import STEPS, open_run
 
     with open_run(session, configuration, run_id) as run:
         for step in steps:
             STEPS[step](run)
-    _say(f"run {run.run_id}: {' and '.join(steps)} done")
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    say(f"run {run.run_id}: {' and '.join(steps)} done")
 
 
 @app.command()
@@ -98,26 +66,73 @@ def run(
     run_id: RunId = None,
     settings: Set = [],  # noqa: B006  # typer copies it
     report: ReportPath = None,
+    publish: Annotated[
+        bool, typer.Option(help="Make the assignments the current ones at the end.")
+    ] = True,
+    repeat: Annotated[
+        str | None,
+        typer.Option(
+            "--repeat",
+            help="Repeat a run: with its configuration, on its inputs as they were then.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be read, fitted and written.")
+    ] = False,
 ) -> None:
-    """Run all steps, print the summary and write the page."""
-    configuration = _load(config, settings)
-    session = _session(configuration)
+    """Run all steps, print the summary and write the page.
+
+    With the id of a run that stopped, it goes on; with that of a published one, nothing is done.
+    """
+    configuration = load(config, settings)
+    session = open_session_of(configuration)
     from coarse_spark.pipeline import run_all
 
-    _present(run_all(session, configuration, run_id), report)
+    inputs = None
+    if repeat is not None:
+        from coarse_spark.pipeline.operate import repeated
+        from coarse_spark.pipeline.run import lake_of
+
+        configuration, inputs = repeated(lake_of(session, configuration), configuration, repeat)
+    if dry_run:
+        from coarse_spark.pipeline.plan import plan
+
+        for line in plan(session, configuration):
+            say(line)
+        return
+    _present(run_all(session, configuration, run_id, publish=publish, inputs=inputs), report)
+
+
+@app.command()
+def resume(
+    config: Config,
+    run_id: RunId = None,
+    settings: Set = [],  # noqa: B006
+    report: ReportPath = None,
+) -> None:
+    """Go on with a run that stopped, after its last finished step, and publish it."""
+    configuration = load(config, settings)
+    session = open_session_of(configuration)
+    from coarse_spark.pipeline import read_run, run_all
+    from coarse_spark.pipeline.operate import last_unfinished
+    from coarse_spark.pipeline.run import lake_of
+
+    name = last_unfinished(lake_of(session, configuration)) if run_id is None else run_id
+    read_run(session, configuration, name)  # it has to be there, with this configuration
+    _present(run_all(session, configuration, name), report)
 
 
 @app.command()
 def fit(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
     """Start a run: fit response models per partition, and score the population."""
-    configuration = _load(config, settings)
-    session = _session(configuration)
+    configuration = load(config, settings)
+    session = open_session_of(configuration)
     from coarse_spark import pipeline
 
     with pipeline.start_run(session, configuration, run_id) as started:
         pipeline.fit(started)
         pipeline.score(started)
-    _say(f"run {started.run_id}: fit and score done")
+    say(f"run {started.run_id}: fit and score done")
 
 
 @app.command()
@@ -154,7 +169,13 @@ def assign(
 @app.command()
 def publish(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
     """Make a run's assignments the current ones."""
-    _go_on(["publish"], config, run_id, settings)
+    configuration = load(config, settings)
+    session = open_session_of(configuration)
+    from coarse_spark.pipeline import read_run
+    from coarse_spark.pipeline.operate import publish_run
+
+    found = read_run(session, configuration, run_id)
+    say(publish_run(found.lake, found.run_id))
 
 
 @app.command()
@@ -165,8 +186,8 @@ def report(
     report: ReportPath = None,
 ) -> None:
     """Print the summary of a run and write its page."""
-    configuration = _load(config, settings)
-    session = _session(configuration)
+    configuration = load(config, settings)
+    session = open_session_of(configuration)
     from coarse_spark.pipeline import read_run
 
     _present(read_run(session, configuration, run_id), report)
@@ -184,13 +205,13 @@ def validate(
     """Check a configuration and the tables that it names, without running anything."""
     from coarse_spark.config.load import read_configuration
 
-    configuration, notes = read_configuration(config, _overrides(settings))
-    _say(f"{config}: the configuration is valid")
+    configuration, notes = read_configuration(config, overrides_of(settings))
+    say(f"{config}: the configuration is valid")
     for note in notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     if not tables:
         return
-    session = _session(configuration)
+    session = open_session_of(configuration)
     from coarse_spark.lake.inputs import read_input
     from coarse_spark.pipeline.settings import check_tables
 
@@ -201,19 +222,19 @@ def validate(
         experiment,
         read_input(session, configuration.population, "population") if given else None,
     )
-    _say(
+    say(
         f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in "
         f"{found.partitions:,} partitions"
     )
-    _say(f"population: {found.population_rows:,} units")
+    say(f"population: {found.population_rows:,} units")
     for warning in found.warnings:
-        _say(f"note: {warning}")
+        say(f"note: {warning}")
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
-    _say(__version__)
+    say(__version__)
 
 
 @simulate.command()
@@ -238,7 +259,7 @@ def promotions(
     for name, path in write_promotions(
         open_session(), units, str(out), experiment_units=experiment_units, seed=seed
     ).items():
-        _say(f"{name}: {path}")
+        say(f"{name}: {path}")
 
 
 def _present(run: Run, path: Path | None) -> None:
@@ -248,11 +269,9 @@ def _present(run: Run, path: Path | None) -> None:
 
     content = report_content(run)
     page = write_page(run, content, path)
-    console = Console(highlight=False)
-    # a file or a pipe has no width of its own; the table of menus needs a hundred columns
-    print_summary(content, console if console.is_terminal else Console(highlight=False, width=110))
-    _say(f"tables: {run.lake.path or run.lake.schema} (run {run.run_id})")
-    _say(f"page:   {page}")
+    print_summary(content, console())
+    say(f"tables: {run.lake.path or run.lake.schema} (run {run.run_id})")
+    say(f"page:   {page}")
 
 
 def _show_progress() -> None:
@@ -304,7 +323,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = typer.main.get_command(app)
     given = None if arguments is None else list(arguments)
     sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))
-
-
-if __name__ == "__main__":
-    main()

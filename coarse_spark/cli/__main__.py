@@ -1,0 +1,5 @@
+"""``python -m coarse_spark.cli`` is ``coarse-spark``."""
+
+from coarse_spark.cli import main
+
+main()

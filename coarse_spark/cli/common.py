@@ -1,0 +1,72 @@
+"""What all commands share: their options, the configuration, the session, and how they speak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from coarse_spark.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from coarse_spark.config.models import Configuration
+
+WIDTH = 110  # of a file or a pipe, which have no width of their own
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The configuration, a YAML file.")]
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set", help="Replace a value of the configuration, such as --set menu.seed=3; repeatable."
+    ),
+]
+
+
+def load(config: Path, settings: Sequence[str]) -> Configuration:
+    """Return the configuration of a file; errors as in ``load_configuration``."""
+    from coarse_spark.config.load import load_configuration
+
+    return load_configuration(config, overrides_of(settings))
+
+
+def overrides_of(settings: Sequence[str]) -> dict[str, str]:
+    """Return the values of options ``--set`` by key.
+
+    Raises
+    ------
+    ConfigurationError : one is not key=value.
+    """
+    overrides = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise ConfigurationError(f"--set {setting}: expected key=value, such as menu.seed=3")
+        overrides[key.strip()] = value
+    return overrides
+
+
+def open_session_of(configuration: Configuration):  # type: ignore[no-untyped-def]  # the type would import pyspark
+    """Return the session that a configuration asks for; errors as in ``open_session``."""
+    from coarse_spark.lake.session import open_session
+
+    return open_session(**configuration.spark.model_dump())
+
+
+def say(text: str) -> None:
+    """Print a text as it is."""
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def console() -> Console:
+    """Return a console that is wide enough for tables."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def show_table(table: Table) -> None:
+    """Print a table."""
+    console().print(table)

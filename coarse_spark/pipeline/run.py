@@ -23,6 +23,7 @@ from coarse_spark.lake.inputs import input_name, input_version, read_input
 from coarse_spark.lake.runs import FAILED, RUNNING, RunRecord, new_run_id
 from coarse_spark.lake.step_results import FitResult, StepResult
 from coarse_spark.lake.tables import Lake, check_run_id
+from coarse_spark.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,8 @@ class Run:
 
     def warn(self, *sentences: str) -> None:
         """Add warnings to the record, each once."""
-        fresh = [sentence for sentence in sentences if sentence not in self.record.warnings]
+        told = map(printable, sentences)
+        fresh = [sentence for sentence in told if sentence not in self.record.warnings]
         for sentence in fresh:
             log.warning("%s", sentence)
         self.record = self.record.with_changes(warnings=[*self.record.warnings, *fresh])
@@ -175,7 +177,7 @@ class Run:
             status=FAILED,
             ended_at=datetime.now(UTC),
             stop_reason=f"failed in step '{step}'",
-            error=f"{step}: {first_cause(message)}",
+            error=printable(f"{step}: {first_cause(message)}"),
         )
         try:
             self.save()

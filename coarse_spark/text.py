@@ -1,13 +1,14 @@
 """Text on its way to a reader: values of tables, and everything that leaves the program.
 
-A value in a message goes through ``shown``, where the message is made. Terminal, log, report and the
-table ``runs`` take ``printable`` texts: that holds whatever a message is made of, also one of Spark
-or Java. Secrets are known by the names of their keys and by their place in addresses.
+A value in a message goes through ``shown``, where the message is made. Terminal, log, report and
+the table ``runs`` take ``printable`` texts: that holds whatever a message is made of, also one of
+Spark or Java. Secrets are known by the names of their keys and by their place in addresses.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 REDACTED = "***"
@@ -19,14 +20,14 @@ _CONTROL = re.compile(
 )
 
 # beyond Spark's own default, secret|password|token|access[.]?key
-_SECRET = (
+_TELLING = (
     r"(?:secret|passw(?:or)?d|passphrase|\bpwd\b|token|credential|authorization|signature"
     r"|(?:access|account|api|private|sas|shared|encryption)[._-]?key"
     r"|(?<![a-z])(?:sig|sas)(?![a-z]))"
 )
-_SECRET_KEY = re.compile(_SECRET, re.IGNORECASE)
+_TELLING_KEY = re.compile(_TELLING, re.IGNORECASE)
 # a whole word, taken once and for all: long texts shall not cost the square of their length
-_KEY = rf"(?<![\w.$%-])(?=[\w.$%-]*{_SECRET})[\w.$%-]++"
+_KEY = rf"(?<![\w.$%-])(?=[\w.$%-]*{_TELLING})[\w.$%-]++"
 _QUOTED = r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
 _DONE = r"""\*\*\*(?![^\s,;&"')\]}])"""
 _VALUE = rf"""(?:{_DONE}|{_QUOTED}|(?:Bearer|Basic)\s+[^\s"']+|[^\s&;"']+)"""
@@ -70,6 +71,14 @@ def shown(value: object, *, private: bool = False) -> str:
     return _CONTROL.sub(_escaped, text)
 
 
+def shown_parts(names: Sequence[str], values: Iterable[object], *, private: bool = False) -> str:
+    """Return a combination of values as messages show it, such as ``market=CH/product=3``."""
+    return "/".join(
+        f"{shown(name)}={shown(value, private=private)}"
+        for name, value in zip(names, values, strict=True)
+    )
+
+
 def printable(text: str) -> str:
     """Return a text without secrets and without control characters but newline and tab."""
     return redact(_CONTROL.sub(lambda c: c[0] if c[0] in "\n\t" else _escaped(c), text))
@@ -77,7 +86,7 @@ def printable(text: str) -> str:
 
 def is_secret(key: str) -> bool:
     """Return whether the value of a setting of this name has to stay secret."""
-    return _SECRET_KEY.search(key) is not None
+    return _TELLING_KEY.search(key) is not None
 
 
 def redact(text: str) -> str:

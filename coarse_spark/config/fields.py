@@ -181,9 +181,7 @@ def _settings(value: Any) -> dict[str, str]:
 
 
 def _redacted_settings(settings: dict[str, str]) -> dict[str, str]:
-    return {
-        key: REDACTED if is_secret(key) else redact(value) for key, value in settings.items()
-    }
+    return {key: REDACTED if is_secret(key) else redact(value) for key, value in settings.items()}
 
 
 def _flag(value: Any) -> bool:
@@ -209,9 +207,7 @@ TableName = Annotated[str, BeforeValidator(_identifier)]
 NamePart = Annotated[str, BeforeValidator(_identifier_part)]
 # what may hold secrets is redacted in JSON, which is written to tables, and there alone
 Address = Annotated[Text, PlainSerializer(redact, when_used="json")]
-Location = Annotated[
-    str, BeforeValidator(_location), PlainSerializer(redact, when_used="json")
-]
+Location = Annotated[str, BeforeValidator(_location), PlainSerializer(redact, when_used="json")]
 ExpressionText = Annotated[str, BeforeValidator(_expression)]
 Eligibility = Annotated[dict[Column, ExpressionText], BeforeValidator(_eligibility)]
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]

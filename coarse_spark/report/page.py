@@ -55,9 +55,7 @@ def render_report(content: ReportContent) -> str:
         lstrip_blocks=True,
         # what is marked as HTML is of our own making
         finalize=lambda value: (
-            printable(value)
-            if isinstance(value, str) and not isinstance(value, Markup)
-            else value
+            printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
         ),
     )
     menu_picture, menu_caption = response_picture(content)

@@ -119,7 +119,9 @@ def _menus(content: ReportContent) -> Table:
             number(row["plug_in_value"], digits),
         )
         mark = "→" if policy == "menu" and k == content.selected_k else ""
-        table.add_row(mark, name, *(_text(text) for text in (offers, shares, *numbers)), style=style)
+        table.add_row(
+            mark, name, *(_text(text) for text in (offers, shares, *numbers)), style=style
+        )
 
     add("–", "control", "", "control", style="dim")
     single = content.menus.loc[content.menus["k"] == 1, "value"]

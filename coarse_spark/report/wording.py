@@ -78,7 +78,8 @@ def treatment_text(
     ]
     if names:
         return ", ".join(
-            f"{shown(name)} {value}" for name, value in zip(content.space.names, values, strict=True)
+            f"{shown(name)} {value}"
+            for name, value in zip(content.space.names, values, strict=True)
         )
     return "/".join(values)
 

@@ -1,5 +1,7 @@
 """What leaves the program: values without control characters, texts without secrets."""
 
+# ruff: noqa: E501  # a text a line
+
 from __future__ import annotations
 
 import hashlib

@@ -14,6 +14,7 @@ import coarse_spark.simulate.field
 
 MODULES = [
     "coarse_spark.errors",
+    "coarse_spark.text",
     "coarse_spark.simulate.field",
     *(m.name for m in pkgutil.walk_packages(coarse_spark.core.__path__, "coarse_spark.core.")),
 ]

@@ -16,6 +16,7 @@ from coarse_spark import __version__
 from coarse_spark.cli.common import Config, Set, console, load, open_session_of, overrides_of, say
 from coarse_spark.cli.operators import runs
 from coarse_spark.errors import CoarseSparkError
+from coarse_spark.text import printable
 
 if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
@@ -274,13 +275,20 @@ def _present(run: Run, path: Path | None) -> None:
     say(f"page:   {page}")
 
 
+class _Printable(logging.Formatter):
+    """Lines of the log as they may be printed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _show_progress() -> None:
     """Send the pipeline's progress and the package's warnings to standard error.
 
     What Spark repeats of an error goes nowhere.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Printable("%(asctime)s  %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("coarse_spark")
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING)
@@ -299,7 +307,7 @@ def guarded(command: Callable[[], object]) -> int:
     try:
         command()
     except CoarseSparkError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(printable(f"error: {error}\n"))
         return error.exit_code
     except SystemExit as end:
         if end.code == _STOPPED:
@@ -308,11 +316,9 @@ def guarded(command: Callable[[], object]) -> int:
     except (
         Exception
     ) as error:  # a bug or an outage: a sentence for the user above the traceback for us
-        sys.stderr.write(
-            f"error: {type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no message'}\n"
-        )
-        traceback.print_exc()
+        cause = str(error).splitlines()[0] if str(error) else "no message"
+        told = f"error: {type(error).__name__}: {cause}\n{traceback.format_exc()}"
+        sys.stderr.write(printable(told))
         return 1
     return 0
 

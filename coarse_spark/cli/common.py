@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coarse_spark.errors import ConfigurationError
+from coarse_spark.text import printable
 
 if TYPE_CHECKING:
     from coarse_spark.config.models import Configuration
@@ -58,7 +59,7 @@ def open_session_of(configuration: Configuration):  # type: ignore[no-untyped-de
 
 def say(text: str) -> None:
     """Print a text as it is."""
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    Console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
 
 
 def console() -> Console:
@@ -68,5 +69,5 @@ def console() -> Console:
 
 
 def show_table(table: Table) -> None:
-    """Print a table."""
+    """Print a table whose texts are ``printable``."""
     console().print(table)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from coarse_spark.cli.common import Set, open_session_of, overrides_of, say, show_table
 from coarse_spark.errors import ConfigurationError
+from coarse_spark.text import printable
 
 if TYPE_CHECKING:
     from coarse_spark.lake.tables import Lake
@@ -98,7 +100,7 @@ def show(
 
     table = Table(box=None, show_header=False)
     for name, value in _facts(find_run(lake, run)):
-        table.add_row(name, value)
+        table.add_row(printable(name), escape(printable(value)))
     show_table(table)
 
 

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.learners.settings import LEARNERS
 from coarse_spark.errors import ExpressionError, nearest
+from coarse_spark.text import REDACTED, is_secret, redact
 
 # the types of problems that the report words itself: "found ..., expected <message>", or the
 # message alone
@@ -68,6 +69,13 @@ def _at_least_one(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise expected("at least one column name")
     return names
+
+
+def _unit_id(value: Any) -> str | tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        return _text(value)
+    names = _at_least_one(_names(value))
+    return names if len(names) > 1 else names[0]
 
 
 def _identifier(value: Any) -> str:
@@ -172,6 +180,10 @@ def _settings(value: Any) -> dict[str, str]:
     }
 
 
+def _redacted_settings(settings: dict[str, str]) -> dict[str, str]:
+    return {key: REDACTED if is_secret(key) else redact(value) for key, value in settings.items()}
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise expected("true or false")
@@ -188,11 +200,14 @@ def _is_number(value: Any) -> bool:
 
 Text = Annotated[str, BeforeValidator(_text)]
 Column = Text
+UnitId = Annotated[str | tuple[str, ...], BeforeValidator(_unit_id)]
 Columns = Annotated[tuple[str, ...], BeforeValidator(_names)]
 SomeColumns = Annotated[Columns, AfterValidator(_at_least_one)]
 TableName = Annotated[str, BeforeValidator(_identifier)]
 NamePart = Annotated[str, BeforeValidator(_identifier_part)]
-Location = Annotated[str, BeforeValidator(_location)]
+# what may hold secrets is redacted in JSON, which is written to tables, and there alone
+Address = Annotated[Text, PlainSerializer(redact, when_used="json")]
+Location = Annotated[str, BeforeValidator(_location), PlainSerializer(redact, when_used="json")]
 ExpressionText = Annotated[str, BeforeValidator(_expression)]
 Eligibility = Annotated[dict[Column, ExpressionText], BeforeValidator(_eligibility)]
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
@@ -203,6 +218,10 @@ Share = Annotated[float | tuple[float, ...], BeforeValidator(_share)]
 Learner = Annotated[str, BeforeValidator(_learner)]
 Bases = Annotated[str | tuple[str, ...], BeforeValidator(_bases)]
 Memory = Annotated[str, BeforeValidator(_memory)]
-SparkSettings = Annotated[dict[str, str], BeforeValidator(_settings)]
+SparkSettings = Annotated[
+    dict[str, str],
+    BeforeValidator(_settings),
+    PlainSerializer(_redacted_settings, when_used="json"),
+]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Level = bool | int | float | str

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from coarse_spark.config.checks import find_problems
 from coarse_spark.config.fields import (
+    Address,
     Bases,
     Column,
     Columns,
@@ -32,6 +33,7 @@ from coarse_spark.config.fields import (
     SparkSettings,
     TableName,
     Text,
+    UnitId,
 )
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, candidate_bases
@@ -42,6 +44,9 @@ from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 Format = Literal["delta", "parquet", "csv"]
+
+# where a run goes, what it is computed with and how it speaks: with others it is the same run
+_ELSEWHERE = frozenset({"output", "spark", "privacy"})
 
 
 class Section(BaseModel):
@@ -65,7 +70,10 @@ class Experiment(Section):
     bundled: Literal["thornton"] | None = Field(
         None, description="name of a data set that comes with the package: thornton"
     )
-    unit_id: Column = Field(description="column that identifies a unit; unique and never null")
+    unit_id: UnitId = Field(
+        description="column that identifies a unit, or a list of columns that do so together; "
+        "unique and never null"
+    )
     partition_by: Columns = Field(
         (),
         description="business keys such as market; every combination gets models of its own; "
@@ -81,6 +89,11 @@ class Experiment(Section):
     strata: Columns = Field(
         (), description="columns within whose combinations the treatment was randomized"
     )
+
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        """The columns that together identify a unit, mostly one."""
+        return (self.unit_id,) if isinstance(self.unit_id, str) else self.unit_id
 
 
 class ContinuousTreatment(Section):
@@ -313,7 +326,7 @@ class Output(Section):
 class Spark(Section):
     """What only a local session needs; elsewhere the platform's own settings stand."""
 
-    master: Text = Field("local[*]", description="master of a local session")
+    master: Address = Field("local[*]", description="master of a local session")
     driver_memory: Memory = Field("2g", description="memory of the local Java process, such as 2g")
     shuffle_partitions: Integer | None = Field(
         None, ge=1, description="partitions of a shuffle; default: number of cores"
@@ -350,6 +363,11 @@ class Configuration(Section):
     )
     output: Output = Field(description="where the tables go")
     spark: Spark = Field(default_factory=Spark, description="settings of a local Spark session")
+    privacy: Flag = Field(
+        False,
+        description="true: messages show ids and other values of the tables as the first 8 hex "
+        "digits of their SHA-256",
+    )
 
     @model_validator(mode="after")
     def _check_across_blocks(self) -> Configuration:
@@ -443,15 +461,19 @@ class Configuration(Section):
         """Return the configuration with all defaults as canonical JSON.
 
         Keys are in the order of the models, without spaces. Treatments keep the order of the file:
-        it is the order of the response coefficients.
+        it is the order of the response coefficients. Credentials in addresses and secret values of
+        ``spark.conf`` are ``***``: the JSON is made to be stored.
         """
-        return json.dumps(
-            self.model_dump(mode="json", by_alias=True), separators=(",", ":"), ensure_ascii=False
-        )
+        return self._json(frozenset())
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of ``to_json``.
+        """Return the SHA-256 of what decides on results: ``to_json`` without ``_ELSEWHERE``.
 
-        It is equal for equal configurations, whatever the order of blocks in their files.
+        It is equal for equal configurations, whatever the order of blocks in their files, and
+        whatever the credentials.
         """
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        return hashlib.sha256(self._json(_ELSEWHERE).encode()).hexdigest()
+
+    def _json(self, without: frozenset[str]) -> str:
+        values = self.model_dump(mode="json", by_alias=True, exclude=set(without))
+        return json.dumps(values, separators=(",", ":"), ensure_ascii=False)

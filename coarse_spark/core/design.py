@@ -16,6 +16,7 @@ from coarse_spark.core.additive import Additive
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.errors import InvalidInputError, nearest
+from coarse_spark.text import shown
 
 RANDOMIZED = ""  # the one stratum of a design without strata
 
@@ -122,7 +123,11 @@ def row_moments(
 
 
 def design_problems(
-    moments: Mapping[str, MomentSums], basis: Basis, *, min_effective_rows: float = 30.0
+    moments: Mapping[str, MomentSums],
+    basis: Basis,
+    *,
+    min_effective_rows: float = 30.0,
+    private: bool = False,
 ) -> list[str]:
     """Return a sentence for every stratum that a reader of honest values should know of.
 
@@ -133,10 +138,12 @@ def design_problems(
     moments : by stratum label.
     basis : of the treatments.
     min_effective_rows : fewer are few.
+    private : show hashes of labels.
     """
     problems = []
     for label, sums in moments.items():
-        place = f"stratum '{label}'" if label != RANDOMIZED else "the design"
+        named = f"stratum '{shown(label, private=private)}'"
+        place = named if label != RANDOMIZED else "the design"
         if sums.smallest_eigenvalue <= _SINGULAR:
             problems.append(
                 f"{place}: the {sums.rows:.0f} treatments given do not identify the {basis.size} "

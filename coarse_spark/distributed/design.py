@@ -87,7 +87,8 @@ def design_of(
             row_moments(moments, rows["stratum"].to_numpy(), len(rows)),
         )
 
-    return Design(weights, ["stratum", *dimensions], design_problems(moments, basis))
+    problems = design_problems(moments, basis, private=setup.privacy)
+    return Design(weights, ["stratum", *dimensions], problems)
 
 
 def with_representer(units: DataFrame, design: Design, size: int) -> DataFrame:

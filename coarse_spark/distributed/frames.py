@@ -8,7 +8,7 @@ whatever the partitioning and the order of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -33,7 +33,7 @@ class ExperimentSetup:
 
     Attributes
     ----------
-    unit_id : column that identifies a unit.
+    unit_id : columns that together identify a unit, mostly one.
     features : columns that describe a unit before its treatment.
     outcome : numeric column with what the treatment is meant to change.
     space : the treatments; their names are columns.
@@ -44,9 +44,10 @@ class ExperimentSetup:
     eligibility : boolean columns, true for the units that a rule of eligibility lets through.
     folds : number of folds of cross-fitting.
     seed : of the hashes that order units and cut them into folds, and of the learners.
+    privacy : whether messages show values of the tables as hashes only.
     """
 
-    unit_id: str
+    unit_id: tuple[str, ...]
     features: tuple[str, ...]
     outcome: str
     space: TreatmentSpace
@@ -57,6 +58,7 @@ class ExperimentSetup:
     eligibility: tuple[str, ...] = ()
     folds: int = 5
     seed: int = 0
+    privacy: bool = False
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -116,18 +118,49 @@ def _feature(table: DataFrame, name: str) -> Column:
     return column(name).cast("string")
 
 
-def unit_hash(unit_id: str = "unit_id", *purpose: int | str) -> Column:
+def unit_id(columns: Sequence[str]) -> Column:
+    """Return what identifies a unit: the column itself, of several the JSON array of their texts.
+
+    JSON tells "a" and "b,c" from "a,b" and "c".
+    """
+    if len(columns) == 1:
+        return column(columns[0])
+    return F.to_json(F.array(*(column(name).cast("string") for name in columns)))
+
+
+def id_parts(table: DataFrame, columns: Sequence[str]) -> dict[str, str]:
+    """Return the SQL type of every part of a composite id in a table, nothing of a single id."""
+    types = {name: table.schema[name].dataType.simpleString() for name in columns}
+    return types if len(types) > 1 else {}
+
+
+def with_id_parts(rows: DataFrame, types: Mapping[str, str]) -> DataFrame:
+    """Return rows with the parts of their composite id as columns of their own behind ``unit_id``.
+
+    Parameters
+    ----------
+    rows : unit_id as the function of that name makes it, and other columns.
+    types : of ``id_parts``.
+    """
+    texts = F.from_json("unit_id", "array<string>")
+    found = [texts[i].cast(kind).alias(name) for i, (name, kind) in enumerate(types.items())]
+    others = [column(name) for name in rows.columns if name != "unit_id"]
+    return rows.select("unit_id", *found, *others)
+
+
+def unit_hash(unit: Column | str = "unit_id", *purpose: int | str) -> Column:
     """Return a 64-bit hash of the unit's id, the same one for the same unit in every table.
 
     Parameters
     ----------
-    unit_id : column with the id.
+    unit : column with the id.
     purpose : what the hash is for, a seed or a word: another purpose gives independent hashes, so
         that being early in one order tells nothing about another.
     """
     salt = [F.lit(part).cast("long") if isinstance(part, int) else F.lit(part) for part in purpose]
     # the id as text: the same unit hashes alike as int in one table and long in another
-    return F.xxhash64(*salt, column(unit_id).cast("string"))
+    found = column(unit) if isinstance(unit, str) else unit
+    return F.xxhash64(*salt, found.cast("string"))
 
 
 def hash_limit(wanted: int, units: int) -> int:
@@ -154,10 +187,11 @@ def _treatment(space: TreatmentSpace, position: int) -> Column:
 def _unit_columns(table: DataFrame, setup: ExperimentSetup, weight: str | None) -> list[Column]:
     names = feature_columns(len(setup.features))
     rules = eligibility_columns(len(setup.eligibility))
+    unit = unit_id(setup.unit_id)
     return [
-        column(setup.unit_id).alias("unit_id"),
+        unit.alias("unit_id"),
         _label(setup.partition_by, ALL).alias("partition"),
-        unit_hash(setup.unit_id, setup.seed, "key").alias("key"),
+        unit_hash(unit, setup.seed, "key").alias("key"),
         (F.lit(1.0) if weight is None else column(weight).cast("double")).alias("weight"),
         *(
             _feature(table, name).alias(alias)
@@ -206,7 +240,7 @@ def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
         *_unit_columns(table, setup, setup.weight),
         column(setup.outcome).cast("double").alias("outcome"),
         _label(setup.strata, ALL).alias("stratum"),
-        F.pmod(unit_hash(setup.unit_id, setup.seed, "fold"), F.lit(setup.folds))
+        F.pmod(unit_hash(unit_id(setup.unit_id), setup.seed, "fold"), F.lit(setup.folds))
         .cast("int")
         .alias("fold"),
         *(

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from coarse_spark.config.models import Experiment, Population
 from coarse_spark.errors import TableError
 from coarse_spark.lake.tables import Lake, quote
+from coarse_spark.text import redact
 
 
 def snapshot_of(spark, source, label):
@@ -66,8 +67,8 @@ def input_version(lake: Lake, source: Experiment | Population) -> str:
 
 
 def input_name(source: Experiment | Population) -> str:
-    """Return what the configuration calls the input."""
-    return str(getattr(source, "bundled", None) or source.table or source.path)
+    """Return what the configuration calls the input, without credentials."""
+    return redact(str(getattr(source, "bundled", None) or source.table or source.path))
 
 
 def _thornton() -> pd.DataFrame:

@@ -8,7 +8,7 @@ treatment dimension, one a response coefficient) are added when a table is writt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,16 @@ class TableSchema:
         prefix = max((p for p in self.dynamic if column.startswith(p)), key=len)
         return self.dynamic[prefix].format(column=column, suffix=column[len(prefix) :])
 
+    def with_id_parts(self, types: Mapping[str, str]) -> TableSchema:
+        """Return the contract with the parts of a composite unit_id, by name their SQL types."""
+        parts = {name: (kind, "Part of unit_id") for name, kind in types.items()}
+        return replace(self, columns={**parts, **self.columns})
 
-_UNIT = {"unit_id": "The unit, as the input table names it"}
+
+_UNIT = {
+    "unit_id": "The unit, as the input table names it; a JSON array of texts where several columns "
+    "do so together"
+}
 _TREATMENT = {"": "Treatment dimension {column} of the offered treatment"}
 
 RUNS = TableSchema(

@@ -20,6 +20,7 @@ from coarse_spark.lake.step_results import (
 from coarse_spark.pipeline.run import Run
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.page import write_report
+from coarse_spark.text import redact
 
 _DOTS, _HASHES = 1_500, 1_000_000  # units in the picture; the resolution of a share of units
 
@@ -86,7 +87,7 @@ def _own_best(run: Run) -> pd.DataFrame:
 
 def _title(run: Run) -> str:
     source = run.configuration.experiment
-    name = str(source.bundled or source.table or Path(str(source.path)).name)
+    name = str(source.bundled or source.table or Path(redact(str(source.path))).name)
     return f"{' and '.join(run.configuration.space.names)} on {name}"
 
 

@@ -26,6 +26,7 @@ from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
 from coarse_spark.lake.schemas import TableSchema
 from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
 from coarse_spark.lake.tables import Lake
+from coarse_spark.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,8 @@ class Run:
 
     def warn(self, *sentences: str) -> None:
         """Add warnings to the record, each once."""
-        fresh = [sentence for sentence in sentences if sentence not in self.record.warnings]
+        told = map(printable, sentences)
+        fresh = [sentence for sentence in told if sentence not in self.record.warnings]
         for sentence in fresh:
             log.warning("%s", sentence)
         self.record = self.record.with_changes(warnings=[*self.record.warnings, *fresh])
@@ -228,7 +230,7 @@ class Run:
             status=FAILED,
             ended_at=datetime.now(UTC),
             stop_reason=f"failed in step '{step}'",
-            error=f"{step}: {first_cause(message)}",
+            error=printable(f"{step}: {first_cause(message)}"),
         )
         try:
             self.record = self._lease.release(self.record)

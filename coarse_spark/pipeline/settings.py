@@ -15,7 +15,7 @@ def experiment_setup(configuration: Configuration) -> ExperimentSetup:
     """Return how the experiment was made and what its columns are called."""
     experiment = configuration.experiment
     return ExperimentSetup(
-        unit_id=experiment.unit_id,
+        unit_id=experiment.id_columns,
         features=experiment.features,
         outcome=experiment.outcome,
         space=configuration.space,
@@ -26,6 +26,7 @@ def experiment_setup(configuration: Configuration) -> ExperimentSetup:
         eligibility=tuple(configuration.menu.eligibility),
         folds=configuration.response.folds,
         seed=configuration.menu.seed,
+        privacy=configuration.privacy,
     )
 
 

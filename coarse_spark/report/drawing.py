@@ -13,8 +13,10 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from coarse_spark.report.wording import letter
+from coarse_spark.text import printable
 
 # Stand-ins that ``to_svg`` turns into the page's CSS variables, so that pictures follow a light or
 # dark page.
@@ -127,6 +129,8 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     name : prefix of all ids, which must be unique on a page.
     description : what a screen reader says.
     """
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
     buffer = StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -140,4 +144,4 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     svg = re.sub(r'^(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
     svg = re.sub(r'^(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
     svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1sans-serif", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(printable(description))}"', 1)

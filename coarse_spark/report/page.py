@@ -23,6 +23,7 @@ from coarse_spark.report.drawing import colour, ink
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.pictures import fit_picture, k_curve
 from coarse_spark.report.responses import response_picture
+from coarse_spark.text import printable
 
 
 def write_report(content: ReportContent, path: str | Path) -> Path:
@@ -52,6 +53,10 @@ def render_report(content: ReportContent) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        # what is marked as HTML is of our own making
+        finalize=lambda value: (
+            printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        ),
     )
     menu_picture, menu_caption = response_picture(content)
     digits = wording.value_decimals(content)

@@ -26,6 +26,7 @@ from coarse_spark.report.wording import (
     treatment_text,
     value_decimals,
 )
+from coarse_spark.text import printable
 
 
 def print_summary(content: ReportContent, console: Console) -> None:
@@ -38,9 +39,9 @@ def print_summary(content: ReportContent, console: Console) -> None:
     unusable = rows.experiment_rows - rows.usable_rows
     left_out = f" ({count(unusable)} left out)" if unusable else ""
     console.print()
-    console.print(Text.assemble((content.title, "bold"), (f"  run {content.run_id}", "dim")))
+    console.print(_text(content.title, "bold") + _text(f"  run {content.run_id}", "dim"))
     console.print(
-        Text(
+        _text(
             f"{count(rows.usable_rows)} units of the experiment{left_out}, "
             f"{count(content.scored.units)} of the population; outcome {content.outcome}",
             style="dim",
@@ -49,7 +50,7 @@ def print_summary(content: ReportContent, console: Console) -> None:
     console.print()
     console.print(_menus(content))
     console.print(
-        Text(
+        _text(
             "Honest: cross-fitted and debiased, per unit. "
             "Plug-in: by the estimated responses themselves, optimistic.",
             "dim",
@@ -60,11 +61,11 @@ def print_summary(content: ReportContent, console: Console) -> None:
         for reference in ("control", "uniform")
     ):
         console.print(
-            Text("In parentheses: a share of a gain that this experiment does not settle.", "dim")
+            _text("In parentheses: a share of a gain that this experiment does not settle.", "dim")
         )
     if content.menu["extrapolates"].any():
         console.print(
-            Text("* Beyond what the experiment gave: what units do there is extrapolated.", "dim")
+            _text("* Beyond what the experiment gave: what units do there is extrapolated.", "dim")
         )
     console.print()
     lines = [
@@ -84,10 +85,13 @@ def print_summary(content: ReportContent, console: Console) -> None:
     lines += [(f"Warning: {warning}", "yellow") for warning in content.warnings]
     bullets = Table.grid(padding=(0, 1))
     for line, style in lines:
-        bullets.add_row(
-            Text("•", style), Text(line, style)
-        )  # Text, not markup: names may hold square brackets
+        bullets.add_row(_text("•", style), _text(line, style))
     console.print(bullets)
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Return a text that is no markup: names may hold square brackets, and worse."""
+    return Text(printable(text), style)
 
 
 def _menus(content: ReportContent) -> Table:
@@ -95,7 +99,7 @@ def _menus(content: ReportContent) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
     table.add_column("")
     table.add_column("\nK", justify="right", no_wrap=True)
-    table.add_column(Text(f"\ntreatments ({'/'.join(content.space.names)})"), overflow="fold")
+    table.add_column(_text(f"\ntreatments ({'/'.join(content.space.names)})"), overflow="fold")
     table.add_column("shares\n%", overflow="fold")
     table.add_column("honest\nprofit", justify="right", no_wrap=True)
     table.add_column(f"{level(content)}\ninterval", justify="right", no_wrap=True)
@@ -115,7 +119,9 @@ def _menus(content: ReportContent) -> Table:
             number(row["plug_in_value"], digits),
         )
         mark = "→" if policy == "menu" and k == content.selected_k else ""
-        table.add_row(mark, name, *(Text(text) for text in (offers, shares, *numbers)), style=style)
+        table.add_row(
+            mark, name, *(_text(text) for text in (offers, shares, *numbers)), style=style
+        )
 
     add("–", "control", "", "control", style="dim")
     single = content.menus.loc[content.menus["k"] == 1, "value"]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from coarse_spark.core.treatments import Categorical, Dimension
 from coarse_spark.report.content import ReportContent
+from coarse_spark.text import shown
 
 NONE = "–"
 
@@ -77,14 +78,15 @@ def treatment_text(
     ]
     if names:
         return ", ".join(
-            f"{name} {value}" for name, value in zip(content.space.names, values, strict=True)
+            f"{shown(name)} {value}"
+            for name, value in zip(content.space.names, values, strict=True)
         )
     return "/".join(values)
 
 
 def _dimension_text(dimension: Dimension, value: Any) -> str:
     if isinstance(dimension, Categorical):
-        return str(value)
+        return shown(value)
     # to a hundredth to a thousandth of the range; finer steps than that cannot be told apart in an
     # experiment
     decimals = max(2 - math.floor(math.log10(dimension.upper - dimension.lower)), 0)

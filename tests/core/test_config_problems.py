@@ -72,7 +72,7 @@ def test_the_good_one_is_good(tmp_path: Path) -> None:
 
 # (what is replaced in the good configuration, by what, the whole message)
 ONE = [
-    ("unit_id: customer", "# none", "run.yml:1: experiment.unit_id: the key is missing; expected column that identifies a unit; unique and never null"),
+    ("unit_id: customer", "# none", "run.yml:1: experiment.unit_id: the key is missing; expected column that identifies a unit, or a list of columns that do so together; unique and never null"),
     ("unit_id: customer", "unit_id: 7", "run.yml:3: experiment.unit_id: found 7, expected a text; put it in quotes where YAML reads it as something else"),
     ("unit_id: customer", "unit_id: ''", "run.yml:3: experiment.unit_id: found '', expected a text that is not empty"),
     ("table: main.trial.units", "table: main.trial;drop", "run.yml:2: experiment.table: found 'main.trial;drop', expected a name such as catalog.schema.table, of letters, digits, _ and -"),
@@ -173,9 +173,9 @@ ONE = [
     ("output: {schema: coarse}", "output: {schema: coarse}\npopulation: {table: t, path: x}", "run.yml:24: population: found table and path, expected one of them, or neither for the experiment's units"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nspark: {driver_memory: much}", "run.yml:24: spark.driver_memory: found 'much', expected a size such as 2g or 512m"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nspark: {conf: {a: [1]}}", "run.yml:24: spark.conf: found {'a': [1]}, expected a mapping of Spark settings to texts, numbers or true and false"),
-    ("output: {schema: coarse}", "output: {schema: coarse}\noutputs: 3", "run.yml:24: outputs: found an unknown key, expected one of experiment, treatments, design, response, profit, menu, population, evaluation, output, spark (did you mean 'output'?)"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\noutputs: 3", "run.yml:24: outputs: found an unknown key, expected one of experiment, treatments, design, response, profit, menu, population, evaluation, output, spark, privacy (did you mean 'output'?)"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nmenu: {}", "run.yml:24: menu: the key occurs twice, first in line 17; expected it once"),
-    ("output: {schema: coarse}", "output: {schema: coarse}\n3: x", "run.yml:24: 3: found an unknown key, expected one of experiment, treatments, design, response, profit, menu, population, evaluation, output, spark"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\n3: x", "run.yml:24: 3: found an unknown key, expected one of experiment, treatments, design, response, profit, menu, population, evaluation, output, spark, privacy"),
 ]  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def test_a_misspelt_key_and_what_its_absence_means(tmp_path: Path) -> None:
         .replace("upper: 40", "uper: 40")
     )
     assert problems(text, tmp_path) == [
-        "run.yml:1: experiment.unit_id: the key is missing; expected column that identifies a unit; unique and never null",
+        "run.yml:1: experiment.unit_id: the key is missing; expected column that identifies a unit, or a list of columns that do so together; unique and never null",
         "run.yml:1: experiment: found no source, expected exactly one of table, path, bundled",
         f"run.yml:2: experiment.tabel: found an unknown key, expected one of {keys} (did you mean 'table'?)",
         f"run.yml:3: experiment.seed: found an unknown key, expected one of {keys} (it belongs in the block menu)",

@@ -416,6 +416,28 @@ def test_user_texts_are_escaped_everywhere(tmp_path: Path) -> None:
     assert summary.count(NASTY) >= 4
 
 
+@pytest.mark.filterwarnings("error:Glyph")
+def test_control_characters_and_secrets_stay_out_of_page_and_summary(tmp_path: Path) -> None:
+    hostile, secret = "a\x1b[2J\x9b\u202eb\x00c", "s3a://me:hunter2@bucket/x"
+    space = TreatmentSpace.from_dict(
+        {hostile: {"kind": "categorical", "levels": ["none", hostile, "mail"], "control": "none"}}
+    )
+    base = np.random.default_rng(2).normal([0.0, 0.3, 0.2], 1.0, size=(3_000, 3))
+    content = make_content(
+        Basis("arms", space), Profit(), base, sizes=(1, 2, 3), k=2, noise=0.5,
+        title=hostile + secret, outcome=hostile, warnings=(hostile + secret,), run_id=hostile,
+    )  # fmt: skip
+    html, page = page_of(content, tmp_path)
+    summary = summary_of(content, width=250)
+    for text in (html, summary):
+        assert not set(text) & set("\x1b\x9b\u202e\x00")
+        assert "hunter2" not in text
+        assert "s3a://***@bucket/x" in text
+    escaped = r"a\x1b[2J\x9b\u202eb\x00c"
+    assert page.text.count(escaped) >= 6
+    assert flowing(summary).count(escaped) >= 4
+
+
 def test_a_single_treatment_needs_no_plural(tmp_path: Path) -> None:
     content = field_content(2, sizes=(1,), k=1)
     page = page_of(content, tmp_path)[1].text

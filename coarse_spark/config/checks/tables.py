@@ -10,17 +10,12 @@ from coarse_spark.config.checks.problem import NAMES, VALUES, Check, Problem, Va
 _REFUSED = frozenset(" ,;{}()\n\t=")
 _PLAIN_NAME = "expected one without spaces and , ; { } ( ) =, which Delta tables refuse"
 
-# columns beside those of the treatments in the tables `menu` and `assignments`
-WRITTEN_COLUMNS = frozenset(
+# columns of the table `assignments` beside those of the treatments and of a composite unit_id
+ASSIGNMENT_COLUMNS = frozenset(
     {
         "run_id",
-        "k",
-        "treatment_id",
-        "share",
-        "shadow_price",
-        "extrapolates",
-        "selected",
         "unit_id",
+        "treatment_id",
         "expected_profit",
         "expected_incremental_profit",
         "regret",
@@ -28,6 +23,8 @@ WRITTEN_COLUMNS = frozenset(
         "changed",
     }
 )
+# and of `menu` too
+WRITTEN_COLUMNS = ASSIGNMENT_COLUMNS | {"k", "share", "shadow_price", "extrapolates", "selected"}
 
 
 def _one_source(table: str | None, path: str | None, bundled: str | None) -> Iterator[Problem]:
@@ -71,11 +68,15 @@ def _one_output(path: str | None, catalog: str | None, schema: str | None) -> It
 def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
     """Yield a problem for every column with two roles that exclude each other."""
     taken: dict[str, str] = dict.fromkeys(treatments, "a treatment")
-    for role in ("unit_id", "outcome", "weight", "features", "partition_by", "strata"):
+    descriptive = ("features", "partition_by", "strata")
+    unit_id = values.get("experiment.unit_id")
+    parts = set() if isinstance(unit_id, str) else set(unit_id or ())
+    for role in ("unit_id", "outcome", "weight", *descriptive):
         found = values.get(f"experiment.{role}") or ()
         columns = (found,) if isinstance(found, str) else found
         for position, column in enumerate(columns):
-            if column in taken:
+            # a part of an id, such as the market, may also describe a unit
+            if column in taken and not (role in descriptive and column in parts):
                 key = (
                     ("experiment", role)
                     if isinstance(found, str)
@@ -87,7 +88,7 @@ def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem
                 )
         # a column may describe a unit, cut partitions, be a stratum and a rule of eligibility at
         # once
-        if role in ("unit_id", "outcome", "weight"):
+        if role not in descriptive:
             taken |= {column: f"experiment.{role}" for column in columns if column not in taken}
     for column in values.get("menu.eligibility", {}):
         key = ("menu", "eligibility", column)
@@ -115,10 +116,33 @@ def _written_names(treatments: Sequence[str]) -> Iterator[Problem]:
             yield Problem(("treatments", name), f"found the name '{name}', {_PLAIN_NAME}")
 
 
+def _id_parts(unit_id: str | tuple[str, ...], treatments: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for every part of an id that cannot be a column of table `assignments`."""
+    if isinstance(unit_id, str):
+        return
+    taken = {
+        **{name.casefold(): "a treatment" for name in treatments},
+        **dict.fromkeys(ASSIGNMENT_COLUMNS, "a column of its own in the table assignments"),
+    }
+    for position, name in enumerate(unit_id):
+        key, folded = ("experiment", "unit_id", position), name.casefold()
+        # _column_roles tells of a treatment's very name
+        if folded in taken and name not in treatments:
+            yield Problem(
+                key,
+                f"found '{name}', which is {taken[folded]}, expected another name for this part of "
+                f"the id; rename the column in the tables, for instance to id_{folded}",
+            )
+        elif set(name) & _REFUSED:
+            yield Problem(key, f"found the column '{name}', {_PLAIN_NAME}")
+        taken.setdefault(folded, "another part but for its capitals")
+
+
 CHECKS: tuple[Check, ...] = (
     (("experiment.table", "experiment.path", "experiment.bundled"), _one_source),
     (("population.table", "population.path"), _one_population),
     (("output.path", "output.catalog", "output.schema"), _one_output),
     ((VALUES, NAMES), _column_roles),
     ((NAMES,), _written_names),
+    (("experiment.unit_id", NAMES), _id_parts),
 )

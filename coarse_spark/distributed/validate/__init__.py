@@ -74,7 +74,8 @@ def validate_tables(
     # values are read by the declared names and types, so these come first
     _refuse(list(column_problems(setup, experiment, population, population_weight)))
 
-    found, people = Findings("experiment"), Findings("population")
+    found = Findings("experiment", setup.privacy)
+    people = Findings("population", setup.privacy)
     rows, usable_rows = check_experiment(setup, experiment, found, arms=arms)
     population_rows = (
         rows

@@ -10,6 +10,9 @@ from pyspark.sql.types import (
     BinaryType,
     BooleanType,
     DataType,
+    DateType,
+    DecimalType,
+    IntegralType,
     MapType,
     NumericType,
     StringType,
@@ -19,6 +22,7 @@ from pyspark.sql.types import (
 from coarse_spark.core.treatments import Categorical, Continuous
 from coarse_spark.distributed.frames import ExperimentSetup
 from coarse_spark.errors import nearest
+from coarse_spark.text import shown
 
 # what a column is for: the words of the report, then whether a type will do
 _Roles = dict[str, tuple[str, str]]
@@ -54,7 +58,7 @@ def column_problems(
 def _unit_roles(setup: ExperimentSetup, weight: str | None) -> _Roles:
     roles: _Roles = dict.fromkeys(setup.partition_by, ("partition key", "key"))
     roles |= dict.fromkeys(setup.features, ("feature", "feature"))
-    roles[setup.unit_id] = ("unit_id", "key")
+    roles |= dict.fromkeys(setup.unit_id, ("unit_id", "id"))
     if weight is not None:
         roles[weight] = ("weight", "number")
     # last: a column that is a feature as well has to be boolean
@@ -63,7 +67,9 @@ def _unit_roles(setup: ExperimentSetup, weight: str | None) -> _Roles:
 
 def _trial_roles(setup: ExperimentSetup) -> _Roles:
     roles: _Roles = {
-        name: ("stratum", "key") for name in setup.strata if name not in setup.features
+        name: ("stratum", "key")
+        for name in setup.strata
+        if name not in (*setup.features, *setup.unit_id)
     }
     roles[setup.outcome] = ("outcome", "number")
     for dimension in setup.space.dimensions:
@@ -83,6 +89,11 @@ def _level_type(dimension: Categorical) -> str:
 
 
 _FITS: dict[str, tuple[tuple[type[DataType], ...], str]] = {
+    # what has one text for one value, whatever the session: no binary fractions, no time zones
+    "id": (
+        (StringType, IntegralType, DecimalType, DateType),
+        "string, an integer type, decimal or date",
+    ),
     "number": ((NumericType,), "a numeric type"),
     "text": ((StringType,), "string, as the declared levels are texts"),
     "flag": ((BooleanType,), "boolean, as the declared levels are true and false"),
@@ -99,11 +110,11 @@ def _problems(label: str, schema: StructType, roles: _Roles) -> Iterator[str]:
             hint = nearest(alike[0], alike) if alike else nearest(name, schema.names)
             yield (
                 f"{label}: the {role} column '{name}' is missing{hint}; "
-                f"the table has {', '.join(schema.names) or 'no columns'}"
+                f"the table has {', '.join(map(shown, schema.names)) or 'no columns'}"
             )
         elif len(alike) > 1:
             yield (
-                f"{label}: the columns {', '.join(alike)} differ in case only, "
+                f"{label}: the columns {', '.join(map(shown, alike))} differ in case only, "
                 "expected one of them: Spark cannot tell them apart"
             )
         else:

@@ -8,12 +8,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.distributed.frames import column
+from coarse_spark.text import shown_parts
 
 _EXAMPLES = 3
 
 
 def strata_without_variation(
-    usable_rows: DataFrame, strata: Sequence[str], treatments: Sequence[str]
+    usable_rows: DataFrame, strata: Sequence[str], treatments: Sequence[str], *, private: bool
 ) -> Iterator[str]:
     """Yield a sentence for every treatment that some strata have a single value of.
 
@@ -24,6 +25,7 @@ def strata_without_variation(
     usable_rows : experiment rows with outcome and treatment.
     strata : names of their columns.
     treatments : names of their columns.
+    private : show hashes of values.
     """
     keys = [
         column(name).cast("string").alias(f"s{position}") for position, name in enumerate(strata)
@@ -43,8 +45,7 @@ def strata_without_variation(
             ).head(_EXAMPLES)
             found = f"{count} {'stratum has' if count == 1 else 'strata have'}"
             named = (
-                "/".join(f"{name}={row[number]}" for number, name in enumerate(strata))
-                + f" ({row['n']} rows)"
+                f"{shown_parts(strata, row[: len(strata)], private=private)} ({row['n']} rows)"
                 for row in largest
             )
             more = ", ..." if count > _EXAMPLES else ""

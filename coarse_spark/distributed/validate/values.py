@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -11,8 +13,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FractionalType
 
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
-from coarse_spark.distributed.frames import ExperimentSetup, column, usable
+from coarse_spark.distributed.frames import ExperimentSetup, column, unit_id, usable
 from coarse_spark.distributed.validate.strata import strata_without_variation
+from coarse_spark.text import shown, shown_parts
 
 _EXAMPLES = 3
 # of the width of a dimension: values stored in single precision may miss a bound by that much
@@ -26,11 +29,13 @@ class Findings:
     Attributes
     ----------
     label : what the table is called; every sentence begins with it.
+    private : whether sentences show hashes of values.
     problems : a sentence for everything that has to be mended.
     warnings : a sentence for everything that a run copes with by itself.
     """
 
     label: str
+    private: bool = False
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -47,21 +52,27 @@ class Findings:
 class _Rule:
     """Rows where ``broken`` is true are counted and must be none.
 
-    The lowest and highest ``value`` of theirs are reported.
+    The lowest and highest ``value`` of theirs are reported; it may be a struct of named parts.
     """
 
     broken: Column
     found: str
     hint: str
     value: Column | None = None
+    parts: Sequence[str] = ()
     warning: bool = False
 
     def aggregates(self) -> list[Column]:
         value = F.lit(None) if self.value is None else F.when(self.broken, self.value)
         return [F.count(F.when(self.broken, F.lit(1))), F.min(value), F.max(value)]
 
-    def message(self, low: object, high: object) -> str:
-        extent = "" if self.value is None else f" (from {low} to {high})"
+    def message(self, low: Any, high: Any, *, private: bool) -> str:
+        extent = ""
+        if self.parts:
+            examples = [shown_parts(self.parts, row, private=private) for row in (low, high)]
+            extent = f" (such as {' and '.join(dict.fromkeys(examples))})"
+        elif self.value is not None:
+            extent = f" (from {shown(low, private=private)} to {shown(high, private=private)})"
         return f"{self.found}{extent}, {self.hint}"
 
 
@@ -109,14 +120,17 @@ def check_experiment(
         varied = []
         for name, low, high in zip(space.names, values[::2], values[1::2], strict=True):
             if low == high:
+                only = shown(low, private=found.private)
                 found.problem(
-                    f"treatment '{name}' is {low} in all usable rows, "
+                    f"treatment '{name}' is {only} in all usable rows, "
                     "expected at least two values to learn its effect from"
                 )
             else:
                 varied.append(name)
         if varied and setup.design == "stratified":
-            for sentence in strata_without_variation(table.where(counted), setup.strata, varied):
+            for sentence in strata_without_variation(
+                table.where(counted), setup.strata, varied, private=found.private
+            ):
                 found.problem(sentence)
     _check_repeated_ids(table, setup.unit_id, found)
     return rows, usable_rows
@@ -151,12 +165,18 @@ def partition_sizes(
 
 
 def _unit_rules(setup: ExperimentSetup, table: DataFrame, weight: str | None) -> list[_Rule]:
+    ids = setup.unit_id
+    # what else a composite id says of the row helps to find it
+    value, parts = (F.struct(*map(column, ids)), ids) if len(ids) > 1 else (None, ())
     rules = [
         _Rule(
-            column(setup.unit_id).isNull(),
-            f"have a null unit_id '{setup.unit_id}'",
+            column(name).isNull(),
+            f"have a null unit_id '{name}'",
             "expected an id in every row",
+            value,
+            parts,
         )
+        for name in ids
     ]
     for name in setup.features:
         if isinstance(table.schema[name].dataType, FractionalType):
@@ -280,7 +300,7 @@ def _measure(
         count, low, high = values[len(extras) + 3 * position :][:3]
         if count:
             report = found.warning if rule.warning else found.problem
-            report(f"{count} of {rows} rows {rule.message(low, high)}")
+            report(f"{count} of {rows} rows {rule.message(low, high, private=found.private)}")
     if not rows:
         found.problem("the table has no rows")
     elif counted_rows and total == 0:
@@ -288,19 +308,25 @@ def _measure(
     return rows, counted_rows, values[: len(extras)]
 
 
-def _check_repeated_ids(table: DataFrame, unit_id: str, found: Findings) -> None:
-    ids = column(unit_id)
+def _check_repeated_ids(table: DataFrame, columns: Sequence[str], found: Findings) -> None:
+    known = reduce(Column.__and__, [column(name).isNotNull() for name in columns])
     repeated = (
-        table.where(ids.isNotNull())
-        .groupBy(ids.alias("unit_id"))
+        table.where(known)
+        .groupBy(unit_id(columns).alias("unit_id"))
         .agg(F.count(F.lit(1)).alias("n"))
         .where(F.col("n") > 1)
     )
     units, rows = repeated.agg(F.count(F.lit(1)), F.sum("n")).collect()[0]
     if units:
+
+        def example(unit: Any) -> str:
+            if len(columns) == 1:
+                return shown(unit, private=found.private)
+            return shown_parts(columns, json.loads(unit), private=found.private)
+
         # a second pass, only where it is needed: all repeated ids at once could fill the driver
         examples = ", ".join(
-            f"{row['unit_id']} ({row['n']} times)"
+            f"{example(row['unit_id'])} ({row['n']} times)"
             for row in repeated.orderBy(F.desc("n"), "unit_id").head(_EXAMPLES)
         )
         found.problem(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
 
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.distributed.assign import assign as assign_units
-from coarse_spark.distributed.frames import population_units
+from coarse_spark.distributed.frames import id_parts, population_units, with_id_parts
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.distributed.segments import describe_segments
@@ -40,10 +41,13 @@ def assign(run: Run) -> None:
                 "or set menu.select"
             )
         rules, k = population_rules(run), len(menu)
+        setup = experiment_setup(run.configuration)
+        table = run.experiment if run.population is None else run.population
+        parts = id_parts(table, setup.unit_id)
         limits = run.result(ChooseResult).menus[k].limits
         if limits is None:
             plain = PricedMenu.build(rules.problem, rules.problem.space.encode(menu))
-            _write(run, rules, rules.population, plain)
+            _write(run, rules, rules.population, plain, parts)
         else:
             population = rules.population.told_apart()
             problem = run.search_settings().posed(population.problem)
@@ -51,10 +55,8 @@ def assign(run: Run) -> None:
             with materialized(population.rows) as kept:
                 population = replace(population, rows=kept)
                 units = settled_units(population, deciding, limits.deciding.reach)
-                _write(run, rules, population, deciding, units)
+                _write(run, rules, population, deciding, parts, units)
         changes = count_changes(run, rules)
-        table = run.experiment if run.population is None else run.population
-        setup = experiment_setup(run.configuration)
         units = population_units(table, setup, None)
         landed = run.lake.read("assignments", run.run_id)
         run.replace(SEGMENTS, describe_segments(landed, units, setup.features))
@@ -66,10 +68,12 @@ def _write(
     rules: PopulationRules,
     population: ResponseTable,
     menu: PricedMenu,
+    parts: Mapping[str, str],
     settled: DataFrame | None = None,
 ) -> None:
     changed = rules.changed(menu.treatments)
     assigned = assign_units(
         population.rows, population.problem, menu, changed=changed, settled=settled
     )
-    run.replace(ASSIGNMENTS, assigned)
+    rows = with_id_parts(assigned, parts)
+    run.replace(ASSIGNMENTS.with_id_parts(parts), rows)

@@ -18,6 +18,7 @@ from coarse_spark.lake.step_results import FitResult, ModelCounts, ValidateResul
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, fit_settings, learner_settings
 from coarse_spark.pipeline.steps.validate import validate
+from coarse_spark.text import shown
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def _model_counts(run: Run) -> ModelCounts:
         worst = rows.where(F.col("status") == "failed").orderBy(F.col("rows").desc()).head(1)[0]
         sentence = (
             f"{models['failed']} partition models failed ({share:.1%} of the rows), "
-            f"first {worst['partition']}: {worst['error']}"
+            f"first {shown(worst['partition'], private=run.declared.privacy)}: {worst['error']}"
         )
         if share > limit:
             raise RunError(f"{sentence}; at most {limit:.1%} may fail (response.max_failed_share)")

@@ -16,6 +16,7 @@ from coarse_spark.lake.step_results import ScoreResult
 from coarse_spark.pipeline.rules import written_rules
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup
+from coarse_spark.text import shown
 
 
 def score(run: Run) -> None:
@@ -73,7 +74,8 @@ def score(run: Run) -> None:
         if unseen is not None:
             run.warn(
                 f"{unseen.units} units of the population are in {unseen.partitions} partitions "
-                f"that the experiment does not have, the largest {unseen.largest}; "
+                "that the experiment does not have, the largest "
+                f"{shown(unseen.largest, private=configuration.privacy)}; "
                 "the pooled model serves them"
             )
         run.keep(

@@ -1,0 +1,219 @@
+"""Ids of every type that is supported, composite ones too: nothing lost, nothing confused."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.profit import Profit
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.distributed.assign import assign
+from coarse_spark.distributed.frames import (
+    ExperimentSetup,
+    experiment_units,
+    id_parts,
+    population_units,
+    with_id_parts,
+)
+from coarse_spark.distributed.population import ResponseTable
+from coarse_spark.distributed.validate import validate_tables
+from coarse_spark.errors import TableError
+from coarse_spark.lake.schemas import ASSIGNMENTS
+from coarse_spark.lake.tables import Lake
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import DataFrame, SparkSession
+
+pytestmark = pytest.mark.spark
+
+SPACE = TreatmentSpace.from_dict(
+    {"depth": {"kind": "continuous", "lower": 0, "upper": 1, "step": 1, "control": 0}}
+)
+PROBLEM = MenuProblem.build(SPACE, Basis("linear", SPACE), Profit())
+CONTROLS = "".join(map(chr, range(1, 32))) + "\x7f\x85\u2028\u202e"
+TEXTS = [
+    "", " ", "null", "[]", '["a","b"]', "a", "A", "Zoë", "Zoe\u0308", "日本", "👩\u200d🔬", "'", '"', '""',
+    "\\", "\\\\", '\\"', "\\u0041", "a,b", "a/b=c", "`", "${x}", "%s", "{0}", "\x00", CONTROLS, "x" * 5_000,
+]  # fmt: skip
+NUMBERS = [0, 1, -1, 10, 2**63 - 1, -(2**63), 2**53, 2**53 + 1]
+DECIMALS = [Decimal(10**38 - 1), Decimal(1 - 10**38), Decimal(0), Decimal(1), Decimal(2**64)]
+DATES = [dt.date(1, 1, 1), dt.date(1582, 10, 4), dt.date(1970, 1, 1), dt.date(9999, 12, 31)]
+PAIRS = [
+    ("a", "b,c"), ("a,b", "c"), ("a", '"b'), ('a"', "b"), ('a","b', ""), ("", 'a","b'), ("a", "b"), ("ab", ""),
+    ("", "ab"), ("\\", ""), ("", "\\"), ("[", "]"), ("null", "null"), (CONTROLS, "\x00"), ("日", "本"),
+]  # fmt: skip
+
+
+def setup(*ids: str, **changes: Any) -> ExperimentSetup:
+    return ExperimentSetup(unit_id=ids, features=("x",), outcome="y", space=SPACE, **changes)
+
+
+def trial(spark: SparkSession, ids: list[tuple[Any, ...]], schema: str) -> DataFrame:
+    """Return an experiment of these ids with all else that it needs."""
+    rows = [(*unit, float(i), float(i), float(i % 2)) for i, unit in enumerate(ids)]
+    return spark.createDataFrame(rows, f"{schema}, x double, y double, depth double")
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids"),
+    [
+        ("string", TEXTS),
+        ("bigint", NUMBERS),
+        ("decimal(38,0)", DECIMALS),
+        ("date", DATES),
+    ],
+)
+def test_ids_of_one_column_come_back_as_they_were(
+    spark: SparkSession, kind: str, ids: list[Any], tmp_path: Path
+) -> None:
+    table = trial(spark, [(unit,) for unit in ids], f"id {kind}")
+    assert validate_tables(setup("id"), table).rows == len(ids)
+    assert id_parts(table, ["id"]) == {}
+    landed = _assigned(spark, table, setup("id"), tmp_path)
+    assert landed.schema["unit_id"].dataType.simpleString() == kind
+    assert sorted(row["unit_id"] for row in landed.collect()) == sorted(ids)
+
+
+def test_composite_ids_come_back_in_parts_that_are_never_confused(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    ids = [
+        (*pair, NUMBERS[i % 8], DECIMALS[i % 5], DATES[i % 4])
+        for i, pair in enumerate([*PAIRS, *((text, text) for text in TEXTS)])
+    ]
+    names = ("shop", "Kunde `é`", "number", "code", "day")
+    types = ("string", "string", "bigint", "decimal(38,0)", "date")
+    table = trial(
+        spark, ids, "shop string, `Kunde ``é``` string, number bigint, code decimal(38,0), day date"
+    ).withColumnRenamed("Kunde `é`", "Kundé")
+    names = tuple(table.columns[:5])
+    assert validate_tables(setup(*names), table).rows == len(ids)
+    assert id_parts(table, names) == dict(zip(names, types, strict=True))
+
+    landed = _assigned(spark, table, setup(*names), tmp_path)
+    assert landed.columns[:8] == ["run_id", "unit_id", *names, "treatment_id"]
+    assert tuple(landed.schema[name].dataType.simpleString() for name in names) == types
+    assert landed.schema["shop"].metadata["comment"] == "Part of unit_id"
+    assert landed.schema["depth"].metadata["comment"].startswith("Treatment dimension depth")
+    rows = landed.collect()
+    assert {tuple(row[name] for name in names) for row in rows} == set(ids)
+    assert len({row["unit_id"] for row in rows}) == len(rows) == len(ids)
+    for row in rows:
+        texts = json.loads(row["unit_id"])
+        assert texts == [str(row[name]) for name in names]
+        compact = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
+        assert json.loads(compact) == texts
+    # who joins on the parts finds everybody once
+    assert landed.join(table.drop("depth"), list(names)).count() == len(ids)
+
+
+def _assigned(
+    spark: SparkSession, table: DataFrame, described: ExperimentSetup, folder: Path
+) -> DataFrame:
+    """Return the assignments of a table's units as readers find them, half of them settled by lot."""
+    trial_units = experiment_units(table, described)
+    assert trial_units.where("fold NOT BETWEEN 0 AND 4").count() == 0
+    units = population_units(table, described, None)
+    responses = units.selectExpr(
+        "unit_id", "weight", "0D AS theta_0", "feature_0 - 2 AS theta_1", "9D AS granular_profit"
+    ).localCheckpoint()
+    menu = PricedMenu.build(PROBLEM, np.array([[0.0], [1.0]]))
+    boundary = ResponseTable(responses, PROBLEM).boundary({2: (menu, np.inf)})[2]
+    assert sorted(boundary.ids) == sorted(row["unit_id"] for row in units.collect())
+    rows = with_id_parts(assign(responses, PROBLEM, menu), parts := _parts(table, described))
+    lake = Lake(spark, path=str(folder / "lake"))
+    lake.replace(ASSIGNMENTS.with_id_parts(parts), "one", rows)
+    return lake.read("assignments", "one")
+
+
+def _parts(table: DataFrame, described: ExperimentSetup) -> dict[str, str]:
+    return id_parts(table, described.unit_id)
+
+
+def test_ids_of_one_column_hash_as_ever(spark: SparkSession) -> None:
+    # folds and samples of runs that are there rest on these
+    table = trial(spark, [(1,), (2,), (3,)], "id bigint")
+    rows = experiment_units(table, setup("id", seed=3)).orderBy("unit_id").collect()
+    assert [(row["key"], row["fold"]) for row in rows] == PINNED
+    texts = table.selectExpr("CAST(id AS string) AS id", "x", "y", "depth")
+    same = experiment_units(texts, setup("id", seed=3)).orderBy("unit_id").collect()
+    assert [(row["key"], row["fold"]) for row in same] == PINNED
+
+
+PINNED = [(0, 0), (0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    "kind", ["double", "float", "timestamp", "boolean", "binary", "array<string>", "struct<a:int>"]
+)
+def test_other_types_are_refused_alone_and_as_parts(spark: SparkSession, kind: str) -> None:
+    table = trial(spark, [("a",), ("b",)], "id string").selectExpr(
+        "*", f"CAST(NULL AS {kind}) AS other"
+    )
+    expected = (
+        f"experiment: the unit_id column 'other' is of type {kind}, "
+        "expected string, an integer type, decimal or date"
+    )
+    for ids in (["other"], ["id", "other"]):
+        assert _problems(setup(*ids), table) == [expected]
+
+
+def _problems(described: ExperimentSetup, table: DataFrame) -> list[str]:
+    with pytest.raises(TableError) as caught:
+        validate_tables(described, table)
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+def test_null_and_repeated_composite_ids_have_examples(spark: SparkSession) -> None:
+    ids = [("CH", 1), ("CH", 1), ("CH", 1), ("DE", 1), ("D\x1b", 2), ("D\x1b", 2)]
+    nulls = [(None, 4), ("CH", None), ("AT", None), ("DE", None), (None, None)]
+    table = trial(spark, [*ids, *nulls], "market string, customer int")
+    assert _problems(setup("market", "customer"), table) == [
+        "experiment: 2 of 11 rows have a null unit_id 'market' (such as market=null/customer=null "
+        "and market=null/customer=4), expected an id in every row",
+        "experiment: 4 of 11 rows have a null unit_id 'customer' (such as "
+        "market=null/customer=null and market=DE/customer=null), expected an id in every row",
+        "experiment: 2 unit ids occur in 5 rows, expected one row a unit; such as "
+        r"market=CH/customer=1 (3 times), market=D\x1b/customer=2 (2 times)",
+    ]
+
+
+def test_private_messages_hold_hashes_that_can_be_compared(spark: SparkSession) -> None:
+    def sign(value: object) -> str:
+        return "#" + hashlib.sha256(str(value).encode()).hexdigest()[:8]
+
+    table = trial(
+        spark, [("CH", 7), ("CH", 7), ("Bern", None)], "market string, customer int"
+    ).replace({1.0: 5.0}, subset="depth")
+    described = setup(
+        "market", "customer", strata=("market",), design="stratified", privacy=True, folds=2
+    )
+    found = _problems(described, table)
+    assert found == [
+        "experiment: 1 of 3 rows have a null unit_id 'customer' (such as "
+        f"market={sign('Bern')}/customer=null), expected an id in every row",
+        f"experiment: 1 of 3 rows have a treatment 'depth' outside the declared space (from "
+        f"{sign(5.0)} to {sign(5.0)}), expected 0 to 1 or the control 0",
+        f"experiment: 1 stratum has a single value of treatment 'depth' in 1 usable rows, expected "
+        f"at least two to learn its effect from: market={sign('Bern')} (1 rows); merge strata, or "
+        "leave these rows out",
+        "experiment: 1 unit ids occur in 2 rows, expected one row a unit; such as "
+        f"market={sign('CH')}/customer={sign(7)} (2 times)",
+    ]
+    assert not any(word in line for word in ("CH", "Bern", "5.0") for line in found)
+    alone = trial(spark, [(7,), (7,)], "customer int")
+    assert _problems(setup("customer", privacy=True, folds=2), alone) == [
+        f"experiment: 1 unit ids occur in 2 rows, expected one row a unit; such as {sign(7)} "
+        "(2 times)"
+    ]

@@ -270,9 +270,3 @@ def last_unfinished(lake: Lake) -> str:
         if not line.record.final and line.record.status != ABANDONED:
             return line.record.run_id
     raise TableError(f"no run in {lake.reference(RUNS.name)} is unfinished")
-
-
-def seconds_by_step(lake: Lake) -> dict[str, float]:
-    """Return how long the steps of the run took that was published last, for estimates."""
-    runs = published_runs(lake)
-    return RunRecord.load(lake, runs[0]).step_seconds if runs else {}

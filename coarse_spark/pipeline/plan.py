@@ -1,0 +1,74 @@
+"""What a run would do, without doing it."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from coarse_spark.config.models import Configuration
+from coarse_spark.errors import TableError
+from coarse_spark.lake.inputs import input_name, read_input, snapshot_of
+from coarse_spark.lake.runs import RunRecord, published_runs
+from coarse_spark.lake.step_results import ValidateResult
+from coarse_spark.lake.tables import Lake
+from coarse_spark.pipeline.run import lake_of, sources
+from coarse_spark.pipeline.settings import check_tables
+from coarse_spark.text import redact
+
+# measured on two cores: good for minutes or hours, not for seconds
+_FIT_ROWS_PER_SECOND = 1_200  # cross-fitted with learner auto, all folds together
+_OTHER_UNITS_PER_SECOND = 15_000  # score, choose, evaluate and assign together
+
+
+def plan(spark: SparkSession, configuration: Configuration) -> list[str]:
+    """Return in sentences what a run would read, fit and write, and roughly how long it would take.
+
+    Nothing is written; the tables are checked as a run checks them.
+
+    Raises
+    ------
+    TableError : the tables have problems, see ``check_tables``.
+    """
+    lake = lake_of(spark, configuration)
+    tables, lines = {}, []
+    for label, source in sources(configuration).items():
+        snapshot = snapshot_of(spark, source, label)
+        tables[label] = read_input(spark, source, label, snapshot)
+        lines.append(f"would read {label}: {redact(input_name(source))}, version {snapshot}")
+    found = check_tables(configuration, tables["experiment"], tables.get("population"))
+    lines += [f"note: {warning}" for warning in found.warnings]
+    folds, own = configuration.response.folds, found.partitions - found.small_partitions
+    lines += [
+        f"would fit {found.usable_rows:,} of {found.rows:,} experiment rows: {own} partitions of "
+        f"{found.partitions} with models of their own, and the pooled one, each {folds + 1} times "
+        f"({folds} folds, and all rows)",
+        f"would score and assign {found.population_rows:,} units, choosing menus of "
+        f"{', '.join(map(str, configuration.menu.sizes))} treatments",
+        f"would write to {lake.path or lake.schema}: all tables of a new run",
+        _time(lake, found.usable_rows, found.population_rows),
+    ]
+    return lines
+
+
+def _time(lake: Lake, rows: int, units: int) -> str:
+    runs = published_runs(lake)
+    if not runs:
+        seconds = rows / _FIT_ROWS_PER_SECOND + units / _OTHER_UNITS_PER_SECOND
+        return (
+            f"would take {_words(seconds)} on two cores, by measurements elsewhere: this output "
+            "has no published run to go by"
+        )
+    record = RunRecord.load(lake, runs[0])
+    before = record.results.get(ValidateResult.step)
+    if not isinstance(before, ValidateResult):
+        raise TableError(f"run {record.run_id} does not say how many rows it read")
+    of_rows, of_units = rows / before.usable_rows, units / before.population_rows
+    scale = {"validate": of_rows, "fit": of_rows, "evaluate": of_rows}
+    seconds = sum(taken * scale.get(step, of_units) for step, taken in record.step_seconds.items())
+    return f"would take {_words(seconds)}, by the times of run {record.run_id}"
+
+
+def _words(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 2:
+        return "a minute or two"
+    return f"about {minutes:.0f} minutes" if minutes < 120 else f"about {minutes / 60:.0f} hours"

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from coarse_spark import __version__
 from coarse_spark.errors import TableError
-from coarse_spark.lake.schemas import RUNS
+from coarse_spark.lake.contract import RUNS
 from coarse_spark.lake.step_results import StepResult, results_from_json, results_to_json
 from coarse_spark.lake.tables import Lake, check_run_id
 
@@ -45,6 +45,10 @@ class RunRecord:
     stop_reason: str | None = None
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
+    revision: int = 0
+    change_id: str | None = None
+    owner: str | None = None
+    heartbeat_at: datetime | None = None
     results: Mapping[str, StepResult] = field(default_factory=dict)
 
     def with_changes(self, **changes: Any) -> RunRecord:
@@ -81,7 +85,7 @@ class RunRecord:
                 f"(written by {values['package_version']}, this is {__version__}), which cannot be "
                 "read; start a new run with 'fit'"
             ) from None
-        for name in ("started_at", "ended_at", "published_at"):
+        for name in ("started_at", "ended_at", "published_at", "heartbeat_at"):
             # Spark hands timestamps over as naive local times
             values[name] = None if values[name] is None else values[name].astimezone(UTC)
         values["warnings"] = list(values["warnings"] or [])

@@ -19,10 +19,13 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.errors import CoarseSparkError, InvalidInputError, RunError, TableError
+from coarse_spark.lake.contact import first_contact
 from coarse_spark.lake.inputs import input_name, input_version, read_input
+from coarse_spark.lake.output import prepare
 from coarse_spark.lake.runs import FAILED, RUNNING, RunRecord, new_run_id
 from coarse_spark.lake.step_results import FitResult, StepResult
 from coarse_spark.lake.tables import Lake, check_run_id
+from coarse_spark.pipeline.settings import output_layout, read_tables
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +212,7 @@ def start_run(spark: SparkSession, configuration: Configuration, run_id: str | N
     Its record says "running"; the published rows of a rerun stay until they are replaced.
     """
     lake = lake_of(spark, configuration)
+    prepare(lake, output_layout(configuration, *read_tables(spark, configuration)))
     old = None
     if run_id is not None and lake.exists("runs"):
         # a rerun stays current with its old assignments until the new ones are published
@@ -232,7 +236,8 @@ def start_run(spark: SparkSession, configuration: Configuration, run_id: str | N
         },
     )
     run = Run(spark, configuration, lake, record)
-    run.save()
+    with first_contact(lake):
+        run.save()
     return run
 
 

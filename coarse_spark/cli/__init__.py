@@ -213,16 +213,12 @@ def validate(
     if not tables:
         return
     session = open_session_of(configuration)
-    from coarse_spark.lake.inputs import read_input
-    from coarse_spark.pipeline.settings import check_tables
+    from coarse_spark.lake.output import difference
+    from coarse_spark.pipeline.run import lake_of
+    from coarse_spark.pipeline.settings import check_tables, output_layout, read_tables
 
-    experiment = read_input(session, configuration.experiment, "experiment")
-    given = configuration.population.given
-    found = check_tables(
-        configuration,
-        experiment,
-        read_input(session, configuration.population, "population") if given else None,
-    )
+    experiment, population = read_tables(session, configuration)
+    found = check_tables(configuration, experiment, population)
     say(
         f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in "
         f"{found.partitions:,} partitions"
@@ -230,6 +226,29 @@ def validate(
     say(f"population: {found.population_rows:,} units")
     for warning in found.warnings:
         say(f"note: {warning}")
+    layout = output_layout(configuration, experiment, population)
+    output = difference(lake_of(session, configuration), layout)
+    output.require_same()
+    say(f"output: {output}")
+
+
+@app.command()
+def migrate(config: Config, settings: Set = []) -> None:  # noqa: B006
+    """Bring the tables of the output to what a run with this configuration writes today.
+
+    Rows stay as they are; the tables of an earlier version of coarse_spark get what they lack.
+    """
+    configuration = load(config, settings)
+    session = open_session_of(configuration)
+    from coarse_spark.lake.migrate import migrate as migrate_tables
+    from coarse_spark.pipeline.run import lake_of
+    from coarse_spark.pipeline.settings import output_layout, read_tables
+
+    experiment, population = read_tables(session, configuration)
+    layout = output_layout(configuration, experiment, population)
+    done = migrate_tables(lake_of(session, configuration), layout)
+    for sentence in done or ["the tables are as a run writes them: nothing to migrate"]:
+        say(sentence)
 
 
 @app.command()

@@ -12,9 +12,9 @@ import pandas as pd
 from pyspark.sql import DataFrame
 
 from coarse_spark.errors import RunFinalError, RunTakenError
+from coarse_spark.lake.contract import TableSchema
 from coarse_spark.lake.processes import Process
 from coarse_spark.lake.runs import RUNNING, RunRecord
-from coarse_spark.lake.schemas import TableSchema
 from coarse_spark.lake.tables import Lake
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from coarse_spark import __version__
 from coarse_spark.errors import RunTakenError, TableError, nearest
-from coarse_spark.lake.schemas import RUNS
+from coarse_spark.lake.contract import RUNS
 from coarse_spark.lake.step_results import StepResult, results_from_json, results_to_json
 from coarse_spark.lake.tables import Lake, check_run_id
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,24 @@ from filelock import FileLock
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import NullType, StructType
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from coarse_spark.errors import InvalidInputError, TableError, nearest
-from coarse_spark.lake.schemas import ASSIGNMENTS, CURRENT_ASSIGNMENTS, RUNS, TABLES, TableSchema
+from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
+from coarse_spark.lake.contract import (
+    ASSIGNMENTS,
+    CURRENT_ASSIGNMENTS,
+    RUNS,
+    TABLES,
+    TableSchema,
+    holds,
+)
 
 log = logging.getLogger(__name__)
 
-# conflicts of two runs that write one table at a time; nothing was written, so the write may be
-# tried again
-_CONFLICTS = (
+# conflicts of two processes that write one table at a time; nothing was written, so the write may
+# be tried again
+CONFLICTS = (
     ConcurrentAppendException,
     ConcurrentDeleteDeleteException,
     ConcurrentDeleteReadException,
@@ -49,6 +56,8 @@ _CONFLICTS = (
     ProtocolChangedException,
 )
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_BROKEN_CHECK = re.compile(r"CHECK constraint (\S+) ")
+_BROKEN_NOT_NULL = re.compile(r"NOT NULL constraint violated for column: ([^\n]+?)\.?\s*\n")
 
 
 def check_run_id(run_id: str) -> str:
@@ -73,7 +82,12 @@ def is_address(path: str) -> bool:
 
 def quote(identifier: str) -> str:
     """Return a dotted identifier with every part in backticks."""
-    return ".".join("`" + part.replace("`", "``") + "`" for part in identifier.split("."))
+    return ".".join(quote_part(part) for part in identifier.split("."))
+
+
+def quote_part(name: str) -> str:
+    """Return one name in backticks, dots and all."""
+    return "`" + name.replace("`", "``") + "`"
 
 
 @dataclass(frozen=True)
@@ -149,6 +163,8 @@ class Lake:
     ) -> None:
         """Replace the rows of one run by ``rows`` (without a run_id column) in one commit.
 
+        Columns that the table has and the rows have not are null: those of other treatments.
+
         Parameters
         ----------
         schema : of the table.
@@ -159,8 +175,10 @@ class Lake:
 
         Raises
         ------
-        TableError : rows from the driver repeat a key or leave it null. (Rows of Spark DataFrames
-            derive from units whose ids were checked at the start of the run.)
+        TableError : the table does not exist, or lacks a column of the rows, or has it with a type
+            that cannot hold theirs; rows from the driver repeat a key or leave it null. (Rows of
+            Spark DataFrames derive from units whose ids were checked at the start of the run.)
+        RunError : a row breaks the table's constraint.
         """
         self._write(schema, run_id, rows, number, replaced=f"run_id = '{check_run_id(run_id)}'")
 
@@ -177,23 +195,18 @@ class Lake:
         *,
         replaced: str | None,
     ) -> None:
+        table = self.read(schema.name).schema
         if isinstance(rows, pd.DataFrame):
-            rows = self._from_driver(schema, rows)
-        order = ["run_id", *schema.key, *(c for c in rows.columns if c not in schema.key)]
-        rows = rows.withColumn("run_id", F.lit(run_id))
-        rows = rows.select(
-            *(F.col(f"`{c}`").alias(c, metadata={"comment": schema.comment_of(c)}) for c in order)
-        )
-        if not self.exists(schema.name):
-            self._create(schema, rows.schema)
+            rows = self._from_driver(schema, rows, table)
+        rows = _conformed(rows.withColumn("run_id", F.lit(run_id)), table, schema.name)
         options: dict[str, Any] = {} if replaced is None else {"replaceWhere": replaced}
         if number is not None:
             options |= {"txnAppId": run_id, "txnVersion": number}
-        with self._alone(schema.name):
-            _commit(rows, self, schema.name, options)
+        with self.alone(schema.name):
+            _commit(rows, self, schema, options)
 
     @contextmanager
-    def _alone(self, table: str) -> Iterator[None]:
+    def alone(self, table: str) -> Iterator[None]:
         """Keep other processes of this machine from committing to a table in a local folder.
 
         On a local file system Delta cannot tell that another process commits the same version: the
@@ -202,20 +215,16 @@ class Lake:
         if self.path is None or is_address(self.path):
             yield
             return
-        folder = Path(self.path) / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / table)
-        try:
+        lock = FileLock(Path(self.path) / ".locks" / table)
+        with suppress(OSError, NotImplementedError):  # a read-only place, or one without locks
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
-        except NotImplementedError:  # a file system without locks
-            yield
-            return
         try:
             yield
         finally:
             lock.release()
 
-    def _from_driver(self, schema: TableSchema, rows: pd.DataFrame) -> DataFrame:
+    def _from_driver(self, schema: TableSchema, rows: pd.DataFrame, table: StructType) -> DataFrame:
         keys = rows[list(schema.key)] if schema.key else rows.iloc[:, :0]
         repeated = keys.duplicated().any() if schema.key else len(rows) > 1
         if repeated or keys.isna().any(axis=None):
@@ -223,30 +232,14 @@ class Lake:
                 f"table {schema.name}: the key (run_id, {', '.join(schema.key)}) would be "
                 "repeated or null"
             )
-        known = {name: sql for name, (sql, _) in schema.columns.items() if name in rows.columns}
-        fields = [
-            f"{quote(name)} {known.get(name) or _sql_type(rows[name])}" for name in rows.columns
-        ]
+        types = {field.name: field.dataType.simpleString() for field in table}
+        fields = [f"{quote_part(name)} {types.get(name, 'string')}" for name in rows.columns]
         values = [
             tuple(None if _missing(v) else v for v in row)
             for row in rows.astype(object).itertuples(index=False)
         ]
         # a handful of rows: one file, however many cores the session has
         return self.spark.createDataFrame(values, ", ".join(fields)).coalesce(1)
-
-    def _create(self, schema: TableSchema, fields: StructType) -> None:
-        key = {"run_id", *schema.key}
-
-        def column(name: str, sql_type: str) -> str:
-            null = " NOT NULL" if name in key else ""
-            return f"{quote(name)} {sql_type}{null} COMMENT {_literal(schema.comment_of(name))}"
-
-        columns = ", ".join(column(f.name, f.dataType.simpleString()) for f in fields)
-        # partitioned by run: replacing a run rewrites no file of another
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {self.reference(schema.name)} ({columns}) USING delta "
-            f"PARTITIONED BY (run_id) COMMENT {_literal(schema.comment)}"
-        )
 
     def remove(self, table: str, run_ids: Sequence[str]) -> None:
         """Remove the rows of runs from a table in one commit; files stay until VACUUM."""
@@ -297,35 +290,67 @@ class Lake:
 
 
 @retry(
-    retry=retry_if_exception_type(_CONFLICTS),
+    retry=retry_if_exception_type(CONFLICTS),
     stop=stop_after_attempt(6),
     wait=wait_random_exponential(multiplier=0.5, max=10),
     reraise=True,
 )
-def _commit(rows: DataFrame, lake: Lake, table: str, options: Mapping[str, Any]) -> None:
-    writer = rows.write.format("delta").option("mergeSchema", "true").options(**options)
+def _commit(rows: DataFrame, lake: Lake, schema: TableSchema, options: Mapping[str, Any]) -> None:
+    writer = rows.write.format("delta").options(**options)
     writer = writer.mode("overwrite" if "replaceWhere" in options else "append")
-    if lake.path is not None:
-        writer.save(f"{lake.path}/{table}")
-    else:
-        writer.saveAsTable(lake.reference(table))
+    try:
+        if lake.path is not None:
+            writer.save(f"{lake.path}/{schema.name}")
+        else:
+            writer.saveAsTable(lake.reference(schema.name))
+    except Exception as error:
+        broken = _broken_rule(schema, str(error))
+        if broken is None:
+            raise
+        # without its cause, which prints the row
+        raise RunError(f"table {schema.name}: a row breaks {broken}; nothing was written") from None
+
+
+def _broken_rule(schema: TableSchema, message: str) -> str | None:
+    """Return the constraint that a failed write names, without the row that broke it."""
+    column, check = _BROKEN_NOT_NULL.search(message), _BROKEN_CHECK.search(message)
+    if column is not None:
+        return f"its constraint '{column[1]} NOT NULL'"
+    if check is None:
+        return None
+    own = schema.constraint
+    rule = f": {own.rule}" if own is not None and own.name == check[1] else ""
+    return f"its constraint '{check[1]}'{rule}"
+
+
+def _conformed(rows: DataFrame, table: StructType, name: str) -> DataFrame:
+    """Return rows with the columns of a table, in its order and types."""
+    given = {field.name: field.dataType for field in rows.schema}
+    strange = [column for column in given if column not in table.names]
+    if strange:
+        raise TableError(
+            f"table {name} has no column '{strange[0]}'{nearest(strange[0], table.names)}; it is "
+            "not of this version or configuration, 'coarse-spark validate' says how"
+        )
+    columns = []
+    for target in table:
+        wanted = target.dataType.simpleString()
+        kind = given.get(target.name, NullType())
+        if not isinstance(kind, NullType) and not holds(wanted, kind.simpleString()):
+            raise TableError(
+                f"table {name}: column '{target.name}' is of type {wanted}, which cannot hold the "
+                f"{kind.simpleString()} of this run; 'coarse-spark validate' says more"
+            )
+        value = F.col(quote_part(target.name)) if target.name in given else F.lit(None)
+        columns.append(value.cast(target.dataType).alias(target.name))
+    return rows.select(*columns)
 
 
 def _of_runs(run_ids: Sequence[str]) -> str:
-    return f"run_id IN ({', '.join(_literal(check_run_id(name)) for name in run_ids)})"
+    # ids are letters, digits and signs that need no escape
+    names = ", ".join(f"'{check_run_id(run_id)}'" for run_id in run_ids)
+    return f"run_id IN ({names})"
 
 
 def _missing(value: object) -> bool:
     return value is None or value is pd.NaT or (isinstance(value, float) and value != value)
-
-
-def _sql_type(values: pd.Series) -> str:
-    if pd.api.types.is_bool_dtype(values):
-        return "boolean"
-    if pd.api.types.is_integer_dtype(values):
-        return "bigint"
-    return "double" if pd.api.types.is_numeric_dtype(values) else "string"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.errors import InvalidInputError, RunFinalError, RunTakenError, TableError
+from coarse_spark.lake.contract import RUNS, TABLES
 from coarse_spark.lake.lease import Lease, worked_on_by
 from coarse_spark.lake.runs import (
     ABANDONED,
@@ -21,7 +22,6 @@ from coarse_spark.lake.runs import (
     RunRecord,
     published_runs,
 )
-from coarse_spark.lake.schemas import RUNS, TABLES
 from coarse_spark.lake.step_results import ValidateResult
 from coarse_spark.lake.tables import Lake
 from coarse_spark.pipeline.checks import check_publishable

@@ -20,10 +20,10 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.errors import CoarseSparkError, RunError, TableError
+from coarse_spark.lake.contract import TableSchema
 from coarse_spark.lake.inputs import check_unchanged, input_name, read_input
 from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
-from coarse_spark.lake.schemas import TableSchema
 from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
 from coarse_spark.lake.tables import Lake
 from coarse_spark.text import printable
@@ -145,9 +145,6 @@ class Run:
     def _read(self, label: str, source: Experiment | Population) -> DataFrame:
         return read_input(self.spark, source, label, self.record.inputs[input_name(source)])
 
-    def prepare(self) -> None:
-        """Stub."""
-
     def replace(self, schema: TableSchema, rows: DataFrame | pd.DataFrame) -> None:
         """Replace the run's rows in a table; errors as in ``Lease.replace``."""
         self._lease.replace(schema, rows)
@@ -261,8 +258,6 @@ def lake_of(spark: SparkSession, configuration: Configuration) -> Lake:
 def sources(configuration: Configuration) -> dict[str, Experiment | Population]:
     """Return the inputs of a configuration by the name of their block."""
     found: dict[str, Experiment | Population] = {"experiment": configuration.experiment}
-    return (
-        {**found, "population": configuration.population}
-        if configuration.population.given
-        else found
-    )
+    if configuration.population.given:
+        found["population"] = configuration.population
+    return found

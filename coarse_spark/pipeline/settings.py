@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from coarse_spark.config.models import Configuration
+from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.treatments import Categorical, Dimension
 from coarse_spark.distributed.fit import FitSettings
-from coarse_spark.distributed.frames import ExperimentSetup
-from coarse_spark.distributed.validate import TableReport, validate_tables
+from coarse_spark.distributed.frames import ExperimentSetup, id_parts
+from coarse_spark.distributed.validate import TableReport, check_columns, validate_tables
+from coarse_spark.lake.contract import Layout
+from coarse_spark.lake.inputs import read_input
 
 
 def experiment_setup(configuration: Configuration) -> ExperimentSetup:
@@ -55,6 +59,21 @@ def fit_settings(configuration: Configuration) -> FitSettings:
     )
 
 
+def read_tables(
+    spark: SparkSession, configuration: Configuration
+) -> tuple[DataFrame, DataFrame | None]:
+    """Return the experiment, and the population where it is a table of its own.
+
+    Raises
+    ------
+    TableError : see ``read_input``.
+    """
+    experiment = read_input(spark, configuration.experiment, "experiment")
+    if not configuration.population.given:
+        return experiment, None
+    return experiment, read_input(spark, configuration.population, "population")
+
+
 def check_tables(
     configuration: Configuration, experiment: DataFrame, population: DataFrame | None = None
 ) -> TableReport:
@@ -72,3 +91,38 @@ def check_tables(
         arms="arms" in configuration.bases,
         min_rows=configuration.response.min_rows,
     )
+
+
+def output_layout(
+    configuration: Configuration, experiment: DataFrame, population: DataFrame | None = None
+) -> Layout:
+    """Return what of the tables that a run writes depends on its configuration and inputs.
+
+    Raises
+    ------
+    TableError : columns of the inputs are missing or of unfit types.
+    """
+    units = experiment if population is None else population
+    names, space = configuration.experiment.id_columns, configuration.space
+    weight = configuration.population.weight
+    check_columns(experiment_setup(configuration), experiment, population, weight)
+    parts = id_parts(units, names)
+    return Layout(
+        "string" if parts else units.schema[names[0]].dataType.simpleString(),
+        {dimension.name: _sql_type(dimension) for dimension in space.dimensions},
+        max(Basis(basis, space).size for basis in configuration.bases),
+        tuple(configuration.menu.eligibility),
+        parts,
+    )
+
+
+def _sql_type(dimension: Dimension) -> str:
+    kinds = (
+        {type(level) for level in dimension.levels}
+        if isinstance(dimension, Categorical)
+        else {float}
+    )
+    for kind, sql_type in ((bool, "boolean"), (int, "bigint"), (str, "string")):
+        if kinds == {kind}:
+            return sql_type
+    return "double"

@@ -9,11 +9,14 @@ from pyspark.sql import SparkSession
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.errors import InvalidInputError, RunFinalError, RunTakenError
+from coarse_spark.lake.contact import first_contact
 from coarse_spark.lake.inputs import input_name, snapshot_of
 from coarse_spark.lake.lease import Lease, worked_on_by
+from coarse_spark.lake.output import prepare
 from coarse_spark.lake.runs import ABANDONED, PUBLISHED, RunRecord, new_run_id
 from coarse_spark.lake.tables import Lake, check_run_id
 from coarse_spark.pipeline.run import Run, lake_of, sources
+from coarse_spark.pipeline.settings import output_layout
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +61,10 @@ def start_run(
         if record is None:
             record = _new_record(spark, configuration, run_id, found, inputs)
         run = Run(spark, configuration, lake, record)
-        run.prepare()
+        prepare(lake, output_layout(configuration, run.experiment, run.population))
         try:
-            run.lease = Lease(lake, run.record)
+            with first_contact(lake):
+                run.lease = Lease(lake, run.record)
         except RunTakenError:
             continue  # somebody else was faster: look again who
         run.record = run.lease.record

@@ -19,7 +19,7 @@ from coarse_spark.core.learners.settings import LEARNERS
 from coarse_spark.core.menu.problem.limits import Budget
 from coarse_spark.core.profit import Profit
 from coarse_spark.errors import ConfigurationError
-from coarse_spark.lake.schemas import ASSIGNMENTS, MENU
+from coarse_spark.lake.contract import ASSIGNMENTS, MENU
 
 GOOD = """\
 experiment:

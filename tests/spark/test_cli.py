@@ -329,7 +329,7 @@ def _models_of_a_later_version(
 ) -> list[object]:
     from pyspark.sql import functions as F
 
-    from coarse_spark.lake.schemas import MODELS
+    from coarse_spark.lake.contract import MODELS
 
     _after_the_first_run(spark, config, "broken-score")
     models = lake.read("models", "first").drop("run_id")
@@ -338,7 +338,7 @@ def _models_of_a_later_version(
 
 
 def _lost_responses(spark: SparkSession, config: Path, lake: Lake, tmp_path: Path) -> list[object]:
-    from coarse_spark.lake.schemas import RESPONSES
+    from coarse_spark.lake.contract import RESPONSES
 
     _after_the_first_run(spark, config, "broken-choose")
     lake.replace(RESPONSES, "broken-choose", lake.read("responses", "first").drop("run_id"))

@@ -27,7 +27,7 @@ from coarse_spark.distributed.frames import (
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.distributed.validate import validate_tables
 from coarse_spark.errors import TableError
-from coarse_spark.lake.schemas import ASSIGNMENTS
+from coarse_spark.lake.contract import ASSIGNMENTS
 from coarse_spark.lake.tables import Lake
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ def _publish(lake: Lake, run_id: str, when: datetime) -> None:
 
 
 def test_replacing_a_run_touches_no_other_run(lake: Lake) -> None:
-    from coarse_spark.lake.schemas import ASSIGNMENTS
+    from coarse_spark.lake.contract import ASSIGNMENTS
 
     lake.replace(ASSIGNMENTS, "first", _assignments([1, 2], depth=10.0))
     lake.replace(ASSIGNMENTS, "second", _assignments([1, 2, 3], depth=20.0))
@@ -64,7 +64,7 @@ def test_replacing_a_run_touches_no_other_run(lake: Lake) -> None:
 
 
 def test_view_follows_the_latest_published_run(lake: Lake) -> None:
-    from coarse_spark.lake.schemas import ASSIGNMENTS
+    from coarse_spark.lake.contract import ASSIGNMENTS
 
     start = datetime(2026, 1, 1, tzinfo=UTC)
     lake.replace(ASSIGNMENTS, "a", _assignments([1], depth=1.0))
@@ -101,8 +101,8 @@ def test_run_record_survives_the_round_trip(lake: Lake) -> None:
 def test_a_run_of_another_version_is_refused_in_a_sentence(lake: Lake) -> None:
     from pyspark.sql import functions as F
 
+    from coarse_spark.lake.contract import RUNS
     from coarse_spark.lake.runs import RunRecord
-    from coarse_spark.lake.schemas import RUNS
 
     started = datetime(2026, 1, 1, tzinfo=UTC)
     RunRecord("r1", "{}", "hash", started_at=started, package_version="0.0.7").save(lake)
@@ -114,7 +114,7 @@ def test_a_run_of_another_version_is_refused_in_a_sentence(lake: Lake) -> None:
 
 
 def test_columns_have_comments_and_keys_are_not_null(lake: Lake, spark: SparkSession) -> None:
-    from coarse_spark.lake.schemas import ASSIGNMENTS
+    from coarse_spark.lake.contract import ASSIGNMENTS
 
     lake.replace(ASSIGNMENTS, "first", _assignments([1], depth=1.0))
     # a second configuration with another treatment adds its column, with a comment
@@ -128,7 +128,7 @@ def test_columns_have_comments_and_keys_are_not_null(lake: Lake, spark: SparkSes
 
 
 def test_repeated_or_null_keys_are_refused_before_anything_is_written(lake: Lake) -> None:
-    from coarse_spark.lake.schemas import SEGMENTS
+    from coarse_spark.lake.contract import SEGMENTS
 
     with pytest.raises(TableError, match="repeated or null"):
         lake.replace(SEGMENTS, "r", pd.DataFrame({"treatment_id": [0, 0], "size": [1, 2]}))
@@ -137,7 +137,7 @@ def test_repeated_or_null_keys_are_refused_before_anything_is_written(lake: Lake
 
 @pytest.mark.parametrize("run_id", ["x' OR '1'='1", "", "-leading", "a b", "a" * 101])
 def test_run_ids_that_could_leave_the_condition_are_refused(lake: Lake, run_id: str) -> None:
-    from coarse_spark.lake.schemas import SEGMENTS
+    from coarse_spark.lake.contract import SEGMENTS
 
     with pytest.raises(InvalidInputError, match="run id"):
         lake.replace(SEGMENTS, run_id, pd.DataFrame({"treatment_id": [0], "size": [1]}))
@@ -151,7 +151,7 @@ def test_unknown_and_missing_tables_are_named(lake: Lake) -> None:
 
 
 def test_catalog_output_has_a_persistent_view(spark: SparkSession) -> None:
-    from coarse_spark.lake.schemas import ASSIGNMENTS
+    from coarse_spark.lake.contract import ASSIGNMENTS
     from coarse_spark.lake.tables import Lake
 
     spark.sql("CREATE SCHEMA IF NOT EXISTS promotions_test")

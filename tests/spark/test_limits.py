@@ -242,7 +242,7 @@ def test_best_single_treatment_keeps_the_budget_where_one_can() -> None:
 def test_a_run_within_limits_publishes_what_it_keeps(
     spark: SparkSession, finished: Run, promotions: Promotions, tmp_path: Path
 ) -> None:
-    from coarse_spark.lake.schemas import MODELS, RESPONSES
+    from coarse_spark.lake.contract import MODELS, RESPONSES
     from coarse_spark.pipeline import assign, choose, evaluate, start_run
     from coarse_spark.pipeline.present import report_content
 

@@ -52,7 +52,7 @@ def _truth(spark: SparkSession, promotions: Promotions, table: str) -> pd.DataFr
 
 
 def test_every_table_has_its_key_comments_and_only_this_run(finished: Run) -> None:
-    from coarse_spark.lake.schemas import TABLES
+    from coarse_spark.lake.contract import TABLES
 
     for name, schema in TABLES.items():
         rows = finished.lake.read(name, finished.run_id)
@@ -244,7 +244,7 @@ def later(
 
 def _on_the_same_responses(spark: SparkSession, finished: Run, configuration: Configuration) -> Run:
     """Publish another run "second" that starts from the responses of the first one."""
-    from coarse_spark.lake.schemas import RESPONSES
+    from coarse_spark.lake.contract import RESPONSES
     from coarse_spark.pipeline import assign, choose, publish, start_run
 
     run = start_run(spark, configuration, "second")

@@ -156,7 +156,7 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
 
     Responses are as they are, or as another draw of the experiment might give them.
     """
-    from coarse_spark.lake.schemas import MODELS, RESPONSES
+    from coarse_spark.lake.contract import MODELS, RESPONSES
     from coarse_spark.pipeline import assign, choose, start_run
     from coarse_spark.pipeline.rules import find_previous
 

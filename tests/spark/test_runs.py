@@ -76,8 +76,8 @@ def test_of_two_starts_with_one_id_one_gets_the_run(lake: Lake) -> None:
 
 
 def test_an_owner_taken_for_dead_changes_nothing_when_it_wakes_up(lake: Lake) -> None:
+    from coarse_spark.lake.contract import SEGMENTS
     from coarse_spark.lake.runs import RunRecord
-    from coarse_spark.lake.schemas import SEGMENTS
 
     sleeper = _take(lake)
     sleeper.replace(SEGMENTS, _segments(1))
@@ -94,8 +94,8 @@ def test_an_owner_taken_for_dead_changes_nothing_when_it_wakes_up(lake: Lake) ->
 
 
 def test_clocks_that_differ_do_not_change_the_order_of_owners(lake: Lake) -> None:
+    from coarse_spark.lake.contract import SEGMENTS
     from coarse_spark.lake.runs import RunRecord
-    from coarse_spark.lake.schemas import SEGMENTS
 
     ahead = datetime.now(UTC) + timedelta(hours=1)
     first = _take(lake, _record(heartbeat_at=ahead))
@@ -108,7 +108,7 @@ def test_clocks_that_differ_do_not_change_the_order_of_owners(lake: Lake) -> Non
 def test_a_run_whose_record_was_lost_replaces_its_rows(lake: Lake) -> None:
     import shutil
 
-    from coarse_spark.lake.schemas import SEGMENTS
+    from coarse_spark.lake.contract import SEGMENTS
 
     _take(lake).replace(SEGMENTS, _segments(1))
     shutil.rmtree(Path(str(lake.path)) / "runs")
@@ -121,7 +121,7 @@ def test_a_heartbeat_is_saved_and_tells_when_the_run_was_taken(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from coarse_spark.lake import lease
-    from coarse_spark.lake.schemas import SEGMENTS
+    from coarse_spark.lake.contract import SEGMENTS
 
     monkeypatch.setattr(lease, "HEARTBEAT", timedelta(seconds=0.2))
     taken = _take(lake)

@@ -72,7 +72,7 @@ def validate_tables(
         strata, strata without variation, or no usable row. One line a problem.
     """
     # values are read by the declared names and types, so these come first
-    _refuse(list(column_problems(setup, experiment, population, population_weight)))
+    check_columns(setup, experiment, population, population_weight)
 
     found = Findings("experiment", setup.privacy)
     people = Findings("population", setup.privacy)
@@ -91,6 +91,21 @@ def validate_tables(
             f"response.min_rows = {min_rows}, the smallest {smallest}; the pooled model serves them"
         )
     return TableReport(rows, usable_rows, partitions, small, population_rows, tuple(warnings))
+
+
+def check_columns(
+    setup: ExperimentSetup,
+    experiment: DataFrame,
+    population: DataFrame | None,
+    population_weight: str | None,
+) -> None:
+    """Check names and types of the columns, without reading a row; see ``validate_tables``.
+
+    Raises
+    ------
+    TableError : missing columns or unfit types, one line a problem.
+    """
+    _refuse(list(column_problems(setup, experiment, population, population_weight)))
 
 
 def _refuse(problems: list[str]) -> None:

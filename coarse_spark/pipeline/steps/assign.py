@@ -14,7 +14,7 @@ from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.distributed.segments import describe_segments
 from coarse_spark.errors import TableError
-from coarse_spark.lake.schemas import ASSIGNMENTS, SEGMENTS
+from coarse_spark.lake.contract import ASSIGNMENTS, SEGMENTS
 from coarse_spark.lake.step_results import AssignResult, ChooseResult
 from coarse_spark.pipeline.limits import deciding_menu, settled_units
 from coarse_spark.pipeline.menu_rows import read_menus
@@ -75,5 +75,4 @@ def _write(
     assigned = assign_units(
         population.rows, population.problem, menu, changed=changed, settled=settled
     )
-    rows = with_id_parts(assigned, parts)
-    run.replace(ASSIGNMENTS.with_id_parts(parts), rows)
+    run.replace(ASSIGNMENTS, with_id_parts(assigned, parts))

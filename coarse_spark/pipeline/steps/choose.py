@@ -14,7 +14,7 @@ from coarse_spark.distributed.frames import theta_columns
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.errors import InvalidInputError
 from coarse_spark.lake import step_results
-from coarse_spark.lake.schemas import MENU
+from coarse_spark.lake.contract import MENU
 from coarse_spark.lake.step_results import ChooseResult, FitResult, ScoreResult
 from coarse_spark.pipeline.limits import limits_kept
 from coarse_spark.pipeline.menu_rows import menu_rows

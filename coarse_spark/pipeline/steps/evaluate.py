@@ -19,7 +19,7 @@ from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, held_out, s
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
 from coarse_spark.distributed.sketch import sketches
-from coarse_spark.lake.schemas import CONTRASTS, MENU, POLICY_VALUES
+from coarse_spark.lake.contract import CONTRASTS, MENU, POLICY_VALUES
 from coarse_spark.lake.step_results import (
     ChooseResult,
     EvaluateResult,

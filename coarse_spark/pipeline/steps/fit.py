@@ -13,7 +13,7 @@ from coarse_spark.distributed.fit import fit_responses
 from coarse_spark.distributed.frames import experiment_units, observed_treatments
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.errors import RunError
-from coarse_spark.lake.schemas import MODELS
+from coarse_spark.lake.contract import MODELS
 from coarse_spark.lake.step_results import FitResult, ModelCounts, ValidateResult
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, fit_settings, learner_settings

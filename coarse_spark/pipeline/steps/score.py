@@ -11,7 +11,7 @@ from coarse_spark.core.treatments import Categorical
 from coarse_spark.distributed.frames import eligibility_columns, population_units, theta_columns
 from coarse_spark.distributed.score import granular_columns, unseen_partitions
 from coarse_spark.distributed.score import score as score_units
-from coarse_spark.lake.schemas import RESPONSES
+from coarse_spark.lake.contract import RESPONSES
 from coarse_spark.lake.step_results import ScoreResult
 from coarse_spark.pipeline.rules import written_rules
 from coarse_spark.pipeline.run import Run

@@ -1,0 +1,94 @@
+"""First contact with the output: what stands in the way of it, in one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from coarse_spark.errors import TableError, nearest
+from coarse_spark.lake.tables import CONFLICTS, Lake, quote
+
+_CONDITION = re.compile(r"\[([A-Z][A-Z0-9_.]+)\] ([^\n]+)")  # of an error of Spark or Delta
+_JAVA_NAME = re.compile(r"(?:[\w$]+\.)+[\w$]*(?:Exception|Error): ")
+
+_NEWER = "was written by a newer Delta Lake, which this one cannot {verb}; use its version or later"
+_DAMAGED = "has a damaged log (_delta_log); restore it, or use another output"
+# the first that an error names, the telling before those that wrap them
+_SENTENCES = {
+    "DELTA_CANNOT_CREATE_LOG_PATH": "cannot be written; check the rights to it, and that nothing "
+    "else is in its place",
+    "DELTA_UNSUPPORTED_FEATURES_FOR_READ": _NEWER.format(verb="read"),
+    "DELTA_UNSUPPORTED_FEATURES_FOR_WRITE": _NEWER.format(verb="write"),
+    "DELTA_INVALID_PROTOCOL_VERSION": _NEWER.format(verb="read"),
+    "DELTA_TRUNCATED_TRANSACTION_LOG": _DAMAGED,
+    "DELTA_STATE_RECOVER_ERROR": _DAMAGED,
+    "DELTA_VERSIONS_NOT_CONTIGUOUS": _DAMAGED,
+    "DELTA_FEATURES_PROTOCOL_METADATA_MISMATCH": _DAMAGED,
+    "FAILED_READ_FILE": _DAMAGED,
+    "TASK_WRITE_FAILED": "cannot be written; check the rights to it and the space that is left",
+}
+_DERBY = "XSDB6"  # Derby's code for a database that another process has open
+
+
+@contextmanager
+def first_contact(lake: Lake, table: str | None = None) -> Iterator[None]:
+    """Turn what Spark, Delta or the storage says of an output into one sentence.
+
+    Parameters
+    ----------
+    lake : the output.
+    table : the one at hand; default the output as a whole.
+
+    Raises
+    ------
+    TableError : the output or the table is missing, damaged, newer or cannot be written.
+    """
+    place = f"the output {lake.path or lake.schema}" if table is None else lake.reference(table)
+    try:
+        yield
+    except CONFLICTS:
+        raise
+    except Exception as error:
+        # Java's own errors come as py4j's, which a client of Spark Connect does not have
+        if type(error).__module__.partition(".")[0] not in ("pyspark", "py4j"):
+            raise
+        raise TableError(f"{place} {_told(str(error))}") from error
+
+
+def require_schema(lake: Lake) -> None:
+    """Check that the catalog has the output's schema.
+
+    Raises
+    ------
+    TableError : it does not; the message names those that there are.
+    """
+    if lake.schema is None or lake.spark.catalog.databaseExists(lake.schema):
+        return
+    catalog, _, name = lake.schema.rpartition(".")
+    catalogs = [row["catalog"] for row in lake.spark.sql("SHOW CATALOGS").collect()]
+    if catalog and catalog not in catalogs:
+        raise TableError(
+            f"output: there is no catalog '{catalog}'{nearest(catalog, catalogs)}; "
+            f"catalogs: {', '.join(catalogs)}"
+        )
+    rows = lake.spark.sql("SHOW SCHEMAS" + (f" IN {quote(catalog)}" if catalog else ""))
+    names = sorted(row["namespace"] for row in rows.collect())
+    raise TableError(
+        f"output: there is no schema '{lake.schema}'{nearest(name, names)}; create it, or use one "
+        f"of {', '.join(names)}"
+    )
+
+
+def _told(message: str) -> str:
+    if _DERBY in message:
+        return (
+            "is in a local metastore that another process has open; wait until that ends, or use "
+            "output.path"
+        )
+    found = {match[1]: match[2] for match in _CONDITION.finditer(message)}
+    for condition, sentence in _SENTENCES.items():
+        if any(name == condition or name.startswith(f"{condition}.") for name in found):
+            return sentence
+    told = [*found.values(), *message.splitlines(), "no cause was given"][0]
+    return f"cannot be used: {_JAVA_NAME.sub('', told)}"

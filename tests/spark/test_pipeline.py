@@ -174,7 +174,7 @@ class Later:
     ----------
     current : the runs in the view ``current_assignments`` after each event.
     failure : what the failed run was refused with.
-    kept : the second run's assignments before and after the rerun.
+    kept : the second run's assignments before and after what followed.
     rerun : the first run again, of tables in another order.
     """
 
@@ -244,13 +244,12 @@ def later(
 
 def _on_the_same_responses(spark: SparkSession, finished: Run, configuration: Configuration) -> Run:
     """Publish another run "second" that starts from the responses of the first one."""
-    from coarse_spark.lake.contract import RESPONSES
+    from coarse_spark.lake.contract import MODELS, RESPONSES
     from coarse_spark.pipeline import assign, choose, publish, start_run
 
     run = start_run(spark, configuration, "second")
-    run.lake.replace(
-        RESPONSES, "second", run.lake.read("responses", finished.run_id).drop("run_id")
-    )
+    for schema in (MODELS, RESPONSES):
+        run.replace(schema, run.lake.read(schema.name, finished.run_id).drop("run_id"))
     for result in finished.record.results.values():
         run.keep(result)
     for step in (choose, assign, publish):

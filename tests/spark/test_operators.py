@@ -1,0 +1,255 @@
+"""What is published is whole and final; operators look at runs, move readers and clean up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+from command_line import Outcome, on_the_same_responses, run_command
+
+from coarse_spark.errors import RunError, RunFinalError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from coarse_spark.pipeline import Run
+
+    from .conftest import Promotions
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def assigned(
+    finished: Run, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A run "second" that is not published, beside the published "first"; copy its output."""
+    folder = tmp_path_factory.mktemp("operators") / "tables"
+    shutil.copytree(str(finished.lake.path), folder)
+    configuration = promotions.configure(output__path=folder, menu__select=2)
+    with on_the_same_responses(finished, configuration, "second") as run:
+        return run
+
+
+@pytest.fixture
+def output(assigned: Run, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(str(assigned.lake.path), tmp_path / "tables"))
+
+
+def _runs(command: str, *arguments: object, output: Path) -> Outcome:
+    return run_command("runs", command, *arguments, "--output", output)
+
+
+def _current(spark: SparkSession, output: Path) -> set[str]:
+    from coarse_spark.lake.tables import Lake
+
+    rows = Lake(spark, path=str(output)).current_assignments().select("run_id").distinct()
+    return {row["run_id"] for row in rows.collect()}
+
+
+def _refused(outcome: Outcome, *fragments: str, code: int = 2) -> None:
+    assert outcome.code == code, outcome.out + outcome.err
+    assert outcome.err.startswith("error: ")
+    for fragment in fragments:
+        assert fragment in outcome.err
+
+
+def test_runs_are_published_taken_back_and_pruned(spark: SparkSession, output: Path) -> None:
+    listed = _runs("list", output=output).out.splitlines()
+    assert [line.split()[:2] for line in listed[1:]] == [["second", "open"], ["first", "current"]]
+    _refused(_runs("rollback", output=output), "no earlier published run")
+    _refused(_runs("fail", "first", output=output), "run first is published", "rollback")
+
+    assert _runs("publish", "second", output=output).out == "run second is published\n"
+    assert _current(spark, output) == {"second"}
+    again = _runs("publish", "second", output=output)
+    assert again.out == "run second is the current one already\n"
+
+    before = _rows(spark, output, "assignments", "first")
+    back = _runs("rollback", output=output)
+    assert back.out == "run first is the current one again; run second is withdrawn\n"
+    assert _current(spark, output) == {"first"}
+    pd.testing.assert_frame_equal(_rows(spark, output, "assignments", "first"), before)
+    shown = _runs("show", "second", output=output).out
+    for words in ("withdrawn; it was published at", "nobody", "step choose"):
+        assert words in shown
+
+    assert "current one again" in _runs("publish", "second", output=output).out
+    assert _current(spark, output) == {"second"}
+
+    dry = _runs("prune", "--keep", 1, "--dry-run", output=output).out.splitlines()
+    assert dry[0] == "1 runs would be removed: first"
+    assert any(line.startswith("VACUUM") and "/assignments" in line for line in dry)
+    assert len(_rows(spark, output, "assignments", "first")) == len(before)
+    pruned = _runs("prune", "--keep", 1, output=output).out.splitlines()
+    assert pruned == ["1 runs removed: first", *dry[1:]]
+    for table in ("models", "responses", "menu", "assignments", "policy_values", "segments"):
+        assert _rows(spark, output, table, "first").empty
+    assert _rows(spark, output, "runs", "first")["status"].tolist() == ["pruned"]
+    assert len(_rows(spark, output, "assignments", "second")) == len(before)
+    _refused(_runs("publish", "first", output=output), "run first was pruned")
+    assert _runs("prune", "--keep", 1, output=output).out == "0 runs removed: -\n"
+
+
+def _rows(spark: SparkSession, output: Path, table: str, run_id: str) -> pd.DataFrame:
+    from coarse_spark.lake.tables import Lake
+
+    rows = Lake(spark, path=str(output)).read(table, run_id).toPandas()
+    return rows.sort_values(rows.columns[1], ignore_index=True) if table != "runs" else rows
+
+
+def test_a_published_run_is_final(
+    spark: SparkSession, finished: Run, promotions: Promotions, output: Path
+) -> None:
+    before = {name: _rows(spark, output, name, "first") for name in ("runs", "assignments")}
+    elsewhere = ("--config", promotions.config, "--set", f"output.path={output}")
+    again = run_command("run", *elsewhere, "--run-id", "first", "--report", output / "page.html")
+    assert again.code == 0, again.err
+    assert "run first is published already" in again.err
+    assert "Choice of K:" in again.out
+    for command in ("fit", "choose", "evaluate", "assign"):
+        _refused(
+            run_command(command, *elsewhere, "--run-id", "first"),
+            "first was published; it is final",
+        )
+    other = run_command("run", *elsewhere, "--run-id", "first", "--set", "menu.seed=5")
+    _refused(other, "run first was started with another configuration")
+    from coarse_spark.lake.contract import ASSIGNMENTS
+    from coarse_spark.lake.lease import Lease
+    from coarse_spark.lake.runs import RunRecord
+    from coarse_spark.lake.tables import Lake
+
+    for name, rows in before.items():
+        pd.testing.assert_frame_equal(_rows(spark, output, name, "first"), rows)
+    lake = Lake(spark, path=str(output))
+    with pytest.raises(RunFinalError, match="first is published"):
+        Lease(lake, RunRecord.load(lake, "first")).replace(ASSIGNMENTS, before["assignments"])
+
+
+def test_a_run_that_was_given_up_starts_anew(
+    spark: SparkSession, promotions: Promotions, output: Path
+) -> None:
+    from coarse_spark.lake.runs import RunRecord
+    from coarse_spark.lake.tables import Lake
+    from coarse_spark.pipeline import start_run
+
+    assert "given up" in _runs("fail", "second", output=output).out
+    lake = Lake(spark, path=str(output))
+    assert RunRecord.load(lake, "second").status == "abandoned"
+    elsewhere = ("--config", promotions.config, "--set", f"output.path={output}")
+    elsewhere = (*elsewhere, "--set", "menu.select=2", "--run-id", "second")
+    _refused(run_command("choose", *elsewhere), "run second was given up")
+    anew = start_run(
+        spark, promotions.configure(output__path=output, menu__select=2), "second", resume=True
+    )
+    assert not anew.record.results
+    anew.close()
+
+
+def _change(statement: str) -> Callable[[SparkSession, Path], None]:
+    def change(spark: SparkSession, output: Path) -> None:
+        spark.sql(statement.replace("@", f"{output}/"))
+
+    return change
+
+
+SOME = "run_id = 'second' AND unit_id % 100 = 7"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_change(f"DELETE FROM delta.`@assignments` WHERE {SOME}"), "units have an assignment, expected 3000"),
+        (
+            _change(f"UPDATE delta.`@assignments` SET unit_id = unit_id + 1 WHERE {SOME}"),
+            "is about other units than 'responses', or some twice",
+        ),
+        (
+            _change(f"UPDATE delta.`@assignments` SET depth = depth + 1e-9 WHERE {SOME}"),
+            "30 units have a treatment that is not on the selected menu",
+        ),
+        (
+            _change("UPDATE delta.`@menu` SET selected = true WHERE run_id = 'second'"),
+            "the selected menu has 6 treatments, expected the 2 that were assigned",
+        ),
+        (
+            _change("DELETE FROM delta.`@models` WHERE run_id = 'second' AND partition != '<pooled>'"),
+            "table 'models' has 1 fitted partitions, expected",
+        ),
+        (
+            _change("UPDATE delta.`@segments` SET size = size + 1 WHERE run_id = 'second'"),
+            "table 'segments' counts other units than 'assignments' has",
+        ),
+    ],
+    ids=["fewer", "twice", "other treatment", "other menu", "no models", "other segments"],
+)  # fmt: skip
+def test_tables_that_do_not_belong_together_are_not_published(
+    spark: SparkSession,
+    output: Path,
+    change: Callable[[SparkSession, Path], None],
+    told: str,
+) -> None:
+    change(spark, output)
+    _refused(_runs("publish", "second", output=output), "cannot be published", told, code=1)
+    assert _current(spark, output) == {"first"}
+    assert _rows(spark, output, "runs", "second")["status"].tolist() == ["failed"]
+
+
+def test_a_population_that_is_not_the_assigned_one_is_not_published(
+    assigned: Run, promotions: Promotions, output: Path, tmp_path: Path
+) -> None:
+    from dataclasses import replace as changed
+
+    from coarse_spark.lake.tables import Lake
+    from coarse_spark.pipeline.checks import check_publishable
+
+    spark = assigned.spark
+    run = changed(assigned, lake=Lake(spark, path=str(output)))
+    check_publishable(run)
+    people = spark.read.format("delta").load(promotions.paths["population"])
+    run.population = people.withColumn("unit_id", people["unit_id"] + 1)
+    with pytest.raises(RunError, match="not those of the population's units"):
+        check_publishable(run)
+
+
+def test_a_loss_against_the_current_run_is_not_published(
+    assigned: Run, finished: Run, promotions: Promotions, output: Path
+) -> None:
+    from dataclasses import replace as changed
+
+    from coarse_spark.lake.contract import POLICY_VALUES
+    from coarse_spark.lake.tables import Lake
+    from coarse_spark.pipeline.checks import check_publishable
+
+    lake = Lake(assigned.spark, path=str(output))
+    values = finished.lake.read("policy_values", "first").drop("run_id").toPandas()
+    values["value"] -= 0.5
+    lake.replace(POLICY_VALUES, "second", values)
+    for margin, fails in ((0.1, True), (2.0, False)):
+        declared = promotions.configure(
+            output__path=output, menu__select=2, evaluation__max_loss_to_current=margin
+        )
+        run = changed(assigned, lake=lake, declared=declared)
+        if fails:
+            with pytest.raises(RunError, match=r"below that of the current run first.*= 0\.1"):
+                check_publishable(run)
+        else:
+            check_publishable(run)
+
+
+def test_commands_need_to_know_where_the_runs_are(promotions: Promotions, output: Path) -> None:
+    _refused(run_command("runs", "list"), "expected either --config or --output")
+    both = ("--config", promotions.config, "--output", output)
+    _refused(run_command("runs", "list", *both), "expected either --config or --output")
+    _refused(
+        _runs("show", "secnd", output=output), "there is no run 'secnd'", "did you mean 'second'"
+    )
+    _refused(_runs("list", output=output / "nowhere"), "does not exist yet")
+    assert json.loads(promotions.config.read_text())["output"]["path"]
+    listed = run_command("runs", "list", "--config", promotions.config)
+    assert "first" in listed.out

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command_line import Outcome, own_environment, run_command, thornton_command
+from outputs import LAYOUT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,6 +41,17 @@ def spark() -> Iterator[SparkSession]:
     session = open_session(master="local[2]", shuffle_partitions=2, conf=quick)
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the empty tables of ``outputs.LAYOUT``: copy it."""
+    from coarse_spark.lake.output import prepare
+    from coarse_spark.lake.tables import Lake
+
+    folder = tmp_path_factory.mktemp("prepared") / "tables"
+    prepare(Lake(spark, path=str(folder)), LAYOUT)
+    return folder
 
 
 @dataclass(frozen=True)

@@ -342,7 +342,7 @@ def test_steps_one_by_one_need_their_order_and_their_configuration(
     start_run(spark, configuration, "stepwise")
     run = open_run(spark, configuration)
     assert run.run_id == "stepwise"
-    with pytest.raises(TableError, match="run the step that writes it first"):
+    with pytest.raises(TableError, match="no size is selected yet; run 'evaluate' before 'assign'"):
         assign(run)
     with pytest.raises(TableError, match="no result of the step 'fit' yet; run the step 'fit'"):
         choose(run)

@@ -325,7 +325,7 @@ def test_steps_one_by_one_need_their_order_and_their_configuration(
     start_run(spark, configuration, "stepwise").close()
     run = open_run(spark, configuration)
     assert run.run_id == "stepwise"
-    with pytest.raises(TableError, match="no menu is selected yet|run 'evaluate' before"):
+    with pytest.raises(TableError, match="no size is selected yet; run 'evaluate' before 'assign'"):
         assign(run)
     with pytest.raises(TableError, match="no result of the step 'fit' yet; run the step 'fit'"):
         choose(run)

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from conftest import LAYOUT
+from outputs import LAYOUT
 
 from coarse_spark.errors import RunTakenError
 from coarse_spark.lake.processes import Process
 
 if TYPE_CHECKING:
-
     from coarse_spark.lake.lease import Lease
     from coarse_spark.lake.runs import RunRecord
     from coarse_spark.lake.tables import Lake

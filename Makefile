@@ -43,11 +43,13 @@ format: setup ## Format and mend what can be mended
 	@$(BIN)/ruff check --fix .
 
 .PHONY: lint
-lint: setup ## Format, lint, types and layers, in seconds
+lint: setup ## Format, lint, types, layers and safety, in seconds
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit -q -r coarse_spark jobs
+	@$(BIN)/pytest --durations=0 tests/test_safety.py
 
 # side by side: Spark's tests wait for its driver most of the time, the others keep one core busy
 .PHONY: test

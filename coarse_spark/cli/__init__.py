@@ -252,6 +252,24 @@ def migrate(config: Config, settings: Set = []) -> None:  # noqa: B006
 
 
 @app.command()
+def grants(
+    config: Config,
+    to: Annotated[
+        str, typer.Option("--to", help="Who shall read: a user, group or service principal.")
+    ],
+    settings: Set = [],  # noqa: B006
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also the tables models and responses.")
+    ] = False,
+) -> None:
+    """Print the GRANT statements that let somebody read the published results; run none."""
+    from coarse_spark.lake.grants import grants as statements
+
+    for line in statements(_load(config, settings).output, to, everything=everything):
+        typer.echo(line)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     say(__version__)

@@ -257,7 +257,7 @@ class Lake:
     def current_assignments_query(self) -> str:
         """Return the SQL of the view ``current_assignments``."""
         return (
-            f"SELECT * FROM {self.reference(ASSIGNMENTS.name)} "  # noqa: S608
+            f"SELECT * FROM {self.reference(ASSIGNMENTS.name)} "  # noqa: S608  # nosec  # quoted by reference
             "WHERE run_id = (SELECT max_by(run_id, published_at) "
             f"FROM {self.reference(RUNS.name)} WHERE published_at IS NOT NULL)"
         )

@@ -265,7 +265,7 @@ def grants(
     """Print the GRANT statements that let somebody read the published results; run none."""
     from coarse_spark.lake.grants import grants as statements
 
-    for line in statements(_load(config, settings).output, to, everything=everything):
+    for line in statements(load(config, settings).output, to, everything=everything):
         typer.echo(line)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coarse_spark.config.models import Output
 from coarse_spark.errors import InvalidInputError
-from coarse_spark.lake.schemas import (
+from coarse_spark.lake.contract import (
     ASSIGNMENTS,
     CONTRASTS,
     CURRENT_ASSIGNMENTS,

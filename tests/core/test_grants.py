@@ -17,8 +17,8 @@ from coarse_spark.cli import app
 from coarse_spark.config.load import load_configuration
 from coarse_spark.config.models import Output
 from coarse_spark.errors import InvalidInputError
+from coarse_spark.lake.contract import TABLES
 from coarse_spark.lake.grants import grants
-from coarse_spark.lake.schemas import TABLES
 
 ROOT = Path(__file__).parents[2]
 CATALOG = Output(catalog="main", schema="promotions")

@@ -126,7 +126,7 @@ def catalog(
     """A client of a Thrift server whose schema "promotions" holds the tables and the view."""
     from pyhive import hive
 
-    from coarse_spark.lake.schemas import TABLES
+    from coarse_spark.lake.contract import TABLES
     from coarse_spark.lake.tables import Lake
 
     port, home = free_port(), tmp_path_factory.mktemp("thrift")

@@ -210,11 +210,11 @@ def test_json_gives_the_same_configuration_back(small: Path) -> None:
 
 
 SECRETS = {
-    "experiment": "{path: 's3a://AKIA:hunter2@bucket/units', unit_id: id, features: [age], "
+    "experiment": "{path: 's3a://_me:hunter2@bucket/units', unit_id: id, features: [age], "
     "outcome: got}",
-    "population.path": "https://account.blob/people?sv=1&se=2026&sig=hunter2",
-    "output.path": "s3a://AKIA:hunter2@bucket/tables",
-    "spark.master": "sc://host:443/;token=hunter2",
+    "population.path": "https://bucket/people?sv=1&se=2026&sig=hunter2",
+    "output.path": "s3a://_me:hunter2@bucket/tables",
+    "spark.master": "sc://localhost:443/;token=hunter2",
     "spark.conf": "{spark.hadoop.fs.s3a.secret.key: hunter2, spark.ssl.keyPassword: hunter2, "
     "spark.driver.extraJavaOptions: -Dx.password=hunter2 -Xss4m, spark.sql.ansi.enabled: true}",
 }
@@ -222,14 +222,14 @@ SECRETS = {
 
 def test_secrets_are_used_and_never_stored(small: Path) -> None:
     configuration = load_configuration(small, SECRETS)
-    assert configuration.experiment.path == "s3a://AKIA:hunter2@bucket/units"
+    assert configuration.experiment.path == "s3a://_me:hunter2@bucket/units"
     assert configuration.spark.model_dump()["conf"]["spark.ssl.keyPassword"] == "hunter2"
     text = configuration.to_json()
     assert "hunter2" not in text
-    assert "AKIA" not in text
+    assert "_me:" not in text
     stored = json.loads(text)
     assert stored["experiment"]["path"] == "s3a://***@bucket/units"
-    assert stored["population"]["path"] == "https://account.blob/people?***"
+    assert stored["population"]["path"] == "https://bucket/people?***"
     assert stored["output"]["path"] == "s3a://***@bucket/tables"
     assert stored["spark"]["conf"] == {
         "spark.hadoop.fs.s3a.secret.key": "***",
@@ -244,7 +244,7 @@ def test_secrets_are_used_and_never_stored(small: Path) -> None:
 def test_the_fingerprint_is_of_what_decides_on_results(small: Path) -> None:
     configuration = load_configuration(small, SECRETS)
     rotated = {
-        key: value.replace("hunter2", "other").replace("AKIA", "ASIA").replace("2026", "2027")
+        key: value.replace("hunter2", "other").replace("_me", "_you").replace("2026", "2027")
         for key, value in SECRETS.items()
     }
     assert load_configuration(small, rotated).fingerprint() == configuration.fingerprint()
@@ -252,7 +252,7 @@ def test_the_fingerprint_is_of_what_decides_on_results(small: Path) -> None:
         ("output.path", "elsewhere", True),
         ("spark.driver_memory", "8g", True),
         ("privacy", "true", True),
-        ("population.path", "s3a://AKIA:hunter2@other/people", False),
+        ("population.path", "s3a://_me:hunter2@other/people", False),
         ("evaluation.confidence", "0.9", False),
     ):
         changed = load_configuration(small, {**SECRETS, key: value})

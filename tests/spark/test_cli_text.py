@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.spark
 
-HOSTILE = "a\x1b[2J\x9b\u202eb s3a://AKIA:hunter2@bucket/x?token=hunter2 spark.x.secret=hunter2"
+HOSTILE = "a\x1b[2J\x9b\u202eb s3a://_me:hunter2@bucket/x?token=hunter2 spark.x.secret=hunter2"
 HARMLESS = r"a\x1b[2J\x9b\u202eb s3a://***@bucket/x?token=*** spark.x.secret=***"
 
 
@@ -67,7 +67,7 @@ def test_what_a_command_says(tmp_path: Path) -> None:
 
 
 def test_an_address_that_cannot_be_read(spark: SparkSession, promotions: Promotions) -> None:
-    address = "experiment.path=s3a://AKIA:hunter2@bucket/units"
+    address = "experiment.path=s3a://_me:hunter2@bucket/units"
     found = run_command("validate", "--config", promotions.config, "--set", address)
     assert found.code
     _clean(found.out + found.err)

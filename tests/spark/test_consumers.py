@@ -70,7 +70,7 @@ def test_deltalake_reads_the_current_assignments(
     assert names["current"] == finished.run_id
     rows = names["assignments"][["unit_id", "depth", "days", "expected_profit"]]
     assert checksum(rows.itertuples(index=False)) == expected
-    run = names["runs"].set_index("run_id").loc[finished.run_id]
+    run = names["runs"].set_index("run_id", drop=False).loc[finished.run_id]
     _assert_is_the_run(run.to_dict(), finished)
 
 

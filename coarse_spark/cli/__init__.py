@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ from coarse_spark.text import printable
 if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
 
-_STOPPED = 130  # typer's silent exit code of a command that was stopped by hand
+_STOPPED = (130, 143)  # exit codes of a command that was stopped by hand, or by SIGTERM
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -347,7 +349,7 @@ def guarded(command: Callable[[], object]) -> int:
         sys.stderr.write(printable(f"error: {error}\n"))
         return error.exit_code
     except SystemExit as end:
-        if end.code == _STOPPED:
+        if end.code in _STOPPED:
             sys.stderr.write("stopped\n")
         raise
     except (
@@ -360,9 +362,22 @@ def guarded(command: Callable[[], object]) -> int:
     return 0
 
 
+class Terminated(SystemExit):
+    """The process was asked to end: the step that it does is recorded as failed."""
+
+    def __str__(self) -> str:
+        return "SIGTERM"
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated(_STOPPED[1])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``coarse-spark`` and of the files in ``jobs/``."""
     _show_progress()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     command = typer.main.get_command(app)
     given = None if arguments is None else list(arguments)
     sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))

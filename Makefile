@@ -89,6 +89,10 @@ bench-menu: setup ## Menus beside k-means, greedy and oracles, one JSON object a
 bench-scale: java ## Menus and assignments of 10 million units beside MLlib and plain Delta
 	@$(BIN)/python tests/benchmarks/bench_scale.py
 
+.PHONY: bench-publish
+bench-publish: java ## Contract and checks of 10 million assignments beside a plain Delta copy
+	@$(BIN)/python tests/benchmarks/bench_publish.py
+
 .PHONY: wheel
 wheel: setup ## Build the wheel and the source package into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist

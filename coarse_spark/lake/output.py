@@ -291,17 +291,24 @@ def prepare(lake: Lake, layout: Layout) -> None:
     for schema in state.absent:
         with lake.alone(schema.name), first_contact(lake, schema.name):
             lake.spark.sql(_definition(lake, schema, layout))
-    if not state.absent:
-        return
-    # Delta does nothing where a file or folder is in the place; another process may have been first
-    state = difference(lake, layout)
-    if state.absent:
-        references = ", ".join(lake.reference(schema.name) for schema in state.absent)
+    # Delta does nothing where a file or folder is in the place; and another process may have been
+    # first, with another layout: the next attempt tells
+    failed = [schema for schema in state.absent if not _is_whole(lake, schema, layout)]
+    if failed:
+        references = ", ".join(lake.reference(schema.name) for schema in failed)
         raise _NotThereError(
             f"the output {state.place}: something that is no Delta table is in the place of "
             f"{references}; remove it, or use another output"
         )
-    state.require_same()
+
+
+def _is_whole(lake: Lake, schema: TableSchema, layout: Layout) -> bool:
+    """Whether a table is there and has all of its columns."""
+    try:
+        found = lake.spark.table(lake.reference(schema.name)).columns
+    except AnalysisException:
+        return False
+    return {column.name for column in columns_of(schema, layout)} <= set(found)
 
 
 def _definition(lake: Lake, schema: TableSchema, layout: Layout) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
@@ -161,10 +161,18 @@ def _encoded(run: Run, row: pd.DataFrame) -> FloatArray:
         return np.full((1, len(run.declared.space.names)), np.nan)
 
 
-def population_rules(run: Run) -> PopulationRules:
-    """Return the population's responses with everything that rules need to know of a unit."""
+def population_rules(run: Run, responses: DataFrame | None = None) -> PopulationRules:
+    """Return responses with everything that rules need to know of a unit.
+
+    Parameters
+    ----------
+    run : whose rules they are.
+    responses : rows of its table; by default all.
+    """
     configuration, problem = run.configuration, run.problem
-    responses, size = run.lake.read("responses", run.run_id), problem.coefficients
+    if responses is None:
+        responses = run.lake.read("responses", run.run_id)
+    size = problem.coefficients
     eligibility, cost = configuration.menu.eligibility, configuration.menu.switching_cost
     written = written_rules(configuration)
     rules = dict(zip(written, eligibility.values(), strict=True))

@@ -105,10 +105,10 @@ def published(spark: SparkSession, promotions: Promotions) -> Outcome:
 @pytest.fixture(scope="session")
 def finished(spark: SparkSession, promotions: Promotions, published: Outcome) -> Run:
     """The run "first"; its tables are everybody's: publish others in a copy of them."""
-    from coarse_spark.pipeline import open_run
+    from coarse_spark.pipeline import read_run
 
     assert published.code == 0, published.err
-    return open_run(spark, promotions.configure(), "first")
+    return read_run(spark, promotions.configure(), "first")
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,12 @@ class Lease:
         self._number = int(now.timestamp() * 1_000_000)
         self._lock = threading.RLock()
         self._lost: RunTakenError | None = None
-        self._ended = threading.Event()
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        self._ended = False
 
     @property
     def ended(self) -> bool:
         """Whether the run was let go of."""
-        return self._ended.is_set()
+        return self._ended
 
     @property
     def lost(self) -> bool:
@@ -98,12 +97,16 @@ class Lease:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Say for the block that a step of the run is being done in this process."""
-        key = _key(self.lake, self._saved)
+        """Do a step of the run in the block: others see by heartbeats that this process lives."""
+        key, done = _key(self.lake, self._saved), threading.Event()
+        beat = threading.Thread(target=self._beat, args=(done,), name="heartbeat", daemon=True)
         _steps.add(key)
+        beat.start()
         try:
             yield
         finally:
+            done.set()
+            beat.join()
             _steps.discard(key)
 
     @property
@@ -155,17 +158,17 @@ class Lease:
         ------
         RunTakenError : somebody else took the run; nothing was saved.
         """
-        self._ended.set()
+        self._ended = True
         return self.save(record.with_changes(owner=None), check=True)
 
     def _check(self) -> None:
         if self._lost is not None:
             raise self._lost
 
-    def _beat(self) -> None:
-        while not self._ended.wait(HEARTBEAT.total_seconds()):
+    def _beat(self, done: threading.Event) -> None:
+        while not done.wait(HEARTBEAT.total_seconds()):
             with self._lock:
-                if self._ended.is_set():
+                if self._ended:
                     return
                 try:
                     self.save(self._saved, check=True)

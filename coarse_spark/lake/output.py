@@ -215,11 +215,11 @@ def difference(lake: Lake, layout: Layout) -> OutputState:
     """
     with first_contact(lake):
         require_schema(lake)
-    states = {schema: table_state(lake, schema, layout) for schema in TABLES.values()}
+    states = [(schema, table_state(lake, schema, layout)) for schema in TABLES.values()]
     return OutputState(
         str(lake.path or lake.schema),
-        tuple(state for state in states.values() if state is not None),
-        tuple(schema for schema, state in states.items() if state is None),
+        tuple(state for _, state in states if state is not None),
+        tuple(schema for schema, state in states if state is None),
     )
 
 

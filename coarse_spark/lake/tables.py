@@ -265,15 +265,24 @@ class Lake:
     def publish_view(self) -> None:
         """Create the view ``current_assignments``: persistent in a catalog, else of this session.
 
-        The view itself never changes: it follows ``published_at`` in ``runs``.
+        The view itself never changes, unless the table got columns: it follows ``published_at`` in
+        ``runs``. Replacing it could take it from readers for a moment.
         """
-        if self.schema is not None:
+        if self.schema is None:
+            self.current_assignments().createOrReplaceTempView(CURRENT_ASSIGNMENTS)
+        elif not self._has_view():
             self.spark.sql(
                 f"CREATE OR REPLACE VIEW {self.reference(CURRENT_ASSIGNMENTS)} AS "
                 f"{self.current_assignments_query()}"
             )
-        else:
-            self.current_assignments().createOrReplaceTempView(CURRENT_ASSIGNMENTS)
+
+    def _has_view(self) -> bool:
+        """Whether the persistent view is there, with all columns of the table."""
+        try:
+            view = self.spark.table(self.reference(CURRENT_ASSIGNMENTS)).columns
+        except AnalysisException:
+            return False
+        return view == self.spark.table(self.reference(ASSIGNMENTS.name)).columns
 
     def current_assignments(self) -> DataFrame:
         """Return the assignments of the latest published run."""

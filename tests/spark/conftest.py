@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 from command_line import Outcome, own_environment, run_command, thornton_command
 
+from coarse_spark.lake.contract import Layout
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from coarse_spark.config.models import Configuration
+    from coarse_spark.lake.tables import Lake
     from coarse_spark.pipeline import Run
 
+LAYOUT = Layout("bigint", {"depth": "double"}, 3)  # of the tables of fixture ``lake``
 EXPERIMENT_UNITS, POPULATION_UNITS = 6_000, 3_000
 PROMOTIONS = Path(__file__).parents[2] / "conf" / "promotions.yml"
 
@@ -40,6 +45,25 @@ def spark() -> Iterator[SparkSession]:
     session = open_session(master="local[2]", shuffle_partitions=2, conf=quick)
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def empty_tables(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tables of an output that no run has written to; copy it."""
+    from coarse_spark.lake.output import prepare
+    from coarse_spark.lake.tables import Lake
+
+    folder = tmp_path_factory.mktemp("empty") / "tables"
+    prepare(Lake(spark, path=str(folder)), LAYOUT)
+    return folder
+
+
+@pytest.fixture
+def lake(spark: SparkSession, empty_tables: Path, tmp_path: Path) -> Lake:
+    """The tables of an output of the test's own, without rows."""
+    from coarse_spark.lake.tables import Lake
+
+    return Lake(spark, path=str(shutil.copytree(empty_tables, tmp_path / "tables")))
 
 
 @dataclass(frozen=True)

@@ -300,13 +300,12 @@ def test_a_run_that_is_not_there(published: Outcome, config: Path) -> None:
 def _after_the_first_run(spark: SparkSession, config: Path, run_id: str) -> None:
     """Start a run that goes on from what the steps of the first one found."""
     from coarse_spark.config.load import load_configuration
-    from coarse_spark.pipeline import open_run, start_run
+    from coarse_spark.pipeline import read_run, start_run
 
     configuration = load_configuration(config)
-    run = start_run(spark, configuration, run_id)
-    for result in open_run(spark, configuration, "first").record.results.values():
-        run.keep(result)
-    run.save()
+    with start_run(spark, configuration, run_id) as run:
+        for result in read_run(spark, configuration, "first").record.results.values():
+            run.keep(result)
 
 
 def _lose_files(folder: Path) -> None:

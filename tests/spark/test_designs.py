@@ -60,9 +60,8 @@ def confounded(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     rebates().drop(columns=["base", "jump", "slope"]).to_parquet(folder / "experiment.parquet")
     (folder / "run.yml").write_text(CONFIGURATION.format(folder=folder))
     configuration = load_configuration(folder / "run.yml")
-    started = start_run(spark, configuration, "rebates")
-    fit(started)
-    started.save()
+    with start_run(spark, configuration, "rebates") as started:
+        fit(started)
     # another command goes on from the record alone
     run = open_run(spark, configuration, "rebates")
     for step in (score, choose, evaluate, assign):

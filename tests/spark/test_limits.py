@@ -255,9 +255,7 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     )  # fmt: skip
     run = start_run(spark, configuration, "limited")
     for schema in (MODELS, RESPONSES):
-        run.lake.replace(
-            schema, run.run_id, finished.lake.read(schema.name, finished.run_id).drop("run_id")
-        )
+        run.replace(schema, finished.lake.read(schema.name, finished.run_id).drop("run_id"))
     for result in finished.record.results.values():
         run.keep(result)
     for step in (choose, evaluate, assign):

@@ -185,10 +185,10 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
         previous, known = find_previous(started), finished.result(ValidateResult)
         started.keep(known.model_copy(update={"previous_run": previous}))
         started.keep(finished.result(FitResult))
-        started.lake.replace(RESPONSES, run_id, responses)
+        started.replace(RESPONSES, responses)
         started.keep(ScoreResult(units=len(responses), granular_value=profit.mean()))
         if fitted:
-            started.lake.replace(MODELS, run_id, models)
+            started.replace(MODELS, models)
         choose(started)
         assign(started)
         return started

@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
 
 
-@pytest.fixture
-def lake(spark: SparkSession, tmp_path: Path) -> Lake:
-    from coarse_spark.lake.tables import Lake
-
-    return Lake(spark, path=str(tmp_path / "tables"))
-
-
 def _record(run_id: str = "r", **changes: object) -> RunRecord:
     from coarse_spark.lake.runs import RunRecord
 
@@ -126,11 +119,12 @@ def test_a_heartbeat_is_saved_and_tells_when_the_run_was_taken(
     monkeypatch.setattr(lease, "HEARTBEAT", timedelta(seconds=0.2))
     taken = _take(lake)
     first = taken.record.heartbeat_at
-    _wait(lambda: taken.record.heartbeat_at > first)
-    monkeypatch.setattr(lease, "HEARTBEAT", timedelta(seconds=10))
-    _take_as_it_is(lake)
-    monkeypatch.setattr(lease, "HEARTBEAT", timedelta(seconds=0.2))
-    _wait(lambda: taken.lost)
+    with taken.working():
+        _wait(lambda: taken.record.heartbeat_at > first)
+        monkeypatch.setattr(lease, "HEARTBEAT", timedelta(seconds=10))
+        _take_as_it_is(lake)
+        monkeypatch.setattr(lease, "HEARTBEAT", timedelta(seconds=0.2))
+        _wait(lambda: taken.lost)
     with pytest.raises(RunTakenError):
         taken.replace(SEGMENTS, _segments(1))
 

@@ -84,8 +84,8 @@ def assign_new(
         or repeated ids or features that are no numbers.
     RunTakenError : another process works on the run.
     """
-    run, lease = _taken(spark, configuration, run_id)
-    with _extending(run, lease):
+    run = _current(spark, configuration, run_id)
+    with _taken(run) as lease:
         earlier = run.record.results.get(NewUnits.step)
         known = earlier if isinstance(earlier, NewUnits) else NewUnits()
         population = _Population.of(run, known)
@@ -107,10 +107,8 @@ def assign_new(
     return result
 
 
-def _taken(
-    spark: SparkSession, configuration: Configuration, run_id: str | None
-) -> tuple[Run, Lease]:
-    """Return the current run and the right to add to it."""
+def _current(spark: SparkSession, configuration: Configuration, run_id: str | None) -> Run:
+    """Return the current run, on which nobody works."""
     lake = lake_of(spark, configuration)
     current = next(iter(published_runs(lake)), None)
     if current is None:
@@ -127,27 +125,27 @@ def _taken(
     who = worked_on_by(lake, run.record)
     if who is not None:
         raise RunTakenError(f"run {current} is being worked on ({who}); wait for it")
-    before = run.record
-    with first_contact(lake):
-        lease = Lease(lake, before)
-    run.lease, run.record = lease, lease.record.with_changes(stop_reason=before.stop_reason)
-    if before.owner is not None:
-        # who was cut short may only seem to be gone: Delta leaves out what it writes after this
-        for schema in (RESPONSES, ASSIGNMENTS):
-            lease.append(schema, lake.read(schema.name, current).limit(0))
-    return run, lease
+    return run
 
 
 @contextmanager
-def _extending(run: Run, lease: Lease) -> Iterator[None]:
-    """Let go of the run at the end of the block, its status as it was."""
+def _taken(run: Run) -> Iterator[Lease]:
+    """Take a published run for the block; its status and its rows stay as they are."""
     before = run.record
+    with first_contact(run.lake):
+        lease = Lease(run.lake, before)
+    run.record = taken = lease.record.with_changes(stop_reason=before.stop_reason)
     with lease.working():
         try:
-            yield
+            if before.owner is not None:
+                # who was cut short may only seem to be gone: Delta leaves out what it writes after
+                # this
+                for schema in (RESPONSES, ASSIGNMENTS):
+                    lease.append(schema, run.lake.read(schema.name, run.run_id).limit(0))
+            yield lease
         except BaseException as error:
             try:
-                run.record = lease.release(before)
+                run.record = lease.release(taken)
             except Exception:  # the first failure is the one to report
                 log.exception("run %s could not be let go of", run.run_id)
             if isinstance(error, CoarseSparkError) or not isinstance(error, Exception):

@@ -164,9 +164,27 @@ def assign(
     publish: Annotated[
         bool, typer.Option(help="Also make these assignments the current ones.")
     ] = True,
+    new: Annotated[
+        bool,
+        typer.Option(
+            "--new",
+            help="Instead, add the units to the current run that joined the population since.",
+        ),
+    ] = False,
 ) -> None:
     """Assign every unit a treatment of the selected menu, and publish the run."""
+    if new:
+        _assign_new(config, run_id, settings)
+        return
     _go_on(["assign", "publish"] if publish else ["assign"], config, run_id, settings)
+
+
+def _assign_new(config: Path, run_id: str | None, settings: Sequence[str]) -> None:
+    configuration = load(config, settings)
+    session = open_session_of(configuration)
+    from coarse_spark.pipeline import assign_new
+
+    say(str(assign_new(session, configuration, run_id).extensions[-1]))
 
 
 @app.command()

@@ -220,6 +220,13 @@ def population_units(table: DataFrame, setup: ExperimentSetup, weight: str | Non
     return table.select(*_unit_columns(table, setup, weight))
 
 
+def unit_content(table: DataFrame, setup: ExperimentSetup, weight: str | None) -> Column:
+    """Return a hash of all that ``population_units`` reads of a unit but its id."""
+    _, partition, _, *others = _unit_columns(table, setup, weight)
+    # hashes skip nulls: without a word on them, a value would be alike in one column and the next
+    return F.xxhash64(*(part for read in (partition, *others) for part in (read, read.isNull())))
+
+
 def usable(setup: ExperimentSetup) -> Column:
     """Whether an experiment row has an outcome and a treatment."""
     return reduce(Column.__and__, [column(name).isNotNull() for name in setup.needed])

@@ -55,7 +55,7 @@ def with_eligibility(
     allowed = [F.sum(F.when(column(name), F.col("weight")).otherwise(0.0)) for name in rules]
     total, *found = rows.agg(F.sum("weight"), *largest, *allowed).collect()[0]
     sizes = np.asarray(found, dtype=np.float64)
-    without = 1.0 - sizes[p:] / total
+    without = 1.0 - sizes[p:] / (total or 1.0)
     few = np.where(without > 1e-12, without, 0.0)
     return problem.with_eligibility(list(rules.values()), sizes[:p], few)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import ClassVar
 
 import pandas as pd
@@ -319,6 +320,59 @@ class AssignResult(StepResult):
     changes: Changes | None = None
 
 
+class Extension(Record):
+    """What one look at the population after publication found, and added.
+
+    Attributes
+    ----------
+    when : the look ended.
+    snapshot : of the population, as in ``inputs`` of the run.
+    added : units that got a treatment since the look before.
+    changed : units of the run that changed since then, in what the run reads of them; None where
+        that could not be told.
+    deleted : units of the run that left the population since then; without the snapshot before,
+        since the run.
+    untold : why changes could not be told; None where they could.
+    """
+
+    when: datetime
+    snapshot: str
+    added: int
+    changed: int | None
+    deleted: int
+    untold: str | None = None
+
+    def __str__(self) -> str:
+        """Return it in one sentence."""
+        counted = (
+            f"changed units cannot be counted, because {self.untold}"
+            if self.changed is None
+            else f"{self.changed} units changed"
+        )
+        return (
+            f"{self.added} units added; {counted}; {self.deleted} units left the population; "
+            "published rows stay as they are"
+        )
+
+
+class NewUnits(StepResult):
+    """The units that a published run got afterwards.
+
+    Attributes
+    ----------
+    extensions : in their order.
+    """
+
+    step: ClassVar[str] = "new_units"
+
+    extensions: tuple[Extension, ...] = ()
+
+    @property
+    def added(self) -> int:
+        """Units that got a treatment after publication."""
+        return sum(extension.added for extension in self.extensions)
+
+
 _KINDS: dict[str, type[StepResult]] = {
     kind.step: kind
     for kind in (
@@ -328,6 +382,7 @@ _KINDS: dict[str, type[StepResult]] = {
         ChooseResult,
         EvaluateResult,
         AssignResult,
+        NewUnits,
     )
 }
 

@@ -4,6 +4,7 @@ Each reads tables and writes tables, and keeps one record of what it found
 (``lake.step_results``), which later steps and the report read.
 """
 
+from coarse_spark.pipeline.new_units import assign_new
 from coarse_spark.pipeline.order import STEPS, run_all
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.start import open_run, read_run, start_run
@@ -18,6 +19,7 @@ __all__ = [
     "STEPS",
     "Run",
     "assign",
+    "assign_new",
     "choose",
     "evaluate",
     "fit",

@@ -17,6 +17,7 @@ from coarse_spark.lake.step_results import (
     ChooseResult,
     FitResult,
     LimitsKept,
+    NewUnits,
     ScoreResult,
 )
 from coarse_spark.pipeline.limits import deciding_menu
@@ -49,7 +50,8 @@ def check_publishable(run: Run, *, population: bool = True) -> None:
     assigned, chosen = run.result(AssignResult), run.result(ChooseResult)
     menus = read_menus(run.lake, run.run_id)
     menu = menus[menus["selected"]].reset_index(drop=True)
-    units = run.result(ScoreResult).units
+    later = run.record.results.get(NewUnits.step)
+    units = run.result(ScoreResult).units + (later.added if isinstance(later, NewUnits) else 0)
     assignments = run.lake.read("assignments", run.run_id)
     responses = run.lake.read("responses", run.run_id)
     names = list(run.configuration.space.names)
@@ -73,9 +75,13 @@ def check_publishable(run: Run, *, population: bool = True) -> None:
 def _units(
     run: Run, assignments: DataFrame, responses: DataFrame, units: int, *, population: bool
 ) -> list[str]:
+    if run.record.final:
+        # a crash while units were added may have left responses that nobody sees
+        responses = responses.join(assignments.select("unit_id"), "unit_id", "left_semi")
     given, scored = unit_set(assignments), unit_set(responses)
     problems = []
-    if given.units != units:
+    # ... or assignments that the record does not count yet
+    if given.units < units or (given.units > units and not run.record.final):
         problems.append(f"{given.units} units have an assignment, expected {units}")
     elif given != scored:
         problems.append("table 'assignments' is about other units than 'responses', or some twice")
@@ -125,7 +131,9 @@ def _chain(run: Run, groups: pd.DataFrame) -> list[str]:
         problems.append(f"table 'models' has {fitted} fitted partitions, expected {models.own + 1}")
     sizes = groups.groupby("treatment_id")["units"].sum()
     segments = lake.read("segments", run.run_id).select("treatment_id", "size").toPandas()
-    if not sizes.eq(segments.set_index("treatment_id")["size"].reindex(sizes.index)).all():
+    added = sizes.sub(segments.set_index("treatment_id")["size"], fill_value=0)
+    # segments are described once, before units are added
+    if (added < 0).any() or (added.any() and not run.record.final):
         problems.append("table 'segments' counts other units than 'assignments' has")
     return problems
 

@@ -13,7 +13,7 @@ from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.limits import SizeLimits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.lloyd import ValuedMenu
-from coarse_spark.core.menu.settle import settle_boundary
+from coarse_spark.core.menu.settle import Settled, settle_boundary
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.errors import RunError
 from coarse_spark.lake.step_results import DecidingPrices, LimitsKept
@@ -79,6 +79,14 @@ def settled_units(population: ResponseTable, menu: PricedMenu, reach: float) -> 
             f"the limits of the menu of {menu.k} cannot be kept as they were chosen, because the "
             "responses changed since; run the step 'choose' again"
         )
+    return boundary_treatments(population, settled)
+
+
+def boundary_treatments(population: ResponseTable, settled: Settled) -> DataFrame | None:
+    """Return unit_id, treatment_id of the units at the boundary as settled, None for none."""
+    boundary = settled.boundary
+    if not len(boundary.units):
+        return None
     rows = pd.DataFrame({"unit_id": boundary.ids, "treatment_id": settled.taken.astype(np.int32)})
     kind = population.rows.schema["unit_id"].dataType.simpleString()
     schema = f"unit_id {kind}, treatment_id int"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
@@ -18,7 +18,7 @@ from coarse_spark.core.menu.problem.rules import Switching
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.distributed.rules import changed, with_eligibility, with_previous, with_rules
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
-from coarse_spark.lake.runs import published_runs
+from coarse_spark.lake.runs import PRUNED, RunRecord, published_runs
 from coarse_spark.lake.step_results import Changes, ValidateResult
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
@@ -110,9 +110,18 @@ def find_previous(run: Run) -> str | None:
 
 
 def previous_menu(run: Run) -> PreviousMenu | None:
-    """Return the menu of the earlier run that ``find_previous`` found, None without one."""
+    """Return the menu of the earlier run that ``find_previous`` found, None without one.
+
+    A published run goes on without one that was pruned since.
+    """
     run_id = run.result(ValidateResult).previous_run
     if run_id is None:
+        return None
+    if run.record.final and _is_pruned(run, run_id):
+        run.warn(
+            f"run {run_id}, which menu.previous_run names, was pruned: units that join later count "
+            "as without an earlier treatment"
+        )
         return None
     rows = _published_menu(run, run_id)
     treatments = np.vstack([_encoded(run, rows.iloc[[position]]) for position in range(len(rows))])
@@ -122,6 +131,11 @@ def previous_menu(run: Run) -> PreviousMenu | None:
     return PreviousMenu(
         run_id, treatments, rows["share"].to_numpy(np.float64), np.array(offered, dtype=bool)
     )
+
+
+def _is_pruned(run: Run, run_id: str) -> bool:
+    found = RunRecord.find(run.lake, run_id)
+    return found is not None and found.status == PRUNED
 
 
 def _published_menu(run: Run, run_id: str) -> pd.DataFrame:
@@ -161,10 +175,18 @@ def _encoded(run: Run, row: pd.DataFrame) -> FloatArray:
         return np.full((1, len(run.declared.space.names)), np.nan)
 
 
-def population_rules(run: Run) -> PopulationRules:
-    """Return the population's responses with everything that rules need to know of a unit."""
+def population_rules(run: Run, responses: DataFrame | None = None) -> PopulationRules:
+    """Return responses with everything that rules need to know of a unit.
+
+    Parameters
+    ----------
+    run : whose rules they are.
+    responses : rows of its table; by default all.
+    """
     configuration, problem = run.configuration, run.problem
-    responses, size = run.lake.read("responses", run.run_id), problem.coefficients
+    if responses is None:
+        responses = run.lake.read("responses", run.run_id)
+    size = problem.coefficients
     eligibility, cost = configuration.menu.eligibility, configuration.menu.switching_cost
     written = written_rules(configuration)
     rules = dict(zip(written, eligibility.values(), strict=True))

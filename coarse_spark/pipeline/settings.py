@@ -34,6 +34,13 @@ def experiment_setup(configuration: Configuration) -> ExperimentSetup:
     )
 
 
+def unit_weight(configuration: Configuration) -> str | None:
+    """Return the column with the weight of the units to serve; None for weight 1."""
+    if configuration.population.given:
+        return configuration.population.weight
+    return configuration.experiment.weight
+
+
 def learner_settings(configuration: Configuration) -> LearnerSettings:
     """Return the settings of a response model."""
     response = configuration.response

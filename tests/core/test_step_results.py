@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime
 
 import pytest
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from coarse_spark.lake.step_results import (
     EvaluateResult,
     FitResult,
     LimitsKept,
+    NewUnits,
     ScoreResult,
     StepResult,
     ValidateResult,
@@ -40,6 +42,8 @@ def results() -> dict[str, StepResult]:
     line = {"k": 2, "number": 1, "value": 1.0, "gain": -math.inf, "moved": 1, "step": 0.1}
     row = {"label": "t < 1", "rows": 7, "observed": 1, "fitted": 2, "standard_error": 0.5}
     counts = {"folds": 2, "published": True}
+    when = datetime(2026, 1, 31, 9, 15, 2, 123, tzinfo=UTC)
+    look = {"when": when, "snapshot": "7@2026-01-31T09:15:02.000Z", "deleted": 2}
     found = (
         ValidateResult(experiment_rows=10, usable_rows=9, population_rows=5, partitions=2),
         FitResult(
@@ -81,6 +85,12 @@ def results() -> dict[str, StepResult]:
             k=2,
             changes={"previous_run": "spring", "units": 4, "changed": 1, "new": 1},
         ),
+        NewUnits(
+            extensions=[
+                {**look, "added": 3, "changed": 1},
+                {**look, "added": 0, "changed": None, "untold": "people has no versions"},
+            ]
+        ),
     )
     return {result.step: result for result in found}
 
@@ -89,7 +99,7 @@ def test_every_step_survives_the_round_trip() -> None:
     kept = results()
     found = results_from_json(results_to_json(kept))
     assert found == kept
-    assert list(found) == ["validate", "fit", "score", "choose", "evaluate", "assign"]
+    assert list(found) == ["validate", "fit", "score", "choose", "evaluate", "assign", "new_units"]
     levels = [row.treatment["level"] for row in found["evaluate"].stability.treatments]  # type: ignore[attr-defined]
     assert [(type(level), level) for level in levels] == [
         (str, "NaN"),

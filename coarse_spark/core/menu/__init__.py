@@ -15,7 +15,8 @@ what no menu of a size can exceed ``population``   the five questions that a pop
 (size, sample, sketch, sums, boundary), and
                  ``ArrayPopulation``, which has its units in memory
 ``settle``       limits kept to the unit ``choose``       ``choose_menus``, the one driver over any
-population, and ``choose_menu`` for arrays ``stability``    menus of resampled populations
+population, and ``choose_menu`` for arrays ``extend``       further
+units for a menu that stays ``stability``    menus of resampled populations
 
 A *treatment* is a point of the space, a *candidate* one of its grid, the *control* being left
 alone. *Required* treatments are on every menu. A *price* λ belongs to a share, the *budget price* μ

@@ -127,7 +127,7 @@ def settle_boundary(found: ValuedMenu, boundary: Boundary, size: PopulationSize)
     """
     menu, sums, units = found.menu, found.sums, boundary.units
     others = sums - SegmentSums.of(boundary.taken, units.theta, units.weights, menu.k)
-    lower, upper = _masses(menu, size, float(sums.weight.sum()))
+    lower, upper = limit_masses(menu, size, float(sums.weight.sum()))
     even = size.even
     outside = others.units * size.heaviest if even else np.maximum(others.weight, 0.0)
     slack = size.heaviest * (1e-6 if even else 1.0)
@@ -154,8 +154,15 @@ def settle_boundary(found: ValuedMenu, boundary: Boundary, size: PopulationSize)
     return Settled(final, others + inner, menu, boundary, best.taken)
 
 
-def _masses(menu: PricedMenu, size: PopulationSize, total: float) -> tuple[FloatArray, FloatArray]:
-    """Return the limits (K,) as masses, in whole units where all weigh the same."""
+def limit_masses(
+    menu: PricedMenu, size: PopulationSize, total: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the limits (K,) as masses, in whole units where all weigh the same.
+
+    Parameters
+    ----------
+    size, total : of the population: its units, and their weight in all.
+    """
     if size.even:
         total = size.units * size.heaviest
         return whole_masses(size.heaviest, size.units, menu.lower * total, menu.upper * total)
@@ -170,7 +177,7 @@ def _rests(found: ValuedMenu, size: PopulationSize) -> bool:
         return False
     if np.isfinite(budget) and menu.spending(sums) > budget + 1e-12 * abs(budget):
         return False
-    lower, upper = _masses(menu, size, float(sums.weight.sum()))
+    lower, upper = limit_masses(menu, size, float(sums.weight.sum()))
     slack = 1e-6 * size.lightest
     return bool((sums.weight >= lower - slack).all() and (sums.weight <= upper + slack).all())
 

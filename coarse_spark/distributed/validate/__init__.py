@@ -93,6 +93,28 @@ def validate_tables(
     return TableReport(rows, usable_rows, partitions, small, population_rows, tuple(warnings))
 
 
+def validate_new_units(
+    setup: ExperimentSetup, rows: DataFrame, weight: str | None, label: str
+) -> tuple[int, tuple[str, ...]]:
+    """Return how many units join a population, and warnings; every problem is raised at once.
+
+    Parameters
+    ----------
+    setup : names the columns, whose types were checked (``check_columns``).
+    rows : one a unit.
+    weight : column with their weight; None for weight 1.
+    label : what the table is called that they come from.
+
+    Raises
+    ------
+    TableError : null or repeated unit ids, weights or features that are no finite numbers.
+    """
+    found = Findings(label, setup.privacy)
+    count = check_population(setup, rows, weight, found, whole=False)
+    _refuse(found.problems)
+    return count, tuple(found.warnings)
+
+
 def check_columns(
     setup: ExperimentSetup,
     experiment: DataFrame,

@@ -137,11 +137,19 @@ def check_experiment(
 
 
 def check_population(
-    setup: ExperimentSetup, table: DataFrame, weight: str | None, found: Findings
+    setup: ExperimentSetup,
+    table: DataFrame,
+    weight: str | None,
+    found: Findings,
+    *,
+    whole: bool = True,
 ) -> int:
-    """Check the population's values; return its number of rows."""
+    """Check the population's values; return its number of rows.
+
+    Rows that join a population, not ``whole``, may be none, and may have no weight.
+    """
     rules = _unit_rules(setup, table, weight)
-    rows, _, _ = _measure(table, weight, F.lit(True), rules, [], found)
+    rows, _, _ = _measure(table, weight, F.lit(True), rules, [], found, whole=whole)
     _check_repeated_ids(table, setup.unit_id, found)
     return rows
 
@@ -280,6 +288,8 @@ def _measure(
     rules: list[_Rule],
     extras: list[Column],
     found: Findings,
+    *,
+    whole: bool = True,
 ) -> tuple[int, int, list[Any]]:
     """Apply the rules in one pass.
 
@@ -301,9 +311,9 @@ def _measure(
         if count:
             report = found.warning if rule.warning else found.problem
             report(f"{count} of {rows} rows {rule.message(low, high, private=found.private)}")
-    if not rows:
+    if whole and not rows:
         found.problem("the table has no rows")
-    elif counted_rows and total == 0:
+    elif whole and counted_rows and total == 0:
         found.problem(f"the weights '{weight}' sum to 0, expected some weight above 0")
     return rows, counted_rows, values[: len(extras)]
 

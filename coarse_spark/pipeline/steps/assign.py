@@ -47,7 +47,8 @@ def assign(run: Run) -> None:
         limits = run.result(ChooseResult).menus[k].limits
         if limits is None:
             plain = PricedMenu.build(rules.problem, rules.problem.space.encode(menu))
-            _write(run, rules, rules.population, plain, parts)
+            rows = assignment_rows(rules, rules.population, plain, parts)
+            run.replace(ASSIGNMENTS, rows)
         else:
             population = rules.population.told_apart()
             problem = run.search_settings().posed(population.problem)
@@ -55,7 +56,8 @@ def assign(run: Run) -> None:
             with materialized(population.rows) as kept:
                 population = replace(population, rows=kept)
                 units = settled_units(population, deciding, limits.deciding.reach)
-                _write(run, rules, population, deciding, parts, units)
+                rows = assignment_rows(rules, population, deciding, parts, units)
+                run.replace(ASSIGNMENTS, rows)
         changes = count_changes(run, rules)
         units = population_units(table, setup, None)
         landed = run.lake.read("assignments", run.run_id)
@@ -63,16 +65,25 @@ def assign(run: Run) -> None:
         run.keep(AssignResult(k=k, changes=changes))
 
 
-def _write(
-    run: Run,
+def assignment_rows(
     rules: PopulationRules,
     population: ResponseTable,
     menu: PricedMenu,
     parts: Mapping[str, str],
     settled: DataFrame | None = None,
-) -> None:
+) -> DataFrame:
+    """Return rows of table ``assignments`` of units.
+
+    Parameters
+    ----------
+    rules : of the run.
+    population : the units, where limits may divide them told apart.
+    menu : with its prices.
+    parts : of a composite id, see ``id_parts``.
+    settled : unit_id, treatment_id of the units that prices do not decide about.
+    """
     changed = rules.changed(menu.treatments)
     assigned = assign_units(
         population.rows, population.problem, menu, changed=changed, settled=settled
     )
-    run.replace(ASSIGNMENTS, with_id_parts(assigned, parts))
+    return with_id_parts(assigned, parts)

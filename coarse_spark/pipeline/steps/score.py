@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.folds import ALL_FOLDS
@@ -15,50 +16,15 @@ from coarse_spark.lake.contract import RESPONSES
 from coarse_spark.lake.step_results import ScoreResult
 from coarse_spark.pipeline.rules import written_rules
 from coarse_spark.pipeline.run import Run
-from coarse_spark.pipeline.settings import experiment_setup
+from coarse_spark.pipeline.settings import experiment_setup, unit_weight
 from coarse_spark.text import shown
 
 
 def score(run: Run) -> None:
     """Score the population into ``responses``, with every unit's own best treatment."""
     with run.step("score"):
-        configuration, problem = run.configuration, run.problem
-        setup = experiment_setup(configuration)
-        if run.population is None:
-            units = population_units(run.experiment, setup, setup.weight)
-        else:
-            units = population_units(run.population, setup, configuration.population.weight)
-        models = run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
-        eligible = eligibility_columns(len(configuration.menu.eligibility))
-        scored = score_units(
-            units,
-            models,
-            features=configuration.experiment.features,
-            problem=problem,
-            keep=["unit_id", "partition", "weight", *eligible],
-            granular=True,
-            eligibility=list(configuration.menu.eligibility.values()),
-        )
-        granular = [
-            _decoded(run, position).alias(f"best_{name}")
-            for position, name in enumerate(configuration.space.names)
-        ]
-        run.replace(
-            RESPONSES,
-            scored.select(
-                "unit_id",
-                "partition",
-                *theta_columns(problem.coefficients),
-                "weight",
-                "served_by",
-                "granular_profit",
-                *granular,
-                *(
-                    F.col(name).alias(written)
-                    for name, written in zip(eligible, written_rules(configuration), strict=True)
-                ),
-            ),
-        )
+        table = run.experiment if run.population is None else run.population
+        run.replace(RESPONSES, response_rows(run, table))
         responses = run.lake.read("responses", run.run_id)
         row = responses.agg(
             F.count("*").alias("units"),
@@ -66,26 +32,79 @@ def score(run: Run) -> None:
             F.sum(F.col("weight") * F.col("granular_profit")).alias("granular"),
             F.sum((F.col("partition") != F.col("served_by")).cast("long")).alias("pooled"),
         ).collect()[0]
-        unseen = (
-            unseen_partitions(responses, models)
-            if row["pooled"] and run.population is not None
-            else None
-        )
-        if unseen is not None:
-            run.warn(
-                f"{unseen.units} units of the population are in {unseen.partitions} partitions "
-                "that the experiment does not have, the largest "
-                f"{shown(unseen.largest, private=configuration.privacy)}; "
-                "the pooled model serves them"
-            )
         run.keep(
             ScoreResult(
                 units=row["units"],
                 granular_value=row["granular"] / row["weight"],
                 pooled_units=row["pooled"],
-                unseen_units=0 if unseen is None else unseen.units,
+                unseen_units=warn_of_unseen(run, responses) if row["pooled"] else 0,
             )
         )
+
+
+def response_rows(run: Run, table: DataFrame) -> DataFrame:
+    """Return rows of table ``responses`` of units, by the models of the run.
+
+    Parameters
+    ----------
+    run : whose models are fitted.
+    table : one row a unit, as the user has it.
+    """
+    configuration, problem = run.configuration, run.problem
+    eligible = eligibility_columns(len(configuration.menu.eligibility))
+    scored = score_units(
+        population_units(table, experiment_setup(configuration), unit_weight(configuration)),
+        _models(run),
+        features=configuration.experiment.features,
+        problem=problem,
+        keep=["unit_id", "partition", "weight", *eligible],
+        granular=True,
+        eligibility=list(configuration.menu.eligibility.values()),
+    )
+    granular = [
+        _decoded(run, position).alias(f"best_{name}")
+        for position, name in enumerate(configuration.space.names)
+    ]
+    return scored.select(
+        "unit_id",
+        "partition",
+        *theta_columns(problem.coefficients),
+        "weight",
+        "served_by",
+        "granular_profit",
+        *granular,
+        *(
+            F.col(name).alias(written)
+            for name, written in zip(eligible, written_rules(configuration), strict=True)
+        ),
+    )
+
+
+def warn_of_unseen(run: Run, responses: DataFrame) -> int:
+    """Return how many units are in partitions that the experiment does not have, with a warning.
+
+    Parameters
+    ----------
+    run : that warns.
+    responses : rows of the table.
+    """
+    # the experiment's own units are in partitions that it has
+    if not run.declared.population.given:
+        return 0
+    unseen = unseen_partitions(responses, _models(run))
+    if unseen is None:
+        return 0
+    run.warn(
+        f"{unseen.units} units of the population are in {unseen.partitions} partitions "
+        "that the experiment does not have, the largest "
+        f"{shown(unseen.largest, private=run.declared.privacy)}; "
+        "the pooled model serves them"
+    )
+    return unseen.units
+
+
+def _models(run: Run) -> DataFrame:
+    return run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
 
 
 def _decoded(run: Run, position: int) -> Any:

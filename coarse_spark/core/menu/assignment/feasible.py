@@ -1,4 +1,4 @@
-"""Limits that eligibility does not allow to keep, and the nearest that can be kept."""
+"""Limits that cannot be kept by units that may not get everything, and the nearest that can."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEAST = 1e-9  # of the population
 
 
 def unmet_limits(posed: AssignmentProblem, allowed: BoolArray, names: Sequence[str]) -> str | None:
-    """Return why no assignment keeps eligibility, share limits and budget together.
+    """Return why no assignment of units to what they may get keeps share limits and budget.
 
     The limits that cannot be kept are named with the nearest that can. None if all can be kept, and
     where units may get none of the treatments, which is no matter of limits.
@@ -43,7 +43,7 @@ def unmet_limits(posed: AssignmentProblem, allowed: BoolArray, names: Sequence[s
         return None
     return (
         f"budget {posed.budget / total:g} is too small on the menu of {', '.join(names)}: "
-        f"units are not eligible for what costs less; "
+        f"units may not get what costs less; "
         f"the nearest feasible budget is {-cheapest.value / total:.6g}"
     )
 
@@ -82,7 +82,7 @@ def _unmet_shares(
         if low[place] > _LEAST
     ] + [
         f"{name} has a maximum share of {upper[place]:g}, and more units have to get it "
-        f"because they are not eligible for others; "
+        f"because they may not get others; "
         f"the nearest feasible maximum is {upper[place] + high[place]:.6g}"
         for place, name in enumerate(names)
         if high[place] > _LEAST

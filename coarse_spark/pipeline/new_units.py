@@ -1,0 +1,295 @@
+"""Units that joined the population after a run was published get their treatments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from pyspark.sql import DataFrame, SparkSession
+
+from coarse_spark.config.models import Configuration, Experiment, Population
+from coarse_spark.core.menu.extend import extend
+from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.settle import Settled
+from coarse_spark.distributed.changes import PopulationChanges, changes_between, changes_in_feed
+from coarse_spark.distributed.frames import id_parts
+from coarse_spark.distributed.materialize import materialized
+from coarse_spark.distributed.population import ResponseTable
+from coarse_spark.distributed.published import segment_sums
+from coarse_spark.distributed.validate import check_columns, validate_new_units
+from coarse_spark.errors import (
+    CoarseSparkError,
+    InvalidInputError,
+    RunError,
+    RunTakenError,
+    TableError,
+)
+from coarse_spark.lake.contact import first_contact
+from coarse_spark.lake.contract import ASSIGNMENTS, RESPONSES
+from coarse_spark.lake.inputs import (
+    NOT_PINNED,
+    change_feed,
+    check_unchanged,
+    input_name,
+    read_input,
+    snapshot_of,
+)
+from coarse_spark.lake.lease import Lease, worked_on_by
+from coarse_spark.lake.runs import published_runs
+from coarse_spark.lake.step_results import ChooseResult, Extension, NewUnits, ScoreResult
+from coarse_spark.pipeline.limits import boundary_treatments, deciding_menu
+from coarse_spark.pipeline.menu_rows import read_menus
+from coarse_spark.pipeline.rules import population_rules
+from coarse_spark.pipeline.run import Run, first_cause, lake_of, sources
+from coarse_spark.pipeline.settings import experiment_setup, unit_weight
+from coarse_spark.pipeline.start import read_run
+from coarse_spark.pipeline.steps.assign import assignment_rows
+from coarse_spark.pipeline.steps.score import response_rows, warn_of_unseen
+
+log = logging.getLogger(__name__)
+
+
+def assign_new(
+    spark: SparkSession, configuration: Configuration, run_id: str | None = None
+) -> NewUnits:
+    """Assign the units of the population that the current run does not have yet.
+
+    They are scored with the run's models and served with its menu, and get what a full run with
+    these would give them. First their responses land, then their assignments, in one commit each;
+    readers see the second. A call that was cut short is finished by the next one. Published rows
+    never change: units that changed, or left the population, are counted and told. Table
+    ``segments`` still describes the units at publication.
+
+    Where limits keep the published units' treatments and leave the new ones no way within shares
+    and budget over all units together, nobody is added.
+
+    Parameters
+    ----------
+    spark : the session.
+    configuration : of the run.
+    run_id : the run, which has to be the current one.
+
+    Returns
+    -------
+    All additions to the run, this one last.
+
+    Raises
+    ------
+    InvalidInputError : limits that cannot be kept; units that are eligible for nothing on the menu;
+        a run that is not the current one, or was made with another configuration.
+    TableError : nothing is published; the population cannot be read, or the new units have missing
+        or repeated ids or features that are no numbers.
+    RunTakenError : another process works on the run.
+    """
+    run = _current(spark, configuration, run_id)
+    with _taken(run) as lease:
+        earlier = run.record.results.get(NewUnits.step)
+        known = earlier if isinstance(earlier, NewUnits) else NewUnits()
+        population = _Population.of(run, known)
+        found = population.changes()
+        _score(run, lease, population, found.rows)
+        _assign(run, lease, population)
+        assigned = run.lake.read("assignments", run.run_id).count()
+        extension = Extension(
+            when=datetime.now(UTC),
+            snapshot=population.snapshot,
+            # by what is there, so that those of a call that was cut short are counted too
+            added=assigned - run.result(ScoreResult).units - known.added,
+            changed=found.changed,
+            deleted=found.deleted,
+            untold=None if found.changed is not None else population.untold,
+        )
+        result = NewUnits(extensions=(*known.extensions, extension))
+        run.keep(result)
+    return result
+
+
+def _current(spark: SparkSession, configuration: Configuration, run_id: str | None) -> Run:
+    """Return the current run, on which nobody works."""
+    lake = lake_of(spark, configuration)
+    current = next(iter(published_runs(lake)), None)
+    if current is None:
+        raise TableError(
+            f"no run in {lake.reference('runs')} is published, and units are added to the current "
+            "run only; start with 'coarse-spark run'"
+        )
+    if run_id not in (None, current):
+        raise InvalidInputError(
+            f"run {run_id} is not the current one, and units are added to that only; found "
+            f"{current}: name it or no run"
+        )
+    run = read_run(spark, configuration, current)
+    who = worked_on_by(lake, run.record)
+    if who is not None:
+        raise RunTakenError(f"run {current} is being worked on ({who}); wait for it")
+    return run
+
+
+@contextmanager
+def _taken(run: Run) -> Iterator[Lease]:
+    """Take a published run for the block; its status and its rows stay as they are."""
+    before = run.record
+    with first_contact(run.lake):
+        lease = Lease(run.lake, before)
+    run.record = taken = lease.record.with_changes(stop_reason=before.stop_reason)
+    with lease.working():
+        try:
+            if before.owner is not None:
+                # who was cut short may only seem to be gone: Delta leaves out what it writes after
+                # this
+                for schema in (RESPONSES, ASSIGNMENTS):
+                    lease.append(schema, run.lake.read(schema.name, run.run_id).limit(0))
+            yield lease
+        except BaseException as error:
+            try:
+                run.record = lease.release(taken)
+            except Exception:  # the first failure is the one to report
+                log.exception("run %s could not be let go of", run.run_id)
+            if isinstance(error, CoarseSparkError) or not isinstance(error, Exception):
+                raise
+            cause = first_cause(f"{type(error).__name__}: {error}")
+            raise RunError(f"adding units to run {run.run_id} failed: {cause}") from error
+        run.record = lease.release(run.record)
+
+
+@dataclass(frozen=True, eq=False)
+class _Population:
+    """The units to serve, as they are now and as the run saw them last.
+
+    Attributes
+    ----------
+    run : the run.
+    source, label : block of the configuration that they come from, and its name.
+    since, snapshot : of the last look at them and of this one.
+    table : the units now.
+    """
+
+    run: Run
+    source: Experiment | Population
+    label: str
+    since: str
+    snapshot: str
+    table: DataFrame
+
+    @staticmethod
+    def of(run: Run, known: NewUnits) -> _Population:
+        label, source = list(sources(run.declared).items())[-1]
+        since = run.record.inputs[input_name(source)]
+        if known.extensions:
+            since = known.extensions[-1].snapshot
+        snapshot = snapshot_of(run.spark, source, label)
+        table = read_input(run.spark, source, label, snapshot)
+        given = run.declared.population.given
+        experiment = run.declared.experiment
+        check_columns(
+            experiment_setup(run.configuration),
+            read_input(run.spark, experiment, "experiment") if given else table,
+            table if given else None,
+            run.declared.population.weight,
+        )
+        return _Population(run, source, label, since, snapshot, table)
+
+    def changes(self) -> PopulationChanges:
+        """Return what is new, changed and gone; from the table's change feed where it has one."""
+        spark, configuration = self.run.spark, self.run.configuration
+        if self.snapshot == self.since != NOT_PINNED:
+            return PopulationChanges(self.table.limit(0), 0, 0)
+        known = self.run.lake.read("responses", self.run.run_id).select("unit_id")
+        setup, weight = experiment_setup(configuration), unit_weight(configuration)
+        feed = change_feed(spark, self.source, self.since, self.snapshot)
+        found = None if feed is None else changes_in_feed(known, feed, setup, weight)
+        if found is None:
+            found = changes_between(known, self.table, self._before(), setup, weight)
+        return found
+
+    def _before(self) -> DataFrame | None:
+        """Return the units as they were at the last look, None where nobody knows any more."""
+        if self.since == NOT_PINNED:
+            return None
+        try:
+            check_unchanged(self.run.spark, self.source, self.label, self.since)
+            return read_input(self.run.spark, self.source, self.label, self.since)
+        except TableError as error:
+            log.info("%s", error)
+            return None
+
+    @property
+    def untold(self) -> str:
+        """Why changes cannot be told."""
+        if self.since == NOT_PINNED:
+            return f"{input_name(self.source)} has no versions"
+        return f"{input_name(self.source)} cannot be read any more as it was at {self.since}"
+
+
+def _score(run: Run, lease: Lease, population: _Population, rows: DataFrame) -> None:
+    """Add the responses of new units, having checked their rows."""
+    configuration = run.configuration
+    setup, weight = experiment_setup(configuration), unit_weight(configuration)
+    with materialized(rows) as kept:
+        count, warnings = validate_new_units(setup, kept, weight, population.label)
+        if not count:
+            return
+        log.info("%d new units", count)
+        run.warn(*warnings)
+        lease.append(RESPONSES, response_rows(run, kept))
+    check_unchanged(run.spark, population.source, population.label, population.snapshot)
+
+
+def _assign(run: Run, lease: Lease, population: _Population) -> None:
+    """Add the assignments of all units that have responses only."""
+    responses = run.lake.read("responses", run.run_id)
+    assignments = run.lake.read("assignments", run.run_id)
+    waiting = responses.join(assignments.select("unit_id"), "unit_id", "left_anti")
+    count = waiting.count()
+    if not count:
+        return
+    warn_of_unseen(run, waiting)
+    menus = read_menus(run.lake, run.run_id)
+    menu = menus[menus["selected"]]
+    rules, k = population_rules(run, waiting), len(menu)
+    parts = id_parts(population.table, experiment_setup(run.configuration).unit_id)
+    plain = PricedMenu.build(rules.problem, rules.problem.space.encode(menu))
+    rows = assignment_rows(rules, rules.population, plain, parts)
+    if run.configuration.menu.eligibility:
+        _require_eligible(run, rows)
+    limits = run.result(ChooseResult).menus[k].limits
+    if limits is None:
+        lease.append(ASSIGNMENTS, rows)
+        return
+    units = rules.population.told_apart()
+    problem = run.search_settings().posed(units.problem)
+    deciding = deciding_menu(problem, menu, limits)
+    with materialized(units.rows) as kept:
+        units = replace(units, rows=kept)
+        settled = _settled(run, units, deciding, count)
+        treatments = boundary_treatments(units, settled)
+        rows = assignment_rows(rules, units, settled.deciding, parts, treatments)
+        lease.append(ASSIGNMENTS, rows)
+
+
+def _settled(run: Run, units: ResponseTable, menu: PricedMenu, count: int) -> Settled:
+    """Return who gets what within limits over published and new units together."""
+    responses = run.lake.read("responses", run.run_id)
+    assignments = run.lake.read("assignments", run.run_id)
+    served = segment_sums(assignments, responses, menu.k, run.problem.coefficients)
+    everyone = ResponseTable(responses, run.problem).size()
+    try:
+        return extend(units, menu, served, everyone)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"{count} new units cannot be added to run {run.run_id} within its limits, as its "
+            f"{served.units.sum()} units keep their treatments: {error}; nobody was added, start "
+            "a new run"
+        ) from None
+
+
+def _require_eligible(run: Run, rows: DataFrame) -> None:
+    without = rows.where("treatment_id IS NULL").count()
+    if without:
+        raise InvalidInputError(
+            f"{without} new units may get none of the treatments of the menu of run {run.run_id} "
+            "because of menu.eligibility; nobody was added, start a new run"
+        )

@@ -15,7 +15,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # the modules whose SQL may hold identifiers that they quote and literals that they make
-QUOTING = {"coarse_spark/lake/grants.py", "coarse_spark/lake/tables.py"}
+QUOTING = {
+    f"coarse_spark/lake/{name}.py"
+    for name in ("contact", "grants", "inputs", "migrate", "output", "snapshots", "tables")
+}
 
 # besides all whose name has "pickle" in it, such as cloudpickle, read_pickle and allow_pickle
 _LOADS_CODE = {"dill", "joblib", "marshal", "shelve"}

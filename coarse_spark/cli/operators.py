@@ -194,7 +194,7 @@ def prune(
         say(f"{len(done.runs)} runs {verb}: {', '.join(done.runs) or '-'}")
         for name, size in done.freed.items():
             if size:
-                say(f"VACUUM {lake.reference(name)};  -- frees {size / 1e6:,.1f} MB")
+                say(f"{lake.vacuum_statement(name)};  -- frees {size / 1e6:,.1f} MB")
 
 
 def _time(moment: datetime | None) -> str:

@@ -188,7 +188,7 @@ def test_tables_that_do_not_belong_together_are_not_published(
         "table 'segments' counts other units than 'assignments' has; nothing was published",
         code=1,
     )
-    _replace(spark, output, "assignments", lambda rows: rows.where(~some))
+    _replace(spark, output, "assignments", lambda rows: rows.where(~others))
     told = "2970 units have an assignment, expected 3000"
     _refused(_runs("publish", "second", output=output), told, code=1)
     assert _current(spark, output) == {"first"}
@@ -244,3 +244,80 @@ def test_commands_need_to_know_where_the_runs_are(promotions: Promotions, output
     assert json.loads(promotions.config.read_text())["output"]["path"]
     listed = run_command("runs", "list", "--config", promotions.config)
     assert "first" in listed.out
+
+
+def test_a_run_repeated_on_its_snapshot_gives_the_same_assignments(
+    spark: SparkSession, promotions: Promotions, output: Path, tmp_path: Path
+) -> None:
+    from coarse_spark.config.load import load_configuration
+    from coarse_spark.lake.tables import Lake
+    from coarse_spark.pipeline.operate import repeated
+
+    lake = Lake(spark, path=str(output))
+    elsewhere = promotions.configure(
+        output__path=tmp_path / "elsewhere", menu__seed=7, menu__previous_run="current"
+    )
+    configuration, inputs = repeated(lake, elsewhere, "first")
+    record = lake.read("runs", "first").collect()[0]
+    assert configuration.fingerprint() == record["config_hash"]
+    assert configuration.output == elsewhere.output
+    assert inputs == record["inputs"]
+    assert load_configuration(promotions.config).fingerprint() == record["config_hash"]
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    spark: SparkSession, promotions: Promotions, output: Path
+) -> None:
+    before = _runs("list", output=output).out
+    elsewhere = ("--config", promotions.config, "--set", f"output.path={output}")
+    told = run_command("run", *elsewhere, "--dry-run")
+    assert told.code == 0, told.err
+    for words in (
+        f"would read experiment: {promotions.paths['experiment']}, version 0@",
+        f"would read population: {promotions.paths['population']}, version 0@",
+        "would fit 6,000 of 6,000 experiment rows: 2 partitions of 12 with models of their own",
+        "would score and assign 3,000 units, choosing menus of 1, 2, 3 treatments",
+        "by the times of run first",
+    ):
+        assert words in told.out
+    assert _runs("list", output=output).out == before
+
+
+@pytest.mark.slow
+def test_inputs_that_change_do_not_change_a_run_nor_its_repetition(
+    spark: SparkSession, promotions: Promotions, tmp_path: Path
+) -> None:
+    from coarse_spark.pipeline import assign, choose, evaluate, fit, publish, score, start_run
+
+    data = {name: tmp_path / name for name in ("experiment", "population")}
+    for name, path in data.items():
+        shutil.copytree(promotions.paths[name], path)
+    settings = {f"{name}.path": path for name, path in data.items()}
+    settings["output.path"] = tmp_path / "tables"
+    overrides = {key.replace(".", "__"): value for key, value in settings.items()}
+    with start_run(spark, promotions.configure(**overrides), "a") as run:
+        for step in (fit, score, choose):
+            step(run)
+        trial = spark.read.format("delta").load(str(data["experiment"]))
+        spent = trial.withColumn("spend", F.col("spend") + 100).localCheckpoint()
+        spent.write.format("delta").mode("overwrite").save(str(data["experiment"]))
+        people = spark.read.format("delta").load(str(data["population"]))
+        more = people.withColumn("unit_id", F.col("unit_id") + 1_000_000).limit(10)
+        more.localCheckpoint().write.format("delta").mode("append").save(str(data["population"]))
+        for step in (evaluate, assign, publish):
+            step(run)
+    given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    again = run_command(
+        "run", "--config", promotions.config, *given, "--repeat", "a", "--run-id", "b"
+    )
+    assert again.code == 0, again.err
+    for name in ("assignments", "policy_values"):
+        one, two = (
+            _rows(spark, tmp_path / "tables", name, which).drop(columns="run_id")
+            for which in ("a", "b")
+        )
+        order = list(one.columns[:2])
+        pd.testing.assert_frame_equal(
+            two.sort_values(order, ignore_index=True), one.sort_values(order, ignore_index=True)
+        )
+    assert one["value"].max() < 50  # the outcomes before the change

@@ -294,15 +294,6 @@ class Lake:
         """Return the assignments of the latest published run."""
         return self.spark.sql(self.current_assignments_query())
 
-    def delta_version(self, reference: str) -> str:
-        """Return the latest version of a Delta table as text, "-" for anything else."""
-        try:
-            row = self.spark.sql(f"DESCRIBE HISTORY {reference} LIMIT 1").collect()
-        except Exception:
-            # no Delta table, or no right to read its history: the run goes on without the version
-            return "-"
-        return str(row[0]["version"]) if row else "-"
-
 
 @retry(
     retry=retry_if_exception_type(CONFLICTS),

@@ -21,6 +21,7 @@ from coarse_spark.errors import RunError, TableError
 from coarse_spark.lake.contract import (
     ASSIGNMENTS,
     MENU,
+    MODELS,
     RESPONSES,
     RUNS,
     TABLES,
@@ -58,11 +59,6 @@ def _assigned(**changes: object) -> pd.DataFrame:
         "expected_incremental_profit": 0.5, "regret": 0.0, "runner_up_treatment_id": None,
     }  # fmt: skip
     return pd.DataFrame([{**row, **changes}])
-
-
-def _menu() -> pd.DataFrame:
-    row = {"k": 1, "treatment_id": 0, "depth": 1.5, "arm": 2, "share": 1.0, "shadow_price": 0.0}
-    return pd.DataFrame([{**row, "extrapolates": False, "selected": True}])
 
 
 def _told(lake: Lake, layout: Layout) -> list[str]:
@@ -233,10 +229,10 @@ def test_a_row_that_breaks_the_constraint_is_told_without_its_values(
 def test_a_null_key_of_spark_is_told_by_its_name(lake: Lake) -> None:
     from pyspark.sql import functions as F
 
-    lake.replace(MENU, "r", _menu())
-    rows = lake.read("menu", "r").drop("run_id").withColumn("k", F.lit(None))
-    with pytest.raises(RunError, match=r"menu: a row breaks its constraint 'k NOT NULL'; nothing"):
-        lake.replace(MENU, "r", rows)
+    lake.replace(MODELS, "r", pd.DataFrame([{"partition": "all", "fold": 0, "member": 0}]))
+    rows = lake.read("models", "r").drop("run_id").withColumn("partition", F.lit(None))
+    with pytest.raises(RunError, match=r"models: .* its constraint 'partition NOT NULL'; nothing"):
+        lake.replace(MODELS, "r", rows)
 
 
 def test_an_unknown_status_is_refused(lake: Lake) -> None:
@@ -315,27 +311,24 @@ def test_another_treatment_comes_with_a_migration(lake: Lake) -> None:
 
 # --- tables of version 1 --------------------------------------------------------------------------
 
-# what CREATE TABLE said before there was a version, by table; of integer levels `arm`
+# columns by table before there was a version, keys first, of integer levels `arm`
 V1 = {
-    "runs": "run_id string NOT NULL COMMENT 'The run that wrote the row', status string COMMENT "
-    "'running, published or failed', started_at timestamp, ended_at timestamp, published_at "
+    "runs": "run_id string, status string, started_at timestamp, ended_at timestamp, published_at "
     "timestamp, step_seconds map<string,double>, config string, config_hash string, "
     "package_version string, inputs map<string,string>, stop_reason string, error string, "
     "warnings array<string>, diagnostics string",
-    "models": "run_id string NOT NULL, partition string NOT NULL, fold int NOT NULL, member int "
-    "NOT NULL, learner string, format_version int, specification string, arrays "
-    "map<string,array<double>>, shapes map<string,array<int>>, rows bigint, seconds double, "
-    "status string, error string, warnings array<string>, diagnostics map<string,double>",
-    "responses": "run_id string NOT NULL, unit_id int NOT NULL, partition string, theta_0 double, "
-    "theta_1 double, theta_2 double, weight double, served_by string, granular_profit double, "
-    "best_depth double, best_arm int",
-    "menu": "run_id string NOT NULL, k int NOT NULL, treatment_id int NOT NULL, depth double, arm "
-    "bigint, share double, shadow_price double, expected_profit double, extrapolates boolean, "
-    "selected boolean",
-    "assignments": "run_id string NOT NULL, unit_id int NOT NULL COMMENT 'The unit, as the input "
-    "table names it', treatment_id int, depth double, arm int, expected_profit double, "
-    "expected_incremental_profit double, regret double, runner_up_treatment_id int, changed "
-    "boolean",
+    "models": "run_id string, partition string, fold int, member int, learner string, "
+    "format_version int, specification string, arrays map<string,array<double>>, shapes "
+    "map<string,array<int>>, rows bigint, seconds double, status string, error string, warnings "
+    "array<string>, diagnostics map<string,double>",
+    "responses": "run_id string, unit_id int, partition string, theta_0 double, theta_1 double, "
+    "theta_2 double, weight double, served_by string, granular_profit double, best_depth double, "
+    "best_arm int",
+    "menu": "run_id string, k int, treatment_id int, depth double, arm bigint, share double, "
+    "shadow_price double, expected_profit double, extrapolates boolean, selected boolean",
+    "assignments": "run_id string, unit_id int, treatment_id int, depth double, arm int, "
+    "expected_profit double, expected_incremental_profit double, regret double, "
+    "runner_up_treatment_id int, changed boolean",
 }
 V1_ROWS = {
     "runs": "'old', 'published', timestamp'2025-01-01', timestamp'2025-01-01', "
@@ -354,10 +347,17 @@ def version_1(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> 
 
     nowhere = Lake(spark, path=str(tmp_path_factory.mktemp("version_1") / "tables"))
     for name, columns in V1.items():
-        reference = nowhere.reference(name)
+        reference, schema = nowhere.reference(name), TABLES[name]
+        comments = {c.name: c.comment for c in columns_of(schema, LAYOUT)}
+        comments["status"] = "running, published or failed"
+        fields = []
+        for column in columns.split(", "):
+            field = column.split()[0]
+            null = " NOT NULL" if field in ("run_id", *schema.key) else ""
+            fields.append(f'{column}{null} COMMENT "{comments[field]}"')
         nowhere.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {reference} ({columns}) USING delta "
-            "PARTITIONED BY (run_id) COMMENT 'of version 1'"
+            f"CREATE TABLE IF NOT EXISTS {reference} ({', '.join(fields)}) USING delta "
+            f"PARTITIONED BY (run_id) COMMENT '{schema.comment}'"
         )
         if name in V1_ROWS:
             nowhere.spark.sql(f"INSERT INTO {reference} VALUES ({V1_ROWS[name]})")  # noqa: S608

@@ -43,11 +43,13 @@ format: setup ## Format and mend what can be mended
 	@$(BIN)/ruff check --fix .
 
 .PHONY: lint
-lint: setup ## Format, lint, types and layers, in seconds
+lint: setup ## Format, lint, types, layers and safety, in seconds
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit -q -r coarse_spark jobs
+	@$(BIN)/pytest --durations=0 tests/test_safety.py
 
 # side by side: Spark's tests wait for its driver most of the time, the others keep one core busy
 .PHONY: test
@@ -86,6 +88,10 @@ bench-menu: setup ## Menus beside k-means, greedy and oracles, one JSON object a
 .PHONY: bench-scale
 bench-scale: java ## Menus and assignments of 10 million units beside MLlib and plain Delta
 	@$(BIN)/python tests/benchmarks/bench_scale.py
+
+.PHONY: bench-publish
+bench-publish: java ## Contract and checks of 10 million assignments beside a plain Delta copy
+	@$(BIN)/python tests/benchmarks/bench_publish.py
 
 .PHONY: wheel
 wheel: setup ## Build the wheel and the source package into dist/

@@ -94,7 +94,7 @@ def redact(text: str) -> str:
 
     Examples
     --------
-    >>> redact("https://me:pass@host/a?sig=b and fs.s3a.secret.key=c")
+    >>> redact("https://_me:pass@host/a?sig=b and fs.s3a.secret.key=c")
     'https://***@host/a?*** and fs.s3a.secret.key=***'
     """
     for pattern, replacement in _RULES:

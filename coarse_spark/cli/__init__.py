@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ from coarse_spark.text import printable
 if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
 
-_STOPPED = 130  # typer's silent exit code of a command that was stopped by hand
+_STOPPED = (130, 143)  # exit codes of a command that was stopped by hand, or by SIGTERM
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -270,6 +272,24 @@ def migrate(config: Config, settings: Set = []) -> None:  # noqa: B006
 
 
 @app.command()
+def grants(
+    config: Config,
+    to: Annotated[
+        str, typer.Option("--to", help="Who shall read: a user, group or service principal.")
+    ],
+    settings: Set = [],  # noqa: B006
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also the tables models and responses.")
+    ] = False,
+) -> None:
+    """Print the GRANT statements that let somebody read the published results; run none."""
+    from coarse_spark.lake.grants import grants as statements
+
+    for line in statements(load(config, settings).output, to, everything=everything):
+        typer.echo(line)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     say(__version__)
@@ -347,7 +367,7 @@ def guarded(command: Callable[[], object]) -> int:
         sys.stderr.write(printable(f"error: {error}\n"))
         return error.exit_code
     except SystemExit as end:
-        if end.code == _STOPPED:
+        if end.code in _STOPPED:
             sys.stderr.write("stopped\n")
         raise
     except (
@@ -360,9 +380,22 @@ def guarded(command: Callable[[], object]) -> int:
     return 0
 
 
+class Terminated(SystemExit):
+    """The process was asked to end: the step that it does is recorded as failed."""
+
+    def __str__(self) -> str:
+        return "SIGTERM"
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated(_STOPPED[1])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``coarse-spark`` and of the files in ``jobs/``."""
     _show_progress()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     command = typer.main.get_command(app)
     given = None if arguments is None else list(arguments)
     sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,13 +38,23 @@ OutputOption = Annotated[
 Name = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 
 
-def lake_of(config: Path | None, output: str | None, settings: list[str]) -> Lake:
-    """Return the output that a configuration or ``--output`` names, on a session.
+@contextmanager
+def output_of(config: Path | None, output: str | None, settings: list[str]) -> Iterator[Lake]:
+    """Yield the output that a configuration or ``--output`` names, on a session.
 
     Raises
     ------
     ConfigurationError : neither is given, or both.
+    TableError : it cannot be read or written.
     """
+    from coarse_spark.lake.contact import first_contact
+
+    lake = _lake_of(config, output, settings)
+    with first_contact(lake):
+        yield lake
+
+
+def _lake_of(config: Path | None, output: str | None, settings: list[str]) -> Lake:
     if (config is None) == (output is None):
         raise ConfigurationError("expected either --config or --output, to know where the runs are")
     if config is not None:
@@ -69,22 +81,22 @@ def list_command(
     most: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
 ) -> None:
     """List the runs of an output, the newest first."""
-    lake = lake_of(config, output, settings)
     from coarse_spark.pipeline.operate import list_runs
 
-    table = Table("run", "state", "started", "last step", "minutes", "published", box=None)
-    for line in list_runs(lake, most):
-        record = line.record
-        steps = list(record.step_seconds)
-        table.add_row(
-            record.run_id,
-            line.state,
-            _time(record.started_at),
-            steps[-1] if steps else "-",
-            f"{sum(record.step_seconds.values()) / 60:.1f}",
-            _time(record.published_at),
-        )
-    show_table(table)
+    with output_of(config, output, settings) as lake:
+        table = Table("run", "state", "started", "last step", "minutes", "published", box=None)
+        for line in list_runs(lake, most):
+            record = line.record
+            steps = list(record.step_seconds)
+            table.add_row(
+                record.run_id,
+                line.state,
+                _time(record.started_at),
+                steps[-1] if steps else "-",
+                f"{sum(record.step_seconds.values()) / 60:.1f}",
+                _time(record.published_at),
+            )
+        show_table(table)
 
 
 @runs.command()
@@ -95,13 +107,13 @@ def show(
     settings: Set = [],  # noqa: B006
 ) -> None:
     """Show what a run read and did, who works on it, and how it ended."""
-    lake = lake_of(config, output, settings)
     from coarse_spark.pipeline.operate import find_run
 
-    table = Table(box=None, show_header=False)
-    for name, value in _facts(find_run(lake, run)):
-        table.add_row(printable(name), escape(printable(value)))
-    show_table(table)
+    with output_of(config, output, settings) as lake:
+        table = Table(box=None, show_header=False)
+        for name, value in _facts(find_run(lake, run)):
+            table.add_row(printable(name), escape(printable(value)))
+        show_table(table)
 
 
 def _facts(line: RunLine) -> list[tuple[str, str]]:
@@ -132,10 +144,10 @@ def publish(
     settings: Set = [],  # noqa: B006
 ) -> None:
     """Make a run the current one: one whose steps are done, or one that was published before."""
-    lake = lake_of(config, output, settings)
     from coarse_spark.pipeline.operate import publish_run
 
-    say(publish_run(lake, run))
+    with output_of(config, output, settings) as lake:
+        say(publish_run(lake, run))
 
 
 @runs.command()
@@ -145,10 +157,10 @@ def rollback(
     settings: Set = [],  # noqa: B006
 ) -> None:
     """Take the current run back: the one that was published before it becomes the current one."""
-    lake = lake_of(config, output, settings)
     from coarse_spark.pipeline.operate import rollback as go_back
 
-    say(go_back(lake))
+    with output_of(config, output, settings) as lake:
+        say(go_back(lake))
 
 
 @runs.command()
@@ -159,10 +171,10 @@ def fail(
     settings: Set = [],  # noqa: B006
 ) -> None:
     """Give a run up: it is not gone on with, and a process that works on it stops."""
-    lake = lake_of(config, output, settings)
     from coarse_spark.pipeline.operate import give_up
 
-    say(give_up(lake, run))
+    with output_of(config, output, settings) as lake:
+        say(give_up(lake, run))
 
 
 @runs.command()
@@ -174,15 +186,15 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove the rows of old runs, and say what VACUUM would free."""
-    lake = lake_of(config, output, settings)
     from coarse_spark.pipeline.operate import prune as remove
 
-    done = remove(lake, keep, dry=dry_run)
-    verb = "would be removed" if dry_run else "removed"
-    say(f"{len(done.runs)} runs {verb}: {', '.join(done.runs) or '-'}")
-    for name, size in done.freed.items():
-        if size:
-            say(f"VACUUM {lake.reference(name)};  -- frees {size / 1e6:,.1f} MB")
+    with output_of(config, output, settings) as lake:
+        done = remove(lake, keep, dry=dry_run)
+        verb = "would be removed" if dry_run else "removed"
+        say(f"{len(done.runs)} runs {verb}: {', '.join(done.runs) or '-'}")
+        for name, size in done.freed.items():
+            if size:
+                say(f"{lake.vacuum_statement(name)};  -- frees {size / 1e6:,.1f} MB")
 
 
 def _time(moment: datetime | None) -> str:

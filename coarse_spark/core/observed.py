@@ -8,6 +8,7 @@ import numpy as np
 
 from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
+from coarse_spark.text import shown
 
 # Random draws end a little short of their bounds; only a wider gap is extrapolation, as a share of
 # the range.
@@ -43,8 +44,13 @@ class ObservedTreatments:
                 beyond |= (column < observed[0] - slack) | (column > observed[1] + slack)
         return beyond
 
-    def problems(self) -> list[str]:
-        """Return a sentence for every dimension that offers more than was observed."""
+    def problems(self, *, private: bool = False) -> list[str]:
+        """Return a sentence for every dimension that offers more than was observed.
+
+        Parameters
+        ----------
+        private : show hashes of what was observed.
+        """
         sentences = []
         for position, (dimension, observed) in enumerate(
             zip(self.space.dimensions, self.values, strict=True)
@@ -64,10 +70,10 @@ class ObservedTreatments:
             low, high = self._offered[position]
             slack = _EDGE * (high - low)
             if low < observed[0] - slack or high > observed[1] + slack:
+                least, most = (shown(f"{value:g}", private=private) for value in observed)
                 sentences.append(
                     f"treatment '{dimension.name}' is offered from {low:g} to {high:g} but was "
-                    f"observed from {observed[0]:g} to "
-                    f"{observed[1]:g}: responses beyond that are extrapolated"
+                    f"observed from {least} to {most}: responses beyond that are extrapolated"
                 )
         return sentences
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
+import subprocess  # nosec B404  # to ask Java for its version
 import sys
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def check_java() -> int:
             )
         java = found
     try:
-        answer = subprocess.run(  # noqa: S603  # the user's own Java
+        answer = subprocess.run(  # noqa: S603  # nosec B603  # the user's own Java
             [java, "-version"], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:

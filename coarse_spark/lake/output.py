@@ -38,6 +38,13 @@ _ABSENT = {
     "DELTA_TABLE_NOT_FOUND",
     "DELTA_PATH_DOES_NOT_EXIST",
 }
+# another process was first, or is at it; what is there then is looked at
+_RACED = {
+    "DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION",
+    "DELTA_TABLE_ALREADY_EXISTS",
+    "LOCATION_ALREADY_EXISTS",
+    "TABLE_OR_VIEW_ALREADY_EXISTS",
+}
 _PATIENT = 3  # attempts that another process gets for a table that it may be about to create
 
 
@@ -289,19 +296,34 @@ def prepare(lake: Lake, layout: Layout) -> None:
     state = difference(lake, layout)
     state.require_same()
     for schema in state.absent:
-        with lake.alone(schema.name), first_contact(lake, schema.name):
-            lake.spark.sql(_definition(lake, schema, layout))
-    if not state.absent:
-        return
-    # Delta does nothing where a file or folder is in the place; another process may have been first
-    state = difference(lake, layout)
-    if state.absent:
-        references = ", ".join(lake.reference(schema.name) for schema in state.absent)
+        _create(lake, schema, layout)
+    # Delta does nothing where a file or folder is in the place; and another process may have been
+    # first, with another layout: the next attempt tells
+    failed = [schema for schema in state.absent if not _is_whole(lake, schema, layout)]
+    if failed:
+        references = ", ".join(lake.reference(schema.name) for schema in failed)
         raise _NotThereError(
             f"the output {state.place}: something that is no Delta table is in the place of "
             f"{references}; remove it, or use another output"
         )
-    state.require_same()
+
+
+def _is_whole(lake: Lake, schema: TableSchema, layout: Layout) -> bool:
+    """Whether a table is there and has all of its columns."""
+    try:
+        found = lake.spark.table(lake.reference(schema.name)).columns
+    except AnalysisException:
+        return False
+    return {column.name for column in columns_of(schema, layout)} <= set(found)
+
+
+def _create(lake: Lake, schema: TableSchema, layout: Layout) -> None:
+    with lake.alone(schema.name), first_contact(lake, schema.name):
+        try:
+            lake.spark.sql(_definition(lake, schema, layout))
+        except AnalysisException as error:
+            if error.getCondition() not in _RACED:
+                raise
 
 
 def _definition(lake: Lake, schema: TableSchema, layout: Layout) -> str:

@@ -231,8 +231,9 @@ class Run:
         )
         try:
             self.record = self._lease.release(self.record)
-        except Exception:  # the first failure is the one to report
-            log.exception("the failure could not be recorded in %s", self.lake.reference("runs"))
+        except Exception as error:  # the first failure is the one to report
+            where, why = self.lake.reference("runs"), first_cause(str(error))
+            log.error("the failure could not be recorded in %s: %s", where, why)
 
 
 def first_cause(message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -206,6 +207,74 @@ def test_json_gives_the_same_configuration_back(small: Path) -> None:
     restored = Configuration.model_validate_json(configuration.to_json())
     assert restored == configuration
     assert restored.fingerprint() == configuration.fingerprint()
+
+
+SECRETS = {
+    "experiment": "{path: 's3a://_me:hunter2@bucket/units', unit_id: id, features: [age], "
+    "outcome: got}",
+    "population.path": "https://bucket/people?sv=1&se=2026&sig=hunter2",
+    "output.path": "s3a://_me:hunter2@bucket/tables",
+    "spark.master": "sc://localhost:443/;token=hunter2",
+    "spark.conf": "{spark.hadoop.fs.s3a.secret.key: hunter2, spark.ssl.keyPassword: hunter2, "
+    "spark.driver.extraJavaOptions: -Dx.password=hunter2 -Xss4m, spark.sql.ansi.enabled: true}",
+}
+
+
+def test_secrets_are_used_and_never_stored(small: Path) -> None:
+    configuration = load_configuration(small, SECRETS)
+    assert configuration.experiment.path == "s3a://_me:hunter2@bucket/units"
+    assert configuration.spark.model_dump()["conf"]["spark.ssl.keyPassword"] == "hunter2"
+    text = configuration.to_json()
+    assert "hunter2" not in text
+    assert "_me:" not in text
+    stored = json.loads(text)
+    assert stored["experiment"]["path"] == "s3a://***@bucket/units"
+    assert stored["population"]["path"] == "https://bucket/people?***"
+    assert stored["output"]["path"] == "s3a://***@bucket/tables"
+    assert stored["spark"]["conf"] == {
+        "spark.hadoop.fs.s3a.secret.key": "***",
+        "spark.ssl.keyPassword": "***",
+        "spark.driver.extraJavaOptions": "-Dx.password=*** -Xss4m",
+        "spark.sql.ansi.enabled": "true",
+    }
+    # what is stored is a configuration still
+    assert Configuration.model_validate_json(text).to_json() == text
+
+
+def test_the_fingerprint_is_of_what_decides_on_results(small: Path) -> None:
+    configuration = load_configuration(small, SECRETS)
+    rotated = {
+        key: value.replace("hunter2", "other").replace("_me", "_you").replace("2026", "2027")
+        for key, value in SECRETS.items()
+    }
+    assert load_configuration(small, rotated).fingerprint() == configuration.fingerprint()
+    for key, value, same in (
+        ("output.path", "elsewhere", True),
+        ("spark.driver_memory", "8g", True),
+        ("privacy", "true", True),
+        ("population.path", "s3a://_me:hunter2@other/people", False),
+        ("evaluation.confidence", "0.9", False),
+    ):
+        changed = load_configuration(small, {**SECRETS, key: value})
+        assert changed != configuration
+        assert (changed.fingerprint() == configuration.fingerprint()) == same, key
+
+
+def test_ids_of_one_and_of_several_columns(small: Path) -> None:
+    def ids(text: str) -> tuple[Any, tuple[str, ...]]:
+        experiment = load_configuration(small, {"experiment.unit_id": text}).experiment
+        return experiment.unit_id, experiment.id_columns
+
+    assert ids("unit_id") == ids("[unit_id]") == ("unit_id", ("unit_id",))
+    assert ids("[villnum, number]") == (("villnum", "number"), ("villnum", "number"))
+    # a part of an id may describe the unit too
+    several = {
+        "experiment.unit_id": "[villnum, age]",
+        "experiment.partition_by": "[villnum]",
+        "experiment.strata": "[villnum]",
+    }
+    configuration = load_configuration(small, several)
+    assert Configuration.model_validate_json(configuration.to_json()) == configuration
 
 
 def test_values_never_change(small: Path) -> None:

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coarse_spark.config.checks.tables import WRITTEN_COLUMNS
+from coarse_spark.config.checks.tables import ASSIGNMENT_COLUMNS, WRITTEN_COLUMNS
 from coarse_spark.config.load import load_configuration
 from coarse_spark.core.learners.settings import LEARNERS
 from coarse_spark.core.menu.problem.limits import Budget
@@ -75,6 +75,16 @@ ONE = [
     ("unit_id: customer", "# none", "run.yml:1: experiment.unit_id: the key is missing; expected column that identifies a unit, or a list of columns that do so together; unique and never null"),
     ("unit_id: customer", "unit_id: 7", "run.yml:3: experiment.unit_id: found 7, expected a text; put it in quotes where YAML reads it as something else"),
     ("unit_id: customer", "unit_id: ''", "run.yml:3: experiment.unit_id: found '', expected a text that is not empty"),
+    ("unit_id: customer", "unit_id: []", "run.yml:3: experiment.unit_id: found [], expected at least one column name"),
+    ("unit_id: customer", "unit_id: [shop, 7]", "run.yml:3: experiment.unit_id: found ['shop', 7], expected a list of column names"),
+    ("unit_id: customer", "unit_id: [shop, depth]", "run.yml:3: experiment.unit_id[1]: found 'depth', which is a treatment already, expected another column"),
+    ("unit_id: customer", "unit_id: [shop, Depth]", "run.yml:3: experiment.unit_id[1]: found 'Depth', which is a treatment, expected another name for this part of the id; rename the column in the tables, for instance to id_depth"),
+    ("unit_id: customer", "unit_id: [shop, Unit_ID]", "run.yml:3: experiment.unit_id[1]: found 'Unit_ID', which is a column of its own in the table assignments, expected another name for this part of the id; rename the column in the tables, for instance to id_unit_id"),
+    ("unit_id: customer", "unit_id: [run_id, shop]", "run.yml:3: experiment.unit_id[0]: found 'run_id', which is a column of its own in the table assignments, expected another name for this part of the id; rename the column in the tables, for instance to id_run_id"),
+    ("unit_id: customer", "unit_id: [shop, SHOP]", "run.yml:3: experiment.unit_id[1]: found 'SHOP', which is another part but for its capitals, expected another name for this part of the id; rename the column in the tables, for instance to id_shop"),
+    ("unit_id: customer", "unit_id: [shop, 'no (old)']", "run.yml:3: experiment.unit_id[1]: found the column 'no (old)', expected one without spaces and , ; { } ( ) =, which Delta tables refuse"),
+    ("unit_id: customer", "unit_id: [shop, spend]", "run.yml:6: experiment.outcome: found 'spend', which is experiment.unit_id already, expected another column"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\nprivacy: maybe", "run.yml:24: privacy: found 'maybe', expected true or false"),
     ("table: main.trial.units", "table: main.trial;drop", "run.yml:2: experiment.table: found 'main.trial;drop', expected a name such as catalog.schema.table, of letters, digits, _ and -"),
     ("table: main.trial.units", "table: a.b.c.d", "run.yml:2: experiment.table: found 'a.b.c.d', expected a name such as catalog.schema.table, of letters, digits, _ and -"),
     ("table: main.trial.units", "bundled: thorton", "run.yml:2: experiment.bundled: found 'thorton', expected thornton (did you mean 'thornton'?)"),
@@ -300,6 +310,7 @@ def test_the_names_of_written_columns_are_those_of_the_tables() -> None:
     assert {"run_id"}.union(
         *(table.key + tuple(table.columns) for table in (MENU, ASSIGNMENTS))
     ) == WRITTEN_COLUMNS
+    assert {"run_id", *ASSIGNMENTS.key, *ASSIGNMENTS.columns} == ASSIGNMENT_COLUMNS
 
 
 def test_a_grid_too_large_to_search(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from coarse_spark.core.lack_of_fit import TreatmentBins, bin_sums, lack_of_fit
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
+from coarse_spark.text import shown
 
 PERCENT = TreatmentSpace.from_dict(
     {"price": {"kind": "continuous", "lower": 80, "upper": 100, "control": 100}}
@@ -91,6 +92,17 @@ def test_treatments_without_variation_are_refused_and_reported():
     assert "do not identify" in design_problems(moments, QUADRATIC)[0]
     few = moment_sums(QUADRATIC(np.linspace(80, 100, 12)[:, None]))
     assert "12 effective rows" in design_problems(few, QUADRATIC)[0]
+
+
+def test_labels_and_values_are_hashed_where_messages_are_private():
+    few = moment_sums(QUADRATIC(np.linspace(80, 100, 12)[:, None]), np.repeat("wave=7\x1b", 12))
+    (plain,) = design_problems(few, QUADRATIC)
+    (private,) = design_problems(few, QUADRATIC, private=True)
+    assert plain.startswith(r"stratum 'wave=7\x1b' has 12 effective rows")
+    assert private == plain.replace(shown("wave=7\x1b"), shown("wave=7\x1b", private=True))
+    (told,) = ObservedTreatments(PERCENT, ((85.0, 99.0),)).problems(private=True)
+    low, high = shown("85", private=True), shown("99", private=True)
+    assert f"offered from 80 to 100 but was observed from {low} to {high}:" in told
 
 
 def test_extrapolation_is_told_for_every_dimension():

@@ -418,7 +418,7 @@ def test_user_texts_are_escaped_everywhere(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("error:Glyph")
 def test_control_characters_and_secrets_stay_out_of_page_and_summary(tmp_path: Path) -> None:
-    hostile, secret = "a\x1b[2J\x9b\u202eb\x00c", "s3a://me:hunter2@bucket/x"
+    hostile, secret = "a\x1b[2J\x9b\u202eb\x00c", "s3a://_me:hunter2@bucket/x"
     space = TreatmentSpace.from_dict(
         {hostile: {"kind": "categorical", "levels": ["none", hostile, "mail"], "control": "none"}}
     )

@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from coarse_spark.cli import main
+
+if TYPE_CHECKING:
+    from coarse_spark.config.models import Configuration
+    from coarse_spark.pipeline import Run
 
 ROOT = Path(__file__).parents[2]
 THORNTON = ROOT / "conf" / "thornton.yml"
@@ -64,6 +69,24 @@ def thornton_command(tables: Path) -> list[str]:
         str(THORNTON),
         *[part for setting in settings for part in ("--set", setting)],
     ]
+
+
+def on_the_same_responses(finished: Run, configuration: Configuration, run_id: str) -> Run:
+    """Return a run with menus and assignments from the responses of a finished one.
+
+    It is not published; its output is a copy of that run's.
+    """
+    from coarse_spark.lake.contract import MODELS, RESPONSES
+    from coarse_spark.pipeline import assign, choose, start_run
+
+    run = start_run(finished.spark, configuration, run_id)
+    for schema in (MODELS, RESPONSES):
+        run.replace(schema, run.lake.read(schema.name, finished.run_id).drop("run_id"))
+    for result in finished.record.results.values():
+        run.keep(result)
+    choose(run)
+    assign(run)
+    return run
 
 
 @contextmanager

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command_line import Outcome, own_environment, run_command, thornton_command
-
-from coarse_spark.lake.contract import Layout
+from outputs import LAYOUT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from coarse_spark.lake.tables import Lake
     from coarse_spark.pipeline import Run
 
-LAYOUT = Layout("bigint", {"depth": "double"}, 3)  # of the tables of fixture ``lake``
 EXPERIMENT_UNITS, POPULATION_UNITS = 6_000, 3_000
 PROMOTIONS = Path(__file__).parents[2] / "conf" / "promotions.yml"
 
@@ -48,22 +46,22 @@ def spark() -> Iterator[SparkSession]:
 
 
 @pytest.fixture(scope="session")
-def empty_tables(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tables of an output that no run has written to; copy it."""
+def prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the empty tables of ``outputs.LAYOUT``: copy it."""
     from coarse_spark.lake.output import prepare
     from coarse_spark.lake.tables import Lake
 
-    folder = tmp_path_factory.mktemp("empty") / "tables"
+    folder = tmp_path_factory.mktemp("prepared") / "tables"
     prepare(Lake(spark, path=str(folder)), LAYOUT)
     return folder
 
 
 @pytest.fixture
-def lake(spark: SparkSession, empty_tables: Path, tmp_path: Path) -> Lake:
+def lake(spark: SparkSession, prepared: Path, tmp_path: Path) -> Lake:
     """The tables of an output of the test's own, without rows."""
     from coarse_spark.lake.tables import Lake
 
-    return Lake(spark, path=str(shutil.copytree(empty_tables, tmp_path / "tables")))
+    return Lake(spark, path=str(shutil.copytree(prepared, tmp_path / "tables")))
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ def test_all_problems_of_a_configuration_come_at_once(tmp_path: Path) -> None:
     [
         (["run", "--confg", "x.yml"], ["--confg", "--config"]),
         (["run"], ["--config"]),
-        (["runs"], ["runs", "run"]),
+        (["rnu"], ["rnu", "run"]),
         (["simulate", "promotions", "--units", "0", "--out", "x"], ["--units", "1"]),
     ],
 )

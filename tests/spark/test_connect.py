@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from spark_processes import (
     assert_same_result,
     environment,
     free_port,
+    listening,
     running,
     settings,
     wait_until,
@@ -42,14 +42,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     }
     service = ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
 
-    def listening() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((LOOPBACK, port)) == 0
-
     with running(
         [PROGRAMS / "spark-submit", "--master", "local[2]", *settings(**address), *service], log
     ) as process:
-        wait_until(listening, process, log)
+        wait_until(lambda: listening(port), process, log)
         yield f"sc://{LOOPBACK}:{port}"
 
 

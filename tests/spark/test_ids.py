@@ -1,39 +1,48 @@
 """Ids of every type that is supported, composite ones too: nothing lost, nothing confused."""
 
+# ruff: noqa: E501  # ids stand side by side
+
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.menu import PricedMenu
+from coarse_spark.core.menu.problem.limits import SizeLimits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.distributed.assign import assign
 from coarse_spark.distributed.frames import (
     ExperimentSetup,
+    column,
     experiment_units,
     id_parts,
     population_units,
     with_id_parts,
 )
 from coarse_spark.distributed.population import ResponseTable
+from coarse_spark.distributed.score import score
 from coarse_spark.distributed.validate import validate_tables
 from coarse_spark.errors import TableError
-from coarse_spark.lake.contract import ASSIGNMENTS
-from coarse_spark.lake.tables import Lake
+from coarse_spark.pipeline.limits import settled_units
+from coarse_spark.pipeline.settings import experiment_setup
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pyspark.sql import DataFrame, SparkSession
+
+    from coarse_spark.pipeline import Run
+
+    from .conftest import Promotions
 
 pytestmark = pytest.mark.spark
 
@@ -48,7 +57,13 @@ TEXTS = [
 ]  # fmt: skip
 NUMBERS = [0, 1, -1, 10, 2**63 - 1, -(2**63), 2**53, 2**53 + 1]
 DECIMALS = [Decimal(10**38 - 1), Decimal(1 - 10**38), Decimal(0), Decimal(1), Decimal(2**64)]
-DATES = [dt.date(1, 1, 1), dt.date(1582, 10, 4), dt.date(1970, 1, 1), dt.date(9999, 12, 31)]
+DATES = [
+    dt.date(1, 1, 1),
+    dt.date(2024, 2, 29),
+    dt.date(1582, 10, 4),
+    dt.date(1970, 1, 1),
+    dt.date(9999, 12, 31),
+]
 PAIRS = [
     ("a", "b,c"), ("a,b", "c"), ("a", '"b'), ('a"', "b"), ('a","b', ""), ("", 'a","b'), ("a", "b"), ("ab", ""),
     ("", "ab"), ("\\", ""), ("", "\\"), ("[", "]"), ("null", "null"), (CONTROLS, "\x00"), ("日", "本"),
@@ -75,70 +90,78 @@ def trial(spark: SparkSession, ids: list[tuple[Any, ...]], schema: str) -> DataF
     ],
 )
 def test_ids_of_one_column_come_back_as_they_were(
-    spark: SparkSession, kind: str, ids: list[Any], tmp_path: Path
+    spark: SparkSession, kind: str, ids: list[Any]
 ) -> None:
     table = trial(spark, [(unit,) for unit in ids], f"id {kind}")
     assert validate_tables(setup("id"), table).rows == len(ids)
     assert id_parts(table, ["id"]) == {}
-    landed = _assigned(spark, table, setup("id"), tmp_path)
-    assert landed.schema["unit_id"].dataType.simpleString() == kind
-    assert sorted(row["unit_id"] for row in landed.collect()) == sorted(ids)
+    assigned = _assigned(table, setup("id"))
+    assert assigned.schema["unit_id"].dataType.simpleString() == kind
+    assert sorted(row["unit_id"] for row in assigned.collect()) == sorted(ids)
 
 
-def test_composite_ids_come_back_in_parts_that_are_never_confused(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def test_composite_ids_come_back_in_parts_that_are_never_confused(spark: SparkSession) -> None:
     ids = [
-        (*pair, NUMBERS[i % 8], DECIMALS[i % 5], DATES[i % 4])
+        (*pair, NUMBERS[i % 8], DECIMALS[i % 5], DATES[i % 5])
         for i, pair in enumerate([*PAIRS, *((text, text) for text in TEXTS)])
     ]
-    names = ("shop", "Kunde `é`", "number", "code", "day")
+    names = ("shop", "Kundé.`x`", "number", "code", "day")
     types = ("string", "string", "bigint", "decimal(38,0)", "date")
     table = trial(
-        spark, ids, "shop string, `Kunde ``é``` string, number bigint, code decimal(38,0), day date"
-    ).withColumnRenamed("Kunde `é`", "Kundé")
-    names = tuple(table.columns[:5])
+        spark, ids, "shop string, `Kundé.``x``` string, number bigint, code decimal(38,0), day date"
+    )
     assert validate_tables(setup(*names), table).rows == len(ids)
     assert id_parts(table, names) == dict(zip(names, types, strict=True))
 
-    landed = _assigned(spark, table, setup(*names), tmp_path)
-    assert landed.columns[:8] == ["run_id", "unit_id", *names, "treatment_id"]
-    assert tuple(landed.schema[name].dataType.simpleString() for name in names) == types
-    assert landed.schema["shop"].metadata["comment"] == "Part of unit_id"
-    assert landed.schema["depth"].metadata["comment"].startswith("Treatment dimension depth")
-    rows = landed.collect()
+    assigned = _assigned(table, setup(*names))
+    assert assigned.columns[:7] == ["unit_id", *names, "treatment_id"]
+    assert tuple(assigned.schema[name].dataType.simpleString() for name in names) == types
+    rows = assigned.collect()
     assert {tuple(row[name] for name in names) for row in rows} == set(ids)
     assert len({row["unit_id"] for row in rows}) == len(rows) == len(ids)
     for row in rows:
-        texts = json.loads(row["unit_id"])
-        assert texts == [str(row[name]) for name in names]
-        compact = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
-        assert json.loads(compact) == texts
+        assert json.loads(row["unit_id"]) == [str(row[name]) for name in names]
     # who joins on the parts finds everybody once
-    assert landed.join(table.drop("depth"), list(names)).count() == len(ids)
+    keys = table.select(*map(column, names))
+    assert keys.join(spark.createDataFrame(rows, assigned.schema), list(names)).count() == len(ids)
 
 
-def _assigned(
-    spark: SparkSession, table: DataFrame, described: ExperimentSetup, folder: Path
-) -> DataFrame:
-    """Return the assignments of a table's units as readers find them, half of them settled by lot."""
-    trial_units = experiment_units(table, described)
-    assert trial_units.where("fold NOT BETWEEN 0 AND 4").count() == 0
-    units = population_units(table, described, None)
-    responses = units.selectExpr(
+def _assigned(table: DataFrame, described: ExperimentSetup) -> DataFrame:
+    """Return the assignments of a table's units within limits: driver and executors handle ids."""
+    folds = experiment_units(table, described)
+    assert folds.where("fold BETWEEN 0 AND 4").count() == table.count()
+    responses = population_units(table, described, None).selectExpr(
         "unit_id", "weight", "0D AS theta_0", "feature_0 - 2 AS theta_1", "9D AS granular_profit"
-    ).localCheckpoint()
-    menu = PricedMenu.build(PROBLEM, np.array([[0.0], [1.0]]))
-    boundary = ResponseTable(responses, PROBLEM).boundary({2: (menu, np.inf)})[2]
-    assert sorted(boundary.ids) == sorted(row["unit_id"] for row in units.collect())
-    rows = with_id_parts(assign(responses, PROBLEM, menu), parts := _parts(table, described))
-    lake = Lake(spark, path=str(folder / "lake"))
-    lake.replace(ASSIGNMENTS.with_id_parts(parts), "one", rows)
-    return lake.read("assignments", "one")
+    )
+    limits = SizeLimits(np.array([0.4, 0.4]), np.array([0.6, 0.6]))
+    menu = PricedMenu.build(PROBLEM, np.array([[0.0], [1.0]]), limits=limits)
+    settled = settled_units(ResponseTable(responses, PROBLEM), menu, 1e9)
+    assigned = assign(responses, PROBLEM, menu, settled=settled)
+    assert assigned.where("treatment_id = 0").count() >= 0.4 * table.count()
+    return with_id_parts(assigned, id_parts(table, described.unit_id))
 
 
-def _parts(table: DataFrame, described: ExperimentSetup) -> dict[str, str]:
-    return id_parts(table, described.unit_id)
+@pytest.mark.parametrize("kind", ["string", "decimal(38,0)", "date"])
+def test_units_score_alike_whatever_the_type_of_their_id(
+    spark: SparkSession, promotions: Promotions, finished: Run, kind: str
+) -> None:
+    number = "date_add(DATE'2000-01-01', CAST(unit_id AS int))" if kind == "date" else "unit_id"
+    population = finished.population.withColumn("id", F.expr(f"CAST({number} AS {kind})"))
+    described = replace(experiment_setup(finished.configuration), unit_id=("id",))
+    scored = score(
+        population_units(population, described, None),
+        finished.lake.read("models", finished.run_id).where("fold = -1"),
+        features=described.features,
+        problem=finished.problem,
+        keep=["unit_id"],
+        granular=False,
+    )
+    responses = finished.lake.read("responses", finished.run_id).select("unit_id", "theta_0")
+    number = F.col("id").alias("number"), "unit_id"
+    pairs = scored.select(F.col("unit_id").alias("number"), F.col("theta_0").alias("found")).join(
+        population.select(*number).join(responses, "unit_id"), "number"
+    )
+    assert pairs.where("found = theta_0").count() == pairs.count() == responses.count()
 
 
 def test_ids_of_one_column_hash_as_ever(spark: SparkSession) -> None:
@@ -151,7 +174,7 @@ def test_ids_of_one_column_hash_as_ever(spark: SparkSession) -> None:
     assert [(row["key"], row["fold"]) for row in same] == PINNED
 
 
-PINNED = [(0, 0), (0, 0), (0, 0)]
+PINNED = [(2096242775107662424, 2), (3952467236160045040, 0), (2654587076176934058, 0)]
 
 
 @pytest.mark.parametrize(

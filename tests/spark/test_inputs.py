@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ ODD = "we ird[1]{a}*?%20+é=`x"  # what patterns, addresses and SQL take for som
 
 
 def source(
-    path: Path | None = None, kind: str = "delta", *, table: str | None = None
+    path: Path | str | None = None, kind: str = "delta", *, table: str | None = None
 ) -> Population:
     return Population(path=None if path is None else str(path), format=kind, table=table)
 
@@ -38,9 +39,9 @@ def units(spark: SparkSession, count: int, outcome: str = "1.0") -> DataFrame:
 
 def assert_refused(spark: SparkSession, place: Population, snapshot: str, *words: str) -> None:
     """Reading or checking raises one sentence with these words and no name of Java."""
+    check = check_unchanged if snapshot.startswith("files:") else read_input
     with pytest.raises(TableError, match="population: ") as refused:
-        read_input(spark, place, "population", snapshot)
-        check_unchanged(spark, place, "population", snapshot)
+        check(spark, place, "population", snapshot)
     message = str(refused.value)
     assert "\n" not in message
     assert not any(name in message for name in ("java.", "org.apache", "Py4J", "calling o"))
@@ -48,106 +49,95 @@ def assert_refused(spark: SparkSession, place: Population, snapshot: str, *words
         assert word in message
 
 
-@pytest.fixture(scope="module")
-def schema(spark: SparkSession) -> Iterator[str]:
-    spark.sql("CREATE SCHEMA IF NOT EXISTS inputs_test")
-    yield "inputs_test"
+@pytest.fixture(scope="module", autouse=True)
+def schema(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    spark.sql(f"CREATE SCHEMA inputs_test LOCATION '{tmp_path_factory.mktemp('schema')}'")
+    yield
     spark.sql("DROP SCHEMA inputs_test CASCADE")
 
 
-@pytest.mark.parametrize("catalog", [False, True])
-def test_a_delta_input_stays_at_its_version(
-    spark: SparkSession, schema: str, tmp_path: Path, catalog: bool
-) -> None:
-    name, folder = f"{schema}.stays", tmp_path / ODD
-    place = source(table=name) if catalog else source(folder)
+def test_a_delta_input_stays_at_its_version(spark: SparkSession, tmp_path: Path) -> None:
+    name, folder = "inputs_test.stays", tmp_path / ODD
 
     def write(rows: DataFrame, mode: str) -> None:
-        writer = rows.write.format("delta").mode(mode).option("overwriteSchema", mode != "append")
-        writer.saveAsTable(name) if catalog else writer.save(str(folder))
+        rows.write.format("delta").mode(mode).option("path", str(folder)).saveAsTable(name)
 
     write(units(spark, 5).withMetadata("y", {"comment": "first"}), "overwrite")
-    snapshot = snapshot_of(spark, place, "population")
-    pinned = read_input(spark, place, "population", snapshot)
-    assert pinned.count() == 5
+    places = source(table=name), source(folder)
+    snapshots = [snapshot_of(spark, place, "population") for place in places]
+    pinned = [read_input(spark, places[i], "population", snapshots[i]) for i in (0, 1)]
     write(units(spark, 3), "append")
-    assert pinned.count() == 5
-    # other outcomes, another column, another comment
-    write(units(spark, 5, "9.0").selectExpr("*", "true as new"), "overwrite")
-    again = read_input(spark, place, "population", snapshot)
-    for frame in (pinned, again):
-        assert {row["y"] for row in frame.collect()} == {1}
-        assert frame.columns == ["unit_id", "y"]
-    assert again.schema["y"].metadata["comment"] == "first"
-    assert read_input(spark, place, "population").columns == ["unit_id", "y", "new"]
-    check_unchanged(spark, place, "population", snapshot)
-    assert snapshot.startswith("0@")
-    assert snapshot_of(spark, place, "population").startswith("2@")
+    # another type of the outcome and one more column
+    other = units(spark, 5, "'9'").selectExpr("*", "true as new").write.format("delta")
+    other.mode("overwrite").option("overwriteSchema", "true").save(str(folder))
+    for i in (0, 1):
+        again = read_input(spark, places[i], "population", snapshots[i])
+        for frame in (pinned[i], again):
+            assert [row["y"] for row in frame.collect()] == [1] * 5
+            assert frame.columns == ["unit_id", "y"]
+        assert again.schema["y"].metadata["comment"] == "first"
+        assert read_input(spark, places[i], "population").columns == ["unit_id", "y", "new"]
+        check_unchanged(spark, places[i], "population", snapshots[i])
+        assert re.fullmatch(PIN, snapshots[i])
+        assert snapshots[i].startswith("0@")
+        assert snapshot_of(spark, places[i], "population").startswith("2@")
 
 
 def test_a_replaced_table_keeps_its_versions_and_a_recreated_one_is_noticed(
-    spark: SparkSession, schema: str
+    spark: SparkSession,
 ) -> None:
-    name = f"{schema}.again"
+    name = "inputs_test.again"
     place = source(table=name)
-    units(spark, 2).write.format("delta").saveAsTable(name)
-    units(spark, 2).write.format("delta").mode("append").saveAsTable(name)
+    for count in (1, 3):
+        units(spark, count).write.format("delta").mode("append").saveAsTable(name)
     snapshot = snapshot_of(spark, place, "population")
     # another id of the table, the same history
     spark.sql(f"CREATE OR REPLACE TABLE {name} USING delta AS SELECT 1L AS unit_id, 7.0 AS y")
     assert read_input(spark, place, "population", snapshot).count() == 4
     spark.sql(f"DROP TABLE {name}")
     assert_refused(spark, place, snapshot, name, "version 1@", "cannot be read")
-    units(spark, 9).write.format("delta").saveAsTable(name)
-    assert_refused(spark, place, snapshot, name, "version 1@", "created again", "at 0@")
-    for count in (8, 7):
-        units(spark, count).write.format("delta").mode("append").saveAsTable(name)
-        assert_refused(spark, place, snapshot, name, "version 1@", "created again")
+    for version in (0, 1):
+        units(spark, 4).write.format("delta").mode("append").saveAsTable(name)
+        assert_refused(
+            spark, place, snapshot, name, "version 1@", "created again", f"at {version}@"
+        )
     spark.sql(f"DROP TABLE {name}")
-    units(spark, 9).write.format("parquet").saveAsTable(name)
+    units(spark, 4).write.format("parquet").saveAsTable(name)
     assert_refused(spark, place, snapshot, name, "version 1@", "Delta")
-
-
-def test_versions_recorded_without_their_time_are_read(spark: SparkSession, tmp_path: Path) -> None:
-    for count in (2, 3):
-        units(spark, count).write.format("delta").mode("append").save(str(tmp_path / "t"))
-    assert read_input(spark, source(tmp_path / "t"), "population", "0").count() == 2
-    assert read_input(spark, source(tmp_path / "t"), "population", "1").count() == 5
 
 
 def test_a_version_whose_files_or_log_are_gone_is_refused(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = source(tmp_path / "t")
-    for count in (2, 3, 4):
-        mode = "append" if count == 3 else "overwrite"
-        units(spark, count).write.format("delta").mode(mode).save(str(tmp_path / "t"))
-        if count == 2:
-            first = snapshot_of(spark, place, "population")
-    latest = snapshot_of(spark, place, "population")
-    assert read_input(spark, place, "population", first).count() == 2
+    monkeypatch.chdir(tmp_path)
+    place = source(Path("here"))  # relative to the current directory, wherever Spark started
+    snapshots = []
+    for count in (2, 4):
+        writer = units(spark, count).write.format("delta").mode("overwrite")
+        writer.option("delta.checkpointInterval", 3).save(str(tmp_path / "here"))
+        snapshots.append(snapshot_of(spark, place, "population"))
+    assert read_input(spark, place, "population", snapshots[0]).count() == 2
+    # as runs recorded it that knew no times
+    assert read_input(spark, place, "population", "0").count() == 2
     settings = {
         "spark.databricks.delta.retentionDurationCheck.enabled": "false",
         # VACUUM starts as many tasks as this, 10,000 where nobody says otherwise
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     }
-    before = {name: spark.conf.get(name) for name in settings}
     for name, value in settings.items():
         spark.conf.set(name, value)
     try:
-        spark.sql(f"VACUUM delta.`{tmp_path}/t` RETAIN 0 HOURS").collect()
+        spark.sql(f"VACUUM delta.`{tmp_path}/here` RETAIN 0 HOURS").collect()
     finally:
-        for name, value in before.items():
-            spark.conf.set(name, str(value))
-    assert_refused(spark, place, first, str(tmp_path / "t"), "version 0@", "VACUUM")
-    assert read_input(spark, place, "population", latest).count() == 4
-    # Delta's cleaning of a log leaves a checkpoint and what came after it
-    spark.sql(f"ALTER TABLE delta.`{tmp_path}/t` SET TBLPROPERTIES (delta.checkpointInterval = 1)")
-    units(spark, 1).write.format("delta").mode("append").save(str(tmp_path / "t"))
+        for name in settings:
+            spark.conf.unset(name)
+    assert_refused(spark, place, snapshots[0], "here", "version 0@", "VACUUM")
+    assert read_input(spark, place, "population", snapshots[1]).count() == 4
+    # VACUUM made two commits and with the second a checkpoint, all that Delta's cleaning leaves
     for version in (0, 1, 2):
-        for file in (tmp_path / "t" / "_delta_log").glob(f"*{version:020}*"):
+        for file in (tmp_path / "here" / "_delta_log").glob(f"*{version:020}*"):
             file.unlink()
-    assert_refused(spark, place, first, str(tmp_path / "t"), "version 0@", "log was cleaned")
+    assert_refused(spark, place, snapshots[0], "here", "version 0@", "log was cleaned")
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
@@ -181,16 +171,16 @@ def test_files_that_change_are_refused(spark: SparkSession, tmp_path: Path, kind
         check_unchanged(spark, place, "population", snapshot)
 
 
-def test_files_of_catalog_tables_and_of_views_over_them(spark: SparkSession, schema: str) -> None:
-    table, view = source(table=f"{schema}.plain"), source(table=f"{schema}.plain_view")
-    units(spark, 3).write.format("parquet").saveAsTable(f"{schema}.plain")
-    spark.sql(f"CREATE VIEW {schema}.plain_view AS SELECT unit_id FROM {schema}.plain")
+def test_files_of_catalog_tables_and_of_views_over_them(spark: SparkSession) -> None:
+    table, view = source(table="inputs_test.plain"), source(table="inputs_test.plain_view")
+    units(spark, 3).write.format("parquet").saveAsTable("inputs_test.plain")
+    spark.sql("CREATE VIEW inputs_test.plain_view AS SELECT unit_id FROM inputs_test.plain")
     before = {place.table: snapshot_of(spark, place, "population") for place in (table, view)}
     for place in (table, view):
         assert before[place.table].startswith("files:")
         check_unchanged(spark, place, "population", before[place.table])
     # by another program: this session's own listing of the table stays as it was
-    folder = Path(spark.table(f"{schema}.plain").inputFiles()[0].removeprefix("file:")).parent
+    folder = Path(spark.table("inputs_test.plain").inputFiles()[0].removeprefix("file:")).parent
     units(spark, 3).write.format("parquet").mode("append").save(str(folder))
     for place in (table, view):
         assert_refused(spark, place, before[place.table], "changed since the run started")
@@ -198,29 +188,29 @@ def test_files_of_catalog_tables_and_of_views_over_them(spark: SparkSession, sch
 
 
 def test_a_view_over_delta_is_noticed_when_its_table_or_its_text_changes(
-    spark: SparkSession, schema: str
+    spark: SparkSession,
 ) -> None:
-    name, place = f"{schema}.below", source(table=f"{schema}.above")
     # data files in folders of their own, and deletions that leave the list of files as it is
     spark.sql(
-        f"CREATE TABLE {name} (unit_id BIGINT, y DOUBLE) USING delta PARTITIONED BY (y) "
-        "TBLPROPERTIES (delta.columnMapping.mode = 'name', delta.enableDeletionVectors = true)"
+        "CREATE TABLE inputs_test.below USING delta PARTITIONED BY (y) TBLPROPERTIES "
+        "(delta.columnMapping.mode = 'name', delta.enableDeletionVectors = true) "
+        "AS SELECT /*+ COALESCE(1) */ id AS unit_id, 'a b/%' AS y FROM range(6)"
     )
-    units(spark, 6).write.format("delta").mode("append").saveAsTable(name)
-    spark.sql(f"CREATE VIEW {place.table} AS SELECT unit_id FROM {name}")
-
-    def now() -> str:
-        return snapshot_of(spark, place, "population")
-
-    first, files = now(), spark.table(name).inputFiles()
-    assert first == now()
+    place = source(table="inputs_test.above")
+    spark.sql("CREATE VIEW inputs_test.above AS SELECT unit_id FROM inputs_test.below")
+    first, files = (
+        snapshot_of(spark, place, "population"),
+        spark.table(str(place.table)).inputFiles(),
+    )
     assert first.startswith("files:")
-    spark.sql(f"DELETE FROM {name} WHERE unit_id = 3")
-    assert spark.table(name).inputFiles() == files
-    assert_refused(spark, place, first, f"{place.table} changed since the run started")
-    second = now()
-    check_unchanged(spark, place, "population", second)
-    spark.sql(f"ALTER VIEW {place.table} AS SELECT unit_id FROM {name} WHERE unit_id > 1")
+    check_unchanged(spark, place, "population", first)
+    spark.sql("DELETE FROM inputs_test.below WHERE unit_id = 3")
+    assert spark.table(str(place.table)).inputFiles() == files
+    assert_refused(spark, place, first, "inputs_test.above changed since the run started")
+    second = snapshot_of(spark, place, "population")
+    spark.sql(
+        "ALTER VIEW inputs_test.above AS SELECT unit_id + 1L AS unit_id FROM inputs_test.below"
+    )
     assert_refused(spark, place, second, "changed since the run started")
 
 
@@ -239,17 +229,6 @@ def test_inputs_without_files_and_of_packages(spark: SparkSession, tmp_path: Pat
         check_unchanged(spark, bundled, "experiment", "content:0123456789abcdef")
 
 
-def test_a_relative_path_is_of_the_current_directory(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    units(spark, 4).write.format("delta").save(str(tmp_path / "here"))
-    place = source(Path("here"))
-    snapshot = snapshot_of(spark, place, "population")
-    assert snapshot.startswith("0@")
-    assert read_input(spark, place, "population", snapshot).count() == 4
-
-
 @pytest.mark.parametrize("kind", ["delta", "parquet", "csv"])
 def test_what_is_missing_or_broken_is_one_sentence(
     spark: SparkSession, tmp_path: Path, kind: str
@@ -262,43 +241,43 @@ def test_what_is_missing_or_broken_is_one_sentence(
     for place in places:
         reads = [read_input, snapshot_of] if "broken" not in str(place.path) else [read_input]
         for read in reads:
-            with pytest.raises(TableError, match="^population: .* cannot be read: ") as refused:
+            with pytest.raises(TableError, match=r"^population: .* cannot be read: ") as refused:
                 read(spark, place, "population")
             assert "\n" not in str(refused.value)
             assert not any(word in str(refused.value) for word in ("java.", "org.", "calling o"))
 
 
-@pytest.mark.parametrize("catalog", [False, True])
-def test_the_change_feed_tells_rows_between_two_snapshots(
-    spark: SparkSession, schema: str, tmp_path: Path, catalog: bool
-) -> None:
-    name = f"{schema}.fed" if catalog else f"delta.`{tmp_path}/fed`"
-    place = source(table=name) if catalog else source(tmp_path / "fed")
+def test_the_change_feed_tells_rows_between_two_snapshots(spark: SparkSession) -> None:
+    table = source(table="inputs_test.fed")
     snapshots = []
 
     def sql(text: str) -> None:
         spark.sql(text)
-        snapshots.append(snapshot_of(spark, place, "population"))
+        snapshots.append(snapshot_of(spark, table, "population"))
 
-    fed = "TBLPROPERTIES (delta.enableChangeDataFeed = true)"
-    sql(f"CREATE TABLE {name} (unit_id BIGINT, y DOUBLE) USING delta {fed}")
-    sql(f"INSERT INTO {name} VALUES (1, 1.0), (2, 2.0), (3, 3.0)")
-    sql(f"UPDATE {name} SET y = 9.0 WHERE unit_id = 1")
-    sql(f"DELETE FROM {name} WHERE unit_id = 2")
+    sql(
+        "CREATE TABLE inputs_test.fed USING delta TBLPROPERTIES (delta.enableChangeDataFeed = true)"
+        " AS SELECT /*+ COALESCE(1) */ id AS unit_id, 2.0D * id AS y FROM range(4)"
+    )
+    sql("UPDATE inputs_test.fed SET y = 9 WHERE unit_id = 1")
+    sql("DELETE FROM inputs_test.fed WHERE unit_id = 2")
+    folder = spark.sql("DESCRIBE DETAIL inputs_test.fed").first()["location"]
+    places = table, source(folder)
 
-    def changes(first: int, last: int) -> set[tuple[str, int, float]] | None:
+    def changes(place: Population, first: int, last: int) -> set[tuple[object, ...]] | None:
         feed = change_feed(spark, place, snapshots[first], snapshots[last])
         rows = None if feed is None else feed.select("_change_type", "unit_id", "y").collect()
         return None if rows is None else {tuple(row) for row in rows}
 
-    assert changes(1, 3) == {("update_postimage", 1, 9.0), ("delete", 2, 2.0)}
-    assert changes(2, 2) == set()
-    assert changes(3, 1) is None
-    sql(f"ALTER TABLE {name} SET TBLPROPERTIES (delta.enableChangeDataFeed = false)")
-    sql(f"INSERT INTO {name} VALUES (5, 5.0)")
-    assert changes(1, 5) is None
-    # the number of a version in another table of that name
-    other = snapshots[1].replace("1@", "1@1")
-    assert change_feed(spark, place, other, snapshots[3]) is None
-    assert change_feed(spark, source(tmp_path, "parquet"), snapshots[1], snapshots[3]) is None
-    assert change_feed(spark, place, "files:0123456789abcdef", snapshots[3]) is None
+    for place in places:
+        assert changes(place, 0, 2) == {("update_postimage", 1, 9.0), ("delete", 2, 4.0)}
+        assert changes(place, 1, 1) == set()
+        assert changes(place, 2, 0) is None
+    # the number of a version, in another table of that name
+    assert change_feed(spark, table, "0@2001-01-01T00:00:00.000Z", snapshots[2]) is None
+    assert change_feed(spark, table, "files:0123456789abcdef", snapshots[2]) is None
+    assert change_feed(spark, source(folder, "parquet"), snapshots[0], snapshots[2]) is None
+    sql("ALTER TABLE inputs_test.fed SET TBLPROPERTIES (delta.enableChangeDataFeed = false)")
+    sql("INSERT INTO inputs_test.fed VALUES (5, 5.0)")
+    for place in places:
+        assert changes(place, 0, 4) is None

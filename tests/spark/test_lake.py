@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from conftest import LAYOUT
+from outputs import LAYOUT
 
 from coarse_spark.errors import InvalidInputError, TableError
 
@@ -109,13 +109,6 @@ def test_a_run_of_another_version_is_refused_in_a_sentence(lake: Lake) -> None:
             RunRecord.load(lake, "r1")
 
 
-def test_columns_have_comments_and_keys_are_not_null(lake: Lake, spark: SparkSession) -> None:
-    fields = {field.name: field for field in spark.table(lake.reference("assignments")).schema}
-    assert all(field.metadata.get("comment") for field in fields.values())
-    assert {name for name, field in fields.items() if not field.nullable} == {"run_id", "unit_id"}
-    assert "depth" in fields["depth"].metadata["comment"]
-
-
 def test_repeated_or_null_keys_are_refused_before_anything_is_written(lake: Lake) -> None:
     from coarse_spark.lake.contract import SEGMENTS
 
@@ -135,7 +128,7 @@ def test_run_ids_that_could_leave_the_condition_are_refused(lake: Lake, run_id: 
 def test_unknown_and_missing_tables_are_named(lake: Lake) -> None:
     with pytest.raises(TableError, match="did you mean 'assignments'"):
         lake.read("assignment")
-    shutil.rmtree(Path(str(lake.path)) / "menu")
+    shutil.rmtree(Path(str(lake.path), "menu"))
     with pytest.raises(TableError, match="does not exist yet"):
         lake.read("menu")
 

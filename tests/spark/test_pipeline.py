@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import on_the_same_responses
 
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.errors import InvalidInputError, RunError, TableError
@@ -21,7 +22,6 @@ from coarse_spark.lake.step_results import ScoreResult
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from coarse_spark.config.models import Configuration
     from coarse_spark.pipeline import Run
 
     from .conftest import Promotions
@@ -74,7 +74,7 @@ def test_every_table_has_its_key_comments_and_only_this_run(finished: Run) -> No
         "evaluate",
         "assign",
     }
-    assert all(version == "0" for version in record["inputs"].values())
+    assert all(version.startswith("0@") for version in record["inputs"].values())
 
 
 def test_assignments_equal_a_local_argmax_for_every_unit(finished: Run) -> None:
@@ -192,7 +192,7 @@ def later(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Later:
     """Another run, one that fails, and one like the first with other settings of Spark."""
-    from coarse_spark.pipeline import run_all
+    from coarse_spark.pipeline import publish, run_all
 
     folder = tmp_path_factory.mktemp("later")
     shutil.copytree(str(finished.lake.path), folder / "tables")
@@ -205,9 +205,10 @@ def later(
             for row in spark.table("current_assignments").select("run_id").distinct().collect()
         }
 
-    second = _on_the_same_responses(
-        spark, finished, promotions.configure(output__path=folder / "tables", menu__select=2)
+    second = on_the_same_responses(
+        finished, promotions.configure(output__path=folder / "tables", menu__select=2), "second"
     )
+    publish(second)
     look(second, "second")
     before = _assignments(second)
 
@@ -240,21 +241,6 @@ def later(
         )
     look(rerun, "again")
     return Later(current, str(failure.value), (before, _assignments(second)), rerun)
-
-
-def _on_the_same_responses(spark: SparkSession, finished: Run, configuration: Configuration) -> Run:
-    """Publish another run "second" that starts from the responses of the first one."""
-    from coarse_spark.lake.contract import MODELS, RESPONSES
-    from coarse_spark.pipeline import assign, choose, publish, start_run
-
-    run = start_run(spark, configuration, "second")
-    for schema in (MODELS, RESPONSES):
-        run.replace(schema, run.lake.read(schema.name, finished.run_id).drop("run_id"))
-    for result in finished.record.results.values():
-        run.keep(result)
-    for step in (choose, assign, publish):
-        step(run)
-    return run
 
 
 def _one_market_treated_alike(spark: SparkSession, promotions: Promotions, folder: Path) -> str:
@@ -339,7 +325,7 @@ def test_steps_one_by_one_need_their_order_and_their_configuration(
     start_run(spark, configuration, "stepwise").close()
     run = open_run(spark, configuration)
     assert run.run_id == "stepwise"
-    with pytest.raises(TableError, match="no menu is selected yet|run 'evaluate' before"):
+    with pytest.raises(TableError, match="no size is selected yet; run 'evaluate' before 'assign'"):
         assign(run)
     with pytest.raises(TableError, match="no result of the step 'fit' yet; run the step 'fit'"):
         choose(run)

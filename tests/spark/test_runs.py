@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from outputs import LAYOUT
 
 from coarse_spark.errors import RunTakenError
 from coarse_spark.lake.processes import Process
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from coarse_spark.lake.lease import Lease
     from coarse_spark.lake.runs import RunRecord
     from coarse_spark.lake.tables import Lake
@@ -99,13 +99,13 @@ def test_clocks_that_differ_do_not_change_the_order_of_owners(lake: Lake) -> Non
 
 
 def test_a_run_whose_record_was_lost_replaces_its_rows(lake: Lake) -> None:
-    import shutil
-
     from coarse_spark.lake.contract import SEGMENTS
+    from coarse_spark.lake.output import prepare
 
     _take(lake).replace(SEGMENTS, _segments(1))
     shutil.rmtree(Path(str(lake.path)) / "runs")
     again = type(lake)(lake.spark, path=lake.path)
+    prepare(again, LAYOUT)
     _take(again).replace(SEGMENTS, _segments(2))
     assert again.read("segments", "r").toPandas()["size"].tolist() == [2]
 

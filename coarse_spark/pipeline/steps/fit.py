@@ -35,7 +35,7 @@ def fit(run: Run) -> None:
         setup = experiment_setup(run.declared)
         with materialized(experiment_units(run.experiment, setup)) as kept:
             observed = observed_treatments(kept, setup.space)
-            run.warn(*observed.problems())
+            run.warn(*observed.problems(private=run.declared.privacy))
             choice = settle_basis(kept, setup, run.declared.bases, learner_settings(run.declared))
             _log(choice)
             configuration = run.declared.with_basis(choice.basis.name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from coarse_spark.lake.inputs import NOT_PINNED, input_name
 from coarse_spark.lake.step_results import ValidateResult
 from coarse_spark.pipeline.rules import find_previous
-from coarse_spark.pipeline.run import Run
+from coarse_spark.pipeline.run import Run, sources
 from coarse_spark.pipeline.settings import check_tables
 
 log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ def validate(run: Run) -> None:
     """Check the tables against the configuration, before anything is computed."""
     with run.step("validate"):
         report = check_tables(run.declared, run.experiment, run.population)
-        run.warn(*report.warnings)
+        run.warn(*report.warnings, *_not_pinned(run))
         run.keep(
             ValidateResult(
                 experiment_rows=report.rows,
@@ -32,3 +33,12 @@ def validate(run: Run) -> None:
             report.rows,
             report.population_rows,
         )
+
+
+def _not_pinned(run: Run) -> list[str]:
+    return [
+        f"{label}: nothing tells whether {input_name(source)} changes while the run lasts; a Delta "
+        "table is read as it was when the run started"
+        for label, source in sources(run.declared).items()
+        if run.record.inputs[input_name(source)] == NOT_PINNED
+    ]

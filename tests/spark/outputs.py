@@ -1,0 +1,7 @@
+"""What the tables of small tests depend on."""
+
+from __future__ import annotations
+
+from coarse_spark.lake.contract import Layout
+
+LAYOUT = Layout("bigint", {"depth": "double", "arm": "bigint"}, 3, ("member",))

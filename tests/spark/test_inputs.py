@@ -106,6 +106,7 @@ def test_a_replaced_table_keeps_its_versions_and_a_recreated_one_is_noticed(
     assert_refused(spark, place, snapshot, name, "version 1@", "Delta")
 
 
+@pytest.mark.slow
 def test_a_version_whose_files_or_log_are_gone_is_refused(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,7 +116,7 @@ def test_units_that_respond_alike_are_told_apart_by_lot() -> None:
     menu = replace(menu.at(plain.prices, 0.0), tie_break=1e-7)
     everyone = ArrayPopulation(PROBLEM, np.vstack([old, new]), np.ones(SERVED + FURTHER)).size()
     found = extend(population, menu, served, everyone)
-    assert 0 < len(found.boundary.ids)
+    assert len(found.boundary.ids) > 0
     taken = _taken(found, population.theta)
     mass = served.weight + np.bincount(taken, minlength=3)
     np.testing.assert_allclose(mass, (SERVED + FURTHER) / 3, atol=1)

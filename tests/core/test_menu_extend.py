@@ -108,6 +108,20 @@ def test_limits_hold_over_everyone_at_the_best_that_is_left(
     assert earned == pytest.approx(best.value, rel=1e-3)  # but for parts of units
 
 
+def test_units_that_respond_alike_are_told_apart_by_lot() -> None:
+    old, new = _theta(SERVED, 1), np.repeat(_theta(2, 2), FURTHER // 2, axis=0)
+    population = ArrayPopulation(PROBLEM, new, np.ones(FURTHER), 500, 400).told_apart()
+    plain, served = _served(_menu(1 / 3, 1 / 3), old, np.ones(SERVED))
+    menu = PricedMenu.build(population.problem, MENU, limits=plain.limits)
+    menu = replace(menu.at(plain.prices, 0.0), tie_break=1e-7)
+    everyone = ArrayPopulation(PROBLEM, np.vstack([old, new]), np.ones(SERVED + FURTHER)).size()
+    found = extend(population, menu, served, everyone)
+    assert len(found.boundary.ids) > 0
+    taken = _taken(found, population.theta)
+    mass = served.weight + np.bincount(taken, minlength=3)
+    np.testing.assert_allclose(mass, (SERVED + FURTHER) / 3, atol=1)
+
+
 def test_units_follow_the_prices_of_those_before_where_these_keep_the_limits() -> None:
     old, new = _theta(SERVED, 1), _theta(FURTHER, 3)
     menu, served = _served(_menu(0.0, 0.9), old, np.ones(SERVED))

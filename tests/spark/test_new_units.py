@@ -114,14 +114,17 @@ class Case:
         rows = run.lake.read(table, run.run_id).drop("run_id").toPandas()
         return rows.sort_values("unit_id", ignore_index=True)
 
-    def assert_as_whole(self, units: pd.Series) -> None:
-        """Units got what they got in the other run, in both tables."""
-        for table in ("responses", "assignments"):
+    def assert_as_whole(self, units: pd.Series, searched: float = 1e-9) -> None:
+        """Units got what they got in the other run, in both tables.
+
+        ``searched`` is how closely own best treatments agree.
+        """
+        for table, close in (("responses", searched), ("assignments", 1e-9)):
             mine, theirs = (
                 rows[rows["unit_id"].isin(units)].reset_index(drop=True)
                 for rows in (self.rows(table), self.rows(table, self.whole))
             )
-            pd.testing.assert_frame_equal(mine, theirs, rtol=1e-9, atol=1e-9)
+            pd.testing.assert_frame_equal(mine, theirs, rtol=close, atol=1e-9)
 
     def assert_publishable(self) -> None:
         from coarse_spark.lake.runs import RunRecord
@@ -337,7 +340,8 @@ def test_eligibility_and_earlier_treatments_hold_for_new_units(
     case.join("unit_id % 10 < 2")
     found = case.extend()
     assert (found.added, found.changed, found.deleted) == (600, 0, 0)
-    case.assert_as_whole(case.rows("responses")["unit_id"])
+    # penalties are as large as the units scored together ask for, and so is rounding beside them
+    case.assert_as_whole(case.rows("responses")["unit_id"], searched=1e-6)
     new = case.rows("assignments").query("unit_id % 10 < 2")
     assert new["changed"].isna().sum() == 300
     assert new["changed"].sum() > 0

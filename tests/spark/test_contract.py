@@ -144,13 +144,14 @@ for folder in sys.argv[1:]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_processes_create_an_output_at_the_same_moment(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     from coarse_spark.lake.output import difference
     from coarse_spark.lake.tables import Lake
 
-    folders = [str(tmp_path / f"tables{number}") for number in range(6)]
+    folders = [str(tmp_path / f"tables{number}") for number in range(4)]
     command = [sys.executable, "-c", _PREPARE, *folders]
     pipe = subprocess.PIPE
     started = [

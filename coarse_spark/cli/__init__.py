@@ -394,8 +394,12 @@ def _terminate(*_: object) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``coarse-spark`` and of the files in ``jobs/``."""
     _show_progress()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     command = typer.main.get_command(app)
     given = None if arguments is None else list(arguments)
-    sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))
+    try:
+        sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

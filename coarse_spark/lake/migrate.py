@@ -141,7 +141,7 @@ def _constrained(lake: Lake, table: TableState) -> list[str]:
     for name, value in schema.older.items():
         # a table of an interrupted migration may have the column already
         lake.spark.sql(
-            f"UPDATE {reference} SET {quote_part(name)} = {value} "  # noqa: S608  # nosec B608  # of the contract
+            f"UPDATE {reference} SET {quote_part(name)} = {value} "  # noqa: S608  # nosec  # of the contract
             f"WHERE {quote_part(name)} IS NULL"
         )
     if schema.constraint is None or table.constrained:

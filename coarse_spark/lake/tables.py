@@ -245,7 +245,7 @@ class Lake:
         """Remove the rows of runs from a table in one commit; files stay until VACUUM."""
         if run_ids and self.exists(table):
             # a quoted name, and run ids that hold no quotes
-            delete = f"DELETE FROM {self.reference(table)} WHERE {_of_runs(run_ids)}"  # noqa: S608  # nosec B608
+            delete = f"DELETE FROM {self.reference(table)} WHERE {_of_runs(run_ids)}"  # noqa: S608  # nosec
             self.spark.sql(delete)
 
     def vacuum_statement(self, table: str) -> str:

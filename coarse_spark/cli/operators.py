@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from coarse_spark.cli.common import Set, open_session_of, overrides_of, say, show_table
+from coarse_spark.cli.common import Set, load, open_session_of, say, show_table
 from coarse_spark.errors import ConfigurationError
 from coarse_spark.text import printable
 
@@ -58,10 +58,9 @@ def _lake_of(config: Path | None, output: str | None, settings: list[str]) -> La
     if (config is None) == (output is None):
         raise ConfigurationError("expected either --config or --output, to know where the runs are")
     if config is not None:
-        from coarse_spark.config.load import load_configuration
         from coarse_spark.pipeline.run import lake_of as configured
 
-        configuration = load_configuration(config, overrides_of(settings))
+        configuration = load(config, settings)
         return configured(open_session_of(configuration), configuration)
     from coarse_spark.lake.session import open_session
     from coarse_spark.lake.tables import Lake

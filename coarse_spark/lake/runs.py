@@ -165,3 +165,8 @@ def published_runs(lake: Lake) -> list[str]:
     rows = lake.read(RUNS.name).where(F.col("published_at").isNotNull())
     found = rows.orderBy(F.col("published_at").desc()).select("run_id").collect()
     return [str(row["run_id"]) for row in found]
+
+
+def current_run(lake: Lake) -> str | None:
+    """Return the run whose assignments readers see, None where nothing is published."""
+    return next(iter(published_runs(lake)), None)

@@ -7,6 +7,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.menu.population import may_be_offered
 from coarse_spark.distributed.frames import population_units
 from coarse_spark.distributed.published import assigned_treatments, segment_sums, unit_set
@@ -125,7 +126,7 @@ def _chain(run: Run, groups: pd.DataFrame) -> list[str]:
     """Yield where a table does not hold what the step that wrote it says that it found."""
     lake, problems = run.lake, []
     models = run.result(FitResult).models
-    rows = lake.read("models", run.run_id).where(F.col("fold") == -1)
+    rows = lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
     fitted = rows.where(F.col("status") == "ok").select("partition").distinct().count()
     if fitted != models.own + 1:
         problems.append(f"table 'models' has {fitted} fitted partitions, expected {models.own + 1}")

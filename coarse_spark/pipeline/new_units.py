@@ -38,7 +38,7 @@ from coarse_spark.lake.inputs import (
     snapshot_of,
 )
 from coarse_spark.lake.lease import Lease, worked_on_by
-from coarse_spark.lake.runs import published_runs
+from coarse_spark.lake.runs import current_run
 from coarse_spark.lake.step_results import ChooseResult, Extension, NewUnits, ScoreResult
 from coarse_spark.pipeline.limits import boundary_treatments, deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
@@ -110,7 +110,7 @@ def assign_new(
 def _current(spark: SparkSession, configuration: Configuration, run_id: str | None) -> Run:
     """Return the current run, on which nobody works."""
     lake = lake_of(spark, configuration)
-    current = next(iter(published_runs(lake)), None)
+    current = current_run(lake)
     if current is None:
         raise TableError(
             f"no run in {lake.reference('runs')} is published, and units are added to the current "

@@ -20,6 +20,7 @@ from coarse_spark.lake.runs import (
     RUNNING,
     WITHDRAWN,
     RunRecord,
+    current_run,
     published_runs,
 )
 from coarse_spark.lake.step_results import ValidateResult
@@ -62,7 +63,7 @@ def list_runs(lake: Lake, most: int = 50) -> list[RunLine]:
     ------
     TableError : the output has no runs.
     """
-    current = next(iter(published_runs(lake)), None)
+    current = current_run(lake)
     rows = lake.read(RUNS.name).orderBy(F.col("started_at").desc()).limit(most).collect()
     records = [RunRecord.of(row, results=False) for row in rows]
     return [
@@ -73,7 +74,7 @@ def list_runs(lake: Lake, most: int = 50) -> list[RunLine]:
 def find_run(lake: Lake, run_id: str) -> RunLine:
     """Return one run; errors as in ``RunRecord.load``."""
     record = RunRecord.load(lake, run_id)
-    current = next(iter(published_runs(lake)), None) == record.run_id
+    current = current_run(lake) == record.run_id
     return RunLine(record, current, worked_on_by(lake, record))
 
 

@@ -12,7 +12,6 @@ from coarse_spark.lake.step_results import ValidateResult
 from coarse_spark.lake.tables import Lake
 from coarse_spark.pipeline.run import lake_of, sources
 from coarse_spark.pipeline.settings import check_tables
-from coarse_spark.text import redact
 
 # measured on two cores: good for minutes or hours, not for seconds
 _FIT_ROWS_PER_SECOND = 1_200  # cross-fitted with learner auto, all folds together
@@ -33,7 +32,7 @@ def plan(spark: SparkSession, configuration: Configuration) -> list[str]:
     for label, source in sources(configuration).items():
         snapshot = snapshot_of(spark, source, label)
         tables[label] = read_input(spark, source, label, snapshot)
-        lines.append(f"would read {label}: {redact(input_name(source))}, version {snapshot}")
+        lines.append(f"would read {label}: {input_name(source)}, version {snapshot}")
     found = check_tables(configuration, tables["experiment"], tables.get("population"))
     lines += [f"note: {warning}" for warning in found.warnings]
     folds, own = configuration.response.folds, found.partitions - found.small_partitions

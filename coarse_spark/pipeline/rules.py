@@ -18,7 +18,7 @@ from coarse_spark.core.menu.problem.rules import Switching
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.distributed.rules import changed, with_eligibility, with_previous, with_rules
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
-from coarse_spark.lake.runs import PRUNED, RunRecord, published_runs
+from coarse_spark.lake.runs import PRUNED, RunRecord, current_run
 from coarse_spark.lake.step_results import Changes, ValidateResult
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
@@ -98,7 +98,7 @@ def find_previous(run: Run) -> str | None:
     TableError : there is no such run, or it has no selected menu, or one of other treatments.
     """
     wanted = run.declared.menu.previous_run
-    found = next(iter(published_runs(run.lake)), None) if wanted == CURRENT else wanted
+    found = current_run(run.lake) if wanted == CURRENT else wanted
     if wanted == CURRENT and found is None:
         log.info(
             "menu.previous_run is current, but nothing is published yet: "

@@ -31,6 +31,8 @@ _KEY = rf"(?<![\w.$%-])(?=[\w.$%-]*{_TELLING})[\w.$%-]++"
 _QUOTED = r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
 _DONE = r"""\*\*\*(?![^\s,;&"')\]}])"""
 _VALUE = rf"""(?:{_DONE}|{_QUOTED}|(?:Bearer|Basic)\s+[^\s"']+|[^\s&;"']+)"""
+# what programs put in quotes, and numbers; names of columns stand between backticks
+_LITERAL = re.compile(rf"""{_QUOTED}|(?<![\w`])[-+]?\d[\w.:+-]*""")
 
 _RULES = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
@@ -82,6 +84,17 @@ def shown_parts(names: Sequence[str], values: Iterable[object], *, private: bool
 def printable(text: str) -> str:
     """Return a text without secrets and without control characters but newline and tab."""
     return redact(_CONTROL.sub(lambda c: c[0] if c[0] in "\n\t" else _escaped(c), text))
+
+
+def without_values(message: str) -> str:
+    """Return an error message of another program without what may be a value of a table.
+
+    Examples
+    --------
+    >>> without_values("The value 'Zoë' or 12.5e3 of the column `age2` cannot be cast")
+    'The value … or … of the column `age2` cannot be cast'
+    """
+    return _LITERAL.sub("…", message)
 
 
 def is_secret(key: str) -> bool:

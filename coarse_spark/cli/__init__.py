@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coarse_spark import __version__
-from coarse_spark.cli.common import Config, Set, console, load, open_session_of, overrides_of, say
+from coarse_spark.cli.common import (
+    Config,
+    Set,
+    console,
+    load,
+    open_session_of,
+    overrides_of,
+    say,
+    start,
+)
 from coarse_spark.cli.operators import runs
 from coarse_spark.errors import CoarseSparkError
 from coarse_spark.text import printable
@@ -53,8 +62,7 @@ ReportPath = Annotated[
 
 def _go_on(steps: Sequence[str], config: Path, run_id: str | None, settings: Sequence[str]) -> None:
     """Run steps of a run that exists."""
-    configuration = load(config, settings)
-    session = open_session_of(configuration)
+    configuration, session = start(config, settings)
     from coarse_spark.pipeline import STEPS, open_run
 
     with open_run(session, configuration, run_id) as run:
@@ -87,8 +95,7 @@ def run(
 
     With the id of a run that stopped, it goes on; with that of a published one, nothing is done.
     """
-    configuration = load(config, settings)
-    session = open_session_of(configuration)
+    configuration, session = start(config, settings)
     from coarse_spark.pipeline import run_all
 
     inputs = None
@@ -114,8 +121,7 @@ def resume(
     report: ReportPath = None,
 ) -> None:
     """Go on with a run that stopped, after its last finished step, and publish it."""
-    configuration = load(config, settings)
-    session = open_session_of(configuration)
+    configuration, session = start(config, settings)
     from coarse_spark.pipeline import read_run, run_all
     from coarse_spark.pipeline.operate import last_unfinished
     from coarse_spark.pipeline.run import lake_of
@@ -128,8 +134,7 @@ def resume(
 @app.command()
 def fit(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
     """Start a run: fit response models per partition, and score the population."""
-    configuration = load(config, settings)
-    session = open_session_of(configuration)
+    configuration, session = start(config, settings)
     from coarse_spark import pipeline
 
     with pipeline.start_run(session, configuration, run_id) as started:
@@ -180,8 +185,7 @@ def assign(
 
 
 def _assign_new(config: Path, run_id: str | None, settings: Sequence[str]) -> None:
-    configuration = load(config, settings)
-    session = open_session_of(configuration)
+    configuration, session = start(config, settings)
     from coarse_spark.pipeline import assign_new
 
     say(str(assign_new(session, configuration, run_id).extensions[-1]))
@@ -190,8 +194,7 @@ def _assign_new(config: Path, run_id: str | None, settings: Sequence[str]) -> No
 @app.command()
 def publish(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
     """Make a run's assignments the current ones."""
-    configuration = load(config, settings)
-    session = open_session_of(configuration)
+    configuration, session = start(config, settings)
     from coarse_spark.pipeline import read_run
     from coarse_spark.pipeline.operate import publish_run
 
@@ -207,8 +210,7 @@ def report(
     report: ReportPath = None,
 ) -> None:
     """Print the summary of a run and write its page."""
-    configuration = load(config, settings)
-    session = open_session_of(configuration)
+    configuration, session = start(config, settings)
     from coarse_spark.pipeline import read_run
 
     _present(read_run(session, configuration, run_id), report)
@@ -258,8 +260,7 @@ def migrate(config: Config, settings: Set = []) -> None:  # noqa: B006
 
     Rows stay as they are; the tables of an earlier version of coarse_spark get what they lack.
     """
-    configuration = load(config, settings)
-    session = open_session_of(configuration)
+    configuration, session = start(config, settings)
     from coarse_spark.lake.migrate import migrate as migrate_tables
     from coarse_spark.pipeline.run import lake_of
     from coarse_spark.pipeline.settings import output_layout, read_tables

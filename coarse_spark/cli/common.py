@@ -57,6 +57,12 @@ def open_session_of(configuration: Configuration):  # type: ignore[no-untyped-de
     return open_session(**configuration.spark.model_dump())
 
 
+def start(config: Path, settings: Sequence[str]):  # type: ignore[no-untyped-def]  # as above
+    """Return the configuration of a file and the session that it asks for."""
+    configuration = load(config, settings)
+    return configuration, open_session_of(configuration)
+
+
 def say(text: str) -> None:
     """Print a text as it is."""
     Console(highlight=False, soft_wrap=True).print(printable(text), markup=False)

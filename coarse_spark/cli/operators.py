@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from coarse_spark.cli.common import Set, load, open_session_of, say, show_table
+from coarse_spark.cli.common import Set, say, show_table, start
 from coarse_spark.errors import ConfigurationError
 from coarse_spark.text import printable
 
@@ -60,8 +60,8 @@ def _lake_of(config: Path | None, output: str | None, settings: list[str]) -> La
     if config is not None:
         from coarse_spark.pipeline.run import lake_of as configured
 
-        configuration = load(config, settings)
-        return configured(open_session_of(configuration), configuration)
+        configuration, session = start(config, settings)
+        return configured(session, configuration)
     from coarse_spark.lake.session import open_session
     from coarse_spark.lake.tables import Lake
 

@@ -1,8 +1,8 @@
 """The contract of the output: every table with its columns, key, constraint and properties.
 
 What of it depends on the configuration (the type of unit ids, one column a treatment dimension or
-a response coefficient) comes in with a ``Layout``. A change here that tables of earlier runs do not
-follow by themselves raises ``VERSION``, and ``lake.migrate`` brings them there.
+a response coefficient) comes in with an ``OutputLayout``. A change here that tables of earlier runs
+do not follow by themselves raises ``VERSION``, and ``lake.migrate`` brings them there.
 
 Tables are partitioned by run and not clustered: Delta tells the commits of two runs apart by the
 values of partition columns only, so that in a clustered table replacing the rows of one run
@@ -21,7 +21,7 @@ VERSION_PROPERTY = "coarse_spark.contract"
 
 
 @dataclass(frozen=True)
-class Layout:
+class OutputLayout:
     """What of the tables depends on the configuration.
 
     Attributes
@@ -70,7 +70,7 @@ class Family:
 
     after: str
     comment: str
-    types: Callable[[Layout], Mapping[str, str]]
+    types: Callable[[OutputLayout], Mapping[str, str]]
     prefix: str = ""
 
 
@@ -119,7 +119,7 @@ class TableSchema:
         return {VERSION_PROPERTY: str(VERSION), **self.properties}
 
 
-def columns_of(schema: TableSchema, layout: Layout) -> list[Column]:
+def columns_of(schema: TableSchema, layout: OutputLayout) -> list[Column]:
     """Return all columns of a table, in order.
 
     Parameters

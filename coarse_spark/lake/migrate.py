@@ -13,7 +13,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from coarse_spark.errors import TableError
 from coarse_spark.lake.contact import first_contact
-from coarse_spark.lake.contract import TABLES, VERSION, Layout, TableSchema
+from coarse_spark.lake.contract import TABLES, VERSION, OutputLayout, TableSchema
 from coarse_spark.lake.output import (
     TableState,
     column_definition,
@@ -25,7 +25,7 @@ from coarse_spark.lake.output import (
 from coarse_spark.lake.tables import CONFLICTS, Lake, quote_part
 
 
-def migrate(lake: Lake, layout: Layout) -> list[str]:
+def migrate(lake: Lake, layout: OutputLayout) -> list[str]:
     """Bring the tables of an output to the contract and return what was done, in sentences.
 
     Tables that are not there stay away: the next run creates them.
@@ -74,7 +74,7 @@ def _require_kept(lake: Lake, table: TableState) -> None:
     wait=wait_random_exponential(multiplier=0.5, max=10),
     reraise=True,
 )
-def _migrated(lake: Lake, schema: TableSchema, layout: Layout) -> list[str]:
+def _migrated(lake: Lake, schema: TableSchema, layout: OutputLayout) -> list[str]:
     """Migrate one table, from however far an earlier attempt came."""
     table = table_state(lake, schema, layout)
     if table is None or not any(table.differences()):

@@ -24,7 +24,7 @@ from coarse_spark.lake.contract import (
     VERSION,
     VERSION_PROPERTY,
     Column,
-    Layout,
+    OutputLayout,
     TableSchema,
     columns_of,
     holds,
@@ -207,7 +207,7 @@ class OutputState:
             )
 
 
-def difference(lake: Lake, layout: Layout) -> OutputState:
+def difference(lake: Lake, layout: OutputLayout) -> OutputState:
     """Return how an output differs from the contract, without changing anything.
 
     Parameters
@@ -230,7 +230,7 @@ def difference(lake: Lake, layout: Layout) -> OutputState:
     )
 
 
-def table_state(lake: Lake, schema: TableSchema, layout: Layout) -> TableState | None:
+def table_state(lake: Lake, schema: TableSchema, layout: OutputLayout) -> TableState | None:
     """Return a table beside the contract, None where it is not there; errors as ``difference``."""
     reference = lake.reference(schema.name)
     with first_contact(lake, schema.name):
@@ -279,7 +279,7 @@ def _remove_unfinished(attempts: RetryCallState) -> None:
     before_sleep=_remove_unfinished,
     reraise=True,
 )
-def prepare(lake: Lake, layout: Layout) -> None:
+def prepare(lake: Lake, layout: OutputLayout) -> None:
     """Create the tables that are missing, and refuse an output whose tables differ.
 
     Each table is there in one commit, with all of its columns and its constraint.
@@ -308,7 +308,7 @@ def prepare(lake: Lake, layout: Layout) -> None:
         )
 
 
-def _is_whole(lake: Lake, schema: TableSchema, layout: Layout) -> bool:
+def _is_whole(lake: Lake, schema: TableSchema, layout: OutputLayout) -> bool:
     """Whether a table is there and has all of its columns."""
     try:
         found = lake.spark.table(lake.reference(schema.name)).columns
@@ -317,7 +317,7 @@ def _is_whole(lake: Lake, schema: TableSchema, layout: Layout) -> bool:
     return {column.name for column in columns_of(schema, layout)} <= set(found)
 
 
-def _create(lake: Lake, schema: TableSchema, layout: Layout) -> None:
+def _create(lake: Lake, schema: TableSchema, layout: OutputLayout) -> None:
     with lake.alone(schema.name), first_contact(lake, schema.name):
         try:
             lake.spark.sql(_definition(lake, schema, layout))
@@ -326,7 +326,7 @@ def _create(lake: Lake, schema: TableSchema, layout: Layout) -> None:
                 raise
 
 
-def _definition(lake: Lake, schema: TableSchema, layout: Layout) -> str:
+def _definition(lake: Lake, schema: TableSchema, layout: OutputLayout) -> str:
     properties = dict(schema.table_properties)
     if schema.constraint is not None:
         # ALTER TABLE would be a commit of its own, and a job

@@ -20,14 +20,21 @@ from pyspark.sql import functions as F
 from coarse_spark import __version__
 from coarse_spark.errors import RunTakenError, TableError, nearest
 from coarse_spark.lake.contract import RUNS
-from coarse_spark.lake.step_results import StepResult, results_from_json, results_to_json
+from coarse_spark.lake.step_results import (
+    STEPS_WITH_RESULTS,
+    StepResult,
+    results_from_json,
+    results_to_json,
+)
 from coarse_spark.lake.tables import Lake, check_run_id
 
 RUNNING, OPEN, FAILED, ABANDONED = "running", "open", "failed", "abandoned"
 PUBLISHED, WITHDRAWN, PRUNED = "published", "withdrawn", "pruned"
 FINAL = (PUBLISHED, WITHDRAWN, PRUNED)  # what readers saw once, no step changes
 
-_KNOWN_RUNS = 1_000  # run ids that a misspelt one is compared with
+_ALWAYS = ("run_id", "config", "config_hash", "started_at", "status", "diagnostics")
+_COLUMNS = ("run_id", *RUNS.columns)
+_LOOKED_AT = 1_000  # run ids that a misspelt one is compared with
 
 
 def new_run_id() -> str:
@@ -128,33 +135,52 @@ class RunRecord:
     def of(row: Row, *, results: bool = True) -> RunRecord:
         """Return the record of a row of the table, without what its steps found if not wanted.
 
+        Columns of others are left out; those that an earlier version did not have are as in a new
+        record.
+
         Raises
         ------
-        TableError : another version of the package wrote the results.
+        TableError : the table lacks a column of all versions, or another version of the package
+            wrote the results.
         """
-        values = row.asDict()
+        given = row.asDict()
+        lacking = [name for name in _ALWAYS if name not in given]
+        if lacking:
+            raise TableError(
+                f"table {RUNS.name} has no column '{lacking[0]}'{nearest(lacking[0], given)}; it "
+                "is none that coarse_spark wrote, or was changed since: restore it, or use another "
+                "output"
+            )
+        values = {name: value for name, value in given.items() if name in _COLUMNS}
         text = values.pop("diagnostics") or "{}"
         try:
             values["results"] = results_from_json(text) if results else {}
         except ValueError:
+            version = values.get("package_version")
             raise TableError(
                 f"run {values['run_id']} holds step results of another version of coarse_spark "
-                f"(written by {values['package_version']}, this is {__version__}), which cannot be "
+                f"(written by {version}, this is {__version__}), which cannot be "
                 "read; start a new run with 'fit'"
             ) from None
         for name in ("started_at", "ended_at", "published_at", "heartbeat_at"):
             # Spark hands timestamps over as naive local times
-            values[name] = None if values[name] is None else values[name].astimezone(UTC)
-        values["warnings"] = list(values["warnings"] or [])
-        for name in ("step_seconds", "inputs"):
-            values[name] = values[name] or {}
+            found = values.get(name)
+            values[name] = None if found is None else found.astimezone(UTC)
+        values["warnings"] = list(values.get("warnings") or [])
+        values["inputs"] = values.get("inputs") or {}
+        seconds = values.get("step_seconds") or {}
+        # a map has no order of its own; steps without results come last, as publication does
+        order = {step: place for place, step in enumerate(STEPS_WITH_RESULTS)}
+        values["step_seconds"] = dict(
+            sorted(seconds.items(), key=lambda taken: order.get(taken[0], len(order)))
+        )
         return RunRecord(**values)
 
 
 def _nearest(lake: Lake, run_id: str | None) -> str:
     if run_id is None:
         return ""
-    known = lake.read(RUNS.name).select("run_id").limit(_KNOWN_RUNS).collect()
+    known = lake.read(RUNS.name).select("run_id").limit(_LOOKED_AT).collect()
     return nearest(run_id, [row["run_id"] for row in known])
 
 

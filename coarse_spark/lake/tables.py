@@ -336,7 +336,8 @@ def _conformed(rows: DataFrame, table: StructType, name: str) -> DataFrame:
     if strange:
         raise TableError(
             f"table {name} has no column '{strange[0]}'{nearest(strange[0], table.names)}; it is "
-            "not of this version or configuration, 'coarse-spark validate' says how"
+            "not of this version or configuration: 'coarse-spark validate' says how it differs, "
+            "'coarse-spark migrate' brings an older one up to date"
         )
     columns = []
     for target in table:

@@ -23,7 +23,6 @@ from coarse_spark.distributed.validate import check_columns, validate_new_units
 from coarse_spark.errors import (
     CoarseSparkError,
     InvalidInputError,
-    RunError,
     RunTakenError,
     TableError,
 )
@@ -43,7 +42,7 @@ from coarse_spark.lake.step_results import ChooseResult, Extension, NewUnits, Sc
 from coarse_spark.pipeline.limits import boundary_treatments, deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.rules import population_rules
-from coarse_spark.pipeline.run import Run, first_cause, lake_of, sources
+from coarse_spark.pipeline.run import Run, lake_of, sources
 from coarse_spark.pipeline.settings import experiment_setup, unit_weight
 from coarse_spark.pipeline.start import read_run
 from coarse_spark.pipeline.steps.assign import assignment_rows
@@ -148,10 +147,9 @@ def _taken(run: Run) -> Iterator[Lease]:
                 run.record = lease.release(taken)
             except Exception:  # the first failure is the one to report
                 log.exception("run %s could not be let go of", run.run_id)
-            if isinstance(error, CoarseSparkError) or not isinstance(error, Exception):
+            if not isinstance(error, Exception) or isinstance(error, CoarseSparkError):
                 raise
-            cause = first_cause(f"{type(error).__name__}: {error}")
-            raise RunError(f"adding units to run {run.run_id} failed: {cause}") from error
+            raise run.failure(f"adding units to run {run.run_id} failed", error) from error
         run.record = lease.release(run.record)
 
 

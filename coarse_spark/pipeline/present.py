@@ -17,6 +17,7 @@ from coarse_spark.lake.step_results import (
     ScoreResult,
     ValidateResult,
 )
+from coarse_spark.lake.tables import is_address
 from coarse_spark.pipeline.run import Run
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.page import write_report
@@ -104,7 +105,7 @@ def report(run: Run, content: ReportContent, path: Path | None = None) -> Path:
         folder = run.lake.path
         path = (
             Path(folder) / "report.html"
-            if folder is not None and "://" not in folder
+            if folder is not None and not is_address(folder)
             else Path("report.html")
         )
     return write_report(content, path)

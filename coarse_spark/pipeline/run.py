@@ -26,7 +26,7 @@ from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
 from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
 from coarse_spark.lake.tables import Lake
-from coarse_spark.text import printable
+from coarse_spark.text import printable, without_values
 
 log = logging.getLogger(__name__)
 
@@ -197,16 +197,16 @@ class Run:
                     self.record = self._lease.release(self.record)
                 elif name != ValidateResult.step:  # part of the step "fit", which saves both
                     self.record = self._lease.save(self.record)
-            except BaseException as error:
-                message = (
-                    str(error)
-                    if isinstance(error, CoarseSparkError)
-                    else f"{type(error).__name__}: {error}"
-                )
-                self._save_failure(name, message)
-                if isinstance(error, CoarseSparkError) or not isinstance(error, Exception):
+            except Exception as error:
+                failed = f"step '{name}' failed"
+                told = self.failure(failed, error)
+                self._save_failure(name, str(told).removeprefix(f"{failed}: "))
+                if told is error:
                     raise
-                raise RunError(f"step '{name}' failed: {first_cause(message)}") from error
+                raise told from error
+            except BaseException as end:  # stopped by hand or by SIGTERM
+                self._save_failure(name, f"{type(end).__name__}: {end}")
+                raise
         log.info("%s done in %.1f s", name, seconds)
 
     def _forget(self, step: str) -> None:
@@ -214,20 +214,46 @@ class Run:
         if step not in STEPS_WITH_RESULTS:
             return
         earlier = STEPS_WITH_RESULTS[: STEPS_WITH_RESULTS.index(step)]
-        kept = {name: found for name, found in self.record.results.items() if name in earlier}
-        if len(kept) < len(self.record.results):
-            self.record = self._lease.save(self.record.with_changes(results=kept))
+        results, seconds = (
+            {name: found for name, found in mapping.items() if name in earlier}
+            for mapping in (self.record.results, self.record.step_seconds)
+        )
+        if len(results) < len(self.record.results):
+            changed = self.record.with_changes(results=results, step_seconds=seconds)
+            self.record = self._lease.save(changed)
 
     def _check_inputs(self) -> None:
         for label, source in sources(self.declared).items():
             check_unchanged(self.spark, source, label, self.record.inputs[input_name(source)])
+
+    def failure(self, what: str, error: Exception) -> CoarseSparkError:
+        """Return an error of ours in place of what Spark, Java or a library says of a failure.
+
+        Parameters
+        ----------
+        what : what failed, in words.
+        error : for which reason; one of ours is returned as it is.
+        """
+        if isinstance(error, CoarseSparkError):
+            return error
+        try:
+            # inputs that were lost or changed within the step fail it in other words
+            self._check_inputs()
+            for label, source in sources(self.declared).items():
+                self._read(label, source)
+        except TableError as lost:
+            return lost
+        except Exception:  # nothing can be looked at any more: the first failure is the one to tell
+            log.debug("the inputs could not be looked at", exc_info=True)
+        cause = first_cause(f"{type(error).__name__}: {error}")
+        return RunError(f"{what}: {without_values(cause) if self.declared.privacy else cause}")
 
     def _save_failure(self, step: str, message: str) -> None:
         self.record = self.record.with_changes(
             status=FAILED,
             ended_at=datetime.now(UTC),
             stop_reason=f"failed in step '{step}'",
-            error=printable(f"{step}: {first_cause(message)}"),
+            error=printable(f"{step}: {message}"),
         )
         try:
             self.record = self._lease.release(self.record)

@@ -11,7 +11,7 @@ from coarse_spark.core.treatments import Categorical, Dimension
 from coarse_spark.distributed.fit import FitSettings
 from coarse_spark.distributed.frames import ExperimentSetup, id_parts
 from coarse_spark.distributed.validate import TableReport, check_columns, validate_tables
-from coarse_spark.lake.contract import Layout
+from coarse_spark.lake.contract import OutputLayout
 from coarse_spark.lake.inputs import read_input
 
 
@@ -102,7 +102,7 @@ def check_tables(
 
 def output_layout(
     configuration: Configuration, experiment: DataFrame, population: DataFrame | None = None
-) -> Layout:
+) -> OutputLayout:
     """Return what of the tables that a run writes depends on its configuration and inputs.
 
     Raises
@@ -114,7 +114,7 @@ def output_layout(
     weight = configuration.population.weight
     check_columns(experiment_setup(configuration), experiment, population, weight)
     parts = id_parts(units, names)
-    return Layout(
+    return OutputLayout(
         "string" if parts else units.schema[names[0]].dataType.simpleString(),
         {dimension.name: _sql_type(dimension) for dimension in space.dimensions},
         max(Basis(basis, space).size for basis in configuration.bases),

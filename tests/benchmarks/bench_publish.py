@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.distributed.assign import assign
 from coarse_spark.distributed.published import assigned_treatments, unit_set
-from coarse_spark.lake.contract import ASSIGNMENTS, Layout
+from coarse_spark.lake.contract import ASSIGNMENTS, OutputLayout
 from coarse_spark.lake.output import prepare
 from coarse_spark.lake.session import open_session
 from coarse_spark.lake.tables import Lake
@@ -53,7 +53,7 @@ def main() -> None:
         write_responses(spark, units, str(folder / "responses"))
         responses = spark.read.format("delta").load(str(folder / "responses"))
         lake = Lake(spark, path=str(folder / "tables"))
-        prepare(lake, Layout("bigint", dict.fromkeys(TREATMENTS, "double"), 6))
+        prepare(lake, OutputLayout("bigint", dict.fromkeys(TREATMENTS, "double"), 6))
         menu = PricedMenu.build(posed, posed.candidates[[40, 120, 200, 300, 400]])
         lake.replace(ASSIGNMENTS, "run", assign(responses, posed, menu), 1)
         assignments = lake.read("assignments", "run")

@@ -39,6 +39,7 @@ def spark() -> Iterator[SparkSession]:
         # their own have both
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     }
     session = open_session(master="local[2]", shuffle_partitions=2, conf=quick)
     yield session

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from coarse_spark.lake.contract import Layout
+from coarse_spark.lake.contract import OutputLayout
 
-LAYOUT = Layout("bigint", {"depth": "double", "arm": "bigint"}, 3, ("member",))
+LAYOUT = OutputLayout("bigint", {"depth": "double", "arm": "bigint"}, 3, ("member",))

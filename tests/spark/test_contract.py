@@ -25,7 +25,7 @@ from coarse_spark.lake.contract import (
     RESPONSES,
     RUNS,
     TABLES,
-    Layout,
+    OutputLayout,
     columns_of,
 )
 
@@ -61,7 +61,7 @@ def _assigned(**changes: object) -> pd.DataFrame:
     return pd.DataFrame([{**row, **changes}])
 
 
-def _told(lake: Lake, layout: Layout) -> list[str]:
+def _told(lake: Lake, layout: OutputLayout) -> list[str]:
     """Return the lines with which a run on this output is refused."""
     from coarse_spark.lake.output import prepare
 
@@ -131,14 +131,14 @@ def test_empty_folders_of_an_interrupted_creation_are_no_obstacle(nowhere: Lake)
 
 _PREPARE = """
 import sys
-from coarse_spark.lake.contract import Layout
+from coarse_spark.lake.contract import OutputLayout
 from coarse_spark.lake.output import prepare
 from coarse_spark.lake.session import open_session
 from coarse_spark.lake.tables import Lake
 spark = open_session(master="local[1]", driver_memory="1g")
 for folder in sys.argv[1:]:
     sys.stdin.readline()
-    prepare(Lake(spark, path=folder), Layout("bigint", {"depth": "double", "arm": "bigint"}, 3, ("member",)))
+    prepare(Lake(spark, path=folder), OutputLayout("bigint", {"depth": "double", "arm": "bigint"}, 3, ("member",)))
     print("done", flush=True)
 """  # noqa: E501
 
@@ -274,7 +274,7 @@ def test_an_output_of_other_ids_and_treatments_is_refused_column_by_column(lake:
 def test_fewer_columns_and_narrower_types_fit(lake: Lake) -> None:
     from coarse_spark.lake.output import prepare
 
-    prepare(lake, Layout("int", {"arm": "bigint"}, 2))
+    prepare(lake, OutputLayout("int", {"arm": "bigint"}, 2))
 
 
 def test_columns_of_others_are_left_alone_unless_they_must_not_be_null(lake: Lake) -> None:

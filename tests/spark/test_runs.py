@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 from outputs import LAYOUT
+from pyspark.sql import Row
 
-from coarse_spark.errors import RunTakenError
+from coarse_spark.errors import RunError, RunTakenError, TableError
 from coarse_spark.lake.processes import Process
 
 if TYPE_CHECKING:
     from coarse_spark.lake.lease import Lease
     from coarse_spark.lake.runs import RunRecord
     from coarse_spark.lake.tables import Lake
+    from coarse_spark.pipeline import Run
+
+    from .conftest import Promotions
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
 
@@ -38,6 +42,20 @@ def _take(lake: Lake, record: RunRecord | None = None) -> Lease:
 
 def _segments(size: int) -> pd.DataFrame:
     return pd.DataFrame({"treatment_id": [0], "size": [size]})
+
+
+def _run_on(lake: Lake, promotions: Promotions, experiment: str, **changes: object) -> Run:
+    """Return a run that works on a table of its own."""
+    from coarse_spark.lake.inputs import input_name, snapshot_of
+    from coarse_spark.pipeline.run import Run, sources
+
+    configuration = promotions.configure(experiment__path=experiment, **changes)
+    inputs = {
+        input_name(source): snapshot_of(lake.spark, source, label)
+        for label, source in sources(configuration).items()
+    }
+    lease = _take(lake, _record(config_hash=configuration.fingerprint(), inputs=inputs))
+    return Run(lake.spark, configuration, lake, lease.record, lease)
 
 
 def test_of_two_starts_with_one_id_one_gets_the_run(lake: Lake) -> None:
@@ -182,3 +200,61 @@ def test_a_step_of_this_process_is_work(lake: Lake) -> None:
     with taken.working():
         assert f"process {HERE.number}" in str(worked_on_by(lake, taken.record))
     assert worked_on_by(lake, taken.record) is None
+
+
+def test_a_row_of_runs_with_a_column_of_others_or_without_one(lake: Lake) -> None:
+    from coarse_spark.lake.runs import RunRecord
+
+    _take(lake)
+    row = lake.read("runs", "r").collect()[0].asDict()
+    found = RunRecord.of(Row(**row, owner_team="growth"))
+    assert found == RunRecord.load(lake, "r")
+    early = {name: value for name, value in row.items() if name not in ("revision", "owner")}
+    assert RunRecord.of(Row(**early)).revision == 0
+    early["confg"] = early.pop("config")
+    with pytest.raises(TableError, match=r"runs has no column 'config' \(did you mean 'confg'\?\)"):
+        RunRecord.of(Row(**early))
+
+
+def test_the_steps_of_a_run_come_in_their_order(lake: Lake) -> None:
+    from coarse_spark.lake.runs import RunRecord
+
+    seconds = {"publish": 1.0, "assign": 2.0, "choose": 3.0, "validate": 4.0}
+    row = _record().with_changes(step_seconds=seconds).save(lake)
+    assert list(row.step_seconds) == list(seconds)
+    found = RunRecord.load(lake, "r").step_seconds
+    assert list(found.items()) == list(reversed(seconds.items()))
+
+
+def test_a_step_that_loses_its_input_says_so(
+    lake: Lake, promotions: Promotions, tmp_path: Path
+) -> None:
+    path = tmp_path / "experiment"
+    shutil.copytree(promotions.paths["experiment"], path)
+    run = _run_on(lake, promotions, str(path))
+
+    def replaced() -> None:
+        rows, old = run.experiment, list(path.glob("*.parquet"))
+        rows.limit(10).write.format("delta").mode("overwrite").save(str(path))
+        for file in old:
+            file.unlink()
+        rows.toPandas()
+
+    with pytest.raises(TableError, match="has lost files of version 0"), run.step("score"):
+        replaced()
+    record = lake.read("runs", "r").collect()[0]
+    assert (record["status"], record["owner"]) == ("failed", None)
+    assert "has lost files of version 0" in record["error"]
+
+
+def test_what_spark_says_of_a_failure_holds_no_values_where_they_are_private(
+    lake: Lake, promotions: Promotions
+) -> None:
+    run = _run_on(lake, promotions, promotions.paths["experiment"], privacy=True)
+    with pytest.raises(RunError) as failed, run.step("score"):
+        run.spark.createDataFrame([("Zoë 7",)], "name string").selectExpr("int(name)").collect()
+    told = str(failed.value)
+    assert told.startswith("step 'score' failed: ")
+    assert "cannot be cast" in told
+    assert "Zo" not in told
+    assert "Zo" not in lake.read("runs", "r").collect()[0]["error"]

@@ -126,12 +126,15 @@ def published(spark: SparkSession, promotions: Promotions) -> Outcome:
 
 
 @pytest.fixture(scope="session")
-def finished(spark: SparkSession, promotions: Promotions, published: Outcome) -> Run:
-    """The run "first"; its tables are everybody's: publish others in a copy of them."""
+def finished(spark: SparkSession, promotions: Promotions, published: Outcome) -> Iterator[Run]:
+    """The run "first"; its tables are everybody's: start others in a copy of them."""
     from coarse_spark.pipeline import read_run
 
     assert published.code == 0, published.err
-    return read_run(spark, promotions.configure(), "first")
+    run = read_run(spark, promotions.configure(), "first")
+    yield run
+    runs = run.lake.read("runs").select("run_id").collect()
+    assert [row["run_id"] for row in runs] == ["first"]
 
 
 @dataclass(frozen=True)

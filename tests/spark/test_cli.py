@@ -359,15 +359,19 @@ def _lost_responses(spark: SparkSession, config: Path, lake: Lake, tmp_path: Pat
 )
 def test_a_run_that_fails_on_executors_says_where_and_why_and_publishes_nothing(
     spark: SparkSession,
-    published: Outcome,
-    config: Path,
-    lake: Lake,
+    finished: Run,
+    promotions: Promotions,
     tmp_path: Path,
     recwarn: pytest.WarningsRecorder,
     step: str,
     broken: Callable[..., list[object]],
     cause: str,
 ) -> None:
+    from coarse_spark.lake.tables import Lake
+
+    lake = Lake(spark, path=str(shutil.copytree(promotions.tables, tmp_path / "tables")))
+    config = tmp_path / "promotions.yml"
+    config.write_text(promotions.configure(output__path=lake.path).to_json())
     current = lake.current_assignments().orderBy("unit_id").toPandas()
     command, *settings = broken(spark, config, lake, tmp_path)
     run_id = f"broken-{step}"

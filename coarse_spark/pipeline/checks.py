@@ -16,6 +16,7 @@ from coarse_spark.lake.runs import RunRecord, published_runs
 from coarse_spark.lake.step_results import (
     AssignResult,
     ChooseResult,
+    EvaluateResult,
     FitResult,
     LimitsKept,
     NewUnits,
@@ -136,6 +137,10 @@ def _chain(run: Run, groups: pd.DataFrame) -> list[str]:
     # segments are described once, before units are added
     if (added < 0).any() or (added.any() and not run.record.final):
         problems.append("table 'segments' counts other units than 'assignments' has")
+    if EvaluateResult.step in run.record.results:
+        for name in ("policy_values", "contrasts"):
+            if not lake.read(name, run.run_id).head(1):
+                problems.append(f"table '{name}' is empty, expected what 'evaluate' found")
     return problems
 
 

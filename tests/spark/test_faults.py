@@ -6,6 +6,7 @@ COARSE_SPARK_MOMENTS=20 python -m pytest -s tests/spark/test_faults.py      trie
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -14,12 +15,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pytest
-from command_line import own_environment
+from command_line import Outcome, on_the_same_responses, own_environment
 from deltalake import DeltaTable
 
 if TYPE_CHECKING:
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-MOMENTS = int(os.environ.get("COARSE_SPARK_MOMENTS", "4"))
+MOMENTS = int(os.environ.get("COARSE_SPARK_MOMENTS", "3"))
 UNITS = 3_000
+UNFINISHED = ("next", "other")
 
 
 class Watch:
@@ -53,6 +56,9 @@ class Watch:
         """Read the current run as SQL consumers do."""
         runs = DeltaTable(str(self.tables / "runs")).to_pandas(columns=["run_id", "published_at"])
         published = runs.dropna(subset="published_at").sort_values("published_at")
+        if published.empty:
+            self.looks["nothing"] += 1
+            return
         run_id = published["run_id"].iloc[-1]
         of_run = [("run_id", "=", run_id)]
         found, menu = (
@@ -91,22 +97,27 @@ class Watch:
 def waiting(
     finished: Run, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The published run "first" and a run "next", whose next step is ``choose``; copy them."""
+    """Tables of the published run "first", of "next" and "other" before ``choose``, and of "ready".
+
+    "ready" is not published yet. Copy them.
+    """
     from coarse_spark.lake.contract import MODELS, RESPONSES
     from coarse_spark.lake.step_results import STEPS_WITH_RESULTS
     from coarse_spark.pipeline import start_run
 
-    folder = tmp_path_factory.mktemp("faults")
-    shutil.copytree(str(finished.lake.path), folder / "tables")
-    # the process takes the output by --set: the same configuration
-    with start_run(
-        finished.spark, promotions.configure(output__path=folder / "tables"), "next"
-    ) as run:
-        for schema in (MODELS, RESPONSES):
-            run.replace(schema, run.lake.read(schema.name, "first").drop("run_id"))
-        for name in STEPS_WITH_RESULTS[:3]:
-            run.keep(finished.record.results[name])
-    return folder / "tables"
+    folder = tmp_path_factory.mktemp("faults") / "tables"
+    shutil.copytree(str(finished.lake.path), folder)
+    # processes take the output by --set: the same configuration
+    configuration = promotions.configure(output__path=folder)
+    for name in UNFINISHED:
+        with start_run(finished.spark, configuration, name) as run:
+            for schema in (MODELS, RESPONSES):
+                run.replace(schema, run.lake.read(schema.name, "first").drop("run_id"))
+            for step in STEPS_WITH_RESULTS[:3]:
+                run.keep(finished.record.results[step])
+    selected = promotions.configure(output__path=folder, menu__select=1)
+    on_the_same_responses(finished, selected, "ready").close()
+    return folder
 
 
 @pytest.fixture
@@ -114,20 +125,62 @@ def tables(waiting: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(waiting, tmp_path / "tables"))
 
 
-def _start(promotions: Promotions, tables: Path, run_id: str = "next") -> subprocess.Popen[str]:
-    """Go on with a run in a process group of its own: driver and JVM."""
-    command = [sys.executable, "-m", "coarse_spark.cli", "run", "--config", promotions.config]
+def _arguments(promotions: Promotions, tables: Path, run_id: str = "next") -> list[str]:
+    """Return the arguments of the command that goes on with a run."""
+    page = tables.parent / f"{run_id}.html"
     options = ["--set", f"output.path={tables}", "--set", "spark.master=local[2]"]
-    page = ["--report", tables.parent / "page.html"]
+    given = ["--config", promotions.config, "--run-id", run_id, "--report", page]
+    return [str(part) for part in ("run", *options, *given)]
+
+
+def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own: driver and JVM."""
     return subprocess.Popen(
-        [str(part) for part in (*command, *options, *page, "--run-id", run_id)],
+        [sys.executable, "-m", "coarse_spark.cli", *arguments],
         env=own_environment(),
-        cwd=tables.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
+
+
+class Worker:
+    """A process that does one command after the other, on a session of its own."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("worker.py"))],
+            env=own_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Begin a command."""
+        assert self._process.stdin is not None
+        print(json.dumps(arguments), file=self._process.stdin, flush=True)
+
+    def outcome(self) -> Outcome:
+        """Wait for the command that was begun."""
+        assert self._process.stdout is not None
+        return Outcome(**json.loads(self._process.stdout.readline()))
+
+    def stop(self) -> None:
+        """Let the process end."""
+        self._process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[tuple[Worker, Worker]]:
+    both = Worker(), Worker()
+    try:
+        yield both
+    finally:
+        for worker in both:
+            worker.stop()
 
 
 def _end(process: subprocess.Popen[str], number: int) -> None:
@@ -153,71 +206,125 @@ def _kill_after(process: subprocess.Popen[str], tables: Path, files: int) -> boo
     return False
 
 
-def _assert_healed(spark: SparkSession, tables: Path, run_id: str = "next") -> None:
+def _assert_whole(
+    spark: SparkSession, tables: Path, *run_ids: str, current: str | None = None
+) -> None:
+    """Check that runs are published, each row once, with the treatments of the run "first"."""
     from coarse_spark.lake.tables import Lake
 
     lake = Lake(spark, path=str(tables))
-    row = lake.read("runs", run_id).collect()
-    assert [(found["status"], found["owner"]) for found in row] == [("published", None)]
-    assignments = lake.current_assignments()
-    assert {found["run_id"] for found in assignments.select("run_id").distinct().collect()} == {
-        run_id
-    }
-    assert assignments.count() == assignments.select("unit_id").distinct().count() == UNITS
-    for name in ("menu", "policy_values", "contrasts", "segments"):
-        now, first = (lake.read(name, which).count() for which in (run_id, "first"))
-        assert now == first, name
-    assert lake.read("assignments").count() == 2 * UNITS
-    # the same seed gives the same treatments, however often it was begun again
-    own, first = (
-        lake.read("assignments", which).select("unit_id", "treatment_id", "depth", "days")
-        for which in (run_id, "first")
-    )
-    assert own.exceptAll(first).count() == 0
+    current = run_ids[-1] if current is None else current
+    assert {row["run_id"] for row in lake.current_assignments().collect()} == {current}
+    for run_id in run_ids:
+        row = lake.read("runs", run_id).collect()
+        assert [(found["status"], found["owner"]) for found in row] == [("published", None)]
+        for name in ("models", "responses", "menu", "policy_values", "contrasts", "segments"):
+            now, first = (lake.read(name, which).count() for which in (run_id, "first"))
+            assert now == first, name
+        # the same seed gives the same treatments, however often it was begun again
+        own, first = (
+            lake.read("assignments", which)
+            .select("unit_id", "treatment_id", "depth", "days")
+            .toPandas()
+            .sort_values("unit_id", ignore_index=True)
+            for which in (run_id, "first")
+        )
+        pd.testing.assert_frame_equal(own, first)
+        assert own["unit_id"].nunique() == len(own) == UNITS
 
 
+@pytest.mark.parametrize("published", ["a later run", "the first run"])
 def test_a_run_that_is_killed_again_and_again_ends_once_and_whole(
-    spark: SparkSession, promotions: Promotions, tables: Path
+    spark: SparkSession, promotions: Promotions, tables: Path, published: str
 ) -> None:
+    from coarse_spark.lake.tables import Lake
+
+    if published == "the first run":
+        Lake(spark, path=str(tables)).remove("runs", ["first"])
     watch, killed = Watch(tables), []
     with watch.watching():
         for moment in range(MOMENTS):
             # a commit is a data file, a commit file and sometimes a checkpoint; later moments let
             # the run come further, up to its last commits
             files = 1 + (moment * 7) % 23
-            if not _kill_after(_start(promotions, tables), tables, files):
+            if not _kill_after(_start(_arguments(promotions, tables)), tables, files):
                 break
             killed.append(files)
         else:
-            process = _start(promotions, tables)
+            process = _start(_arguments(promotions, tables))
             said, _ = process.communicate(timeout=400)
             assert process.returncode == 0, said
     assert killed
-    assert set(watch.looks) <= {"first", "next"}
-    _assert_healed(spark, tables)
-    print(f"\nkilled after {killed} new files; a reader saw {dict(watch.looks)}")
+    assert set(watch.looks) <= {"nothing" if published == "the first run" else "first", "next"}
+    _assert_whole(spark, tables, "next")
+    print(f"\n{published}: killed after {killed} new files; a reader saw {dict(watch.looks)}")
 
 
-def test_of_two_processes_with_one_run_one_does_it(
-    spark: SparkSession, promotions: Promotions, waiting: Path, tmp_path: Path
+@pytest.mark.parametrize("second", UNFINISHED)
+def test_two_processes_with_one_run_or_two(
+    spark: SparkSession,
+    promotions: Promotions,
+    waiting: Path,
+    tmp_path: Path,
+    workers: tuple[Worker, Worker],
+    second: str,
 ) -> None:
     outcomes: Counter[str] = Counter()
-    for trial in range(max(MOMENTS // 4, 1)):
-        tables = Path(shutil.copytree(waiting, tmp_path / f"tables-{trial}"))
+    looks: Counter[str] = Counter()
+    for trial in range(MOMENTS):
+        tables = Path(shutil.copytree(waiting, tmp_path / f"{trial}" / "tables"))
         watch = Watch(tables)
         with watch.watching():
-            both = [_start(promotions, tables) for _ in range(2)]
-            said = [process.communicate(timeout=600)[0] for process in both]
-        for process, text in zip(both, said, strict=True):
-            if process.returncode == 0:
-                done = "is published already" in text
-                outcomes["already published" if done else "did the run"] += 1
+            for worker, run_id in zip(workers, ("next", second), strict=True):
+                worker.start(_arguments(promotions, tables, run_id))
+                time.sleep(trial % 5 * 0.7)
+            both = [worker.outcome() for worker in workers]
+        looks += watch.looks
+        for outcome in both:
+            if outcome.code == 0:
+                done = "is published already" in outcome.err
+                outcomes["published already" if done else "did the run"] += 1
             else:
-                assert process.returncode == 2, text
-                assert "being worked on" in text or "changed hands" in text, text
+                assert outcome.code == 2, outcome.err
+                assert "being worked on" in outcome.err or "changed hands" in outcome.err
                 outcomes["refused"] += 1
-        assert sum(process.returncode == 0 for process in both) >= 1, said
-        _assert_healed(spark, tables)
+        if second == "next":
+            assert 0 in (outcome.code for outcome in both)
+            _assert_whole(spark, tables, "next")
+        else:
+            assert [outcome.code for outcome in both] == [0, 0], both
+            last = DeltaTable(str(tables / "runs")).to_pandas().sort_values("published_at")
+            _assert_whole(spark, tables, *UNFINISHED, current=last["run_id"].iloc[-1])
+        shutil.rmtree(tables.parent)
+    print(f"\nnext and {second}: {dict(outcomes)}; a reader saw {dict(looks)}")
+
+
+def test_two_processes_publish(
+    spark: SparkSession, waiting: Path, tmp_path: Path, workers: tuple[Worker, Worker]
+) -> None:
+    from coarse_spark.lake.tables import Lake
+
+    outcomes: Counter[str] = Counter()
+    for trial in range(MOMENTS):
+        tables = Path(shutil.copytree(waiting, tmp_path / f"{trial}" / "tables"))
+        watch = Watch(tables)
+        with watch.watching():
+            for worker in workers:
+                worker.start(["runs", "publish", "ready", "--output", str(tables)])
+                time.sleep(trial % 7 * 0.5)
+            both = [worker.outcome() for worker in workers]
+        for outcome in both:
+            assert outcome.code in (0, 2), outcome.err
+            said = outcome.out if outcome.code == 0 else "refused"
+            outcomes[said.strip()] += 1
+            if outcome.code == 2:
+                assert "being worked on" in outcome.err or "somebody else" in outcome.err
+        assert 0 in (outcome.code for outcome in both)
+        lake = Lake(spark, path=str(tables))
+        row = lake.read("runs", "ready").collect()
+        assert [(found["status"], found["owner"]) for found in row] == [("published", None)]
+        assert {found["run_id"] for found in lake.current_assignments().collect()} == {"ready"}
+        shutil.rmtree(tables.parent)
     print(f"\n{dict(outcomes)}")
 
 
@@ -226,7 +333,7 @@ def test_a_step_that_is_asked_to_end_is_recorded_and_goes_on_later(
 ) -> None:
     from coarse_spark.lake.tables import Lake
 
-    process = _start(promotions, tables)
+    process = _start(_arguments(promotions, tables))
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
@@ -240,11 +347,11 @@ def test_a_step_that_is_asked_to_end_is_recorded_and_goes_on_later(
     record = Lake(spark, path=str(tables)).read("runs", "next").collect()[0]
     assert (record["status"], record["owner"]) == ("failed", None)
     assert record["error"] == "evaluate: Terminated: SIGTERM"
-    process = _start(promotions, tables)
+    process = _start(_arguments(promotions, tables))
     said, _ = process.communicate(timeout=400)
     assert process.returncode == 0, said
     assert "choose ..." not in said
-    _assert_healed(spark, tables)
+    _assert_whole(spark, tables, "next")
 
 
 @pytest.fixture
@@ -263,20 +370,46 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_ends_a_run_in_a_sentence_and_space_heals_it(
-    spark: SparkSession, promotions: Promotions, waiting: Path, small_disk: Path
+    spark: SparkSession,
+    promotions: Promotions,
+    waiting: Path,
+    small_disk: Path,
+    workers: tuple[Worker, Worker],
 ) -> None:
     tables = Path(shutil.copytree(waiting, small_disk / "tables"))
-    free = shutil.disk_usage(small_disk).free
-    filler = small_disk / "filler"
-    filler.write_bytes(b"\0" * (free - 60_000))
-    watch = Watch(tables)
+    watch, filler, failed = Watch(tables), small_disk / "filler", []
     with watch.watching():
-        process = _start(promotions, tables)
-        said, _ = process.communicate(timeout=400)
-        assert process.returncode in (1, 2), said
-        assert "No space left" in said or "space" in said, said
-        filler.unlink()
-        process = _start(promotions, tables)
-        said, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, said
-    _assert_healed(spark, tables)
+        for moment in range(MOMENTS):
+            left = 8_000 * (moment + 1)
+            filler.write_bytes(b"\0" * (shutil.disk_usage(small_disk).free - left))
+            workers[0].start(_arguments(promotions, tables))
+            outcome = workers[0].outcome()
+            filler.unlink()
+            if outcome.code == 0:
+                break
+            assert outcome.code in (1, 2), outcome.err
+            assert "space" in outcome.err, outcome.err
+            assert "Traceback" not in outcome.err
+            failed.append(left)
+        workers[0].start(_arguments(promotions, tables))
+        outcome = workers[0].outcome()
+        assert outcome.code == 0, outcome.err
+    assert failed
+    _assert_whole(spark, tables, "next")
+    print(f"\nno more than {failed} bytes left; a reader saw {dict(watch.looks)}")
+
+
+@pytest.mark.parametrize("table", ["models", "responses", "menu", "assignments", "segments"])
+def test_a_run_that_lost_a_table_is_not_published(
+    spark: SparkSession, tables: Path, workers: tuple[Worker, Worker], table: str
+) -> None:
+    from coarse_spark.lake.tables import Lake
+
+    shutil.rmtree(tables / table)
+    workers[0].start(["runs", "publish", "ready", "--output", str(tables)])
+    outcome = workers[0].outcome()
+    assert outcome.code in (1, 2), outcome
+    assert f"{table}` does not exist" in outcome.err, outcome.err
+    assert "Traceback" not in outcome.err
+    runs = Lake(spark, path=str(tables)).read("runs").where("published_at IS NOT NULL").collect()
+    assert [row["run_id"] for row in runs] == ["first"]

@@ -233,6 +233,16 @@ def test_a_loss_against_the_current_run_is_not_published(
             check_publishable(run)
 
 
+def test_a_run_without_its_honest_values_is_not_published(finished: Run, output: Path) -> None:
+    from coarse_spark.lake.tables import Lake
+    from coarse_spark.pipeline.checks import check_publishable
+
+    lake = Lake(finished.spark, path=str(output))
+    lake.remove("policy_values", ["first"])
+    with pytest.raises(RunError, match="'policy_values' is empty, expected what 'evaluate' found"):
+        check_publishable(changed(finished, lake=lake), population=False)
+
+
 def test_commands_need_to_know_where_the_runs_are(promotions: Promotions, output: Path) -> None:
     _refused(run_command("runs", "list"), "expected either --config or --output")
     both = ("--config", promotions.config, "--output", output)

@@ -138,9 +138,11 @@ def _chain(run: Run, groups: pd.DataFrame) -> list[str]:
     if (added < 0).any() or (added.any() and not run.record.final):
         problems.append("table 'segments' counts other units than 'assignments' has")
     if EvaluateResult.step in run.record.results:
-        for name in ("policy_values", "contrasts"):
-            if not lake.read(name, run.run_id).head(1):
-                problems.append(f"table '{name}' is empty, expected what 'evaluate' found")
+        problems += [
+            f"table '{name}' is empty, expected what 'evaluate' found"
+            for name in ("policy_values", "contrasts")
+            if not lake.read(name, run.run_id).head(1)
+        ]
     return problems
 
 

@@ -413,3 +413,27 @@ def test_a_run_that_lost_a_table_is_not_published(
     assert "Traceback" not in outcome.err
     runs = Lake(spark, path=str(tables)).read("runs").where("published_at IS NOT NULL").collect()
     assert [row["run_id"] for row in runs] == ["first"]
+
+
+def test_a_local_metastore_that_another_process_has_open(
+    promotions: Promotions, tmp_path: Path
+) -> None:
+    conf = {
+        "spark.sql.catalogImplementation": "hive",
+        "spark.sql.warehouse.dir": str(tmp_path / "warehouse"),
+        "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:;create=true;"
+        f"databaseName={tmp_path / 'metastore'}",
+    }
+    settings = ["output.path=null", "output.schema=default", f"spark.conf={json.dumps(conf)}"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    first, second = Worker(), Worker()
+    try:
+        for worker in (first, second):
+            worker.start(["validate", "--config", str(promotions.config), *options])
+            outcome = worker.outcome()
+            assert outcome.code == (0 if worker is first else 2), outcome
+    finally:
+        first.stop()
+        second.stop()
+    assert "is in a local metastore that another process has open" in outcome.err
+    assert "Traceback" not in outcome.err

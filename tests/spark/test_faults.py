@@ -233,13 +233,13 @@ def _assert_whole(
         assert own["unit_id"].nunique() == len(own) == UNITS
 
 
-@pytest.mark.parametrize("published", ["a later run", "the first run"])
+@pytest.mark.parametrize("which", ["a later run", "the first run"])
 def test_a_run_that_is_killed_again_and_again_ends_once_and_whole(
-    spark: SparkSession, promotions: Promotions, tables: Path, published: str
+    spark: SparkSession, promotions: Promotions, tables: Path, which: str
 ) -> None:
     from coarse_spark.lake.tables import Lake
 
-    if published == "the first run":
+    if which == "the first run":
         Lake(spark, path=str(tables)).remove("runs", ["first"])
     watch, killed = Watch(tables), []
     with watch.watching():
@@ -255,9 +255,9 @@ def test_a_run_that_is_killed_again_and_again_ends_once_and_whole(
             said, _ = process.communicate(timeout=400)
             assert process.returncode == 0, said
     assert killed
-    assert set(watch.looks) <= {"nothing" if published == "the first run" else "first", "next"}
+    assert set(watch.looks) <= {"nothing" if which == "the first run" else "first", "next"}
     _assert_whole(spark, tables, "next")
-    print(f"\n{published}: killed after {killed} new files; a reader saw {dict(watch.looks)}")
+    print(f"\n{which}: killed after {killed} new files; a reader saw {dict(watch.looks)}")
 
 
 @pytest.mark.parametrize("second", UNFINISHED)

@@ -71,19 +71,33 @@ def thornton_command(tables: Path) -> list[str]:
     ]
 
 
-def on_the_same_responses(finished: Run, configuration: Configuration, run_id: str) -> Run:
-    """Return a run with menus and assignments from the responses of a finished one.
+def started_after(step: str, finished: Run, configuration: Configuration, run_id: str) -> Run:
+    """Return a run for which the steps up to ``step`` are done, with what they found for another.
 
-    It is not published; its output is a copy of that run's.
+    Parameters
+    ----------
+    step : fit or score.
+    finished : the other run.
+    configuration : of the new one.
+    run_id : of the new one.
     """
     from coarse_spark.lake.contract import MODELS, RESPONSES
-    from coarse_spark.pipeline import assign, choose, start_run
+    from coarse_spark.lake.step_results import STEPS_WITH_RESULTS
+    from coarse_spark.pipeline import start_run
 
     run = start_run(finished.spark, configuration, run_id)
-    for schema in (MODELS, RESPONSES):
-        run.replace(schema, run.lake.read(schema.name, finished.run_id).drop("run_id"))
-    for result in finished.record.results.values():
-        run.keep(result)
+    for schema in (MODELS, RESPONSES)[: 1 + (step == "score")]:
+        run.replace(schema, finished.lake.read(schema.name, finished.run_id).drop("run_id"))
+    for done in STEPS_WITH_RESULTS[: STEPS_WITH_RESULTS.index(step) + 1]:
+        run.keep(finished.record.results[done])
+    return run
+
+
+def on_the_same_responses(finished: Run, configuration: Configuration, run_id: str) -> Run:
+    """Return a run with menus and assignments of its own; it is not published."""
+    from coarse_spark.pipeline import assign, choose
+
+    run = started_after("score", finished, configuration, run_id)
     choose(run)
     assign(run)
     return run

@@ -40,6 +40,8 @@ def spark() -> Iterator[SparkSession]:
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        # nor are files of a few rows skipped by their statistics
+        "spark.databricks.delta.stats.collect": "false",
     }
     session = open_session(master="local[2]", shuffle_partitions=2, conf=quick)
     yield session
@@ -135,6 +137,22 @@ def finished(spark: SparkSession, promotions: Promotions, published: Outcome) ->
     yield run
     runs = run.lake.read("runs").select("run_id").collect()
     assert [row["run_id"] for row in runs] == ["first"]
+
+
+@pytest.fixture(scope="session")
+def empty(
+    spark: SparkSession, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with the empty tables of the promotions: copy it."""
+    from coarse_spark.lake.output import prepare
+    from coarse_spark.lake.tables import Lake
+    from coarse_spark.pipeline.settings import output_layout, read_tables
+
+    folder = tmp_path_factory.mktemp("empty") / "tables"
+    configuration = promotions.configure()
+    layout = output_layout(configuration, *read_tables(spark, configuration))
+    prepare(Lake(spark, path=str(folder)), layout)
+    return folder
 
 
 @dataclass(frozen=True)

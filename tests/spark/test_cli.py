@@ -349,10 +349,11 @@ def _lost_responses(spark: SparkSession, config: Path, lake: Lake, tmp_path: Pat
     ("step", "broken", "cause"),
     [
         ("validate", _lost_population, "does not exist"),
-        (
+        pytest.param(
             "score",
             _models_of_a_later_version,
             "model row has format version 99, this version of coarse_spark reads up to 2",
+            marks=pytest.mark.slow,
         ),
         ("choose", _lost_responses, "does not exist"),
     ],

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from command_line import ROOT, own_environment, run_command
 from outputs import LAYOUT
+from tenacity import wait_none
 
 from coarse_spark.errors import RunError, TableError
 from coarse_spark.lake.contract import (
@@ -40,10 +41,11 @@ pytestmark = pytest.mark.spark
 
 
 @pytest.fixture
-def lake(spark: SparkSession, prepared: Path, tmp_path: Path) -> Lake:
-    from coarse_spark.lake.tables import Lake
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause for other processes that may be about to create the tables."""
+    from coarse_spark.lake.output import prepare
 
-    return Lake(spark, path=str(shutil.copytree(prepared, tmp_path / "tables")))
+    monkeypatch.setattr(prepare.retry, "wait", wait_none())
 
 
 @pytest.fixture
@@ -121,7 +123,9 @@ def test_a_table_that_is_lost_comes_back_and_the_others_stay(lake: Lake) -> None
     assert lake.read("assignments").count() == 1
 
 
-def test_empty_folders_of_an_interrupted_creation_are_no_obstacle(nowhere: Lake) -> None:
+def test_empty_folders_of_an_interrupted_creation_are_no_obstacle(
+    nowhere: Lake, at_once: None
+) -> None:
     from coarse_spark.lake.output import difference, prepare
 
     Path(str(nowhere.path), "runs", "_delta_log").mkdir(parents=True)
@@ -494,26 +498,14 @@ def test_a_schema_that_does_not_exist(spark: SparkSession, promotions: Promotion
 
 
 def test_a_folder_that_cannot_be_written(
-    spark: SparkSession, promotions: Promotions, read_only: Path, prepared: Path
+    promotions: Promotions, read_only: Path, empty: Path
 ) -> None:
     config = ("--config", promotions.config, "--set")
-    shutil.copytree(_promotions_tables(spark, promotions, prepared.parent), read_only / "there")
+    shutil.copytree(empty, read_only / "there")
     _lock(read_only)
     for folder in ("new", "there"):
         told = _refused("run", *config, f"output.path={read_only / folder}")
         assert "cannot be written; check the rights to it" in told
-
-
-def _promotions_tables(spark: SparkSession, promotions: Promotions, folder: Path) -> Path:
-    """Return a folder with the empty tables of the promotions' configuration."""
-    from coarse_spark.lake.output import prepare
-    from coarse_spark.lake.tables import Lake
-    from coarse_spark.pipeline.settings import output_layout, read_tables
-
-    configuration = promotions.configure()
-    layout = output_layout(configuration, *read_tables(spark, configuration))
-    prepare(Lake(spark, path=str(folder / "promotions")), layout)
-    return folder / "promotions"
 
 
 def test_a_file_in_the_way(promotions: Promotions, tmp_path: Path) -> None:
@@ -525,7 +517,7 @@ def test_a_file_in_the_way(promotions: Promotions, tmp_path: Path) -> None:
     )
 
 
-def test_something_that_is_no_table_in_the_way(nowhere: Lake) -> None:
+def test_something_that_is_no_table_in_the_way(nowhere: Lake, at_once: None) -> None:
     folder = Path(str(nowhere.path))
     folder.mkdir()
     (folder / "models").write_text("")
@@ -573,9 +565,9 @@ def test_a_table_that_is_not_of_delta(spark: SparkSession) -> None:
 
 
 def test_validate_says_what_of_the_output_is_there(
-    spark: SparkSession, promotions: Promotions, tmp_path: Path
+    promotions: Promotions, empty: Path, tmp_path: Path
 ) -> None:
-    folder = _promotions_tables(spark, promotions, tmp_path)
+    folder = shutil.copytree(empty, tmp_path / "tables")
     config = ("--config", promotions.config, "--set")
     there = run_command("validate", *config, f"output.path={folder}")
     assert f"output: the tables in {folder} are those that a run writes" in there.out

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from command_line import Outcome, on_the_same_responses, own_environment
+from command_line import Outcome, on_the_same_responses, own_environment, started_after
 from deltalake import DeltaTable
 
 if TYPE_CHECKING:
@@ -101,20 +101,12 @@ def waiting(
 
     "ready" is not published yet. Copy them.
     """
-    from coarse_spark.lake.contract import MODELS, RESPONSES
-    from coarse_spark.lake.step_results import STEPS_WITH_RESULTS
-    from coarse_spark.pipeline import start_run
-
     folder = tmp_path_factory.mktemp("faults") / "tables"
     shutil.copytree(str(finished.lake.path), folder)
     # processes take the output by --set: the same configuration
     configuration = promotions.configure(output__path=folder)
     for name in UNFINISHED:
-        with start_run(finished.spark, configuration, name) as run:
-            for schema in (MODELS, RESPONSES):
-                run.replace(schema, run.lake.read(schema.name, "first").drop("run_id"))
-            for step in STEPS_WITH_RESULTS[:3]:
-                run.keep(finished.record.results[step])
+        started_after("score", finished, configuration, name).close()
     selected = promotions.configure(output__path=folder, menu__select=1)
     on_the_same_responses(finished, selected, "ready").close()
     return folder

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import started_after
 
 from coarse_spark.core.menu.assignment.transport import exact_assignment, whole_limits
 from coarse_spark.core.menu.choose import ChosenMenu, MenuCurve, choose_menus
@@ -242,8 +243,7 @@ def test_best_single_treatment_keeps_the_budget_where_one_can() -> None:
 def test_a_run_within_limits_publishes_what_it_keeps(
     spark: SparkSession, finished: Run, promotions: Promotions, tmp_path: Path
 ) -> None:
-    from coarse_spark.lake.contract import MODELS, RESPONSES
-    from coarse_spark.pipeline import assign, choose, evaluate, start_run
+    from coarse_spark.pipeline import assign, choose, evaluate
     from coarse_spark.pipeline.present import report_content
 
     spending = {"menu__spending_per_outcome": "depth / 100", "menu__spending_per_unit": "0"}
@@ -253,11 +253,7 @@ def test_a_run_within_limits_publishes_what_it_keeps(
         menu__max_share=0.4, menu__min_share=0.25,
         **spending, **steps, menu__sketch_cells=200, menu__starts=1, evaluation__resamples=3,
     )  # fmt: skip
-    run = start_run(spark, configuration, "limited")
-    for schema in (MODELS, RESPONSES):
-        run.replace(schema, finished.lake.read(schema.name, finished.run_id).drop("run_id"))
-    for result in finished.record.results.values():
-        run.keep(result)
+    run = started_after("score", finished, configuration, "limited")
     for step in (choose, evaluate, assign):
         step(run)
 

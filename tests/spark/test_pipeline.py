@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
-from command_line import on_the_same_responses
 
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.errors import InvalidInputError, RunError, TableError
@@ -166,61 +163,13 @@ def test_segments_describe_all_units(finished: Run) -> None:
         assert sum(channels) == pytest.approx(1.0)
 
 
-@dataclass(frozen=True)
-class Later:
-    """What happened to a copy of the first run's tables.
-
-    Attributes
-    ----------
-    current : the runs in the view ``current_assignments`` after each event.
-    failure : what the failed run was refused with.
-    kept : the second run's assignments before and after what followed.
-    rerun : the first run again, of tables in another order.
-    """
-
-    current: dict[str, set[str]]
-    failure: str
-    kept: tuple[pd.DataFrame, pd.DataFrame]
-    rerun: Run
-
-
 @pytest.fixture(scope="module")
-def later(
-    spark: SparkSession,
-    finished: Run,
-    promotions: Promotions,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Later:
-    """Another run, one that fails, and one like the first with other settings of Spark."""
-    from coarse_spark.pipeline import publish, run_all
+def rerun(finished: Run, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run like the first, of tables in another order and with other settings of Spark."""
+    from coarse_spark.pipeline import run_all
 
-    folder = tmp_path_factory.mktemp("later")
-    shutil.copytree(str(finished.lake.path), folder / "tables")
-    current = {}
-
-    def look(run: Run, event: str) -> None:
-        run.lake.publish_view()
-        current[event] = {
-            row["run_id"]
-            for row in spark.table("current_assignments").select("run_id").distinct().collect()
-        }
-
-    second = on_the_same_responses(
-        finished, promotions.configure(output__path=folder / "tables", menu__select=2), "second"
-    )
-    publish(second)
-    look(second, "second")
-    before = _assignments(second)
-
-    # a market whose customers all got the same treatment cannot be fitted; no failure is tolerated
-    broken = {
-        "experiment__path": _one_market_treated_alike(spark, promotions, folder),
-        "response__max_failed_share": 0,
-    }
-    with pytest.raises(RunError) as failure:
-        run_all(spark, promotions.configure(output__path=folder / "tables", **broken), "third")
-    look(second, "failed")
-
+    spark, folder = finished.spark, tmp_path_factory.mktemp("rerun")
+    shutil.copytree(promotions.tables, folder / "tables")
     shuffled = {}
     for name in ("experiment", "population"):
         shuffled[f"{name}__path"] = str(folder / name)
@@ -228,6 +177,7 @@ def later(
         rows.orderBy("past_spend").repartition(7, "age").write.format("delta").save(
             str(folder / name)
         )
+    configuration = promotions.configure(output__path=folder / "tables", **shuffled)
     with _settings(
         spark,
         {
@@ -236,11 +186,27 @@ def later(
             "spark.sql.codegen.wholeStage": "true",
         },
     ):
-        rerun = run_all(
-            spark, promotions.configure(output__path=folder / "tables", **shuffled), "again"
-        )
-    look(rerun, "again")
-    return Later(current, str(failure.value), (before, _assignments(second)), rerun)
+        return run_all(spark, configuration, "again")
+
+
+@pytest.mark.slow
+def test_a_run_whose_models_fail_is_not_published(
+    spark: SparkSession, promotions: Promotions, tmp_path: Path
+) -> None:
+    from coarse_spark.lake.tables import Lake
+    from coarse_spark.pipeline import run_all
+
+    # a market whose customers all got the same treatment cannot be fitted; no failure is tolerated
+    configuration = promotions.configure(
+        output__path=tmp_path / "tables",
+        experiment__path=_one_market_treated_alike(spark, promotions, tmp_path),
+        response__max_failed_share=0,
+    )
+    with pytest.raises(RunError, match=r"market=capital.*identify"):
+        run_all(spark, configuration, "failed")
+    record = Lake(spark, path=str(tmp_path / "tables")).read("runs", "failed").collect()[0]
+    assert (record["status"], record["published_at"]) == ("failed", None)
+    assert record["error"].startswith("fit: ")
 
 
 def _one_market_treated_alike(spark: SparkSession, promotions: Promotions, folder: Path) -> str:
@@ -271,57 +237,47 @@ def _assignments(run: Run) -> pd.DataFrame:
     return _table(run, "assignments").sort_values("unit_id", ignore_index=True)
 
 
-def test_each_run_moves_the_view_and_a_failed_one_does_not(later: Later, finished: Run) -> None:
-    assert re.search("market=capital.*identify", later.failure)
-    record = later.rerun.lake.read("runs", "third").toPandas().iloc[0]
-    assert record["status"] == "failed"
-    assert record["error"].startswith("fit: ")
-    # the run that was published last is current
-    assert later.current == {"second": {"second"}, "failed": {"second"}, "again": {"again"}}
-    lake, before = later.rerun.lake, finished.lake
-    runs = (
-        lake.read("assignments")
-        .groupBy("run_id")
-        .count()
-        .toPandas()
-        .set_index("run_id")["count"]
-        .to_dict()
+def test_another_run_moves_the_view_and_leaves_rows_alone(rerun: Run, finished: Run) -> None:
+    current = rerun.lake.current_assignments().select("run_id").distinct().collect()
+    assert [row["run_id"] for row in current] == ["again"]
+    for name in ("assignments", "models", "runs"):
+        counts = rerun.lake.read(name).groupBy("run_id").count().collect()
+        rows = finished.lake.read(name).count()
+        assert {row["run_id"]: row["count"] for row in counts} == {"first": rows, "again": rows}
+    kept = rerun.lake.read("assignments", "first").toPandas()
+    pd.testing.assert_frame_equal(
+        kept.drop(columns="run_id").sort_values("unit_id", ignore_index=True),
+        _assignments(finished),
     )
-    units = len(later.kept[0])
-    assert runs == {"first": units, "second": units, "again": units}
-    assert lake.read("models", "first").count() == before.read("models", "first").count()
-    assert lake.read("runs").count() == before.read("runs").count() + 3
-    pd.testing.assert_frame_equal(*later.kept)
 
 
 def test_same_seed_same_menu_and_assignments_whatever_partitions_and_order(
-    later: Later, finished: Run
+    rerun: Run, finished: Run
 ) -> None:
-    columns = ["k", "treatment_id", "depth", "days", "share"]
+    runs = (finished, rerun)
     order = ["k", "treatment_id"]
-    one, two = (
-        _table(run, "menu").sort_values(order)[columns].to_numpy(float)
-        for run in (finished, later.rerun)
-    )
+    columns = [*order, "depth", "days", "share"]
+    one, two = (_table(run, "menu").sort_values(order)[columns].to_numpy(float) for run in runs)
     np.testing.assert_allclose(two, one, rtol=0, atol=1e-9)
-    one, two = (_assignments(run)[["unit_id", "treatment_id"]] for run in (finished, later.rerun))
+    one, two = (_assignments(run)[["unit_id", "treatment_id"]] for run in runs)
     np.testing.assert_array_equal(two.to_numpy(), one.to_numpy())
     one, two = (
         _table(run, "policy_values").sort_values(["policy", "k"])["value"].to_numpy()
-        for run in (finished, later.rerun)
+        for run in runs
     )
     # each unit's own best treatment is located to about 1e-8 of its range, and values move with it
     np.testing.assert_allclose(two, one, rtol=1e-7)
 
 
 def test_steps_one_by_one_need_their_order_and_their_configuration(
-    spark: SparkSession, promotions: Promotions, tmp_path: Path
+    spark: SparkSession, promotions: Promotions, empty: Path, tmp_path: Path
 ) -> None:
     from coarse_spark.pipeline import assign, choose, open_run, start_run
 
     configuration = promotions.configure(output__path=tmp_path / "tables")
     with pytest.raises(TableError, match="does not exist yet"):
         open_run(spark, configuration)
+    shutil.copytree(empty, tmp_path / "tables")
     start_run(spark, configuration, "stepwise").close()
     run = open_run(spark, configuration)
     assert run.run_id == "stepwise"

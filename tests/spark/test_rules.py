@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import started_after
 
 from coarse_spark.errors import InvalidInputError, TableError
 from coarse_spark.lake.step_results import (
@@ -40,12 +43,15 @@ def _rows(run: Run, table: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def restricted(
-    spark: SparkSession, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory
+    spark: SparkSession,
+    finished: Run,
+    promotions: Promotions,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
-    """A finished run with two rules; one of them is unknown for some units."""
+    """A run with two rules; one of them is unknown for some units."""
     from pyspark.sql import functions as F
 
-    from coarse_spark.pipeline import run_all
+    from coarse_spark.pipeline import assign, choose, evaluate, score
 
     folder = tmp_path_factory.mktemp("rules")
     paths = {}
@@ -64,7 +70,10 @@ def restricted(
         menu__select=3,
         evaluation__resamples=4,
     )
-    return run_all(spark, configuration, "restricted")
+    with started_after("fit", finished, configuration, "restricted") as run:
+        for step in (score, choose, evaluate, assign):
+            step(run)
+    return run
 
 
 def _may(rows: pd.DataFrame, depth: pd.Series, days: pd.Series) -> pd.Series:
@@ -151,7 +160,12 @@ Choice = Callable[..., "Run"]
 
 
 @pytest.fixture(scope="module")
-def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice:
+def choice(
+    spark: SparkSession,
+    finished: Run,
+    promotions: Promotions,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Choice:
     """Choose three treatments and assign them.
 
     Responses are as they are, or as another draw of the experiment might give them.
@@ -171,6 +185,7 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
     drift = 1 + rng.normal(0, 0.03, 6) + rng.normal(0, 0.03, (len(rows), 6))
 
     models = finished.lake.read("models", finished.run_id).drop("run_id")
+    tables = shutil.copytree(promotions.tables, tmp_path_factory.mktemp("choice") / "tables")
 
     def run(run_id: str, drifted: bool = True, fitted: bool = False, **overrides: object) -> Run:
         responses = rows.copy()
@@ -179,7 +194,7 @@ def choice(spark: SparkSession, finished: Run, promotions: Promotions) -> Choice
         best, profit = finished.problem.granular(responses[THETA].to_numpy())
         responses[["best_depth", "best_days"]], responses["granular_profit"] = best, profit
         configuration: Configuration = promotions.configure(
-            menu__sizes="[3]", menu__select=3, **overrides
+            output__path=tables, menu__sizes="[3]", menu__select=3, **overrides
         )
         started = start_run(spark, configuration, run_id)
         previous, known = find_previous(started), finished.result(ValidateResult)
@@ -261,17 +276,18 @@ def test_units_without_an_earlier_treatment_switch_free(spark: SparkSession, fin
     np.testing.assert_array_equal(found.loc[had, "theta_7"], found.loc[had, PREVIOUS] == 1)
 
 
-def test_earlier_runs_that_cannot_be_compared(
-    spark: SparkSession, finished: Run, promotions: Promotions
-) -> None:
-    from coarse_spark.pipeline import start_run
+def test_earlier_runs_that_cannot_be_compared(finished: Run, promotions: Promotions) -> None:
     from coarse_spark.pipeline.rules import find_previous
 
     for wanted, message in {
         "frist": r"run 'frist' has no selected menu .*did you mean 'first'",
         "me": "is this run itself",
     }.items():
-        run = start_run(spark, promotions.configure(menu__previous_run=wanted), "me")
+        run = replace(
+            finished,
+            declared=promotions.configure(menu__previous_run=wanted),
+            record=finished.record.with_changes(run_id="me"),
+        )
         with pytest.raises((TableError, InvalidInputError), match=message):
             find_previous(run)
 

@@ -80,7 +80,7 @@ class Watch:
         done = threading.Event()
 
         def read() -> None:
-            while not done.wait(0.05):
+            while not done.wait(0.3):
                 self.look()
 
         reader = threading.Thread(target=read)

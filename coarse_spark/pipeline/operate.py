@@ -107,8 +107,10 @@ def publish_run(lake: Lake, run_id: str) -> str:
     # the population may have moved on since: it was compared when the run was published first
     check_publishable(run_of(lake, record), population=False)
     lake.publish_view()
-    changes = {"status": PUBLISHED, "published_at": next_publication(lake)}
-    record.with_changes(**changes, stop_reason="published again").save(lake, check=True)
+    again = record.with_changes(
+        status=PUBLISHED, published_at=next_publication(lake), stop_reason="published again"
+    )
+    again.save(lake, check=True)
     return f"run {run_id} is the current one again"
 
 
@@ -126,10 +128,7 @@ def rollback(lake: Lake) -> str:
             f"there is no earlier published run in {lake.reference(RUNS.name)} to go back to"
         )
     check_publishable(run_of(lake, RunRecord.load(lake, runs[1])), population=False)
-    record = RunRecord.load(lake, runs[0])
-    told = f"withdrawn; it was published at {record.published_at:%Y-%m-%d %H:%M:%S} UTC"
-    changes = {"status": WITHDRAWN, "published_at": None, "stop_reason": told}
-    record.with_changes(**changes).save(lake, check=True)
+    _take_from_readers(lake, runs[0], WITHDRAWN)
     return f"run {runs[1]} is the current one again; run {runs[0]} is withdrawn"
 
 
@@ -147,8 +146,10 @@ def give_up(lake: Lake, run_id: str) -> str:
             f"run {run_id} is {record.status}; 'coarse-spark runs rollback' takes the current run "
             "back"
         )
-    changes = {"status": ABANDONED, "owner": None, "stop_reason": "given up by an operator"}
-    record.with_changes(**changes).save(lake, check=True)
+    given_up = record.with_changes(
+        status=ABANDONED, owner=None, stop_reason="given up by an operator"
+    )
+    given_up.save(lake, check=True)
     return f"run {run_id} is given up; its id may be used for a new start"
 
 
@@ -202,18 +203,17 @@ def prune(lake: Lake, keep: int, *, dry: bool = False) -> Pruned:
     if not dry:
         for record in old:
             if record.status != PRUNED:  # readers lose the run before it loses its rows
-                _mark_pruned(lake, record.run_id)
+                _take_from_readers(lake, record.run_id, PRUNED)
         for name in tables:
             lake.remove(name, names)
     return Pruned(tuple(r.run_id for r in old if r.status != PRUNED), freed)
 
 
-def _mark_pruned(lake: Lake, run_id: str) -> None:
+def _take_from_readers(lake: Lake, run_id: str, status: str) -> None:
     record = RunRecord.load(lake, run_id)
     was = record.published_at
-    told = "pruned" if was is None else f"pruned; it was published at {was:%Y-%m-%d %H:%M:%S} UTC"
-    changes = {"status": PRUNED, "published_at": None, "stop_reason": told}
-    record.with_changes(**changes).save(lake, check=True)
+    told = status if was is None else f"{status}; it was published at {was:%Y-%m-%d %H:%M:%S} UTC"
+    record.with_changes(status=status, published_at=None, stop_reason=told).save(lake, check=True)
 
 
 def run_of(lake: Lake, record: RunRecord) -> Run:

@@ -22,6 +22,20 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 THORNTON = ROOT / "conf" / "thornton.yml"
+QUICK = {
+    # small data: Java's quick compiler alone costs less than what the thorough one would save; it
+    # stops when its cache is full
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m "
+    "-XX:+UseParallelGC",
+    # and planning a query again after each of its stages, or compiling it, costs more than running
+    # it; the run on tables in another order (test_pipeline.py) and a run in a process of its own
+    # (thornton) have both
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    # nor are files of a few rows skipped by their statistics
+    "spark.databricks.delta.stats.collect": "false",
+}
 
 
 @dataclass(frozen=True)

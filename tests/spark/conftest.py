@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import Outcome, own_environment, run_command, thornton_command
+from command_line import QUICK, Outcome, own_environment, run_command, thornton_command
 from outputs import LAYOUT
 
 if TYPE_CHECKING:
@@ -29,21 +29,7 @@ PROMOTIONS = Path(__file__).parents[2] / "conf" / "promotions.yml"
 def spark() -> Iterator[SparkSession]:
     from coarse_spark.lake.session import open_session
 
-    quick = {
-        # small data: Java's quick compiler alone costs less than what the thorough one would save;
-        # it stops when its cache is full
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m "
-        "-XX:+UseParallelGC",
-        # and planning a query again after each of its stages, or compiling it, costs more than
-        # running it; the run on tables in another order (test_pipeline.py) and all processes of
-        # their own have both
-        "spark.sql.adaptive.enabled": "false",
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        # nor are files of a few rows skipped by their statistics
-        "spark.databricks.delta.stats.collect": "false",
-    }
-    session = open_session(master="local[2]", shuffle_partitions=2, conf=quick)
+    session = open_session(master="local[2]", shuffle_partitions=2, conf=QUICK)
     yield session
     session.stop()
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from command_line import Outcome, on_the_same_responses, own_environment, started_after
+from command_line import QUICK, Outcome, on_the_same_responses, own_environment, started_after
 from deltalake import DeltaTable
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def tables(waiting: Path, tmp_path: Path) -> Path:
 def _arguments(promotions: Promotions, tables: Path, run_id: str = "next") -> list[str]:
     """Return the arguments of the command that goes on with a run."""
     page = tables.parent / f"{run_id}.html"
-    options = ["--set", f"output.path={tables}", "--set", "spark.master=local[2]"]
+    settings = [f"output.path={tables}", "spark.master=local[2]", f"spark.conf={json.dumps(QUICK)}"]
+    options = [part for setting in settings for part in ("--set", setting)]
     given = ["--config", promotions.config, "--run-id", run_id, "--report", page]
     return [str(part) for part in ("run", *options, *given)]
 
@@ -140,9 +141,9 @@ def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:
 class Worker:
     """A process that does one command after the other, on a session of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, **conf: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py"))],
+            [sys.executable, str(Path(__file__).with_name("worker.py")), json.dumps(conf)],
             env=own_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -410,15 +411,14 @@ def test_a_run_that_lost_a_table_is_not_published(
 def test_a_local_metastore_that_another_process_has_open(
     promotions: Promotions, tmp_path: Path
 ) -> None:
-    conf = {
+    metastore = {
         "spark.sql.catalogImplementation": "hive",
         "spark.sql.warehouse.dir": str(tmp_path / "warehouse"),
         "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:;create=true;"
         f"databaseName={tmp_path / 'metastore'}",
     }
-    settings = ["output.path=null", "output.schema=default", f"spark.conf={json.dumps(conf)}"]
-    options = [part for setting in settings for part in ("--set", setting)]
-    first, second = Worker(), Worker()
+    options = ["--set", "output.path=null", "--set", "output.schema=default"]
+    first, second = Worker(**metastore), Worker(**metastore)
     try:
         for worker in (first, second):
             worker.start(["validate", "--config", str(promotions.config), *options])

@@ -22,7 +22,19 @@ if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
 
 EXPERIMENT_UNITS, POPULATION_UNITS = 6_000, 3_000
-PROMOTIONS = Path(__file__).parents[2] / "conf" / "promotions.yml"
+HERE = Path(__file__).parent
+PROMOTIONS = HERE.parents[1] / "conf" / "promotions.yml"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cap every test of Spark.
+
+    Generously: the first of them makes the session and the run that all share, and one that is cut
+    off amid a call of Java leaves the session of the others unusable.
+    """
+    for item in items:
+        if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1_800))
 
 
 @pytest.fixture(scope="session")

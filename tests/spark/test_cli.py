@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .conftest import Process, Promotions
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.spark
 
 
 def _refused(outcome: Outcome, *fragments: str, code: int = 2) -> None:

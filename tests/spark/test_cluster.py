@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .conftest import Promotions
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 SMALL = {"spark__executor__memory": "512m", "spark__executor__cores": 1}
 

@@ -178,7 +178,6 @@ def catalog(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_database_client_reads_a_catalog(
     catalog: Connection, finished: Run, expected: tuple[int, str]
 ) -> None:

@@ -148,7 +148,6 @@ for folder in sys.argv[1:]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_two_processes_create_an_output_at_the_same_moment(
     spark: SparkSession, tmp_path: Path
 ) -> None:

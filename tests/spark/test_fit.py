@@ -18,7 +18,7 @@ from coarse_spark.core.learners.record import ModelRecord
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.spark
 
 ROWS = 3_000
 

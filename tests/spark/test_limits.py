@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .conftest import Promotions
 
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.spark
 
 UNITS = 20_000
 SPACE = TreatmentSpace.from_dict(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .conftest import Promotions
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 SMALL = {
     "menu__sizes": "[3]",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .conftest import Promotions
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.spark
 
 THETA = [f"theta_{position}" for position in range(6)]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .conftest import Process
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.spark
 
 PINS = Path(__file__).with_name("run_pins.json")
 WRITE = "COARSE_SPARK_WRITE_PINS"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .conftest import Promotions
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.spark
 
 
 def _record(run_id: str = "r", **changes: object) -> RunRecord:

@@ -238,7 +238,7 @@ def test_a_step_that_loses_its_input_says_so(
         rows.limit(10).write.format("delta").mode("overwrite").save(str(path))
         for file in old:
             file.unlink()
-        rows.toPandas()
+        rows.collect()
 
     with pytest.raises(TableError, match="has lost files of version 0"), run.step("score"):
         replaced()

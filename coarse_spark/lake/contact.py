@@ -28,7 +28,8 @@ _SENTENCES = {
     "FAILED_READ_FILE": _DAMAGED,
     "TASK_WRITE_FAILED": "cannot be written; check the rights to it and the space that is left",
 }
-_DERBY = "XSDB6"  # Derby's code for a database that another process has open
+# Derby's code for a database that another process has open, and all that Hive tells of that
+_METASTORE = ("XSDB6", "Unable to instantiate org.apache.hadoop.hive.ql.metadata")
 
 
 @contextmanager
@@ -81,10 +82,10 @@ def require_schema(lake: Lake) -> None:
 
 
 def _told(message: str) -> str:
-    if _DERBY in message:
+    if any(sign in message for sign in _METASTORE):
         return (
-            "is in a local metastore that another process has open; wait until that ends, or use "
-            "output.path"
+            "is in a metastore that cannot be opened; a local one is open to one process at a "
+            "time: wait until the other ends, or use output.path"
         )
     found = {match[1]: match[2] for match in _CONDITION.finditer(message)}
     for condition, sentence in _SENTENCES.items():

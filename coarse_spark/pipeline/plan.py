@@ -6,11 +6,11 @@ from pyspark.sql import SparkSession
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.errors import TableError
-from coarse_spark.lake.inputs import input_name, read_input, snapshot_of
+from coarse_spark.lake.inputs import input_name, read_input
 from coarse_spark.lake.runs import RunRecord, published_runs
 from coarse_spark.lake.step_results import ValidateResult
 from coarse_spark.lake.tables import Lake
-from coarse_spark.pipeline.run import lake_of, sources
+from coarse_spark.pipeline.run import lake_of, snapshots, sources
 from coarse_spark.pipeline.settings import check_tables
 
 # measured on two cores: good for minutes or hours, not for seconds
@@ -28,11 +28,11 @@ def plan(spark: SparkSession, configuration: Configuration) -> list[str]:
     TableError : the tables have problems, see ``check_tables``.
     """
     lake = lake_of(spark, configuration)
-    tables, lines = {}, []
+    inputs, tables, lines = snapshots(spark, configuration), {}, []
     for label, source in sources(configuration).items():
-        snapshot = snapshot_of(spark, source, label)
-        tables[label] = read_input(spark, source, label, snapshot)
-        lines.append(f"would read {label}: {input_name(source)}, version {snapshot}")
+        name = input_name(source)
+        tables[label] = read_input(spark, source, label, inputs[name])
+        lines.append(f"would read {label}: {name}, version {inputs[name]}")
     found = check_tables(configuration, tables["experiment"], tables.get("population"))
     lines += [f"note: {warning}" for warning in found.warnings]
     folds, own = configuration.response.folds, found.partitions - found.small_partitions

@@ -21,7 +21,7 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.errors import CoarseSparkError, RunError, TableError
 from coarse_spark.lake.contract import TableSchema
-from coarse_spark.lake.inputs import check_unchanged, input_name, read_input
+from coarse_spark.lake.inputs import check_unchanged, input_name, read_input, snapshot_of
 from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
 from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
@@ -288,3 +288,16 @@ def sources(configuration: Configuration) -> dict[str, Experiment | Population]:
     if configuration.population.given:
         found["population"] = configuration.population
     return found
+
+
+def snapshots(spark: SparkSession, configuration: Configuration) -> dict[str, str]:
+    """Return the inputs as they are now, by name, as a run records them.
+
+    Raises
+    ------
+    TableError : an input cannot be read.
+    """
+    return {
+        input_name(source): snapshot_of(spark, source, label)
+        for label, source in sources(configuration).items()
+    }

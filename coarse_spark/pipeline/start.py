@@ -10,12 +10,11 @@ from pyspark.sql import SparkSession
 from coarse_spark.config.models import Configuration
 from coarse_spark.errors import InvalidInputError, RunFinalError, RunTakenError
 from coarse_spark.lake.contact import first_contact
-from coarse_spark.lake.inputs import input_name, snapshot_of
 from coarse_spark.lake.lease import Lease, worked_on_by
 from coarse_spark.lake.output import prepare
 from coarse_spark.lake.runs import ABANDONED, PUBLISHED, RunRecord, new_run_id
 from coarse_spark.lake.tables import Lake, check_run_id
-from coarse_spark.pipeline.run import Run, lake_of, sources
+from coarse_spark.pipeline.run import Run, lake_of, snapshots
 from coarse_spark.pipeline.settings import output_layout
 
 log = logging.getLogger(__name__)
@@ -141,17 +140,12 @@ def _new_record(
     earlier: RunRecord | None,
     inputs: dict[str, str] | None,
 ) -> RunRecord:
-    if inputs is None:
-        inputs = {
-            input_name(source): snapshot_of(spark, source, label)
-            for label, source in sources(configuration).items()
-        }
     return RunRecord(
         run_id,
         configuration.to_json(),
         configuration.fingerprint(),
         started_at=datetime.now(UTC),
-        inputs=inputs,
+        inputs=snapshots(spark, configuration) if inputs is None else inputs,
         # a run of this id that starts anew follows the one before, whose owner may wake up
         revision=0 if earlier is None else earlier.revision,
         heartbeat_at=None if earlier is None else earlier.heartbeat_at,

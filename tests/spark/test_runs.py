@@ -46,14 +46,10 @@ def _segments(size: int) -> pd.DataFrame:
 
 def _run_on(lake: Lake, promotions: Promotions, experiment: str, **changes: object) -> Run:
     """Return a run that works on a table of its own."""
-    from coarse_spark.lake.inputs import input_name, snapshot_of
-    from coarse_spark.pipeline.run import Run, sources
+    from coarse_spark.pipeline.run import Run, snapshots
 
     configuration = promotions.configure(experiment__path=experiment, **changes)
-    inputs = {
-        input_name(source): snapshot_of(lake.spark, source, label)
-        for label, source in sources(configuration).items()
-    }
+    inputs = snapshots(lake.spark, configuration)
     lease = _take(lake, _record(config_hash=configuration.fingerprint(), inputs=inputs))
     return Run(lake.spark, configuration, lake, lease.record, lease)
 

@@ -27,7 +27,7 @@ from coarse_spark.cli.common import (
 )
 from coarse_spark.cli.operators import runs
 from coarse_spark.errors import CoarseSparkError
-from coarse_spark.text import printable
+from coarse_spark.text import first_cause, printable
 
 if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
@@ -374,8 +374,8 @@ def guarded(command: Callable[[], object]) -> int:
     except (
         Exception
     ) as error:  # a bug or an outage: a sentence for the user above the traceback for us
-        cause = str(error).splitlines()[0] if str(error) else "no message"
-        told = f"error: {type(error).__name__}: {cause}\n{traceback.format_exc()}"
+        cause = f"{type(error).__name__}: {first_cause(str(error))}"
+        told = f"error: {cause}\n{traceback.format_exc()}"
         sys.stderr.write(printable(told))
         return 1
     return 0

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from coarse_spark.errors import TableError, nearest
 from coarse_spark.lake.tables import CONFLICTS, Lake, quote
+from coarse_spark.text import first_cause
 
 _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_.]+)\] ([^\n]+)")  # of an error of Spark or Delta
 _JAVA_NAME = re.compile(r"(?:[\w$]+\.)+[\w$]*(?:Exception|Error): ")
@@ -91,5 +92,5 @@ def _told(message: str) -> str:
     for condition, sentence in _SENTENCES.items():
         if any(name == condition or name.startswith(f"{condition}.") for name in found):
             return sentence
-    told = [*found.values(), *message.splitlines(), "no cause was given"][0]
+    told = next(iter(found.values()), first_cause(message))
     return f"cannot be used: {_JAVA_NAME.sub('', told)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,15 +25,9 @@ from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
 from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
 from coarse_spark.lake.tables import Lake
-from coarse_spark.text import printable, without_values
+from coarse_spark.text import first_cause, printable, without_values
 
 log = logging.getLogger(__name__)
-
-_NAMED_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception): \S")  # "module.KindError: why"
-_JAVA_CAUSE = re.compile(
-    r"(?:Caused by)?: (?:\w+\.)+([\w$]+: \S.*)"
-)  # "Caused by: java.io.IOException: why", with its message
-
 
 _PASS_TOLERANCE = 1e-4  # of profit over control: no read of all units is worth less
 
@@ -260,17 +253,6 @@ class Run:
         except Exception as error:  # the first failure is the one to report
             where, why = self.lake.reference("runs"), first_cause(str(error))
             log.error("the failure could not be recorded in %s: %s", where, why)
-
-
-def first_cause(message: str) -> str:
-    """Return what a person can act on: the last Python error, else the last Java cause."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    # the name of an error without its message tells nothing: remote stack traces have such lines
-    python = [line for line in lines if _NAMED_ERROR.match(line)]
-    chosen = [line for line in python if "PythonException" not in line and "Py4J" not in line]
-    java = [cause[1] for line in lines if (cause := _JAVA_CAUSE.match(line))]
-    told = [*lines[:1], *java, *chosen]  # the least telling first
-    return told[-1] if told else "unknown cause"
 
 
 def lake_of(spark: SparkSession, configuration: Configuration) -> Lake:

@@ -35,6 +35,10 @@ QUICK = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     # nor are files of a few rows skipped by their statistics
     "spark.databricks.delta.stats.collect": "false",
+    # without Hadoop's native library every new file costs processes (chmod, readlink), and so does
+    # the file of its checksum
+    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
+    "spark.hadoop.fs.AbstractFileSystem.file.impl": "org.apache.hadoop.fs.local.RawLocalFs",
 }
 
 

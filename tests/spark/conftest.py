@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT_UNITS, POPULATION_UNITS = 6_000, 3_000
 HERE = Path(__file__).parent
+CAP = 1_800  # seconds that a test, or the process beside the tests, may take
 PROMOTIONS = HERE.parents[1] / "conf" / "promotions.yml"
 
 
@@ -34,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(1_800))
+            item.add_marker(pytest.mark.timeout(CAP))
 
 
 @pytest.fixture(scope="session")
@@ -178,7 +179,7 @@ def thornton_started(
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=CAP,
             check=False,
         )
         return Process(done, folder / "tables")

@@ -355,7 +355,7 @@ def _lost_responses(spark: SparkSession, config: Path, lake: Lake, tmp_path: Pat
             "model row has format version 99, this version of coarse_spark reads up to 2",
             marks=pytest.mark.slow,
         ),
-        ("choose", _lost_responses, "does not exist"),
+        pytest.param("choose", _lost_responses, "does not exist", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_fails_on_executors_says_where_and_why_and_publishes_nothing(

@@ -582,6 +582,7 @@ def test_validate_says_what_of_the_output_is_there(
     )
 
 
+@pytest.mark.slow
 def test_a_catalog_output_migrates_too(spark: SparkSession) -> None:
     from coarse_spark.lake.migrate import migrate
     from coarse_spark.lake.output import difference, prepare

@@ -174,14 +174,9 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rule", "required"),
-    [
-        pytest.param(False, False, marks=pytest.mark.slow),
-        pytest.param(False, True, marks=pytest.mark.slow),
-        pytest.param(True, False, marks=pytest.mark.slow),
-        (True, True),
-    ],
+    ("rule", "required"), [(False, False), (False, True), (True, False), (True, True)]
 )
 def test_arrays_and_spark_choose_the_same_menus(
     spark: SparkSession, rule: bool, required: bool

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from coarse_spark.core.expressions import Expression
-from coarse_spark.core.learners.settings import LEARNERS
+from coarse_spark.core.learners.settings import LEARNERS, SCALES
 from coarse_spark.errors import ExpressionError, nearest
 from coarse_spark.text import REDACTED, is_secret, redact
 
@@ -133,10 +133,13 @@ def _share(value: Any) -> float | tuple[float, ...]:
     )
 
 
-def _learner(value: Any) -> str:
-    if value not in LEARNERS:
-        raise expected(f"{' or '.join(LEARNERS)}{nearest(value, LEARNERS)}")
-    return str(value)
+def _one_of(known: Sequence[str]) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in known:
+            raise expected(f"{' or '.join(known)}{nearest(value, known)}")
+        return str(value)
+
+    return check
 
 
 def _bases(value: Any) -> str | tuple[str, ...]:
@@ -215,7 +218,8 @@ Integer = Annotated[int, BeforeValidator(_no_boolean)]
 Sizes = Annotated[tuple[int, ...], BeforeValidator(_sizes)]
 Select = Annotated[int | str, BeforeValidator(_select)]
 Share = Annotated[float | tuple[float, ...], BeforeValidator(_share)]
-Learner = Annotated[str, BeforeValidator(_learner)]
+Learner = Annotated[str, BeforeValidator(_one_of(LEARNERS))]
+Scale = Annotated[str, BeforeValidator(_one_of(SCALES))]
 Bases = Annotated[str | tuple[str, ...], BeforeValidator(_bases)]
 Memory = Annotated[str, BeforeValidator(_memory)]
 SparkSettings = Annotated[

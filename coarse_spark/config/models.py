@@ -26,6 +26,7 @@ from coarse_spark.config.fields import (
     Memory,
     NamePart,
     Number,
+    Scale,
     Select,
     Share,
     Sizes,
@@ -143,6 +144,12 @@ class Response(Section):
         "treatments, the one with the least held-out loss is taken",
     )
     learner: Learner = Field("auto", description="what learns the response coefficients")
+    scale: Scale = Field(
+        "auto",
+        description="additive, or relative: responses are multiples of each unit's expected "
+        "outcome, for amounts and counts whose effects and noise grow with it; auto: whichever "
+        "predicts held-out rows better",
+    )
     winsorize: Number = Field(
         0.0,
         ge=0,
@@ -419,11 +426,11 @@ class Configuration(Section):
             )
         return Basis(self.bases[0], self.space)
 
-    def with_basis(self, name: str) -> Configuration:
-        """Return the configuration with one basis, such as the one chosen among several."""
+    def with_response(self, **chosen: Any) -> Configuration:
+        """Return the configuration with settings of the response, such as the basis of a run."""
         blocks = {field: getattr(self, field) for field in type(self).model_fields}
         return Configuration.model_validate(
-            {**blocks, "response": self.response.model_copy(update={"basis": name})}
+            {**blocks, "response": self.response.model_copy(update=chosen)}
         )
 
     @cached_property

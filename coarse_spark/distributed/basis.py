@@ -1,4 +1,4 @@
-"""One treatment basis for a whole run, chosen on a sample of the experiment."""
+"""One treatment basis and one scale for a whole run, chosen on a sample of the experiment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.choose_basis import BasisChoice, choose_basis
+from coarse_spark.core.learners.choose_scale import ScaleChoice, choose_scale
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.frames import ExperimentSetup, trial_rows
 from coarse_spark.distributed.sample import representative_sample
@@ -16,16 +17,16 @@ from coarse_spark.distributed.sample import representative_sample
 _SAMPLE_ROWS = 20_000  # enough to tell curves apart, small enough for the driver
 
 
-def settle_basis(
+def settle_form(
     units: DataFrame, setup: ExperimentSetup, bases: Sequence[str], learner: LearnerSettings
-) -> BasisChoice:
-    """Return the basis of a run: a single one with its knots placed, or the best of several.
+) -> tuple[BasisChoice, ScaleChoice]:
+    """Return the form of a run's responses: basis and scale, as given or the best of several.
 
     The sample holds units of all folds, so this one choice has seen the units that judge the
-    policies. It picks one of a handful of declared bases by the loss of predictions for rows that
+    policies. It picks one of a handful of declared forms by the loss of predictions for rows that
     the fit did not see; everything after it, the coefficients, the menus and the design, is learned
-    outside a unit's fold. A value is then that of a policy under the chosen basis, as if the basis
-    had been declared beforehand. Where the candidates differ clearly the choice would be the same
+    outside a unit's fold. A value is then that of a policy under the chosen form, as if it had
+    been declared beforehand. Where the candidates differ clearly the choice would be the same
     without any one fold; where they do not, they give nearly the same responses, and debiasing
     corrects each of them alike.
 
@@ -36,15 +37,11 @@ def settle_basis(
     bases : names of the bases to compare by held-out loss.
     learner : settings of the fits that are compared.
     """
-    if len(bases) == 1 and "spline" not in bases[0]:
-        return BasisChoice(Basis(bases[0], setup.space))
+    if len(bases) == 1 and "spline" not in bases[0] and learner.scale != "auto":
+        return BasisChoice(Basis(bases[0], setup.space)), ScaleChoice(learner.scale)
     sample = representative_sample(units, setup, _SAMPLE_ROWS, arms="arms" in bases)
     # the last bit of a sum must not depend on the driver's number of cores
     with threadpool_limits(limits=1):
-        return choose_basis(
-            bases,
-            trial_rows(sample, setup),
-            space=setup.space,
-            settings=learner,
-            seed=setup.seed,
-        )
+        rows = trial_rows(sample, setup)
+        basis = choose_basis(bases, rows, space=setup.space, settings=learner, seed=setup.seed)
+        return basis, choose_scale(rows, basis=basis.basis, settings=learner, seed=setup.seed)

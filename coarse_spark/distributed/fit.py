@@ -228,6 +228,7 @@ def _fit_pooled(
         trial_rows(sample, setup),
         basis=basis,
         settings=learner,
+        seed=setup.seed,
     )
 
     def record(rows: pd.DataFrame) -> dict[str, GramStatistics]:

@@ -78,6 +78,8 @@ class FitResult(StepResult):
     basis_losses : held-out mean squared error of every basis compared, by name; empty where one was
         given.
     bases_left_out : why a basis was not compared, by name.
+    scale : additive or relative.
+    scale_losses : held-out loss of both scales, where they were compared.
     models : how partitions are served.
     """
 
@@ -87,6 +89,8 @@ class FitResult(StepResult):
     basis: str
     basis_losses: dict[str, float] = {}
     bases_left_out: dict[str, str] = {}
+    scale: str = "additive"
+    scale_losses: dict[str, float] = {}
     models: ModelCounts
 
 

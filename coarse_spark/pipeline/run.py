@@ -97,7 +97,8 @@ class Run:
 
     @cached_property
     def _with_basis(self) -> Callable[[str], Configuration]:
-        return cache(self.declared.with_basis)  # it is checked as a whole, once a basis
+        # it is checked as a whole, once a basis
+        return cache(lambda name: self.declared.with_response(basis=name))
 
     @property
     def problem(self) -> MenuProblem:

@@ -45,7 +45,10 @@ def learner_settings(configuration: Configuration) -> LearnerSettings:
     """Return the settings of a response model."""
     response = configuration.response
     return LearnerSettings(
-        learner=response.learner, winsorize=response.winsorize, shape=response.shape or None
+        learner=response.learner,
+        scale=response.scale,
+        winsorize=response.winsorize,
+        shape=response.shape or None,
     )
 
 

@@ -23,6 +23,7 @@ from coarse_spark.report.wording import (
     models_sentence,
     number,
     percent,
+    scale_sentence,
     treatment_text,
     value_decimals,
 )
@@ -75,6 +76,7 @@ def print_summary(content: ReportContent, console: Console) -> None:
     further = [
         f"Choice of K: {content.evaluated.selection_rule.rstrip('.')}.",
         basis_sentence(content),
+        scale_sentence(content),
         changes_sentence(content),
         stability_sentence(content),
         fit_sentence(content),

@@ -336,6 +336,21 @@ def basis_sentence(content: ReportContent) -> str:
     )
 
 
+def scale_sentence(content: ReportContent) -> str:
+    """Return that responses are relative and how the scales did, in words; else empty."""
+    if content.fitted.scale == "additive":
+        return ""
+    sentence = "The coefficients are learned as multiples of each unit's expected outcome"
+    losses = content.fitted.scale_losses
+    if not losses:
+        return f"{sentence}."
+    less = 1 - losses["relative"] / losses["additive"]
+    return (
+        f"{sentence}, which predicts held-out outcomes better than learning them as they are "
+        f"({percent(less)} less weighted squared error)."
+    )
+
+
 def design_sentence(content: ReportContent) -> str:
     """Return how well the treatments of a learned design overlap, in words.
 

@@ -92,7 +92,7 @@ def test_several_bases_wait_for_a_choice(small: Path) -> None:
             InvalidInputError, match=r"compares linear, .*; the step 'fit' chooses one"
         ):
             _ = configuration.basis
-        chosen = configuration.with_basis("spline(tinc, 0.5, 1.5)")
+        chosen = configuration.with_response(basis="spline(tinc, 0.5, 1.5)")
         assert chosen.basis.size == 4
         assert chosen.bases == ("spline(tinc, 0.5, 1.5)",)
         assert chosen.profit == configuration.profit

@@ -55,7 +55,7 @@ def pooled_models(markets, folds=1, settings=SIEVE, batches=1, preparation=None)
     for rows in np.array_split(np.arange(len(whole)), batches):
         found = accumulate(preparation, whole.take(rows), folds=folds, settings=settings)
         for part, statistics in found.items():
-            sums[part] = sums.get(part, GramStatistics.zero(len(statistics.moment))) + statistics
+            sums[part] = sums[part] + statistics if part in sums else statistics
     return solve(preparation, sums, folds=folds, settings=settings)
 
 

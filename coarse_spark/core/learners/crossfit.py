@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.encoding.rows import TrialRows
@@ -18,7 +19,12 @@ from coarse_spark.core.learners.folds import ALL_FOLDS, hash_uniform, parts_of, 
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
-from coarse_spark.core.learners.ridge.sieve import FoldSieve, Layout, fit_sieve
+from coarse_spark.core.learners.ridge.sieve import (
+    FoldSieve,
+    Layout,
+    fit_sieve,
+    with_constant_effect,
+)
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.stack import sieve_record, stacked_record
 from coarse_spark.errors import InvalidInputError
@@ -118,8 +124,9 @@ def fit_models(
     # from here on the order of rows is that of mixed keys: random for boosting, the same for every
     # order they arrive in
     rows = rows.take(np.lexsort([rows.key, hash_uniform(rows.key, seed)]))
-    preparation = Preparation.fit(rows, basis=basis, settings=settings)
-    prepared = preparation.prepare(rows, parts_of(rows.fold, rows.key, folds, settings, seed))
+    part = parts_of(rows.fold, rows.key, folds, settings, seed)
+    preparation = Preparation.fit(rows, basis=basis, settings=settings, seed=seed)
+    prepared = preparation.prepare(rows, part)
     sums = _sums(prepared)
     if settings.learner == "constant" or (settings.learner == "sieve" and pooled is None):
         return solve(preparation, sums, folds=folds, settings=settings)[0]
@@ -135,6 +142,41 @@ def fit_models(
     return models
 
 
+def held_out_sieve(
+    rows: TrialRows, *, basis: Basis, settings: LearnerSettings, seed: int = 0
+) -> tuple[FloatArray, FloatArray]:
+    """Return what sieves that did not see a row predict of its outcome (n,), and b(x) (n,).
+
+    Parameters
+    ----------
+    rows, basis, settings, seed : as in ``fit_models``; of a single fold.
+
+    Raises
+    ------
+    InvalidInputError : as in ``fit_models``.
+    """
+    order = np.lexsort([rows.key, hash_uniform(rows.key, seed)])
+    rows = rows.take(order)
+    part = parts_of(rows.fold, rows.key, rows.folds, settings, seed)
+    preparation = Preparation.fit(rows, basis=basis, settings=settings, seed=seed)
+    prepared = preparation.prepare(rows, part)
+    (sieve,) = _sieves(preparation, _sums(prepared), rows.folds, settings)
+    predicted, baseline = np.empty(len(rows)), np.ones(len(rows))
+    for number, functions, constant in zip(
+        sieve.parts, sieve.fit.held_out, sieve.fit.held_out_constant, strict=True
+    ):
+        if not sieve.fit.heterogeneous:
+            functions = with_constant_effect(functions, constant)
+        here = np.flatnonzero(part == number)
+        theta = prepared.features[here] @ functions.T
+        predicted[here] = (prepared.z[here] * theta).sum(axis=1)
+    predicted = preparation.center + preparation.scale * predicted
+    if preparation.relative is not None:
+        baseline = preparation.relative.held_out(prepared.features, part)[:, 0]
+    place = np.argsort(order)
+    return (predicted * baseline)[place], baseline[place]
+
+
 def _sums(rows: PreparedRows) -> dict[int, GramStatistics]:
     sums = {}
     for number in np.unique(rows.part):
@@ -143,7 +185,7 @@ def _sums(rows: PreparedRows) -> dict[int, GramStatistics]:
             rows.features[chosen],
             rows.z[chosen],
             rows.strata[chosen],
-            rows.outcome[chosen],
+            rows.outcomes[chosen],
             rows.weight[chosen],
         )
     return sums
@@ -159,7 +201,7 @@ def _sieves(
     per_fold = parts_per_fold(folds, settings)
     for fold in [ALL_FOLDS, *range(folds)] if folds > 1 else [ALL_FOLDS]:
         parts = {
-            number: sums[number]
+            number: sums[number].of_outcome(preparation.outcome_number(fold))
             for number in sorted(sums)
             if number // per_fold != fold and sums[number].weight > 0
         }

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.boosting.trees import Trees
+from coarse_spark.core.learners.encoding.baseline import Baseline
 from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord
@@ -48,6 +49,7 @@ class AdditiveModel:
     trees : with leaf values (p,); None without boosting.
     pooled : the pooled model's share, in the whitened coefficients of this model but with the
         pooled encoding; None without.
+    baseline : b(x) on the relative scale, where θ is a multiple of it; None on the additive one.
     constraints : (c, p) half-spaces a·θ_z ≥ 0 that predictions are projected to; None without a
         shape.
     """
@@ -58,6 +60,7 @@ class AdditiveModel:
     trees: Trees | None = None
     pooled: Functions | None = None
     constraints: FloatArray | None = None
+    baseline: Baseline | None = None
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
         """Return θ(x) (n, p) in the columns of the raw basis."""
@@ -71,7 +74,8 @@ class AdditiveModel:
             theta = project(theta, self.constraints)
         theta = theta * self.preparation.scale
         theta[:, 0] += self.preparation.center
-        return self.preparation.whitening.raw(theta)
+        theta = self.preparation.whitening.raw(theta)
+        return theta if self.baseline is None else theta * self.baseline(features)[:, None]
 
     def to_record(
         self, learner: str, diagnostics: Mapping[str, float], warnings: Sequence[str]
@@ -93,7 +97,11 @@ class AdditiveModel:
                 "tree_threshold": self.trees.threshold,
                 "tree_value": self.trees.value,
             }
-        specification = {"kind": KIND, "preparation": self.preparation.to_dict()}
+        # of the baselines only that of this model is of use to predictions
+        preparation = replace(self.preparation, relative=None)
+        specification = {"kind": KIND, "preparation": preparation.to_dict()}
+        if self.baseline is not None:
+            specification["baseline"] = self.baseline.to_dict()
         if self.pooled is not None:
             arrays["pooled_coefficients"] = self.pooled.coefficients
             specification["pooled_encoder"] = self.pooled.encoder.to_dict()
@@ -123,6 +131,7 @@ class AdditiveModel:
             trees,
             pooled,
             arrays.get("constraints"),
+            Baseline.from_dict(content["baseline"]) if "baseline" in content else None,
         )
 
 

@@ -91,7 +91,7 @@ class PooledModels:
 
         Raises
         ------
-        InvalidInputError : the two preparations have different bases.
+        InvalidInputError : the two preparations have different bases or scales.
         """
         held_out = np.zeros((len(features), own.basis.size))
         for number in sieve.parts:
@@ -104,6 +104,8 @@ class PooledModels:
 
     def _in_coordinates_of(self, own: Preparation, functions: FloatArray) -> FloatArray:
         """C (p, m) for the whitened coefficients and the standardized outcome of ``own``."""
+        if (own.relative is None) != (self.preparation.relative is None):
+            raise InvalidInputError("the pooled model and the partition's are of different scales")
         if own.basis.columns != self.preparation.basis.columns:
             raise InvalidInputError(
                 f"the pooled model has the basis '{self.preparation.basis.name}', expected "

@@ -13,9 +13,9 @@ import numpy as np
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.errors import InvalidInputError
 
-FORMAT_VERSION = (
-    2  # 2 added pooled_encoder and pooled_coefficients; rows of version 1 are read as before
-)
+# 2 added pooled_encoder and pooled_coefficients, 3 the baseline of relative responses; rows of
+# earlier versions are read as before
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pandas as pd
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import candidate_bases
 from coarse_spark.core.learners.choose_basis import choose_basis
+from coarse_spark.core.learners.choose_scale import choose_scale
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.encoding.features import as_frame
 from coarse_spark.core.learners.encoding.rows import TrialRows
@@ -37,6 +38,7 @@ class ResponseLearner:
     learner : auto, sieve, boosting or constant (``LearnerSettings``).
     random_state : seed of the validation parts.
     space : the treatments; default the box of the observed ones with the control at its lower end.
+    scale : additive, relative or auto (``LearnerSettings``).
     settings : further settings of ``LearnerSettings``.
 
     Attributes
@@ -44,6 +46,7 @@ class ResponseLearner:
     record_ : ModelRecord, the fitted model as plain values.
     basis_ : Basis on the space that was used; splines have their knots in its name.
     basis_losses_ : held-out mean squared error of every basis compared; empty where one was given.
+    scale_ : additive or relative.
 
     Examples
     --------
@@ -68,13 +71,14 @@ class ResponseLearner:
         learner: str = "auto",
         random_state: int = 0,
         space: TreatmentSpace | None = None,
+        scale: str = "auto",
         **settings: Any,
     ) -> None:
         self.basis = basis
         self.random_state = random_state
         self.space = space
         try:
-            self.settings = LearnerSettings(learner=learner, **settings)
+            self.settings = LearnerSettings(learner=learner, scale=scale, **settings)
         except TypeError as error:
             raise InvalidInputError(f"ResponseLearner: {error}") from None
 
@@ -115,6 +119,8 @@ class ResponseLearner:
         bases = candidate_bases(self.basis, space)
         choice = choose_basis(bases, rows, space=space, settings=settings, seed=seed)
         self.basis_, self.basis_losses_ = choice.basis, choice.losses
+        self.scale_ = choose_scale(rows, basis=self.basis_, settings=settings, seed=seed).scale
+        settings = replace(settings, scale=self.scale_)
         models = fit_models(rows, basis=self.basis_, settings=settings, seed=seed)
         self.record_: ModelRecord = models[ALL_FOLDS]
         self._model = load_model(self.record_)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from coarse_spark.errors import InvalidInputError, nearest
 
 LEARNERS = ("auto", "sieve", "boosting", "constant")
+SCALES = ("auto", "additive", "relative")
 
 _LEAST = {"validation_parts": 2, "knots": 0, "max_columns": 2, "min_level_rows": 1, "max_levels": 1}
 
@@ -21,6 +22,10 @@ class LearnerSettings:
     learner : ``sieve`` (penalised splines and products), ``boosting`` (trees with coefficient
         leaves), ``auto`` (both, stacked by held-out R-loss), or ``constant`` (one effect for all).
         Any of them falls back to the constant effect where the data show no heterogeneity.
+    scale : ``additive``, E[y | x, t] = φ(t)·θ(x) as it stands, ``relative``, a multiple of a
+        positive baseline, b(x)·φ(t)·ρ(x), for outcomes whose effects and noise grow with the unit;
+        or ``auto``, whichever predicts held-out rows better (``choose_scale``), to be settled
+        before a fit.
     validation_parts : parts the rows are cut into for choosing penalties, rounds and weights; where
         models are cross-fitted the folds take their place and are cut further only if there are
         fewer.
@@ -49,6 +54,7 @@ boosting, constant (did you mean 'sieve'?)
     """
 
     learner: str = "auto"
+    scale: str = "additive"
     validation_parts: int = 5
     knots: int = 6
     max_columns: int = 160
@@ -58,11 +64,12 @@ boosting, constant (did you mean 'sieve'?)
     shape: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        if self.learner not in LEARNERS:
-            raise InvalidInputError(
-                f"learner is {self.learner!r}, expected one of "
-                f"{', '.join(LEARNERS)}{nearest(self.learner, LEARNERS)}"
-            )
+        for name, known in {"learner": LEARNERS, "scale": SCALES}.items():
+            if (given := getattr(self, name)) not in known:
+                raise InvalidInputError(
+                    f"{name} is {given!r}, expected one of {', '.join(known)}"
+                    f"{nearest(given, known)}"
+                )
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise InvalidInputError(

@@ -56,7 +56,9 @@ def sieve_record(
     functions = (
         with_constant_effect(fit.functions, fit.constant_effect) if constant else fit.functions
     )
-    model = AdditiveModel(preparation, functions, fit.constant_effect)
+    model = AdditiveModel(
+        preparation, functions, fit.constant_effect, baseline=preparation.baseline(sieve.fold)
+    )
     name, judged = (
         "constant" if constant else "sieve",
         Judgement(fit.r_loss, fit.r_loss_constant - fit.r_loss, fit.gain_error),
@@ -67,7 +69,7 @@ def sieve_record(
         total(sieve.parts),
         settings,
         judged,
-        {"effect_penalty_multiplier": fit.multiplier},
+        _penalties(fit),
     )
 
 
@@ -107,7 +109,8 @@ def stacked_record(
     used = np.flatnonzero(place[rows.part] >= 0)
     part, z, plain = place[rows.part[used]], rows.z[used], preparation.encoder.plain
     weight = rows.weight[used] * (sums.effective_rows / sums.weight)
-    inputs, outcome = rows.features[np.ix_(used, plain)], rows.outcome[used]
+    outcome = rows.outcomes[used, preparation.outcome_number(sieve.fold)]
+    inputs = rows.features[np.ix_(used, plain)]
     # each booster is fitted without a share of the parts
     five = sieve.fold == ALL_FOLDS and len(rows.part) <= _FIVE_BOOSTERS_ROWS
     folded, seed = part % (5 if five else 3), seed + 1000 * (sieve.fold + 1)
@@ -160,11 +163,11 @@ def stacked_record(
         # a sieve that shows heterogeneity by its own test does not lose it for having been offered
         # company
         return sieve_record(preparation, sieve, settings)
-    model = _assembled(preparation, fit, baseline, blend, pooled)
+    model = _assembled(preparation, sieve, baseline, blend, pooled)
     details = {
         **{f"baseline_weight_{name}": value for name, value in baseline.weights.items()},
         **{f"effect_weight_{member.name}": blend.weights.get(member.name, 0.0) for member in found},
-        "effect_penalty_multiplier": fit.multiplier,
+        **_penalties(fit),
         "trees": 0.0 if model.trees is None else float(len(model.trees.value)),
     }
     name = "+".join(name for name, value in blend.weights.items() if value > 0) or "constant"
@@ -187,7 +190,7 @@ def _detectable_blend(
 
 def _assembled(
     preparation: Preparation,
-    fit: SieveFit,
+    sieve: FoldSieve,
     baseline: Blend,
     effects: Blend,
     pooled: PooledMember | None,
@@ -207,9 +210,10 @@ def _assembled(
     return AdditiveModel(
         preparation,
         coefficients,
-        fit.constant_effect,
+        sieve.fit.constant_effect,
         Trees.concatenate(grown) if grown else None,
         leaning,
+        baseline=preparation.baseline(sieve.fold),
     )
 
 
@@ -237,6 +241,13 @@ def _within_strata(
     return residual - strata @ empirical_bayes(
         left, groups, np.zeros_like(groups)
     ).coefficients, centred
+
+
+def _penalties(fit: SieveFit) -> dict[str, float]:
+    return {
+        "effect_penalty_multiplier": fit.multiplier,
+        "effect_penalties_of_axes": float(fit.principal),
+    }
 
 
 def _widen(trees: Trees | None, first: int, size: int) -> Trees | None:

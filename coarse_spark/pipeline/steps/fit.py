@@ -7,8 +7,9 @@ import logging
 from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.choose_basis import BasisChoice
+from coarse_spark.core.learners.choose_scale import ScaleChoice
 from coarse_spark.core.learners.folds import ALL_FOLDS
-from coarse_spark.distributed.basis import settle_basis
+from coarse_spark.distributed.basis import settle_form
 from coarse_spark.distributed.fit import fit_responses
 from coarse_spark.distributed.frames import experiment_units, observed_treatments
 from coarse_spark.distributed.materialize import materialized
@@ -36,9 +37,10 @@ def fit(run: Run) -> None:
         with materialized(experiment_units(run.experiment, setup)) as kept:
             observed = observed_treatments(kept, setup.space)
             run.warn(*observed.problems(private=run.declared.privacy))
-            choice = settle_basis(kept, setup, run.declared.bases, learner_settings(run.declared))
-            _log(choice)
-            configuration = run.declared.with_basis(choice.basis.name)
+            learner = learner_settings(run.declared)
+            choice, scale = settle_form(kept, setup, run.declared.bases, learner)
+            _log(choice, scale)
+            configuration = run.declared.with_response(basis=choice.basis.name, scale=scale.scale)
             models = fit_responses(kept, setup, fit_settings(configuration))
             run.replace(MODELS, models)
         run.keep(
@@ -47,16 +49,20 @@ def fit(run: Run) -> None:
                 basis=choice.basis.name,
                 basis_losses=choice.losses,
                 bases_left_out=choice.left_out,
+                scale=scale.scale,
+                scale_losses=scale.losses,
                 models=_model_counts(run),
             )
         )
 
 
-def _log(choice: BasisChoice) -> None:
+def _log(choice: BasisChoice, scale: ScaleChoice) -> None:
     for name, loss in sorted(choice.losses.items(), key=lambda item: item[1]):
         log.info("basis %s: held-out mean squared error %.6g", name, loss)
     for name, reason in choice.left_out.items():
         log.info("basis %s left out: %s", name, reason)
+    for name, loss in sorted(scale.losses.items(), key=lambda item: item[1]):
+        log.info("%s responses: held-out weighted squared error %.6g", name, loss)
 
 
 def _model_counts(run: Run) -> ModelCounts:

@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.encoding.baseline import Baseline, RelativeScale
 from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.encoding.screening import rank_features
 from coarse_spark.core.learners.encoding.whitening import Whitening
-from coarse_spark.core.learners.folds import ALL_FOLDS
+from coarse_spark.core.learners.folds import ALL_FOLDS, parts_of
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -38,7 +39,8 @@ class PreparedRows:
     z : whitened basis (n, p), z₀ = 1.
     strata : (n, s) centred indicators of all strata but the first and, where those are few, their
         products with the plain features; s = 0 without strata.
-    outcome : (n,) standardized.
+    outcomes : (n, k) standardized; of relative ones (k = 1 + folds) the column depends on the fold
+        that a model leaves out (``Preparation.outcome_number``).
     weight : (n,).
     part : (n,) validation part, numbered over all folds (``learners.folds``).
     """
@@ -46,7 +48,7 @@ class PreparedRows:
     features: FloatArray
     z: FloatArray
     strata: FloatArray
-    outcome: FloatArray
+    outcomes: FloatArray
     weight: FloatArray
     part: IntArray
 
@@ -60,6 +62,7 @@ class Preparation:
     encoder : of the features.
     basis : of the treatments.
     whitening : of the basis columns.
+    relative : of relative responses, whose outcomes are y / b(x); None of additive ones.
     center : mean of the outcome.
     scale : its standard deviation.
     clip : bounds that outcomes are winsorized to.
@@ -74,6 +77,7 @@ class Preparation:
     whitening: Whitening
     center: float
     scale: float
+    relative: RelativeScale | None = None
     clip: tuple[float, float] = (-np.inf, np.inf)
     strata: tuple[str, ...] = ()
     strata_shares: tuple[float, ...] = ()
@@ -81,9 +85,9 @@ class Preparation:
 
     @staticmethod
     def fit(
-        rows: TrialRows, *, basis: Basis, settings: LearnerSettings | None = None
+        rows: TrialRows, *, basis: Basis, settings: LearnerSettings | None = None, seed: int = 0
     ) -> Preparation:
-        """Fit on all rows, or on a sample of them.
+        """Fit on all rows, or on a sample of them, in random order.
 
         Where not all products of features fit, they are chosen for every fold on the rows outside.
 
@@ -92,36 +96,52 @@ class Preparation:
         rows : of the experiment.
         basis : of the treatments.
         settings : of the learner.
+        seed : of the validation parts.
 
         Raises
         ------
-        InvalidInputError : treatments that do not identify the basis, or unusable features.
+        InvalidInputError : treatments that do not identify the basis, unusable features, or a
+            relative scale for outcomes whose mean is not positive.
         """
         settings, weight = settings or LearnerSettings(), rows.weight
+        if settings.scale == "auto":
+            raise InvalidInputError("the scale 'auto' must be settled before a fit (choose_scale)")
         encoder = FeatureEncoder.fit(rows.X, weight, **settings.encoding)
-        share = weight / weight.sum()
-        clip = _clip_bounds(rows.y, settings.winsorize)
+        part = parts_of(rows.fold, rows.key, rows.folds, settings, seed)
+        clip, relative = _clip_bounds(rows.y, settings.winsorize), None
         y = np.clip(rows.y, *clip)
+        if settings.scale == "relative":
+            features, phi = encoder.transform(rows.X), basis(rows.T)
+            relative = RelativeScale.fit(features, phi, y, weight, rows.fold, part, encoder.groups)
+            y = y / relative.held_out(features, part)[:, 0]
+            weight = weight * relative.weight(phi)
+        share = weight / weight.sum()
         center = float(share @ y)
         scale = float(np.sqrt(share @ (y - center) ** 2)) or 1.0
         levels, shares = _strata_shares(rows.strata, share)
         whitening = Whitening.fit(basis, rows.T, weight)
-        plain = Preparation(encoder, basis, whitening, center, scale, clip, levels, shares)
-        return plain._with_products(rows, settings.max_columns)
+        plain = Preparation(
+            encoder, basis, whitening, center, scale, relative, clip, levels, shares
+        )
+        return plain._with_products(rows, part, settings.max_columns)
 
-    def _with_products(self, rows: TrialRows, max_columns: int) -> Preparation:
+    def _with_products(self, rows: TrialRows, part: IntArray, max_columns: int) -> Preparation:
         pairs, count = self.encoder.pairs, max(max_columns - len(self.encoder.main_columns), 0)
         if len(pairs) <= count:
             return replace(self, encoder=self.encoder.with_products(pairs))
-        plain = self.encoder.plain
-        columns = self.encoder.transform(rows.X)[:, plain]
-        z, outcome = self.whitening(self.basis(rows.T)), self._standardized(rows.y)
+        plain, prepared = self.encoder.plain, self.prepare(rows, part)
+        columns = prepared.features[:, plain]
         left_out = [ALL_FOLDS, *(np.unique(rows.fold).tolist() if rows.folds > 1 else [])]
         kept: dict[int, list[tuple[int, int]]] = {}
         for number in left_out:
             used = rows.fold != number
             ranks = plain[
-                rank_features(columns[used], z[used], outcome[used], rows.weight[used])
+                rank_features(
+                    columns[used],
+                    prepared.z[used],
+                    prepared.outcomes[used, self.outcome_number(number)],
+                    prepared.weight[used],
+                )
             ].tolist()
             place = {column: rank for rank, column in enumerate(ranks)}
             # pairs of the first features, as many features as fit
@@ -136,9 +156,6 @@ class Preparation:
         }
         return replace(self, encoder=self.encoder.with_products(union), products=products)
 
-    def _standardized(self, y: FloatArray) -> FloatArray:
-        return np.asarray((np.clip(y, *self.clip) - self.center) / self.scale)
-
     def excluded(self, fold: int) -> BoolArray:
         """Return (m,) the columns that the model leaving out a fold must not use."""
         columns = np.zeros(len(self.encoder.columns), dtype=bool)
@@ -146,6 +163,14 @@ class Preparation:
             columns[len(self.encoder.main_columns) :] = True
             columns[list(self.products.get(fold, self.products[ALL_FOLDS]))] = False
         return columns
+
+    def outcome_number(self, fold: int) -> int:
+        """Return which prepared outcome is that of the model that leaves out a fold."""
+        return 0 if self.relative is None else 1 + fold
+
+    def baseline(self, fold: int) -> Baseline | None:
+        """Return b(x) of the model that leaves out a fold, None on the additive scale."""
+        return None if self.relative is None else self.relative.whole(fold)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -168,15 +193,19 @@ class Preparation:
         ------
         InvalidInputError : strata are missing although the preparation was fitted with strata.
         """
-        z, outcome = self.whitening(self.basis(rows.T)), self._standardized(rows.y)
-        features = self.encoder.transform(rows.X)
+        phi, features = self.basis(rows.T), self.encoder.transform(rows.X)
+        outcomes, weight = np.clip(rows.y, *self.clip)[:, None], rows.weight
+        if self.relative is not None:
+            outcomes = outcomes / self.relative.held_out(features, part)
+            weight = weight * self.relative.weight(phi)
+        outcomes = (outcomes - self.center) / self.scale
         indicators = self._indicators(rows.strata, len(rows))
         if (self.strata_groups >= 0).any():
             products = (indicators[:, :, None] * features[:, None, self.encoder.plain]).reshape(
                 len(rows), -1
             )
             indicators = np.hstack([indicators, products])
-        return PreparedRows(features, z, indicators, outcome, rows.weight, part)
+        return PreparedRows(features, self.whitening(phi), indicators, outcomes, weight, part)
 
     def _indicators(self, strata: npt.ArrayLike | None, size: int) -> FloatArray:
         if not self.strata:
@@ -207,6 +236,7 @@ class Preparation:
             "whitening": self.whitening.to_list(),
             "center": self.center,
             "scale": self.scale,
+            "relative": None if self.relative is None else self.relative.to_dict(),
             "clip": list(self.clip) if np.isfinite(self.clip).all() else None,
             "strata": list(self.strata),
             "strata_shares": list(self.strata_shares),
@@ -222,6 +252,7 @@ class Preparation:
             Whitening.restore(content["whitening"]),
             float(content["center"]),
             float(content["scale"]),
+            RelativeScale.from_dict(content["relative"]) if content.get("relative") else None,
             tuple(content["clip"] or (-np.inf, np.inf)),
             tuple(content["strata"]),
             tuple(content["strata_shares"]),

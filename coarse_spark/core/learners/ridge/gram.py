@@ -8,7 +8,9 @@ model comes from the sums alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -20,28 +22,23 @@ _BLOCK_ROWS = 4096  # rows of the wide design held at once
 
 @dataclass(frozen=True)
 class GramStatistics(Additive):
-    """Sums over rows with design a (q,), outcome y and weight w.
+    """Sums over rows with design a (q,), outcome y and weight w, or several outcomes (k,).
 
     Parameters
     ----------
     gram : Σ w a aᵀ (q, q).
-    moment : Σ w a y (q,).
-    square : Σ w y².
+    moment : Σ w a y (q,), of several outcomes (q, k).
+    square : Σ w y², of several outcomes (k,).
     weight, square_weight : Σ w and Σ w².
     rows : number of rows.
     """
 
     gram: FloatArray
     moment: FloatArray
-    square: float
+    square: float | FloatArray
     weight: float
     square_weight: float
     rows: float
-
-    @staticmethod
-    def zero(size: int) -> GramStatistics:
-        """Return the sums over no rows of a design with ``size`` columns."""
-        return GramStatistics(np.zeros((size, size)), np.zeros(size), 0.0, 0.0, 0.0, 0.0)
 
     @staticmethod
     def of(design: FloatArray, outcome: FloatArray, weight: FloatArray) -> GramStatistics:
@@ -50,18 +47,23 @@ class GramStatistics(Additive):
         Parameters
         ----------
         design : (n, q).
-        outcome : (n,).
+        outcome : (n,) or (n, k).
         weight : (n,).
         """
         root = np.sqrt(weight)
-        scaled, target = design * root[:, None], outcome * root
-        sums = (
-            float(target @ target),
+        scaled, target = design * root[:, None], (outcome.T * root).T
+        return GramStatistics(
+            scaled.T @ scaled,
+            scaled.T @ target,
+            (target * target).sum(axis=0),
             float(weight.sum()),
             float(weight @ weight),
             float(len(outcome)),
         )
-        return GramStatistics(scaled.T @ scaled, scaled.T @ target, *sums)
+
+    def of_outcome(self, number: int) -> GramStatistics:
+        """Return the sums of one of several outcomes."""
+        return replace(self, moment=self.moment[:, number], square=np.asarray(self.square)[number])
 
     @property
     def effective_rows(self) -> float:
@@ -121,27 +123,22 @@ def response_gram(
     features : f(x) (n, m).
     z : whitened basis (n, p).
     nuisance : (n, s) columns that only the baseline has, s may be 0.
-    outcome : (n,).
+    outcome : (n,) or (n, k).
     weight : (n,).
     """
     n, m = features.shape
-    p, s = z.shape[1], nuisance.shape[1]
-    total = GramStatistics.zero(m * p + s)
-    for start in range(0, n, _BLOCK_ROWS):
+    p = z.shape[1]
+    blocks = []
+    for start in range(0, max(n, 1), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         product = (z[rows, :, None] * features[rows, None, :]).reshape(-1, m * p)
-        total = total + GramStatistics.of(
-            np.hstack([product, nuisance[rows]]), outcome[rows], weight[rows]
-        )
-    return total
+        design = np.hstack([product, nuisance[rows]])
+        blocks.append(GramStatistics.of(design, outcome[rows], weight[rows]))
+    return reduce(add, blocks)
 
 
 def total(
     parts: Mapping[int, GramStatistics], without: set[int] | frozenset[int] = frozenset()
 ) -> GramStatistics:
     """Return the sum of all parts but those whose key is in ``without``."""
-    kept = [parts[key] for key in sorted(parts) if key not in without]
-    result = GramStatistics.zero(len(kept[0].moment))
-    for part in kept:
-        result = result + part
-    return result
+    return reduce(add, [parts[key] for key in sorted(parts) if key not in without])

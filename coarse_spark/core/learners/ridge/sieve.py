@@ -2,24 +2,27 @@
 
 E[y | x, t] = z(t)·C f(x). Every feature has a penalty of its own in every coefficient function, one
 for its line and one for its hinges, and the products share one; empirical Bayes finds them. The
-average response is not penalised. Cross-validation in closed form then decides how far the effects
-are shrunk beyond that, up to the constant effect: coefficients and held-out losses both come from
-sums over rows (``gram``), never from the rows.
+average response is not penalised. Cross-validation in closed form then decides whether the effects'
+penalties are those of the treatment's columns or of their principal axes (``axes``), and how far
+the effects are shrunk beyond that, up to the constant effect: coefficients and held-out losses both
+come from sums over rows (``gram``), never from the rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.learners.encoding.preparation import Preparation
+from coarse_spark.core.learners.ridge.axes import principal_axes, turned, turned_statistics
 from coarse_spark.core.learners.ridge.gram import GramStatistics, total
 from coarse_spark.core.learners.ridge.penalties import (
     EXCLUDED,
     FREE,
+    RidgeFit,
     empirical_bayes,
     expand,
     ridge,
@@ -86,7 +89,8 @@ class SieveFit:
     constant_effect : (p − 1,) of the model with constant effects.
     held_out, held_out_constant : (parts, p, m) and (parts, p − 1) the same, fitted without each
         part.
-    multiplier : factor on the effects' penalties, infinite for the constant effect.
+    multiplier : factor on the effects' penalties.
+    principal : whether they are penalties of principal axes.
     r_loss, r_loss_constant : mean held-out squared errors given the same held-out baseline.
     gain_error : standard error of their difference.
     """
@@ -96,6 +100,7 @@ class SieveFit:
     held_out: FloatArray
     held_out_constant: FloatArray
     multiplier: float
+    principal: bool
     r_loss: float
     r_loss_constant: float
     gain_error: float
@@ -169,35 +174,34 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
             / everything.weight
         )
 
-    first = np.stack([fits(1.0) for fits in rest])
-    constant = np.where(base, first, np.stack([fits(np.inf) for fits in rest]))
+    first = np.stack([found[0].fit(1.0) for found in rest])
+    constant = np.where(base, first, np.stack([found[0].fit(np.inf) for found in rest]))
     r_loss_constant = held_out_loss(constant)
     candidates = {
-        m: first if m == 1.0 else np.where(base, first, np.stack([fits(m) for fits in rest]))
+        (axes, m): np.where(base, first, np.stack([found[axes].fit(m) for found in rest]))
+        for axes in range(len(final))
         for m in _MULTIPLIERS
     }
-    losses = {m: held_out_loss(candidate) for m, candidate in candidates.items()}
-    multiplier = min(losses, key=lambda m: losses[m])
-    shifts = candidates[multiplier] - constant
+    losses = {candidate: held_out_loss(fits) for candidate, fits in candidates.items()}
+    chosen = min(losses, key=lambda candidate: losses[candidate])
+    shifts = candidates[chosen] - constant
     moved = sum(
         float(shift @ part.gram @ shift)
         for part, shift in zip(scaled.values(), shifts, strict=True)
     )
     # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what heterogeneity moves
     # held-out predictions by
-    gain_error = 2 * float(np.sqrt(max(losses[multiplier] * moved, 0.0))) / everything.weight
+    gain_error = 2 * float(np.sqrt(max(losses[chosen] * moved, 0.0))) / everything.weight
     return SieveFit(
-        functions=_functions(everything, layout, final(multiplier)),
-        constant_effect=final(np.inf)[layout.effect_constants],
+        functions=_functions(everything, layout, final[chosen[0]].fit(chosen[1])),
+        constant_effect=final[0].fit(np.inf)[layout.effect_constants],
         held_out=np.stack(
-            [
-                _functions(total(scaled, without={k}), layout, candidates[multiplier][k])
-                for k in scaled
-            ]
+            [_functions(total(scaled, without={k}), layout, candidates[chosen][k]) for k in scaled]
         ),
         held_out_constant=constant[:, layout.effect_constants],
-        multiplier=multiplier,
-        r_loss=losses[multiplier],
+        multiplier=chosen[1],
+        principal=chosen[0] > 0,
+        r_loss=losses[chosen],
         r_loss_constant=r_loss_constant,
         gain_error=gain_error,
     )
@@ -231,17 +235,47 @@ def _functions(statistics: GramStatistics, layout: Layout, coefficients: FloatAr
     return functions
 
 
-def _shrunk(statistics: GramStatistics, layout: Layout) -> Callable[[float], FloatArray]:
-    """Find the penalties and return the fit (q,) for any factor on those of the effects."""
-    bayes = empirical_bayes(statistics, layout.groups, layout.blocks)
-    penalty, free = expand(bayes.penalties, layout.groups), layout.groups == FREE
+@dataclass(frozen=True)
+class _Shrunk:
+    """Penalties of largest marginal likelihood, on the columns of a design or on turned ones.
 
-    def fit(multiplier: float) -> FloatArray:
-        if multiplier == 1.0:
-            return bayes.coefficients
-        return ridge(
-            statistics,
-            np.where(layout.baseline | free, penalty, np.where(free, 1.0, penalty) * multiplier),
+    Attributes
+    ----------
+    statistics : of the turned design.
+    bayes : penalties and the fit they give.
+    axes : (p − 1, p − 1) by which effect columns are turned.
+    """
+
+    statistics: GramStatistics
+    layout: Layout
+    bayes: RidgeFit
+    axes: FloatArray
+
+    @staticmethod
+    def of(statistics: GramStatistics, layout: Layout, axes: FloatArray) -> _Shrunk:
+        return _Shrunk(
+            statistics, layout, empirical_bayes(statistics, layout.groups, layout.blocks), axes
         )
 
-    return fit
+    def fit(self, multiplier: float) -> FloatArray:
+        """Return the coefficients (q,) for a factor on the effects' penalties."""
+        coefficients = self.bayes.coefficients
+        if multiplier != 1.0:
+            layout = self.layout
+            penalty = expand(self.bayes.penalties, layout.groups)
+            kept = layout.baseline | (layout.groups == FREE)
+            coefficients = ridge(
+                self.statistics,
+                np.where(kept, penalty, np.where(kept, 1.0, penalty) * multiplier),
+            )
+        return turned(coefficients, self.axes.T, self.layout.m)
+
+
+def _shrunk(statistics: GramStatistics, layout: Layout) -> list[_Shrunk]:
+    """Find the penalties of the treatment's columns and, of several effects, of their axes."""
+    plain = _Shrunk.of(statistics, layout, np.eye(layout.p - 1))
+    effects = layout.effects(plain.bayes.coefficients)[1:]
+    if len(effects) < 2 or not effects[:, 1:].any():
+        return [plain]
+    axes = principal_axes(effects, statistics)
+    return [plain, _Shrunk.of(turned_statistics(statistics, axes, layout.m), layout, axes)]

@@ -1,0 +1,72 @@
+"""Choice between additive and relative responses by held-out loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.crossfit import held_out_sieve
+from coarse_spark.core.learners.encoding.rows import TrialRows
+from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.errors import InvalidInputError
+
+_COLUMNS = 64  # of the encoded features: a scale shows without their products
+
+
+@dataclass(frozen=True)
+class ScaleChoice:
+    """A scale and what it was compared with.
+
+    Attributes
+    ----------
+    scale : additive or relative.
+    losses : weighted mean squared error for held-out rows, by scale; empty where there was no
+        choice.
+    """
+
+    scale: str
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+def choose_scale(
+    rows: TrialRows, *, basis: Basis, settings: LearnerSettings, seed: int = 0
+) -> ScaleChoice:
+    """Return the scale whose sieve predicts held-out outcomes best.
+
+    Squared errors are weighed by 1 / b(x): in proportion to the noise of amounts and counts, so
+    that the errors of a few large units do not rule. Where the mean outcome is not positive there
+    are no multiples of it, and the scale is additive.
+
+    Parameters
+    ----------
+    rows : of the experiment; their folds do not matter.
+    basis : of the treatments.
+    settings : of the learner; a scale other than ``auto`` is taken as it is.
+    seed : as in ``fit_models``.
+    """
+    if settings.scale != "auto":
+        return ScaleChoice(settings.scale)
+    whole = replace(rows, fold=np.zeros(len(rows), dtype=np.int64))
+    sieve = replace(
+        settings, learner="sieve", shape=None, max_columns=min(settings.max_columns, _COLUMNS)
+    )
+
+    def held_out(scale: str) -> tuple[FloatArray, FloatArray]:
+        return held_out_sieve(whole, basis=basis, settings=replace(sieve, scale=scale), seed=seed)
+
+    try:
+        relative, baseline = held_out("relative")
+    except InvalidInputError:
+        if float(rows.weight @ rows.y) > 0:
+            raise
+        return ScaleChoice("additive")
+    additive, _ = held_out("additive")
+    weight = rows.weight / baseline
+    losses = {
+        scale: float(weight @ (rows.y - predicted) ** 2 / weight.sum())
+        for scale, predicted in {"additive": additive, "relative": relative}.items()
+    }
+    return ScaleChoice(min(losses, key=lambda scale: losses[scale]), losses)

@@ -1,0 +1,164 @@
+"""Relative responses: multiples of a baseline, and the choice between scales."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coarse_spark import ResponseLearner, TreatmentSpace
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.choose_scale import choose_scale
+from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
+from coarse_spark.core.learners.encoding.baseline import Baseline
+from coarse_spark.core.learners.encoding.preparation import Preparation
+from coarse_spark.core.learners.encoding.rows import TrialRows
+from coarse_spark.core.learners.folds import ALL_FOLDS
+from coarse_spark.core.learners.model import load_model
+from coarse_spark.core.learners.record import ModelRecord
+from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.errors import InvalidInputError
+
+UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
+LINEAR = Basis("linear", UNIT)
+RELATIVE = LearnerSettings(learner="sieve", scale="relative")
+
+
+def spend(rows, seed=0, folds=1):
+    """Amounts that grow a hundredfold with a feature, of which treatment moves a share."""
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame(rng.uniform(-1, 1, (rows, 3)), columns=list("abc"))
+    T = rng.random((rows, 1))
+    truth = np.exp(2 + 2.3 * X["a"].to_numpy())[:, None] * np.column_stack(
+        [np.ones(rows), 0.8 + 0.4 * np.sign(X["b"])]
+    )
+    mean = (truth * np.column_stack([np.ones(rows), T])).sum(axis=1)
+    y = np.where(rng.random(rows) < 0.5, 2 * mean * rng.gamma(4, 1 / 4, rows), 0.0)
+    return TrialRows(X, T, y, key=rng.permutation(rows), fold=np.arange(rows) % folds), truth
+
+
+def effect_error(predicted, truth):
+    """Mean absolute error of the effects, as a share of the truth."""
+    return float(np.abs(predicted[:, 1] / truth[:, 1] - 1).mean())
+
+
+def test_effects_that_grow_with_the_unit_are_learned_as_multiples():
+    trial, truth = spend(6_000)
+    errors = {
+        scale: effect_error(
+            ResponseLearner(basis="linear", learner="sieve", scale=scale, space=UNIT)
+            .fit(trial.X, trial.T, trial.y)
+            .predict(trial.X),
+            truth,
+        )
+        for scale in ("additive", "relative")
+    }
+    assert errors["relative"] < 0.3
+    assert errors["relative"] < 0.5 * errors["additive"]
+
+
+def test_auto_takes_the_scale_of_the_data():
+    trial, truth = spend(3_000)
+    chosen = choose_scale(trial, basis=LINEAR, settings=LearnerSettings(scale="auto"))
+    assert chosen.scale == "relative"
+    assert chosen.losses["relative"] < chosen.losses["additive"]
+    rng = np.random.default_rng(3)
+    a, b = trial.X["a"].to_numpy(), trial.X["b"].to_numpy()
+    # effects that have nothing to do with the baseline
+    y = 5 + 2 * a + (1 + b) * trial.T[:, 0] + rng.normal(size=len(a))
+    same = TrialRows(trial.X, trial.T, y)
+    chosen = choose_scale(same, basis=LINEAR, settings=LearnerSettings(scale="auto"))
+    assert chosen.scale == "additive"
+    learner = ResponseLearner(basis="linear", space=UNIT).fit(same.X, same.T, same.y)
+    assert learner.scale_ == "additive"
+
+
+def test_without_a_positive_mean_there_are_no_multiples():
+    trial, _ = spend(500)
+    loss = TrialRows(trial.X, trial.T, -trial.y)
+    chosen = choose_scale(loss, basis=LINEAR, settings=LearnerSettings(scale="auto"))
+    assert chosen.scale == "additive"
+    assert not chosen.losses
+    with pytest.raises(InvalidInputError, match=r"mean outcome is -.*response.scale: additive"):
+        fit_models(loss, basis=LINEAR, settings=RELATIVE)
+    with pytest.raises(InvalidInputError, match="must be settled"):
+        fit_models(trial, basis=LINEAR, settings=LearnerSettings(scale="auto"))
+    with pytest.raises(InvalidInputError, match=r"scale is 'relativ', .*did you mean 'relative'"):
+        LearnerSettings(scale="relativ")
+
+
+def test_the_model_of_a_fold_never_saw_its_outcomes():
+    trial, _ = spend(1_500, folds=3)
+    models = fit_models(trial, basis=LINEAR, settings=RELATIVE)
+    changed = TrialRows(
+        trial.X,
+        trial.T,
+        np.where(trial.fold == 1, trial.y * 3 + 5, trial.y),
+        key=trial.key,
+        fold=trial.fold,
+    )
+    others = fit_models(changed, basis=LINEAR, settings=RELATIVE)
+
+    def predicted(found, fold):
+        return load_model(found[fold]).predict(trial.X)
+
+    # center, scale and weights by treatment are shared, and cancel up to the penalties' scale
+    np.testing.assert_allclose(predicted(models, 1), predicted(others, 1), rtol=0.02)
+    assert np.abs(predicted(models, 2) / predicted(others, 2) - 1).max() > 0.1
+
+
+@pytest.mark.parametrize("learner", ["sieve", "auto"])
+def test_a_relative_model_is_plain_values(learner):
+    trial, _ = spend(1_200)
+    settings = LearnerSettings(learner=learner, scale="relative")
+    record = fit_models(trial, basis=LINEAR, settings=settings)[ALL_FOLDS]
+    row = json.loads(json.dumps(record.to_row()))
+    again = load_model(ModelRecord.from_row(row)).predict(trial.X)
+    np.testing.assert_array_equal(again, load_model(record).predict(trial.X))
+    assert (again[:, 0] > 0).all()
+
+
+def test_batches_add_up_to_the_fit_in_memory():
+    trial, _ = spend(1_500, folds=3)
+    order = np.random.default_rng(1).permutation(len(trial))
+    preparation = Preparation.fit(trial, basis=LINEAR, settings=RELATIVE)
+    preparation = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
+    sums = {}
+    for rows in np.array_split(order, 4):
+        batch = accumulate(preparation, trial.take(rows), folds=3, settings=RELATIVE)
+        for part, found in batch.items():
+            sums[part] = sums[part] + found if part in sums else found
+    records, _ = solve(preparation, sums, folds=3, settings=RELATIVE)
+    whole = fit_models(trial, basis=LINEAR, settings=RELATIVE)
+    for fold, record in whole.items():
+        np.testing.assert_allclose(
+            load_model(records[fold]).predict(trial.X),
+            load_model(record).predict(trial.X),
+            rtol=1e-6,
+        )
+
+
+def test_units_of_measurement_do_not_matter():
+    trial, _ = spend(1_000)
+    cents = TrialRows(trial.X, trial.T, 100 * trial.y, key=trial.key)
+    ours, theirs = (
+        load_model(fit_models(rows, basis=LINEAR, settings=RELATIVE)[ALL_FOLDS]).predict(trial.X)
+        for rows in (trial, cents)
+    )
+    np.testing.assert_allclose(theirs, 100 * ours, rtol=1e-6)
+
+
+def test_a_baseline_is_positive_floored_and_near_the_mean():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, 4_000)
+    features = np.column_stack([np.ones_like(x), x])
+    outcome = rng.poisson(np.exp(1 + 1.5 * x)).astype(float)
+    baseline = Baseline.fit(features, outcome, np.ones_like(x), np.array([-1, 0]))
+    np.testing.assert_allclose(baseline.coefficients, [1, 1.5], atol=0.05)
+    found = baseline(features)
+    assert found.min() == baseline.floor == pytest.approx(np.quantile(found, 0.02), rel=1e-4)
+    far = baseline(np.array([[1.0, 1e6], [1.0, -1e6]]))
+    assert np.isfinite(far).all()
+    assert far[1] == baseline.floor

@@ -60,7 +60,7 @@ def test_effects_that_grow_with_the_unit_are_learned_as_multiples():
 
 
 def test_auto_takes_the_scale_of_the_data():
-    trial, truth = spend(3_000)
+    trial, _ = spend(3_000)
     chosen = choose_scale(trial, basis=LINEAR, settings=LearnerSettings(scale="auto"))
     assert chosen.scale == "relative"
     assert chosen.losses["relative"] < chosen.losses["additive"]

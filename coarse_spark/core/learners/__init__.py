@@ -11,16 +11,19 @@ encoding : features as numbers f(x), f₀ = 1; a coefficient function is C f(x).
 sieve : ridge regression on f(x) ⊗ z(t), solved from sums over rows.
 booster : trees whose leaves hold coefficients.
 pooled model : the sieve of all partitions, which the models of partitions may lean on.
+scale : additive, or relative to a baseline b(x) that is divided out of the outcome.
 member, blend : a fit and its share, weighed by what it predicts for held-out rows.
 record : a fitted model as plain values, a row of the models table.
 
 To read, from the outside in
 ----------------------------
-1. ``response`` : the learner as users call it; ``settings`` and ``choose_basis`` are its choices.
+1. ``response`` : the learner as users call it; ``settings``, ``choose_basis`` and
+   ``choose_scale`` are its choices.
 2. ``crossfit`` : one model a fold, in memory or from sums over many machines; ``folds``.
-3. ``encoding`` : ``rows``, ``features``, ``whitening`` and ``screening``, put together by
-   ``preparation``.
-4. ``ridge`` : ``gram`` (the sums), ``penalties`` (empirical Bayes) and the ``sieve`` made of them.
+3. ``encoding`` : ``rows``, ``features``, ``whitening``, ``baseline`` (of relative responses) and
+   ``screening``, put together by ``preparation``.
+4. ``ridge`` : ``gram`` (the sums), ``penalties`` (empirical Bayes) and ``axes``; the ``sieve`` is
+   made of them.
 5. ``boosting`` : ``trees`` and the ``booster``.
 6. ``stack`` : all members weighed against each other by ``blend``, the ``pooled`` model among them.
 7. ``model`` : the fitted model, its ``shape`` and its ``record``.

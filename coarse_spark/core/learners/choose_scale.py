@@ -37,8 +37,8 @@ def choose_scale(
     """Return the scale whose sieve predicts held-out outcomes best.
 
     Squared errors are weighed by 1 / b(x): in proportion to the noise of amounts and counts, so
-    that the errors of a few large units do not rule. Where the mean outcome is not positive there
-    are no multiples of it, and the scale is additive.
+    that the errors of a few large units do not rule. Where the mean outcome, of all rows or of a
+    validation part, is not positive there are no multiples of it, and the scale is additive.
 
     Parameters
     ----------
@@ -57,13 +57,11 @@ def choose_scale(
     def held_out(scale: str) -> tuple[FloatArray, FloatArray]:
         return held_out_sieve(whole, basis=basis, settings=replace(sieve, scale=scale), seed=seed)
 
+    additive, _ = held_out("additive")
     try:
         relative, baseline = held_out("relative")
-    except InvalidInputError:
-        if float(rows.weight @ rows.y) > 0:
-            raise
+    except InvalidInputError:  # what additive responses can do: the mean of some part is negative
         return ScaleChoice("additive")
-    additive, _ = held_out("additive")
     weight = rows.weight / baseline
     losses = {
         scale: float(weight @ (rows.y - predicted) ** 2 / weight.sum())

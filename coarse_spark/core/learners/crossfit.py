@@ -19,13 +19,13 @@ from coarse_spark.core.learners.folds import ALL_FOLDS, hash_uniform, parts_of, 
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
-from coarse_spark.core.learners.ridge.sieve import (
+from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.learners.sieve import (
     FoldSieve,
     Layout,
     fit_sieve,
     with_constant_effect,
 )
-from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.stack import sieve_record, stacked_record
 from coarse_spark.errors import InvalidInputError
 

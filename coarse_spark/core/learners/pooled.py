@@ -17,7 +17,7 @@ import numpy as np
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.model import Functions
-from coarse_spark.core.learners.ridge.sieve import FoldSieve, with_constant_effect
+from coarse_spark.core.learners.sieve import FoldSieve, with_constant_effect
 from coarse_spark.errors import InvalidInputError
 
 

@@ -25,14 +25,14 @@ from coarse_spark.core.learners.pooled import PooledMember
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics, total
 from coarse_spark.core.learners.ridge.penalties import empirical_bayes
-from coarse_spark.core.learners.ridge.sieve import (
+from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.learners.shape import shape_constraints
+from coarse_spark.core.learners.sieve import (
     FoldSieve,
     SieveFit,
     detectable,
     with_constant_effect,
 )
-from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.shape import shape_constraints
 
 _LEAST_ROWS = 400.0  # boosting below that is all noise
 _FIVE_BOOSTERS_ROWS = 20_000  # models of folds only judge: three do; so do they for more rows

@@ -275,7 +275,9 @@ def _shrunk(statistics: GramStatistics, layout: Layout) -> list[_Shrunk]:
     """Find the penalties of the treatment's columns and, of several effects, of their axes."""
     plain = _Shrunk.of(statistics, layout, np.eye(layout.p - 1))
     effects = layout.effects(plain.bayes.coefficients)[1:]
-    if len(effects) < 2 or not effects[:, 1:].any():
+    if len(effects) < 2:
         return [plain]
+    if not effects[:, 1:].any():
+        return [plain, plain]
     axes = principal_axes(effects, statistics)
     return [plain, _Shrunk.of(turned_statistics(statistics, axes, layout.m), layout, axes)]

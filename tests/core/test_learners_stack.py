@@ -65,6 +65,23 @@ def test_the_first_split_is_the_one_scikit_learn_finds():
     assert set(features[1:]) == {1}
 
 
+def test_a_step_is_found_where_it_is():
+    rng = np.random.default_rng(0)
+    inputs = rng.random((20_000, 2))
+    target = np.where(inputs[:, 1] > 0.237, 1.0, 0.0) - 0.763
+    edges = bin_edges(inputs)
+    features, places = grow(
+        bin_codes(inputs, edges),
+        target[None],
+        np.ones(20_000),
+        np.arange(2),
+        Growth(depth=1, min_rows=25, penalty=50),
+    )
+    assert features.tolist() == [1]
+    # one of 255 bins is 0.004 wide; 32 bins missed it by up to 0.03
+    assert edges[1][places[0]] == pytest.approx(0.237, abs=0.004)
+
+
 def test_trees_route_raw_values_as_they_routed_bins():
     rng = np.random.default_rng(1)
     inputs = rng.normal(size=(3000, 6))

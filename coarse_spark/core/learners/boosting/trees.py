@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 
 CodeArray = npt.NDArray[np.uint8]
 
-BINS = 32
+_LEAST_BINS, _MOST_BINS = 32, 255
 NO_SPLIT = -1
-_CELLS = 65_536  # entries of a histogram pass
+_LEAST_GAIN = 1e-12
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,17 @@ def route(
 
 
 def bin_edges(inputs: FloatArray) -> list[FloatArray]:
-    """Return for every column of inputs (n, c) at most BINS − 1 ascending edges.
+    """Return for every column of inputs (n, c) ascending edges, one fewer than its bins.
 
-    They are quantiles, or all distinct values where those are few.
+    They are quantiles, or all distinct values where those are few. There are as many bins as a byte
+    can tell apart, in few rows as many as have ten rows.
     """
-    edges = []
+    edges, bins = [], min(_MOST_BINS, max(_LEAST_BINS, len(inputs) // 10))
     for values in inputs.T:
         distinct = np.unique(values)
-        if len(distinct) > BINS:
+        if len(distinct) > bins:
             distinct = np.unique(
-                np.quantile(values, np.arange(1, BINS + 1) / BINS, method="inverted_cdf")
+                np.quantile(values, np.arange(1, bins + 1) / bins, method="inverted_cdf")
             )
         edges.append(distinct[:-1])
     return edges
@@ -161,65 +163,65 @@ def grow(
     columns : columns that may be split on.
     growth : depth, least leaf and penalty.
     """
-    rows, depth = codes.shape[1], growth.depth
-    # few rows: many columns at once save calls; many rows: one column at a time stays in cache
-    together = max(1, _CELLS // rows)
-    node: IntArray = np.zeros(rows, dtype=np.int64)
+    depth, searched = growth.depth, codes[columns]
+    bins = int(searched.max(initial=0)) + 1
+    width = bins * len(columns)
     features, places = np.full(2**depth - 1, NO_SPLIT), np.zeros(2**depth - 1, dtype=np.int64)
+    if not width:
+        return features, places
+    cells = searched.T + np.arange(0, width, bins, dtype=np.int32)
+    values, ones = np.column_stack([weight, *gradient]), np.ones(cells.size)
+
+    def histogram(rows: slice | IntArray) -> FloatArray:
+        """Sums of weight and gradient (bins of all columns, 1 + k): a sparse product."""
+        chosen, added = cells[rows], values[rows]
+        starts = np.arange(0, chosen.size + 1, len(columns), dtype=np.int32)
+        content = (ones[: chosen.size], chosen.ravel(), starts)
+        return np.asarray(csr_array(content, shape=(len(chosen), width)).T @ added)
+
+    histograms = [histogram(slice(None))]
     for level in range(depth):
-        width = 2**level
-        best, chosen, place = (
-            np.full(width, 1e-12),
-            np.full(width, NO_SPLIT),
-            np.zeros(width, dtype=np.int64),
-        )
-        for start in range(0, len(columns), together):
-            block = columns[start : start + together]
-            gain = _gains(codes[block], node, width, gradient, weight, growth)
-            nodes, where = np.arange(width), gain.argmax(axis=2)
-            value = np.take_along_axis(gain, where[:, :, None], axis=2)[:, :, 0]
-            column = value.argmax(axis=0)
-            better = value[column, nodes] > best
-            best = np.where(better, value[column, nodes], best)
-            chosen = np.where(better, block[column], chosen)
-            place = np.where(better, where[column, nodes], place)
-        features[width - 1 : 2 * width - 1], places[width - 1 : 2 * width - 1] = chosen, place
-        node = route(codes, features[: 2 * width - 1], places[: 2 * width - 1])
+        first, last = 2**level - 1, 2 ** (level + 1) - 1
+        column, place = _best_splits(np.stack(histograms), len(columns), growth)
+        features[first:last] = np.where(column == NO_SPLIT, NO_SPLIT, columns[column])
+        places[first:last] = place
+        if level == depth - 1:
+            break
+        node, children = route(codes, features[:last], places[:last]), []
+        for parent, whole in enumerate(histograms):
+            left, right = (np.flatnonzero(node == 2 * parent + side) for side in (0, 1))
+            # the lighter side is summed, the other one is what is left
+            if len(left) < len(right):
+                few = histogram(left)
+                children += [few, whole - few]
+            else:
+                few = histogram(right)
+                children += [whole - few, few]
+        histograms = children
     return features, places
 
 
-def _gains(
-    codes: CodeArray,
-    node: IntArray,
-    width: int,
-    gradient: FloatArray,
-    weight: FloatArray,
-    growth: Growth,
-) -> FloatArray:
-    """Gain (b, width, BINS) of splitting each of ``width`` nodes after each bin of b columns.
+def _best_splits(histograms: FloatArray, columns: int, growth: Growth) -> tuple[IntArray, IntArray]:
+    """Return the column (w,) and bin (w,) to split each of w nodes after, or ``NO_SPLIT`` and 0.
 
-    −inf where a side is too light.
+    Parameters
+    ----------
+    histograms : (w, columns · bins, 1 + k) sums of weight and gradient.
+    columns : number of columns.
+    growth : of which least leaf and penalty count.
     """
-    penalty = growth.penalty
-    count, cells = len(codes), width * BINS
-    cell = (codes + (node * BINS) + (np.arange(count) * cells)[:, None]).ravel()
-
-    def below(values: FloatArray) -> FloatArray:
-        sums = np.bincount(
-            cell, weights=np.tile(values, count) if count > 1 else values, minlength=count * cells
-        )
-        return np.asarray(sums.reshape(count, width, BINS).cumsum(axis=2))
-
-    left = below(weight)
-    right = left[:, :, -1:] - left
-    allowed = (left >= growth.min_rows) & (right >= growth.min_rows)
-    gain = np.zeros(left.shape)
-    for part in gradient:
-        sums = below(part)
-        total = sums[:, :, -1:]
-        gain += (
-            sums**2 / (left + penalty)
-            + (total - sums) ** 2 / (right + penalty)
-            - total**2 / (left[:, :, -1:] + penalty)
-        )
-    return np.where(allowed, gain, -np.inf)
+    nodes, penalty = len(histograms), growth.penalty
+    below = histograms.reshape(nodes, columns, -1, histograms.shape[-1]).cumsum(axis=2)
+    left, sums = below[..., 0], below[..., 1:]
+    weight, whole = left[:, :1, -1:], sums[:, 0, -1]
+    right, whole_square = weight - left, (whole**2).sum(axis=1)[:, None, None]
+    square = np.einsum("wcbk,wcbk->wcb", sums, sums)
+    rest_square = whole_square - 2 * np.einsum("wcbk,wk->wcb", sums, whole) + square
+    gain = square / (left + penalty) + rest_square / (right + penalty)
+    gain -= whole_square / (weight + penalty)
+    gain[(left < growth.min_rows) | (right < growth.min_rows)] = -np.inf
+    gain = gain.reshape(nodes, -1)
+    best = gain.argmax(axis=1)
+    column, place = np.divmod(best, below.shape[2])
+    worth = gain[np.arange(nodes), best] > _LEAST_GAIN
+    return np.where(worth, column, NO_SPLIT), np.where(worth, place, 0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 
 # group numbers of columns without a penalty and of columns outside the model
@@ -54,9 +54,7 @@ def ridge(statistics: GramStatistics, penalty: FloatArray) -> FloatArray:
     active = np.flatnonzero(np.isfinite(penalty))
     factor = _cholesky(statistics.gram[np.ix_(active, active)], penalty[active])
     coefficients = np.zeros(len(penalty))
-    coefficients[active] = scipy.linalg.cho_solve(
-        (factor, True), statistics.moment[active], check_finite=False
-    )
+    coefficients[active] = scipy.linalg.lapack.dpotrs(factor, statistics.moment[active], lower=1)[0]
     return coefficients
 
 
@@ -76,20 +74,20 @@ def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArr
     count = int(groups.max(initial=-1)) + 1
     sizes = np.bincount(groups[groups >= 0], minlength=count)
     penalties, coefficients, variance = np.full(count, _START), np.zeros(len(groups)), 0.0
+    explained = np.zeros(len(groups))  # gram @ coefficients
+    places = [_place(blocks == block) for block in range(int(blocks.max()) + 1)]
     for iteration in range(_ITERATIONS):
         penalty, trace = expand(penalties, groups), np.zeros(count)
-        for block in range(int(blocks.max()) + 1):
-            inside = np.flatnonzero((blocks == block) & np.isfinite(penalty))
-            gram, before = statistics.gram[np.ix_(inside, inside)], coefficients[inside]
-            target = (
-                statistics.moment[inside] - statistics.gram[inside] @ coefficients + gram @ before
-            )
-            coefficients[blocks == block] = 0.0
-            factor = _cholesky(gram, penalty[inside])
-            coefficients[inside] = scipy.linalg.cho_solve(
-                (factor, True), target, check_finite=False
-            )
-            inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1)
+        for place in places:
+            gram = statistics.gram[place]
+            explained -= coefficients[place] @ gram
+            coefficients[place] = 0.0
+            inside = np.arange(len(groups))[place][np.isfinite(penalty[place])]
+            factor = _cholesky(statistics.gram[np.ix_(inside, inside)], penalty[inside])
+            target = statistics.moment[inside] - explained[inside]
+            coefficients[inside] = scipy.linalg.lapack.dpotrs(factor, target, lower=1)[0]
+            explained += coefficients[place] @ gram
+            inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
             grouped = groups[inside] >= 0
             trace += np.bincount(
                 groups[inside][grouped], weights=np.diag(inverse)[grouped], minlength=count
@@ -100,9 +98,8 @@ def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArr
         kept = penalties < _DROPPED
         freedom = np.where(kept, np.maximum(sizes - penalties * trace, 0.0), 0.0)
         used = freedom.sum() + (groups == FREE).sum()
-        variance = max(statistics.loss(coefficients), 1e-12 * statistics.square) / max(
-            statistics.weight - used, 1.0
-        )
+        loss = statistics.square - coefficients @ (2 * statistics.moment - explained)
+        variance = max(loss, 1e-12 * statistics.square) / max(statistics.weight - used, 1.0)
         updated = np.clip(freedom * variance / np.maximum(square, 1e-300), _SMALLEST, 10 * _DROPPED)
         # a group that has next to no freedom left only crawls towards infinity
         updated = np.where(kept & (freedom > _LEAST_FREEDOM), updated, 10 * _DROPPED)
@@ -113,7 +110,18 @@ def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArr
     return RidgeFit(penalties, ridge(statistics, expand(penalties, groups)), variance)
 
 
+def _place(members: BoolArray) -> slice | IntArray:
+    """Return where members are: as a slice, which copies nothing, if they lie side by side."""
+    found = np.flatnonzero(members)
+    first, size = int(found[0]), len(found)
+    return slice(first, first + size) if found[-1] - first == size - 1 else found
+
+
 def _cholesky(gram: FloatArray, penalty: FloatArray) -> FloatArray:
     """Lower Cholesky factor of a penalised Gram matrix, which is overwritten."""
     gram[np.diag_indices(len(gram))] += penalty + _JITTER * max(np.diag(gram).mean(), 1e-300)
-    return np.asarray(scipy.linalg.cholesky(gram, lower=True, overwrite_a=True, check_finite=False))
+    # symmetric: in Fortran's order it is its own transpose
+    factor, failed = scipy.linalg.lapack.dpotrf(gram.T, lower=1, clean=0, overwrite_a=1)
+    if failed:
+        raise np.linalg.LinAlgError("a penalised Gram matrix is not positive definite")
+    return np.asarray(factor)

@@ -47,7 +47,7 @@ def configuration(learner: str, features: int, folder: str) -> Configuration:
             },
             "treatments": {"t1": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}},
             "design": {"kind": "randomized"},
-            "response": {"learner": learner, "folds": 3},
+            "response": {"learner": learner, "scale": "additive", "folds": 3},
             "output": {"path": f"{folder}/tables"},
         }
     )

@@ -67,12 +67,14 @@ def test_auto_takes_the_scale_of_the_data():
     rng = np.random.default_rng(3)
     a, b = trial.X["a"].to_numpy(), trial.X["b"].to_numpy()
     # effects that have nothing to do with the baseline
-    y = 5 + 2 * a + (1 + b) * trial.T[:, 0] + rng.normal(size=len(a))
-    same = TrialRows(trial.X, trial.T, y)
-    chosen = choose_scale(same, basis=LINEAR, settings=LearnerSettings(scale="auto"))
-    assert chosen.scale == "additive"
-    learner = ResponseLearner(basis="linear", space=UNIT).fit(same.X, same.T, same.y)
-    assert learner.scale_ == "additive"
+    effect, noise = 3 * (1 + b) * trial.T[:, 0], rng.normal(size=len(a))
+    for y in (10 + 9 * a + effect + 0.01 * noise, 9 * a + effect + 5 * noise):
+        chosen = choose_scale(
+            TrialRows(trial.X, trial.T, y), basis=LINEAR, settings=LearnerSettings(scale="auto")
+        )
+        assert chosen.scale == "additive", "evidence where no outcome is negative, else without"
+    learner = ResponseLearner(basis="linear", learner="sieve", space=UNIT)
+    assert learner.fit(trial.X, trial.T, y).scale_ == "additive"
 
 
 def test_without_a_positive_mean_there_are_no_multiples():

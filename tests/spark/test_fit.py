@@ -45,6 +45,7 @@ def configuration(**response: Any) -> Configuration:
             "response": {
                 "basis": "levels",
                 "learner": "sieve",
+                "scale": "additive",
                 "folds": 2,
                 "min_rows": 300,
                 **response,

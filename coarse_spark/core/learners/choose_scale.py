@@ -11,6 +11,7 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.crossfit import held_out_sieve
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.learners.sieve import detectable
 from coarse_spark.errors import InvalidInputError
 
 _COLUMNS = 64  # of the encoded features: a scale shows without their products
@@ -34,8 +35,10 @@ class ScaleChoice:
 def choose_scale(
     rows: TrialRows, *, basis: Basis, settings: LearnerSettings, seed: int = 0
 ) -> ScaleChoice:
-    """Return the scale whose sieve predicts held-out outcomes best.
+    """Return the scale whose sieve predicts held-out outcomes better.
 
+    Outcomes that are never negative are amounts, counts or shares: they are relative unless the
+    additive scale is better by more than chance. Others are additive unless the relative one is.
     Squared errors are weighed by 1 / b(x): in proportion to the noise of amounts and counts, so
     that the errors of a few large units do not rule. Where the mean outcome, of all rows or of a
     validation part, is not positive there are no multiples of it, and the scale is additive.
@@ -63,8 +66,11 @@ def choose_scale(
     except InvalidInputError:  # what additive responses can do: the mean of some part is negative
         return ScaleChoice("additive")
     weight = rows.weight / baseline
-    losses = {
-        scale: float(weight @ (rows.y - predicted) ** 2 / weight.sum())
-        for scale, predicted in {"additive": additive, "relative": relative}.items()
-    }
-    return ScaleChoice(min(losses, key=lambda scale: losses[scale]), losses)
+    squares = {"additive": (rows.y - additive) ** 2, "relative": (rows.y - relative) ** 2}
+    losses = {scale: float(weight @ square / weight.sum()) for scale, square in squares.items()}
+    gain = losses["additive"] - losses["relative"]
+    differences = squares["additive"] - squares["relative"] - gain
+    error = float(np.sqrt(weight**2 @ differences**2) / weight.sum())
+    if rows.y.min() >= 0:
+        return ScaleChoice("additive" if detectable(-gain, error) else "relative", losses)
+    return ScaleChoice("relative" if detectable(gain, error) else "additive", losses)

@@ -1,0 +1,153 @@
+"""Responses on a relative scale beside additive ones and EconML, one JSON object a line.
+
+    python tests/benchmarks/bench_relative.py --rows 20000 60000 --seeds 3
+
+The data are ``simulate promotions``, pooled over markets and on all features: spend and its noise
+grow with the customer, and the margin falls with the discount. Accuracy is the share of
+(granular − best uniform) profit that the estimated granular policy earns at the truth, on 20,000
+new units. Every fit runs in a process of its own with one thread. EconML has no baseline: it gets
+the mean outcome of scikit-learn's histogram boosting less what it thinks the treatments did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+from bench_fit import NEW_UNITS, THREADS, econml, line
+
+TARGETS = {20_000: 0.74, 60_000: 0.82}
+OURS = ("auto", "additive")
+PEERS = ("LinearDML", "CausalForestDML")
+TREATMENTS = ["depth", "days"]
+
+
+def customers(rows: int, seed: int, *, experiment: bool) -> pd.DataFrame:
+    from coarse_spark.simulate.promotions import BLOCK_ROWS, simulate_promotions_block
+
+    sizes = [min(BLOCK_ROWS, rows - first) for first in range(0, rows, BLOCK_ROWS)]
+    return pd.concat(
+        [
+            simulate_promotions_block(number, seed, size, experiment=experiment)
+            for number, size in enumerate(sizes)
+        ],
+        ignore_index=True,
+    )
+
+
+def captured(theta: np.ndarray, truth: np.ndarray, psi: np.ndarray) -> float:
+    """Share of granular − uniform that the best treatments under ``theta`` earn at the truth."""
+    from coarse_spark.core.profit import profit_matrix
+
+    earned, granular, uniform = 0.0, 0.0, np.zeros(len(psi))
+    for rows in np.array_split(np.arange(len(theta)), 20):
+        profit = profit_matrix(truth[rows], psi)
+        chosen = profit_matrix(theta[rows], psi).argmax(axis=1)
+        earned += profit[np.arange(len(rows)), chosen].sum()
+        granular += profit.max(axis=1).sum()
+        uniform += profit.sum(axis=0)
+    return float((earned - uniform.max()) / (granular - uniform.max()))
+
+
+def predicted(learner: str, sample: pd.DataFrame, new: pd.DataFrame) -> tuple[np.ndarray, object]:
+    """Response coefficients of new units, and their basis."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    from coarse_spark import ResponseLearner, TreatmentSpace
+    from coarse_spark.core.basis import Basis
+    from coarse_spark.simulate.promotions import FEATURES, MAX_DAYS, MAX_DEPTH
+
+    space = TreatmentSpace.from_dict(
+        {
+            name: {"kind": "continuous", "lower": 0, "upper": upper, "control": 0}
+            for name, upper in zip(TREATMENTS, (MAX_DEPTH, MAX_DAYS), strict=True)
+        }
+    )
+    basis, features = Basis("quadratic", space), ["market", *FEATURES]
+    if learner in OURS:
+        model = ResponseLearner(basis="quadratic", scale=learner, space=space)
+        model.fit(sample[features], sample[TREATMENTS], sample["spend"])
+        return model.predict(new[features]), basis
+    both = pd.get_dummies(pd.concat([sample[features], new[features]]), dtype=float)
+    both = both.fillna(both.mean())
+    X, wanted, y = both.iloc[: len(sample)], both.iloc[len(sample) :], sample["spend"].to_numpy()
+    theta = econml(learner)(X, sample[TREATMENTS], y)(wanted)
+    mean = HistGradientBoostingRegressor(random_state=0).fit(X, y).predict(wanted)
+    given = basis(space.encode(sample[TREATMENTS])).mean(axis=0)
+    theta[:, 0] = mean - theta @ given
+    return theta, basis
+
+
+def worker(learner: str, rows: int, seed: int) -> None:
+    from coarse_spark import Profit
+
+    warnings.filterwarnings("ignore")
+    sample = customers(rows, seed, experiment=True)
+    new = customers(NEW_UNITS, 1000 + seed, experiment=False)
+    start = time.process_time()
+    theta, basis = predicted(learner, sample, new)
+    cpu = time.process_time() - start
+    grid = np.stack(np.meshgrid(np.arange(41.0), np.arange(29.0)), axis=-1).reshape(-1, 2)
+    profit = Profit(
+        margin="0.45 - depth / 100", cost="where(depth + days > 0, 0.15, 0) + 0.01 * days"
+    )
+    truth = new[[f"theta_{j}" for j in range(6)]].to_numpy()
+    print(json.dumps({"share": captured(theta, truth, profit.psi(grid, basis)), "cpu": cpu}))
+
+
+def measure(learner: str, rows: int, seed: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--worker", learner, str(rows), str(seed)]
+    done = subprocess.run(
+        command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{learner} at {rows} rows failed:\n{done.stderr}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="+", type=int, default=[20_000, 60_000])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        learner, rows, seed = options.worker
+        worker(learner, int(rows), int(seed))
+        return
+    for rows in options.rows:
+        means = {}
+        for learner in (*OURS, *PEERS):
+            found = [measure(learner, rows, seed) for seed in range(options.seeds)]
+            means[learner] = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
+        shares = {learner: round(mean["share"], 4) for learner, mean in means.items()}
+        cpu = {f"cpu_{learner}": round(mean["cpu"], 1) for learner, mean in means.items()}
+        print(
+            json.dumps(
+                line(
+                    f"promotions n={rows}",
+                    means["auto"]["share"],
+                    max(means[peer]["share"] for peer in PEERS),
+                    "share of granular - uniform",
+                    target=TARGETS.get(rows),
+                    seeds=options.seeds,
+                    **shares,
+                    **cpu,
+                )
+            ),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

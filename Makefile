@@ -75,6 +75,7 @@ test-all: lint java ## Lint, then every test
 .PHONY: bench-fit
 bench-fit: .venv/.bench ## Response learning beside EconML, one JSON object a line
 	@$(BIN)/python tests/benchmarks/bench_fit.py
+	@$(BIN)/python tests/benchmarks/bench_relative.py
 
 .PHONY: bench-partitions
 bench-partitions: java ## Models of 200 partitions through Spark beside the same fits bare in one process

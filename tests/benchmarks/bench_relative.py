@@ -1,6 +1,7 @@
 """Responses on a relative scale beside additive ones and EconML, one JSON object a line.
 
-    python tests/benchmarks/bench_relative.py --rows 20000 60000 --seeds 3
+    python tests/benchmarks/bench_relative.py                    about a quarter of an hour
+    python tests/benchmarks/bench_relative.py --rows 20000 --seeds 1
 
 The data are ``simulate promotions``, pooled over markets and on all features: spend and its noise
 grow with the customer, and the margin falls with the discount. Accuracy is the share of

@@ -345,6 +345,11 @@ def scale_sentence(content: ReportContent) -> str:
     if not losses:
         return f"{sentence}."
     less = 1 - losses["relative"] / losses["additive"]
+    if less <= 0:
+        return (
+            f"{sentence}: outcomes are never negative, and learning them as they are predicts "
+            "held-out ones no better by more than chance."
+        )
     return (
         f"{sentence}, which predicts held-out outcomes better than learning them as they are "
         f"({percent(less)} less weighted squared error)."

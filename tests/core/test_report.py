@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -502,6 +503,22 @@ def test_the_basis_that_was_chosen_is_named_with_the_losses_of_the_others(
     assert expected in flowing(summary_of(content))
     assert expected in page_of(content, tmp_path)[1].text
     assert "Of the bases compared" not in summary_of(one)
+
+
+def test_relative_responses_are_told_with_how_the_scales_did(
+    one: ReportContent, tmp_path: Path
+) -> None:
+    sentence = "learned as multiples of each unit's expected outcome"
+    for losses, expected in [
+        ({}, f"{sentence}."),
+        ({"additive": 2.0, "relative": 1.9}, "(5% less weighted squared error)."),
+        ({"additive": 2.0, "relative": 2.01}, "no better by more than chance."),
+    ]:
+        content = with_result(one, "fitted", scale="relative", scale_losses=losses)
+        for text in (flowing(summary_of(content)), unescape(page_of(content, tmp_path)[1].text)):
+            assert sentence in text
+            assert expected in text
+    assert sentence not in flowing(summary_of(one))
 
 
 def test_treatments_beyond_the_experiment_are_marked(one: ReportContent, tmp_path: Path) -> None:

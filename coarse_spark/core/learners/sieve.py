@@ -174,6 +174,15 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
             / everything.weight
         )
 
+    def gain_error(coefficients: FloatArray, others: FloatArray) -> float:
+        # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what held-out
+        # predictions differ by
+        moved = sum(
+            float(shift @ part.gram @ shift)
+            for part, shift in zip(scaled.values(), coefficients - others, strict=True)
+        )
+        return 2 * float(np.sqrt(max(held_out_loss(coefficients) * moved, 0.0))) / everything.weight
+
     first = np.stack([found[0].fit(1.0) for found in rest])
     constant = np.where(base, first, np.stack([found[0].fit(np.inf) for found in rest]))
     r_loss_constant = held_out_loss(constant)
@@ -183,15 +192,14 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
         for m in _MULTIPLIERS
     }
     losses = {candidate: held_out_loss(fits) for candidate, fits in candidates.items()}
-    chosen = min(losses, key=lambda candidate: losses[candidate])
-    shifts = candidates[chosen] - constant
-    moved = sum(
-        float(shift @ part.gram @ shift)
-        for part, shift in zip(scaled.values(), shifts, strict=True)
-    )
-    # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what heterogeneity moves
-    # held-out predictions by
-    gain_error = 2 * float(np.sqrt(max(losses[chosen] * moved, 0.0))) / everything.weight
+    chosen, *turned_too = [
+        min(((axes, m) for m in _MULTIPLIERS), key=lambda candidate: losses[candidate])
+        for axes in range(len(final))
+    ]
+    for axes in turned_too:  # which were found, not given: they have to be better by an error
+        gain = losses[chosen] - losses[axes]
+        if gain > gain_error(candidates[axes], candidates[chosen]):
+            chosen = axes
     return SieveFit(
         functions=_functions(everything, layout, final[chosen[0]].fit(chosen[1])),
         constant_effect=final[0].fit(np.inf)[layout.effect_constants],
@@ -203,7 +211,7 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
         principal=chosen[0] > 0,
         r_loss=losses[chosen],
         r_loss_constant=r_loss_constant,
-        gain_error=gain_error,
+        gain_error=gain_error(candidates[chosen], constant),
     )
 
 

@@ -144,9 +144,16 @@ class HeldOutTarget:
 
 
 def _weights(moves: FloatArray, goal: FloatArray) -> FloatArray:
-    weights = np.asarray(lsq_linear(moves, goal, bounds=(0, _MOST_WEIGHT)).x)
+    weights = _bounded(moves, goal)
     kept = weights >= _LEAST_WEIGHT
     weights = np.where(kept, weights, 0.0)
     if kept.any() and not kept.all():
-        weights[kept] = lsq_linear(moves[:, kept], goal, bounds=(0, _MOST_WEIGHT)).x
+        weights[kept] = _bounded(moves[:, kept], goal)
     return weights
+
+
+def _bounded(moves: FloatArray, goal: FloatArray) -> FloatArray:
+    # by active sets, which end in the solution: the default stops near it, and where it stops
+    # depends on the last bit of a sum
+    found = lsq_linear(moves, goal, bounds=(0, _MOST_WEIGHT), method="bvls")
+    return np.asarray(found.x)

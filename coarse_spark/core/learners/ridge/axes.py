@@ -16,6 +16,8 @@ import numpy as np
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 
+_TIE = 1e-6
+
 
 def principal_axes(effects: FloatArray, statistics: GramStatistics) -> FloatArray:
     """Return the axes (k, k) of effects, a row each, those of most heterogeneity first.
@@ -27,7 +29,11 @@ def principal_axes(effects: FloatArray, statistics: GramStatistics) -> FloatArra
     """
     m = effects.shape[1]
     moving = effects[:, 1:]
-    _, vectors = np.linalg.eigh(moving @ statistics.gram[1:m, 1:m] @ moving.T)
+    covariance = moving @ statistics.gram[1:m, 1:m] @ moving.T
+    # columns without heterogeneity have no axes of their own: what is added tells them apart, or
+    # the last bit of a sum would
+    covariance += np.diag(_TIE * np.trace(covariance) * np.arange(len(moving), 0, -1))
+    _, vectors = np.linalg.eigh(covariance)
     # eigenvectors have no sign: the same one in every fit
     vectors *= np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(vectors))] < 0, -1, 1)
     return np.asarray(vectors.T[::-1])

@@ -6,7 +6,6 @@ import pytest
 from sklearn.tree import DecisionTreeRegressor
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.blend import HeldOutTarget, Member
 from coarse_spark.core.learners.boosting.booster import fit_boosting
 from coarse_spark.core.learners.boosting.trees import (
     Growth,
@@ -303,20 +302,3 @@ def test_auto_basis_finds_the_curve():
     assert min(learner.basis_losses_.values()) == learner.basis_losses_["any+linear"]
     with pytest.raises(InvalidInputError, match="none of the bases quadratic, cubic is identified"):
         ResponseLearner(["quadratic", "cubic"], space=UNIT).fit(X, np.round(T), T[:, 0])
-
-
-def test_weights_do_not_hang_on_the_last_bit_of_a_sum():
-    rng = np.random.default_rng(4)
-    n, truth = 3_000, rng.normal(size=3_000)
-    # the first two agree, the third is worth more than the bound allows
-    values = [truth + 0.3 * rng.normal(size=n) for _ in range(2)] + [0.5 * truth]
-    part, origin = np.arange(n) % 3, np.zeros((n, 1))
-    target = HeldOutTarget(
-        np.ones((n, 1)), truth + rng.normal(size=n), np.ones(n), part, origin, np.zeros(1), 1
-    )
-
-    def weights(scale):
-        members = [Member(str(k), (value * scale)[:, None]) for k, value in enumerate(values)]
-        return list(target.blend(members).weights.values())
-
-    np.testing.assert_allclose(weights(1 + 1e-13), weights(1.0), rtol=0, atol=1e-11)

@@ -153,7 +153,6 @@ def _weights(moves: FloatArray, goal: FloatArray) -> FloatArray:
 
 
 def _bounded(moves: FloatArray, goal: FloatArray) -> FloatArray:
-    # by active sets, which end in the solution: the default stops near it, and where it stops
-    # depends on the last bit of a sum
+    # by active sets, which end in the solution itself: the default stops near it
     found = lsq_linear(moves, goal, bounds=(0, _MOST_WEIGHT), method="bvls")
     return np.asarray(found.x)

@@ -147,8 +147,9 @@ class Response(Section):
     scale: Scale = Field(
         "auto",
         description="additive, or relative: responses are multiples of each unit's expected "
-        "outcome, for amounts and counts whose effects and noise grow with it; auto: whichever "
-        "predicts held-out rows better",
+        "outcome, for amounts and counts whose effects and noise grow with it; auto: relative "
+        "where outcomes are never negative, else additive, unless the other scale predicts "
+        "held-out rows better by more than chance",
     )
     winsorize: Number = Field(
         0.0,

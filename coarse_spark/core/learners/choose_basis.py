@@ -63,9 +63,7 @@ def choose_basis(
         return BasisChoice(Basis(candidates[0], space))
     losses: dict[str, float] = {}
     left_out: dict[str, str] = {}
-    sieve = LearnerSettings(
-        **{**vars(settings), "learner": "sieve", "scale": "additive", "shape": None}
-    )
+    sieve = replace(settings, learner="sieve", scale="additive", shape=None)
     whole = replace(rows, fold=np.zeros(len(rows), dtype=np.int64))
     for name in candidates:
         basis = Basis(name, space)

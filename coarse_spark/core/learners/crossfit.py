@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.encoding.rows import TrialRows
@@ -20,12 +20,7 @@ from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.sieve import (
-    FoldSieve,
-    Layout,
-    fit_sieve,
-    with_constant_effect,
-)
+from coarse_spark.core.learners.sieve import FoldSieve, Layout, fit_sieve
 from coarse_spark.core.learners.stack import sieve_record, stacked_record
 from coarse_spark.errors import InvalidInputError
 
@@ -121,16 +116,11 @@ def fit_models(
     [-1, 0, 1]
     """
     settings, folds = settings or LearnerSettings(), rows.folds
-    # from here on the order of rows is that of mixed keys: random for boosting, the same for every
-    # order they arrive in
-    rows = rows.take(np.lexsort([rows.key, hash_uniform(rows.key, seed)]))
-    part = parts_of(rows.fold, rows.key, folds, settings, seed)
-    preparation = Preparation.fit(rows, basis=basis, settings=settings, seed=seed)
-    prepared = preparation.prepare(rows, part)
+    order, preparation, prepared = _prepared(rows, basis, settings, seed)
     sums = _sums(prepared)
     if settings.learner == "constant" or (settings.learner == "sieve" and pooled is None):
         return solve(preparation, sums, folds=folds, settings=settings)[0]
-    common = None if pooled is None else pooled.preparation.encoder.transform(rows.X)
+    common = None if pooled is None else pooled.preparation.encoder.transform(rows.X.iloc[order])
     models = {}
     for sieve in _sieves(preparation, sums, folds, settings):
         member = None
@@ -155,18 +145,11 @@ def held_out_sieve(
     ------
     InvalidInputError : as in ``fit_models``.
     """
-    order = np.lexsort([rows.key, hash_uniform(rows.key, seed)])
-    rows = rows.take(order)
-    part = parts_of(rows.fold, rows.key, rows.folds, settings, seed)
-    preparation = Preparation.fit(rows, basis=basis, settings=settings, seed=seed)
-    prepared = preparation.prepare(rows, part)
+    order, preparation, prepared = _prepared(rows, basis, settings, seed)
+    part = prepared.part
     (sieve,) = _sieves(preparation, _sums(prepared), rows.folds, settings)
     predicted, baseline = np.empty(len(rows)), np.ones(len(rows))
-    for number, functions, constant in zip(
-        sieve.parts, sieve.fit.held_out, sieve.fit.held_out_constant, strict=True
-    ):
-        if not sieve.fit.heterogeneous:
-            functions = with_constant_effect(functions, constant)
+    for number, functions in zip(sieve.parts, sieve.fit.shown().held_out, strict=True):
         here = np.flatnonzero(part == number)
         theta = prepared.features[here] @ functions.T
         predicted[here] = (prepared.z[here] * theta).sum(axis=1)
@@ -175,6 +158,20 @@ def held_out_sieve(
         baseline = preparation.relative.held_out(prepared.features, part)[:, 0]
     place = np.argsort(order)
     return (predicted * baseline)[place], baseline[place]
+
+
+def _prepared(
+    rows: TrialRows, basis: Basis, settings: LearnerSettings, seed: int
+) -> tuple[IntArray, Preparation, PreparedRows]:
+    """Prepare rows in the order (n,) of mixed keys.
+
+    It is random for boosting, and the same for every order they arrive in.
+    """
+    order = np.lexsort([rows.key, hash_uniform(rows.key, seed)])
+    rows = rows.take(order)
+    part = parts_of(rows.fold, rows.key, rows.folds, settings, seed)
+    preparation = Preparation.fit(rows, basis=basis, settings=settings, seed=seed)
+    return order, preparation, preparation.prepare(rows, part)
 
 
 def _sums(rows: PreparedRows) -> dict[int, GramStatistics]:

@@ -17,7 +17,7 @@ import numpy as np
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.model import Functions
-from coarse_spark.core.learners.sieve import FoldSieve, with_constant_effect
+from coarse_spark.core.learners.sieve import FoldSieve
 from coarse_spark.errors import InvalidInputError
 
 
@@ -64,17 +64,9 @@ class PooledModels:
         """
         functions, held_out = {}, {}
         for sieve in sieves:
-            fit = sieve.fit
-            functions[sieve.fold], without = fit.functions, fit.held_out
-            if constant or not fit.heterogeneous:
-                functions[sieve.fold] = with_constant_effect(fit.functions, fit.constant_effect)
-                without = np.stack(
-                    [
-                        with_constant_effect(*held)
-                        for held in zip(fit.held_out, fit.held_out_constant, strict=True)
-                    ]
-                )
-            held_out[sieve.fold] = dict(zip(sieve.parts, without, strict=True))
+            fit = sieve.fit.shown(constant=constant)
+            functions[sieve.fold] = fit.functions
+            held_out[sieve.fold] = dict(zip(sieve.parts, fit.held_out, strict=True))
         return PooledModels(preparation, functions, held_out)
 
     def member(

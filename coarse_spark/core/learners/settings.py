@@ -24,8 +24,8 @@ class LearnerSettings:
         Any of them falls back to the constant effect where the data show no heterogeneity.
     scale : ``additive``, E[y | x, t] = φ(t)·θ(x) as it stands, ``relative``, a multiple of a
         positive baseline, b(x)·φ(t)·ρ(x), for outcomes whose effects and noise grow with the unit;
-        or ``auto``, whichever predicts held-out rows better (``choose_scale``), to be settled
-        before a fit.
+        or ``auto``, what held-out rows and the outcome's sign speak for (``choose_scale``), to be
+        settled before a fit.
     validation_parts : parts the rows are cut into for choosing penalties, rounds and weights; where
         models are cross-fitted the folds take their place and are cut further only if there are
         fewer.

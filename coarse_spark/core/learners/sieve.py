@@ -110,6 +110,17 @@ class SieveFit:
         """Whether the effects beat constant ones by more than chance."""
         return detectable(self.r_loss_constant - self.r_loss, self.gain_error)
 
+    def shown(self, *, constant: bool = False) -> SieveFit:
+        """Return the fit with constant effects where no others are detectable, or none wanted."""
+        if self.heterogeneous and not constant:
+            return self
+        held_out = zip(self.held_out, self.held_out_constant, strict=True)
+        return replace(
+            self,
+            functions=with_constant_effect(self.functions, self.constant_effect),
+            held_out=np.stack([with_constant_effect(*fits) for fits in held_out]),
+        )
+
 
 @dataclass(frozen=True)
 class FoldSieve:
@@ -174,14 +185,14 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
             / everything.weight
         )
 
-    def gain_error(coefficients: FloatArray, others: FloatArray) -> float:
+    def gain_error(shifts: FloatArray, loss: float) -> float:
         # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what held-out
         # predictions differ by
         moved = sum(
             float(shift @ part.gram @ shift)
-            for part, shift in zip(scaled.values(), coefficients - others, strict=True)
+            for part, shift in zip(scaled.values(), shifts, strict=True)
         )
-        return 2 * float(np.sqrt(max(held_out_loss(coefficients) * moved, 0.0))) / everything.weight
+        return 2 * float(np.sqrt(max(loss * moved, 0.0))) / everything.weight
 
     first = np.stack([found[0].fit(1.0) for found in rest])
     constant = np.where(base, first, np.stack([found[0].fit(np.inf) for found in rest]))
@@ -198,7 +209,7 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     ]
     for axes in turned_too:  # which were found, not given: they have to be better by an error
         gain = losses[chosen] - losses[axes]
-        if gain > gain_error(candidates[axes], candidates[chosen]):
+        if gain > gain_error(candidates[axes] - candidates[chosen], losses[axes]):
             chosen = axes
     return SieveFit(
         functions=_functions(everything, layout, final[chosen[0]].fit(chosen[1])),
@@ -211,7 +222,7 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
         principal=chosen[0] > 0,
         r_loss=losses[chosen],
         r_loss_constant=r_loss_constant,
-        gain_error=gain_error(candidates[chosen], constant),
+        gain_error=gain_error(candidates[chosen] - constant, losses[chosen]),
     )
 
 
@@ -271,11 +282,8 @@ class _Shrunk:
         if multiplier != 1.0:
             layout = self.layout
             penalty = expand(self.bayes.penalties, layout.groups)
-            kept = layout.baseline | (layout.groups == FREE)
-            coefficients = ridge(
-                self.statistics,
-                np.where(kept, penalty, np.where(kept, 1.0, penalty) * multiplier),
-            )
+            penalty[~layout.baseline & (layout.groups != FREE)] *= multiplier
+            coefficients = ridge(self.statistics, penalty)
         return turned(coefficients, self.axes.T, self.layout.m)
 
 

@@ -31,7 +31,6 @@ from coarse_spark.core.learners.sieve import (
     FoldSieve,
     SieveFit,
     detectable,
-    with_constant_effect,
 )
 
 _LEAST_ROWS = 400.0  # boosting below that is all noise
@@ -53,9 +52,7 @@ def sieve_record(
     """
     fit = sieve.fit
     constant = settings.learner == "constant" or not fit.heterogeneous
-    functions = (
-        with_constant_effect(fit.functions, fit.constant_effect) if constant else fit.functions
-    )
+    functions = fit.shown(constant=constant).functions
     model = AdditiveModel(
         preparation, functions, fit.constant_effect, baseline=preparation.baseline(sieve.fold)
     )

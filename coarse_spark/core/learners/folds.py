@@ -6,8 +6,6 @@ hash of what identifies a row decides, so that the order of rows and the number 
 
 from __future__ import annotations
 
-from math import ceil
-
 import numpy as np
 import numpy.typing as npt
 
@@ -33,10 +31,11 @@ def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
 
 
 def parts_per_fold(folds: int, settings: LearnerSettings) -> int:
-    """Return into how many parts a fold is cut: any model needs enough of them outside its fold."""
-    if folds >= max(settings.validation_parts, 3):
-        return 1
-    return ceil(settings.validation_parts / max(folds - 1, 1))
+    """Return into how many parts a fold is cut.
+
+    Those outside a fold are as many as is set, or somewhat fewer, but at least two.
+    """
+    return max(settings.validation_parts // max(folds - 1, 1), 1)
 
 
 def parts_of(

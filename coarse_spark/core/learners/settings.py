@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coarse_spark.errors import InvalidInputError, nearest
 
 LEARNERS = ("auto", "sieve", "boosting", "constant")
 SCALES = ("auto", "additive", "relative")
 
+_ROWS_A_COLUMN = 20
 _LEAST = {"validation_parts": 2, "knots": 0, "max_columns": 2, "min_level_rows": 1, "max_levels": 1}
 
 
@@ -30,8 +31,8 @@ class LearnerSettings:
         models are cross-fitted the folds take their place and are cut further only if there are
         fewer.
     knots : hinges of a numeric feature.
-    max_columns : columns of the encoded features; many features get fewer hinges and only the most
-        promising products.
+    max_columns : columns of the encoded features, in few rows one for every twenty; many features
+        get fewer hinges and only the most promising products.
     min_level_rows, max_levels : rarer categorical levels, or more of them, share the level "other".
     winsorize : share of the rows on either side whose outcomes are clipped to that quantile; 0 for
         none. Reported in the record.
@@ -79,6 +80,14 @@ boosting, constant (did you mean 'sieve'?)
             raise InvalidInputError(
                 f"winsorize is {self.winsorize}, expected a share from 0 to below 0.5"
             )
+
+    def borne_by(self, rows: int) -> LearnerSettings:
+        """Return the settings with no more columns than so many rows bear.
+
+        More of them cost time and find no more than chance.
+        """
+        borne = max(rows // _ROWS_A_COLUMN, _LEAST["max_columns"])
+        return replace(self, max_columns=min(self.max_columns, borne))
 
     @property
     def encoding(self) -> dict[str, int]:

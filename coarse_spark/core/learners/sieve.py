@@ -29,7 +29,7 @@ from coarse_spark.core.learners.ridge.penalties import (
 )
 
 _EVIDENCE = 1.645  # standard errors: one-sided five per cent
-_MULTIPLIERS = (1.0, 3.0, 10.0, 0.3)
+_MULTIPLIERS = (3.0, 10.0, 0.3)  # beside 1
 
 
 @dataclass(frozen=True)
@@ -197,20 +197,17 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     first = np.stack([found[0].fit(1.0) for found in rest])
     constant = np.where(base, first, np.stack([found[0].fit(np.inf) for found in rest]))
     r_loss_constant = held_out_loss(constant)
-    candidates = {
-        (axes, m): np.where(base, first, np.stack([found[axes].fit(m) for found in rest]))
-        for axes in range(len(final))
-        for m in _MULTIPLIERS
-    }
+
+    def held_out_fits(axes: int, multiplier: float) -> FloatArray:
+        return np.where(base, first, np.stack([found[axes].fit(multiplier) for found in rest]))
+
+    candidates = {(axes, 1.0): held_out_fits(axes, 1.0) for axes in range(len(final))}
     losses = {candidate: held_out_loss(fits) for candidate, fits in candidates.items()}
-    chosen, *turned_too = [
-        min(((axes, m) for m in _MULTIPLIERS), key=lambda candidate: losses[candidate])
-        for axes in range(len(final))
-    ]
-    for axes in turned_too:  # which were found, not given: they have to be better by an error
-        gain = losses[chosen] - losses[axes]
-        if gain > gain_error(candidates[axes] - candidates[chosen], losses[axes]):
-            chosen = axes
+    axes, _ = min(losses, key=lambda candidate: losses[candidate])
+    for multiplier in _MULTIPLIERS:
+        candidates[axes, multiplier] = held_out_fits(axes, multiplier)
+        losses[axes, multiplier] = held_out_loss(candidates[axes, multiplier])
+    chosen = min(losses, key=lambda candidate: losses[candidate])
     return SieveFit(
         functions=_functions(everything, layout, final[chosen[0]].fit(chosen[1])),
         constant_effect=final[0].fit(np.inf)[layout.effect_constants],

@@ -27,7 +27,7 @@ from coarse_spark.core.learners.boosting.trees import (
     route,
 )
 
-_RATE, _ROUNDS, _PATIENCE = 0.1, 500, 10
+_RATE, _ROUNDS, _PATIENCE = 0.2, 500, 6
 _SHARE = 0.7  # of the rows, for each tree
 # rows of those that splits are searched on; leaf values need more rows than splits
 _SPLIT_ROWS, _SPLIT_SHARE = 10_000, 0.4

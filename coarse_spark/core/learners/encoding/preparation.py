@@ -106,6 +106,7 @@ class Preparation:
         settings, weight = settings or LearnerSettings(), rows.weight
         if settings.scale == "auto":
             raise InvalidInputError("the scale 'auto' must be settled before a fit (choose_scale)")
+        settings = settings.borne_by(len(rows))
         encoder = FeatureEncoder.fit(rows.X, weight, **settings.encoding)
         part = parts_of(rows.fold, rows.key, rows.folds, settings, seed)
         clip, relative = _clip_bounds(rows.y, settings.winsorize), None

@@ -1,10 +1,10 @@
 """Ridge regression with one penalty a group of columns, found from Gram statistics.
 
 Model: y = A b + e with e ~ N(0, σ²) and b_g ~ N(0, σ²/λ_g) in every group g. The marginal
-likelihood of the penalties is maximised by MacKay's fixed point (MacKay 1992; for generalised
-additive models Wood & Fasiolo 2017): λ_g ← γ_g σ² / |b_g|² with γ_g = k_g − λ_g tr (AᵀA + Λ)⁻¹_gg,
-the effective degrees of freedom of the group. A group without signal runs to an infinite penalty
-and leaves the model.
+likelihood of the penalties is largest where λ_g |b_g|² = γ_g σ² with γ_g = k_g − λ_g tr
+(AᵀA + Λ)⁻¹_gg, the effective degrees of freedom of the group (MacKay 1992; for generalised additive
+models Wood & Fasiolo 2017). A group without signal runs to an infinite penalty and leaves the
+model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from coarse_spark.core.learners.ridge.gram import GramStatistics
 FREE, EXCLUDED = -1, -2
 
 _START, _SMALLEST, _DROPPED = 30.0, 1e-2, 1e7  # outcome and columns have variances near one
-_ITERATIONS, _TOLERANCE, _LEAST_FREEDOM = 30, 0.05, 0.02
+_ITERATIONS, _TOLERANCE, _LEAST_FREEDOM = 10, 0.05, 0.02
+_LONGEST_STEP, _STEP_TO_INFINITY = 2.0, 1.0  # of the logarithm of a penalty
 # of the mean diagonal: solves collinear columns (all levels of a feature) without moving the fit
 _JITTER = 1e-9
 
@@ -100,7 +101,7 @@ def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArr
         used = freedom.sum() + (groups == FREE).sum()
         loss = statistics.square - coefficients @ (2 * statistics.moment - explained)
         variance = max(loss, 1e-12 * statistics.square) / max(statistics.weight - used, 1.0)
-        updated = np.clip(freedom * variance / np.maximum(square, 1e-300), _SMALLEST, 10 * _DROPPED)
+        updated = _penalties(penalties, sizes, freedom, square, variance)
         # a group that has next to no freedom left only crawls towards infinity
         updated = np.where(kept & (freedom > _LEAST_FREEDOM), updated, 10 * _DROPPED)
         moved = np.abs(np.log(np.minimum(updated, _DROPPED) / np.minimum(penalties, _DROPPED)))
@@ -108,6 +109,32 @@ def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArr
         if iteration >= 2 and moved.max(initial=0.0) < _TOLERANCE:
             break
     return RidgeFit(penalties, ridge(statistics, expand(penalties, groups)), variance)
+
+
+def _penalties(
+    penalties: FloatArray, sizes: IntArray, freedom: FloatArray, square: FloatArray, variance: float
+) -> FloatArray:
+    """Return the penalties that the marginal likelihood asks for, all else being equal.
+
+    With d the information of a group about each of its coefficients, as if it had the same about
+    all, γ = k d / (λ + d) and |b|² = B d² / (λ + d)², B being the square without a penalty. Both
+    are known at the penalty as it is, which gives d and B; the likelihood is largest at
+    λ = k σ² d / (B d − k σ²), or at infinity where B d ≤ k σ². (For a group of one this is the step
+    of Tipping & Faul 2003; a fixed point of it is one of MacKay's λ ← γ σ² / |b|², which crawls.)
+
+    Parameters
+    ----------
+    penalties, sizes, freedom, square : (groups,) λ, k, γ and |b|².
+    variance : σ².
+    """
+    information = penalties * freedom / np.maximum(sizes - freedom, 1e-12 * sizes)
+    signal = square * (penalties + information) ** 2 - sizes * variance * information
+    best = np.full(len(penalties), np.inf)
+    np.divide(sizes * variance * information**2, signal, out=best, where=signal > 0)
+    # beside others that still move, a group is given up slowly: there is no way back
+    near, further = np.exp(_LONGEST_STEP), np.exp(_STEP_TO_INFINITY)
+    best = np.where(np.isinf(best), penalties * further, best)
+    return np.clip(np.clip(best, penalties / near, penalties * near), _SMALLEST, 10 * _DROPPED)
 
 
 def _place(members: BoolArray) -> slice | IntArray:

@@ -95,7 +95,7 @@ def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArr
             )
         square = np.bincount(
             groups[groups >= 0], weights=coefficients[groups >= 0] ** 2, minlength=count
-        )
+        ).astype(np.float64)
         kept = penalties < _DROPPED
         freedom = np.where(kept, np.maximum(sizes - penalties * trace, 0.0), 0.0)
         used = freedom.sum() + (groups == FREE).sum()

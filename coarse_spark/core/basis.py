@@ -144,7 +144,8 @@ class Basis:
 
     def _arms(self, treatments: FloatArray) -> FloatArray:
         # a treatment belongs to the candidate it equals; candidates are few and distinct
-        distance = np.abs(treatments[:, None, :] - self.space.candidates[None, :, :]).max(axis=2)
+        differences = np.abs(treatments[:, None, :] - self.space.candidates[None, :, :])
+        distance = (differences / self.space.widths).max(axis=2)
         arm = distance.argmin(axis=1)
         stray = distance[np.arange(len(arm)), arm] > 1e-9
         if stray.any():

@@ -283,6 +283,11 @@ class TreatmentSpace:
         return np.asarray(rows, dtype=np.float64)
 
     @cached_property
+    def widths(self) -> FloatArray:
+        """(d,) range of every dimension, above 0: what is small is so beside it."""
+        return np.asarray(np.maximum(self.bounds[:, 1] - self.bounds[:, 0], 1e-300))
+
+    @cached_property
     def spacing(self) -> FloatArray:
         """(d,) distance of neighbouring candidates along every dimension.
 
@@ -326,12 +331,9 @@ class TreatmentSpace:
             for d in self.dimensions
         ]
         grid = np.array(list(product(*axes)), dtype=np.float64).reshape(size, len(axes))
-        is_control = (
-            np.abs(grid - self.control) <= 1e-12 * np.maximum(1, np.abs(self.control))
-        ).all(axis=1)
-        grid[is_control] = (
-            self.control
-        )  # exactly, since a step's rounding must not make a treatment of the control
+        # exactly, since a step's rounding must not make a treatment of the control
+        is_control = self.same(grid, self.control)
+        grid[is_control] = self.control
         allowed = self.allowed(grid)
         if not allowed.any():
             raise InvalidInputError(
@@ -405,8 +407,7 @@ class TreatmentSpace:
 
         Up to a billionth of every dimension's range they are the same.
         """
-        widths = self.bounds[:, 1] - self.bounds[:, 0]
-        close = np.abs(treatments - treatment) <= 1e-9 * np.maximum(widths, 1e-300)
+        close = np.abs(treatments - treatment) <= 1e-9 * self.widths
         return np.asarray(close.all(axis=-1))
 
     def columns(self, treatments: FloatArray) -> dict[str, npt.NDArray[Any]]:

@@ -352,7 +352,7 @@ def _lost_responses(spark: SparkSession, config: Path, lake: Lake, tmp_path: Pat
         pytest.param(
             "score",
             _models_of_a_later_version,
-            "model row has format version 99, this version of coarse_spark reads up to 3",
+            "model row has format version 99, this version of coarse_spark reads up to 4",
             marks=pytest.mark.slow,
         ),
         pytest.param("choose", _lost_responses, "does not exist", marks=pytest.mark.slow),

@@ -15,7 +15,7 @@ from coarse_spark.errors import InvalidInputError
 
 # 2 added pooled_encoder and pooled_coefficients, 3 the baseline of relative responses; rows of
 # earlier versions are read as before
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ class PricedMenu:
         if np.isfinite(budget):
             over = self.spending(sums) - budget
             over = abs(over) if self.budget_price else max(over, 0.0)
-            off = max(off, over / max(abs(budget), 1e-12))
+            off = max(off, over / max(abs(budget), 1e-300))
         return off
 
 

@@ -315,6 +315,7 @@ def may_be_offered(problem: MenuProblem, treatment: FloatArray) -> bool:
         return False
     low, high = space.bounds.T
     stepped = problem.candidates[:, ~free]
-    on_step = (np.abs(stepped - treatment[~free]) <= 1e-9).all(axis=1).any()
+    apart = np.abs(stepped - treatment[~free]) / space.widths[~free]
+    on_step = (apart <= 1e-9).all(axis=1).any()
     inside = ((treatment >= low) & (treatment <= high)).all()
     return bool(inside and on_step and space.allowed(treatment[None, :])[0])

@@ -22,6 +22,7 @@ from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.errors import InvalidInputError, nearest
 
 _CLAMP = 0.001  # share of the rows beyond which a numeric feature is clamped on either side
+_FAR = 7.0  # median absolute deviations from the median: 4.7 standard deviations of a normal one
 _OTHER = "other"
 
 
@@ -29,7 +30,10 @@ _OTHER = "other"
 class NumericFeature:
     """A numeric feature: its standardized value, hinges at the knots and a missing indicator.
 
-    All columns but the indicator share one scale: the feature's spread between the clamps.
+    All columns but the indicator share one scale: the feature's spread between the clamps. Values
+    further than ``reach`` from the ``middle`` count by the logarithm of what is beyond: a heavy
+    tail, or a code such as −999 for what is missing, would leave nothing of that scale to all
+    others. ``reach`` is None where nothing is far.
     """
 
     name: str
@@ -40,6 +44,8 @@ class NumericFeature:
     knots: tuple[float, ...]
     hinge_means: tuple[float, ...]
     missing_share: float
+    middle: float = 0.0
+    reach: float | None = None
 
     @staticmethod
     def fit(name: str, values: FloatArray, weight: FloatArray, knots: int) -> NumericFeature | None:
@@ -61,21 +67,24 @@ class NumericFeature:
         if lower == upper:
             lower, upper = float(kept.min()), float(kept.max())
         kept = np.clip(kept, lower, upper)
+        middle, reach = _fence(kept, kept_weight)
+        places, kept = _knots(kept, kept_weight, knots), _bent(kept, middle, reach)
         center = float(kept_weight @ kept / kept_weight.sum())
         scale = float(np.sqrt(kept_weight @ (kept - center) ** 2 / kept_weight.sum()))
-        if scale <= 1e-12 * max(1.0, abs(center)):
+        if scale <= 1e-12 * np.abs(kept).max():
             if missing_share == 0:
                 return None
-            lower, upper, scale = center, center, 1.0
-        places = _knots(kept, kept_weight, knots)
-        standard = (kept - center) / scale
-        hinges = [
-            float(kept_weight @ np.maximum(standard - (k - center) / scale, 0) / kept_weight.sum())
-            for k in places
-        ]
-        return NumericFeature(
-            name, lower, upper, center, scale, places, tuple(hinges), missing_share
+            lower, upper, scale, places = center, center, 1.0, ()
+        plain = NumericFeature(
+            name, lower, upper, center, scale, places, (), missing_share, middle, reach
         )
+        means = [float(kept_weight @ hinge / kept_weight.sum()) for hinge in plain._hinges(kept)]
+        return replace(plain, hinge_means=tuple(means))
+
+    def _hinges(self, bent: FloatArray) -> list[FloatArray]:
+        """Hinges (n,) of bent values (n,), a knot each, before they are centred."""
+        places = _bent(np.array(self.knots), self.middle, self.reach)
+        return [np.maximum(bent - place, 0.0) / self.scale for place in places]
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -92,16 +101,12 @@ class NumericFeature:
         """Return the columns (n, ·) of raw values (n,)."""
         raw = numeric_values(values)
         known = ~np.isnan(raw)
-        standard = np.where(
-            known, (np.clip(raw, self.lower, self.upper) - self.center) / self.scale, 0.0
-        )
-        parts = [standard] if self.lower < self.upper else []
-        for knot, mean in zip(self.knots, self.hinge_means, strict=True):
-            parts.append(
-                np.where(
-                    known, np.maximum(standard - (knot - self.center) / self.scale, 0) - mean, 0.0
-                )
-            )
+        bent = _bent(np.clip(raw, self.lower, self.upper), self.middle, self.reach)
+        parts = [(bent - self.center) / self.scale] if self.lower < self.upper else []
+        parts += [
+            hinge - mean for hinge, mean in zip(self._hinges(bent), self.hinge_means, strict=True)
+        ]
+        parts = [np.where(known, part, 0.0) for part in parts]
         if self.missing_share > 0:
             parts.append(~known - self.missing_share)
         return np.column_stack(parts)
@@ -401,6 +406,34 @@ def _quantiles(values: FloatArray, weight: FloatArray, shares: FloatArray) -> Fl
     mass = np.cumsum(weight[order])
     places = np.searchsorted(mass, shares * mass[-1] * (1 - 1e-12))
     return np.asarray(values[order][np.minimum(places, len(values) - 1)])
+
+
+def _fence(values: FloatArray, weight: FloatArray) -> tuple[float, float | None]:
+    """Median of the values, and how far from it they count in full: None if all do.
+
+    The most frequent value has no say: a code for what is missing can be more than half of them.
+    """
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
+    mass = np.add.reduceat(weight[order], starts)
+    others = np.delete(values[order][starts], mass.argmax())
+    if not len(others):
+        return 0.0, None
+    mass = np.delete(mass, mass.argmax())
+    middle = float(_quantiles(others, mass, np.array([0.5]))[0])
+    distance = np.abs(others - middle)
+    reach = _FAR * float(_quantiles(distance, mass, np.array([0.5]))[0])
+    return middle, reach if 0 < reach < np.abs(values - middle).max() else None
+
+
+def _bent(values: FloatArray, middle: float, reach: float | None) -> FloatArray:
+    """Values (n,) with the logarithm of what is further than ``reach`` from the middle."""
+    if reach is None:
+        return values
+    moved, unit = values - middle, reach / _FAR
+    distance = np.abs(moved)
+    beyond = unit * np.log1p(np.maximum(distance - reach, 0.0) / unit)
+    return np.asarray(middle + np.sign(moved) * (np.minimum(distance, reach) + beyond))
 
 
 def _knots(values: FloatArray, weight: FloatArray, count: int) -> tuple[float, ...]:

@@ -53,7 +53,7 @@ class Whitening:
         ]  # the first column is the constant, or with arms one minus all others
         centred = (phi - mean)[:, order]
         spread = np.sqrt(weight @ centred**2 / weight.sum())
-        scale = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean[order])), spread, 1.0)
+        scale = np.where(spread > 1e-12 * np.abs(mean[order]), spread, 1.0)
         rows = centred / scale * np.sqrt(weight / weight.sum())[:, None]
         triangle = np.linalg.qr(rows, mode="r")
         identified = (

@@ -21,7 +21,7 @@ _PRECISION = 1e-12
 
 def price_scale(profits: FloatArray, spending: FloatArray) -> float:
     """Return a price of spending that is small for profits (n, K) and spending (n, K)."""
-    return 1e-3 * max(float(np.ptp(profits)), 1e-12) / max(float(np.ptp(spending)), 1e-12)
+    return 1e-3 * (float(np.ptp(profits)) or 1.0) / (float(np.ptp(spending)) or 1.0)
 
 
 @dataclass
@@ -122,7 +122,7 @@ def free_price(
     at_low = chosen(0.0, rows)
     if float(weights @ spending[rows, at_low]) <= limit:
         return 0.0
-    low, high = 0.0, max(start, 1e-12)
+    low, high = 0.0, start if start > 0 else 1.0
     for _ in range(_DOUBLINGS):
         at_high = chosen(high, rows)
         if float(weights @ spending[rows, at_high]) <= limit:

@@ -37,7 +37,7 @@ def unmet_limits(posed: AssignmentProblem, allowed: BoolArray, names: Sequence[s
     if posed.spending is None:
         return None
     # the least that can be spent, where what units may not get costs more than anything
-    penalty = 1e3 * max(float(np.ptp(posed.spending)), 1e-12) * ~allowed
+    penalty = 1e3 * (float(np.ptp(posed.spending)) or 1.0) * ~allowed
     cheapest = replace(posed, profits=-posed.spending - penalty, spending=None).split()
     if cheapest is None or -cheapest.value <= posed.budget + 1e-12 * abs(posed.budget):
         return None

@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,10 +23,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from common import NEW_UNITS, captured, line, own_process
 
-THREADS = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-)
 TARGETS = {
     (10_000, 1): 0.87,
     (10_000, 2): 0.85,
@@ -38,7 +33,7 @@ TARGETS = {
     (100_000, 1): 0.97,
     (100_000, 2): 0.97,
 }
-NEW_UNITS, COST = 20_000, 0.3
+COST = 0.3
 
 
 def ours(learner: str) -> Callable[..., Any]:
@@ -97,11 +92,8 @@ LEARNERS: dict[str, Callable[[], Callable[..., Any]]] = {
 }
 
 
-def captured(theta: np.ndarray, truth: np.ndarray, dimensions: int) -> float:
-    """Share of granular − uniform that the best treatments under ``theta`` earn.
-
-    Under the true coefficients ``truth``; both (n, p).
-    """
+def candidates(dimensions: int) -> np.ndarray:
+    """Profit rows ψ of a grid of candidates, under a quadratic basis."""
     axis = np.linspace(0, 2, 201 if dimensions == 1 else 41)
     grid = np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1).reshape(
         -1, dimensions
@@ -112,15 +104,7 @@ def captured(theta: np.ndarray, truth: np.ndarray, dimensions: int) -> float:
     else:
         a, b = grid.T
         phi = np.column_stack([ones, a, b, a * a, a * b, b * b])
-    cost = COST * grid.sum(axis=1)
-    earned, granular, uniform = 0.0, 0.0, np.zeros(len(grid))
-    for rows in np.array_split(np.arange(len(theta)), 20):
-        profit = truth[rows] @ phi.T - cost
-        chosen = (theta[rows] @ phi.T - cost).argmax(axis=1)
-        earned += profit[np.arange(len(rows)), chosen].sum()
-        granular += profit.max(axis=1).sum()
-        uniform += profit.sum(axis=0)
-    return float((earned - uniform.max()) / (granular - uniform.max()))
+    return np.column_stack([phi, -COST * grid.sum(axis=1)])
 
 
 def memory(field: str) -> float:
@@ -147,7 +131,11 @@ def worker(learner: str, rows: int, dimensions: int, seed: int) -> None:
     cpu, peak = time.process_time() - start, memory("VmHWM") - before
     print(
         json.dumps(
-            {"share": captured(predict(new.X), new.theta, dimensions), "cpu": cpu, "memory": peak}
+            {
+                "share": captured(predict(new.X), new.theta, candidates(dimensions)),
+                "cpu": cpu,
+                "memory": peak,
+            }
         )
     )
 
@@ -161,33 +149,8 @@ def measure(
 ) -> dict[str, float]:
     key = (learner, rows, dimensions, seed)
     if key not in memo:
-        command = [
-            sys.executable,
-            __file__,
-            "--worker",
-            learner,
-            str(rows),
-            str(dimensions),
-            str(seed),
-        ]
-        done = subprocess.run(
-            command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise SystemExit(f"{learner} at {rows} rows failed:\n{done.stderr}")
-        memo[key] = json.loads(done.stdout.splitlines()[-1])
+        memo[key] = own_process(__file__, learner, rows, dimensions, seed)
     return memo[key]
-
-
-def line(name: str, our: float, peer: float, unit: str, **more: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "ours": round(our, 4),
-        "peer": round(peer, 4),
-        "ratio": round(our / peer, 3),
-        "unit": unit,
-        **more,
-    }
 
 
 def accuracy(

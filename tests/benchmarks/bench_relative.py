@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 import warnings
 
 import numpy as np
 import pandas as pd
-from bench_fit import NEW_UNITS, THREADS, econml, line
+from bench_fit import econml
+from common import NEW_UNITS, captured, line, own_process
 
 TARGETS = {20_000: 0.74, 60_000: 0.82}
 OURS = ("auto", "additive")
@@ -41,20 +39,6 @@ def customers(rows: int, seed: int, *, experiment: bool) -> pd.DataFrame:
         ],
         ignore_index=True,
     )
-
-
-def captured(theta: np.ndarray, truth: np.ndarray, psi: np.ndarray) -> float:
-    """Share of granular − uniform that the best treatments under ``theta`` earn at the truth."""
-    from coarse_spark.core.profit import profit_matrix
-
-    earned, granular, uniform = 0.0, 0.0, np.zeros(len(psi))
-    for rows in np.array_split(np.arange(len(theta)), 20):
-        profit = profit_matrix(truth[rows], psi)
-        chosen = profit_matrix(theta[rows], psi).argmax(axis=1)
-        earned += profit[np.arange(len(rows)), chosen].sum()
-        granular += profit.max(axis=1).sum()
-        uniform += profit.sum(axis=0)
-    return float((earned - uniform.max()) / (granular - uniform.max()))
 
 
 def predicted(learner: str, sample: pd.DataFrame, new: pd.DataFrame) -> tuple[np.ndarray, object]:
@@ -103,17 +87,6 @@ def worker(learner: str, rows: int, seed: int) -> None:
     print(json.dumps({"share": captured(theta, truth, profit.psi(grid, basis)), "cpu": cpu}))
 
 
-def measure(learner: str, rows: int, seed: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--worker", learner, str(rows), str(seed)]
-    done = subprocess.run(
-        command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{learner} at {rows} rows failed:\n{done.stderr}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -129,7 +102,7 @@ def main() -> None:
     for rows in options.rows:
         means = {}
         for learner in (*OURS, *PEERS):
-            found = [measure(learner, rows, seed) for seed in range(options.seeds)]
+            found = [own_process(__file__, learner, rows, seed) for seed in range(options.seeds)]
             means[learner] = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
         shares = {learner: round(mean["share"], 4) for learner, mean in means.items()}
         cpu = {f"cpu_{learner}": round(mean["cpu"], 1) for learner, mean in means.items()}

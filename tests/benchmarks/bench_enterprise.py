@@ -1,0 +1,257 @@
+"""Do no harm: policies learned from rare purchases among many features of which few matter.
+
+    python tests/benchmarks/bench_enterprise.py                     hours; all ten seeds
+    python tests/benchmarks/bench_enterprise.py --rows 5000 20000 --seeds 3 --learners auto menu
+
+Sixty features: fifty numbers (some log-normal, some counts), ten categories, four of them of forty
+levels; a dozen matter. 2 to 15 % of customers buy, for log-normal amounts; a discount of 0, 5, 10,
+20 or 30 % moves how many, for some customers a lot and for most hardly; the margin falls with it.
+
+``auto`` is what our learner alone would give everybody, ``menu`` what is published: K by the honest
+values of cross-fitted menus, K = 1 where no larger one is better by more than noise. The peers give
+everybody what they estimate to be best: LightGBM with the discount as a feature (S-learner), EconML
+with histogram boosting for the outcome. The figure is what a policy earns at the truth above the
+best single discount, as a share of what full personalization would: below 0 it does harm. Beside
+it, ``single``: the best single discount as estimated from the same data. Every fit runs in a
+process of its own with one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from bench_fit import econml
+from common import NEW_UNITS, captured, own_process
+
+DISCOUNTS = np.array([0.0, 5.0, 10.0, 20.0, 30.0])
+NUMBERS, CATEGORIES, MANY_LEVELS, LEVELS = 50, 10, 4, 40
+MARGIN = 0.5
+FOLDS, SIZES = 3, (1, 2, 3, 4, 5)
+OURS = ("auto", "menu", "single")
+PEERS = ("LightGBM", "LinearDML", "CausalForestDML")
+
+
+def customers(rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Features, and the true response: expected spend is θ₀ + θ₁·discount."""
+    rng = np.random.default_rng([seed, rows])
+    numbers = rng.normal(size=(rows, NUMBERS))
+    X = pd.DataFrame(numbers, columns=[f"number_{j}" for j in range(NUMBERS)])
+    for j in range(10, 20):
+        X[f"number_{j}"] = np.exp(1.5 * numbers[:, j])
+    for j in range(20, 30):
+        X[f"number_{j}"] = rng.poisson(np.exp(0.5 * numbers[:, j]))
+    codes = np.column_stack(
+        [
+            rng.integers(0, LEVELS if j < MANY_LEVELS else 4, rows) ** 2 // LEVELS
+            if j < MANY_LEVELS
+            else rng.integers(0, 4, rows)
+            for j in range(CATEGORIES)
+        ]
+    )
+    for j in range(CATEGORIES):
+        X[f"category_{j}"] = [f"level {code:02d}" for code in codes[:, j]]
+    of_level = np.random.default_rng(0).normal(size=(CATEGORIES, LEVELS)) / 3
+    buys = np.clip(
+        np.exp(
+            -3.1
+            + 0.35 * numbers[:, 0]
+            + 0.25 * np.maximum(numbers[:, 10], 0)
+            + of_level[0, codes[:, 0]]
+            + 0.2 * (numbers[:, 1] > 0)
+        ),
+        0.02,
+        0.15,
+    )
+    amount = np.exp(3.5 + 0.4 * numbers[:, 2] + of_level[1, codes[:, 1]] + 0.3 * numbers[:, 11])
+    wanting = 0.8 * numbers[:, 3] + 0.8 * (numbers[:, 4] > 0.5) + of_level[2, codes[:, 2]]
+    lift = 1.6 / (1 + np.exp(-2 * (wanting - 0.6)))  # of spend, at a discount of 30
+    base = buys * amount
+    return X, np.column_stack([base, base * lift / 30])
+
+
+def experiment(rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Features, discounts and spend: log-normal amounts of the few who buy."""
+    X, theta = customers(rows, seed)
+    rng = np.random.default_rng([seed, rows, 1])
+    discount = rng.choice(DISCOUNTS, rows)
+    # expected spend is chance × amount; amounts are what they are, discounts move the chance
+    expected = theta[:, 0] + theta[:, 1] * discount
+    chance = np.clip(expected / (theta[:, 0] / 0.06), 0.01, 0.5)
+    spread = 0.8
+    amounts = expected / chance * np.exp(spread * rng.normal(size=rows) - spread**2 / 2)
+    return X, discount, np.where(rng.random(rows) < chance, amounts, 0.0)
+
+
+def space() -> Any:
+    from coarse_spark import TreatmentSpace
+
+    return TreatmentSpace.from_dict(
+        {"discount": {"kind": "continuous", "lower": 0, "upper": 30, "step": 5, "control": 0}}
+    )
+
+
+def profit() -> Any:
+    from coarse_spark import Profit
+
+    return Profit(margin=f"{MARGIN} - discount / 100", cost="0")
+
+
+def lightgbm(X: pd.DataFrame, discount: np.ndarray, y: np.ndarray, new: pd.DataFrame) -> np.ndarray:
+    """Expected spend (n, candidates) of an S-learner."""
+    from lightgbm import LGBMRegressor
+
+    both = pd.concat([X, new], ignore_index=True)
+    for name in both.columns:
+        if name.startswith("category"):
+            both[name] = both[name].astype("category")
+    model = LGBMRegressor(n_jobs=1, random_state=0, verbose=-1)
+    model.fit(both.iloc[: len(X)].assign(discount=discount), y)
+    wanted = both.iloc[len(X) :]
+    return np.column_stack(
+        [model.predict(wanted.assign(discount=d)) for d in space().candidates[:, 0]]
+    )
+
+
+def dml(
+    name: str, X: pd.DataFrame, discount: np.ndarray, y: np.ndarray, new: pd.DataFrame
+) -> np.ndarray:
+    """Coefficients (n, 3) of a quadratic, the baseline from histogram boosting."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    both = pd.get_dummies(pd.concat([X, new], ignore_index=True), dtype=float)
+    known, wanted = both.iloc[: len(X)], both.iloc[len(X) :]
+    theta = econml(name)(known, pd.DataFrame({"discount": discount}), y)(wanted)
+    mean = HistGradientBoostingRegressor(random_state=0).fit(known, y).predict(wanted)
+    theta[:, 0] = mean - theta @ np.array([0.0, discount.mean(), (discount**2).mean()])
+    return theta
+
+
+def published(
+    X: pd.DataFrame, discount: np.ndarray, y: np.ndarray, new: pd.DataFrame
+) -> tuple[np.ndarray, int]:
+    """The treatment (n, 1) of everybody on the menu that honest values choose, and its size."""
+    from coarse_spark import choose_menu
+    from coarse_spark.core.basis import Basis
+    from coarse_spark.core.design import corrected, representer
+    from coarse_spark.core.learners.choose_scale import choose_scale
+    from coarse_spark.core.learners.crossfit import fit_models
+    from coarse_spark.core.learners.encoding.rows import TrialRows
+    from coarse_spark.core.learners.folds import ALL_FOLDS
+    from coarse_spark.core.learners.model import load_model
+    from coarse_spark.core.learners.settings import LearnerSettings
+    from coarse_spark.core.values import Policy, ScoreMoments, select_menu_size
+
+    basis = Basis("linear", space())
+    rows = TrialRows(X, discount[:, None], y, fold=np.arange(len(y)) % FOLDS)
+    settings = LearnerSettings(scale="auto")
+    settings = LearnerSettings(scale=choose_scale(rows, basis=basis, settings=settings).scale)
+    models = fit_models(rows, basis=basis, settings=settings)
+    options = {"space": space(), "basis": "linear", "profit": profit()}
+    policies, scores = [Policy("menu", k) for k in SIZES], np.empty((len(y), len(SIZES)))
+    phi = basis(rows.T)
+    psi = profit().psi
+    for fold in range(FOLDS):
+        held = rows.fold == fold
+        model = load_model(models[fold])
+        seen, judged = model.predict(X[~held]), model.predict(X[held])
+        moments = phi[~held].T @ phi[~held] / (~held).sum()
+        debiased = corrected(judged, phi[held], y[held], representer(phi[held], moments))
+        for column, k in enumerate(SIZES):
+            menu = choose_menu(seen, k=k, **options)
+            treatments = menu.treatments.to_numpy()[menu.assign(judged)]
+            rows_of_profit = psi(treatments, basis)
+            scores[held, column] = (
+                np.einsum("ij,ij->i", debiased, rows_of_profit[:, :-1]) + rows_of_profit[:, -1]
+            )
+    center = scores.mean(axis=0)
+    moments = ScoreMoments.of(ScoreMoments.sums(scores, np.ones(len(y)), center), center)
+    k, _ = select_menu_size(policies, moments)
+    theta = load_model(models[ALL_FOLDS]).predict(new)
+    menu = choose_menu(theta, k=k, **options)
+    return menu.treatments.to_numpy()[menu.assign(theta)], k
+
+
+def worker(learner: str, rows: int, seed: int) -> None:
+    from coarse_spark import ResponseLearner
+    from coarse_spark.core.basis import Basis
+
+    warnings.filterwarnings("ignore")
+    X, discount, y = experiment(rows, seed)
+    new, truth = customers(NEW_UNITS, 1000 + seed)
+    basis = Basis("linear", space())
+    psi = profit().psi(space().candidates, basis)
+    earned = truth @ psi[:, :-1].T + psi[:, -1]
+    found: dict[str, float] = {}
+    start = time.process_time()
+
+    def share(chosen: np.ndarray) -> float:
+        uniform = earned.mean(axis=0).max()
+        mean = earned[np.arange(len(earned)), chosen].mean()
+        return float((mean - uniform) / (earned.max(axis=1).mean() - uniform))
+
+    quadratic: Callable[[np.ndarray], float] = (
+        lambda theta: share(  # noqa: E731
+            (
+                theta @ profit().psi(space().candidates, Basis("quadratic", space()))[:, :-1].T
+            ).argmax(1)
+        )
+    )
+    if learner == "menu":
+        treatments, found["k"] = published(X, discount, y, new)
+        chosen = np.abs(treatments - space().candidates[:, 0]).argmin(axis=1)
+        found["share"] = share(chosen)
+    elif learner in OURS:
+        name = "constant" if learner == "single" else learner
+        model = ResponseLearner(basis="linear", learner=name, space=space())
+        theta = model.fit(X, pd.DataFrame({"discount": discount}), y).predict(new)
+        if learner == "single":
+            theta = np.broadcast_to(theta.mean(axis=0), theta.shape)
+        found["share"] = captured(theta, truth, psi)
+    elif learner == "LightGBM":
+        margin = MARGIN - space().candidates[:, 0] / 100
+        found["share"] = share((lightgbm(X, discount, y, new) * margin).argmax(axis=1))
+    else:
+        found["share"] = quadratic(dml(learner, X, discount, y, new))
+    print(json.dumps({**found, "cpu": time.process_time() - start}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="+", type=int, default=[5_000, 20_000, 100_000])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--learners", nargs="+", default=[*OURS, *PEERS])
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        learner, rows, seed = options.worker
+        worker(learner, int(rows), int(seed))
+        return
+    for rows in options.rows:
+        for learner in options.learners:
+            found = [own_process(__file__, learner, rows, seed) for seed in range(options.seeds)]
+            shares = [one["share"] for one in found]
+            result = {
+                "name": f"enterprise n={rows} {learner}",
+                "mean": round(float(np.mean(shares)), 4),
+                "least": round(min(shares), 4),
+                "harmed": sum(share < 0 for share in shares),
+                "shares": [round(share, 3) for share in shares],
+                "cpu": round(float(np.mean([one["cpu"] for one in found])), 1),
+                "unit": "share of granular - uniform",
+            }
+            if learner == "menu":
+                result["k"] = [one["k"] for one in found]
+            print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What benchmarks share: fits in processes of their own, the share a policy captures, a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+
+THREADS = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
+NEW_UNITS = 20_000  # that policies are judged on, at the truth
+
+
+def own_process(script: str, *arguments: object) -> dict[str, Any]:
+    """What ``script --worker`` prints last, as JSON, of a process with one thread."""
+    command = [sys.executable, script, "--worker", *map(str, arguments)]
+    done = subprocess.run(
+        command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, arguments))} failed:\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def captured(theta: np.ndarray, truth: np.ndarray, psi: np.ndarray) -> float:
+    """Share of granular − uniform that the best treatments under ``theta`` earn at the truth.
+
+    ``theta`` and ``truth`` are (n, p), ``psi`` the profit rows of the candidates.
+    """
+    from coarse_spark.core.profit import profit_matrix
+
+    earned, granular, uniform = 0.0, 0.0, np.zeros(len(psi))
+    for rows in np.array_split(np.arange(len(theta)), 20):
+        profit = profit_matrix(truth[rows], psi)
+        chosen = profit_matrix(theta[rows], psi).argmax(axis=1)
+        earned += profit[np.arange(len(rows)), chosen].sum()
+        granular += profit.max(axis=1).sum()
+        uniform += profit.sum(axis=0)
+    return float((earned - uniform.max()) / (granular - uniform.max()))
+
+
+def line(name: str, our: float, peer: float, unit: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "ours": round(our, 4),
+        "peer": round(peer, 4),
+        "ratio": round(our / peer, 3),
+        "unit": unit,
+        **more,
+    }

@@ -208,7 +208,14 @@ class Menu(Section):
     select: Select = Field(
         "auto",
         description="the size to publish: one of sizes, or auto (smallest within one standard "
-        "error of the best)",
+        "error or the tolerance of the best)",
+    )
+    tolerance: Number = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="what auto may give up for fewer treatments: a share of what the best menu "
+        "earns above the best single treatment",
     )
     cost_per_treatment: Number = Field(
         0.0, ge=0, description="money per treatment on the menu and per unit of population weight"

@@ -137,6 +137,8 @@ ONE = [
     ("sizes: 2-4", "sizes: 1-9999", "run.yml:18: menu.sizes: found '1-9999', expected at most 200 sizes"),
     ("select: 3", "select: 7", "run.yml:19: menu.select: found 7, expected auto or one of menu.sizes: 2, 3, 4"),
     ("select: 3", "select: best", "run.yml:19: menu.select: found 'best', expected auto, or one of menu.sizes"),
+    ("select: 3", "tolerance: 1", "run.yml:19: menu.tolerance: found 1, expected less than 1"),
+    ("select: 3", "tolerance: -0.1", "run.yml:19: menu.tolerance: found -0.1, expected greater than or equal to 0"),
     ("select: 3", "cost_per_treatment: -1", "run.yml:19: menu.cost_per_treatment: found -1, expected greater than or equal to 0"),
     ("select: 3", "min_share: 1.5", "run.yml:19: menu.min_share: found 1.5, expected a share from 0 to 1, or a list with one share for every place on the menu"),
     ("select: 3", "eligibility: member", "run.yml:19: menu.eligibility: found 'member', expected a mapping of boolean columns to expressions in the treatment names, such as {member: price < 1}"),

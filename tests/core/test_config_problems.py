@@ -137,6 +137,7 @@ ONE = [
     ("sizes: 2-4", "sizes: 1-9999", "run.yml:18: menu.sizes: found '1-9999', expected at most 200 sizes"),
     ("select: 3", "select: 7", "run.yml:19: menu.select: found 7, expected auto or one of menu.sizes: 2, 3, 4"),
     ("select: 3", "select: best", "run.yml:19: menu.select: found 'best', expected auto, or one of menu.sizes"),
+    ("select: 3", "support: observd", "run.yml:19: menu.support: found 'observd', expected auto or observed or marked (did you mean 'observed'?)"),
     ("select: 3", "tolerance: 1", "run.yml:19: menu.tolerance: found 1, expected less than 1"),
     ("select: 3", "tolerance: -0.1", "run.yml:19: menu.tolerance: found -0.1, expected greater than or equal to 0"),
     ("select: 3", "cost_per_treatment: -1", "run.yml:19: menu.cost_per_treatment: found -1, expected greater than or equal to 0"),

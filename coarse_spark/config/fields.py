@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.learners.settings import LEARNERS, SCALES
+from coarse_spark.core.support import SUPPORTS
 from coarse_spark.errors import ExpressionError, nearest
 from coarse_spark.text import REDACTED, is_secret, redact
 
@@ -220,6 +221,7 @@ Select = Annotated[int | str, BeforeValidator(_select)]
 Share = Annotated[float | tuple[float, ...], BeforeValidator(_share)]
 Learner = Annotated[str, BeforeValidator(_one_of(LEARNERS))]
 Scale = Annotated[str, BeforeValidator(_one_of(SCALES))]
+SupportRule = Annotated[str, BeforeValidator(_one_of(SUPPORTS))]
 Bases = Annotated[str | tuple[str, ...], BeforeValidator(_bases)]
 Memory = Annotated[str, BeforeValidator(_memory)]
 SparkSettings = Annotated[

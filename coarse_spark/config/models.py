@@ -7,6 +7,7 @@ import json
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -32,6 +33,7 @@ from coarse_spark.config.fields import (
     Sizes,
     SomeColumns,
     SparkSettings,
+    SupportRule,
     TableName,
     Text,
     UnitId,
@@ -41,6 +43,7 @@ from coarse_spark.core.basis import Basis, candidate_bases
 from coarse_spark.core.menu.problem.limits import Budget, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.profit import Profit
+from coarse_spark.core.support import Support, offered_space, tried_levels
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -208,7 +211,14 @@ class Menu(Section):
     select: Select = Field(
         "auto",
         description="the size to publish: one of sizes, or auto (smallest within one standard "
-        "error of the best)",
+        "error or the tolerance of the best)",
+    )
+    tolerance: Number = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="what auto may give up for fewer treatments: a share of what the best menu "
+        "earns above the best single treatment",
     )
     cost_per_treatment: Number = Field(
         0.0, ge=0, description="money per treatment on the menu and per unit of population weight"
@@ -218,6 +228,12 @@ class Menu(Section):
     )
     exclude: ExpressionText | None = Field(
         None, description="expression in the treatment names; where it is not 0 nothing is offered"
+    )
+    support: SupportRule = Field(
+        "auto",
+        description="treatments that nobody in the experiment got anything near: marked (all are "
+        "offered), observed (none is), or auto (all but those between the control and the first "
+        "that was tried where the basis jumps there); the menu marks those that it offers",
     )
     eligibility: Eligibility = Field(
         default_factory=dict,
@@ -454,16 +470,36 @@ class Configuration(Section):
         rows = self.menu.always_offer
         return self.space.encode(pd.DataFrame(list(rows))) if rows else None
 
-    @cached_property
-    def problem(self) -> MenuProblem:
-        """Space, basis, profit and the treatments that every menu holds.
+    def problem_within(self, support: Support | None) -> MenuProblem:
+        """Return space, basis, profit and the treatments that every menu holds.
+
+        Parameters
+        ----------
+        support : of the experiment, to which ``menu.support`` restricts what is offered; None for
+            no restriction.
 
         Raises
         ------
-        InvalidInputError : several bases are still to be compared.
+        InvalidInputError : several bases are still to be compared, or fewer treatments are offered
+            than a menu has.
         """
-        required = () if self.always_offered is None else self.always_offered
-        return MenuProblem.build(self.space, self.basis, self.profit_function, required)
+        required = np.empty((0, len(self.treatments)))
+        if self.always_offered is not None:
+            required = self.always_offered
+        if support is None:
+            return MenuProblem.build(self.space, self.basis, self.profit_function, required)
+        space = offered_space(self.basis, support, self.menu.support)
+        basis = Basis(self.basis.name, space)
+        levels = tried_levels(space)
+        problem = MenuProblem.build(space, basis, self.profit_function, [*levels, *required])
+        count, largest = len(problem.candidates), max(self.menu.sizes)
+        if space.offered is not None and not problem.searched.any() and count < largest:
+            raise InvalidInputError(
+                f"menu.sizes: found {largest}, expected at most {count}, the number of treatments "
+                f"that may be offered; menu.support ({self.menu.support}) leaves out others, which "
+                "nobody in the experiment got anything near"
+            )
+        return problem
 
     def to_json(self) -> str:
         """Return the configuration with all defaults as canonical JSON.

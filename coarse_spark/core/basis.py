@@ -79,6 +79,13 @@ class Basis:
         return parse(self.name, self.space)
 
     @cached_property
+    def jumps(self) -> tuple[tuple[int, ...], ...]:
+        """The dimensions of every term that jumps off the control: ``any``."""
+        factors = () if self._is_arms else self._factors
+        found = (factor.dimensions for term in factors for factor in term if factor.kind == "any")
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """Readable names of the p columns."""
         if self._is_arms:

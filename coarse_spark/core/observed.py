@@ -12,7 +12,7 @@ from coarse_spark.text import shown
 
 # Random draws end a little short of their bounds; only a wider gap is extrapolation, as a share of
 # the range.
-_EDGE = 0.01
+EDGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ObservedTreatments:
                 beyond |= ~np.isin(column, observed)
             else:
                 low, high = self._offered[position]
-                slack = _EDGE * (high - low)
+                slack = EDGE * (high - low)
                 beyond |= (column < observed[0] - slack) | (column > observed[1] + slack)
         return beyond
 
@@ -68,7 +68,7 @@ class ObservedTreatments:
                     )
                 continue
             low, high = self._offered[position]
-            slack = _EDGE * (high - low)
+            slack = EDGE * (high - low)
             if low < observed[0] - slack or high > observed[1] + slack:
                 least, most = (shown(f"{value:g}", private=private) for value in observed)
                 sentences.append(

@@ -7,7 +7,7 @@ own values: ``encode`` and ``decode`` translate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -133,6 +133,7 @@ class TreatmentSpace:
     dimensions : d of them, each ``Continuous`` or ``Categorical``.
     exclude : candidates where this expression is not 0 are not offered; None excludes none.
     finite : encoded rows of a finite list; None where the grid of all dimensions is offered.
+    offered : (treatments (n, d)) -> (n,) whether they are, for a further reason; None offers all.
 
     Raises
     ------
@@ -158,6 +159,7 @@ class TreatmentSpace:
     dimensions: tuple[Dimension, ...]
     exclude: Expression | None = None
     finite: tuple[tuple[float, ...], ...] | None = None
+    offered: Callable[[FloatArray], BoolArray] | None = None
 
     def __post_init__(self) -> None:
         if not self.dimensions:
@@ -314,7 +316,8 @@ class TreatmentSpace:
             can be searched.
         """
         if self.finite is not None:
-            return np.asarray(self.finite, dtype=np.float64)
+            rows = np.asarray(self.finite, dtype=np.float64)
+            return rows[self.allowed(rows)]
         lengths = [
             len(d.levels) if isinstance(d, Categorical) else d.grid_size(self._grid_points)
             for d in self.dimensions
@@ -335,29 +338,39 @@ class TreatmentSpace:
         is_control = self.same(grid, self.control)
         grid[is_control] = self.control
         allowed = self.allowed(grid)
-        if not allowed.any():
+        if self.exclude is not None and not allowed.any():
             raise InvalidInputError(
-                "no treatment is left after the exclusion "
-                f"'{self.exclude.text if self.exclude else ''}'"
+                f"no treatment is left after the exclusion '{self.exclude.text}'"
             )
         return grid[allowed] if is_control.any() else np.vstack([grid[allowed], self.control])
 
     def allowed(self, treatments: FloatArray) -> BoolArray:
-        """(n,) whether the exclusion lets encoded treatments through. The control always passes.
+        """(n,) whether encoded treatments are offered. The control always is.
 
         Raises
         ------
         InvalidInputError : the exclusion gives NaN somewhere on the space.
         """
-        if self.exclude is None:
+        if not self.is_restricted:
             return np.ones(len(treatments), dtype=bool)
+        is_control = (treatments == self.control).all(axis=1)
+        open_ = np.ones(len(treatments), dtype=bool)
+        if self.offered is not None:
+            open_ = self.offered(treatments)
+        if self.exclude is None:
+            return np.asarray(open_ | is_control)
         value = self.exclude.evaluate(self.columns(treatments), len(treatments))
         if np.isnan(value).any():
             place = self.describe(treatments[np.flatnonzero(np.isnan(value))[0]])
             raise InvalidInputError(
                 f"the exclusion '{self.exclude.text}' is not a number at {place}"
             )
-        return np.asarray((value == 0) | (treatments == self.control).all(axis=1))
+        return np.asarray((open_ & (value == 0)) | is_control)
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether something between the bounds is not offered."""
+        return self.exclude is not None or self.offered is not None
 
     def encode(self, treatments: pd.DataFrame | npt.ArrayLike) -> FloatArray:
         """Return treatments as floats (n, d); levels become their positions.

@@ -165,24 +165,62 @@ def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: flo
     )
 
 
-def select_menu_size(policies: Sequence[Policy], moments: ScoreMoments) -> tuple[int, str]:
-    """Return the smallest K that is as good as the best, and the rule in words.
+def select_menu_size(
+    policies: Sequence[Policy],
+    moments: ScoreMoments,
+    select: int | str = "auto",
+    tolerance: float = 0.0,
+) -> tuple[int, str]:
+    """Return the K to publish and why, in words: with ``auto`` the smallest as good as the best.
 
-    Its value is within one (paired) standard error of the best menu's.
+    Its value falls short of the best menu's by at most one (paired) standard error, which is what
+    the experiment can tell apart, or by at most the tolerance, which is what is worth telling
+    apart: without the second, the more precise an experiment, the more treatments are published.
+
+    Parameters
+    ----------
+    policies : q of them; menus and uniform among them.
+    moments : of their scores, in the same order.
+    select : ``auto``, or the size that was decided on.
+    tolerance : share, 0 ≤ tolerance < 1, of what the best menu earns above the best single
+        treatment.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sized = [Policy("uniform", 1), *(Policy("menu", k) for k in (1, 2, 4))]
+    >>> without_noise = ScoreMoments(9, 9.0, np.array([1, 1, 1.996, 2]), np.zeros((4, 4)))
+    >>> select_menu_size(sized, without_noise)[0]
+    4
+    >>> select_menu_size(sized, without_noise, tolerance=0.01)[0]
+    2
     """
+    if select != "auto":
+        return int(select), f"K = {select} as configured"
+    net = moments.mean - np.array([policy.variety_cost for policy in policies])
+    uniform = next(i for i, policy in enumerate(policies) if policy.name == "uniform")
     menus = sorted(
         (position for position, policy in enumerate(policies) if policy.name == "menu"),
         key=lambda i: policies[i].k,
     )
-    net = {i: moments.mean[i] - policies[i].variety_cost for i in menus}
     best = max(menus, key=lambda i: (net[i], -policies[i].k))
+    gain = max(float(net[best] - net[uniform]), 0.0)
     for i in menus:
         _, se = moments.contrast(best, i)
-        shortfall = net[best] - net[i]
-        if shortfall <= se:
+        shortfall = float(net[best] - net[i])
+        if shortfall <= max(se, tolerance * gain):
             break
     best_k, k = policies[best].k, policies[i].k
-    rule = "smallest K whose honest value is within one paired standard error of the best"
+    near = (
+        f" or {100 * tolerance:.3g}% of its gain over the best single treatment"
+        if tolerance
+        else ""
+    )
+    rule = f"smallest K whose honest value is within one paired standard error of the best{near}"
     if i == best:
         return k, f"{rule}: K = {k} is the best itself"
-    return k, f"{rule}: K = {k} is {shortfall:.4g} below K = {best_k} (paired s.e. {se:.4g})"
+    below = f"{rule}: K = {k} is {shortfall:.4g} below K = {best_k}"
+    if shortfall <= se:
+        return k, f"{below}, within the standard error (paired s.e. {se:.4g})"
+    share = f"{100 * shortfall / gain:.2g}% of that gain"
+    return k, f"{below}, more than the paired s.e. of {se:.4g}, but only {share}"

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-VERSION = 2  # tables without VERSION_PROPERTY are of version 1
+VERSION = 3  # tables without VERSION_PROPERTY are of version 1
 VERSION_PROPERTY = "coarse_spark.contract"
 
 
@@ -101,7 +101,8 @@ class TableSchema:
     constraint : of its rows. It names the key where the table may be rewritten with wider types,
         which loses the NOT NULL of columns.
     properties : Delta's, beside the version of the contract.
-    older : column → SQL literal, its value in rows from before the table had it; default null.
+    older : column → SQL, its value in rows from before the table had it: a literal or another
+        column; default null.
     """
 
     name: str
@@ -339,6 +340,11 @@ MENU = TableSchema(
             "boolean",
             "Whether the treatment lies outside those that the experiment gave, in any dimension",
         ),
+        "untried": (
+            "boolean",
+            "Whether nobody in the experiment got anything near the treatment, in all dimensions "
+            "together",
+        ),
         "selected": ("boolean", "Whether this menu size was selected for the assignments"),
     },
     (_OFFERED,),
@@ -348,6 +354,7 @@ MENU = TableSchema(
         # no mean where a treatment serves nobody
         f"{_finite('shadow_price')} AND {_may_be_null('expected_profit')}",
     ),
+    older={"untried": "extrapolates"},
 )
 ASSIGNMENTS = TableSchema(
     "assignments",

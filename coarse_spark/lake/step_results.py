@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from coarse_spark.core.learned_design import Overlap
 from coarse_spark.core.menu.menu import Pass
+from coarse_spark.core.support import Support
 
 
 class Record(BaseModel):
@@ -74,6 +75,7 @@ class FitResult(StepResult):
     ----------
     observed_treatments : by dimension, the smallest and the largest value that the experiment gave;
         of a categorical one all observed codes.
+    support : of the experiment under that basis; None in runs of versions without one.
     basis : name of the basis of the run, with its knots.
     basis_losses : held-out mean squared error of every basis compared, by name; empty where one was
         given.
@@ -86,6 +88,7 @@ class FitResult(StepResult):
     step: ClassVar[str] = "fit"
 
     observed_treatments: tuple[tuple[float, ...], ...]
+    support: Support | None = None
     basis: str
     basis_losses: dict[str, float] = {}
     bases_left_out: dict[str, str] = {}

@@ -8,7 +8,6 @@ import pandas as pd
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.units import SegmentSums
-from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.lake.tables import Lake
 
 
@@ -16,7 +15,6 @@ def menu_rows(
     problem: MenuProblem,
     menu: PricedMenu,
     sums: SegmentSums,
-    observed: ObservedTreatments,
     *,
     selected: bool,
 ) -> pd.DataFrame:
@@ -27,7 +25,6 @@ def menu_rows(
     problem : the one without rules.
     menu : its treatments and prices.
     sums : of its segments.
-    observed : the treatments that the experiment gave.
     selected : whether it is the one to publish.
     """
     frame = problem.space.decode(menu.treatments)
@@ -44,7 +41,6 @@ def menu_rows(
         expected_profit=np.divide(
             profits, sums.weight, out=np.full(len(frame), np.nan), where=sums.weight > 0
         ),
-        extrapolates=observed.outside(menu.treatments),
         selected=selected,
     )
 

@@ -18,6 +18,7 @@ from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.core.support import Support
 from coarse_spark.errors import CoarseSparkError, RunError, TableError
 from coarse_spark.lake.contract import TableSchema
 from coarse_spark.lake.inputs import check_unchanged, input_name, read_input, snapshot_of
@@ -102,8 +103,16 @@ class Run:
 
     @property
     def problem(self) -> MenuProblem:
-        """Space, basis and profit of the configuration; errors as in ``configuration``."""
-        return self.configuration.problem
+        """Space, basis and profit of the configuration, within the support of the experiment.
+
+        Errors are as in ``configuration``.
+        """
+        found = self.result(FitResult)
+        return self._within(found.basis, found.support)
+
+    @cached_property
+    def _within(self) -> Callable[[str, Support | None], MenuProblem]:
+        return cache(lambda basis, support: self._with_basis(basis).problem_within(support))
 
     def search_settings(self, previous: FloatArray | None = None) -> SearchSettings:
         """Return how menus are searched.

@@ -25,7 +25,15 @@ from coarse_spark.lake.step_results import (
 )
 
 _NEEDED = {
-    "menu": ("k", "treatment_id", "share", "expected_profit", "extrapolates", "selected"),
+    "menu": (
+        "k",
+        "treatment_id",
+        "share",
+        "expected_profit",
+        "extrapolates",
+        "untried",
+        "selected",
+    ),
     "policy_values": (
         (
             "policy",

@@ -64,9 +64,13 @@ def print_summary(content: ReportContent, console: Console) -> None:
         console.print(
             _text("In parentheses: a share of a gain that this experiment does not settle.", "dim")
         )
-    if content.menu["extrapolates"].any():
+    if content.menu["untried"].any():
         console.print(
-            _text("* Beyond what the experiment gave: what units do there is extrapolated.", "dim")
+            _text(
+                "* Nobody in the experiment got anything near: what units do there is the model's "
+                "word.",
+                "dim",
+            )
         )
     console.print()
     lines = [
@@ -132,7 +136,7 @@ def _menus(content: ReportContent) -> Table:
     for k in content.menus["k"].astype(int):
         menu = content.menu_of(k)
         offers = ", ".join(
-            treatment_text(content, row, names=False) + "*" * bool(row["extrapolates"])
+            treatment_text(content, row, names=False) + "*" * bool(row["untried"])
             for _, row in menu.iterrows()
         )
         shares = ", ".join(percent(share).removesuffix("%") for share in menu["share"])

@@ -109,8 +109,10 @@ def remark(content: ReportContent, position: int) -> str:
 
     Empty where there is nothing.
     """
-    extrapolates = bool(content.selected["extrapolates"].iloc[position])
-    words = ["the control"] * is_control(content, position) + ["extrapolated"] * extrapolates
+    row = content.selected.iloc[position]
+    words = ["the control"] * is_control(content, position)
+    if row["extrapolates"] or row["untried"]:
+        words.append("extrapolated" if row["extrapolates"] else "untried")
     return f"({', '.join(words)})" if words else ""
 
 
@@ -205,6 +207,13 @@ def findings(content: ReportContent) -> list[str]:
         sentences.append(
             f"The menu holds {what} beyond what the experiment gave (marked extrapolated): what "
             "units do there is the model's word."
+        )
+    within = int((content.selected["untried"] & ~content.selected["extrapolates"]).sum())
+    if within:
+        what = "1 treatment" if within == 1 else f"{within} treatments"
+        sentences.append(
+            f"The menu holds {what} that nobody in the experiment got anything near (marked "
+            "untried): what units do there is read between others, by the form of the basis."
         )
     gain = content.contrast("menu", "control", k)
     if identical(content, gain):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from coarse_spark.config.load import load_configuration, read_configuration
 from coarse_spark.config.models import Configuration
+from coarse_spark.core.support import Support
 from coarse_spark.errors import ConfigurationError, InvalidInputError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -42,6 +43,7 @@ def test_defaults(small: Path) -> None:
     configuration = load_configuration(small)
     assert configuration.menu.sizes == (1, 2, 3, 4, 5, 6)
     assert configuration.menu.select == "auto"
+    assert (configuration.menu.tolerance, configuration.menu.support) == (0.01, "auto")
     assert (configuration.response.basis, configuration.response.folds) == ("quadratic", 5)
     assert (configuration.response.min_rows, configuration.response.max_rows) == (500, 200_000)
     assert configuration.response.shrink_to_pooled is True
@@ -59,6 +61,25 @@ def test_the_mathematical_objects(small: Path) -> None:
     assert configuration.basis.columns == ("1", "tinc", "tinc^2")
     psi = configuration.profit_function.psi(np.array([[1.0]]), configuration.basis)
     np.testing.assert_array_equal(psi, [[3.0, 3.0, 3.0, 0.0]])
+
+
+def test_the_support_of_the_experiment_restricts_what_is_offered(small: Path) -> None:
+    wanted = {"response.basis": "any+linear", "menu.sizes": "1-4"}
+    configuration = load_configuration(small, wanted)
+    given = np.array([[0.0], [1.0], [2.0]]).repeat(20, axis=0)
+    support = Support.of(given, configuration.basis)
+    assert configuration.menu.support == "auto"
+    everything = configuration.problem_within(None)
+    assert len(everything.candidates) == 29
+    gap = configuration.problem_within(support).candidates[:, 0]
+    assert sorted(gap) == [0, *everything.candidates[10:, 0]]
+    observed = load_configuration(small, {**wanted, "menu.support": "observed"})
+    with pytest.raises(InvalidInputError, match=r"menu\.sizes: found 4, expected at most 3"):
+        observed.problem_within(support)
+    # whoever wants a treatment on every menu gets it
+    required = {"menu.support": "observed", "menu.always_offer": "[{tinc: 0.5}]"}
+    problem = load_configuration(small, {**wanted, **required}).problem_within(support)
+    assert sorted(problem.candidates[:, 0]) == [0, 0.5, 1, 2]
 
 
 def test_retired_keys_are_accepted_with_a_note(

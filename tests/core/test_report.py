@@ -82,7 +82,12 @@ def make_content(
         served.append(menu[segment])
         shares = np.bincount(segment, minlength=size) / n
         offered = space.decode(space.candidates[menu]).assign(
-            k=size, treatment_id=range(size), share=shares, price=0.0, extrapolates=False
+            k=size,
+            treatment_id=range(size),
+            share=shares,
+            price=0.0,
+            extrapolates=False,
+            untried=False,
         )
         menu_rows.append(
             offered.assign(
@@ -522,7 +527,8 @@ def test_relative_responses_are_told_with_how_the_scales_did(
 
 
 def test_treatments_beyond_the_experiment_are_marked(one: ReportContent, tmp_path: Path) -> None:
-    marked = one.menu.assign(extrapolates=one.menu["treatment_id"] == 1)
+    second_one = one.menu["treatment_id"] == 1
+    marked = one.menu.assign(extrapolates=second_one, untried=second_one)
     content = dataclasses.replace(one, menu=marked)
     summary, page = flowing(summary_of(content)), page_of(content, tmp_path)[1].text
     second = f"{one.selected.iloc[1]['t1']:.2f}".rstrip("0")
@@ -532,6 +538,21 @@ def test_treatments_beyond_the_experiment_are_marked(one: ReportContent, tmp_pat
     for text in (summary, page):
         assert "holds 1 treatment beyond what the experiment gave" in text
         assert "extrapolated" not in flowing(summary_of(one))
+
+
+def test_treatments_that_nobody_got_are_marked(one: ReportContent, tmp_path: Path) -> None:
+    marked = one.menu.assign(untried=one.menu["treatment_id"] == 1)
+    content = dataclasses.replace(one, menu=marked)
+    summary, page = flowing(summary_of(content)), page_of(content, tmp_path)[1].text
+    second = f"{one.selected.iloc[1]['t1']:.2f}".rstrip("0")
+    assert re.search(rf"t1 {second} \(untried\) to \d+%", summary)
+    assert re.search(r"\d\*, ", summary)
+    assert "* Nobody in the experiment got anything near" in summary
+    assert page.count("(untried)") == 2
+    for text in (summary, page):
+        assert "holds 1 treatment that nobody in the experiment got anything near" in text
+    assert "untried" not in flowing(summary_of(one))
+    assert "anything near" not in flowing(summary_of(one))
 
 
 def test_optional_parts_may_be_missing(one: ReportContent, tmp_path: Path) -> None:

@@ -6,10 +6,14 @@ import json
 import math
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from coarse_spark.core.basis import Basis
 from coarse_spark.core.learned_design import Overlap
+from coarse_spark.core.support import Support
+from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.lake.step_results import (
     AssignResult,
     ChooseResult,
@@ -23,6 +27,14 @@ from coarse_spark.lake.step_results import (
     results_from_json,
     results_to_json,
 )
+
+SPACE = TreatmentSpace.from_dict(
+    {
+        "t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0},
+        "level": {"kind": "categorical", "levels": ["a", "b", "c"], "control": "a"},
+    }
+)
+GIVEN = np.array([[0.0, 2], [0.1 + 0.2, 1], [2.0, 0]])
 
 
 def results() -> dict[str, StepResult]:
@@ -48,6 +60,7 @@ def results() -> dict[str, StepResult]:
         ValidateResult(experiment_rows=10, usable_rows=9, population_rows=5, partitions=2),
         FitResult(
             observed_treatments=[[0.0, 2.0], [0, 1, 2]],
+            support=Support.of(GIVEN, Basis("any + linear + levels", SPACE)),
             basis="spline(t, 0.5)",
             basis_losses={"linear": 1.25, "spline(t, 0.5)": 1.0},
             bases_left_out={"cubic": "not identified"},
@@ -138,3 +151,16 @@ def test_results_never_change() -> None:
     with pytest.raises(ValidationError):
         result.units = 3  # type: ignore[attr-defined]
     assert json.loads(results_to_json({})) == {}
+
+
+def test_a_support_is_read_as_it_was_kept_even_after_use() -> None:
+    kept = results()["fit"]
+    assert isinstance(kept, FitResult)
+    assert kept.support is not None
+    assert kept.support.tried(GIVEN).all()
+    read = results_from_json(results_to_json({"fit": kept}))["fit"]
+    assert read == kept
+    assert isinstance(read, FitResult)
+    assert read.support is not None
+    assert read.support.tried(GIVEN).all()
+    assert not read.support.tried(np.array([[2.0, 2]])).any()

@@ -115,6 +115,70 @@ def test_smallest_size_within_one_paired_standard_error() -> None:
     assert k == POLICIES[within[0]].k
 
 
+def _without_noise(*values: float) -> ScoreMoments:
+    return ScoreMoments(9, 9.0, np.array(values), np.zeros((len(values), len(values))))
+
+
+def test_without_noise_a_small_loss_is_worth_fewer_treatments() -> None:
+    sized = [Policy("uniform", 1), *(Policy("menu", k) for k in (1, 2, 3, 4))]
+
+    def auto(moments: ScoreMoments, tolerance: float) -> tuple[int, str]:
+        return select_menu_size(sized, moments, "auto", tolerance)
+
+    moments = _without_noise(1.0, 1.0, 1.996, 1.999, 2.0)
+    assert auto(moments, 0)[0] == 4
+    k, rule = auto(moments, 0.01)
+    assert k == 2
+    assert rule == (
+        "smallest K whose honest value is within one paired standard error of the best or 1% of "
+        "its gain over the best single treatment: K = 2 is 0.004 below K = 4, more than the paired "
+        "s.e. of 0, but only 0.4% of that gain"
+    )
+    # the loss is measured by what menus gain, however much is earned without them
+    assert auto(_without_noise(101, 101, 101.98, 102, 102), 0.01)[0] == 3
+    # where menus gain nothing, there is nothing to give up
+    assert auto(_without_noise(2, 1, 1.1, 1.2, 1.3), 0.5)[0] == 4
+
+
+def test_a_size_that_was_decided_on_is_kept_whatever_the_tolerance() -> None:
+    moments = _without_noise(0, 1.0, 1.0, 1.996, 2.0, 3.0)
+    assert select_menu_size(POLICIES, moments, 3, 0.5) == (3, "K = 3 as configured")
+
+
+def test_within_the_noise_the_standard_error_is_the_reason() -> None:
+    scores = np.array([0.0, 1.0, 1.0, 1.005, 1.006, 1.1]) + np.random.default_rng(4).normal(
+        0, 1, (1_000, 6)
+    )
+    k, rule = select_menu_size(POLICIES, _moments(scores), tolerance=0.01)
+    assert k == select_menu_size(POLICIES, _moments(scores))[0]
+    assert "within the standard error" in rule
+
+
+@given(
+    st.lists(st.floats(-10, 10), min_size=6, max_size=6),
+    st.floats(0, 3),
+    st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+    st.floats(0, 1),
+)
+def test_a_larger_tolerance_never_gives_more_treatments(
+    values: list[float], noise: float, tolerances: tuple[float, float], cost: float
+) -> None:
+    policies = [Policy(p.name, p.k, cost * p.k) for p in POLICIES]
+    moments = ScoreMoments(9, 9.0, np.array(values), noise**2 * np.eye(6))
+    small, large = sorted(tolerances)
+    least, k, most = (
+        select_menu_size(policies, moments, tolerance=t)[0] for t in (large, small, 0.0)
+    )
+    assert least <= k <= most
+    # at most the larger of one standard error and of the share of the gain is lost
+    net = dict(zip(((p.name, p.k) for p in policies), moments.mean, strict=True))
+    net = {(name, k): value - cost * k for (name, k), value in net.items()}
+    best = max(net["menu", k] for k in (1, 2, 3))
+    gain = max(best - net["uniform", 1], 0)
+    lost = best - net["menu", least]
+    assert lost <= max(np.sqrt(2) * noise, large * gain) + 1e-9
+
+
 def test_every_contrast_row_is_the_difference_of_two_values() -> None:
     moments = _moments(np.random.default_rng(5).normal(3, 1, (200, 6)))
     values = policy_values(POLICIES, moments, 0.9).set_index(["policy", "k"])["value"]

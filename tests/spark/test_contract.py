@@ -384,7 +384,7 @@ def test_tables_of_version_1_are_refused_and_migrate(old: Lake) -> None:
     lines = _told(old, LAYOUT)
     mends = "(coarse-spark migrate mends it)"
     for line in (
-        f"runs: found contract version 1, expected 2 {mends}",
+        f"runs: found contract version 1, expected 3 {mends}",
         f"runs.revision: found no such column, expected bigint {mends}",
         f"responses.eligible_member: found no such column, expected boolean {mends}",
         f"assignments.unit_id: found int, expected bigint {mends}",
@@ -394,10 +394,11 @@ def test_tables_of_version_1_are_refused_and_migrate(old: Lake) -> None:
 
     done = migrate(old, LAYOUT)
     for sentence in (
+        "table menu: added untried",
         "table runs: added revision, change_id, owner, heartbeat_at",
         "table runs: every row keeps 'known_status' from now on",
-        "table runs: contract version 2 (was 1)",
-        "table models: contract version 2 (was 1)",
+        "table runs: contract version 3 (was 1)",
+        "table models: contract version 3 (was 1)",
         "table assignments: column unit_id is now bigint (was int)",
         "table assignments: column arm is now bigint (was int)",
     ):
@@ -409,6 +410,8 @@ def test_tables_of_version_1_are_refused_and_migrate(old: Lake) -> None:
         pd.testing.assert_frame_equal(after[rows.columns], rows, check_dtype=False)
     record = RunRecord.load(old, "old")
     assert (record.status, record.revision, record.owner) == ("published", 0, None)
+    # what an earlier version could tell of support
+    assert not old.read("menu").collect()[0]["untried"]
     assert [row["depth"] for row in old.current_assignments().collect()] == [1.5]
     status = old.spark.table(old.reference("runs")).schema["status"]
     assert status.metadata["comment"].startswith("running, open (its last command ended")

@@ -24,7 +24,14 @@ ASSIGNMENT_COLUMNS = frozenset(
     }
 )
 # and of `menu` too
-WRITTEN_COLUMNS = ASSIGNMENT_COLUMNS | {"k", "share", "shadow_price", "extrapolates", "selected"}
+WRITTEN_COLUMNS = ASSIGNMENT_COLUMNS | {
+    "k",
+    "share",
+    "shadow_price",
+    "extrapolates",
+    "untried",
+    "selected",
+}
 
 
 def _one_source(table: str | None, path: str | None, bundled: str | None) -> Iterator[Problem]:

@@ -37,13 +37,16 @@ def choose(run: Run) -> None:
         for line in curve.history:
             text = "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s"
             log.info(text, line.k, line.number, line.value, line.gain, line.moved, line.what)
-        given = run.result(FitResult).observed_treatments
-        observed, frames = ObservedTreatments(rules.problem.space, given), {}
+        fitted, frames = run.result(FitResult), {}
+        observed = ObservedTreatments(rules.problem.space, fitted.observed_treatments)
         for k, chosen in curve.chosen.items():
             selected = k == menu.select
-            frames[k] = menu_rows(
-                run.problem, chosen.menu, chosen.sums, observed, selected=selected
-            )
+            beyond = observed.outside(chosen.menu.treatments)
+            untried = beyond
+            if fitted.support is not None:
+                untried = beyond | ~fitted.support.tried(chosen.menu.treatments)
+            rows = menu_rows(run.problem, chosen.menu, chosen.sums, selected=selected)
+            frames[k] = rows.assign(extrapolates=beyond, untried=untried)
         run.replace(MENU, pd.concat(frames.values(), ignore_index=True))
         granular, p = run.result(ScoreResult).granular_value, run.problem.coefficients
         kept_menus = {

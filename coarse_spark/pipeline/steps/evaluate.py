@@ -64,7 +64,8 @@ def evaluate(run: Run) -> None:
                 bins=bins,
                 center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
             )
-            k, rule = _selected(configuration, policies, result)
+            menu = configuration.menu
+            k, rule = select_menu_size(policies, result.moments, menu.select, menu.tolerance)
             rows = read_menus(run.lake, run.run_id)
             stability = choice_stability(
                 run,
@@ -115,15 +116,6 @@ def _lack_of_fit(bins: TreatmentBins, result: Evaluation) -> LackOfFit:
     return LackOfFit(
         statistic=found.statistic, degrees=found.degrees, p_value=found.p_value, bins=rows
     )
-
-
-def _selected(
-    configuration: Configuration, policies: Sequence[Policy], result: Evaluation
-) -> tuple[int, str]:
-    """Return the size to publish and why."""
-    if configuration.menu.select != "auto":
-        return int(configuration.menu.select), f"K = {configuration.menu.select} as configured"
-    return select_menu_size(policies, result.moments)
 
 
 def _search(run: Run, problem: MenuProblem, units: WeightedUnits) -> FoldMenus:

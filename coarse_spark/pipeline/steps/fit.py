@@ -9,10 +9,12 @@ from pyspark.sql import functions as F
 from coarse_spark.core.learners.choose_basis import BasisChoice
 from coarse_spark.core.learners.choose_scale import ScaleChoice
 from coarse_spark.core.learners.folds import ALL_FOLDS
+from coarse_spark.core.support import support_problems
 from coarse_spark.distributed.basis import settle_form
 from coarse_spark.distributed.fit import fit_responses
 from coarse_spark.distributed.frames import experiment_units, observed_treatments
 from coarse_spark.distributed.materialize import materialized
+from coarse_spark.distributed.support import experiment_support
 from coarse_spark.errors import RunError
 from coarse_spark.lake.contract import MODELS
 from coarse_spark.lake.step_results import FitResult, ModelCounts, ValidateResult
@@ -40,12 +42,16 @@ def fit(run: Run) -> None:
             learner = learner_settings(run.declared)
             choice, scale = settle_form(kept, setup, run.declared.bases, learner)
             _log(choice, scale)
+            support = experiment_support(kept, choice.basis)
+            run.warn(*support_problems(choice.basis, support, run.declared.menu.support))
             configuration = run.declared.with_response(basis=choice.basis.name, scale=scale.scale)
+            configuration.problem_within(support)  # fewer treatments than a menu has are told now
             models = fit_responses(kept, setup, fit_settings(configuration))
             run.replace(MODELS, models)
         run.keep(
             FitResult(
                 observed_treatments=observed.values,
+                support=support,
                 basis=choice.basis.name,
                 basis_losses=choice.losses,
                 bases_left_out=choice.left_out,

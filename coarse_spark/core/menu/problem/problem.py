@@ -94,9 +94,10 @@ class MenuProblem:
         profit.require_names(space.names)
         problem = MenuProblem(space, basis, profit, space.candidates, np.empty((0, 0)))
         edges: list[FloatArray] = []
-        if problem.is_searched and space.exclude is not None:
+        if problem.is_searched and space.is_restricted:
             edges = list(last_allowed(space, space.allowed))
-        problem = problem.with_candidates([*edges, *np.atleast_2d(extra)] if len(extra) else edges)
+        # an edge is found up to rounding: what equals one is itself the candidate
+        problem = problem.with_candidates([*np.atleast_2d(extra), *edges] if len(extra) else edges)
         if problem.is_searched:
             problem = problem._with_sides_of_control()
         return problem.with_rules(rules) if rules else problem

@@ -17,6 +17,8 @@ from scipy import stats
 
 from coarse_spark.core.arrays import FloatArray
 
+_EVIDENCE = 1.645  # standard errors: one-sided five per cent
+
 
 @dataclass(frozen=True)
 class ScoreMoments:
@@ -176,6 +178,8 @@ def select_menu_size(
     Its value falls short of the best menu's by at most one (paired) standard error, which is what
     the experiment can tell apart, or by at most the tolerance, which is what is worth telling
     apart: without the second, the more precise an experiment, the more treatments are published.
+    One treatment for all stays unless a larger menu beats it by more than chance (one-sided five
+    per cent): of several menus that earn nothing, one always looks better.
 
     Parameters
     ----------
@@ -208,7 +212,8 @@ def select_menu_size(
     for i in menus:
         _, se = moments.contrast(best, i)
         shortfall = float(net[best] - net[i])
-        if shortfall <= max(se, tolerance * gain):
+        within = (_EVIDENCE if policies[i].k == 1 else 1.0) * se
+        if shortfall <= max(within, tolerance * gain):
             break
     best_k, k = policies[best].k, policies[i].k
     near = (
@@ -222,5 +227,7 @@ def select_menu_size(
     below = f"{rule}: K = {k} is {shortfall:.4g} below K = {best_k}"
     if shortfall <= se:
         return k, f"{below}, within the standard error (paired s.e. {se:.4g})"
+    if shortfall <= within:
+        return k, f"{below} (paired s.e. {se:.4g}), which may be chance: one treatment for all stays"
     share = f"{100 * shortfall / gain:.2g}% of that gain"
     return k, f"{below}, more than the paired s.e. of {se:.4g}, but only {share}"

@@ -22,7 +22,6 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -71,7 +70,7 @@ def customers(rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     )
     amount = np.exp(3.5 + 0.4 * numbers[:, 2] + of_level[1, codes[:, 1]] + 0.3 * numbers[:, 11])
     wanting = 0.8 * numbers[:, 3] + 0.8 * (numbers[:, 4] > 0.5) + of_level[2, codes[:, 2]]
-    lift = 1.6 / (1 + np.exp(-2 * (wanting - 0.6)))  # of spend, at a discount of 30
+    lift = 4 / (1 + np.exp(-3 * (wanting - 0.8)))  # of spend, at a discount of 30
     base = buys * amount
     return X, np.column_stack([base, base * lift / 30])
 
@@ -154,19 +153,19 @@ def published(
     settings = LearnerSettings(scale=choose_scale(rows, basis=basis, settings=settings).scale)
     models = fit_models(rows, basis=basis, settings=settings)
     options = {"space": space(), "basis": "linear", "profit": profit()}
-    policies, scores = [Policy("menu", k) for k in SIZES], np.empty((len(y), len(SIZES)))
+    policies = [Policy("uniform", 1), *(Policy("menu", k) for k in SIZES)]
+    scores = np.empty((len(y), len(policies)))
     phi = basis(rows.T)
-    psi = profit().psi
     for fold in range(FOLDS):
         held = rows.fold == fold
         model = load_model(models[fold])
         seen, judged = model.predict(X[~held]), model.predict(X[held])
         moments = phi[~held].T @ phi[~held] / (~held).sum()
         debiased = corrected(judged, phi[held], y[held], representer(phi[held], moments))
-        for column, k in enumerate(SIZES):
-            menu = choose_menu(seen, k=k, **options)
+        for column, policy in enumerate(policies):
+            menu = choose_menu(seen, k=policy.k, **options)
             treatments = menu.treatments.to_numpy()[menu.assign(judged)]
-            rows_of_profit = psi(treatments, basis)
+            rows_of_profit = profit().psi(treatments, basis)
             scores[held, column] = (
                 np.einsum("ij,ij->i", debiased, rows_of_profit[:, :-1]) + rows_of_profit[:, -1]
             )
@@ -196,13 +195,6 @@ def worker(learner: str, rows: int, seed: int) -> None:
         mean = earned[np.arange(len(earned)), chosen].mean()
         return float((mean - uniform) / (earned.max(axis=1).mean() - uniform))
 
-    quadratic: Callable[[np.ndarray], float] = (
-        lambda theta: share(  # noqa: E731
-            (
-                theta @ profit().psi(space().candidates, Basis("quadratic", space()))[:, :-1].T
-            ).argmax(1)
-        )
-    )
     if learner == "menu":
         treatments, found["k"] = published(X, discount, y, new)
         chosen = np.abs(treatments - space().candidates[:, 0]).argmin(axis=1)
@@ -218,7 +210,9 @@ def worker(learner: str, rows: int, seed: int) -> None:
         margin = MARGIN - space().candidates[:, 0] / 100
         found["share"] = share((lightgbm(X, discount, y, new) * margin).argmax(axis=1))
     else:
-        found["share"] = quadratic(dml(learner, X, discount, y, new))
+        rows_of_profit = profit().psi(space().candidates, Basis("quadratic", space()))
+        theta = dml(learner, X, discount, y, new)
+        found["share"] = share((theta @ rows_of_profit[:, :-1].T).argmax(axis=1))
     print(json.dumps({**found, "cpu": time.process_time() - start}))
 
 

@@ -105,7 +105,7 @@ def test_variety_cost_lowers_values_and_moves_the_choice() -> None:
 
 def test_smallest_size_within_one_paired_standard_error() -> None:
     rng = np.random.default_rng(4)
-    scores = np.array([0.0, 1.0, 1.0, 1.005, 1.006, 1.1]) + rng.normal(0, 1, (1_000, 6))
+    scores = np.array([0.0, 0.8, 0.8, 1.005, 1.006, 1.1]) + rng.normal(0, 1, (1_000, 6))
     moments = _moments(scores)
     k, _ = select_menu_size(POLICIES, moments)
     best = max((2, 3, 4), key=lambda i: moments.mean[i])
@@ -145,8 +145,21 @@ def test_a_size_that_was_decided_on_is_kept_whatever_the_tolerance() -> None:
     assert select_menu_size(POLICIES, moments, 3, 0.5) == (3, "K = 3 as configured")
 
 
+def test_one_treatment_stays_unless_a_larger_menu_beats_it_by_more_than_chance() -> None:
+    sized = [Policy("uniform", 1), *(Policy("menu", k) for k in (1, 2))]
+    values = np.array([1.0, 1.0, 1.0])
+
+    def chosen(errors: float) -> tuple[int, str]:
+        gained = values + np.array([0, 0, errors * np.sqrt(2)])
+        return select_menu_size(sized, ScoreMoments(9, 9.0, gained, np.eye(3)))
+
+    assert [chosen(errors)[0] for errors in (0.9, 1.2, 1.6, 1.7)] == [1, 1, 1, 2]
+    assert "within the standard error" in chosen(0.9)[1]
+    assert chosen(1.2)[1].endswith("which may be chance: one treatment for all stays")
+
+
 def test_within_the_noise_the_standard_error_is_the_reason() -> None:
-    scores = np.array([0.0, 1.0, 1.0, 1.005, 1.006, 1.1]) + np.random.default_rng(4).normal(
+    scores = np.array([0.0, 0.8, 0.8, 1.005, 1.006, 1.1]) + np.random.default_rng(4).normal(
         0, 1, (1_000, 6)
     )
     k, rule = select_menu_size(POLICIES, _moments(scores), tolerance=0.01)
@@ -176,7 +189,8 @@ def test_a_larger_tolerance_never_gives_more_treatments(
     best = max(net["menu", k] for k in (1, 2, 3))
     gain = max(best - net["uniform", 1], 0)
     lost = best - net["menu", least]
-    assert lost <= max(np.sqrt(2) * noise, large * gain) + 1e-9
+    errors = 1.645 if least == 1 else 1.0
+    assert lost <= max(errors * np.sqrt(2) * noise, large * gain) + 1e-9
 
 
 def test_every_contrast_row_is_the_difference_of_two_values() -> None:

@@ -125,7 +125,7 @@ ONE = [
     ("folds: 3", "min_rows: 9, max_rows: 8", "run.yml:13: response.min_rows: found 9, expected at most response.max_rows = 8"),
     ("margin: 0.4 - depth / 100", "margin: 0.4 - dept / 100", "run.yml:15: profit.margin: '0.4 - dept / 100' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth"),
     ("margin: 0.4 - depth / 100", "margin: 1 / depth", "run.yml:15: profit.margin: the margin '1 / depth' is inf at depth = 0, arm = mail, expected a finite number"),
-    ("margin: 0.4 - depth / 100", "margin: __import__('os').system('true')", "run.yml:15: profit.margin: '__import__('os').system('true')' contains '__import__('os').system('true')', which is not allowed; allowed: numbers, names, + - * / **, comparisons, min, max, abs, exp, log, where"),
+    ("margin: 0.4 - depth / 100", "margin: __import__('os').system('true')", "run.yml:15: profit.margin: '__import__('os').system('true')' contains '__import__('os').system('true')', which is not allowed; allowed: numbers, names, + - * / **, comparisons, and, or, not, min, max, abs, exp, log, where"),
     ("margin: 0.4 - depth / 100", "margin: [1]", "run.yml:15: profit.margin: found [1], expected a text; put it in quotes where YAML reads it as something else"),
     ("margin: 0.4 - depth / 100", "margin: arm", "run.yml:15: profit.margin: 'arm' gives texts, expected numbers"),
     ("cost: where(arm == 'phone', 2, 0.5)", "cost: log(depth - 50)", "run.yml:16: profit.cost: the cost 'log(depth - 50)' is nan at depth = 0, arm = mail, expected a finite number"),

@@ -100,7 +100,7 @@ ONE = [
     ("partition_by: [market]", "partition_by: [arm]", "run.yml:4: experiment.partition_by[0]: found 'arm', which is a treatment already, expected another column"),
     ("strata: [wave]", "# none", "run.yml:12: design.kind: found stratified without strata, expected experiment.strata to name the columns that treatments were randomized within"),
     ("kind: stratified", "kind: stratifed", "run.yml:12: design.kind: found 'stratifed', expected randomized or stratified or learned (did you mean 'stratified'?)"),
-    ("design: {kind: stratified}", "", "run.yml:1: design: the block is missing; expected how the experiment gave treatments to units"),
+    ("output: {schema: coarse}", "", "run.yml:1: output: the block is missing; expected where the tables go"),
     ("design: {kind: stratified}", "design: randomized", "run.yml:12: design: found 'randomized', expected a mapping with the keys kind"),
     ("kind: continuous", "kind: continous", "run.yml:10: treatments.depth.kind: found 'continous', expected continuous or categorical (did you mean 'continuous'?)"),
     ("kind: continuous, ", "", "run.yml:10: treatments.depth.kind: found no kind, expected continuous or categorical"),

@@ -292,7 +292,8 @@ def test_nothing_usable(spark: Any) -> None:
         for position, row in enumerate(rows())
     ]
     assert problems(spark, few, configuration(response={"folds": 3})) == [
-        "experiment: 2 usable rows cannot be cut into response.folds = 3 folds"
+        "experiment: 2 usable rows are too few to learn and to judge from, expected at least one "
+        "for each of the 3 response.folds"
     ]
 
 

@@ -5,12 +5,12 @@ This is the one place that builds the space of a configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 
 from coarse_spark.config.fields import Level, Number, expected
 from coarse_spark.config.section import Section
@@ -67,8 +67,8 @@ def _row(value: Any) -> dict[str, Any]:
     return {str(name): entry for name, entry in value.items()}
 
 
-def _rows(value: Any) -> tuple[dict[str, Any], ...]:
-    rows = _read(value) if isinstance(value, str) else value
+def _rows(value: Any, info: ValidationInfo) -> tuple[dict[str, Any], ...]:
+    rows = _read(value, info.data.get("control", {})) if isinstance(value, str) else value
     if not isinstance(rows, Sequence) or not rows:
         raise expected(_ROWS)
     listed = [_row(row) for row in rows]
@@ -82,17 +82,14 @@ def _rows(value: Any) -> tuple[dict[str, Any], ...]:
     return tuple({name: row[name] for name in names} for row in listed)
 
 
-def _read(text: str) -> list[dict[str, Any]]:
-    """Return the rows of a file of candidates; missing values are NaN."""
+def _read(text: str, control: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a file of candidates."""
     path = Path(text)
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": _read_csv,
-        ".parquet": pd.read_parquet,
-    }
-    if path.suffix.lower() not in readers:
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".parquet"):
         raise expected(f"{_ROWS}; the file's name has to end in .csv or .parquet")
     try:
-        frame = readers[path.suffix.lower()](path)
+        frame = pd.read_parquet(path) if kind == ".parquet" else _read_csv(path, control)
     except (OSError, ValueError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else error
         raise expected(f"a file that can be read: {reason}") from None
@@ -104,21 +101,24 @@ def _read(text: str) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, control: Mapping[str, Any]) -> pd.DataFrame:
+    # a column whose control is a text, such as "none", has texts, even where they look like numbers
+    texts = {name: str for name, value in control.items() if isinstance(value, str)}
     # only an empty field is missing: "none" and "NA" may be levels
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
 
 
 class CandidateList(Section):
     """A finite list of treatments."""
 
+    # before candidates, whose file is read with a view to it
+    control: Annotated[dict[str, Level], BeforeValidator(_row)] = Field(
+        description="the treatment of a unit that is left alone, a value for every column"
+    )
     candidates: Annotated[tuple[dict[str, Level], ...], BeforeValidator(_rows)] = Field(
         description="the treatments that may be offered, the control aside: a CSV or Parquet file "
         "beside the configuration, or a list; one row a treatment, one column a dimension, named "
         "as in the experiment"
-    )
-    control: Annotated[dict[str, Level], BeforeValidator(_row)] = Field(
-        description="the treatment of a unit that is left alone, a value for every column"
     )
 
 

@@ -225,7 +225,8 @@ def separated(name: str, space: TreatmentSpace, treatments: FloatArray) -> str:
             terms.append(" * ".join(factor.text(space) for factor in term))
             continue
         changed = True
-        for names in together.values():
+        # in the order of names, whatever the order of treatments in a configuration
+        for names in sorted(map(sorted, together.values())):
             kinds = ("levels",) if len(names) == 1 else ("any", "among")
             terms += [f"{kind}({', '.join(names)})" for kind in kinds]
     return " + ".join(terms) if changed else name

@@ -280,7 +280,8 @@ class TreatmentSpace:
                     base = float(control[name])
                 except (TypeError, ValueError):
                     raise InvalidInputError(
-                        f"control is {control[name]!r} in column '{name}', expected a number"
+                        f"control is {control[name]!r} in column '{name}', whose candidates are "
+                        "numbers; expected a number, or candidates that are texts"
                     ) from None
                 numbers = [float(value) for value in values.unique()]
                 dimensions.append(Continuous.of_values(str(name), numbers, base))

@@ -135,7 +135,7 @@ def test_a_finite_list_stands_in_the_file_or_beside_it(tmp_path: Path) -> None:
         ("[{price: 9, gift: }]", "expected a mapping of treatment columns to values"),
         ("[{price: 9}]", "treatments.control: control names price, gift; expected a value for"),
         ("[{price: 9, gift: mug}, {price: 9, gift: mug}]", "candidate rows 1 repeat earlier rows"),
-        (f"{ROWS}, step: 1", "expected one of candidates, control"),
+        (f"{ROWS}, step: 1", "expected one of control, candidates"),
         (f"{ROWS}, control: 3", "treatments.control: the key occurs twice"),
     ],
 )
@@ -145,6 +145,19 @@ def test_finite_lists_that_are_none(rows: str, message: str, tmp_path: Path) -> 
         load_configuration(path)
     assert message.removeprefix("treatments.candidates: found '/tmp/") in str(caught.value)
     assert "run.yml:3: treatments" in str(caught.value)
+
+
+def test_levels_of_a_file_that_look_like_numbers_are_texts_where_the_control_is_one(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "offers.csv").write_text("price,gift\n9,01\n8,2\n")
+    path = write(tmp_path, LISTED.replace("CANDIDATES", "offers.csv"))
+    space = load_configuration(path).space
+    assert space.decode(space.candidates).to_numpy().tolist() == [
+        [9.0, "01"],
+        [8.0, "2"],
+        [9.9, "none"],
+    ]
 
 
 def test_a_file_of_candidates_has_no_empty_fields(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coarse_spark import Profit, choose_menu
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError
 
@@ -118,6 +119,27 @@ def test_only_listed_values_are_offered_in_the_order_of_numbers() -> None:
         }
     )
     assert cells.candidates.tolist() == [[r, a] for r in (1, 2, 3) for a in (40, 100)] + [[0, 0]]
+
+
+def test_menus_of_listed_values_are_those_of_the_same_steps() -> None:
+    price = {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}
+    depths = ({"lower": 0, "upper": 30, "step": 10}, {"values": [30, 10, 0, 20]})
+    theta = np.random.default_rng(0).normal(size=(400, 6)) * [1, 0.1, 1, -0.005, 0.05, -1]
+    menus = [
+        choose_menu(
+            theta,
+            space=TreatmentSpace.from_dict(
+                {"depth": {"kind": "continuous", "control": 0} | depth, "price": price}
+            ),
+            basis="quadratic",
+            profit=Profit(margin="1 - price / 2", cost="0.01 * depth"),
+            k=3,
+        )
+        for depth in depths
+    ]
+    pd.testing.assert_frame_equal(menus[0].treatments, menus[1].treatments)
+    assert menus[0].value == menus[1].value
+    assert menus[0].upper_bound == menus[1].upper_bound
 
 
 def test_a_grid_without_steps_leaves_room_for_all_other_dimensions() -> None:
@@ -322,7 +344,7 @@ def test_an_exclusion_of_everything_but_an_outside_control_is_refused() -> None:
         (
             pd.DataFrame({"a": [1.0, 2.0]}),
             {"a": "none"},
-            "control is 'none' in column 'a', expected a number",
+            "control is 'none' in column 'a', whose candidates are numbers; expected a number",
         ),
         (
             pd.DataFrame({"a": range(20_001)}),

@@ -134,8 +134,10 @@ def _kind(value: Any) -> Any:
 
 def _form(value: Any) -> str:
     """Return which model reads the block: a dimension may be called candidates too."""
-    listed = isinstance(value, Mapping) and not isinstance(value.get("candidates", {}), Mapping)
-    return "candidates" if listed or isinstance(value, CandidateList) else "dimensions"
+    if isinstance(value, Mapping):
+        dimension = isinstance(value.get("candidates", {}), Mapping | Section)
+        return "dimensions" if dimension else "candidates"
+    return "candidates" if isinstance(value, CandidateList) else "dimensions"
 
 
 Treatment = Annotated[

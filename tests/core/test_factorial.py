@@ -8,7 +8,7 @@ import pytest
 from fundraising import CELLS, GIFT, NAMES, chance, donors, named
 
 from coarse_spark import ResponseLearner, TreatmentSpace
-from coarse_spark.core.basis import Basis, default_bases
+from coarse_spark.core.basis import Basis, default_bases, separated
 from coarse_spark.core.learners.encoding.whitening import unidentified
 from coarse_spark.errors import InvalidInputError
 
@@ -119,6 +119,35 @@ def test_where_no_basis_is_identified_the_message_says_what_to_use() -> None:
         learner = ResponseLearner(basis=basis, learner="constant", space=offered)
         theta = learner.fit(np.ones((600, 1)), both, calls).predict(np.ones((1, 1)))
         assert np.isfinite(theta).all()
+
+
+@pytest.mark.parametrize("together", [("a", "b"), ("a", "b", "c"), ("b", "c")])
+@pytest.mark.parametrize("order", ["abc", "cab"])
+def test_separated_levels_say_the_same_of_what_was_given(
+    together: tuple[str, ...], order: str
+) -> None:
+    levels = {"a": 3, "b": 4, "c": 3}
+    space = TreatmentSpace.from_dict(
+        {
+            name: {"kind": "categorical", "levels": list(range(levels[name])), "control": 0}
+            for name in order
+        }
+    )
+    off = space.candidates[:, [order.index(name) for name in together]] > 0
+    given = space.candidates[off.all(axis=1) | ~off.any(axis=1)]
+    name = separated("levels", space, given)
+    alone = "".join(f" + levels({d})" for d in "abc" if d not in together)
+    names = ", ".join(together)
+    expected = f"any({names}) + among({names})"
+    assert name == (f"{expected}{alone}" if alone != " + levels(a)" else f"levels(a) + {expected}")
+    levelled, apart = Basis("levels", space)(given), Basis(name, space)(given)
+    rank = np.linalg.matrix_rank(levelled)
+    assert apart.shape[1] == rank < levelled.shape[1]
+    assert np.linalg.matrix_rank(np.hstack([levelled, apart])) == rank
+    assert unidentified(Basis(name, space), given, np.ones(len(given))) is None
+    # where every combination was given nothing coincides
+    assert separated(name, space, space.candidates) == name
+    assert separated("levels", space, space.candidates) == "levels"
 
 
 def test_bases_for_a_space() -> None:

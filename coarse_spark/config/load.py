@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 def load_configuration(
     path: str | Path, overrides: Mapping[str, str] | None = None
 ) -> Configuration:
-    """Return the configuration in the YAML file at ``path``; what could be left out is logged.
+    """Return the configuration in the YAML file at ``path``.
+
+    What could be left out, and what is assumed where it is, is logged.
 
     Parameters
     ----------
@@ -51,7 +53,7 @@ def load_configuration(
 def read_configuration(
     path: str | Path, overrides: Mapping[str, str] | None = None
 ) -> tuple[Configuration, list[str]]:
-    """Return the configuration, and a sentence for every key that could be left out.
+    """Return the configuration, and a sentence for every key that could be left out or is assumed.
 
     Parameters and errors are those of ``load_configuration``.
     """
@@ -69,7 +71,13 @@ def read_configuration(
         f"{document.place(key)}: {dotted(key)} is no longer needed and can be left out"
         for key in retired
     ]
-    return Configuration.model_validate(content), notes
+    configuration = Configuration.model_validate(content)
+    if "design.kind" not in _given(content):
+        notes.append(
+            f"{path}: design.kind is not given, and honest values rest on it: treatments are taken "
+            f"as {configuration.design.kind}"
+        )
+    return configuration, notes
 
 
 def _field_problems(content: Mapping[str, Any]) -> list[Problem]:

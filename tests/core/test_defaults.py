@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coarse_spark.config.load import load_configuration
+from coarse_spark.config.load import load_configuration, read_configuration
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.learners.response import ResponseLearner
 from coarse_spark.errors import ConfigurationError
@@ -155,6 +155,13 @@ def test_strata_mean_a_stratified_experiment(tmp_path: Path) -> None:
     assert load(tmp_path, binary, **strata).design.kind == "stratified"
     given = load(tmp_path, binary, **strata, design="{kind: randomized}")
     assert given.design.kind == "randomized"
+    # what honest values rest on is told where it is assumed
+    path = tmp_path / "run.yml"
+    assert read_configuration(path, {"experiment.strata": "[wave]"})[1] == [
+        f"{path}: design.kind is not given, and honest values rest on it: treatments are taken as "
+        "stratified"
+    ]
+    assert read_configuration(path, {"design.kind": "learned"})[1] == []
 
 
 def test_a_shape_leaves_out_the_bases_that_cannot_have_it(tmp_path: Path) -> None:

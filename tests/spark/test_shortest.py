@@ -33,7 +33,7 @@ def run_file(spark: SparkSession, folder: Path, trial: pd.DataFrame, text: str) 
 
 
 def test_a_factorial_with_an_untreated_control(spark: SparkSession, tmp_path: Path) -> None:
-    trial = donors(12_000, seed=3)
+    trial = donors(6_000, seed=3)
     trial[list(NAMES)] = named(trial)
     named(CELLS).to_csv(tmp_path / "letters.csv", index=False)
     run = run_file(
@@ -46,6 +46,7 @@ experiment:
 treatments: {candidates: letters.csv, control: {ratio: none, size: none, ask: none}}
 profit: {cost: 0.02 * (ratio != 'none' and size != 'none')}
 response: {learner: sieve, folds: 2}
+evaluation: {resamples: 0}
 menu: {sizes: 1-2, exclude: ratio == '3' or ask == '1.5' and not size == '25'}
 output: {path: FOLDER/tables}
 """,
@@ -61,16 +62,16 @@ output: {path: FOLDER/tables}
 
 BINARY = "{kind: categorical, levels: ['no', 'yes'], control: 'no'}"
 ARMS = "{kind: categorical, levels: [none, men, women], control: none}"
+NUMBER = "{kind: continuous, lower: 0, upper: 1, step: 1, control: 0}"
 
 
 @pytest.mark.parametrize(
     ("dimension", "given"),
     [
-        (BINARY, ["no", "yes"]),
-        (ARMS, ["none", "men", "women"]),
-        ("{kind: continuous, lower: 0, upper: 1, step: 1, control: 0}", [0.0, 1.0]),
+        pytest.param(BINARY, ["no", "yes"], marks=pytest.mark.slow, id="binary"),
+        pytest.param(ARMS, ["none", "men", "women"], id="arms"),
+        pytest.param(NUMBER, [0.0, 1.0], marks=pytest.mark.slow, id="0/1"),
     ],
-    ids=["binary", "arms", "0/1"],
 )
 def test_the_shortest_files_run(
     spark: SparkSession, tmp_path: Path, dimension: str, given: list[object]

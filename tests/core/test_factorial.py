@@ -93,6 +93,22 @@ def test_candidates_that_nobody_got_are_counted(trial: pd.DataFrame) -> None:
     )
 
 
+def test_columns_coincide_whatever_their_units() -> None:
+    dimension = {"kind": "continuous", "lower": 0, "upper": 1e7, "control": 0}
+    space = TreatmentSpace.from_dict(dict.fromkeys(("a", "income", "z"), dimension))
+    rng = np.random.default_rng(0)
+    a, income = rng.normal(size=50), 1e7 * rng.random(50)
+    for z, told in (
+        (3 - a + 1e-7 * income, "which is 3 - 'a' + 1e-07 'income': "),
+        (np.full(50, 5.0), "which is 5: "),
+        (-2 * a, "which is - 2 'a': "),
+    ):
+        given = np.column_stack([a, income, z])
+        reason = unidentified(Basis("linear", space), given, np.ones(50))
+        assert reason is not None
+        assert f"do not identify its column 'z', {told}50 rows" in reason
+
+
 def test_where_no_basis_is_identified_the_message_says_what_to_use() -> None:
     calls = np.arange(600) % 3
     both = pd.DataFrame({"calls": calls, "letters": 2 * calls + 1})

@@ -22,7 +22,7 @@ from coarse_spark.errors import InvalidInputError
 # not identified: rounding
 # of a quadratic over a narrow range (99 to 100 percent) stays above 1e-6.
 _RANK_TOLERANCE = 1e-9
-_NOTHING = 1e-6  # of the largest number in a combination of columns: what rounding leaves
+_NOTHING = 1e-6  # of the largest part of a combination of columns: what rounding leaves
 _TERMS_SHOWN = 8
 
 
@@ -119,10 +119,16 @@ which is 1 + 2 'calls': 3 rows with 3 distinct treatments for 3 columns"
     if len(treatments) < basis.size:
         return f"{head} '{column}': {counted}"
     share = scipy.linalg.solve_triangular(triangle[:first, :first], triangle[:first, first])
+    # columns count by what they vary, whatever their units
+    counted_in = np.flatnonzero(np.abs(share) > _NOTHING * np.abs(share).max(initial=0.0))
     share *= scale[first] / scale[:first]
     constant = mean[order[first]] - share @ mean[order[:first]]
-    names = [basis.columns[number] for number in order[:first]]
-    return f"{head} '{column}', which is {_combination(constant, share, names)}: {counted}"
+    if abs(constant) < _NOTHING * scale[first]:
+        constant = 0.0
+    names = [basis.columns[number] for number in order[counted_in]]
+    return (
+        f"{head} '{column}', which is {_combination(constant, share[counted_in], names)}: {counted}"
+    )
 
 
 def _triangle(
@@ -151,17 +157,16 @@ def _identified(triangle: FloatArray) -> BoolArray:
 
 
 def _combination(constant: float, share: FloatArray, names: Sequence[str]) -> str:
-    """Return a constant and multiples of columns in words, what rounding left of them apart."""
-    least = _NOTHING * max(1.0, abs(constant), float(np.abs(share).max(initial=0.0)))
-    parts = [(constant, "")] if abs(constant) > least else []
-    parts += [(c, f"'{n}'") for c, n in zip(share, names, strict=True) if abs(c) > least]
+    """Return a constant and multiples of columns in words."""
+    parts = [(constant, "")] if constant or not names else []
+    parts += [(number, f"'{name}'") for number, name in zip(share, names, strict=True)]
     words: list[str] = []
     for number, name in parts[:_TERMS_SHOWN]:
         sign = ("-" if number < 0 else "+") if words else ("-" if number < 0 else "")
-        size = "" if name and abs(abs(number) - 1) <= least else f"{abs(number):.4g}"
+        size = "" if name and abs(abs(number) - 1) <= _NOTHING else f"{abs(number):.4g}"
         words.append(" ".join(part for part in (sign, size, name) if part))
     more = f" and {len(parts) - _TERMS_SHOWN} more" if len(parts) > _TERMS_SHOWN else ""
-    return f"{' '.join(words) or '0'}{more}"
+    return f"{' '.join(words)}{more}"
 
 
 def _instead(basis: Basis, treatments: FloatArray) -> str:

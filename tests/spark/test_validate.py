@@ -240,7 +240,7 @@ def test_arms_are_of_listed_treatments_alone(spark: Any) -> None:
         (
             {"candidates": listed, "control": control},
             "experiment: 1 of 12 rows have a treatment that is none of treatments.candidates (such "
-            "as depth=0.0, arm=phone), expected one of them or the control with response.basis "
+            "as depth=0.0/arm=phone), expected one of them or the control with response.basis "
             "arms, or another basis",
         ),
     ):

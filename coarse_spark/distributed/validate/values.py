@@ -275,7 +275,7 @@ def _candidate_rules(space: TreatmentSpace) -> Iterator[_Rule]:
         return
     for dimension, spacing in zip(space.dimensions, space.spacing.tolist(), strict=True):
         if isinstance(dimension, Continuous) and dimension.listed_values is not None:
-            known = [*dimension.listed_values, dimension.control]
+            known = list(dict.fromkeys([*dimension.listed_values, dimension.control]))
             yield _Rule(
                 ~reduce(Column.__or__, [_equals(dimension, value) for value in known]),
                 f"have a treatment '{dimension.name}' between candidates",

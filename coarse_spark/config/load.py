@@ -16,19 +16,12 @@ from coarse_spark.config.checks import Problem, find_problems
 from coarse_spark.config.checks.problem import brief
 from coarse_spark.config.document import dotted, read_document
 from coarse_spark.config.fields import EXPECTED, EXPLAINED
-from coarse_spark.config.models import (
-    CategoricalTreatment,
-    Configuration,
-    ContinuousTreatment,
-    Section,
-)
+from coarse_spark.config.models import Configuration
 from coarse_spark.config.retired import without_retired
+from coarse_spark.config.treatments import DIMENSIONS, CandidateList, beside, treatment_names
 from coarse_spark.errors import ConfigurationError, nearest
 
-_TREATMENT_KINDS: dict[Any, type[Section]] = {
-    "continuous": ContinuousTreatment,
-    "categorical": CategoricalTreatment,
-}
+_KINDS = ("continuous", "categorical")
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +29,9 @@ log = logging.getLogger(__name__)
 def load_configuration(
     path: str | Path, overrides: Mapping[str, str] | None = None
 ) -> Configuration:
-    """Return the configuration in the YAML file at ``path``; what could be left out is logged.
+    """Return the configuration in the YAML file at ``path``.
+
+    What could be left out, and what is assumed where it is, is logged.
 
     Parameters
     ----------
@@ -58,17 +53,17 @@ def load_configuration(
 def read_configuration(
     path: str | Path, overrides: Mapping[str, str] | None = None
 ) -> tuple[Configuration, list[str]]:
-    """Return the configuration, and a sentence for every key that could be left out.
+    """Return the configuration, and a sentence for every key that could be left out or is assumed.
 
     Parameters and errors are those of ``load_configuration``.
     """
     document = read_document(Path(path), overrides or {})
     content = {key: {} if value is None else value for key, value in document.content.items()}
+    content = beside(content, Path(path).absolute().parent)
     content, retired, problems = without_retired(content)
     problems += _field_problems(content)
-    treatments = content.get("treatments")
-    names = [str(name) for name in treatments] if isinstance(treatments, Mapping) else []
-    problems += find_problems(_valid_values(content), names)
+    names = treatment_names(content.get("treatments"))
+    problems += find_problems(_valid_values(content), names, _given(content))
     problems += document.problems
     if problems:
         raise ConfigurationError(document.report(problems))
@@ -76,7 +71,13 @@ def read_configuration(
         f"{document.place(key)}: {dotted(key)} is no longer needed and can be left out"
         for key in retired
     ]
-    return Configuration.model_validate(content), notes
+    configuration = Configuration.model_validate(content)
+    if "design.kind" not in _given(content):
+        notes.append(
+            f"{path}: design.kind is not given, and honest values rest on it: treatments are taken "
+            f"as {configuration.design.kind}"
+        )
+    return configuration, notes
 
 
 def _field_problems(content: Mapping[str, Any]) -> list[Problem]:
@@ -116,6 +117,15 @@ def _valid_values(content: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _given(content: Mapping[str, Any]) -> set[str]:
+    return {
+        f"{name}.{key}"
+        for name, block in content.items()
+        if isinstance(block, Mapping)
+        for key in block
+    }
+
+
 def _valid(key: str, field: FieldInfo, block: Mapping[str, Any], name: str) -> dict[str, Any]:
     if name not in block:
         default = field.get_default(call_default_factory=True, validated_data={})
@@ -138,9 +148,13 @@ def _problem(location: tuple[str | int, ...], error: ErrorDetails) -> Problem:
     """Return one of pydantic's errors in the words of the report."""
     key = location
     model: Any = Configuration.model_fields[str(location[0])].annotation
-    if location[0] == "treatments" and len(location) > 2:
-        # pydantic puts the kind of the union's member behind the treatment's name
-        model, key = _TREATMENT_KINDS.get(location[2]), location[:2] + location[3:]
+    if location[0] == "treatments":
+        # pydantic puts the tags of the unions' members behind the block and a dimension's name
+        model, key = None, location[:1] + location[2:]
+        if location[1:2] == ("candidates",):
+            model = CandidateList
+        elif len(key) > 2:
+            model, key = DIMENSIONS.get(key[2]), key[:2] + key[3:]
     if error["type"] == "missing":
         return Problem(key, f"the key is missing; expected {_field(model, key[-1]).description}")
     if error["type"] == "extra_forbidden":
@@ -149,7 +163,7 @@ def _problem(location: tuple[str | int, ...], error: ErrorDetails) -> Problem:
         return Problem(key, error["msg"])
     if error["type"].startswith("union_tag"):
         tag = error.get("ctx", {}).get("tag")
-        expected = f"continuous or categorical{nearest(tag, _TREATMENT_KINDS) if tag else ''}"
+        expected = f"{' or '.join(_KINDS)}{nearest(tag, _KINDS) if tag else ''}"
         return Problem(
             (*key, "kind"), f"found {brief(tag) if tag else 'no kind'}, expected {expected}"
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from coarse_spark.config.checks import find_problems
+from coarse_spark.config.defaults import settled
 from coarse_spark.config.fields import (
     Address,
     Bases,
@@ -38,6 +39,8 @@ from coarse_spark.config.fields import (
     Text,
     UnitId,
 )
+from coarse_spark.config.section import Section
+from coarse_spark.config.treatments import Treatments, build_space, treatment_names
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, candidate_bases
 from coarse_spark.core.menu.problem.limits import Budget, Limits
@@ -53,12 +56,6 @@ Format = Literal["delta", "parquet", "csv"]
 _ELSEWHERE = frozenset({"output", "spark", "privacy"})
 
 
-class Section(BaseModel):
-    """A block of the configuration: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
 class Experiment(Section):
     """The experiment: one row a unit, with its features, the treatment it got and its outcome."""
 
@@ -69,7 +66,9 @@ class Experiment(Section):
         None, description="folder or address of the table; relative to the current directory"
     )
     format: Format = Field(
-        "delta", description="format of path: delta, parquet or csv (with a header line)"
+        "delta",
+        description="format of path: delta, parquet or csv (with a header line); default: by its "
+        "end, .csv or .parquet, else delta",
     )
     bundled: Literal["thornton"] | None = Field(
         None, description="name of a data set that comes with the package: thornton"
@@ -100,40 +99,15 @@ class Experiment(Section):
         return (self.unit_id,) if isinstance(self.unit_id, str) else self.unit_id
 
 
-class ContinuousTreatment(Section):
-    """A treatment dimension that takes any value, or any step, between two bounds."""
-
-    kind: Literal["continuous"] = Field(description="continuous: a number between two bounds")
-    lower: Number = Field(description="smallest value that may be offered")
-    upper: Number = Field(description="largest value that may be offered")
-    control: Number = Field(
-        description="value of a unit that is left alone; may lie outside the bounds"
-    )
-    step: Number | None = Field(
-        None, description="offer only lower, lower + step, ...; default: any value"
-    )
-
-
-class CategoricalTreatment(Section):
-    """A treatment dimension of named levels."""
-
-    kind: Literal["categorical"] = Field(description="categorical: one of a list of levels")
-    levels: tuple[Level, ...] = Field(
-        description="the levels that may be offered, as they are written in the table"
-    )
-    control: Level = Field(description="the level of a unit that is left alone")
-
-
-Treatment = Annotated[ContinuousTreatment | CategoricalTreatment, Field(discriminator="kind")]
-
-
 class Design(Section):
     """How the experiment gave treatments to units; honest values rest on it."""
 
     kind: Literal["randomized", "stratified", "learned"] = Field(
+        "randomized",
         description="randomized: independent of everything; stratified: randomized within every "
         "combination of experiment.strata; learned: given by a rule or by people who knew no "
-        "more than experiment.features, partition_by and strata say"
+        "more than experiment.features, partition_by and strata say; default: stratified where "
+        "there are strata, else randomized",
     )
 
 
@@ -141,7 +115,7 @@ class Response(Section):
     """How the responses E[outcome | features, treatment] are learned."""
 
     basis: Bases = Field(
-        "quadratic",
+        "auto",
         description="terms of the treatment response joined by +, such as quadratic or "
         "any+log1p, or arms; of a list of bases, or of auto for a list that suits the "
         "treatments, the one with the least held-out loss is taken",
@@ -171,7 +145,10 @@ class Response(Section):
         description="folds of cross-fitting: a unit is judged by models that never saw it",
     )
     min_rows: Integer = Field(
-        500, ge=1, description="a partition with fewer usable rows is served by the pooled model"
+        500,
+        ge=1,
+        description="a partition with fewer usable rows is served by the pooled model; default: "
+        "500, or max_rows where that is less",
     )
     shrink_to_pooled: Flag = Field(
         True,
@@ -181,7 +158,8 @@ class Response(Section):
     max_rows: Integer = Field(
         200_000,
         ge=1,
-        description="a partition with more rows is cut into shards whose models are averaged",
+        description="a partition with more rows is cut into shards whose models are averaged; "
+        "default: 200000, or min_rows where that is more",
     )
     max_failed_share: Number = Field(
         0.1, ge=0, le=1, description="largest share of rows in failed partitions that a run accepts"
@@ -206,7 +184,8 @@ class Menu(Section):
 
     sizes: Sizes = Field(
         (1, 2, 3, 4, 5, 6),
-        description='numbers of treatments to choose menus for: a list, or a range such as "1-6"',
+        description='numbers of treatments to choose menus for: a list, or a range such as "1-6"; '
+        "default: 1 to 6, as far as there are treatments and limits and always_offer allow",
     )
     select: Select = Field(
         "auto",
@@ -301,7 +280,9 @@ class Population(Section):
         None, description="folder or address of the table; relative to the current directory"
     )
     format: Format = Field(
-        "delta", description="format of path: delta, parquet or csv (with a header line)"
+        "delta",
+        description="format of path: delta, parquet or csv (with a header line); default: by its "
+        "end, .csv or .parquet, else delta",
     )
     weight: Column | None = Field(
         None, description="column with the weight of a unit; default: every unit weighs 1"
@@ -370,10 +351,13 @@ class Configuration(Section):
     experiment: Experiment = Field(
         description="the experiment's table and the meaning of its columns"
     )
-    treatments: dict[str, Treatment] = Field(
-        min_length=1, description="treatment column: its kind, bounds or levels, and control"
+    treatments: Treatments = Field(
+        description="treatment column: its kind, bounds, values or levels, and control; or "
+        "candidates, a finite list, and control"
     )
-    design: Design = Field(description="how the experiment gave treatments to units")
+    design: Design = Field(
+        default_factory=Design, description="how the experiment gave treatments to units"
+    )
     response: Response = Field(default_factory=Response, description="how responses are learned")
     profit: ProfitTerms = Field(
         default_factory=ProfitTerms, description="margin and cost of a treatment"
@@ -395,14 +379,29 @@ class Configuration(Section):
 
     @model_validator(mode="after")
     def _check_across_blocks(self) -> Configuration:
-        problems = find_problems(self.values(), tuple(self.treatments))
+        values, given = self.values(), self._given()
+        problems = find_problems(values, treatment_names(self.treatments), given)
         if problems:
             raise ValueError(
                 "; ".join(
                     f"{'.'.join(map(str, problem.key))}: {problem.message}" for problem in problems
                 )
             )
+        for key, value in settled(values, given, self.space).items():
+            name, _, field = key.partition(".")
+            # a default that fits becomes a value like one that was given: nothing settles it again
+            self.__dict__[name] = getattr(self, name).model_copy(update={field: value})
         return self
+
+    def _given(self) -> set[str]:
+        """Return the dotted keys that were given, not left to their defaults."""
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            f"{name}.{type(section).model_fields[key].alias or key}"
+            for name, section in sections.items()
+            if isinstance(section, Section)
+            for key in section.model_fields_set
+        }
 
     def values(self) -> dict[str, Any]:
         """Return the valid values by dotted key, such as "menu.sizes"; treatments as one value."""
@@ -421,13 +420,12 @@ class Configuration(Section):
     @cached_property
     def space(self) -> TreatmentSpace:
         """The treatments that may be offered."""
-        entries = {name: treatment.model_dump() for name, treatment in self.treatments.items()}
-        return TreatmentSpace.from_dict(entries, self.menu.exclude)
+        return build_space(self.treatments, self.menu.exclude)
 
     @property
     def bases(self) -> tuple[str, ...]:
         """Names of the treatment bases to compare; one where the basis is given."""
-        return candidate_bases(self.response.basis, self.space)
+        return candidate_bases(self.response.basis, self.space, shaped=bool(self.response.shape))
 
     @cached_property
     def basis(self) -> Basis:
@@ -483,7 +481,7 @@ class Configuration(Section):
         InvalidInputError : several bases are still to be compared, or fewer treatments are offered
             than a menu has.
         """
-        required = np.empty((0, len(self.treatments)))
+        required = np.empty((0, len(self.space.dimensions)))
         if self.always_offered is not None:
             required = self.always_offered
         if support is None:

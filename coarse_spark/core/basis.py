@@ -21,6 +21,7 @@ from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 _KNOT_SHARES = (0.25, 0.5, 0.75)
+_MOST_ARMS = 50  # candidates of a finite list that `auto` tries one column each for
 
 
 @dataclass(frozen=True)
@@ -199,16 +200,60 @@ def place_knots(name: str, space: TreatmentSpace, treatments: FloatArray) -> str
     return " + ".join(terms)
 
 
-def candidate_bases(wanted: str | Sequence[str], space: TreatmentSpace) -> tuple[str, ...]:
+def separated(name: str, space: TreatmentSpace, treatments: FloatArray) -> str:
+    """Return a basis name whose levels tell apart what the observed treatments do.
+
+    Where a control has none of several categorical dimensions, the levels of each add up to one
+    column: whoever is treated. Their ``levels`` become ``any``, the effect of being treated, and
+    ``among``, what the levels differ by. Other terms, and products, stay as they are.
+
+    Parameters
+    ----------
+    name : of a basis.
+    space : the treatments.
+    treatments : (n, d) observed ones, encoded.
+
+    Examples
+    --------
+    >>> letter = {"kind": "categorical", "levels": ["none", "short", "long"], "control": "none"}
+    >>> space = TreatmentSpace.from_dict({"letter": letter, "stamp": letter})
+    >>> separated("levels", space, np.array([[0, 0], [1, 1], [1, 2], [2, 1], [2, 2]]))
+    'any(letter, stamp) + among(letter, stamp)'
+    >>> separated("levels", space, space.candidates)
+    'levels'
+    """
+    off = np.unique(treatments, axis=0) != space.control
+    terms, changed = [], False
+    for term in parse(name, space):
+        together: dict[bytes, list[str]] = {}
+        if [factor.kind for factor in term] == ["levels"]:
+            for j in term[0].dimensions:
+                together.setdefault(off[:, j].tobytes(), []).append(space.names[j])
+        if all(len(names) == 1 for names in together.values()):
+            terms.append(" * ".join(factor.text(space) for factor in term))
+            continue
+        changed = True
+        # in the order of names, whatever the order of treatments in a configuration
+        for names in sorted(map(sorted, together.values())):
+            kinds = ("levels",) if len(names) == 1 else ("any", "among")
+            terms += [f"{kind}({', '.join(names)})" for kind in kinds]
+    return " + ".join(terms) if changed else name
+
+
+def candidate_bases(
+    wanted: str | Sequence[str], space: TreatmentSpace, *, shaped: bool = False
+) -> tuple[str, ...]:
     """Return the names of the bases to compare on a space.
 
     Parameters
     ----------
     wanted : one name, several, or ``auto``, which stands for a list that suits the space.
     space : the treatments.
+    shaped : whether responses get a shape, which ``arms`` cannot have: ``auto`` leaves them out.
     """
     if wanted == "auto":
-        return default_bases(space)
+        suited = default_bases(space)
+        return tuple(name for name in suited if not shaped or name != "arms") or suited
     return (wanted,) if isinstance(wanted, str) else tuple(wanted)
 
 
@@ -216,13 +261,15 @@ def default_bases(space: TreatmentSpace) -> tuple[str, ...]:
     """Return the bases that ``auto`` compares on a space, the smallest first."""
     categorical = [isinstance(d, Categorical) for d in space.dimensions]
     if all(categorical):
-        return ("levels", "arms") if len(categorical) > 1 else ("arms",)
-    smooth = ("linear", "quadratic", "any + quadratic", "spline")
-    if not any(categorical):
-        return smooth
-    return tuple(
-        f"levels {sign} {term}" for sign in ("+", "*") for term in ("linear", "quadratic", "spline")
-    )
+        # an experiment may have given what is excluded now: arms know nothing of it
+        several = len(categorical) > 1 or space.exclude is not None
+        return ("levels", "arms") if several else ("arms",)
+    bases: tuple[str, ...] = ("linear", "quadratic", "any + quadratic", "spline")
+    if any(categorical):
+        smooth = ("linear", "quadratic", "spline")
+        bases = tuple(f"levels {sign} {term}" for sign in ("+", "*") for term in smooth)
+    listed = space.finite is not None and len(space.candidates) <= _MOST_ARMS
+    return (*bases, "arms") if listed else bases
 
 
 def _knotted(position: int, space: TreatmentSpace, observed: FloatArray) -> str:

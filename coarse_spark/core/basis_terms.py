@@ -6,9 +6,10 @@ For instance ``"levels(channel) * quadratic(price) + any"``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 
@@ -243,18 +244,41 @@ def _any(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> Float
 
 
 def _levels(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> FloatArray:
+    return _indicators(treatments, space, factor, first=0)
+
+
+def _among(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> FloatArray:
+    return _indicators(treatments, space, factor, first=1)
+
+
+def _indicators(
+    treatments: FloatArray, space: TreatmentSpace, factor: Factor, first: int
+) -> FloatArray:
+    """Columns of the levels that are not the control, from the ``first`` of them on."""
     parts = []
     for column, position in zip(treatments.T, factor.dimensions, strict=True):
         codes = np.arange(int(space.bounds[position, 1]) + 1)
-        parts.append(column[:, None] == codes[codes != space.control[position]])
+        parts.append(column[:, None] == codes[codes != space.control[position]][first:])
     return np.hstack(parts).astype(np.float64)
 
 
 def _level_labels(space: TreatmentSpace, factor: Factor) -> list[str]:
-    dimensions = [
-        d for d in (space.dimensions[j] for j in factor.dimensions) if isinstance(d, Categorical)
+    return [f"{name} = {level}" for name, levels in _treated(space, factor) for level in levels]
+
+
+def _among_labels(space: TreatmentSpace, factor: Factor) -> list[str]:
+    return [
+        f"{name} = {level} rather than {levels[0]}"
+        for name, levels in _treated(space, factor)
+        for level in levels[1:]
     ]
-    return [f"{d.name} = {level}" for d in dimensions for level in d.levels if level != d.control]
+
+
+def _treated(space: TreatmentSpace, factor: Factor) -> Iterator[tuple[str, list[Any]]]:
+    """Yield name and levels but the control of every dimension of a factor."""
+    for dimension in (space.dimensions[j] for j in factor.dimensions):
+        if isinstance(dimension, Categorical):
+            yield dimension.name, [v for v in dimension.levels if v != dimension.control]
 
 
 def _interior_knots(space: TreatmentSpace, factor: Factor, position: int) -> FloatArray:
@@ -313,4 +337,5 @@ KINDS: dict[str, Kind] = {
         categorical=True,
     ),
     "levels": Kind(_levels, _level_labels, continuous=False, categorical=True),
+    "among": Kind(_among, _among_labels, continuous=False, categorical=True),
 }

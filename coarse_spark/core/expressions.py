@@ -1,14 +1,17 @@
 """Arithmetic expressions in treatment names, parsed to a safe subset and evaluated with numpy.
 
-Allowed: names, numbers, ``+ - * / **``, comparisons, and the functions min, max, abs, exp, log and
-where; texts beside == and != alone, to compare with levels. An expression never reaches ``eval``:
-it is parsed once into Python's syntax tree, every node is checked, and the checked tree is walked.
+Allowed: names, numbers, ``+ - * / **``, comparisons, the words and, or and not, and the functions
+min, max, abs, exp, log and where; texts beside == and != alone, to compare with levels. Signs and
+words bind as in Python and SQL: ``not`` more than ``and``, ``and`` more than ``or``, comparisons
+more than all three. An expression never reaches ``eval``: it is parsed once into Python's syntax
+tree, every node is checked, and the checked tree is walked.
 """
 
 from __future__ import annotations
 
 import ast
 import operator
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -47,6 +50,8 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
+# how other languages write the words
+_OTHER_WORDS = {"AND": "and", "&": "and", "OR": "or", "|": "or", "NOT": "not", "~": "not"}
 # name: (function of evaluated arguments, least number of arguments, most)
 _FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "min": (lambda *values: reduce(np.minimum, values), 2, 16),
@@ -55,14 +60,12 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "exp": (np.exp, 1, 1),
     "log": (np.log, 1, 1),
     "where": (
-        lambda condition, *values: _unless_nan(
-            np.where(np.asarray(condition) != 0, *values), condition
-        ),
+        lambda condition, *values: _unless_nan(np.where(_holds(condition), *values), condition),
         3,
         3,
     ),
 }
-_ALLOWED = "numbers, names, + - * / **, comparisons, min, max, abs, exp, log, where"
+_ALLOWED = "numbers, names, + - * / **, comparisons, and, or, not, min, max, abs, exp, log, where"
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ class Expression:
     >>> cost = Expression("where(depth > 0, 0.5, 0) + 0.1 * depth")
     >>> cost.evaluate({"depth": [0, 10]}, size=2)
     array([0. , 1.5])
+    >>> restricted = Expression("depth > 20 and not arm == 'mail'")
+    >>> restricted.evaluate({"depth": [30, 30], "arm": ["mail", "phone"]}, size=2)
+    array([0., 1.])
     """
 
     text: str
@@ -107,7 +113,7 @@ class Expression:
             tree = ast.parse(text, mode="eval").body
         except SyntaxError as error:
             raise ExpressionError(
-                f"'{shown}' is not an arithmetic expression: {error.msg}"
+                f"'{shown}' is not an arithmetic expression: {error.msg}{_word_hint(text)}"
             ) from None
         except ValueError as error:  # null bytes, lone surrogates
             raise ExpressionError(f"'{shown}' is not an arithmetic expression: {error}") from None
@@ -136,7 +142,9 @@ class Expression:
     def evaluate(self, columns: Mapping[str, npt.ArrayLike], size: int) -> FloatArray:
         """Return the values (size,) on columns of that length.
 
-        Comparisons are 0 and 1, NaN with NaN.
+        Comparisons are 0 and 1, NaN with NaN. So are ``and``, ``or`` and ``not``, for which
+        numbers other than 0 hold; NaN counts only where the other sides leave it open, as null
+        does in SQL: ``0 and NaN`` is 0, ``1 or NaN`` is 1.
 
         Parameters
         ----------
@@ -202,8 +210,10 @@ def _check(node: ast.expr, text: str) -> set[str]:
             return {name}
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             children = [left, right]
-        case ast.UnaryOp(op=unary, operand=operand) if type(unary) in _UNARY:
+        case ast.UnaryOp(op=unary, operand=operand) if type(unary) in (*_UNARY, ast.Not):
             children = [operand]
+        case ast.BoolOp(values=values):
+            children = values
         case ast.Compare(left=left, ops=ops, comparators=comparators) if all(
             type(op) in _COMPARE for op in ops
         ):
@@ -239,7 +249,15 @@ def _check_call(name: str, arguments: int, text: str) -> None:
 
 
 def _refusal(found: str, text: str) -> ExpressionError:
-    return ExpressionError(f"'{text}' contains {found}, which is not allowed; allowed: {_ALLOWED}")
+    return ExpressionError(
+        f"'{text}' contains {found}, which is not allowed; allowed: {_ALLOWED}{_word_hint(found)}"
+    )
+
+
+def _word_hint(text: str) -> str:
+    outside = re.sub(r"'[^']*'|\"[^\"]*\"", "", text.removeprefix("'").removesuffix("'"))
+    found = [word for word in re.findall(r"\w+|[&|~]", outside) if word in _OTHER_WORDS]
+    return f" (write '{_OTHER_WORDS[found[0]]}' for '{found[0]}')" if found else ""
 
 
 def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
@@ -253,8 +271,18 @@ def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
             return column.astype(np.float64) if column.dtype.kind in "biuf" else column
         case ast.BinOp(left=left, op=op, right=right):
             return _BINARY[type(op)](_evaluate(left, columns), _evaluate(right, columns))
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            value = _evaluate(operand, columns)
+            return _unless_nan(np.asarray(~_holds(value), dtype=np.float64), value)
         case ast.UnaryOp(op=unary, operand=operand):
             return _UNARY[type(unary)](_evaluate(operand, columns))
+        case ast.BoolOp(op=op, values=children):
+            values = [_evaluate(child, columns) for child in children]
+            # one side that is false settles an and, one that is true an or: NaN elsewhere is open
+            settles = isinstance(op, ast.Or)
+            known = [~_is_nan(value) & (_holds(value) == settles) for value in values]
+            settled = reduce(np.logical_or, known)
+            return np.where(settled, float(settles), reduce(_unless_nan, values, 1.0 - settles))
         case ast.Compare(left=left, ops=ops, comparators=comparators):
             values = [_evaluate(child, columns) for child in (left, *comparators)]
             pairs = zip(ops, values[:-1], values[1:], strict=True)
@@ -267,7 +295,25 @@ def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
     raise AssertionError(f"unchecked node {ast.dump(node)}")  # pragma: no cover
 
 
+def _holds(value: Any) -> Any:
+    """Return where a condition is not 0.
+
+    Raises
+    ------
+    TypeError : it is of texts.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError("texts are no conditions; compare them with a level, such as == 'mail'")
+    return array != 0
+
+
+def _is_nan(value: Any) -> Any:
+    array = np.asarray(value)
+    return np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, dtype=bool)
+
+
 def _unless_nan(result: Any, value: Any) -> Any:
     """Return ``result``, NaN where ``value`` is: what is undefined must not pass for false."""
-    array = np.asarray(value)
-    return np.where(np.isnan(array), np.nan, result) if array.dtype.kind == "f" else result
+    missing = _is_nan(value)
+    return np.where(missing, np.nan, result) if missing.any() else result

@@ -40,10 +40,12 @@ class Continuous:
     upper : largest value.
     control : value of a unit that is left alone; it may lie outside.
     step : multiples of it above lower are offered; None for any value between the bounds.
+    listed_values : the only ones that are offered, ascending; None for steps or any value. Bounds
+        are those of the values and the control.
 
     Raises
     ------
-    InvalidInputError : bounds, control or step that are not finite or do not fit.
+    InvalidInputError : bounds, control, step or values that are not finite or do not fit.
     """
 
     name: str
@@ -51,6 +53,31 @@ class Continuous:
     upper: float
     control: float
     step: float | None = None
+    listed_values: tuple[float, ...] | None = None
+
+    @staticmethod
+    def of_values(name: str, values: Sequence[float], control: float) -> Continuous:
+        """Return the dimension that offers these values alone, in any order.
+
+        Raises
+        ------
+        InvalidInputError : none or repeated values, none beside the control, or one that is not
+            finite.
+        """
+        if not values or len(set(values)) != len(values):
+            raise InvalidInputError(
+                f"treatment '{name}': values are {list(values)}, expected distinct numbers"
+            )
+        if set(values) == {control}:
+            raise InvalidInputError(
+                f"treatment '{name}': values are {list(values)}, expected others than the control"
+            )
+        if not all(map(isfinite, values)):
+            raise InvalidInputError(
+                f"treatment '{name}': values are {list(values)}, expected finite numbers"
+            )
+        lower, upper = min(*values, control), max(*values, control)
+        return Continuous(name, lower, upper, control, listed_values=tuple(sorted(values)))
 
     def __post_init__(self) -> None:
         for label in ("lower", "upper", "control"):
@@ -69,14 +96,23 @@ class Continuous:
                 f"treatment '{self.name}': step is {self.step:g}, expected {expected}"
             )
 
+    @property
+    def between(self) -> bool:
+        """Whether any value between the bounds may be offered."""
+        return self.step is None and self.listed_values is None
+
     def grid_size(self, points: int) -> int:
         """Return the number of values of ``grid``, without making them."""
+        if self.listed_values is not None:
+            return len(self.listed_values)
         return (
             points if self.step is None else floor((self.upper - self.lower) / self.step + 1e-9) + 1
         )
 
     def grid(self, points: int) -> FloatArray:
-        """Return the offered values: every step, or ``points`` equally spaced ones without."""
+        """Return the offered values: the listed ones, every step, or ``points`` evenly spaced."""
+        if self.listed_values is not None:
+            return np.array(self.listed_values)
         stepped = self.lower + (self.step or 0.0) * np.arange(self.grid_size(points))
         values = np.linspace(self.lower, self.upper, points) if self.step is None else stepped
         # round: 0.1 * 3 is offered as 0.3, not as 0.30000000000000004, which a rule such as "t >
@@ -177,8 +213,9 @@ class TreatmentSpace:
 
         Parameters
         ----------
-        spec : by name, ``{"kind": "continuous", "lower", "upper", "step", "control"}`` or
-            ``{"kind": "categorical", "levels": [...], "control"}``; the step may be left out.
+        spec : by name, ``{"kind": "continuous", "lower", "upper", "step", "control"}``, of which
+            the step may be left out, ``{"kind": "continuous", "values": [...], "control"}`` or
+            ``{"kind": "categorical", "levels": [...], "control"}``.
         exclude : expression in the treatment names; candidates where it is not 0 are not offered.
 
         Raises
@@ -191,17 +228,21 @@ class TreatmentSpace:
         )
 
     @staticmethod
-    def from_candidates(candidates: pd.DataFrame, control: Mapping[str, Any]) -> TreatmentSpace:
+    def from_candidates(
+        candidates: pd.DataFrame, control: Mapping[str, Any], exclude: str | None = None
+    ) -> TreatmentSpace:
         """Return the space of a finite list of treatments.
 
         Parameters
         ----------
         candidates : one row a candidate, one column a dimension; they keep their order.
         control : one value a column. Where it is not itself a row it becomes a last candidate.
+        exclude : expression in the treatment names; candidates where it is not 0 are not offered.
 
         Raises
         ------
-        InvalidInputError : no candidates, repeated or missing ones, or a control of other columns.
+        InvalidInputError : no candidates, repeated or missing ones, more than can be searched, or a
+            control of other columns.
 
         Examples
         --------
@@ -237,12 +278,22 @@ class TreatmentSpace:
                 and not pd.api.types.is_bool_dtype(values)
                 and len(levels) > 1
             ):
-                numbers = [float(level) for level in levels]
-                dimensions.append(
-                    Continuous(str(name), min(numbers), max(numbers), float(control[name]))
-                )
+                try:
+                    base = float(control[name])
+                except (TypeError, ValueError):
+                    raise InvalidInputError(
+                        f"control is {control[name]!r} in column '{name}', whose candidates are "
+                        "numbers; expected a number, or candidates that are texts"
+                    ) from None
+                numbers = [float(value) for value in values.unique()]
+                dimensions.append(Continuous.of_values(str(name), numbers, base))
             else:
                 dimensions.append(Categorical(str(name), tuple(levels), control[name]))
+        if len(candidates) > _MAX_CANDIDATES:
+            raise InvalidInputError(
+                f"the list of candidates has {len(candidates)} rows, at most {_MAX_CANDIDATES} are "
+                "searched"
+            )
         space = TreatmentSpace(tuple(dimensions))
         encoded = space.encode(candidates)
         duplicated = pd.DataFrame(encoded).duplicated()
@@ -251,7 +302,8 @@ class TreatmentSpace:
         rows = [tuple(row) for row in encoded.tolist()]
         if tuple(space.control.tolist()) not in rows:
             rows.append(tuple(space.control.tolist()))
-        return TreatmentSpace(tuple(dimensions), None, tuple(rows))
+        excluded = None if exclude is None else Expression(exclude)
+        return TreatmentSpace(tuple(dimensions), excluded, tuple(rows))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -273,7 +325,7 @@ class TreatmentSpace:
         it."""
         if self.finite is not None:
             return np.zeros(len(self.dimensions), dtype=bool)
-        return np.array([isinstance(d, Continuous) and d.step is None for d in self.dimensions])
+        return np.array([isinstance(d, Continuous) and d.between for d in self.dimensions])
 
     @cached_property
     def bounds(self) -> FloatArray:
@@ -299,10 +351,20 @@ class TreatmentSpace:
         widths = self.bounds[:, 1] - self.bounds[:, 0]
         return np.where(self.continuous, widths / max(points - 1, 1), 0.0)
 
-    @property
+    @cached_property
     def _grid_points(self) -> int:
-        count = sum(isinstance(d, Continuous) and d.step is None for d in self.dimensions)
-        return _GRID_POINTS.get(count, 4)
+        """Candidates of every dimension without a step: fewer where all others leave no room."""
+        count = int(self.continuous.sum())
+        points = _GRID_POINTS.get(count, 4)
+        while points > 2 and prod(self._grid_sizes(points)) > _MAX_CANDIDATES:
+            points -= 1
+        return points
+
+    def _grid_sizes(self, points: int) -> list[int]:
+        return [
+            len(d.levels) if isinstance(d, Categorical) else d.grid_size(points)
+            for d in self.dimensions
+        ]
 
     @cached_property
     def candidates(self) -> FloatArray:
@@ -316,12 +378,9 @@ class TreatmentSpace:
             can be searched.
         """
         if self.finite is not None:
-            rows = np.asarray(self.finite, dtype=np.float64)
-            return rows[self.allowed(rows)]
-        lengths = [
-            len(d.levels) if isinstance(d, Categorical) else d.grid_size(self._grid_points)
-            for d in self.dimensions
-        ]
+            listed = np.asarray(self.finite, dtype=np.float64)
+            return listed[self.allowed(listed)]  # the control is one of them, and always passes
+        lengths = self._grid_sizes(self._grid_points)
         size = prod(lengths)
         if size > _MAX_CANDIDATES:
             sizes = " x ".join(map(str, lengths))
@@ -468,6 +527,15 @@ class TreatmentSpace:
                         "control": d.control,
                     }
                 )
+            elif d.listed_values is not None:
+                entries.append(
+                    {
+                        "kind": "continuous",
+                        "name": d.name,
+                        "values": list(d.listed_values),
+                        "control": d.control,
+                    }
+                )
             else:
                 entries.append(
                     {
@@ -507,28 +575,35 @@ def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
         raise InvalidInputError(
             f"treatment '{name}': kind is {kind!r}, expected continuous or categorical{hint}"
         )
+    keys = ("values", "control") if "values" in entry and kind == "continuous" else expected[kind]
     for key in entry:
-        if key not in expected[kind]:
+        if key not in keys:
+            beside = " beside values" if "values" in keys and key in expected[kind] else ""
             raise InvalidInputError(
-                f"treatment '{name}': unknown key '{key}'{nearest(key, expected[kind])}"
+                f"treatment '{name}': unknown key '{key}'{beside}{nearest(key, keys)}"
             )
-    for key in expected[kind]:
+    for key in keys:
         if key not in entry and key != "step":
             raise InvalidInputError(
                 f"treatment '{name}': '{key}' is missing; a {kind} dimension needs "
-                f"{', '.join(expected[kind])}"
+                f"{', '.join(keys)}{' or values, control' if 'lower' in keys else ''}"
             )
     if kind == "categorical":
         return Categorical(name, tuple(entry["levels"]), entry["control"])
     step = entry.get("step")
     try:
-        numbers = {key: float(entry[key]) for key in ("lower", "upper", "control")}
-        return Continuous(name, step=None if step is None else float(step), **numbers)
+        if "values" in entry:
+            return Continuous.of_values(
+                name, [float(value) for value in entry["values"]], float(entry["control"])
+            )
+        lower, upper, control = (float(entry[key]) for key in ("lower", "upper", "control"))
+        return Continuous(name, lower, upper, control, None if step is None else float(step))
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(
-            f"treatment '{name}': lower, upper, control and step must be numbers, found {entry}"
+            f"treatment '{name}': {', '.join(keys[:-1])} and {keys[-1]} must be numbers, found "
+            f"{entry}"
         ) from None
 
 

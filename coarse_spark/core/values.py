@@ -228,6 +228,9 @@ def select_menu_size(
     if shortfall <= se:
         return k, f"{below}, within the standard error (paired s.e. {se:.4g})"
     if shortfall <= within:
-        return k, f"{below} (paired s.e. {se:.4g}), which may be chance: one treatment for all stays"
+        return (
+            k,
+            f"{below} (paired s.e. {se:.4g}), which may be chance: one treatment for all stays",
+        )
     share = f"{100 * shortfall / gain:.2g}% of that gain"
     return k, f"{below}, more than the paired s.e. of {se:.4g}, but only {share}"

@@ -98,7 +98,8 @@ def check_tables(
         experiment,
         population,
         population_weight=configuration.population.weight,
-        arms="arms" in configuration.bases,
+        # of the bases that auto compares, those that the treatments do not suit are left out
+        arms=configuration.response.basis != "auto" and "arms" in configuration.bases,
         min_rows=configuration.response.min_rows,
     )
 

@@ -35,9 +35,12 @@ def response_picture(content: ReportContent) -> tuple[str, str]:
 
     Curves for one numeric treatment, maps for two, points for anything else.
     """
-    numeric = all(isinstance(dimension, Continuous) for dimension in content.space.dimensions)
+    space = content.space
+    numeric = all(isinstance(dimension, Continuous) for dimension in space.dimensions)
+    # a map would show what a finite list does not offer
+    numeric &= space.finite is None or len(space.dimensions) == 1
     draw = (
-        {1: _curves, 2: _maps}.get(len(content.space.dimensions), _points)
+        {1: _curves, 2: _maps}.get(len(space.dimensions), _points)
         if numeric and content.basis.name != "arms"
         else _points
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -87,9 +88,12 @@ def treatment_text(
 def _dimension_text(dimension: Dimension, value: Any) -> str:
     if isinstance(dimension, Categorical):
         return shown(value)
-    # to a hundredth to a thousandth of the range; finer steps than that cannot be told apart in an
-    # experiment
-    decimals = max(2 - math.floor(math.log10(dimension.upper - dimension.lower)), 0)
+    if dimension.listed_values is not None:  # as they were written
+        decimals = max(-int(Decimal(str(value)).normalize().as_tuple().exponent), 0)
+    else:
+        # to a hundredth to a thousandth of the range; finer steps than that cannot be told apart in
+        # an experiment
+        decimals = max(2 - math.floor(math.log10(dimension.upper - dimension.lower)), 0)
     text = number(value, decimals)
     return text.rstrip("0").rstrip(".") if "." in text else text
 

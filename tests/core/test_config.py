@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from coarse_spark.config.load import load_configuration, read_configuration
 from coarse_spark.config.models import Configuration
+from coarse_spark.config.treatments import DIMENSIONS, CandidateList
 from coarse_spark.core.support import Support
 from coarse_spark.errors import ConfigurationError, InvalidInputError
 
@@ -44,7 +46,7 @@ def test_defaults(small: Path) -> None:
     assert configuration.menu.sizes == (1, 2, 3, 4, 5, 6)
     assert configuration.menu.select == "auto"
     assert (configuration.menu.tolerance, configuration.menu.support) == (0.01, "auto")
-    assert (configuration.response.basis, configuration.response.folds) == ("quadratic", 5)
+    assert (configuration.response.basis, configuration.response.folds) == ("auto", 5)
     assert (configuration.response.min_rows, configuration.response.max_rows) == (500, 200_000)
     assert configuration.response.shrink_to_pooled is True
     assert (configuration.profit.margin, configuration.profit.cost) == ("1", "0")
@@ -55,7 +57,12 @@ def test_defaults(small: Path) -> None:
 
 def test_the_mathematical_objects(small: Path) -> None:
     configuration = load_configuration(
-        small, {"profit.margin": "4 - tinc", "menu.exclude": "0 < tinc < 0.5"}
+        small,
+        {
+            "profit.margin": "4 - tinc",
+            "menu.exclude": "0 < tinc < 0.5",
+            "response.basis": "quadratic",
+        },
     )
     assert configuration.space.candidates[:3, 0].tolist() == [0.0, 0.5, 0.6]
     assert configuration.basis.columns == ("1", "tinc", "tinc^2")
@@ -100,6 +107,103 @@ def test_retired_keys_are_accepted_with_a_note(
     assert notes == []
     assert new.fingerprint() == old.fingerprint()
     assert new.menu.starts == 12
+
+
+LISTED = SMALL.replace(
+    "tinc: {kind: continuous, lower: 0, upper: 2.84, step: 0.1, control: 0}",
+    "{candidates: CANDIDATES, control: {price: 9.9, gift: none}}",
+).replace("treatments:\n  ", "treatments: ")
+ROWS = "[{price: 9, gift: none}, {gift: mug, price: 8}, {price: 9, gift: mug}]"
+
+
+def test_a_finite_list_stands_in_the_file_or_beside_it(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"price": [9, 8, 9], "gift": ["none", "mug", "mug"]})
+    frame.to_csv(tmp_path / "offers.csv", index=False)
+    frame.to_parquet(tmp_path / "offers.parquet")
+    found: dict[str, Any] = {}
+    for text in (ROWS, "offers.csv", "offers.parquet"):
+        found[text] = load_configuration(write(tmp_path, LISTED.replace("CANDIDATES", text)))
+        space = found[text].space
+        assert space.decode(space.candidates).to_numpy().tolist() == [
+            [9.0, "none"],
+            [8.0, "mug"],
+            [9.0, "mug"],
+            [9.9, "none"],
+        ]
+        assert space.names == ("price", "gift")
+    # a run keeps the treatments themselves, so that it can be repeated when the file has changed
+    assert len({configuration.fingerprint() for configuration in found.values()}) == 1
+    frame.head(2).to_csv(tmp_path / "offers.csv", index=False)
+    again = Configuration.model_validate_json(found["offers.csv"].to_json())
+    assert again == found["offers.csv"].with_response(folds=5)
+    path = write(tmp_path, LISTED.replace("CANDIDATES", "offers.csv"))
+    assert load_configuration(path).fingerprint() != again.fingerprint()
+    assert load_configuration(path, {"menu.exclude": "gift == 'mug' and price < 9"}).space.finite
+    always = {"menu.always_offer": "[{price: 8, gift: mug}]", "menu.sizes": "1-2"}
+    assert load_configuration(path, always).always_offered is not None
+    # a dimension may have that name all the same
+    named = SMALL.replace("tinc:", "candidates:")
+    other = load_configuration(write(tmp_path, named)).with_response(basis="linear")
+    assert other.space.names == ("candidates",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("offers.csv", "treatments.candidates: found '/tmp/"),
+        ("offers.txt", "the file's name has to end in .csv or .parquet"),
+        ("[]", "treatments.candidates: found [], expected a CSV or Parquet file beside"),
+        ("[{price: 9}, {gift: mug}]", "row 2 names gift, row 1 price"),
+        ("[{price: 9, gift: }]", "expected a mapping of treatment columns to values"),
+        ("[{price: 9}]", "treatments.control: control names price, gift; expected a value for"),
+        ("[{price: 9, gift: mug}, {price: 9, gift: mug}]", "candidate rows 1 repeat earlier rows"),
+        (f"{ROWS}, step: 1", "expected one of control, candidates"),
+        (f"{ROWS}, control: 3", "treatments.control: the key occurs twice"),
+    ],
+)
+def test_finite_lists_that_are_none(rows: str, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path, LISTED.replace("CANDIDATES", rows))
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(path)
+    assert message.removeprefix("treatments.candidates: found '/tmp/") in str(caught.value)
+    assert "run.yml:3: treatments" in str(caught.value)
+
+
+def test_levels_of_a_file_that_look_like_numbers_are_texts_where_the_control_is_one(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "offers.csv").write_text("price,gift\n9,01\n8,2\n")
+    path = write(tmp_path, LISTED.replace("CANDIDATES", "offers.csv"))
+    space = load_configuration(path).space
+    assert space.decode(space.candidates).to_numpy().tolist() == [
+        [9.0, "01"],
+        [8.0, "2"],
+        [9.9, "none"],
+    ]
+
+
+def test_a_file_of_candidates_has_no_empty_fields(tmp_path: Path) -> None:
+    (tmp_path / "offers.csv").write_text("price,gift\n9,mug\n8,\n")
+    path = write(tmp_path, LISTED.replace("CANDIDATES", "offers.csv"))
+    with pytest.raises(ConfigurationError, match="found none in column 'gift' of row 2"):
+        load_configuration(path)
+
+
+def test_values_of_a_dimension(tmp_path: Path) -> None:
+    text = SMALL.replace("lower: 0, upper: 2.84, step: 0.1", "values: [0.5, 2.5, 1]")
+    configuration = load_configuration(write(tmp_path, text))
+    assert configuration.space.candidates[:, 0].tolist() == [0.5, 1.0, 2.5, 0.0]
+    assert Configuration.model_validate_json(configuration.to_json()) == configuration
+    for change, message in (
+        ("menu.always_offer=[{tinc: 2}]", "found 2, expected the control 0 or one of 0.5, 1, 2.5"),
+        ("treatments.tinc.values=[1, 1]", "values are [1.0, 1.0], expected distinct numbers"),
+        ("treatments.tinc.values=3", "found 3, expected a valid tuple"),
+        ("treatments.tinc.step=1", "found an unknown key, expected one of kind, values, control"),
+    ):
+        key, value = change.split("=")
+        with pytest.raises(ConfigurationError) as caught:
+            load_configuration(tmp_path / "run.yml", {key: value})
+        assert message in str(caught.value)
 
 
 def test_several_bases_wait_for_a_choice(small: Path) -> None:
@@ -311,7 +415,7 @@ def test_python_gets_the_checks_across_blocks_too() -> None:
         ValidationError,
         match=r"menu\.select: found 9.*profit\.margin: '4 - tin' uses the unknown name 'tin'",
     ):
-        Configuration(**blocks, profit={"margin": "4 - tin"}, menu={"select": 9})
+        Configuration(**blocks, profit={"margin": "4 - tin"}, menu={"select": 9, "sizes": [2]})
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yml")), ids=lambda path: path.name)
@@ -340,9 +444,7 @@ def test_every_field_says_what_it_means() -> None:
             if hasattr(field.annotation, "model_fields"):
                 yield from sections(field.annotation)
 
-    from coarse_spark.config.models import CategoricalTreatment, ContinuousTreatment
-
-    for model in (*sections(Configuration), ContinuousTreatment, CategoricalTreatment):
+    for model in (*sections(Configuration), *DIMENSIONS.values(), CandidateList):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
 

@@ -34,6 +34,10 @@ MEANING: dict[str, Any] = {
     "where": lambda condition, yes, no: np.where(
         np.isnan(condition), np.nan, np.where(np.asarray(condition, dtype=bool), yes, no)
     ),
+    "negated": lambda value: _elementwise(lambda x: x if np.isnan(x) else float(x == 0), value),
+    # three-valued logic is the minimum and the maximum of 0, 1/2 for NaN, 1
+    "all_of": lambda *values: _elementwise(lambda *xs: _known(min(map(_third, xs))), *values),
+    "any_of": lambda *values: _elementwise(lambda *xs: _known(max(map(_third, xs))), *values),
     "a": COLUMNS["a"],
     "b": COLUMNS["b"],
     "__builtins__": {},
@@ -44,6 +48,18 @@ def _fold(function: Any, first: Any, rest: Any) -> Any:
     for other in rest:
         first = function(first, other)
     return first
+
+
+def _elementwise(function: Any, *values: Any) -> Any:
+    return np.vectorize(function, otypes=[float])(*values)
+
+
+def _third(value: float) -> float:
+    return 0.5 if np.isnan(value) else float(value != 0)
+
+
+def _known(value: float) -> float:
+    return np.nan if value == 0.5 else value
 
 
 def _combine(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -60,6 +76,13 @@ def _combine(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
             lambda item: f"{item[0]}({', '.join(item[1])})"
         ),
         st.tuples(children, children, children).map(lambda item: f"where({', '.join(item)})"),
+        # without parentheses, so that precedence is put to the test as well
+        st.tuples(st.sampled_from(["and", "or"]), st.lists(children, min_size=2, max_size=3)).map(
+            lambda item: f"({f' {item[0]} '.join(item[1])})"
+        ),
+        st.tuples(children, children, children).map(
+            lambda item: f"({item[0]} or not {item[1]} < 1 and {item[2]})"
+        ),
     )
 
 
@@ -87,6 +110,17 @@ def test_values_equal_numpys(text: str) -> None:
             return ast.Call(
                 ast.Name("compared", ast.Load()), [holds, node.left, *node.comparators], []
             )
+
+        def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+            self.generic_visit(node)
+            if not isinstance(node.op, ast.Not):
+                return node
+            return ast.Call(ast.Name("negated", ast.Load()), [node.operand], [])
+
+        def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+            self.generic_visit(node)
+            name = "all_of" if isinstance(node.op, ast.And) else "any_of"
+            return ast.Call(ast.Name(name, ast.Load()), node.values, [])
 
         def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
             self.generic_visit(node)
@@ -119,8 +153,12 @@ ATTACKS = [
     "where.__globals__",
     "{'a': 1}",
     "a if b else 1",
-    "not a",
-    "a and b",
+    "a and 'x'",
+    "not 'x'",
+    "arm == 'mail' or 'phone'",
+    "a AND b",
+    "a && b",
+    "!a",
     "a // 2",
     "a % 2",
     "a @ b",
@@ -229,6 +267,17 @@ def test_any_text_is_refused_or_gives_floats(text: str) -> None:
         ("log(a) > -1", [np.nan, 0.0, 1.0, 1.0]),
         ("where(log(a) > -1, 1, 2)", [np.nan, 2.0, 1.0, 1.0]),
         ("where(a > 0, log(a) > -1, 0)", [0.0, 0.0, 1.0, 1.0]),
+        ("a > 0 and b > 0", [0.0, 0.0, 0.0, 1.0]),
+        ("a or b", [1.0, 1.0, 1.0, 1.0]),
+        # not binds more than and, and and more than or; comparisons bind more than all
+        ("not a == 0 and b > 0 or arm == 'none'", [1.0, 0.0, 0.0, 1.0]),
+        ("not (a == 0 or arm == 'none')", [1.0, 0.0, 1.0, 0.0]),
+        # what is undefined counts only where the other side leaves it open
+        ("a > 0 and log(a) > -1", [0.0, 0.0, 1.0, 1.0]),
+        ("log(a) > -1 and a > -9", [np.nan, 0.0, 1.0, 1.0]),
+        ("log(a) > -1 or a < 0", [1.0, 0.0, 1.0, 1.0]),
+        ("not log(a) > -1", [np.nan, 1.0, 0.0, 0.0]),
+        ("1 - (not a)", [1.0, 0.0, 1.0, 1.0]),
     ],
 )
 def test_known_values(text: str, expected: list[float]) -> None:
@@ -274,6 +323,14 @@ def test_unknown_names(text: str, message: str) -> None:
             "comparisons",
         ),
         ("", "the expression is empty; write 0 for none"),
+        (
+            "a > 1 AND b > 1",
+            "'a > 1 AND b > 1' is not an arithmetic expression: invalid syntax (write 'and' for "
+            "'AND')",
+        ),
+        ("(a > 1) | (b > 1)", "(write 'or' for '|')"),
+        ("~(a > 1)", "(write 'not' for '~')"),
+        ("arm == 'mail' or 'phone'", "contains the text 'phone' outside of == and !="),
     ],
 )
 def test_messages(text: str, message: str) -> None:
@@ -282,7 +339,19 @@ def test_messages(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["arm", "arm + 1", "arm < 3", "where(a, arm, 1)", "exp(arm)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "arm",
+        "arm + 1",
+        "arm < 3",
+        "where(a, arm, 1)",
+        "exp(arm)",
+        "a and arm",
+        "not arm",
+        "where(arm, 1, 2)",
+    ],
+)
 def test_levels_are_no_numbers(text: str) -> None:
     with pytest.raises(ExpressionError, match=r"cannot be evaluated|gives texts, expected numbers"):
         Expression(text).evaluate(COLUMNS, 4)

@@ -8,6 +8,7 @@ from html import unescape
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -671,3 +672,10 @@ def test_limits_say_what_binds_and_what_one_more_is_worth() -> None:
         "not bind.",
     ]
     assert limit_sentences(content) == []
+
+
+def test_listed_values_are_shown_as_they_were_written() -> None:
+    ask = {"kind": "continuous", "values": [60, 100.25, 5000], "control": 0}
+    content: Any = SimpleNamespace(space=TreatmentSpace.from_dict({"ask": ask}))
+    texts = [treatment_text(content, {"ask": value}) for value in (0.0, 60.0, 100.25, 5000.0)]
+    assert texts == ["ask 0", "ask 60", "ask 100.25", "ask 5,000"]

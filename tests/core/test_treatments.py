@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coarse_spark import Profit, choose_menu
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError
 
@@ -28,6 +29,12 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         choices = draw(levels)
         return {"kind": "categorical", "levels": choices, "control": draw(st.sampled_from(choices))}
+    if draw(st.booleans()):
+        control = draw(numbers)
+        offered = draw(st.lists(numbers, min_size=1, max_size=5, unique=True))
+        if offered == [control]:
+            offered.append(control + 1)
+        return {"kind": "continuous", "values": offered, "control": control}
     lower = draw(numbers)
     width = draw(st.integers(1, 40)) / 4
     step = draw(st.one_of(st.none(), st.sampled_from([width, width / 2, width / 3, width / 7])))
@@ -96,6 +103,54 @@ def test_steps_are_offered_as_people_write_them() -> None:
     assert space.spacing.tolist() == [0.0]
 
 
+def test_only_listed_values_are_offered_in_the_order_of_numbers() -> None:
+    ask = {"kind": "continuous", "values": [100, 40, 500, 60], "control": 40}
+    space = TreatmentSpace.from_dict({"ask": ask})
+    assert space.candidates[:, 0].tolist() == [40.0, 60.0, 100.0, 500.0]
+    assert space.bounds.tolist() == [[40.0, 500.0]]
+    assert not space.continuous.any()
+    assert space.spacing.tolist() == [0.0]
+    assert space.describe(space.control) == "ask = 40"
+    # a control that is none of the values is a candidate as a whole, not a value of the grid
+    cells = TreatmentSpace.from_dict(
+        {
+            "ratio": {"kind": "continuous", "values": [1, 2, 3], "control": 0},
+            "ask": {"kind": "continuous", "values": [40, 100], "control": 0},
+        }
+    )
+    assert cells.candidates.tolist() == [[r, a] for r in (1, 2, 3) for a in (40, 100)] + [[0, 0]]
+
+
+def test_menus_of_listed_values_are_those_of_the_same_steps() -> None:
+    price = {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}
+    depths = ({"lower": 0, "upper": 30, "step": 10}, {"values": [30, 10, 0, 20]})
+    theta = np.random.default_rng(0).normal(size=(400, 6)) * [1, 0.1, 1, -0.005, 0.05, -1]
+    menus = [
+        choose_menu(
+            theta,
+            space=TreatmentSpace.from_dict(
+                {"depth": {"kind": "continuous", "control": 0} | depth, "price": price}
+            ),
+            basis="quadratic",
+            profit=Profit(margin="1 - price / 2", cost="0.01 * depth"),
+            k=3,
+        )
+        for depth in depths
+    ]
+    pd.testing.assert_frame_equal(menus[0].treatments, menus[1].treatments)
+    assert menus[0].value == menus[1].value
+    assert menus[0].upper_bound == menus[1].upper_bound
+
+
+def test_a_grid_without_steps_leaves_room_for_all_other_dimensions() -> None:
+    depth = {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}
+    many = {"kind": "categorical", "levels": list(range(100)), "control": 0}
+    space = TreatmentSpace.from_dict({"depth": depth, "shop": many})
+    assert len(space.candidates) == 200 * 100
+    assert space.spacing[0] == pytest.approx(1 / 199)
+    assert len(TreatmentSpace.from_dict({f"t{j}": depth for j in range(9)}).candidates) == 3**9
+
+
 def test_a_rounded_step_on_the_control_is_the_control() -> None:
     third = {"kind": "continuous", "lower": 0, "upper": 1, "step": 1 / 3, "control": 1 / 3}
     space = TreatmentSpace.from_dict({"t": third}, exclude="t < 0.5")
@@ -142,6 +197,16 @@ def test_a_finite_list_keeps_its_order_and_gets_the_control() -> None:
     # the control is not added twice
     again = TreatmentSpace.from_candidates(decoded, control={"depth": 0, "channel": "none"})
     assert len(again.candidates) == 3
+
+
+def test_a_finite_list_leaves_out_what_is_excluded_but_never_the_control() -> None:
+    frame = pd.DataFrame({"price": [9, 8, 7, 5], "gift": ["none", "mug", "none", "mug"]})
+    space = TreatmentSpace.from_candidates(
+        frame, {"price": 9, "gift": "none"}, exclude="price > 7 and price < 99 or gift == 'mug'"
+    )
+    assert space.decode(space.candidates).to_numpy().tolist() == [[9.0, "none"], [7.0, "none"]]
+    assert TreatmentSpace.restore(json.loads(json.dumps(space.to_dict()))) == space
+    assert space.dimensions[0] == Continuous.of_values("price", [5, 7, 8, 9], 9)
 
 
 def test_arrays_and_frames_encode_alike() -> None:
@@ -194,6 +259,23 @@ CONTINUOUS = {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}
             CONTINUOUS | {"lower": "low"},
             "treatment 't': lower, upper, control and step must be numbers",
         ),
+        (
+            {"kind": "continuous", "values": [1, 2, 1], "control": 0},
+            "treatment 't': values are [1.0, 2.0, 1.0], expected distinct numbers",
+        ),
+        (
+            {"kind": "continuous", "values": [0], "control": 0},
+            "treatment 't': values are [0.0], expected others than the control",
+        ),
+        (
+            {"kind": "continuous", "values": [1, float("nan")], "control": 0},
+            "treatment 't': values are [1.0, nan], expected finite numbers",
+        ),
+        (
+            {"kind": "continuous", "values": ["low"], "control": 0},
+            "treatment 't': values and control must be numbers, found",
+        ),
+        (CONTINUOUS | {"values": [0, 1]}, "treatment 't': unknown key 'lower' beside values"),
         (
             {"kind": "categorical", "levels": [], "control": "a"},
             "treatment 't': levels are [], expected distinct values",
@@ -259,6 +341,16 @@ def test_an_exclusion_of_everything_but_an_outside_control_is_refused() -> None:
             "candidate column 'a' has missing values in rows 1",
         ),
         (pd.DataFrame({"a": [1.0, 2.0, 1.0]}), {"a": 0}, "candidate rows 2 repeat earlier rows"),
+        (
+            pd.DataFrame({"a": [1.0, 2.0]}),
+            {"a": "none"},
+            "control is 'none' in column 'a', whose candidates are numbers; expected a number",
+        ),
+        (
+            pd.DataFrame({"a": range(20_001)}),
+            {"a": 0},
+            "the list of candidates has 20001 rows, at most 20000 are searched",
+        ),
     ],
 )
 def test_bad_candidate_lists(frame: pd.DataFrame, control: dict[str, Any], message: str) -> None:

@@ -225,6 +225,32 @@ def test_treatments_outside_the_space(spark: Any) -> None:
     ]
 
 
+def test_arms_are_of_listed_treatments_alone(spark: Any) -> None:
+    content = configuration(menu={"sizes": [1, 2]}).model_dump(by_alias=True)
+    trial = rows(12)  # of depth 0, 10, 20, 30 by mail and by phone
+    values = {"kind": "continuous", "values": [10, 20], "control": 0}
+    listed = [{"depth": depth, "arm": arm} for depth in (10, 20, 30) for arm in ("mail", "phone")]
+    control = {"depth": 0, "arm": "mail"}
+    for treatments, message in (
+        (
+            {"depth": values | {"values": [10, 30]}, "arm": content["treatments"]["arm"]},
+            "experiment: 3 of 12 rows have a treatment 'depth' between candidates (from 20.0 to "
+            "20.0), expected one of 10, 30, 0 with response.basis arms, or another basis",
+        ),
+        (
+            {"candidates": listed, "control": control},
+            "experiment: 1 of 12 rows have a treatment that is none of treatments.candidates (such "
+            "as depth=0.0/arm=phone), expected one of them or the control with response.basis "
+            "arms, or another basis",
+        ),
+    ):
+        arms = Configuration.model_validate({**content, "treatments": treatments})
+        assert problems(spark, trial, arms) == [message]
+        # what auto compares leaves arms out where they do not suit
+        auto = arms.with_response(basis="auto")
+        assert check_tables(auto, table(spark, trial)).usable_rows == 12
+
+
 def test_a_control_outside_the_bounds_is_inside_the_space(spark: Any) -> None:
     treatments = {
         "depth": {"kind": "continuous", "lower": 10, "upper": 40, "step": 10, "control": 0}
@@ -292,7 +318,8 @@ def test_nothing_usable(spark: Any) -> None:
         for position, row in enumerate(rows())
     ]
     assert problems(spark, few, configuration(response={"folds": 3})) == [
-        "experiment: 2 usable rows cannot be cut into response.folds = 3 folds"
+        "experiment: 2 usable rows are too few to learn and to judge from, expected at least one "
+        "for each of the 3 response.folds"
     ]
 
 

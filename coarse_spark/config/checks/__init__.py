@@ -13,12 +13,13 @@ treatments : the space that others need.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from coarse_spark.config.checks import estimation, expressions, menu, tables
 from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Problem, Values
 from coarse_spark.config.checks.treatments import treatment_space
+from coarse_spark.config.defaults import settled
 from coarse_spark.core.treatments import TreatmentSpace
 
 __all__ = ["Problem", "find_problems"]
@@ -26,7 +27,9 @@ __all__ = ["Problem", "find_problems"]
 _CHECKS: tuple[Check, ...] = (*tables.CHECKS, *estimation.CHECKS, *menu.CHECKS, *expressions.CHECKS)
 
 
-def find_problems(values: Values, treatments: Sequence[str]) -> list[Problem]:
+def find_problems(
+    values: Values, treatments: Sequence[str], given: Collection[str]
+) -> list[Problem]:
     """Return the problems across fields.
 
     Parameters
@@ -34,12 +37,15 @@ def find_problems(values: Values, treatments: Sequence[str]) -> list[Problem]:
     values : validated values by dotted key; invalid ones are left out, and checks that need them
         are skipped.
     treatments : names of all treatments of the configuration, valid or not.
+    given : keys that the user gave; other defaults are taken where the usual ones do not fit.
     """
-    known: dict[str, Any] = {**values, VALUES: values, NAMES: treatments}
     space = treatment_space(values)
     problems = [] if isinstance(space, TreatmentSpace) else space
-    if isinstance(space, TreatmentSpace):
-        known[SPACE] = space
+    built = space if isinstance(space, TreatmentSpace) else None
+    values = {**values, **settled(values, given, built)}
+    known: dict[str, Any] = {**values, VALUES: values, NAMES: treatments}
+    if built is not None:
+        known[SPACE] = built
     for needs, check in _CHECKS:
         if all(key in known for key in needs):
             problems += list(check(*(known[key] for key in needs)))

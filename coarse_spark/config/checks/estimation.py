@@ -33,10 +33,10 @@ def _bases(wanted: str | tuple[str, ...], space: TreatmentSpace) -> Iterator[Pro
 
 
 def _compared(
-    wanted: str | tuple[str, ...], space: TreatmentSpace
+    wanted: str | tuple[str, ...], space: TreatmentSpace, *, shaped: bool = False
 ) -> Iterator[tuple[str, Problem | None]]:
     """Yield every basis to compare, with what is wrong with it."""
-    for position, name in enumerate(candidate_bases(wanted, space)):
+    for position, name in enumerate(candidate_bases(wanted, space, shaped=shaped)):
         try:
             Basis(name, space)
             yield name, None
@@ -55,7 +55,8 @@ def _compared(
 def _shapes(
     wanted: str | tuple[str, ...], shape: Mapping[str, str], space: TreatmentSpace
 ) -> Iterator[Problem]:
-    bases = [basis for basis, problem in _compared(wanted, space) if problem is None]
+    compared = _compared(wanted, space, shaped=True)
+    bases = [basis for basis, problem in compared if problem is None]
     for name, words in shape.items():
         try:
             for basis in bases:

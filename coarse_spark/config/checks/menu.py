@@ -81,7 +81,12 @@ def _offered(key: Key, treatment: Mapping[str, Any], space: TreatmentSpace) -> I
         if problem:
             yield Problem((*key, dimension.name), f"found {value!r}, expected {problem}")
             return
-    if not space.allowed(space.encode(pd.DataFrame([treatment]))).all():
+    encoded = space.encode(pd.DataFrame([treatment]))
+    if space.finite is not None and not space.same(np.array(space.finite), encoded[0]).any():
+        yield Problem(
+            key, f"found {dict(treatment)}, expected the control or one of treatments.candidates"
+        )
+    elif not space.allowed(encoded).all():
         yield Problem(
             key,
             "found a treatment that menu.exclude leaves out "
@@ -102,6 +107,10 @@ def _outside(value: Any, dimension: Continuous | Categorical) -> str | None:
         return "a number"
     if value == dimension.control:
         return None
+    if dimension.listed_values is not None:
+        values = ", ".join(f"{known:g}" for known in dimension.listed_values)
+        known = value in dimension.listed_values
+        return None if known else f"the control {dimension.control:g} or one of {values}"
     if not dimension.lower <= value <= dimension.upper:
         return (
             f"the control {dimension.control:g} or a number from {dimension.lower:g} to "

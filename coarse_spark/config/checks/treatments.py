@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coarse_spark.config.checks.problem import Problem, Values
+from coarse_spark.config.treatments import CandidateList, build_space, treatment_names
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -12,26 +13,30 @@ def treatment_space(values: Values) -> TreatmentSpace | list[Problem]:
     """Return the treatment space, or the problems that keep it from being built."""
     if "treatments" not in values:
         return []
-    entries = {name: treatment.model_dump() for name, treatment in values["treatments"].items()}
-    problems = []
-    for name, entry in entries.items():
+    treatments, exclude = values["treatments"], values.get("menu.exclude")
+    if isinstance(treatments, CandidateList):
         try:
-            TreatmentSpace.from_dict({name: entry})
+            build_space(treatments)
         except InvalidInputError as error:
-            message = str(error).removeprefix(f"treatment '{name}': ")
-            field = message.split()[0]  # core's messages begin with the field they are about
-            problems.append(
-                Problem(
-                    ("treatments", name, field) if field in entry else ("treatments", name), message
-                )
-            )
-    if problems:
-        return problems
-    exclude = values.get("menu.exclude")
-    if exclude is not None and not Expression(exclude).names <= set(entries):
+            place = "control" if str(error).startswith("control ") else "candidates"
+            return [Problem(("treatments", place), str(error))]
+    else:
+        problems = []
+        for name, entry in treatments.items():
+            try:
+                build_space({name: entry})
+            except InvalidInputError as error:
+                message = str(error).removeprefix(f"treatment '{name}': ")
+                field = message.split()[0]  # core's messages begin with the field they are about
+                known = field in type(entry).model_fields
+                key = ("treatments", name, field) if known else ("treatments", name)
+                problems.append(Problem(key, message))
+        if problems:
+            return problems
+    if exclude is not None and not Expression(exclude).names <= set(treatment_names(treatments)):
         return []  # a check of its own reports it
     try:
-        space = TreatmentSpace.from_dict(entries, exclude)
+        space = build_space(treatments, exclude)
         len(space.candidates)
     except InvalidInputError as error:
         return [

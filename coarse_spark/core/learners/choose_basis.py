@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from coarse_spark.core.basis import Basis, place_knots
+from coarse_spark.core.basis import Basis, place_knots, separated
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.encoding.whitening import Whitening
+from coarse_spark.core.learners.encoding.whitening import unidentified
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
@@ -49,7 +49,8 @@ def choose_basis(
     Parameters
     ----------
     names : the candidates. Splines without knots get theirs from the treatments of the rows; bases
-        that those do not identify are left out.
+        that those do not identify are left out, for one whose levels they tell apart where there
+        is one (``separated``).
     rows : of the experiment; their folds do not matter.
     space : the treatments.
     settings, seed : as in ``fit_models``.
@@ -65,18 +66,33 @@ def choose_basis(
     left_out: dict[str, str] = {}
     sieve = replace(settings, learner="sieve", scale="additive", shape=None)
     whole = replace(rows, fold=np.zeros(len(rows), dtype=np.int64))
-    for name in candidates:
+    compared = list(candidates)
+    for name in compared:
         basis = Basis(name, space)
-        try:
-            Whitening.fit(basis, rows.T, np.ones(len(rows)))
-        except InvalidInputError as error:
-            left_out[name] = str(error)
+        reason = unidentified(basis, rows.T, np.ones(len(rows)))
+        if reason is not None:
+            left_out[name] = reason
+            other = name if name == "arms" else separated(name, space, rows.T)
+            if other not in compared:
+                compared.append(other)
             continue
         record = fit_models(whole, basis=basis, settings=sieve, seed=seed)[ALL_FOLDS]
         kind = "r_loss_constant" if record.learner == "constant" else "r_loss"
         losses[name] = record.diagnostics[kind]
     if not losses:
+        reasons = "".join(f"\n  {reason}" for reason in left_out.values())
         raise InvalidInputError(
-            f"none of the bases {', '.join(candidates)} is identified by the observed treatments"
+            f"none of the bases {', '.join(candidates)} is identified by the observed treatments:"
+            f"{reasons}\n  use {_instead(rows, space)}"
         )
     return BasisChoice(Basis(min(losses, key=lambda name: losses[name]), space), losses, left_out)
+
+
+def _instead(rows: TrialRows, space: TreatmentSpace) -> str:
+    """Return what the observed treatments identify where they identify no suited basis."""
+    given = len(np.unique(rows.T, axis=0))
+    listed = f"basis 'arms' on a finite list of the {given} treatments that were given"
+    jump = unidentified(Basis("any", space), rows.T, np.ones(len(rows)))
+    return (
+        listed if jump else f"basis 'any', one effect of whatever is not the control, or {listed}"
+    )

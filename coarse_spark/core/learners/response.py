@@ -116,7 +116,7 @@ class ResponseLearner:
         )
         rows = replace(rows, key=_content_key(rows.X, rows.T, rows.y))
         settings, seed = self.settings, self.random_state
-        bases = candidate_bases(self.basis, space)
+        bases = candidate_bases(self.basis, space, shaped=bool(self.settings.shape))
         choice = choose_basis(bases, rows, space=space, settings=settings, seed=seed)
         self.basis_, self.basis_losses_ = choice.basis, choice.losses
         self.scale_ = choose_scale(rows, basis=self.basis_, settings=settings, seed=seed).scale

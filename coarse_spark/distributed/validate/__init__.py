@@ -85,7 +85,7 @@ def validate_tables(
     _refuse(found.problems + people.problems)
     warnings = found.warnings + people.warnings
     partitions, small, smallest = partition_sizes(setup, experiment, min_rows)
-    if small:
+    if small and setup.partition_by:
         warnings.append(
             f"experiment: {small} of {partitions} partitions have fewer usable rows than "
             f"response.min_rows = {min_rows}, the smallest {smallest}; the pooled model serves them"

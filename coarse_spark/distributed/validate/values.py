@@ -114,7 +114,8 @@ def check_experiment(
         )
     elif 0 < usable_rows < setup.folds:
         found.problem(
-            f"{usable_rows} usable rows cannot be cut into response.folds = {setup.folds} folds"
+            f"{usable_rows} usable rows are too few to learn and to judge from, expected at least "
+            f"one for each of the {setup.folds} response.folds"
         )
     if usable_rows:
         varied = []
@@ -259,8 +260,30 @@ def _candidate_rules(space: TreatmentSpace) -> Iterator[_Rule]:
 
     It knows no treatment between candidates.
     """
+    if space.finite is not None:
+        listed = [
+            reduce(Column.__and__, map(_equals, space.dimensions, row))
+            for row in space.candidates.tolist()
+        ]
+        yield _Rule(
+            ~reduce(Column.__or__, listed),
+            "have a treatment that is none of treatments.candidates",
+            "expected one of them or the control with response.basis arms, or another basis",
+            F.struct(*map(column, space.names)),
+            space.names,
+        )
+        return
     for dimension, spacing in zip(space.dimensions, space.spacing.tolist(), strict=True):
-        if isinstance(dimension, Continuous):
+        if isinstance(dimension, Continuous) and dimension.listed_values is not None:
+            known = list(dict.fromkeys([*dimension.listed_values, dimension.control]))
+            yield _Rule(
+                ~reduce(Column.__or__, [_equals(dimension, value) for value in known]),
+                f"have a treatment '{dimension.name}' between candidates",
+                f"expected one of {', '.join(f'{value:g}' for value in known)} "
+                "with response.basis arms, or another basis",
+                column(dimension.name).cast("double"),
+            )
+        elif isinstance(dimension, Continuous):
             step = spacing if dimension.step is None else dimension.step
             value = column(dimension.name).cast("double")
             steps = (value - dimension.lower) / step
@@ -274,6 +297,14 @@ def _candidate_rules(space: TreatmentSpace) -> Iterator[_Rule]:
             )
             found = f"have a treatment '{dimension.name}' between candidates"
             yield _Rule(between & (value != dimension.control), found, hint, value)
+
+
+def _equals(dimension: Continuous | Categorical, code: float) -> Column:
+    """Return whether a dimension is at an encoded value."""
+    if isinstance(dimension, Categorical):
+        return column(dimension.name) == F.lit(dimension.levels[int(code)])
+    slack = _TOLERANCE * (dimension.upper - dimension.lower)
+    return F.abs(column(dimension.name).cast("double") - F.lit(code)) <= slack
 
 
 def _not_finite(name: str) -> Column:

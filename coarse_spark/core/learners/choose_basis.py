@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, place_knots
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.encoding.rows import TrialRows
@@ -58,25 +59,48 @@ def choose_basis(
     ------
     InvalidInputError : an unknown basis, or none that the treatments identify.
     """
-    candidates = tuple(dict.fromkeys(place_knots(name, space, rows.T) for name in names))
+    candidates = candidates_with_knots(names, space, rows.T)
     if len(candidates) == 1:
-        return BasisChoice(Basis(candidates[0], space))
-    losses: dict[str, float] = {}
-    left_out: dict[str, str] = {}
+        return BasisChoice(candidates[0])
+    whitenings, left_out = identified(candidates, rows.T, rows.weight)
+    if not whitenings:
+        raise InvalidInputError(
+            f"none of the bases {', '.join(left_out)} is identified by the observed treatments"
+        )
     sieve = replace(settings, learner="sieve", scale="additive", shape=None)
     whole = replace(rows, fold=np.zeros(len(rows), dtype=np.int64))
-    for name in candidates:
-        basis = Basis(name, space)
-        try:
-            Whitening.fit(basis, rows.T, np.ones(len(rows)))
-        except InvalidInputError as error:
-            left_out[name] = str(error)
-            continue
+    losses: dict[str, float] = {}
+    for basis in whitenings:
         record = fit_models(whole, basis=basis, settings=sieve, seed=seed)[ALL_FOLDS]
         kind = "r_loss_constant" if record.learner == "constant" else "r_loss"
-        losses[name] = record.diagnostics[kind]
-    if not losses:
-        raise InvalidInputError(
-            f"none of the bases {', '.join(candidates)} is identified by the observed treatments"
-        )
-    return BasisChoice(Basis(min(losses, key=lambda name: losses[name]), space), losses, left_out)
+        losses[basis.name] = record.diagnostics[kind]
+    best = min(whitenings, key=lambda basis: losses[basis.name])
+    return BasisChoice(best, losses, left_out)
+
+
+def candidates_with_knots(
+    names: Sequence[str], space: TreatmentSpace, treatments: FloatArray
+) -> tuple[Basis, ...]:
+    """Return the bases of some names, their knots placed by observed treatments (n, d)."""
+    placed = dict.fromkeys(place_knots(name, space, treatments) for name in names)
+    return tuple(Basis(name, space) for name in placed)
+
+
+def identified(
+    candidates: Sequence[Basis], treatments: FloatArray, weight: FloatArray
+) -> tuple[dict[Basis, Whitening], dict[str, str]]:
+    """Return the whitenings of the bases that treatments identify, and why not, of the others.
+
+    Parameters
+    ----------
+    candidates : the bases.
+    treatments : (n, d) encoded.
+    weight : (n,).
+    """
+    whitenings, left_out = dict[Basis, Whitening](), dict[str, str]()
+    for basis in candidates:
+        try:
+            whitenings[basis] = Whitening.fit(basis, treatments, weight)
+        except InvalidInputError as error:
+            left_out[basis.name] = str(error)
+    return whitenings, left_out

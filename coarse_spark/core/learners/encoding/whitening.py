@@ -15,12 +15,8 @@ import scipy.linalg
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.identification import Standardized
 from coarse_spark.errors import InvalidInputError
-
-# A column whose part that earlier columns do not explain is below this share of its own spread is
-# not identified: rounding
-# of a quadratic over a narrow range (99 to 100 percent) stays above 1e-6.
-_RANK_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -46,33 +42,21 @@ class Whitening:
         ------
         InvalidInputError : the observed treatments do not identify a column of the basis.
         """
-        phi = basis(treatments)
-        mean = weight @ phi / weight.sum()
-        order = basis.by_name[
-            1:
-        ]  # the first column is the constant, or with arms one minus all others
-        centred = (phi - mean)[:, order]
-        spread = np.sqrt(weight @ centred**2 / weight.sum())
-        scale = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean[order])), spread, 1.0)
-        rows = centred / scale * np.sqrt(weight / weight.sum())[:, None]
-        triangle = np.linalg.qr(rows, mode="r")
-        identified = (
-            np.abs(np.diag(triangle)) > _RANK_TOLERANCE
-            if len(triangle) == basis.size - 1
-            else np.zeros(basis.size - 1, bool)
-        )
-        if not identified.all():
-            column = basis.columns[order[int(np.flatnonzero(~identified)[0])]]
-            distinct = len(np.unique(treatments, axis=0))
+        # the first column is the constant, or with arms one minus all others
+        order, columns = basis.by_name[1:], Standardized.of(basis, treatments, weight)
+        lost = columns.unidentified
+        if lost:
+            distinct = len(np.unique(treatments[weight > 0], axis=0))
             raise InvalidInputError(
                 f"basis '{basis.name}': the observed treatments do not identify its column "
-                f"'{column}': {len(treatments)} rows with "
+                f"'{lost[0]}': {np.count_nonzero(weight)} rows with "
                 f"{distinct} distinct treatments for {basis.size} columns; use a smaller basis or "
                 "a wider experiment"
             )
-        triangle *= np.sign(np.diag(triangle))[:, None]
+        triangle, mean = columns.triangle, columns.mean
+        triangle = triangle * np.sign(np.diag(triangle))[:, None]
         inverse = scipy.linalg.solve_triangular(
-            triangle, np.diag(1 / scale), trans="T", lower=False
+            triangle, np.diag(1 / columns.scale), trans="T", lower=False
         )
         effects = np.zeros((len(inverse), basis.size))
         effects[:, order] = inverse

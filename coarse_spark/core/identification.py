@@ -1,0 +1,142 @@
+"""Identification: which columns of a basis the treatments of a group of units tell apart.
+
+A group (a whole experiment, a partition, a stratum) identifies a basis when no column of φ is
+explained by the earlier ones at every treatment that its units got. One rule, ``unidentified``,
+says so of any factor of the group's moments: of its rows, or of sums Σ w zzᵀ that were added up on
+many machines. Sums know a column only to the square root of their rounding, so they are of whitened
+columns z, in which 1 is what the whole experiment varies by. All tolerances are relative:
+treatments may lie in [0, 1e-6].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.basis import Basis
+
+_CONSTANT = 1e-12  # a column that varies by less, in units of its own size, is constant
+_OF_ROWS = 1e-9  # a quadratic over a narrow range (99 to 100 percent) stays far above it
+_OF_MOMENTS = 1e-12  # sums over millions of rows round to less
+
+
+def unidentified(columns: FloatArray, tolerance: float) -> list[int]:
+    """Return the positions of the columns that earlier ones explain.
+
+    Gram and Schmidt's way, each column twice: what is left of an explained one is rounding, and
+    explains no later one.
+
+    Parameters
+    ----------
+    columns : (n, c) in units in which their size is about 1: a factor A of moments AᵀA.
+    tolerance : a column of which no more is left is explained.
+
+    Examples
+    --------
+    >>> unidentified(np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 1.0]]), 1e-9)
+    [1]
+    """
+    directions, lost = np.empty((len(columns), 0)), []
+    for position, column in enumerate(columns.T):
+        left = column
+        for _ in range(2):
+            left = left - directions @ (directions.T @ left)
+        size = float(np.linalg.norm(left))
+        if size <= tolerance:
+            lost.append(position)
+        else:
+            directions = np.column_stack([directions, left / size])
+    return lost
+
+
+@dataclass(frozen=True, eq=False)
+class Standardized:
+    """The columns of a basis beside the constant, centred and of unit variance over some rows.
+
+    They come in the order of ``Basis.by_name``.
+
+    Attributes
+    ----------
+    basis : φ.
+    mean : (p,) of all columns of φ.
+    scale : (p − 1,) standard deviations, 1 where a column does not vary.
+    triangle : (p − 1, p − 1) or less rows, the triangular factor R of their covariance RᵀR.
+    """
+
+    basis: Basis
+    mean: FloatArray
+    scale: FloatArray
+    triangle: FloatArray
+
+    @staticmethod
+    def of(basis: Basis, treatments: FloatArray, weight: FloatArray) -> Standardized:
+        """Return those of encoded treatments (n, d) with weights (n,), not all of them 0."""
+        phi, order = basis(treatments), basis.by_name[1:]
+        mean = weight @ phi / weight.sum()
+        centred = (phi - mean)[:, order]
+        spread = np.sqrt(weight @ centred**2 / weight.sum())
+        varies = spread > _CONSTANT * np.abs(phi[:, order]).max(axis=0, initial=0.0)
+        scale = np.where(varies, spread, 1.0)
+        rows = np.where(varies, centred / scale, 0.0) * np.sqrt(weight / weight.sum())[:, None]
+        return Standardized(basis, mean, scale, np.asarray(np.linalg.qr(rows, mode="r")))
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Names of the columns that the treatments do not identify."""
+        order = self.basis.by_name[1:]
+        lost = unidentified(self.triangle, _OF_ROWS)
+        return tuple(self.basis.columns[order[position]] for position in lost)
+
+
+def unidentified_terms(
+    basis: Basis, treatments: FloatArray, weight: FloatArray | None = None
+) -> tuple[str, ...]:
+    """Return the columns of a basis that treatments do not identify; none where they identify it.
+
+    Parameters
+    ----------
+    basis : φ.
+    treatments : (n, d) encoded, of the units of a group.
+    weight : (n,), not all of them 0; default one.
+
+    Examples
+    --------
+    >>> from coarse_spark import TreatmentSpace
+    >>> price = {"kind": "continuous", "lower": 0, "upper": 1e-6, "control": 0}
+    >>> basis = Basis("quadratic", TreatmentSpace.from_dict({"price": price}))
+    >>> unidentified_terms(basis, np.array([[0.0], [1e-6], [1e-6]]))
+    ('price^2',)
+    >>> unidentified_terms(basis, np.array([[0.0], [5e-7], [1e-6]]))
+    ()
+    """
+    weight = np.ones(len(treatments)) if weight is None else weight
+    return Standardized.of(basis, treatments, weight).unidentified
+
+
+def unidentified_in(basis: Basis, moment: FloatArray) -> tuple[str, ...]:
+    """Return the columns of a basis that a group does not identify, by its moments.
+
+    Parameters
+    ----------
+    basis : φ.
+    moment : Λ = E[zzᵀ] (p, p) of the group in whitened columns (``Whitening`` of the whole
+        experiment).
+    """
+    return tuple(basis.columns[basis.by_name[position]] for position in weak_columns(moment))
+
+
+def weak_columns(moment: FloatArray) -> list[int]:
+    """Return the positions of the whitened columns that a moment matrix (p, p) does not identify.
+
+    It identifies all where no combination of columns, in units of their size in the group or in the
+    whole experiment, whichever is larger, vanishes.
+    """
+    size = np.sqrt(np.maximum(np.diag(moment), 1.0))
+    values, vectors = np.linalg.eigh(moment / np.outer(size, size))
+    if values[0] > _OF_MOMENTS:
+        return []
+    factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    # a combination of many columns may vanish where each alone is just above the tolerance
+    return unidentified(factor, np.sqrt(_OF_MOMENTS)) or [int(np.abs(vectors[:, 0]).argmax())]

@@ -85,7 +85,9 @@ class Experiment(Section):
     )
     outcome: Column = Field(description="numeric column with what the treatment is meant to change")
     weight: Column | None = Field(
-        None, description="column with the weight of a row; default: every row weighs 1"
+        None,
+        description="column with the weight of a row; default: every row weighs 1; rows of weight "
+        "0 are no rows",
     )
     strata: Columns = Field(
         (), description="columns within whose combinations the treatment was randomized"
@@ -129,8 +131,9 @@ class Design(Section):
 
     kind: Literal["randomized", "stratified", "learned"] = Field(
         description="randomized: independent of everything; stratified: randomized within every "
-        "combination of experiment.strata; learned: given by a rule or by people who knew no "
-        "more than experiment.features, partition_by and strata say"
+        "combination of experiment.strata, of which those that do not identify the basis are "
+        "merged with the nearest in treatment mix; learned: given by a rule or by people who knew "
+        "no more than experiment.features, partition_by and strata say"
     )
 
 
@@ -168,7 +171,10 @@ class Response(Section):
         description="folds of cross-fitting: a unit is judged by models that never saw it",
     )
     min_rows: Integer = Field(
-        500, ge=1, description="a partition with fewer usable rows is served by the pooled model"
+        500,
+        ge=1,
+        description="a partition with fewer usable rows is served by the pooled model, as is one "
+        "whose treatments do not identify the basis",
     )
     shrink_to_pooled: Flag = Field(
         True,
@@ -288,7 +294,9 @@ class Population(Section):
         "delta", description="format of path: delta, parquet or csv (with a header line)"
     )
     weight: Column | None = Field(
-        None, description="column with the weight of a unit; default: every unit weighs 1"
+        None,
+        description="column with the weight of a unit; default: every unit weighs 1; rows of "
+        "weight 0 are no units",
     )
 
     @property

@@ -98,7 +98,7 @@ def check_tables(
         experiment,
         population,
         population_weight=configuration.population.weight,
-        arms="arms" in configuration.bases,
+        bases=configuration.bases,
         min_rows=configuration.response.min_rows,
     )
 

@@ -84,7 +84,8 @@ def design_of(
     if setup.design == "learned":
         return _learned(units, setup, basis, learner)
     dimensions, stratified = setup.treatments, setup.design == "stratified"
-    sample = form_sample(units, setup, [basis.name])
+    needed = units.select("key", "stratum", "weight", *dimensions)
+    sample = form_sample(needed, setup, [basis.name])
     # the last bit of a sum must not depend on the driver's number of cores
     with threadpool_limits(limits=1):
         weight = sample["weight"].to_numpy(np.float64)

@@ -87,7 +87,9 @@ class Experiment(Section):
     )
     outcome: Column = Field(description="numeric column with what the treatment is meant to change")
     weight: Column | None = Field(
-        None, description="column with the weight of a row; default: every row weighs 1"
+        None,
+        description="column with the weight of a row; default: every row weighs 1; rows of weight "
+        "0 are no rows",
     )
     strata: Columns = Field(
         (), description="columns within whose combinations the treatment was randomized"
@@ -105,8 +107,9 @@ class Design(Section):
     kind: Literal["randomized", "stratified", "learned"] = Field(
         "randomized",
         description="randomized: independent of everything; stratified: randomized within every "
-        "combination of experiment.strata; learned: given by a rule or by people who knew no "
-        "more than experiment.features, partition_by and strata say; default: stratified where "
+        "combination of experiment.strata, of which those that do not identify the basis are "
+        "merged with the nearest in treatment mix; learned: given by a rule or by people who knew "
+        "no more than experiment.features, partition_by and strata say; default: stratified where "
         "there are strata, else randomized",
     )
 
@@ -147,8 +150,8 @@ class Response(Section):
     min_rows: Integer = Field(
         500,
         ge=1,
-        description="a partition with fewer usable rows is served by the pooled model; default: "
-        "500, or max_rows where that is less",
+        description="a partition with fewer usable rows is served by the pooled model, as is one "
+        "whose treatments do not identify the basis; default: 500, or max_rows where that is less",
     )
     shrink_to_pooled: Flag = Field(
         True,
@@ -285,7 +288,9 @@ class Population(Section):
         "end, .csv or .parquet, else delta",
     )
     weight: Column | None = Field(
-        None, description="column with the weight of a unit; default: every unit weighs 1"
+        None,
+        description="column with the weight of a unit; default: every unit weighs 1; rows of "
+        "weight 0 are no units",
     )
 
     @property

@@ -1,24 +1,26 @@
 """The experiment's design: the moments Λ = E[φφᵀ | x] of the treatment basis.
 
 With them response coefficients are debiased. Moments are sums over rows, one set a stratum (a
-randomized design has the single stratum ``""``), so that batches add up.
+randomized design has the single stratum ``""``), so that batches add up. Strata that do not
+identify the basis are merged with others first (``core.strata``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.additive import Additive
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.basis import Basis
 from coarse_spark.errors import InvalidInputError, nearest
 from coarse_spark.text import shown
 
 RANDOMIZED = ""  # the one stratum of a design without strata
+FEW = 30.0  # a stratum with fewer effective rows tells little of how its units were treated
 
 # Rounding of sums over millions of rows reaches 1e-14 of the diagonal; a direction below that does
 # not vary.
@@ -51,24 +53,13 @@ class MomentSums(Additive):
         """Effective sample size (Σw)² / Σw² (Kish 1965)."""
         return self.weight**2 / self.square_weight
 
-    @property
-    def smallest_eigenvalue(self) -> float:
-        """Smallest eigenvalue of Λ scaled to a unit diagonal, 0 … 1.
-
-        How far the treatments vary in the weakest direction.
-        """
-        diagonal = np.sqrt(np.diag(self.matrix))
-        if (diagonal == 0).any():
-            return 0.0
-        return max(float(np.linalg.eigvalsh(self.matrix / np.outer(diagonal, diagonal))[0]), 0.0)
-
 
 def moment_sums(
     phi: FloatArray, strata: npt.ArrayLike | None = None, weight: FloatArray | None = None
 ) -> dict[str, MomentSums]:
     """Return the moment sums of a batch, by stratum label.
 
-    Without strata all rows are of the stratum ``RANDOMIZED``.
+    Without strata all rows are of the stratum ``RANDOMIZED``. Rows of weight 0 are no rows.
 
     Parameters
     ----------
@@ -79,9 +70,13 @@ def moment_sums(
     """
     weight = np.ones(len(phi)) if weight is None else np.asarray(weight, dtype=np.float64)
     labels = np.full(len(phi), RANDOMIZED) if strata is None else np.asarray(strata).astype(str)
+    kept = np.flatnonzero(weight != 0)
+    found, codes = np.unique(labels[kept], return_inverse=True)
+    order = kept[np.argsort(codes, kind="stable")]
+    bounds = [0, *np.cumsum(np.bincount(codes, minlength=len(found))).tolist()]
     sums = {}
-    for label in np.unique(labels):
-        rows, w = phi[labels == label], weight[labels == label]
+    for label, (start, end) in zip(found, pairwise(bounds), strict=True):
+        rows, w = phi[order[start:end]], weight[order[start:end]]
         sums[str(label)] = MomentSums(
             (rows * w[:, None]).T @ rows, float(w.sum()), float(w @ w), float(len(w))
         )
@@ -122,39 +117,26 @@ def row_moments(
     return matrices
 
 
-def design_problems(
-    moments: Mapping[str, MomentSums],
-    basis: Basis,
-    *,
-    min_effective_rows: float = 30.0,
-    private: bool = False,
-) -> list[str]:
-    """Return a sentence for every stratum that a reader of honest values should know of.
-
-    Its treatments do not identify the basis, or it has few effective rows.
+def design_problems(moments: Mapping[str, MomentSums], *, private: bool = False) -> list[str]:
+    """Return a sentence where strata have few effective rows; none where no stratum has.
 
     Parameters
     ----------
     moments : by stratum label.
-    basis : of the treatments.
-    min_effective_rows : fewer are few.
     private : show hashes of labels.
     """
-    problems = []
-    for label, sums in moments.items():
-        named = f"stratum '{shown(label, private=private)}'"
-        place = named if label != RANDOMIZED else "the design"
-        if sums.smallest_eigenvalue <= _SINGULAR:
-            problems.append(
-                f"{place}: the {sums.rows:.0f} treatments given do not identify the {basis.size} "
-                f"columns of '{basis.name}'"
-            )
-        elif sums.effective_rows < min_effective_rows:
-            problems.append(
-                f"{place} has {sums.effective_rows:.0f} effective rows, fewer than "
-                f"{min_effective_rows:.0f}"
-            )
-    return problems
+    few = {label: sums.effective_rows for label, sums in moments.items()}
+    few = {label: rows for label, rows in few.items() if rows < FEW}
+    if not few:
+        return []
+    least = min(few, key=lambda label: (few[label], label))
+    place = "the design" if least == RANDOMIZED else f"stratum '{shown(least, private=private)}'"
+    if len(few) > 1:
+        return [
+            f"{len(few)} of {len(moments)} strata have fewer than {FEW:.0f} effective rows, the "
+            f"least {place} with {few[least]:.0f}"
+        ]
+    return [f"{place} has {few[least]:.0f} effective rows, fewer than {FEW:.0f}"]
 
 
 def corrected(

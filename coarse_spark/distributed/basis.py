@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 from pyspark.sql import DataFrame
 from threadpoolctl import threadpool_limits
 
@@ -39,9 +40,22 @@ def settle_form(
     """
     if len(bases) == 1 and "spline" not in bases[0] and learner.scale != "auto":
         return BasisChoice(Basis(bases[0], setup.space)), ScaleChoice(learner.scale)
-    sample = representative_sample(units, setup, _SAMPLE_ROWS, arms="arms" in bases)
+    sample = form_sample(units, setup, bases)
     # the last bit of a sum must not depend on the driver's number of cores
     with threadpool_limits(limits=1):
         rows = trial_rows(sample, setup)
         basis = choose_basis(bases, rows, space=setup.space, settings=learner, seed=setup.seed)
         return basis, choose_scale(rows, basis=basis.basis, settings=learner, seed=setup.seed)
+
+
+def form_sample(units: DataFrame, setup: ExperimentSetup, bases: Sequence[str]) -> pd.DataFrame:
+    """Return the sample that places knots, whitens treatments and tells forms apart.
+
+    Parameters
+    ----------
+    units : usable experiment rows, of which key, weight, stratum and treatment_0 … are needed.
+    setup : of the experiment.
+    bases : names of those that it is for.
+    """
+    arms = any("arms" in name for name in bases)
+    return representative_sample(units, setup, _SAMPLE_ROWS, arms=arms)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from coarse_spark.distributed.frames import ExperimentSetup, column, unit_content, unit_id
+from coarse_spark.distributed.frames import (
+    ExperimentSetup,
+    column,
+    has_weight,
+    unit_content,
+    unit_id,
+)
 
 _KNOWN = "known_unit_id"  # beside the user's columns
 
@@ -46,6 +52,7 @@ def changes_between(
     setup : names their columns.
     weight : column with the weight; None for weight 1.
     """
+    now = now.where(has_weight(weight))
 
     def contents(table: DataFrame, name: str) -> DataFrame:
         content = unit_content(table, setup, weight).alias(name)
@@ -54,7 +61,8 @@ def changes_between(
     found = known.join(contents(now, "now"), "unit_id", "left")
     gone, counts = F.col("now").isNull(), []
     if before is not None:
-        found = found.join(contents(before, "before"), "unit_id", "left")
+        earlier = contents(before.where(has_weight(weight)), "before")
+        found = found.join(earlier, "unit_id", "left")
         gone = gone & F.col("before").isNotNull()
         counts = [F.count(F.when(F.col("now") != F.col("before"), 1))]
     deleted, *changed = found.agg(F.count(F.when(gone, 1)), *counts).collect()[0]
@@ -79,6 +87,8 @@ def changes_in_feed(
     """
     kind, version = F.col("_change_type"), F.col("_commit_version")
     gone, stays = F.when(kind == "delete", version), F.when(kind != "delete", version)
+    # who has no weight any more has left the population
+    feed = feed.withColumn("_change_type", F.when(has_weight(weight), kind).otherwise("delete"))
     read = [*setup.unit_id, *setup.partition_by, *setup.features, *setup.eligibility]
     names = dict.fromkeys(read if weight is None else [*read, weight])
     events = feed.select(

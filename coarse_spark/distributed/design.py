@@ -5,7 +5,7 @@ It gives the weight with which a unit's residual corrects its response coefficie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +25,12 @@ from coarse_spark.core.design import (
     row_moments,
 )
 from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparation, Overlap
+from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.strata import MergedStrata, merge_strata
 from coarse_spark.distributed.aggregate import add_up
+from coarse_spark.distributed.basis import form_sample
 from coarse_spark.distributed.frames import (
     ExperimentSetup,
     feature_columns,
@@ -51,12 +54,14 @@ class Design:
     needs : columns that ``representer`` reads.
     problems : a sentence for everything that a reader of honest values should know.
     overlap : of a learned design on the sample; None where treatments were randomized.
+    merged : strata of a stratified design as they were judged; else None.
     """
 
     representer: Callable[[pd.DataFrame], FloatArray]
     needs: list[str]
     problems: list[str]
     overlap: Overlap | None = None
+    merged: MergedStrata | None = None
 
 
 def representer_columns(count: int) -> list[str]:
@@ -78,17 +83,28 @@ def design_of(
     """
     if setup.design == "learned":
         return _learned(units, setup, basis, learner)
-    dimensions = setup.treatments
-    moments = _moments(units, basis, dimensions, stratified=setup.design == "stratified")
+    dimensions, stratified = setup.treatments, setup.design == "stratified"
+    needed = units.select("key", "stratum", "weight", *dimensions)
+    sample = form_sample(needed, setup, [basis.name])
+    # the last bit of a sum must not depend on the driver's number of cores
+    with threadpool_limits(limits=1):
+        weight = sample["weight"].to_numpy(np.float64)
+        whitening = Whitening.fit(basis, matrix(sample, dimensions), weight)
+        label = "stratum" if stratified else None
+        sums = group_moments(units, setup, {basis: whitening}, [label])[basis, label]
+        strata = merge_strata(sums) if stratified else MergedStrata(sums)
 
     def weights(rows: pd.DataFrame) -> FloatArray:
-        return representer(
-            basis(matrix(rows, dimensions)),
-            row_moments(moments, rows["stratum"].to_numpy(), len(rows)),
-        )
+        z = whitening(basis(matrix(rows, dimensions)))
+        moments = row_moments(strata.moments, rows["stratum"].to_numpy(), len(rows))
+        return whitening.raw(representer(z, moments))
 
-    problems = design_problems(moments, basis, private=setup.privacy)
-    return Design(weights, ["stratum", *dimensions], problems)
+    private = setup.privacy
+    problems = [
+        *strata.problems(basis.name, private=private),
+        *design_problems(strata.moments, private=private),
+    ]
+    return Design(weights, ["stratum", *dimensions], problems, merged=strata)
 
 
 def with_representer(units: DataFrame, design: Design, size: int) -> DataFrame:
@@ -116,18 +132,48 @@ def with_representer(units: DataFrame, design: Design, size: int) -> DataFrame:
     return units.mapInArrow(add, schema)
 
 
-def _moments(
-    units: DataFrame, basis: Basis, dimensions: list[str], *, stratified: bool
-) -> dict[str, MomentSums]:
-    """The moments E[φφᵀ], one a stratum where the design is stratified, added up over batches."""
+def group_moments(
+    units: DataFrame,
+    setup: ExperimentSetup,
+    whitenings: Mapping[Basis, Whitening],
+    labels: Sequence[str | None],
+) -> dict[tuple[Basis, str | None], dict[str, MomentSums]]:
+    """Return the moments E[zzᵀ] of groups of units, by basis and kind of group, then by label.
+
+    One pass adds them up over batches.
+
+    Parameters
+    ----------
+    units : usable experiment rows: weight, treatment_0 … and the columns of labels.
+    setup : of the experiment.
+    whitenings : z = W φ(t), by basis.
+    labels : the column with the label of a unit's group, a kind each; None for one group of all.
+    """
+    dimensions = setup.treatments
+    kinds = {
+        f"{number}/{position}/": (basis, label)
+        for number, basis in enumerate(whitenings)
+        for position, label in enumerate(labels)
+    }
 
     def record(rows: pd.DataFrame) -> dict[str, MomentSums]:
-        strata = rows["stratum"].to_numpy() if stratified else None
-        weight = rows["weight"].to_numpy(np.float64)
-        return moment_sums(basis(matrix(rows, dimensions)), strata, weight)
+        treatments, weight = matrix(rows, dimensions), rows["weight"].to_numpy(np.float64)
+        whitened = {basis: whitening(basis(treatments)) for basis, whitening in whitenings.items()}
+        found = {}
+        for prefix, (basis, column) in kinds.items():
+            groups = None if column is None else rows[column].to_numpy()
+            for label, sums in moment_sums(whitened[basis], groups, weight).items():
+                found[prefix + label] = sums
+        return found
 
-    total = add_up(units.select("stratum", "weight", *dimensions), record)
-    return {label: MomentSums.of_flat(total[label]) for label in sorted(total)}
+    needed = dict.fromkeys(label for label in labels if label is not None)
+    total = add_up(units.select(*needed, "weight", *dimensions), record)
+    result: dict[tuple[Basis, str | None], dict[str, MomentSums]] = {}
+    for name in sorted(total):
+        number, position, label = name.split("/", 2)
+        kind = kinds[f"{number}/{position}/"]
+        result.setdefault(kind, {})[label] = MomentSums.of_flat(total[name])
+    return result
 
 
 def _learned(

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.identification import unidentified_terms
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
 from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.folds import ALL_FOLDS
@@ -28,7 +29,7 @@ from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
-from coarse_spark.distributed.frames import POOLED, ExperimentSetup, trial_rows
+from coarse_spark.distributed.frames import POOLED, ExperimentSetup, matrix, trial_rows
 from coarse_spark.distributed.sample import representative_sample
 
 MODEL_SCHEMA = (
@@ -64,9 +65,10 @@ class FitSettings:
 def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSettings) -> DataFrame:
     """Return model rows for every partition and fold, and those of the pooled model.
 
-    A partition with fewer than ``min_rows`` rows gets a row with the status "pooled"; one with more
-    than ``max_rows`` is cut into shards by a hash. A partition that fails gets the status "failed"
-    with its error; the run goes on.
+    A partition with fewer than ``min_rows`` rows, or whose treatments do not identify the basis,
+    gets a row with the status "pooled" that says why; one with more than ``max_rows`` is cut into
+    shards by a hash. A partition that fails gets the status "failed" with its error; the run goes
+    on.
 
     Parameters
     ----------
@@ -91,7 +93,16 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
     if small:
         parts.append(
             spark.createDataFrame(
-                [_status_row(name, "pooled", rows=rows) for name, rows in sorted(small)],
+                [
+                    _status_row(
+                        name,
+                        "pooled",
+                        rows=rows,
+                        error=f"{rows} usable rows, fewer than response.min_rows = "
+                        f"{settings.min_rows}",
+                    )
+                    for name, rows in sorted(small)
+                ],
                 MODEL_SCHEMA,
             )
         )
@@ -182,6 +193,16 @@ def _group_fitter(
         rows = rows.sort_values("key", kind="stable", ignore_index=True)
         try:
             with threadpool_limits(limits=1):
+                terms = _unidentified(rows, setup, settings.basis)
+                if terms:
+                    return pd.DataFrame(
+                        [
+                            _status_row(
+                                partition, "pooled", member=member, rows=len(rows), error=terms
+                            )
+                        ],
+                        columns=_COLUMNS,
+                    )
                 records = fit_models(
                     trial_rows(rows, setup),
                     basis=settings.basis,
@@ -208,6 +229,19 @@ def _group_fitter(
         return pd.DataFrame(result, columns=_COLUMNS)
 
     return fit_group
+
+
+def _unidentified(rows: pd.DataFrame, setup: ExperimentSetup, basis: Basis) -> str:
+    """Say which columns of the basis a partition's treatments do not identify; empty for none."""
+    treatments, weight = matrix(rows, setup.treatments), rows["weight"].to_numpy(np.float64)
+    terms = unidentified_terms(basis, treatments, weight)
+    if not terms:
+        return ""
+    distinct = len(np.unique(treatments, axis=0))
+    return (
+        f"its {len(rows)} rows with {distinct} distinct treatment{'s' if distinct > 1 else ''} do "
+        f"not identify {', '.join(terms)} of '{basis.name}'"
+    )
 
 
 def _fit_pooled(

@@ -206,7 +206,7 @@ def _unit_columns(table: DataFrame, setup: ExperimentSetup, weight: str | None) 
 
 
 def population_units(table: DataFrame, setup: ExperimentSetup, weight: str | None) -> DataFrame:
-    """Return units to be scored.
+    """Return units to be scored; rows of weight 0 are no units.
 
     Columns: unit_id, partition, key (a hash of the id), weight, feature_0 … and eligible_0 …
     (booleans).
@@ -217,7 +217,19 @@ def population_units(table: DataFrame, setup: ExperimentSetup, weight: str | Non
     setup : what these columns are called.
     weight : name of the weight column; None for weight 1.
     """
-    return table.select(*_unit_columns(table, setup, weight))
+    return table.where(has_weight(weight)).select(*_unit_columns(table, setup, weight))
+
+
+def has_weight(weight: str | None) -> Column:
+    """Whether a row counts: rows of weight 0 are no rows, in any table; an unknown weight is one.
+
+    Parameters
+    ----------
+    weight : column with the weight; None for weight 1.
+    """
+    if weight is None:
+        return F.lit(True)
+    return ~column(weight).cast("double").eqNullSafe(F.lit(0.0))
 
 
 def unit_content(table: DataFrame, setup: ExperimentSetup, weight: str | None) -> Column:
@@ -228,15 +240,16 @@ def unit_content(table: DataFrame, setup: ExperimentSetup, weight: str | None) -
 
 
 def usable(setup: ExperimentSetup) -> Column:
-    """Whether an experiment row has an outcome and a treatment."""
-    return reduce(Column.__and__, [column(name).isNotNull() for name in setup.needed])
+    """Whether an experiment row has an outcome, a treatment and a weight other than 0."""
+    known = [column(name).isNotNull() for name in setup.needed]
+    return reduce(Column.__and__, [*known, has_weight(setup.weight)])
 
 
 def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
     """Return usable experiment rows: those of ``population_units``, and what the experiment adds.
 
-    These columns are outcome, stratum, fold and treatment_0 …. Rows without an outcome or a
-    treatment are left out; ``validate_tables`` counts them.
+    These columns are outcome, stratum, fold and treatment_0 …. Rows without an outcome, a treatment
+    or a weight other than 0 are left out; ``validate_tables`` counts them.
 
     Parameters
     ----------

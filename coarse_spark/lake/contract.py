@@ -266,8 +266,8 @@ MODELS = TableSchema(
             "Rows the model was fitted on; of the partition where the status is pooled or failed",
         ),
         "seconds": ("double", "Seconds of fitting the shard, all folds together"),
-        "status": ("string", "ok, pooled (too few rows: served by the pooled model) or failed"),
-        "error": ("string", "Why a model failed"),
+        "status": ("string", "ok, pooled (served by the pooled model) or failed"),
+        "error": ("string", "Why a model failed, or why the pooled model serves the partition"),
         "warnings": ("array<string>", "What the learner noticed"),
         "diagnostics": (
             "map<string,double>",

@@ -38,7 +38,7 @@ class ValidateResult(StepResult):
     Attributes
     ----------
     experiment_rows : rows of the experiment.
-    usable_rows : those with an outcome and a treatment.
+    usable_rows : those with an outcome, a treatment and a weight other than 0.
     population_rows : units to serve.
     partitions : partitions with usable rows.
     previous_run : the run that ``menu.previous_run`` names, None without one.
@@ -60,11 +60,13 @@ class ModelCounts(Record):
     ----------
     own : partitions with a model of their own.
     pooled : partitions that the pooled model serves.
+    unidentified : those of them that have enough rows, whose treatments do not identify the basis.
     failed : partitions whose model failed; the pooled model serves them too.
     """
 
     own: int
     pooled: int
+    unidentified: int = 0
     failed: int
 
 
@@ -274,6 +276,25 @@ class Stability(Record):
     treatments: tuple[TreatmentCount, ...]
 
 
+class StrataMerged(Record):
+    """Strata that do not identify the basis, judged together with others.
+
+    Attributes
+    ----------
+    strata : of the experiment.
+    unidentified, unidentified_rows : those that do not identify the basis alone, and their units.
+    groups, merged, merged_rows : groups of strata that are judged as one, the strata in them, and
+        all units of these.
+    """
+
+    strata: int
+    unidentified: int
+    unidentified_rows: int
+    groups: int
+    merged: int
+    merged_rows: int
+
+
 class EvaluateResult(StepResult):
     """What the experiment says of the policies, beside tables ``policy_values`` and ``contrasts``.
 
@@ -282,6 +303,7 @@ class EvaluateResult(StepResult):
     k : the size to publish.
     selection_rule : why, in words.
     overlap : of a learned design; None where treatments were randomized.
+    strata_merged : of a stratified design; None where every stratum identifies the basis.
     lack_of_fit : of the basis.
     stability : of the choice of the menu of k.
     """
@@ -291,6 +313,7 @@ class EvaluateResult(StepResult):
     k: int
     selection_rule: str
     overlap: Overlap | None = None
+    strata_merged: StrataMerged | None = None
     lack_of_fit: LackOfFit
     stability: Stability
 

@@ -25,7 +25,7 @@ from coarse_spark.lake.step_results import (
 from coarse_spark.pipeline.limits import deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
-from coarse_spark.pipeline.settings import experiment_setup
+from coarse_spark.pipeline.settings import experiment_setup, unit_weight
 
 _NUMBERS = ("expected_profit", "expected_incremental_profit", "regret")
 
@@ -89,7 +89,8 @@ def _units(
         problems.append("table 'assignments' is about other units than 'responses', or some twice")
     if population and not problems:
         table = run.experiment if run.population is None else run.population
-        if unit_set(population_units(table, experiment_setup(run.configuration), None)) != given:
+        setup, weight = experiment_setup(run.configuration), unit_weight(run.configuration)
+        if unit_set(population_units(table, setup, weight)) != given:
             problems.append("the assignments are not those of the population's units, each once")
     return problems
 

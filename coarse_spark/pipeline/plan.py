@@ -35,7 +35,8 @@ def plan(spark: SparkSession, configuration: Configuration) -> list[str]:
         lines.append(f"would read {label}: {name}, version {inputs[name]}")
     found = check_tables(configuration, tables["experiment"], tables.get("population"))
     lines += [f"note: {warning}" for warning in found.warnings]
-    folds, own = configuration.response.folds, found.partitions - found.small_partitions
+    folds, pooled = configuration.response.folds, found.small_partitions
+    own = found.partitions - pooled - found.unidentified_partitions
     lines += [
         f"would fit {found.usable_rows:,} of {found.rows:,} experiment rows: {own} partitions of "
         f"{found.partitions} with models of their own, and the pooled one, each {folds + 1} times "

@@ -98,6 +98,7 @@ def check_tables(
         experiment,
         population,
         population_weight=configuration.population.weight,
+        bases=configuration.bases,
         # of the bases that auto compares, those that the treatments do not suit are left out
         arms=configuration.response.basis != "auto" and "arms" in configuration.bases,
         min_rows=configuration.response.min_rows,

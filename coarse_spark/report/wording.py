@@ -390,9 +390,10 @@ def design_sentence(content: ReportContent) -> str:
 def models_sentence(content: ReportContent) -> str:
     """Return how the partitions are served, in words."""
     models = content.fitted.models
+    why = f" ({count(models.unidentified)} because their treatments do not identify the basis)"
     parts = [
         f"{count(models.own)} with a model of their own",
-        f"{count(models.pooled)} served by the pooled model",
+        f"{count(models.pooled)} served by the pooled model{why if models.unidentified else ''}",
     ]
     if models.failed:
         parts.append(f"{count(models.failed)} failed")

@@ -84,20 +84,34 @@ def test_strata_use_their_own_moments():
         row_moments(moments, ["lowe"], 1)
 
 
-def test_treatments_without_variation_are_refused_and_reported():
+def test_treatments_without_variation_are_refused_and_few_rows_reported():
     phi = QUADRATIC(np.full((50, 1), 90.0))
-    moments = moment_sums(phi)
     with pytest.raises(InvalidInputError, match="singular"):
-        representer(phi, moments[RANDOMIZED].matrix)
-    assert "do not identify" in design_problems(moments, QUADRATIC)[0]
+        representer(phi, moment_sums(phi)[RANDOMIZED].matrix)
     few = moment_sums(QUADRATIC(np.linspace(80, 100, 12)[:, None]))
-    assert "12 effective rows" in design_problems(few, QUADRATIC)[0]
+    assert design_problems(few) == ["the design has 12 effective rows, fewer than 30"]
+    labels = np.repeat(["a", "b", "c"], [12, 40, 9])
+    several = moment_sums(QUADRATIC(np.linspace(80, 100, 61)[:, None]), labels)
+    assert design_problems(several) == [
+        "2 of 3 strata have fewer than 30 effective rows, the least stratum 'c' with 9"
+    ]
+
+
+def test_rows_of_weight_0_are_no_rows():
+    phi, weight = QUADRATIC(np.linspace(80, 100, 6)[:, None]), np.array([1.0, 0, 2, 1, 0, 0])
+    strata = np.array(["a", "a", "b", "b", "b", "none"])
+    kept = weight > 0
+    whole = moment_sums(phi, strata, weight)
+    alone = moment_sums(phi[kept], strata[kept], weight[kept])
+    assert set(whole) == {"a", "b"}
+    for label, sums in whole.items():
+        np.testing.assert_array_equal(sums.flat().numbers, alone[label].flat().numbers)
 
 
 def test_labels_and_values_are_hashed_where_messages_are_private():
     few = moment_sums(QUADRATIC(np.linspace(80, 100, 12)[:, None]), np.repeat("wave=7\x1b", 12))
-    (plain,) = design_problems(few, QUADRATIC)
-    (private,) = design_problems(few, QUADRATIC, private=True)
+    (plain,) = design_problems(few)
+    (private,) = design_problems(few, private=True)
     assert plain.startswith(r"stratum 'wave=7\x1b' has 12 effective rows")
     assert private == plain.replace(shown("wave=7\x1b"), shown("wave=7\x1b", private=True))
     (told,) = ObservedTreatments(PERCENT, ((85.0, 99.0),)).problems(private=True)

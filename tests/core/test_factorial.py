@@ -9,7 +9,7 @@ from fundraising import CELLS, GIFT, NAMES, chance, donors, named
 
 from coarse_spark import ResponseLearner, TreatmentSpace
 from coarse_spark.core.basis import Basis, default_bases, separated
-from coarse_spark.core.learners.encoding.whitening import unidentified
+from coarse_spark.core.identification import why_unidentified
 from coarse_spark.errors import InvalidInputError
 
 NONE = dict.fromkeys(NAMES, "none")
@@ -85,7 +85,7 @@ def test_the_message_says_which_columns_coincide_and_what_to_use(trial: pd.DataF
 
 def test_candidates_that_nobody_got_are_counted(trial: pd.DataFrame) -> None:
     treatments = GRID.encode(named(trial))
-    reason = unidentified(Basis("arms", GRID), treatments, np.ones(len(trial)))
+    reason = why_unidentified(Basis("arms", GRID), treatments, np.ones(len(trial)))
     assert reason == (
         "basis 'arms': the observed treatments do not identify its column 'ratio = none, size = "
         "none, ask = 1' (and 42 more), which nobody got: 30000 rows with 37 distinct treatments "
@@ -104,7 +104,7 @@ def test_columns_coincide_whatever_their_units() -> None:
         (-2 * a, "which is - 2 'a': "),
     ):
         given = np.column_stack([a, income, z])
-        reason = unidentified(Basis("linear", space), given, np.ones(50))
+        reason = why_unidentified(Basis("linear", space), given, np.ones(50))
         assert reason is not None
         assert f"do not identify its column 'z', {told}50 rows" in reason
 
@@ -160,7 +160,7 @@ def test_separated_levels_say_the_same_of_what_was_given(
     rank = np.linalg.matrix_rank(levelled)
     assert apart.shape[1] == rank < levelled.shape[1]
     assert np.linalg.matrix_rank(np.hstack([levelled, apart])) == rank
-    assert unidentified(Basis(name, space), given, np.ones(len(given))) is None
+    assert why_unidentified(Basis(name, space), given, np.ones(len(given))) is None
     # where every combination was given nothing coincides
     assert separated(name, space, space.candidates) == name
     assert separated("levels", space, space.candidates) == "levels"

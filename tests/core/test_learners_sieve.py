@@ -246,6 +246,23 @@ def test_order_of_rows_does_not_matter():
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+def test_rows_of_weight_0_are_no_rows():
+    X, T, y, _ = experiment(1500)
+    X["x1"] = X["x1"].mask(X.index % 7 == 0)
+    weight = np.random.default_rng(4).uniform(0.5, 2, 1500)
+    settings = {"space": PRICE, "basis": "spline", "learner": "sieve", "winsorize": 0.01}
+    alone = ResponseLearner(**settings).fit(X, T, y, weight, X["group"])
+    more = pd.concat([X, X.head(300).assign(x0=1e6, group="none")], ignore_index=True)
+    with_none = ResponseLearner(**settings).fit(
+        more,
+        np.concatenate([T, np.full((300, 1), 81.0)]),
+        np.concatenate([y, np.full(300, -1e9)]),
+        np.concatenate([weight, np.zeros(300)]),
+        more["group"],
+    )
+    np.testing.assert_array_equal(with_none.predict(X), alone.predict(X))
+
+
 def test_thornton_incentives_raise_the_chance_of_learning_results():
     data = thornton_hiv.load_pandas().data.dropna(subset=["got", "tinc", "age", "distvct"])
     space = TreatmentSpace.from_dict(

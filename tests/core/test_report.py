@@ -527,6 +527,17 @@ def test_relative_responses_are_told_with_how_the_scales_did(
     assert sentence not in flowing(summary_of(one))
 
 
+def test_partitions_whose_treatments_do_not_identify_the_basis_are_told(
+    one: ReportContent, tmp_path: Path
+) -> None:
+    models = one.fitted.models.model_copy(update={"pooled": 4, "unidentified": 3})
+    content = with_result(one, "fitted", models=models)
+    expected = "4 served by the pooled model (3 because their treatments do not identify the basis)"
+    assert expected in flowing(summary_of(content))
+    assert expected in page_of(content, tmp_path)[1].text
+    assert "identify" not in flowing(summary_of(one))
+
+
 def test_treatments_beyond_the_experiment_are_marked(one: ReportContent, tmp_path: Path) -> None:
     second_one = one.menu["treatment_id"] == 1
     marked = one.menu.assign(extrapolates=second_one, untried=second_one)

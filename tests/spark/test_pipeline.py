@@ -196,26 +196,27 @@ def test_a_run_whose_models_fail_is_not_published(
     from coarse_spark.lake.tables import Lake
     from coarse_spark.pipeline import run_all
 
-    # a market whose customers all got the same treatment cannot be fitted; no failure is tolerated
+    # a market whose mean outcome is negative has no relative responses; no failure is tolerated
     configuration = promotions.configure(
         output__path=tmp_path / "tables",
-        experiment__path=_one_market_treated_alike(spark, promotions, tmp_path),
+        experiment__path=_one_market_at_a_loss(spark, promotions, tmp_path),
         response__max_failed_share=0,
+        response__scale="relative",
     )
-    with pytest.raises(RunError, match=r"market=capital.*identify"):
+    with pytest.raises(RunError, match=r"market=capital.*the mean outcome is -"):
         run_all(spark, configuration, "failed")
     record = Lake(spark, path=str(tmp_path / "tables")).read("runs", "failed").collect()[0]
     assert (record["status"], record["published_at"]) == ("failed", None)
     assert record["error"].startswith("fit: ")
 
 
-def _one_market_treated_alike(spark: SparkSession, promotions: Promotions, folder: Path) -> str:
+def _one_market_at_a_loss(spark: SparkSession, promotions: Promotions, folder: Path) -> str:
     from pyspark.sql import functions as F
 
     table = spark.read.format("delta").load(promotions.paths["experiment"])
-    alike = F.col("market") == "capital"
-    for name in ("depth", "days"):
-        table = table.withColumn(name, F.when(alike, F.lit(7.0)).otherwise(F.col(name)))
+    outcome = F.col(promotions.configure().experiment.outcome)
+    loss = F.when(F.col("market") == "capital", -outcome / 100).otherwise(outcome)
+    table = table.withColumn(promotions.configure().experiment.outcome, loss)
     table.write.format("delta").save(str(folder / "broken"))
     return str(folder / "broken")
 

@@ -40,7 +40,7 @@ def configuration(**changes: Any) -> Configuration:
             "arm": {"kind": "categorical", "levels": ["mail", "phone"], "control": "mail"},
         },
         "design": {"kind": "stratified"},
-        "response": {"basis": "arms", "folds": 2, "min_rows": 3},
+        "response": {"basis": "levels + linear", "folds": 2, "min_rows": 3},
         "output": {"path": "output"},
     }
     for key, value in changes.items():
@@ -116,27 +116,86 @@ def test_small_partitions_are_counted_on_usable_rows(spark: Any) -> None:
     assert report.warnings[-1] == f"experiment: {sizes}; the pooled model serves them"
 
 
-def test_strata_that_do_not_vary_a_treatment_are_named_and_counted(spark: Any) -> None:
+def test_strata_that_do_not_identify_the_basis_are_named_counted_and_merged(spark: Any) -> None:
     content = rows(16)
     for row in content[:7]:
-        row |= {
-            "wave": "flat" if row["unit_id"] < 4 else "phoned",
-            "arm": "phone",
-            "depth": row["depth"],
-        }
-    content[0]["depth"] = content[1]["depth"] = content[2]["depth"] = content[3]["depth"] = 20.0
+        row |= {"wave": "flat" if row["unit_id"] < 4 else "phoned", "arm": "phone"}
+    for row in content[:4]:
+        row["depth"] = 20.0
     content[4]["spend"] = None
-    advice = (
-        "expected at least two to learn its effect from: {}; merge strata, or leave these rows out"
+    report = check_tables(configuration(), table(spark, content))
+    assert report.warnings[1:] == (
+        "2 of 3 strata do not identify 'levels + linear' (wave=flat (4 units), wave=phoned "
+        "(2 units)): merged with 1 of the nearest treatment mix, so that honest values take "
+        "treatments as given alike to the 15 units of 1 group of strata, and are biased as far as "
+        "they were not",
     )
-    assert problems(spark, content) == [
-        f"experiment: 1 stratum has a single value of treatment 'depth' in 4 usable rows, "
-        f"{advice.format('wave=flat (4 rows)')}",
-        f"experiment: 2 strata have a single value of treatment 'arm' in 6 usable rows, "
-        f"{advice.format('wave=flat (4 rows), wave=phoned (2 rows)')}",
-    ]
     plain = configuration(design={"kind": "randomized"})
-    assert check_tables(plain, table(spark, content)).usable_rows == 15
+    assert check_tables(plain, table(spark, content)).warnings == report.warnings[:1]
+
+
+def test_partitions_that_do_not_identify_a_basis_are_named(spark: Any) -> None:
+    content = [row | {"market": "ABCD"[row["unit_id"] // 12]} for row in rows(48)]
+    for row in content[12:24]:
+        row |= {"depth": 0.0, "arm": "mail"}
+    for row in content[24:36]:
+        row["depth"] = 10.0 * (row["unit_id"] % 2)
+    for row in content[38:]:
+        row["spend"] = None
+    plain = configuration(design={"kind": "randomized"}, response={"basis": "levels + quadratic"})
+    report = check_tables(plain, table(spark, content))
+    assert (report.partitions, report.small_partitions, report.unidentified_partitions) == (4, 1, 2)
+    assert report.warnings[1:] == (
+        "experiment: 1 of 4 partitions have fewer usable rows than response.min_rows = 3, the "
+        "smallest 2; the pooled model serves them",
+        "experiment: the treatments of 2 of 4 partitions do not identify the basis: market=B "
+        "(12 rows: arm = phone, depth, depth^2 of 'levels + quadratic'); market=C (12 rows: "
+        "depth^2 of 'levels + quadratic'); the pooled model serves them",
+    )
+    several = configuration(
+        design={"kind": "randomized"},
+        response={"basis": ["levels + linear", "levels + quadratic", "levels + cubic"]},
+    )
+    report = check_tables(several, table(spark, content))
+    assert report.unidentified_partitions == 1
+    assert report.warnings[-1] == (
+        "experiment: the treatments of 2 of 4 partitions do not identify every basis that is "
+        "compared: market=B (12 rows: arm = phone, depth of 'levels + linear'; arm = phone, depth, "
+        "depth^2 of 'levels + quadratic'; arm = phone, depth, depth^2, depth^3 of 'levels + "
+        "cubic'); market=C (12 rows: depth^2 of 'levels + quadratic'; depth^2, depth^3 of 'levels "
+        "+ cubic'); where one is chosen that they do not identify, the pooled model serves them"
+    )
+
+
+def test_what_nobody_got_is_one_problem(spark: Any) -> None:
+    arm = {"kind": "categorical", "levels": ["mail", "phone", "fax", "visit"], "control": "mail"}
+    depth = {"kind": "continuous", "lower": 0, "upper": 40, "step": 10, "control": 0}
+    content = [*rows(), rows(13)[-1] | {"arm": "fax", "w": 0.0}]
+    declared = configuration(treatments={"arm": arm, "depth": depth})
+    assert problems(spark, content, declared) == [
+        "experiment: treatment 'arm' is fax or visit in no usable row, expected some units of "
+        "every declared level to learn its effect from: leave it out of treatments.arm.levels",
+    ]
+    two = [row | {"depth": 10.0 * (row["unit_id"] % 2)} for row in rows()]
+    (line,) = problems(spark, two, configuration(response={"basis": "levels + quadratic"}))
+    assert line.startswith(
+        "experiment: basis 'levels + quadratic': the observed treatments do not identify its "
+        "column 'depth^2'"
+    )
+
+
+def test_rows_of_weight_0_are_no_rows(spark: Any) -> None:
+    nobody: dict[str, Any] = {"w": 0.0, "spend": float("nan"), "depth": 99.0, "arm": "fax"}
+    content = [*rows(), *(row | nobody | {"market": "Z", "wave": None} for row in rows(4))]
+    report = check_tables(configuration(), table(spark, content))
+    zero = "4 of 16 rows have weight 0 in 'w', so they are left out"
+    assert report.warnings == (f"experiment: {zero}",)
+    assert (report.rows, report.usable_rows, report.partitions) == (16, 12, 2)
+    assert report.population_rows == 12
+    weighed = configuration(population={"table": "people", "weight": "w"})
+    people = [*rows(), *(row | {"w": 0.0} for row in rows(16)[12:])]
+    report = check_tables(weighed, table(spark, rows()), table(spark, people))
+    assert (report.population_rows, report.warnings) == (12, (f"population: {zero}",))
 
 
 def test_without_keys_the_experiment_is_one_partition(spark: Any) -> None:
@@ -214,7 +273,7 @@ def test_treatments_outside_the_space(spark: Any) -> None:
     }.items():
         content[position]["depth"] = value
     content[6]["arm"], content[7]["arm"] = "fax", "Mail"
-    assert problems(spark, content) == [
+    assert problems(spark, content, configuration(response={"basis": "arms"})) == [
         "experiment: 1 of 12 rows have NaN as treatment 'depth', expected a number or null",
         "experiment: 3 of 12 rows have a treatment 'depth' outside the declared space "
         "(from -5.0 to inf), expected 0 to 40 or the control 0",

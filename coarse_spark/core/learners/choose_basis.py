@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, place_knots, separated
+from coarse_spark.core.identification import why_unidentified
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.encoding.whitening import unidentified
+from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
@@ -59,40 +61,71 @@ def choose_basis(
     ------
     InvalidInputError : an unknown basis, or none that the treatments identify.
     """
-    candidates = tuple(dict.fromkeys(place_knots(name, space, rows.T) for name in names))
+    candidates = candidates_with_knots(names, space, rows.T)
     if len(candidates) == 1:
-        return BasisChoice(Basis(candidates[0], space))
-    losses: dict[str, float] = {}
-    left_out: dict[str, str] = {}
+        return BasisChoice(candidates[0])
+    whitenings, left_out = identified(candidates, rows.T, rows.weight)
+    if not whitenings:
+        reasons = "".join(f"\n  {reason}" for reason in left_out.values())
+        tried = ", ".join(basis.name for basis in candidates)
+        raise InvalidInputError(
+            f"none of the bases {tried} is identified by the observed treatments:{reasons}\n"
+            f"  use {_instead(rows, space)}"
+        )
     sieve = replace(settings, learner="sieve", scale="additive", shape=None)
     whole = replace(rows, fold=np.zeros(len(rows), dtype=np.int64))
-    compared = list(candidates)
-    for name in compared:
-        basis = Basis(name, space)
-        reason = unidentified(basis, rows.T, np.ones(len(rows)))
-        if reason is not None:
-            left_out[name] = reason
-            other = name if name == "arms" else separated(name, space, rows.T)
-            if other not in compared:
-                compared.append(other)
-            continue
+    losses: dict[str, float] = {}
+    for basis in whitenings:
         record = fit_models(whole, basis=basis, settings=sieve, seed=seed)[ALL_FOLDS]
         kind = "r_loss_constant" if record.learner == "constant" else "r_loss"
-        losses[name] = record.diagnostics[kind]
-    if not losses:
-        reasons = "".join(f"\n  {reason}" for reason in left_out.values())
-        raise InvalidInputError(
-            f"none of the bases {', '.join(candidates)} is identified by the observed treatments:"
-            f"{reasons}\n  use {_instead(rows, space)}"
-        )
-    return BasisChoice(Basis(min(losses, key=lambda name: losses[name]), space), losses, left_out)
+        losses[basis.name] = record.diagnostics[kind]
+    best = min(whitenings, key=lambda basis: losses[basis.name])
+    return BasisChoice(best, losses, left_out)
+
+
+def candidates_with_knots(
+    names: Sequence[str], space: TreatmentSpace, treatments: FloatArray
+) -> tuple[Basis, ...]:
+    """Return the bases of some names, their knots placed by observed treatments (n, d)."""
+    placed = dict.fromkeys(place_knots(name, space, treatments) for name in names)
+    return tuple(Basis(name, space) for name in placed)
+
+
+def identified(
+    candidates: Sequence[Basis], treatments: FloatArray, weight: FloatArray
+) -> tuple[dict[Basis, Whitening], dict[str, str]]:
+    """Return the whitenings of the bases that treatments identify, and why not, of the others.
+
+    A basis of levels that a control has none of gives way to the one that tells treated units apart
+    first (``separated``).
+
+    Parameters
+    ----------
+    candidates : the bases.
+    treatments : (n, d) encoded.
+    weight : (n,).
+    """
+    whitenings, left_out = dict[Basis, Whitening](), dict[str, str]()
+    compared = list(candidates)
+    for basis in compared:
+        reason = why_unidentified(basis, treatments, weight)
+        if reason is None:
+            whitenings[basis] = Whitening.fit(basis, treatments, weight)
+            continue
+        left_out[basis.name] = reason
+        other = basis.name
+        if basis.terms != ("arms",):
+            other = separated(basis.name, basis.space, treatments)
+        if other not in [known.name for known in compared]:
+            compared.append(Basis(other, basis.space))
+    return whitenings, left_out
 
 
 def _instead(rows: TrialRows, space: TreatmentSpace) -> str:
     """Return what the observed treatments identify where they identify no suited basis."""
     given = len(np.unique(rows.T, axis=0))
     listed = f"basis 'arms' on a finite list of the {given} treatments that were given"
-    jump = unidentified(Basis("any", space), rows.T, np.ones(len(rows)))
+    jump = why_unidentified(Basis("any", space), rows.T, rows.weight)
     return (
         listed if jump else f"basis 'any', one effect of whatever is not the control, or {listed}"
     )

@@ -97,7 +97,7 @@ class ResponseLearner:
         X : (n, ·) features.
         T : (n, d) or (n,) treatments, in the user's values.
         y : (n,) outcomes.
-        sample_weight : (n,) row weights; default 1.
+        sample_weight : (n,) row weights; default 1. Rows of weight 0 are no rows.
         strata : (n,) labels of the randomization strata; default none.
 
         Raises
@@ -114,6 +114,7 @@ class ResponseLearner:
             weight=np.ones(len(outcome)) if sample_weight is None else np.ravel(sample_weight),
             strata=None if strata is None else np.asarray(strata),
         )
+        rows = rows.take(np.flatnonzero(rows.weight))
         rows = replace(rows, key=_content_key(rows.X, rows.T, rows.y))
         settings, seed = self.settings, self.random_state
         bases = candidate_bases(self.basis, space, shaped=bool(self.settings.shape))

@@ -1,24 +1,21 @@
 """Checks of the input tables, before a run starts: everything that is wrong with them, at once.
 
 Checks of names and types (``columns``) read the schema alone. Those of values (``values``) are
-native aggregates: one pass a table for nearly everything, one for repeated unit ids, and one for
-the sizes of partitions where there are any.
+native aggregates: one pass a table for nearly everything, and one for repeated unit ids. Tables
+whose values have no problems are asked what their treatments identify (``identification``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
 from coarse_spark.distributed.frames import ExperimentSetup
 from coarse_spark.distributed.validate.columns import column_problems
-from coarse_spark.distributed.validate.values import (
-    Findings,
-    check_experiment,
-    check_population,
-    partition_sizes,
-)
+from coarse_spark.distributed.validate.identification import check_identification
+from coarse_spark.distributed.validate.values import Findings, check_experiment, check_population
 from coarse_spark.errors import TableError
 
 
@@ -29,10 +26,11 @@ class TableReport:
     Attributes
     ----------
     rows : rows of the experiment.
-    usable_rows : those with an outcome and a treatment.
+    usable_rows : those with an outcome, a treatment and a weight other than 0.
     partitions : partitions with usable rows.
-    small_partitions : those that the pooled model serves.
-    population_rows : rows of the population; those of the experiment where it is the population.
+    small_partitions, unidentified_partitions : those that the pooled model serves, as they have few
+        rows, or as these identify no basis.
+    population_rows : units of the population; those of the experiment where it is the population.
     warnings : one sentence each, on what a run copes with by itself.
     """
 
@@ -42,6 +40,7 @@ class TableReport:
     small_partitions: int
     population_rows: int
     warnings: tuple[str, ...]
+    unidentified_partitions: int = 0
 
 
 def validate_tables(
@@ -50,6 +49,7 @@ def validate_tables(
     population: DataFrame | None = None,
     *,
     population_weight: str | None = None,
+    bases: Sequence[str] = ("linear",),
     arms: bool = False,
     min_rows: int = 1,
 ) -> TableReport:
@@ -62,35 +62,40 @@ def validate_tables(
         out with a warning.
     population : one row a unit that gets an assignment; None for the experiment's units.
     population_weight : column with the weight of the population's rows; None for weight 1.
-    arms : whether a basis has one column a candidate, and knows no treatment between them.
+    bases : names of the bases that may be chosen.
+    arms : whether every treatment must be a candidate, as the basis ``arms`` asks for.
     min_rows : the pooled model serves partitions with fewer usable rows.
 
     Raises
     ------
     TableError : missing columns, unfit types, null or repeated unit ids, treatments outside the
-        space or without variation, outcomes, weights or features that are no finite numbers, null
-        strata, strata without variation, or no usable row. One line a problem.
+        space or without variation, levels that nobody got, outcomes, weights or features that are
+        no finite numbers, null strata, no usable row, or treatments that identify no basis. One
+        line a problem.
     """
     # values are read by the declared names and types, so these come first
     check_columns(setup, experiment, population, population_weight)
 
     found = Findings("experiment", setup.privacy)
     people = Findings("population", setup.privacy)
-    rows, usable_rows = check_experiment(setup, experiment, found, arms=arms)
-    population_rows = (
-        rows
-        if population is None
-        else check_population(setup, population, population_weight, people)
-    )
+    counts = check_experiment(setup, experiment, found, arms=arms)
+    served = counts.weighed
+    if population is not None:
+        served = check_population(setup, population, population_weight, people)
     _refuse(found.problems + people.problems)
-    warnings = found.warnings + people.warnings
-    partitions, small, smallest = partition_sizes(setup, experiment, min_rows)
-    if small and setup.partition_by:
-        warnings.append(
-            f"experiment: {small} of {partitions} partitions have fewer usable rows than "
-            f"response.min_rows = {min_rows}, the smallest {smallest}; the pooled model serves them"
-        )
-    return TableReport(rows, usable_rows, partitions, small, population_rows, tuple(warnings))
+    shown = check_identification(
+        setup, experiment, bases, usable_rows=counts.usable, least=min_rows
+    )
+    _refuse([f"experiment: {problem}" for problem in shown.problems])
+    return TableReport(
+        rows=counts.rows,
+        usable_rows=counts.usable,
+        partitions=shown.partitions,
+        small_partitions=shown.small,
+        unidentified_partitions=shown.unidentified,
+        population_rows=served,
+        warnings=(*found.warnings, *people.warnings, *shown.warnings),
+    )
 
 
 def validate_new_units(

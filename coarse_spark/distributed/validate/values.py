@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -13,8 +13,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FractionalType
 
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
-from coarse_spark.distributed.frames import ExperimentSetup, column, unit_id, usable
-from coarse_spark.distributed.validate.strata import strata_without_variation
+from coarse_spark.distributed.frames import (
+    ExperimentSetup,
+    column,
+    has_weight,
+    unit_id,
+    usable,
+)
 from coarse_spark.text import shown, shown_parts
 
 _EXAMPLES = 3
@@ -78,9 +83,10 @@ class _Rule:
 
 def check_experiment(
     setup: ExperimentSetup, table: DataFrame, found: Findings, *, arms: bool
-) -> tuple[int, int]:
-    """Check the experiment's values; return its number of rows and of usable ones."""
+) -> RowCounts:
+    """Check the experiment's values; return its numbers of rows."""
     space, counted = setup.space, usable(setup)
+    known = reduce(Column.__and__, [column(name).isNotNull() for name in setup.needed])
     rules = [
         *_unit_rules(setup, table, setup.weight),
         *(
@@ -106,35 +112,54 @@ def check_experiment(
     extremes = [
         extreme(F.when(counted, column(name))) for name in space.names for extreme in (F.min, F.max)
     ]
-    rows, usable_rows, values = _measure(table, setup.weight, counted, rules, extremes, found)
-    if rows and not usable_rows:
+    levels = [
+        (dimension.name, level)
+        for dimension in space.dimensions
+        if isinstance(dimension, Categorical)
+        for level in dimension.levels
+    ]
+    given = [F.max(counted & (column(name) == F.lit(level))) for name, level in levels]
+    counts, values = _measure(table, setup.weight, known, rules, [*extremes, *given], found)
+    if counts.rows and not counts.known:
         found.problem(
-            f"none of the {rows} rows has both an outcome and a treatment, "
+            f"none of the {counts.rows} rows has both an outcome and a treatment, "
             "so nothing can be learned"
         )
-    elif 0 < usable_rows < setup.folds:
+    elif 0 < counts.usable < setup.folds:
         found.problem(
-            f"{usable_rows} usable rows are too few to learn and to judge from, expected at least "
-            f"one for each of the {setup.folds} response.folds"
+            f"{counts.usable} usable rows are too few to learn and to judge from, expected at "
+            f"least one for each of the {setup.folds} response.folds"
         )
-    if usable_rows:
-        varied = []
-        for name, low, high in zip(space.names, values[::2], values[1::2], strict=True):
-            if low == high:
-                only = shown(low, private=found.private)
-                found.problem(
-                    f"treatment '{name}' is {only} in all usable rows, "
-                    "expected at least two values to learn its effect from"
-                )
-            else:
-                varied.append(name)
-        if varied and setup.design == "stratified":
-            for sentence in strata_without_variation(
-                table.where(counted), setup.strata, varied, private=found.private
-            ):
-                found.problem(sentence)
-    _check_repeated_ids(table, setup.unit_id, found)
-    return rows, usable_rows
+    if counts.usable:
+        flags = dict(zip(levels, values[len(extremes) :], strict=True))
+        _check_variation(space, values[: len(extremes)], flags, found)
+    _check_repeated_ids(table.where(has_weight(setup.weight)), setup.unit_id, found)
+    return counts
+
+
+def _check_variation(
+    space: TreatmentSpace,
+    extremes: list[Any],
+    given: Mapping[tuple[str, Any], bool],
+    found: Findings,
+) -> None:
+    """Check that usable rows vary every treatment, and hold every declared level."""
+    for dimension, low, high in zip(space.dimensions, extremes[::2], extremes[1::2], strict=True):
+        name = dimension.name
+        levels = dimension.levels if isinstance(dimension, Categorical) else ()
+        nobody = [level for level in levels if not given[name, level]]
+        if low == high:
+            only = shown(low, private=found.private)
+            found.problem(
+                f"treatment '{name}' is {only} in all usable rows, "
+                "expected at least two values to learn its effect from"
+            )
+        elif nobody:
+            found.problem(
+                f"treatment '{name}' is {' or '.join(map(str, nobody))} in no usable row, expected "
+                f"some units of every declared level to learn its effect from: leave it out of "
+                f"treatments.{name}.levels"
+            )
 
 
 def check_population(
@@ -145,32 +170,14 @@ def check_population(
     *,
     whole: bool = True,
 ) -> int:
-    """Check the population's values; return its number of rows.
+    """Check the population's values; return its number of units.
 
     Rows that join a population, not ``whole``, may be none, and may have no weight.
     """
     rules = _unit_rules(setup, table, weight)
-    rows, _, _ = _measure(table, weight, F.lit(True), rules, [], found, whole=whole)
-    _check_repeated_ids(table, setup.unit_id, found)
-    return rows
-
-
-def partition_sizes(
-    setup: ExperimentSetup, table: DataFrame, least: int
-) -> tuple[int, int, int | None]:
-    """Return the number of partitions with usable rows, and of those with fewer than ``least``.
-
-    Last comes the number of usable rows of the smallest one.
-    """
-    sizes = table.where(usable(setup)).groupBy(
-        *(column(name).alias(f"k{i}") for i, name in enumerate(setup.partition_by))
-    )
-    small = F.col("n") < least
-    counts = sizes.agg(F.count(F.lit(1)).alias("n"))
-    partitions, few, smallest = counts.agg(
-        F.count(F.lit(1)), F.count(F.when(small, F.lit(1))), F.min("n")
-    ).collect()[0]
-    return partitions, few, smallest
+    counts, _ = _measure(table, weight, F.lit(True), rules, [], found, whole=whole)
+    _check_repeated_ids(table.where(has_weight(weight)), setup.unit_id, found)
+    return counts.usable
 
 
 def _unit_rules(setup: ExperimentSetup, table: DataFrame, weight: str | None) -> list[_Rule]:
@@ -312,41 +319,71 @@ def _not_finite(name: str) -> Column:
     return F.isnan(value) | (F.abs(value) == F.lit(float("inf")))
 
 
+@dataclass(frozen=True)
+class RowCounts:
+    """Rows of a table.
+
+    Attributes
+    ----------
+    rows : all of them.
+    weighed : those with a weight other than 0.
+    known : those with all that they are needed for.
+    usable : those with both.
+    """
+
+    rows: int
+    weighed: int
+    known: int
+    usable: int
+
+
 def _measure(
     table: DataFrame,
     weight: str | None,
-    counted: Column,
+    known: Column,
     rules: list[_Rule],
     extras: list[Column],
     found: Findings,
     *,
     whole: bool = True,
-) -> tuple[int, int, list[Any]]:
-    """Apply the rules in one pass.
+) -> tuple[RowCounts, list[Any]]:
+    """Apply the rules in one pass, to all rows but those of weight 0.
 
-    Returns the number of rows, of counted rows, and the values of ``extras``.
+    Returns the counts of rows, and the values of ``extras``.
     """
-    value = F.lit(1.0) if weight is None else column(weight).cast("double")
-    totals = [F.count(F.lit(1)), F.count(F.when(counted, F.lit(1))), F.sum(F.when(counted, value))]
+    here = has_weight(weight)
+    totals = [F.count(F.when(counted, F.lit(1))) for counted in (F.lit(True), here, known)]
     aggregates = [
         *totals,
+        F.count(F.when(known & here, F.lit(1))),
         *extras,
-        *(aggregate for rule in rules for aggregate in rule.aggregates()),
+        *(
+            aggregate
+            for rule in rules
+            for aggregate in replace(rule, broken=rule.broken & here).aggregates()
+        ),
     ]
     row = table.agg(
         *(aggregate.alias(f"a{position}") for position, aggregate in enumerate(aggregates))
     ).collect()[0]
-    rows, counted_rows, total, *values = row
+    counts, values = RowCounts(*row[:4]), row[4:]
     for position, rule in enumerate(rules):
         count, low, high = values[len(extras) + 3 * position :][:3]
         if count:
             report = found.warning if rule.warning else found.problem
-            report(f"{count} of {rows} rows {rule.message(low, high, private=found.private)}")
-    if whole and not rows:
+            report(
+                f"{count} of {counts.rows} rows {rule.message(low, high, private=found.private)}"
+            )
+    if whole and not counts.rows:
         found.problem("the table has no rows")
-    elif whole and counted_rows and total == 0:
+    elif whole and counts.known and not counts.usable:
         found.problem(f"the weights '{weight}' sum to 0, expected some weight above 0")
-    return rows, counted_rows, values[: len(extras)]
+    elif counts.weighed < counts.rows:
+        found.warning(
+            f"{counts.rows - counts.weighed} of {counts.rows} rows have weight 0 in '{weight}', so "
+            "they are left out"
+        )
+    return counts, list(values[: len(extras)])
 
 
 def _check_repeated_ids(table: DataFrame, columns: Sequence[str], found: Findings) -> None:

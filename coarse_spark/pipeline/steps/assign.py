@@ -20,7 +20,7 @@ from coarse_spark.pipeline.limits import deciding_menu, settled_units
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.rules import PopulationRules, count_changes, population_rules
 from coarse_spark.pipeline.run import Run
-from coarse_spark.pipeline.settings import experiment_setup
+from coarse_spark.pipeline.settings import experiment_setup, unit_weight
 
 
 def assign(run: Run) -> None:
@@ -59,7 +59,7 @@ def assign(run: Run) -> None:
                 rows = assignment_rows(rules, population, deciding, parts, units)
                 run.replace(ASSIGNMENTS, rows)
         changes = count_changes(run, rules)
-        units = population_units(table, setup, None)
+        units = population_units(table, setup, unit_weight(run.configuration))
         landed = run.lake.read("assignments", run.run_id)
         run.replace(SEGMENTS, describe_segments(landed, units, setup.features))
         run.keep(AssignResult(k=k, changes=changes))

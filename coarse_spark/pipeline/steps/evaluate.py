@@ -14,6 +14,7 @@ from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.units import WeightedUnits
+from coarse_spark.core.strata import MergedStrata
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
 from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
@@ -25,6 +26,7 @@ from coarse_spark.lake.step_results import (
     EvaluateResult,
     LackOfFit,
     ScoreResult,
+    StrataMerged,
     TreatmentBin,
 )
 from coarse_spark.pipeline.experiment import cross_fitted
@@ -94,10 +96,24 @@ def evaluate(run: Run) -> None:
                 k=k,
                 selection_rule=rule,
                 overlap=experiment.design.overlap,
+                strata_merged=_strata_merged(experiment.design.merged),
                 lack_of_fit=_lack_of_fit(bins, result),
                 stability=stability,
             )
         )
+
+
+def _strata_merged(merged: MergedStrata | None) -> StrataMerged | None:
+    if merged is None or not merged.unidentified:
+        return None
+    return StrataMerged(
+        strata=len(merged.moments),
+        unidentified=len(merged.unidentified),
+        unidentified_rows=sum(merged.unidentified.values()),
+        groups=len(merged.groups),
+        merged=sum(map(len, merged.groups)),
+        merged_rows=merged.rows,
+    )
 
 
 def _lack_of_fit(bins: TreatmentBins, result: Evaluation) -> LackOfFit:

@@ -75,11 +75,13 @@ def _model_counts(run: Run) -> ModelCounts:
     rows = run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
     counts = (
         rows.groupBy("status")
-        .agg(F.count("*").alias("models"), F.sum("rows").alias("rows"))
+        .agg(F.count_distinct("partition").alias("models"), F.sum("rows").alias("rows"))
         .collect()
     )
     models = {row["status"]: int(row["models"]) for row in counts}
     by_rows = {row["status"]: int(row["rows"]) for row in counts}
+    large = F.col("rows") >= run.declared.response.min_rows
+    unidentified = rows.where((F.col("status") == "pooled") & large).count()
     failed, limit = by_rows.get("failed", 0), run.declared.response.max_failed_share
     share = failed / max(run.result(ValidateResult).usable_rows, 1)
     if failed:
@@ -94,5 +96,6 @@ def _model_counts(run: Run) -> ModelCounts:
     return ModelCounts(
         own=models.get("ok", 1) - 1,  # the pooled model is one of the fitted ones
         pooled=models.get("pooled", 0),
+        unidentified=unidentified,
         failed=models.get("failed", 0),
     )

@@ -24,6 +24,7 @@ def choice_stability(
     predictions: DataFrame,
     menus: Sequence[PricedMenu],
     published: pd.DataFrame,
+    clusters: int,
 ) -> Stability:
     """Return how often the treatments of the published menu are chosen.
 
@@ -34,6 +35,7 @@ def choice_stability(
     predictions : these units by the models of every fold.
     menus : of as many treatments, by fold.
     published : rows of the table ``menu``.
+    clusters : of the experiment's units.
     """
     k, treatments = len(published), problem.space.encode(published)
     resamples, loss = run.configuration.evaluation.resamples, None
@@ -45,6 +47,7 @@ def choice_stability(
             k,
             run.search_settings(treatments),
             units=run.result(ValidateResult).usable_rows,
+            clusters=clusters,
             resamples=resamples,
         )
         log.info(

@@ -72,6 +72,7 @@ def evaluate(run: Run) -> None:
                 predictions,
                 [menus.sized[k] for menus in fold_menus.values()],
                 rows[rows["k"] == k],
+                result.moments.clusters,
             )
         _warn_of_refused(run, policies, result.refused)
         confidence = configuration.evaluation.confidence
@@ -100,7 +101,7 @@ def evaluate(run: Run) -> None:
 
 
 def _lack_of_fit(bins: TreatmentBins, result: Evaluation) -> LackOfFit:
-    found = lack_of_fit(bins, result.bins)
+    found = lack_of_fit(bins, result.bins, result.scatter, result.moments.clusters)
     rows = [
         TreatmentBin(
             label=row["bin"],

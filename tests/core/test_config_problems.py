@@ -208,7 +208,10 @@ def test_rules_that_are_good(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_key_and_what_its_absence_means(tmp_path: Path) -> None:
-    keys = "table, path, format, bundled, unit_id, partition_by, features, outcome, weight, strata"
+    keys = (
+        "table, path, format, bundled, unit_id, partition_by, features, outcome, weight, strata, "
+        "cluster"
+    )
     text = (
         GOOD.replace("table: main", "tabel: main")
         .replace("unit_id: customer", "seed: 3")

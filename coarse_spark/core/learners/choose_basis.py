@@ -64,7 +64,7 @@ def choose_basis(
     losses: dict[str, float] = {}
     left_out: dict[str, str] = {}
     sieve = replace(settings, learner="sieve", scale="additive", shape=None)
-    whole = replace(rows, fold=np.zeros(len(rows), dtype=np.int64))
+    whole = rows.in_one_fold
     for name in candidates:
         basis = Basis(name, space)
         try:

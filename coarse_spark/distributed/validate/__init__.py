@@ -1,8 +1,8 @@
 """Checks of the input tables, before a run starts: everything that is wrong with them, at once.
 
 Checks of names and types (``columns``) read the schema alone. Those of values (``values``) are
-native aggregates: one pass a table for nearly everything, one for repeated unit ids, and one for
-the sizes of partitions where there are any.
+native aggregates: one pass a table for nearly everything, one for repeated unit ids, one for the
+sizes of partitions, and those for clusters (``clusters``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 
 from coarse_spark.distributed.frames import ExperimentSetup
+from coarse_spark.distributed.validate.clusters import count_clusters, warn_of_shared_treatments
 from coarse_spark.distributed.validate.columns import column_problems
 from coarse_spark.distributed.validate.values import (
     Findings,
@@ -34,6 +35,7 @@ class TableReport:
     small_partitions : those that the pooled model serves.
     population_rows : rows of the population; those of the experiment where it is the population.
     warnings : one sentence each, on what a run copes with by itself.
+    clusters : clusters with usable rows; None where none are declared.
     """
 
     rows: int
@@ -42,6 +44,7 @@ class TableReport:
     small_partitions: int
     population_rows: int
     warnings: tuple[str, ...]
+    clusters: int | None = None
 
 
 def validate_tables(
@@ -69,7 +72,8 @@ def validate_tables(
     ------
     TableError : missing columns, unfit types, null or repeated unit ids, treatments outside the
         space or without variation, outcomes, weights or features that are no finite numbers, null
-        strata, strata without variation, or no usable row. One line a problem.
+        strata, strata without variation, fewer clusters than folds, or no usable row. One line a
+        problem.
     """
     # values are read by the declared names and types, so these come first
     check_columns(setup, experiment, population, population_weight)
@@ -82,15 +86,34 @@ def validate_tables(
         if population is None
         else check_population(setup, population, population_weight, people)
     )
+    clusters = None
+    if setup.cluster is not None and usable_rows:
+        clusters = count_clusters(setup, experiment, found)
     _refuse(found.problems + people.problems)
-    warnings = found.warnings + people.warnings
-    partitions, small, smallest = partition_sizes(setup, experiment, min_rows)
-    if small:
-        warnings.append(
-            f"experiment: {small} of {partitions} partitions have fewer usable rows than "
-            f"response.min_rows = {min_rows}, the smallest {smallest}; the pooled model serves them"
+    if setup.cluster is None:
+        warn_of_shared_treatments(setup, experiment, usable_rows, found)
+    sizes = partition_sizes(setup, experiment, min_rows)
+    if sizes.few:
+        found.warning(
+            f"{sizes.few} of {sizes.partitions} partitions have fewer usable rows than "
+            f"response.min_rows = {min_rows}, the smallest {sizes.smallest}; "
+            "the pooled model serves them"
         )
-    return TableReport(rows, usable_rows, partitions, small, population_rows, tuple(warnings))
+    if sizes.narrow:
+        found.warning(
+            f"{sizes.narrow} of {sizes.partitions} partitions have rows in fewer than "
+            f"{setup.least_folds} of response.folds = {setup.folds} folds, which no cluster "
+            "crosses; the pooled model serves them"
+        )
+    return TableReport(
+        rows,
+        usable_rows,
+        sizes.partitions,
+        sizes.few + sizes.narrow,
+        population_rows,
+        (*found.warnings, *people.warnings),
+        clusters,
+    )
 
 
 def validate_new_units(

@@ -13,7 +13,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FractionalType
 
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
-from coarse_spark.distributed.frames import ExperimentSetup, column, unit_id, usable
+from coarse_spark.distributed.frames import (
+    ExperimentSetup,
+    column,
+    fold_column,
+    unit_id,
+    usable,
+)
 from coarse_spark.distributed.validate.strata import strata_without_variation
 from coarse_spark.text import shown, shown_parts
 
@@ -95,6 +101,15 @@ def check_experiment(
             )
             for name in setup.strata
         ),
+        *(
+            _Rule(
+                counted & column(name).isNull(),
+                f"have a null cluster '{name}'",
+                "so each is a cluster of its own",
+                warning=True,
+            )
+            for name in ([] if setup.cluster is None else [setup.cluster])
+        ),
         _Rule(
             _not_finite(setup.outcome),
             f"have an outcome '{setup.outcome}' that is NaN or infinite",
@@ -154,22 +169,41 @@ def check_population(
     return rows
 
 
-def partition_sizes(
-    setup: ExperimentSetup, table: DataFrame, least: int
-) -> tuple[int, int, int | None]:
-    """Return the number of partitions with usable rows, and of those with fewer than ``least``.
+@dataclass(frozen=True)
+class PartitionSizes:
+    """How the usable rows of the experiment spread over partitions.
 
-    Last comes the number of usable rows of the smallest one.
+    Attributes
+    ----------
+    partitions : those with usable rows.
+    few : those with fewer rows than a model of its own needs.
+    smallest : rows of the smallest.
+    narrow : those with enough rows, but in too few folds, as clusters do not cross folds.
     """
-    sizes = table.where(usable(setup)).groupBy(
-        *(column(name).alias(f"k{i}") for i, name in enumerate(setup.partition_by))
+
+    partitions: int
+    few: int
+    smallest: int | None
+    narrow: int
+
+
+def partition_sizes(setup: ExperimentSetup, table: DataFrame, least: int) -> PartitionSizes:
+    """Return how many partitions have fewer than ``least`` usable rows, or rows in few folds."""
+    units = table.where(usable(setup)).select(
+        *(column(name).alias(f"k{i}") for i, name in enumerate(setup.partition_by)),
+        fold_column(setup).alias("fold"),
     )
-    small = F.col("n") < least
-    counts = sizes.agg(F.count(F.lit(1)).alias("n"))
-    partitions, few, smallest = counts.agg(
-        F.count(F.lit(1)), F.count(F.when(small, F.lit(1))), F.min("n")
+    counts = units.groupBy(*(f"k{i}" for i in range(len(setup.partition_by)))).agg(
+        F.count(F.lit(1)).alias("n"), F.size(F.collect_set("fold")).alias("folds")
+    )
+    small, narrow = F.col("n") < least, F.col("folds") < setup.least_folds
+    row = counts.agg(
+        F.count(F.lit(1)),
+        F.count(F.when(small, F.lit(1))),
+        F.min("n"),
+        F.count(F.when(~small & narrow, F.lit(1))),
     ).collect()[0]
-    return partitions, few, smallest
+    return PartitionSizes(*row)
 
 
 def _unit_rules(setup: ExperimentSetup, table: DataFrame, weight: str | None) -> list[_Rule]:

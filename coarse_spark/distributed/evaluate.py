@@ -246,8 +246,7 @@ def resampled_menus(
     k: int,
     settings: SearchSettings,
     *,
-    units: int,
-    clusters: int,
+    moments: ScoreMoments,
     resamples: int,
 ) -> tuple[pd.DataFrame, float]:
     """Choose the menu again on responses redrawn within their estimation noise.
@@ -259,8 +258,7 @@ def resampled_menus(
     predictions : the experiment by the models of every fold: key, model_fold, weight, theta_0 …
     k : treatments on the menu.
     settings : of the search, started from the menu that was chosen.
-    units : of the experiment.
-    clusters : of the experiment; as many as units where each is one of its own.
+    moments : of the experiment's scores, whose numbers of units and clusters count.
     resamples : how often.
 
     Returns
@@ -269,7 +267,7 @@ def resampled_menus(
     and the mean profit per unit weight that these menus lose against the one of the mean responses.
     """
     names = theta_columns(problem.coefficients)
-    few = predictions.where(F.col("key") <= hash_limit(_NOISE_UNITS, units))
+    few = predictions.where(F.col("key") <= hash_limit(_NOISE_UNITS, moments.units))
     sample = few.select("key", "model_fold", "weight", *names).toPandas()
     folds = sample["model_fold"].nunique()
     # a unit whose partition lacks a model of some fold says nothing about the noise
@@ -279,7 +277,7 @@ def resampled_menus(
     weights = sample["weight"].to_numpy(np.float64)[: theta.shape[1]]
     found, directions = fold_noise(problem, theta, weights)
     # as many independent draws as the whole experiment has stand behind them
-    behind = np.rint(found.behind * (clusters / theta.shape[1])).astype(np.intp)
+    behind = np.rint(found.behind * (moments.clusters / theta.shape[1])).astype(np.intp)
     found = replace(found, behind=np.maximum(behind, 1))
     best = search_menus(problem, found, [k], replace(settings, starts=STARTS))[k]
     drawn = menu_stability(

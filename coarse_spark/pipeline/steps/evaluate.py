@@ -72,7 +72,7 @@ def evaluate(run: Run) -> None:
                 predictions,
                 [menus.sized[k] for menus in fold_menus.values()],
                 rows[rows["k"] == k],
-                result.moments.clusters,
+                result.moments,
             )
         _warn_of_refused(run, policies, result.refused)
         confidence = configuration.evaluation.confidence

@@ -25,11 +25,11 @@ class TrialRows:
     key : (n,) integers that identify rows whatever their order, such as a hash of the unit; default
         the positions of the rows.
     fold : (n,) fold of every row, 0 … F − 1; default a single fold 0.
+    weight : (n,) row weights; default 1.
+    strata : (n,) labels of the randomization strata; None without.
     folds : F; default as many as the rows show.
     cluster : (n,) integers, alike for rows that no fold and no validation part may tell apart, such
         as a hash of the household; default the keys, every row being a cluster of its own.
-    weight : (n,) row weights; default 1.
-    strata : (n,) labels of the randomization strata; None without.
 
     Raises
     ------

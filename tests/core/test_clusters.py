@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -113,6 +113,7 @@ def test_the_variance_is_that_of_cluster_sums_by_hand() -> None:
     assert (moments.units, moments.clusters, moments.clustered) == (3, 2, True)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1_000))
 def test_clusters_of_one_are_no_clusters(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -122,6 +123,7 @@ def test_clusters_of_one_are_no_clusters(seed: int) -> None:
     assert alone.quantile(0.95) == plain.quantile(0.95) == stats.norm.ppf(0.975)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1_000), st.integers(1, 12), st.integers(2, 12))
 def test_no_validation_part_splits_a_cluster(seed: int, folds: int, validation_parts: int) -> None:
     rng = np.random.default_rng(seed)

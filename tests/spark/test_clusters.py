@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from coarse_spark.config.models import Configuration
@@ -145,7 +149,13 @@ def test_sums_over_clusters_are_those_of_one_machine(spark: SparkSession) -> Non
         "center": center,
     }
     held = spark.createDataFrame(frame).repartition(5)
-    found = evaluate(held, problem, **arguments)
+    small = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    before = spark.conf.get(small)
+    try:
+        spark.conf.set(small, "70")
+        found = evaluate(held, problem, **arguments)
+    finally:
+        spark.conf.set(small, before)
 
     theta, T = frame[["theta_0", "theta_1"]].to_numpy(), frame[["treatment_0"]].to_numpy()
     phi, y = basis(T), frame["outcome"].to_numpy()
@@ -168,6 +178,24 @@ def test_sums_over_clusters_are_those_of_one_machine(spark: SparkSession) -> Non
     assert ignored.scatter is None
     np.testing.assert_allclose(ignored.moments.mean, expected.mean, rtol=1e-10)
     assert not np.allclose(ignored.moments.covariance, expected.covariance, rtol=0.1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=40), st.lists(st.integers(0, 40), max_size=6))
+def test_batches_are_cut_between_values_only(values: list[int], cuts: list[int]) -> None:
+    from coarse_spark.distributed.aggregate import _uncut
+
+    ends = [0, *sorted(min(cut, len(values)) for cut in cuts), len(values)]
+    rows = pa.RecordBatch.from_pandas(
+        pd.DataFrame({"cluster": sorted(values), "place": range(len(values))}).astype("int64")
+    )
+    given_ = (rows.slice(start, end - start) for start, end in pairwise(ends))
+    found = list(_uncut(given_, "cluster"))
+    places = [place for batch in found for place in batch.column("place").to_pylist()]
+    assert places == list(range(len(values)))
+    shown = [set(batch.column("cluster").to_pylist()) for batch in found]
+    assert sum(map(len, shown)) == len(set(values))
+    assert all(shown)
 
 
 def test_treatments_that_were_given_to_villages_are_told_of(spark: SparkSession) -> None:

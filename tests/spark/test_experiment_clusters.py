@@ -213,6 +213,9 @@ def test_treatments_that_were_given_to_villages_are_told_of(spark: SparkSession)
     # a column that names the treatment is no cluster of units
     alone = trial(by="unit_id").assign(letter=lambda table: "the " + table["arm"])
     assert report(spark, alone, configuration()).warnings == ()
+    # nor does it matter what nobody can ask Spark for
+    twice = alone.assign(Letter=alone["letter"])
+    assert report(spark, twice, configuration()).warnings == ()
     declared = report(spark, trial(), configuration(cluster="village"))
     assert (declared.warnings, declared.clusters) == ((), 100)
 

@@ -6,6 +6,7 @@ villages or stores, and no cluster is declared, standard errors are too small by
 
 from __future__ import annotations
 
+from collections import Counter
 from math import sqrt
 
 from pyspark.sql import Column, DataFrame, Row
@@ -140,10 +141,13 @@ def _candidates(setup: ExperimentSetup, table: DataFrame) -> list[str]:
     if setup.design == "learned":
         taken |= declared
     kinds = (StringType, IntegralType, DecimalType, DateType)
+    folded = Counter(name.casefold() for name in table.columns)
     names = [
         field.name
         for field in table.schema.fields
-        if isinstance(field.dataType, kinds) and field.name not in taken
+        if isinstance(field.dataType, kinds)
+        and field.name not in taken
+        and folded[field.name.casefold()] == 1  # Spark does not tell "Shop" from "shop"
     ]
     return sorted(names, key=lambda name: name not in declared)[:_MOST_COLUMNS]
 

@@ -94,7 +94,7 @@ class Experiment(Section):
         None,
         description="column such as household, village or store whose units are not independent "
         "or were treated alike: no fold splits a cluster, and standard errors count clusters; "
-        "a unit with null is one of its own; default: every unit is",
+        "a unit with null or NaN is one of its own; default: every unit is",
     )
 
     @property

@@ -171,6 +171,15 @@ def unit_hash(unit: Column | str = "unit_id", *purpose: int | str) -> Column:
     return F.xxhash64(*salt, found.cast("string"))
 
 
+def cluster_label(name: str) -> Column:
+    """Return the text of a unit's cluster, null where it has none.
+
+    Numbers with gaps often come as double, with NaN for them.
+    """
+    text = column(name).cast("string")
+    return F.when(text != "NaN", text)
+
+
 def cluster_hash(setup: ExperimentSetup, *purpose: int | str) -> Column:
     """Return a 64-bit hash of the unit's cluster, of its id where it has none.
 
@@ -182,8 +191,8 @@ def cluster_hash(setup: ExperimentSetup, *purpose: int | str) -> Column:
     own = unit_hash(unit_id(setup.unit_id), *purpose)
     if setup.cluster is None:
         return own
-    value = column(setup.cluster)
-    return F.when(value.isNull(), own).otherwise(unit_hash(value, *purpose, "cluster"))
+    found = cluster_label(setup.cluster)
+    return F.when(found.isNull(), own).otherwise(unit_hash(found, *purpose, "cluster"))
 
 
 def fold_column(setup: ExperimentSetup) -> Column:

@@ -210,6 +210,13 @@ def test_treatments_that_were_given_to_villages_are_told_of(spark: SparkSession)
     (household,) = report(spark, trial(by="household"), configuration()).warnings
     assert "same 'household' 100%" in household
     assert "village" not in household
+    # pandas makes double of whole numbers with gaps
+    gaps = (
+        trial().drop(columns="household").assign(village=lambda t: t["village"].where(t.index > 9))
+    )
+    assert "same 'village' 100%" in report(spark, gaps, configuration()).warnings[0]
+    (missing,) = report(spark, gaps, configuration(cluster="village")).warnings
+    assert "10 of 3000 rows have a null cluster 'village'" in missing
     # a column that names the treatment is no cluster of units
     alone = trial(by="unit_id").assign(letter=lambda table: "the " + table["arm"])
     assert report(spark, alone, configuration()).warnings == ()
@@ -254,8 +261,8 @@ def test_fewer_clusters_than_folds_and_clusters_of_one_fold_are_problems(
     frame = trial().assign(village=lambda table: together[table["village"] % 6])
     with pytest.raises(TableError, match="6 clusters of 'village', which a hash puts into 2 of"):
         report(spark, frame, configuration(cluster="village"))
-    with pytest.raises(TableError, match="cluster column 'age' is of type double"):
-        report(spark, trial(), configuration(cluster="age"))
+    with pytest.raises(TableError, match=r"cluster column 'vilage' is missing.*'village'"):
+        report(spark, trial(), configuration(cluster="vilage"))
 
 
 def test_a_partition_within_a_cluster_is_served_by_the_pooled_model(spark: SparkSession) -> None:

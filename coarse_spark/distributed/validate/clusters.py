@@ -11,7 +11,7 @@ from math import sqrt
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
-from pyspark.sql.types import DateType, DecimalType, IntegralType, StringType
+from pyspark.sql.types import DateType, DoubleType, FloatType, NumericType, StringType
 
 from coarse_spark.distributed.frames import (
     ALL,
@@ -66,11 +66,11 @@ def warn_of_shared_treatments(
 
     Looked at are columns of texts, whole numbers, decimals and dates, the first 100, but the unit
     id, outcome, weight and treatments; of a learned design, which may go by what is declared, only
-    undeclared ones. A column counts as a cluster if at least ten of its values have two units or
-    more, if it has two values a treatment (thirty are enough), so that it is no name of the
-    treatment, and if a unit's treatment is that of another unit of its value at least half the way
-    from chance to always, by more than four standard errors. Chance is the share of pairs treated
-    alike in all rows, within strata of a stratified design.
+    undeclared ones. Fractions count as missing. A column counts as a cluster if at least ten of its
+    values have two units or more, if it has two values a treatment (thirty are enough), so that it
+    is no name of the treatment, and if a unit's treatment is that of another unit of its value at
+    least half the way from chance to always, by more than four standard errors. Chance is the share
+    of pairs treated alike in all rows, within strata of a stratified design.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def warn_of_shared_treatments(
         stratum.alias("stratum"),
         F.xxhash64(*(column(name) for name in setup.space.names)).alias("treatment"),
         unit_hash(unit_id(setup.unit_id), setup.seed, "pairs").alias("key"),
-        F.array(*(_value(position, name) for position, name in enumerate(names))).alias("values"),
+        F.array(*(_value(table, name) for name in names)).alias("values"),
     )
     chance = _chance(units)
     limit = hash_limit(_ROWS, rows)
@@ -140,7 +140,7 @@ def _candidates(setup: ExperimentSetup, table: DataFrame) -> list[str]:
         taken |= set(setup.unit_id)
     if setup.design == "learned":
         taken |= declared
-    kinds = (StringType, IntegralType, DecimalType, DateType)
+    kinds = (StringType, NumericType, DateType)
     folded = Counter(name.casefold() for name in table.columns)
     names = [
         field.name
@@ -152,9 +152,14 @@ def _candidates(setup: ExperimentSetup, table: DataFrame) -> list[str]:
     return sorted(names, key=lambda name: name not in declared)[:_MOST_COLUMNS]
 
 
-def _value(position: int, name: str) -> Column:
+def _value(table: DataFrame, name: str) -> Column:
+    """A hash of a value; null of a missing one and of a fraction, which names no cluster."""
     value = column(name)
-    return F.when(value.isNotNull(), F.xxhash64(F.lit(position), value.cast("string")))
+    named = value.isNotNull()
+    if isinstance(table.schema[name].dataType, DoubleType | FloatType):
+        # NaN is above every number
+        named = (value == F.rint(value)) & (F.abs(value) < F.lit(2.0**53))
+    return F.when(named, F.xxhash64(F.lit(name), value.cast("string")))
 
 
 def _chance(units: DataFrame) -> DataFrame:

@@ -15,6 +15,7 @@ from pyspark.sql.types import FractionalType
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
 from coarse_spark.distributed.frames import (
     ExperimentSetup,
+    cluster_label,
     column,
     fold_column,
     unit_id,
@@ -103,7 +104,7 @@ def check_experiment(
         ),
         *(
             _Rule(
-                counted & column(name).isNull(),
+                counted & cluster_label(name).isNull(),
                 f"have a null cluster '{name}'",
                 "so each is a cluster of its own",
                 warning=True,

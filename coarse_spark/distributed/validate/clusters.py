@@ -29,7 +29,8 @@ from coarse_spark.distributed.validate.values import Findings
 
 _FEW = 30  # with fewer clusters, what they differ by is hardly known
 _MOST_COLUMNS = 100
-_ROWS = 200_000  # about so many rows of every column are looked at
+_ROWS = 20_000  # about so many rows of every column are looked at, twice as many at most
+_LEAST_STRATUM = 30  # rows that tell what chance is
 _LEAST_GROUPS = 10  # of two units or more
 _ENOUGH_GROUPS = 30  # whatever the number of treatments; else two groups a treatment
 _AGREEMENT = 0.5  # share of the way from chance to all units of a group treated alike
@@ -70,13 +71,13 @@ def warn_of_shared_treatments(
     values have two units or more, if it has two values a treatment (thirty are enough), so that it
     is no name of the treatment, and if a unit's treatment is that of another unit of its value at
     least half the way from chance to always, by more than four standard errors. Chance is the share
-    of pairs treated alike in all rows, within strata of a stratified design.
+    of pairs treated alike in all rows, of a stratified design in every stratum of thirty or more.
 
     Parameters
     ----------
     setup : of the experiment, without a declared cluster.
     table : the experiment.
-    rows : number of its usable rows; of more than 200,000 a column is judged on whole values and on
+    rows : number of its usable rows; of more than 20,000 a column is judged on whole values and on
         units that a hash draws.
     found : to which the warning is added.
     """
@@ -90,8 +91,8 @@ def warn_of_shared_treatments(
         unit_hash(unit_id(setup.unit_id), setup.seed, "pairs").alias("key"),
         F.array(*(_value(table, name) for name in names)).alias("values"),
     )
-    chance = _chance(units)
     limit = hash_limit(_ROWS, rows)
+    sample = units.where(F.col("key") <= limit)
     drawn = units.select("stratum", "treatment", "key", F.posexplode("values")).where(
         F.col("col").isNotNull() & ((F.col("col") <= limit) | (F.col("key") <= limit))
     )
@@ -102,7 +103,7 @@ def warn_of_shared_treatments(
         .groupBy("pos", "stratum", "col")
         .agg(F.sum(n).alias("m"), F.sum(n * (n - 1)).alias("same"))
         .where(F.col("m") > 1)
-        .join(F.broadcast(chance), "stratum")
+        .join(F.broadcast(_chance(sample)), "stratum")
     )
     m, two, three = F.col("m"), F.col("two"), F.col("three")
     # of same / (m (m - 1)), the share of pairs treated alike: pairs may share a unit
@@ -114,7 +115,7 @@ def warn_of_shared_treatments(
         F.sum(m * two).alias("expected"),
         F.sum(m * m * variance).alias("variance"),
     )
-    treatments = units.agg(F.approx_count_distinct("treatment")).collect()[0][0]
+    treatments = sample.agg(F.approx_count_distinct("treatment")).collect()[0][0]
     least = max(_LEAST_GROUPS, min(2 * treatments, _ENOUGH_GROUPS))
     shared = [row for row in counts.collect() if row["groups"] >= least and _together(row)]
     if shared:
@@ -166,11 +167,14 @@ def _chance(units: DataFrame) -> DataFrame:
     """One row a stratum: the shares ``two`` and ``three`` of pairs and triples treated alike."""
     n = F.col("n").cast("double")
     counts = units.groupBy("stratum", "treatment").agg(F.count(F.lit(1)).alias("n"))
-    total = F.sum(n)
     pairs, triples = n * (n - 1), n * (n - 1) * (n - 2)
-    return counts.groupBy("stratum").agg(
-        (F.sum(pairs) / F.greatest(total * (total - 1), F.lit(1.0))).alias("two"),
-        (F.sum(triples) / F.greatest(total * (total - 1) * (total - 2), F.lit(1.0))).alias("three"),
+    sums = counts.groupBy("stratum").agg(
+        F.sum(n).alias("n"), F.sum(pairs).alias("pairs"), F.sum(triples).alias("triples")
+    )
+    return sums.where(n >= _LEAST_STRATUM).select(
+        "stratum",
+        (F.col("pairs") / (n * (n - 1))).alias("two"),
+        (F.col("triples") / (n * (n - 1) * (n - 2))).alias("three"),
     )
 
 

@@ -94,6 +94,12 @@ class Experiment(Section):
     strata: Columns = Field(
         (), description="columns within whose combinations the treatment was randomized"
     )
+    cluster: Column | None = Field(
+        None,
+        description="column such as household, village or store whose units are not independent "
+        "or were treated alike: no fold splits a cluster, and standard errors count clusters; "
+        "a unit with null or NaN is one of its own; default: every unit is",
+    )
 
     @property
     def id_columns(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,20 @@ class Flat:
 
     numbers: FloatArray
     shapes: tuple[tuple[int, ...], ...]
+
+
+def added_up(numbers: FloatArray, *labels: IntArray) -> tuple[FloatArray, IntArray]:
+    """Return the sums (g, c) of rows (n, c) that have all labels (n,) alike, and those (g, l).
+
+    Examples
+    --------
+    >>> added_up(np.array([[1.0], [2.0], [4.0]]), np.array([7, 5, 7]))[0].ravel()
+    array([2., 5.])
+    """
+    found, place = np.unique(np.column_stack(labels), axis=0, return_inverse=True)
+    sums = np.zeros((len(found), numbers.shape[1]))
+    np.add.at(sums, place.ravel(), numbers)
+    return sums, found
 
 
 class Additive:

@@ -103,29 +103,58 @@ class LackOfFit:
         return f"lack of fit over {len(self.table)} treatment bins: {test}"
 
 
-def bin_sums(
-    bins: TreatmentBins, treatments: FloatArray, phi: FloatArray, y: FloatArray, fitted: FloatArray
+def bin_columns(
+    treatments: FloatArray, phi: FloatArray, y: FloatArray, fitted: FloatArray
 ) -> FloatArray:
-    """Return the sums (B, 4 + d + p) of a batch; arrays of batches add up.
+    """Return what adds up over the rows of a bin: (n, 4 + d + p).
 
-    Columns: rows, Σ y, Σ fitted, Σ (y − fitted)², Σ t of the d treatment dimensions, and Σ φ of the
-    p basis columns.
+    Columns: 1, y, fitted, (y − fitted)², the d treatment dimensions and the p basis columns.
 
     Parameters
     ----------
-    bins : B of them.
     treatments : (n, d) encoded.
     phi : (n, p) basis columns.
     y : (n,) outcomes.
     fitted : (n,) φ(t)·θ̂(x) of a model fitted on other rows.
     """
-    columns = np.column_stack([np.ones(len(y)), y, fitted, (y - fitted) ** 2, treatments, phi])
-    sums = np.zeros((bins.size, columns.shape[1]))
-    np.add.at(sums, bins.assign(treatments), columns)
+    return np.column_stack([np.ones(len(y)), y, fitted, (y - fitted) ** 2, treatments, phi])
+
+
+def bin_sums(size: int, number: IntArray, columns: FloatArray) -> FloatArray:
+    """Return the sums (B, 4 + d + p) of a batch by bin; arrays of batches add up.
+
+    Parameters
+    ----------
+    size : B, the number of bins.
+    number : (n,) bin of every row (``TreatmentBins.assign``).
+    columns : (n, 4 + d + p) of ``bin_columns``.
+    """
+    sums = np.zeros((size, columns.shape[1]))
+    np.add.at(sums, number, columns)
     return sums
 
 
-def lack_of_fit(bins: TreatmentBins, sums: FloatArray) -> LackOfFit:
+def bin_scatter(size: int, number: IntArray, columns: FloatArray, cluster: IntArray) -> FloatArray:
+    """Return Σ_g v_g v_gᵀ (2 B, 2 B) over whole clusters; those of batches of clusters add up.
+
+    v_g holds the sum of the residuals y − fitted in every bin, then the number of rows there.
+
+    Parameters
+    ----------
+    size, number, columns : as in ``bin_sums``; columns may be added up over rows of one cluster and
+        bin.
+    cluster : (n,) labels.
+    """
+    labels, place = np.unique(cluster, return_inverse=True)
+    vectors = np.zeros((len(labels), 2 * size))
+    np.add.at(vectors, (place, number), columns[:, 1] - columns[:, 2])
+    np.add.at(vectors, (place, size + number), columns[:, 0])
+    return np.asarray(vectors.T @ vectors)
+
+
+def lack_of_fit(
+    bins: TreatmentBins, sums: FloatArray, scatter: FloatArray | None = None, clusters: int = 0
+) -> LackOfFit:
     """Return the test whether residuals differ between bins beyond what the basis could absorb.
 
     The mean residuals of the bins are regressed on the bins' mean basis columns, weighted by their
@@ -135,10 +164,17 @@ def lack_of_fit(bins: TreatmentBins, sums: FloatArray) -> LackOfFit:
     few rows, which knows it badly (all successes seem to have none), is drawn towards that of all
     bins.
 
+    Where units share clusters, the sum of squares is divided by the mean design effect of its
+    directions, how many times as much they vary as those of independent rows, and referred to F
+    with as many further degrees of freedom as there are more clusters than bins (Rao & Scott 1981,
+    1987); with no more clusters than bins there is no test, and p is 1.
+
     Parameters
     ----------
     bins : of the treatments.
     sums : of ``bin_sums``, added up over batches.
+    scatter : of ``bin_scatter``; None where every row is a cluster of its own.
+    clusters : G, where there is a scatter.
 
     Raises
     ------
@@ -173,5 +209,20 @@ def lack_of_fit(bins: TreatmentBins, sums: FloatArray) -> LackOfFit:
     coefficients, _, rank, _ = np.linalg.lstsq(scaled, residual * root, rcond=1e-10)
     statistic = float(((residual * root - scaled @ coefficients) ** 2).sum())
     degrees = len(used) - int(rank)
-    p_value = float(stats.chi2.sf(statistic, degrees)) if degrees > 0 else 1.0
+    if degrees == 0:
+        return LackOfFit(table, statistic, degrees, 1.0)
+    if scatter is None:
+        return LackOfFit(table, statistic, degrees, float(stats.chi2.sf(statistic, degrees)))
+    known = clusters - len(used)
+    if known < 1:
+        return LackOfFit(table, 0.0, degrees, 1.0)
+    both = np.concatenate([used, used + bins.size])
+    means = np.hstack([np.diag(1 / rows), -np.diag(residual / rows)])
+    covariance = means @ scatter[np.ix_(both, both)] @ means.T * (clusters / known)
+    # a bin of a single cluster does not show how clusters differ
+    table["standard_error"] = np.sqrt(np.maximum(np.diag(covariance), variance))
+    left = root[:, None] * (np.eye(len(used)) - scaled @ np.linalg.pinv(scaled, rcond=1e-10))
+    effect = float(np.trace(left.T @ covariance @ left)) / degrees
+    statistic /= max(effect, 1.0)
+    p_value = float(stats.f.sf(statistic / degrees, degrees, known))
     return LackOfFit(table, statistic, degrees, p_value)

@@ -4,6 +4,12 @@ They are means with standard errors, paired contrasts and the choice of K. A uni
 policy is ψ(π(x_i))·(θ̃_i, 1) with debiased coefficients θ̃ (see ``core.design``); a policy's value
 is the weighted mean score, and two policies are compared on the same units, which cancels most of
 their noise.
+
+Units of one cluster (household, village, store) are not independent: what counts for standard
+errors is the sum of scores over a cluster (Liang & Zeger 1986), with the factor G / (G − 1) for G
+clusters (CR1), and intervals take Student's t with G − 1 degrees of freedom, which is right for few
+clusters of like size (Bester, Conley & Hansen 2011; Cameron & Miller 2015). Units without clusters
+are clusters of one.
 """
 
 from __future__ import annotations
@@ -15,7 +21,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.additive import added_up
+from coarse_spark.core.arrays import FloatArray, IntArray
 
 _EVIDENCE = 1.645  # standard errors: one-sided five per cent
 
@@ -29,17 +36,22 @@ class ScoreMoments:
     units : number of rows.
     weight : Σ w_i.
     mean : (q,) Σ w_i s_i / Σ w_i.
-    covariance : (q, q) of the means: Σ w_i² (s_i − mean)(s_i − mean)ᵀ / (Σ w_i)², with n / (n − 1).
+    covariance : (q, q) of the means: Σ_g u_g u_gᵀ / (Σ w_i)², with G / (G − 1), where u_g is the
+        sum of w_i (s_i − mean) over the units of a cluster.
+    clusters : G, as many as rows where every unit is a cluster of its own.
     """
 
     units: int
     weight: float
     mean: FloatArray
     covariance: FloatArray
+    clusters: int
 
     @staticmethod
-    def sums(scores: FloatArray, weight: FloatArray, center: FloatArray) -> FloatArray:
-        """Return additive sums over rows, as one flat array.
+    def sums(
+        scores: FloatArray, weight: FloatArray, center: FloatArray, cluster: IntArray | None = None
+    ) -> FloatArray:
+        """Return additive sums over rows of whole clusters, as one flat array.
 
         Parameters
         ----------
@@ -47,26 +59,58 @@ class ScoreMoments:
         weight : (n,).
         center : (q,) any value near the mean, the same for all batches: it keeps the sums of
             squares accurate.
+        cluster : (n,) labels; None where every row is a cluster of its own.
         """
+        totals = ScoreMoments.totals(scores, weight, center)
+        return ScoreMoments.scatter(totals if cluster is None else added_up(totals, cluster)[0])
+
+    @staticmethod
+    def totals(scores: FloatArray, weight: FloatArray, center: FloatArray) -> FloatArray:
+        """Return what adds up over the rows of a cluster: (n, q + 2) [1, w (s − center), w]."""
         moved = np.column_stack([scores - center, np.ones(len(scores))])
-        weighted = moved * weight[:, None]
+        return np.column_stack([np.ones(len(scores)), moved * weight[:, None]])
+
+    @staticmethod
+    def scatter(totals: FloatArray) -> FloatArray:
+        """Return ``sums`` of clusters whose ``totals`` (g, q + 2) were added up."""
+        weighted = np.ascontiguousarray(totals[:, 1:])
         return np.concatenate(
-            [[float(len(scores))], weighted.sum(axis=0), (weighted.T @ weighted).ravel()]
+            [
+                [float(len(totals)), totals[:, 0].sum()],
+                weighted.sum(axis=0),
+                (weighted.T @ weighted).ravel(),
+            ]
         )
 
     @staticmethod
     def of(sums: FloatArray, center: FloatArray) -> ScoreMoments:
         """Return the moments that summed ``sums`` amount to."""
         q = len(center)
-        units, weight, first = round(sums[0]), float(sums[q + 1]), sums[1 : q + 1]
+        clusters, units = round(sums[0]), round(sums[1])
+        weight, first = float(sums[q + 2]), sums[2 : q + 2]
         mean = first / weight
         # (s − m, 1) = A (s − c, 1) with A = [[I, c − m], [0, 1]]
         shift = np.eye(q + 1)
         shift[:-1, -1] = -mean
-        scatter = (shift @ sums[q + 2 :].reshape(q + 1, q + 1) @ shift.T)[:-1, :-1]
-        return ScoreMoments(
-            units, weight, center + mean, scatter / weight**2 * (units / max(units - 1, 1))
-        )
+        scatter = (shift @ sums[q + 3 :].reshape(q + 1, q + 1) @ shift.T)[:-1, :-1]
+        covariance = scatter / weight**2 * (clusters / max(clusters - 1, 1))
+        return ScoreMoments(units, weight, center + mean, covariance, clusters)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether units share clusters."""
+        return self.clusters < self.units
+
+    def quantile(self, confidence: float) -> float:
+        """Return how many standard errors an interval reaches to either side.
+
+        Of Student's t with G − 1 degrees of freedom where units share clusters, else of the normal
+        distribution.
+        """
+        tail = 0.5 + confidence / 2
+        if self.clustered:
+            return float(stats.t.ppf(tail, max(self.clusters - 1, 1)))
+        return float(stats.norm.ppf(tail))
 
     def contrast(self, first: int, second: int) -> tuple[float, float]:
         """Return the paired difference of two policies' values and its standard error."""
@@ -106,7 +150,7 @@ def policy_values(
     moments : of their scores, in the same order.
     confidence : of the intervals, such as 0.95.
     """
-    z = stats.norm.ppf(0.5 + confidence / 2)
+    z = moments.quantile(confidence)
     value = moments.mean - np.array([policy.variety_cost for policy in policies])
     se = np.sqrt(np.clip(np.diag(moments.covariance), 0, None))
     position = {
@@ -142,7 +186,7 @@ def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: flo
     ----------
     policies, moments, confidence : as in ``policy_values``.
     """
-    z = stats.norm.ppf(0.5 + confidence / 2)
+    z = moments.quantile(confidence)
     index = {(policy.name, policy.k): position for position, policy in enumerate(policies)}
     references = [
         next(p for p in policies if p.name == name) for name in ("control", "uniform", "granular")

@@ -65,10 +65,10 @@ class FitSettings:
 def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSettings) -> DataFrame:
     """Return model rows for every partition and fold, and those of the pooled model.
 
-    A partition with fewer than ``min_rows`` rows, or whose treatments do not identify the basis,
-    gets a row with the status "pooled" that says why; one with more than ``max_rows`` is cut into
-    shards by a hash. A partition that fails gets the status "failed" with its error; the run goes
-    on.
+    A partition with fewer than ``min_rows`` rows, with rows in too few folds, as clusters do not
+    cross folds, or whose treatments do not identify the basis, gets a row with the status "pooled"
+    that says why; one with more than ``max_rows`` is cut into shards by a hash. A partition that
+    fails gets the status "failed" with its error; the run goes on.
 
     Parameters
     ----------
@@ -78,16 +78,20 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
     """
     spark = units.sparkSession
     sizes: dict[str, int] = {}
+    filled: dict[str, int] = {}  # folds with rows
     fold_sizes: dict[int, int] = {}
     for row in units.groupBy("partition", "fold").agg(F.count("*").alias("rows")).collect():
         sizes[row["partition"]] = sizes.get(row["partition"], 0) + row["rows"]
+        filled[row["partition"]] = filled.get(row["partition"], 0) + 1
         fold_sizes[row["fold"]] = fold_sizes.get(row["fold"], 0) + row["rows"]
-    shards = [
-        (name, ceil(rows / settings.max_rows))
+    own = {
+        name
         for name, rows in sizes.items()
-        if rows >= settings.min_rows
-    ]
-    small = [(name, rows) for name, rows in sizes.items() if rows < settings.min_rows]
+        if rows >= settings.min_rows and filled[name] >= setup.least_folds
+    }
+    # by units, not clusters: a shard may hold a part of a cluster, as all of it is in one fold
+    shards = [(name, ceil(sizes[name] / settings.max_rows)) for name in own]
+    small = [(name, rows) for name, rows in sizes.items() if name not in own]
     pooled_rows, pooled = _fit_pooled(units, setup, settings, fold_sizes)
     parts = [pooled_rows]
     if small:
@@ -99,7 +103,10 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
                         "pooled",
                         rows=rows,
                         error=f"{rows} usable rows, fewer than response.min_rows = "
-                        f"{settings.min_rows}",
+                        f"{settings.min_rows}"
+                        if rows < settings.min_rows
+                        else f"rows in {filled[name]} folds, fewer than {setup.least_folds}: "
+                        "clusters do not cross folds",
                     )
                     for name, rows in sorted(small)
                 ],

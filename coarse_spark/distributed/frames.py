@@ -40,6 +40,8 @@ class ExperimentSetup:
     design : ``randomized``, ``stratified`` or ``learned``.
     partition_by : columns whose combinations get models of their own.
     strata : columns within whose combinations the treatment was randomized.
+    cluster : column whose values, such as households, no fold splits; a unit without a value, and
+        every unit without such a column, is a cluster of its own.
     weight : column with the weight of an experiment row; None for weight 1.
     eligibility : boolean columns, true for the units that a rule of eligibility lets through.
     folds : number of folds of cross-fitting.
@@ -54,6 +56,7 @@ class ExperimentSetup:
     design: str = "randomized"
     partition_by: tuple[str, ...] = ()
     strata: tuple[str, ...] = ()
+    cluster: str | None = None
     weight: str | None = None
     eligibility: tuple[str, ...] = ()
     folds: int = 5
@@ -64,6 +67,11 @@ class ExperimentSetup:
     def needed(self) -> tuple[str, ...]:
         """Columns without which an experiment row says nothing: the outcome and the treatments."""
         return (self.outcome, *self.space.names)
+
+    @property
+    def least_folds(self) -> int:
+        """Folds in which a model needs rows: two parts have to remain outside any one of them."""
+        return min(self.folds, 3)
 
     @property
     def treatments(self) -> list[str]:
@@ -96,8 +104,8 @@ def theta_columns(count: int) -> list[str]:
     return [f"theta_{position}" for position in range(count)]
 
 
-def _label(columns: Sequence[str], otherwise: str) -> Column:
-    """One readable text for a combination of values, such as ``market=CH/product=3``.
+def label(columns: Sequence[str], otherwise: str) -> Column:
+    """Return one readable text for a combination of values, such as ``market=CH/product=3``.
 
     Nulls keep apart from empty texts.
     """
@@ -163,6 +171,35 @@ def unit_hash(unit: Column | str = "unit_id", *purpose: int | str) -> Column:
     return F.xxhash64(*salt, found.cast("string"))
 
 
+def cluster_label(name: str) -> Column:
+    """Return the text of a unit's cluster, null where it has none.
+
+    Numbers with gaps often come as double, with NaN for them.
+    """
+    text = column(name).cast("string")
+    return F.when(text != "NaN", text)
+
+
+def cluster_hash(setup: ExperimentSetup, *purpose: int | str) -> Column:
+    """Return a 64-bit hash of the unit's cluster, of its id where it has none.
+
+    Parameters
+    ----------
+    setup : what the columns are called.
+    purpose : as in ``unit_hash``.
+    """
+    own = unit_hash(unit_id(setup.unit_id), *purpose)
+    if setup.cluster is None:
+        return own
+    found = cluster_label(setup.cluster)
+    return F.when(found.isNull(), own).otherwise(unit_hash(found, *purpose, "cluster"))
+
+
+def fold_column(setup: ExperimentSetup) -> Column:
+    """Return the fold of a unit, 0 … folds − 1, which is that of its whole cluster."""
+    return F.pmod(cluster_hash(setup, setup.seed, "fold"), F.lit(setup.folds)).cast("int")
+
+
 def hash_limit(wanted: int, units: int) -> int:
     """Return the hash at or below which about ``wanted`` of so many units lie, or all of fewer.
 
@@ -190,7 +227,7 @@ def _unit_columns(table: DataFrame, setup: ExperimentSetup, weight: str | None) 
     unit = unit_id(setup.unit_id)
     return [
         unit.alias("unit_id"),
-        _label(setup.partition_by, ALL).alias("partition"),
+        label(setup.partition_by, ALL).alias("partition"),
         unit_hash(unit, setup.seed, "key").alias("key"),
         (F.lit(1.0) if weight is None else column(weight).cast("double")).alias("weight"),
         *(
@@ -248,8 +285,9 @@ def usable(setup: ExperimentSetup) -> Column:
 def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
     """Return usable experiment rows: those of ``population_units``, and what the experiment adds.
 
-    These columns are outcome, stratum, fold and treatment_0 …. Rows without an outcome, a treatment
-    or a weight other than 0 are left out; ``validate_tables`` counts them.
+    These columns are outcome, stratum, fold, treatment_0 … and, of an experiment in clusters,
+    cluster (a hash). Rows without an outcome, a treatment or a weight other than 0 are left out;
+    ``validate_tables`` counts them.
 
     Parameters
     ----------
@@ -259,10 +297,9 @@ def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
     return table.where(usable(setup)).select(
         *_unit_columns(table, setup, setup.weight),
         column(setup.outcome).cast("double").alias("outcome"),
-        _label(setup.strata, ALL).alias("stratum"),
-        F.pmod(unit_hash(unit_id(setup.unit_id), setup.seed, "fold"), F.lit(setup.folds))
-        .cast("int")
-        .alias("fold"),
+        label(setup.strata, ALL).alias("stratum"),
+        fold_column(setup).alias("fold"),
+        *([] if setup.cluster is None else [cluster_hash(setup, setup.seed).alias("cluster")]),
         *(
             _treatment(setup.space, position).alias(name)
             for position, name in enumerate(setup.treatments)
@@ -318,6 +355,8 @@ def trial_rows(rows: pd.DataFrame, setup: ExperimentSetup) -> TrialRows:
         fold=rows["fold"].to_numpy(),
         weight=rows["weight"].to_numpy(np.float64),
         strata=rows["stratum"].to_numpy(),
+        folds=setup.folds,
+        cluster=rows["cluster" if "cluster" in rows else "key"].to_numpy(),
     )
 
 

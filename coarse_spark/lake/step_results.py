@@ -42,6 +42,7 @@ class ValidateResult(StepResult):
     population_rows : units to serve.
     partitions : partitions with usable rows.
     previous_run : the run that ``menu.previous_run`` names, None without one.
+    clusters : clusters with usable rows; None where none are declared.
     """
 
     step: ClassVar[str] = "validate"
@@ -51,6 +52,7 @@ class ValidateResult(StepResult):
     population_rows: int
     partitions: int
     previous_run: str | None = None
+    clusters: int | None = None
 
 
 class ModelCounts(Record):

@@ -26,6 +26,7 @@ def experiment_setup(configuration: Configuration) -> ExperimentSetup:
         design=configuration.design.kind,
         partition_by=experiment.partition_by,
         strata=experiment.strata,
+        cluster=experiment.cluster,
         weight=experiment.weight,
         eligibility=tuple(configuration.menu.eligibility),
         folds=configuration.response.folds,

@@ -11,8 +11,9 @@ from pyspark.sql import DataFrame
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.stability import menu_counts, merged_counts
+from coarse_spark.core.values import ScoreMoments
 from coarse_spark.distributed.evaluate import resampled_menus
-from coarse_spark.lake.step_results import Stability, TreatmentCount, ValidateResult
+from coarse_spark.lake.step_results import Stability, TreatmentCount
 from coarse_spark.pipeline.run import Run
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ def choice_stability(
     predictions: DataFrame,
     menus: Sequence[PricedMenu],
     published: pd.DataFrame,
+    moments: ScoreMoments,
 ) -> Stability:
     """Return how often the treatments of the published menu are chosen.
 
@@ -34,6 +36,7 @@ def choice_stability(
     predictions : these units by the models of every fold.
     menus : of as many treatments, by fold.
     published : rows of the table ``menu``.
+    moments : of the experiment's scores.
     """
     k, treatments = len(published), problem.space.encode(published)
     resamples, loss = run.configuration.evaluation.resamples, None
@@ -44,7 +47,7 @@ def choice_stability(
             problem,
             k,
             run.search_settings(treatments),
-            units=run.result(ValidateResult).usable_rows,
+            moments=moments,
             resamples=resamples,
         )
         log.info(

@@ -39,11 +39,12 @@ def print_summary(content: ReportContent, console: Console) -> None:
     rows = content.validated
     unusable = rows.experiment_rows - rows.usable_rows
     left_out = f" ({count(unusable)} left out)" if unusable else ""
+    clusters = f" in {count(rows.clusters)} clusters" if rows.clusters is not None else ""
     console.print()
     console.print(_text(content.title, "bold") + _text(f"  run {content.run_id}", "dim"))
     console.print(
         _text(
-            f"{count(rows.usable_rows)} units of the experiment{left_out}, "
+            f"{count(rows.usable_rows)} units of the experiment{clusters}{left_out}, "
             f"{count(content.scored.units)} of the population; outcome {content.outcome}",
             style="dim",
         )

@@ -98,6 +98,8 @@ ONE = [
     ("features: [age, channel]", "features: [age, spend]", "run.yml:5: experiment.features[1]: found 'spend', which is experiment.outcome already, expected another column"),
     ("outcome: spend", "outcome: customer", "run.yml:6: experiment.outcome: found 'customer', which is experiment.unit_id already, expected another column"),
     ("partition_by: [market]", "partition_by: [arm]", "run.yml:4: experiment.partition_by[0]: found 'arm', which is a treatment already, expected another column"),
+    ("partition_by: [market]", "partition_by: [market]\n  cluster: spend", "run.yml:5: experiment.cluster: found 'spend', which is experiment.outcome already, expected another column"),
+    ("partition_by: [market]", "partition_by: [market]\n  cluster: customer", "run.yml:5: experiment.cluster: found 'customer', which is experiment.unit_id already, expected another column"),
     ("strata: [wave]", "# none", "run.yml:12: design.kind: found stratified without strata, expected experiment.strata to name the columns that treatments were randomized within"),
     ("kind: stratified", "kind: stratifed", "run.yml:12: design.kind: found 'stratifed', expected randomized or stratified or learned (did you mean 'stratified'?)"),
     ("output: {schema: coarse}", "", "run.yml:1: output: the block is missing; expected where the tables go"),
@@ -211,7 +213,10 @@ def test_rules_that_are_good(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_key_and_what_its_absence_means(tmp_path: Path) -> None:
-    keys = "table, path, format, bundled, unit_id, partition_by, features, outcome, weight, strata"
+    keys = (
+        "table, path, format, bundled, unit_id, partition_by, features, outcome, weight, strata, "
+        "cluster"
+    )
     text = (
         GOOD.replace("table: main", "tabel: main")
         .replace("unit_id: customer", "seed: 3")

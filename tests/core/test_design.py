@@ -13,7 +13,7 @@ from coarse_spark.core.design import (
     representer,
     row_moments,
 )
-from coarse_spark.core.lack_of_fit import TreatmentBins, bin_sums, lack_of_fit
+from coarse_spark.core.lack_of_fit import TreatmentBins, bin_columns, bin_sums, lack_of_fit
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -150,8 +150,9 @@ def _lack_of_fit(basis_name, response, seed):
     phi = basis(T)
     fitted = phi @ np.linalg.lstsq(phi, y, rcond=None)[0]
     bins = TreatmentBins.fit(T, PERCENT, 12)
+    number, columns = bins.assign(T), bin_columns(T, phi, y, fitted)
     halves = [
-        bin_sums(bins, T[h], phi[h], y[h], fitted[h]) for h in (slice(0, 1500), slice(1500, None))
+        bin_sums(bins.size, number[h], columns[h]) for h in (slice(0, 1500), slice(1500, None))
     ]
     return lack_of_fit(bins, halves[0] + halves[1])
 

@@ -637,6 +637,13 @@ def test_drawing_leaves_the_users_matplotlib_alone(one: ReportContent, tmp_path:
     assert dict(mpl.rcParams) == before
 
 
+def test_summary_and_page_say_that_clusters_count(one: ReportContent, tmp_path: Path) -> None:
+    clustered = with_result(one, "validated", clusters=240)
+    assert "in 240 clusters" in flowing(summary_of(clustered))
+    assert "in 240 clusters, which intervals count" in page_of(clustered, tmp_path)[1].text
+    assert "clusters" not in summary_of(one) + page_of(one, tmp_path)[1].text
+
+
 def test_content_and_summary_import_neither_matplotlib_nor_pyspark() -> None:
     code = (
         "import sys, coarse_spark.report.summary; sys.exit(any(m in sys.modules for m in "

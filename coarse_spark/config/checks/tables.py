@@ -75,7 +75,7 @@ def _one_output(path: str | None, catalog: str | None, schema: str | None) -> It
 def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
     """Yield a problem for every column with two roles that exclude each other."""
     taken: dict[str, str] = dict.fromkeys(treatments, "a treatment")
-    descriptive = ("features", "partition_by", "strata")
+    descriptive = ("features", "partition_by", "strata", "cluster")
     unit_id = values.get("experiment.unit_id")
     parts = set() if isinstance(unit_id, str) else set(unit_id or ())
     for role in ("unit_id", "outcome", "weight", *descriptive):

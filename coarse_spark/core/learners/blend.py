@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import lsq_linear
 
+from coarse_spark.core.additive import added_up
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.boosting.trees import Trees
 
@@ -84,6 +85,7 @@ class HeldOutTarget:
     held_origin : (n, k) values of the origin fitted without a row's part.
     origin : (k,) the origin itself.
     size : m, columns of the partition's encoding.
+    cluster : (n,) labels; None where every row is a cluster of its own.
     """
 
     Z: FloatArray
@@ -93,6 +95,7 @@ class HeldOutTarget:
     held_origin: FloatArray
     origin: FloatArray
     size: int
+    cluster: IntArray | None = None
 
     def blend(self, members: Sequence[Member]) -> Blend:
         """Return members weighed by bounded least squares on their held-out Z·(τ − origin).
@@ -136,11 +139,26 @@ class HeldOutTarget:
         loss = (residual - self._moved(blend.held_out)) ** 2
         gain, total = residual**2 - loss, self.weight.sum()
         mean = float(self.weight @ gain / total)
-        error = float(np.sqrt(self.weight**2 @ (gain - mean) ** 2) / total)
+        error = error_of_mean(gain - mean, self.weight, self.cluster)
         return Judgement(float(self.weight @ loss / total), mean, error)
 
     def _moved(self, held_out: FloatArray) -> FloatArray:
         return np.asarray(np.einsum("ij,ij->i", self.Z, held_out - self.held_origin))
+
+
+def error_of_mean(deviation: FloatArray, weight: FloatArray, cluster: IntArray | None) -> float:
+    """Return the standard error of a weighted mean (see ``core.values`` on clusters).
+
+    Parameters
+    ----------
+    deviation : (n,) from the mean.
+    weight : (n,).
+    cluster : (n,) labels; None where every row is a cluster of its own.
+    """
+    if cluster is None:
+        return float(np.sqrt(weight**2 @ deviation**2) / weight.sum())
+    sums = added_up((weight * deviation)[:, None], cluster)[0]
+    return float(np.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)) / weight.sum())
 
 
 def _weights(moves: FloatArray, goal: FloatArray) -> FloatArray:

@@ -73,7 +73,7 @@ def choose_basis(
             f"  use {_instead(rows, space)}"
         )
     sieve = replace(settings, learner="sieve", scale="additive", shape=None)
-    whole = replace(rows, fold=np.zeros(len(rows), dtype=np.int64))
+    whole = rows.in_one_fold
     losses: dict[str, float] = {}
     for basis in whitenings:
         record = fit_models(whole, basis=basis, settings=sieve, seed=seed)[ALL_FOLDS]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.blend import error_of_mean
 from coarse_spark.core.learners.crossfit import held_out_sieve
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.settings import LearnerSettings
@@ -52,7 +51,7 @@ def choose_scale(
     """
     if settings.scale != "auto":
         return ScaleChoice(settings.scale)
-    whole = replace(rows, fold=np.zeros(len(rows), dtype=np.int64))
+    whole = rows.in_one_fold
     sieve = replace(
         settings, learner="sieve", shape=None, max_columns=min(settings.max_columns, _COLUMNS)
     )
@@ -70,7 +69,7 @@ def choose_scale(
     losses = {scale: float(weight @ square / weight.sum()) for scale, square in squares.items()}
     gain = losses["additive"] - losses["relative"]
     differences = squares["additive"] - squares["relative"] - gain
-    error = float(np.sqrt(weight**2 @ differences**2) / weight.sum())
+    error = error_of_mean(differences, weight, rows.clusters)
     if rows.y.min() >= 0:
         return ScaleChoice("additive" if detectable(-gain, error) else "relative", losses)
     return ScaleChoice("relative" if detectable(gain, error) else "additive", losses)

@@ -42,7 +42,9 @@ def accumulate(
     folds : number of folds in the whole data.
     settings, seed : as in ``fit_models``.
     """
-    return _sums(preparation.prepare(rows, parts_of(rows.fold, rows.key, folds, settings, seed)))
+    return _sums(
+        preparation.prepare(rows, parts_of(rows.fold, rows.cluster, folds, settings, seed))
+    )
 
 
 def solve(
@@ -169,7 +171,7 @@ def _prepared(
     """
     order = np.lexsort([rows.key, hash_uniform(rows.key, seed)])
     rows = rows.take(order)
-    part = parts_of(rows.fold, rows.key, rows.folds, settings, seed)
+    part = parts_of(rows.fold, rows.cluster, rows.folds, settings, seed)
     preparation = Preparation.fit(rows, basis=basis, settings=settings, seed=seed)
     return order, preparation, preparation.prepare(rows, part)
 
@@ -205,7 +207,7 @@ def _sieves(
         if len(parts) < 2:
             raise InvalidInputError(
                 f"{len(parts)} validation parts with rows remain outside fold {fold}, "
-                "expected at least 2; use more rows"
+                "expected at least 2; use more rows, of more clusters"
             )
         layout = Layout.of(preparation, fold)
         yield FoldSieve(fold, layout, parts, fit_sieve(list(parts.values()), layout))

@@ -1,7 +1,8 @@
 """Folds and validation parts: which rows a model must not see.
 
 Every fold is cut into validation parts, numbered fold · parts_per_fold + part over all folds. A
-hash of what identifies a row decides, so that the order of rows and the number of machines do not.
+hash of what identifies a row decides, so that the order of rows and the number of machines do not;
+where rows share clusters it is a hash of the cluster, which no fold and no part splits.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ ALL_FOLDS = -1  # the fold number of models fitted on all folds
 
 
 def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
-    """Return well-mixed 64-bit numbers (n,) of row keys and a seed.
+    """Return well-mixed 64-bit numbers (n,) of keys and a seed.
 
     The finalizer of SplitMix64 (Steele, Lea & Flood 2014).
     """
@@ -39,20 +40,20 @@ def parts_per_fold(folds: int, settings: LearnerSettings) -> int:
 
 
 def parts_of(
-    fold: IntArray, key: npt.ArrayLike, folds: int, settings: LearnerSettings, seed: int
+    fold: IntArray, cluster: npt.ArrayLike, folds: int, settings: LearnerSettings, seed: int
 ) -> IntArray:
     """Return the validation part (n,) of every row, numbered over all folds.
 
     Parameters
     ----------
     fold : (n,) 0 … folds − 1.
-    key : (n,) integers that identify rows.
+    cluster : (n,) integers that identify clusters, or rows where each is one of its own.
     folds : number of folds.
     settings : of which ``validation_parts`` counts.
     seed : another one, other parts.
     """
     parts = parts_per_fold(folds, settings)
-    within = hash_uniform(key, seed) >> np.uint64(32)  # the low bits already order the rows
+    within = hash_uniform(cluster, seed) >> np.uint64(32)  # the low bits already order the rows
     return np.asarray(
         np.asarray(fold, dtype=np.int64) * parts + (within % np.uint64(parts)).astype(np.int64)
     )

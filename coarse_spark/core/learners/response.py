@@ -89,6 +89,7 @@ class ResponseLearner:
         y: npt.ArrayLike,
         sample_weight: npt.ArrayLike | None = None,
         strata: npt.ArrayLike | None = None,
+        groups: npt.ArrayLike | None = None,
     ) -> ResponseLearner:
         """Fit on an experiment.
 
@@ -99,6 +100,8 @@ class ResponseLearner:
         y : (n,) outcomes.
         sample_weight : (n,) row weights; default 1. Rows of weight 0 are no rows.
         strata : (n,) labels of the randomization strata; default none.
+        groups : (n,) labels of clusters, such as households, that no validation part splits (named
+            as in scikit-learn); a missing label is a cluster of its own. Default: every row is one.
 
         Raises
         ------
@@ -114,8 +117,9 @@ class ResponseLearner:
             weight=np.ones(len(outcome)) if sample_weight is None else np.ravel(sample_weight),
             strata=None if strata is None else np.asarray(strata),
         )
+        key = _content_key(rows.X, rows.T, rows.y)
+        rows = replace(rows, key=key, cluster=_cluster(groups, key))
         rows = rows.take(np.flatnonzero(rows.weight))
-        rows = replace(rows, key=_content_key(rows.X, rows.T, rows.y))
         settings, seed = self.settings, self.random_state
         bases = candidate_bases(self.basis, space, shaped=bool(self.settings.shape))
         choice = choose_basis(bases, rows, space=space, settings=settings, seed=seed)
@@ -172,6 +176,17 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
         else:
             spec[str(name)] = {"kind": "categorical", "levels": distinct, "control": distinct[0]}
     return TreatmentSpace.from_dict(spec)
+
+
+def _cluster(groups: npt.ArrayLike | None, key: IntArray) -> IntArray:
+    """A number of every row's cluster: a hash of its label, or the row's own key without one."""
+    if groups is None:
+        return key
+    labels = pd.Series(np.asarray(groups).ravel())
+    if len(labels) != len(key):
+        raise InvalidInputError(f"rows do not match: {len(key)} outcomes, {len(labels)} groups")
+    hashed = pd.util.hash_pandas_object(labels.astype(str), index=False).to_numpy()
+    return np.where(labels.isna(), key, hashed.view(np.int64))
 
 
 def _content_key(X: pd.DataFrame, T: FloatArray, y: FloatArray) -> IntArray:

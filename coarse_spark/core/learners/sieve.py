@@ -42,12 +42,14 @@ class Layout:
     ----------
     m, p, s : columns of features, basis and nuisance.
     groups : (q,) penalty group of every column.
+    clustered : whether rows shared clusters.
     """
 
     m: int
     p: int
     s: int
     groups: IntArray
+    clustered: bool = False
 
     @staticmethod
     def of(preparation: Preparation, fold: int) -> Layout:
@@ -57,7 +59,8 @@ class Layout:
         within = np.where(preparation.excluded(fold), EXCLUDED, groups)
         blocks = np.where(within >= 0, within + (groups.max() + 1) * np.arange(p)[:, None], within)
         nuisance = np.where(preparation.strata_groups >= 0, blocks.max(initial=-1) + 1, FREE)
-        return Layout(m, p, s, np.concatenate([blocks.ravel(), nuisance]))
+        every = np.concatenate([blocks.ravel(), nuisance])
+        return Layout(m, p, s, every, preparation.clustered)
 
     @property
     def baseline(self) -> BoolArray:
@@ -187,14 +190,28 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
             / everything.weight
         )
 
-    def gain_error(shifts: FloatArray, loss: float) -> float:
+    def gain_error(better: FloatArray, worse: FloatArray) -> float:
         # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what held-out
         # predictions differ by
         moved = sum(
             float(shift @ part.gram @ shift)
-            for part, shift in zip(scaled.values(), shifts, strict=True)
+            for part, shift in zip(scaled.values(), better - worse, strict=True)
         )
-        return 2 * float(np.sqrt(max(loss * moved, 0.0))) / everything.weight
+        error = 2 * float(np.sqrt(max(held_out_loss(better) * moved, 0.0))) / everything.weight
+        if not layout.clustered:
+            return error
+        # rows of a cluster are not independent; parts, which hold whole clusters, are
+        gains = np.array(
+            [
+                part.loss(b) - part.loss(a)
+                for part, a, b in zip(scaled.values(), better, worse, strict=True)
+            ]
+        )
+        sizes = np.array([part.weight for part in scaled.values()])
+        deviation = gains - sizes * (gains.sum() / sizes.sum())
+        count = len(gains)
+        between = np.sqrt(count / (count - 1) * (deviation**2).sum()) / everything.weight
+        return max(error, float(between))
 
     first = np.stack([found[0].fit(1.0) for found in rest])
     constant = np.where(base, first, np.stack([found[0].fit(np.inf) for found in rest]))
@@ -221,7 +238,7 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
         principal=chosen[0] > 0,
         r_loss=losses[chosen],
         r_loss_constant=r_loss_constant,
-        gain_error=gain_error(candidates[chosen] - constant, losses[chosen]),
+        gain_error=gain_error(candidates[chosen], constant),
     )
 
 

@@ -151,8 +151,9 @@ def stacked_record(
         residual, moving = _within_strata(
             preparation, rows.strata[used], residual, moving, effects, weight
         )
+    cluster = None if rows.cluster is None else rows.cluster[used]
     explained = HeldOutTarget(
-        moving, residual, weight, part, average, fit.constant_effect, layout.m
+        moving, residual, weight, part, average, fit.constant_effect, layout.m, cluster
     )
     found = members(slice(1, None), moving, residual, 1)
     blend, judged = _detectable_blend(explained, found)

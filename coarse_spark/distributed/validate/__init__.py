@@ -1,8 +1,9 @@
 """Checks of the input tables, before a run starts: everything that is wrong with them, at once.
 
 Checks of names and types (``columns``) read the schema alone. Those of values (``values``) are
-native aggregates: one pass a table for nearly everything, and one for repeated unit ids. Tables
-whose values have no problems are asked what their treatments identify (``identification``).
+native aggregates: one pass a table for nearly everything, one for repeated unit ids, and those for
+clusters (``clusters``). Tables whose values have no problems are asked what their treatments
+identify (``identification``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 
 from coarse_spark.distributed.frames import ExperimentSetup
+from coarse_spark.distributed.validate.clusters import (
+    count_clusters,
+    warn_of_narrow_partitions,
+    warn_of_shared_treatments,
+)
 from coarse_spark.distributed.validate.columns import column_problems
 from coarse_spark.distributed.validate.identification import check_identification
 from coarse_spark.distributed.validate.values import Findings, check_experiment, check_population
@@ -32,6 +38,7 @@ class TableReport:
         rows, or as these identify no basis.
     population_rows : units of the population; those of the experiment where it is the population.
     warnings : one sentence each, on what a run copes with by itself.
+    clusters : clusters with usable rows; None where none are declared.
     """
 
     rows: int
@@ -41,6 +48,7 @@ class TableReport:
     population_rows: int
     warnings: tuple[str, ...]
     unidentified_partitions: int = 0
+    clusters: int | None = None
 
 
 def validate_tables(
@@ -70,8 +78,8 @@ def validate_tables(
     ------
     TableError : missing columns, unfit types, null or repeated unit ids, treatments outside the
         space or without variation, levels that nobody got, outcomes, weights or features that are
-        no finite numbers, null strata, no usable row, or treatments that identify no basis. One
-        line a problem.
+        no finite numbers, null strata, fewer clusters than folds, no usable row, or treatments that
+        identify no basis. One line a problem.
     """
     # values are read by the declared names and types, so these come first
     check_columns(setup, experiment, population, population_weight)
@@ -82,7 +90,13 @@ def validate_tables(
     served = counts.weighed
     if population is not None:
         served = check_population(setup, population, population_weight, people)
+    clusters, narrow = None, 0
+    if setup.cluster is not None and counts.usable:
+        clusters = count_clusters(setup, experiment, found)
+        narrow = warn_of_narrow_partitions(setup, experiment, min_rows, found)
     _refuse(found.problems + people.problems)
+    if setup.cluster is None:
+        warn_of_shared_treatments(setup, experiment, counts.usable, found)
     shown = check_identification(
         setup, experiment, bases, usable_rows=counts.usable, least=min_rows
     )
@@ -91,10 +105,11 @@ def validate_tables(
         rows=counts.rows,
         usable_rows=counts.usable,
         partitions=shown.partitions,
-        small_partitions=shown.small,
+        small_partitions=shown.small + narrow,
         unidentified_partitions=shown.unidentified,
         population_rows=served,
         warnings=(*found.warnings, *people.warnings, *shown.warnings),
+        clusters=clusters,
     )
 
 

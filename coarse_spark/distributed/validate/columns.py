@@ -71,6 +71,8 @@ def _trial_roles(setup: ExperimentSetup) -> _Roles:
         for name in setup.strata
         if name not in (*setup.features, *setup.unit_id)
     }
+    if setup.cluster is not None:
+        roles[setup.cluster] = ("cluster", "key")
     roles[setup.outcome] = ("outcome", "number")
     for dimension in setup.space.dimensions:
         roles[dimension.name] = (

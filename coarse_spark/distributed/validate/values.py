@@ -15,6 +15,7 @@ from pyspark.sql.types import FractionalType
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
 from coarse_spark.distributed.frames import (
     ExperimentSetup,
+    cluster_label,
     column,
     has_weight,
     unit_id,
@@ -100,6 +101,15 @@ def check_experiment(
                 "expected a value in every row",
             )
             for name in setup.strata
+        ),
+        *(
+            _Rule(
+                counted & cluster_label(name).isNull(),
+                f"have a null cluster '{name}'",
+                "so each is a cluster of its own",
+                warning=True,
+            )
+            for name in ([] if setup.cluster is None else [setup.cluster])
         ),
         _Rule(
             _not_finite(setup.outcome),

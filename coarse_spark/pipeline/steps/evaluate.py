@@ -75,6 +75,7 @@ def evaluate(run: Run) -> None:
                 predictions,
                 [menus.sized[k] for menus in fold_menus.values()],
                 rows[rows["k"] == k],
+                result.moments,
             )
         _warn_of_refused(run, policies, result.refused)
         confidence = configuration.evaluation.confidence
@@ -117,7 +118,7 @@ def _strata_merged(merged: MergedStrata | None) -> StrataMerged | None:
 
 
 def _lack_of_fit(bins: TreatmentBins, result: Evaluation) -> LackOfFit:
-    found = lack_of_fit(bins, result.bins)
+    found = lack_of_fit(bins, result.bins, result.scatter, result.moments.clusters)
     rows = [
         TreatmentBin(
             label=row["bin"],

@@ -24,6 +24,7 @@ def validate(run: Run) -> None:
                 usable_rows=report.usable_rows,
                 population_rows=report.population_rows,
                 partitions=report.partitions,
+                clusters=report.clusters,
                 previous_run=find_previous(run),
             )
         )

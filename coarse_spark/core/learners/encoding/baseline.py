@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.ridge.penalties import empirical_bayes
@@ -128,9 +129,7 @@ class RelativeScale:
     def fit(
         features: FloatArray,
         phi: FloatArray,
-        outcome: FloatArray,
-        weight: FloatArray,
-        fold: IntArray,
+        rows: TrialRows,
         part: IntArray,
         groups: IntArray,
     ) -> RelativeScale:
@@ -140,22 +139,23 @@ class RelativeScale:
         ----------
         features : f(x) (n, m) of main columns.
         phi : (n, p) basis of the treatments.
-        outcome, weight : (n,).
-        fold, part : (n,) fold and validation part of every row.
+        rows : whose outcomes, weights and folds count.
+        part : (n,) validation part of every row.
         groups : (m,) penalty group of every column.
 
         Raises
         ------
         InvalidInputError : the mean outcome is not positive.
         """
+        outcome, weight, fold = rows.y, rows.weight, rows.fold
         root, third = np.sqrt(weight), part % _THIRDS
         mean = float(weight @ outcome / weight.sum())
 
-        def baseline(rows: IntArray) -> Baseline:
-            return Baseline.fit(features[rows], outcome[rows], weight[rows], groups)
+        def baseline(here: IntArray) -> Baseline:
+            return Baseline.fit(features[here], outcome[here], weight[here], groups)
 
         baselines = {}
-        for left_out in [ALL_FOLDS, *(range(int(fold.max()) + 1) if fold.any() else [])]:
+        for left_out in [ALL_FOLDS, *(range(rows.folds) if rows.folds > 1 else [])]:
             outside = np.flatnonzero(fold != left_out)
             whole = baseline(outside)
             held_out = []

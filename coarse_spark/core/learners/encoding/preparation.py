@@ -43,6 +43,7 @@ class PreparedRows:
         that a model leaves out (``Preparation.outcome_number``).
     weight : (n,).
     part : (n,) validation part, numbered over all folds (``learners.folds``).
+    cluster : (n,) labels; None where every row is a cluster of its own.
     """
 
     features: FloatArray
@@ -51,6 +52,7 @@ class PreparedRows:
     outcomes: FloatArray
     weight: FloatArray
     part: IntArray
+    cluster: IntArray | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Preparation:
     strata_shares : weight share of every stratum.
     products : columns of products that the model leaving out a fold may use, by fold: chosen on the
         other folds.
+    clustered : whether rows shared clusters; it matters to fits, not to predictions.
     """
 
     encoder: FeatureEncoder
@@ -82,6 +85,7 @@ class Preparation:
     strata: tuple[str, ...] = ()
     strata_shares: tuple[float, ...] = ()
     products: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    clustered: bool = False
 
     @staticmethod
     def fit(
@@ -108,12 +112,13 @@ class Preparation:
             raise InvalidInputError("the scale 'auto' must be settled before a fit (choose_scale)")
         settings = settings.borne_by(len(rows))
         encoder = FeatureEncoder.fit(rows.X, weight, **settings.encoding)
-        part = parts_of(rows.fold, rows.key, rows.folds, settings, seed)
+        part = parts_of(rows.fold, rows.cluster, rows.folds, settings, seed)
         clip, relative = _clip_bounds(rows.y, settings.winsorize), None
         y = np.clip(rows.y, *clip)
         if settings.scale == "relative":
             features, phi = encoder.transform(rows.X), basis(rows.T)
-            relative = RelativeScale.fit(features, phi, y, weight, rows.fold, part, encoder.groups)
+            clipped = replace(rows, y=y)
+            relative = RelativeScale.fit(features, phi, clipped, part, encoder.groups)
             y = y / relative.held_out(features, part)[:, 0]
             weight = weight * relative.weight(phi)
         share = weight / weight.sum()
@@ -124,6 +129,7 @@ class Preparation:
         plain = Preparation(
             encoder, basis, whitening, center, scale, relative, clip, levels, shares
         )
+        plain = replace(plain, clustered=rows.clusters is not None)
         return plain._with_products(rows, part, settings.max_columns)
 
     def _with_products(self, rows: TrialRows, part: IntArray, max_columns: int) -> Preparation:
@@ -206,7 +212,9 @@ class Preparation:
                 len(rows), -1
             )
             indicators = np.hstack([indicators, products])
-        return PreparedRows(features, self.whitening(phi), indicators, outcomes, weight, part)
+        return PreparedRows(
+            features, self.whitening(phi), indicators, outcomes, weight, part, rows.clusters
+        )
 
     def _indicators(self, strata: npt.ArrayLike | None, size: int) -> FloatArray:
         if not self.strata:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ class TrialRows:
     fold : (n,) fold of every row, 0 … F − 1; default a single fold 0.
     weight : (n,) row weights; default 1.
     strata : (n,) labels of the randomization strata; None without.
+    folds : F; default as many as the rows show.
+    cluster : (n,) integers, alike for rows that no fold and no validation part may tell apart, such
+        as a hash of the household; default the keys, every row being a cluster of its own.
 
     Raises
     ------
@@ -48,6 +51,8 @@ class TrialRows:
     fold: IntArray = None  # type: ignore[assignment]
     weight: FloatArray = None  # type: ignore[assignment]
     strata: npt.NDArray[Any] | None = None
+    folds: int = None  # type: ignore[assignment]
+    cluster: IntArray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         n = len(self.y)
@@ -60,15 +65,24 @@ class TrialRows:
             "strata": None if self.strata is None else np.asarray(self.strata),
         }.items():
             object.__setattr__(self, name, value)
+        if self.folds is None:
+            object.__setattr__(self, "folds", int(self.fold.max(initial=0)) + 1)
+        cluster = self.key if self.cluster is None else np.asarray(self.cluster)
+        object.__setattr__(self, "cluster", cluster)
         _check(self)
 
     def __len__(self) -> int:
         return len(self.y)
 
     @property
-    def folds(self) -> int:
-        """F, the number of folds."""
-        return int(self.fold.max()) + 1
+    def clusters(self) -> IntArray | None:
+        """The cluster of every row, None where every row is one of its own."""
+        return None if np.array_equal(self.cluster, self.key) else self.cluster
+
+    @property
+    def in_one_fold(self) -> TrialRows:
+        """The same rows, all of fold 0."""
+        return replace(self, fold=np.zeros(len(self), dtype=np.int64), folds=1)
 
     def take(self, order: IntArray) -> TrialRows:
         """Return the rows at positions (m,)."""
@@ -80,6 +94,8 @@ class TrialRows:
             self.fold[order],
             self.weight[order],
             None if self.strata is None else self.strata[order],
+            self.folds,
+            self.cluster[order],
         )
 
 

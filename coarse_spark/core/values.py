@@ -237,7 +237,7 @@ def select_menu_size(
     --------
     >>> import numpy as np
     >>> sized = [Policy("uniform", 1), *(Policy("menu", k) for k in (1, 2, 4))]
-    >>> without_noise = ScoreMoments(9, 9.0, np.array([1, 1, 1.996, 2]), np.zeros((4, 4)))
+    >>> without_noise = ScoreMoments(9, 9.0, np.array([1, 1, 1.996, 2]), np.zeros((4, 4)), 9)
     >>> select_menu_size(sized, without_noise)[0]
     4
     >>> select_menu_size(sized, without_noise, tolerance=0.01)[0]

@@ -92,8 +92,8 @@ def test_the_published_intervals_and_the_choice_of_k_are_clustered() -> None:
         *(Policy("menu", k) for k in (1, 2)),
         Policy("granular", 0),
     ]
-    better = np.array([0.0, 1.0, 1.0, 1.1, 1.2])
-    common = rng.normal(size=(20, 5))[village]  # far more than 0.1 between menus
+    better = np.array([0.0, 1.0, 1.0, 1.25, 1.3])
+    common = rng.normal(size=(20, 5))[village]  # far more than is between menus
     scores = better + common - common.mean(axis=0) + 0.1 * rng.normal(size=(len(village), 5))
     clustered, ignored = _moments(scores, village), _moments(scores, None)
     assert select_menu_size(policies, clustered)[0] == 1

@@ -116,7 +116,7 @@ def test_smallest_size_within_one_paired_standard_error() -> None:
 
 
 def _without_noise(*values: float) -> ScoreMoments:
-    return ScoreMoments(9, 9.0, np.array(values), np.zeros((len(values), len(values))))
+    return ScoreMoments(9, 9.0, np.array(values), np.zeros((len(values), len(values))), 9)
 
 
 def test_without_noise_a_small_loss_is_worth_fewer_treatments() -> None:
@@ -151,7 +151,7 @@ def test_one_treatment_stays_unless_a_larger_menu_beats_it_by_more_than_chance()
 
     def chosen(errors: float) -> tuple[int, str]:
         gained = values + np.array([0, 0, errors * np.sqrt(2)])
-        return select_menu_size(sized, ScoreMoments(9, 9.0, gained, np.eye(3)))
+        return select_menu_size(sized, ScoreMoments(9, 9.0, gained, np.eye(3), 9))
 
     assert [chosen(errors)[0] for errors in (0.9, 1.2, 1.6, 1.7)] == [1, 1, 1, 2]
     assert "within the standard error" in chosen(0.9)[1]
@@ -177,7 +177,7 @@ def test_a_larger_tolerance_never_gives_more_treatments(
     values: list[float], noise: float, tolerances: tuple[float, float], cost: float
 ) -> None:
     policies = [Policy(p.name, p.k, cost * p.k) for p in POLICIES]
-    moments = ScoreMoments(9, 9.0, np.array(values), noise**2 * np.eye(6))
+    moments = ScoreMoments(9, 9.0, np.array(values), noise**2 * np.eye(6), 9)
     small, large = sorted(tolerances)
     least, k, most = (
         select_menu_size(policies, moments, tolerance=t)[0] for t in (large, small, 0.0)

@@ -28,9 +28,7 @@ from coarse_spark.core.learners.ridge.penalties import (
     ridge,
 )
 
-# standard errors, one-sided one per cent: what passes is the best of several fits, and chance that
-# passes is acted on
-_EVIDENCE = 2.33
+_EVIDENCE = 1.645  # standard errors: one-sided five per cent
 _MULTIPLIERS = (3.0, 10.0, 0.3)  # beside 1
 
 

@@ -20,7 +20,7 @@ CodeArray = npt.NDArray[np.uint8]
 
 _LEAST_BINS, _MOST_BINS = 32, 255
 NO_SPLIT = -1
-_LEAST_GAIN = 1e-12
+_LEAST_GAIN, _TIE = 1e-12, 1e-9
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,9 @@ def _best_splits(histograms: FloatArray, columns: int, growth: Growth) -> tuple[
     gain -= whole_square / (weight + penalty)
     gain[(left < growth.min_rows) | (right < growth.min_rows)] = -np.inf
     gain = gain.reshape(nodes, -1)
-    best = gain.argmax(axis=1)
+    # bins without rows between them are worth the same: the first, whatever sums round to
+    top = gain.max(axis=1)
+    best = (gain >= (top - _TIE * np.abs(top))[:, None]).argmax(axis=1)
     column, place = np.divmod(best, below.shape[2])
     worth = gain[np.arange(nodes), best] > _LEAST_GAIN
     return np.where(worth, column, NO_SPLIT), np.where(worth, place, 0)

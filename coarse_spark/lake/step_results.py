@@ -79,6 +79,7 @@ class FitResult(StepResult):
     ----------
     observed_treatments : by dimension, the smallest and the largest value that the experiment gave;
         of a categorical one all observed codes.
+    outcomes : the smallest and the largest usable one; None in runs of versions without.
     support : of the experiment under that basis; None in runs of versions without one.
     basis : name of the basis of the run, with its knots.
     basis_losses : held-out mean squared error of every basis compared, by name; empty where one was
@@ -92,6 +93,7 @@ class FitResult(StepResult):
     step: ClassVar[str] = "fit"
 
     observed_treatments: tuple[tuple[float, ...], ...]
+    outcomes: tuple[float, float] | None = None
     support: Support | None = None
     basis: str
     basis_losses: dict[str, float] = {}
@@ -99,6 +101,11 @@ class FitResult(StepResult):
     scale: str = "additive"
     scale_losses: dict[str, float] = {}
     models: ModelCounts
+
+    @property
+    def of_rates(self) -> bool:
+        """Whether all outcomes lie between 0 and 1, as those of chances and shares do."""
+        return self.outcomes is not None and min(self.outcomes) >= 0 and max(self.outcomes) <= 1
 
 
 class ScoreResult(StepResult):
@@ -110,6 +117,8 @@ class ScoreResult(StepResult):
     granular_value : mean profit per unit weight with every unit under its own best treatment.
     pooled_units : units that the pooled model serves.
     unseen_units : those of them whose partition the experiment does not have.
+    outside_rates : units whose predicted chance or share leaves 0 … 1 at some treatment; None where
+        outcomes are neither.
     """
 
     step: ClassVar[str] = "score"
@@ -118,6 +127,7 @@ class ScoreResult(StepResult):
     granular_value: float
     pooled_units: int = 0
     unseen_units: int = 0
+    outside_rates: int | None = None
 
 
 class DecidingPrices(Record):

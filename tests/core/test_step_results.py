@@ -164,3 +164,13 @@ def test_a_support_is_read_as_it_was_kept_even_after_use() -> None:
     assert read.support is not None
     assert read.support.tried(GIVEN).all()
     assert not read.support.tried(np.array([[2.0, 2]])).any()
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "rates"), [((0, 1), True), ((0.2, 0.9), True), ((0, 2), False), ((-0.1, 1), False)]
+)
+def test_outcomes_between_0_and_1_are_rates(outcomes: tuple[float, float], rates: bool) -> None:
+    found = results()["fit"]
+    assert isinstance(found, FitResult)
+    assert not found.of_rates, "runs of earlier versions do not know"
+    assert found.model_copy(update={"outcomes": outcomes}).of_rates is rates

@@ -38,6 +38,7 @@ def fit(run: Run) -> None:
         setup = experiment_setup(run.declared)
         with materialized(experiment_units(run.experiment, setup)) as kept:
             observed = observed_treatments(kept, setup.space)
+            outcomes = kept.agg(F.min("outcome"), F.max("outcome")).collect()[0]
             run.warn(*observed.problems(private=run.declared.privacy))
             learner = learner_settings(run.declared)
             choice, scale = settle_form(kept, setup, run.declared.bases, learner)
@@ -51,6 +52,7 @@ def fit(run: Run) -> None:
         run.keep(
             FitResult(
                 observed_treatments=observed.values,
+                outcomes=tuple(map(float, outcomes)),
                 support=support,
                 basis=choice.basis.name,
                 basis_losses=choice.losses,

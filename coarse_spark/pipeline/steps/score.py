@@ -10,10 +10,11 @@ from pyspark.sql import functions as F
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.distributed.frames import eligibility_columns, population_units, theta_columns
+from coarse_spark.distributed.rates import predicted_range
 from coarse_spark.distributed.score import granular_columns, unseen_partitions
 from coarse_spark.distributed.score import score as score_units
 from coarse_spark.lake.contract import RESPONSES
-from coarse_spark.lake.step_results import ScoreResult
+from coarse_spark.lake.step_results import FitResult, ScoreResult
 from coarse_spark.pipeline.rules import written_rules
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, unit_weight
@@ -38,6 +39,7 @@ def score(run: Run) -> None:
                 granular_value=row["granular"] / row["weight"],
                 pooled_units=row["pooled"],
                 unseen_units=warn_of_unseen(run, responses) if row["pooled"] else 0,
+                outside_rates=_warn_of_rates(run, responses, row["units"]),
             )
         )
 
@@ -101,6 +103,23 @@ def warn_of_unseen(run: Run, responses: DataFrame) -> int:
         "the pooled model serves them"
     )
     return unseen.units
+
+
+def _warn_of_rates(run: Run, responses: DataFrame, units: int) -> int | None:
+    """Count predictions of chances and shares that are none, and warn of them."""
+    if not run.result(FitResult).of_rates:
+        return None
+    least, greatest = predicted_range(run.problem)
+    outside = F.when((least < 0) | (greatest > 1), F.lit(1))
+    row = responses.agg(F.count(outside), F.min(least), F.max(greatest)).collect()[0]
+    if row[0]:
+        run.warn(
+            f"outcomes lie between 0 and 1, but those predicted for {row[0]} of {units} units "
+            f"({row[0] / units:.1%}) leave that range at some treatment ({row[1]:.3g} to "
+            f"{row[2]:.3g}): what such units seem to gain is overstated; compare the other "
+            "response.scale, or use a smaller basis or fewer features"
+        )
+    return int(row[0])
 
 
 def _models(run: Run) -> DataFrame:

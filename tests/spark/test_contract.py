@@ -26,6 +26,7 @@ from coarse_spark.lake.contract import (
     RESPONSES,
     RUNS,
     TABLES,
+    VERSION,
     OutputLayout,
     columns_of,
 )
@@ -93,7 +94,7 @@ def test_a_new_output_has_every_table_of_the_contract_in_one_commit_each(lake: L
             (c.name, c.sql_type, c.comment, c.nullable) for c in columns_of(schema, LAYOUT)
         ]
         properties = _properties(lake, schema.name)
-        assert properties["coarse_spark.contract"] == "2"
+        assert properties["coarse_spark.contract"] == str(VERSION)
         assert properties["delta.minReaderVersion"] == "1", "every reader can read it"
         if schema.constraint is not None:
             assert properties[f"delta.constraints.{schema.constraint.name}"]
@@ -546,9 +547,11 @@ def test_tables_that_are_newer_or_damaged(lake: Lake) -> None:
 
 def test_a_table_of_a_newer_contract(lake: Lake) -> None:
     runs = lake.reference(RUNS.name)
-    lake.spark.sql(f"ALTER TABLE {runs} SET TBLPROPERTIES ('coarse_spark.contract' = '3')")
+    newer = VERSION + 1
+    lake.spark.sql(f"ALTER TABLE {runs} SET TBLPROPERTIES ('coarse_spark.contract' = '{newer}')")
     (line,) = _told(lake, LAYOUT)
-    assert "written by a newer coarse_spark: found contract version 3, expected at most 2" in line
+    assert f"found contract version {newer}, expected at most {VERSION}" in line
+    assert "written by a newer coarse_spark" in line
 
 
 def test_a_table_that_is_not_of_delta(spark: SparkSession) -> None:

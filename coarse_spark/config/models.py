@@ -165,10 +165,10 @@ class Response(Section):
         "held-out rows support",
     )
     max_rows: Integer = Field(
-        200_000,
+        150_000,
         ge=1,
         description="a partition with more rows is cut into shards whose models are averaged; "
-        "default: 200000, or min_rows where that is more",
+        "default: 150000, which take up to 0.8 GB, or min_rows where that is more",
     )
     max_failed_share: Number = Field(
         0.1, ge=0, le=1, description="largest share of rows in failed partitions that a run accepts"

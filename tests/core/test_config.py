@@ -47,7 +47,7 @@ def test_defaults(small: Path) -> None:
     assert configuration.menu.select == "auto"
     assert (configuration.menu.tolerance, configuration.menu.support) == (0.01, "auto")
     assert (configuration.response.basis, configuration.response.folds) == ("auto", 5)
-    assert (configuration.response.min_rows, configuration.response.max_rows) == (500, 200_000)
+    assert (configuration.response.min_rows, configuration.response.max_rows) == (500, 150_000)
     assert configuration.response.shrink_to_pooled is True
     assert (configuration.profit.margin, configuration.profit.cost) == ("1", "0")
     assert configuration.evaluation.confidence == 0.95

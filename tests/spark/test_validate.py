@@ -285,7 +285,9 @@ def test_treatments_outside_the_space(spark: Any) -> None:
 
 
 def test_arms_are_of_listed_treatments_alone(spark: Any) -> None:
-    content = configuration(menu={"sizes": [1, 2]}).model_dump(by_alias=True)
+    content = configuration(menu={"sizes": [1, 2]}, response={"basis": "arms"}).model_dump(
+        by_alias=True
+    )
     trial = rows(12)  # of depth 0, 10, 20, 30 by mail and by phone
     values = {"kind": "continuous", "values": [10, 20], "control": 0}
     listed = [{"depth": depth, "arm": arm} for depth in (10, 20, 30) for arm in ("mail", "phone")]

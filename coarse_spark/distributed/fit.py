@@ -39,7 +39,6 @@ MODEL_SCHEMA = (
     "diagnostics map<string,double>"
 )
 _COLUMNS = [part.split()[0] for part in MODEL_SCHEMA.split(", ")]
-_FEW_TASKS = 128
 _ENCODER_ROWS = 50_000  # a sample of this size places knots and finds levels of the pooled model
 
 
@@ -122,10 +121,8 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
         groups = sum(count for _, count in shards)
         # one partition alone is the pool itself
         common = pooled if settings.shrink_to_pooled and len(sizes) > 1 else None
-        # an explicit number: adaptive execution would pack the groups of a small table in one task;
-        # few groups get more tasks than there are, or hashes would put several large ones in one
-        tasks = min(max(groups, min(8 * groups, _FEW_TASKS)), 10_000)
-        spread = sharded.repartition(tasks, "partition", "member")
+        # an explicit number: adaptive execution would pack the groups of a small table in one task
+        spread = sharded.repartition(min(groups, 10_000), "partition", "member")
         parts.append(
             spread.groupBy("partition", "member").applyInPandas(
                 _group_fitter(setup, settings, common), MODEL_SCHEMA

@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,11 +26,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from common import own_process
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.simulate.field import field_simulation
 
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -47,7 +46,12 @@ def configuration(learner: str, features: int, folder: str) -> Configuration:
             },
             "treatments": {"t1": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}},
             "design": {"kind": "randomized"},
-            "response": {"learner": learner, "scale": "additive", "folds": 3},
+            "response": {
+                "basis": "quadratic",
+                "learner": learner,
+                "scale": "additive",
+                "folds": 3,
+            },
             "output": {"path": f"{folder}/tables"},
         }
     )
@@ -178,14 +182,7 @@ WORKERS = {"spark": fit_on_spark, "bare": fit_bare}
 
 
 def measured(worker: str) -> dict[str, float]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--worker", worker]
-    done = subprocess.run(
-        command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{worker} failed:\n{done.stderr}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return own_process(__file__, worker, options=sys.argv[1:])
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ the mean outcome of scikit-learn's histogram boosting less what it thinks the tr
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 import warnings
@@ -20,7 +19,7 @@ import warnings
 import numpy as np
 import pandas as pd
 from bench_fit import econml
-from common import NEW_UNITS, captured, line, own_process
+from common import NEW_UNITS, captured, learner_options, line, own_process
 
 TARGETS = {20_000: 0.74, 60_000: 0.82}
 OURS = ("auto", "additive")
@@ -88,13 +87,7 @@ def worker(learner: str, rows: int, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", nargs="+", type=int, default=[20_000, 60_000])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = learner_options(__doc__, [20_000, 60_000], 3).parse_args()
     if options.worker:
         learner, rows, seed = options.worker
         worker(learner, int(rows), int(seed))

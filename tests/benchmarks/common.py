@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,22 @@ THREADS = dict.fromkeys(
 NEW_UNITS = 20_000  # that policies are judged on, at the truth
 
 
-def own_process(script: str, *arguments: object) -> dict[str, Any]:
-    """What ``script --worker`` prints last, as JSON, of a process with one thread."""
-    command = [sys.executable, script, "--worker", *map(str, arguments)]
+def learner_options(
+    description: str | None, rows: list[int], seeds: int
+) -> argparse.ArgumentParser:
+    """Options of a benchmark of learners; a worker gets learner, rows and seed."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="+", type=int, default=rows)
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    return parser
+
+
+def own_process(script: str, *arguments: object, options: Sequence[str] = ()) -> dict[str, Any]:
+    """What ``script options --worker`` prints last, as JSON, of a process with one thread."""
+    command = [sys.executable, script, *options, "--worker", *map(str, arguments)]
     done = subprocess.run(
         command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
     )

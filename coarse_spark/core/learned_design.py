@@ -1,74 +1,60 @@
 """A design learned from data: Λ(x) = E[φφᵀ | x].
 
-It is for treatments that were not randomized, or not with known shares. In the whitened basis every
-product z_j z_k is regressed on the encoded features, with penalties by empirical Bayes; the
-predicted matrix is lifted to a smallest eigenvalue, which bounds how much a single row can weigh.
-The report of overlap says how often.
+It is for treatments that were not randomized, or not with known shares. In the whitened basis
+z = (1, v) it is known by the mean e(x) = E[v | x] and the covariance V(x) of v given x, of which
+every product of residuals v − e(x) is an observation. Both are learned by ridge and trees
+(``encoding.conditional_mean``). V is lifted to a smallest eigenvalue, which makes Λ a valid matrix
+of moments and bounds how much a single row can weigh; the report of overlap says how often.
 
-Sums over rows are all that the regressions need: with one set of sums a fold, the design of every
-fold is learned from the rows outside it, over any number of batches or machines.
+The design of a fold is learned from the rows of the other folds alone: of these, residuals are
+taken from means that did not see their validation part, and the average of these means is the
+design's.
+Sums over rows, two passes of them, are all that the regressions need of tables of any size; trees
+are grown on a sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.encoding.conditional_mean import ConditionalMean, cross_fitted
 from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.whitening import Whitening
-from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram, total
-from coarse_spark.core.learners.ridge.penalties import empirical_bayes
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.overlap import Overlap
 
-# least eigenvalue of Λ(x) in the whitened basis: no residual counts more than twenty times
+# least eigenvalue of V(x): no residual counts more than twenty times
 FLOOR = 0.05
 
+# by the fold that a design serves: means without that fold and a part of the others, by that part
+NestedMeans = Mapping[int, Mapping[int, ConditionalMean]]
 
-@dataclass(frozen=True)
-class Overlap:
-    """How well the treatments overlap on a set of rows.
 
-    Parameters
+@dataclass(frozen=True, eq=False)
+class DesignRows:
+    """Rows of an experiment, of which a design knows no outcomes.
+
+    Attributes
     ----------
-    rows : number of rows looked at.
-    smallest_eigenvalue : least predicted eigenvalue of Λ(x) in the whitened basis, before lifting;
-        1 is full randomization.
-    lifted_share : share of the rows whose eigenvalues had to be lifted: there responses rest on
-        extrapolation.
-    effective_rows : effective sample size of the weights zᵀΛ(x)⁻¹z that debiasing gives to
-        residuals.
-    imbalance : largest deviation of the mean of Λ(x)⁻¹zzᵀ from the identity: 0 for a perfectly
-        calibrated design.
+    X : (n, ·) features.
+    phi : (n, p) basis columns of the treatments given.
+    fold : (n,).
+    part : (n,) validation part, numbered over all folds (``learners.folds``).
+    weight : (n,).
     """
 
-    rows: int
-    smallest_eigenvalue: float
-    lifted_share: float
-    effective_rows: float
-    imbalance: float
-
-    def problems(self) -> list[str]:
-        """Return a sentence for each sign of poor overlap."""
-        found = []
-        if self.lifted_share > 0.01:
-            found.append(
-                f"{self.lifted_share:.1%} of the units hardly vary in treatment: their responses "
-                "are extrapolated"
-            )
-        if self.effective_rows < 0.2 * self.rows:
-            found.append(
-                f"debiasing rests on {self.effective_rows:.0f} effective rows of {self.rows}"
-            )
-        if self.imbalance > 0.2:
-            found.append(
-                f"the learned design is off by {self.imbalance:.2f} after weighting (0 is balanced)"
-            )
-        return found
+    X: pd.DataFrame
+    phi: FloatArray
+    fold: IntArray
+    part: IntArray
+    weight: FloatArray
 
 
 @dataclass(frozen=True)
@@ -79,10 +65,12 @@ class DesignPreparation:
     ----------
     encoder : of the features.
     whitening : of the basis columns.
+    parts_per_fold : validation parts that a fold is cut into; outside a fold are at least two.
     """
 
     encoder: FeatureEncoder
     whitening: Whitening
+    parts_per_fold: int = 1
 
     @staticmethod
     def fit(
@@ -91,6 +79,7 @@ class DesignPreparation:
         *,
         basis: Basis,
         weight: FloatArray,
+        parts_per_fold: int = 1,
         settings: LearnerSettings | None = None,
     ) -> DesignPreparation:
         """Fit on all rows, or on a sample of them.
@@ -101,6 +90,7 @@ class DesignPreparation:
         T : (n, d) encoded treatments.
         basis : of the treatments.
         weight : (n,).
+        parts_per_fold : as in ``DesignPreparation``.
         settings : of which those of the encoding count.
 
         Raises
@@ -111,42 +101,111 @@ class DesignPreparation:
         encoder = FeatureEncoder.fit(X, weight, **settings.encoding)
         if len(encoder.main_columns) + len(encoder.pairs) <= settings.max_columns:
             encoder = encoder.with_products(encoder.pairs)
-        return DesignPreparation(encoder, Whitening.fit(basis, T, weight))
+        return DesignPreparation(encoder, Whitening.fit(basis, T, weight), parts_per_fold)
 
-    def sums(self, X: pd.DataFrame, phi: FloatArray, weight: FloatArray) -> GramStatistics:
-        """Return the sums of a batch: the Gram matrix of [features, products z_j z_k, j ≤ k].
+    def mean_sums(self, rows: DesignRows) -> dict[int, GramStatistics]:
+        """Return the first pass's sums of a batch, by part; those of batches add up."""
+        return self._sums(rows, self.encoder.transform(rows.X), self._moving(rows))
+
+    def means(self, sums: Mapping[int, GramStatistics], sample: DesignRows) -> NestedMeans:
+        """Return the means that the first pass amounts to.
 
         Parameters
         ----------
-        X : (n, ·) features.
-        phi : (n, p) basis columns.
-        weight : (n,).
+        sums : of ``mean_sums``, added up.
+        sample : all rows, or a sample of them, in random order.
         """
-        z = self.whitening(phi)
-        upper = np.triu_indices(z.shape[1])
-        products = z[:, upper[0]] * z[:, upper[1]]
-        one = np.ones((len(z), 1))
-        return response_gram(self.encoder.transform(X), one, products, np.zeros(len(z)), weight)
+        features, moving = self.encoder.transform(sample.X), self._moving(sample)
+        folds = sorted({self._fold(part) for part in sums})
+        return {fold: self._learned(sums, features, moving, sample, fold) for fold in folds}
 
-    def solve(self, sums: GramStatistics) -> LearnedDesign:
-        """Return the design that summed batches amount to."""
-        sums = sums.scaled(
-            sums.effective_rows / sums.weight
-        )  # the noise of a row must count once, whatever the weights' unit
-        m = len(self.encoder.columns)
-        one_block = np.zeros(m, dtype=np.int64)
-        rows = [np.eye(1, m)[0]]  # z₀z₀ = 1
-        for column in range(m + 1, len(sums.moment)):
-            target = GramStatistics(
-                sums.gram[:m, :m],
-                sums.gram[:m, column],
-                float(sums.gram[column, column]),
-                sums.weight,
-                sums.square_weight,
-                sums.rows,
+    def covariance_sums(self, rows: DesignRows, means: NestedMeans) -> dict[int, GramStatistics]:
+        """Return the second pass's sums of a batch, by part; those of batches add up.
+
+        Parameters
+        ----------
+        rows : the batch.
+        means : of the first pass.
+        """
+        features = self.encoder.transform(rows.X)
+        return self._sums(rows, features, self._products(rows, features, means))
+
+    def solve(
+        self, means: NestedMeans, sums: Mapping[int, GramStatistics], sample: DesignRows
+    ) -> CrossFittedDesign:
+        """Return the designs, one a fold, that both passes amount to.
+
+        Parameters
+        ----------
+        means : of the first pass.
+        sums : of ``covariance_sums``, added up.
+        sample : as in ``means``.
+        """
+        features = self.encoder.transform(sample.X)
+        products = self._products(sample, features, means)
+        size, designs = products.shape[1] // len(means), {}
+        for position, fold in enumerate(sorted(means)):
+            columns = slice(position * size, (position + 1) * size)
+            own = {
+                number: replace(one, moment=one.moment[:, columns], square=one.square[columns])
+                for number, one in sums.items()
+            }
+            learned = self._learned(own, features, products[:, columns], sample, fold)
+            designs[fold] = LearnedDesign(
+                self.encoder,
+                self.whitening,
+                ConditionalMean.average(list(means[fold].values())),
+                ConditionalMean.average(list(learned.values())),
             )
-            rows.append(empirical_bayes(target, self.encoder.groups, one_block).coefficients)
-        return LearnedDesign(self.encoder, self.whitening, np.array(rows))
+        return CrossFittedDesign(designs)
+
+    def _fold(self, part: int) -> int:
+        return part // self.parts_per_fold
+
+    def _moving(self, rows: DesignRows) -> FloatArray:
+        return self.whitening(rows.phi)[:, 1:]
+
+    def _products(self, rows: DesignRows, features: FloatArray, means: NestedMeans) -> FloatArray:
+        """Products of residuals for the design of every fold, side by side; 0 in that fold."""
+        moving = self._moving(rows)
+        upper = np.triu_indices(moving.shape[1])
+        products = np.zeros((len(moving), len(means), len(upper[0])))
+        for position, fold in enumerate(sorted(means)):
+            for number, mean in means[fold].items():
+                here = np.flatnonzero(rows.part == number)
+                residual = moving[here] - mean(features[here], self.encoder.plain)
+                products[here, position] = residual[:, upper[0]] * residual[:, upper[1]]
+        return products.reshape(len(moving), -1)
+
+    @staticmethod
+    def _sums(
+        rows: DesignRows, features: FloatArray, target: FloatArray
+    ) -> dict[int, GramStatistics]:
+        places = {int(part): np.flatnonzero(rows.part == part) for part in np.unique(rows.part)}
+        return {
+            part: GramStatistics.of(features[here], target[here], rows.weight[here])
+            for part, here in places.items()
+        }
+
+    def _learned(
+        self,
+        sums: Mapping[int, GramStatistics],
+        features: FloatArray,
+        target: FloatArray,
+        sample: DesignRows,
+        fold: int,
+    ) -> dict[int, ConditionalMean]:
+        """Models without a fold and a part of the others, by that part."""
+        rest = np.flatnonzero(sample.fold != fold)
+        return cross_fitted(
+            self.encoder,
+            {part: one for part, one in sums.items() if self._fold(part) != fold},
+            features[rest],
+            target[rest],
+            sample.weight[rest],
+            sample.part[rest],
+            seed=fold,
+        )
 
 
 @dataclass(frozen=True)
@@ -156,13 +215,14 @@ class LearnedDesign:
     Parameters
     ----------
     encoder, whitening : of features and basis columns.
-    coefficients : (p (p + 1) / 2, m) of the products z_j z_k, j ≤ k, row by row of the upper
-        triangle.
+    mean : e(x), of the p − 1 whitened columns after the constant.
+    covariance : the upper triangle of V(x), row by row.
     """
 
     encoder: FeatureEncoder
     whitening: Whitening
-    coefficients: FloatArray
+    mean: ConditionalMean
+    covariance: ConditionalMean
 
     def representer(self, X: pd.DataFrame, phi: FloatArray) -> FloatArray:
         """Return Λ(x)⁻¹ φ (n, p) of rows; see ``design.representer``.
@@ -177,21 +237,22 @@ class LearnedDesign:
     def _whitened(
         self, X: pd.DataFrame, phi: FloatArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Smallest eigenvalue of Λ (n,) before lifting, z (n, p) and Λ⁻¹z (n, p), whitened."""
-        values, vectors = self._eigen(X)
-        z = self.whitening(phi)
-        within = np.einsum("nij,ni->nj", vectors, z) / np.maximum(values, FLOOR)
-        return values[:, 0], z, np.asarray(np.einsum("nij,nj->ni", vectors, within))
+        """Smallest eigenvalue of V (n,) before lifting, z (n, p) and Λ⁻¹z (n, p), whitened.
 
-    def _eigen(self, X: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
-        predicted = self.encoder.transform(X) @ self.coefficients.T
-        size = len(self.whitening.matrix)
-        matrices = np.empty((len(predicted), size, size))
-        upper = np.triu_indices(size)
-        matrices[:, upper[0], upper[1]] = predicted
-        matrices[:, upper[1], upper[0]] = predicted
-        values, vectors = np.linalg.eigh(matrices)
-        return values, vectors
+        With Λ of the blocks 1, e and V + eeᵀ, Λ⁻¹z is (1 − e·a, a) for a = V⁻¹(v − e).
+        """
+        features, plain = self.encoder.transform(X), self.encoder.plain
+        mean, z = self.mean(features, plain), self.whitening(phi)
+        size = mean.shape[1]
+        covariance, upper = np.empty((len(z), size, size)), np.triu_indices(size)
+        predicted = self.covariance(features, plain)
+        covariance[:, upper[0], upper[1]] = predicted
+        covariance[:, upper[1], upper[0]] = predicted
+        values, vectors = np.linalg.eigh(covariance)
+        within = np.einsum("nij,ni->nj", vectors, z[:, 1:] - mean) / np.maximum(values, FLOOR)
+        solved = np.einsum("nij,nj->ni", vectors, within)
+        first = 1 - np.einsum("ni,ni->n", mean, solved)
+        return values[:, 0], z, np.column_stack([first, solved])
 
 
 @dataclass(frozen=True)
@@ -201,13 +262,16 @@ class CrossFittedDesign:
     designs: Mapping[int, LearnedDesign]
 
     @staticmethod
-    def solve(
-        preparation: DesignPreparation, sums: Mapping[int, GramStatistics]
-    ) -> CrossFittedDesign:
-        """Return the designs that the summed batches of every fold (at least two) amount to."""
-        return CrossFittedDesign(
-            {fold: preparation.solve(total(sums, without={fold})) for fold in sums}
-        )
+    def fit(preparation: DesignPreparation, rows: DesignRows) -> CrossFittedDesign:
+        """Return the designs of rows in memory, in random order.
+
+        Parameters
+        ----------
+        preparation : of these rows.
+        rows : of the experiment.
+        """
+        means = preparation.means(preparation.mean_sums(rows), rows)
+        return preparation.solve(means, preparation.covariance_sums(rows, means), rows)
 
     def representer(self, X: pd.DataFrame, phi: FloatArray, fold: IntArray) -> FloatArray:
         """Return Λ(x)⁻¹ φ (n, p) of rows, each by the design that did not see its fold.
@@ -224,35 +288,21 @@ class CrossFittedDesign:
             result[inside] = self.designs[int(number)].representer(X[inside], phi[inside])
         return result
 
-    def overlap(
-        self, X: pd.DataFrame, phi: FloatArray, fold: IntArray, weight: FloatArray
-    ) -> Overlap:
+    def overlap(self, rows: DesignRows, *, private: bool = False) -> Overlap:
         """Return the overlap of rows, each by the design that did not see its fold.
 
         Parameters
         ----------
-        X : (n, ·) features.
-        phi : (n, p) basis columns of the treatments given.
-        fold : (n,).
-        weight : (n,).
+        rows : of the experiment.
+        private : show hashes of levels.
         """
-        places = [np.flatnonzero(fold == number) for number in np.unique(fold)]
+        places = [np.flatnonzero(rows.fold == number) for number in np.unique(rows.fold)]
         parts = [
-            self.designs[int(fold[rows[0]])]._whitened(X.iloc[rows], phi[rows]) for rows in places
+            self.designs[int(rows.fold[here[0]])]._whitened(rows.X.iloc[here], rows.phi[here])
+            for here in places
         ]
         smallest, z, solved = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return _overlap(smallest, z, solved, weight[np.concatenate(places)])
-
-
-def _overlap(
-    smallest: FloatArray, z: FloatArray, solved: FloatArray, weight: FloatArray
-) -> Overlap:
-    share = weight / weight.sum()
-    leverage = np.einsum("ni,ni->n", solved, z) * share
-    return Overlap(
-        rows=len(z),
-        smallest_eigenvalue=float(smallest.min()),
-        lifted_share=float(share @ (smallest < FLOOR)),
-        effective_rows=float(leverage.sum() ** 2 / (leverage**2).sum()),
-        imbalance=float(np.abs((solved * share[:, None]).T @ z - np.eye(z.shape[1])).max()),
-    )
+        order = np.concatenate(places)
+        return Overlap.of(
+            rows.X.iloc[order], smallest, z, solved, rows.weight[order], FLOOR, private=private
+        )

@@ -6,7 +6,8 @@ It gives the weight with which a unit's residual corrects its response coefficie
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,10 +25,12 @@ from coarse_spark.core.design import (
     representer,
     row_moments,
 )
-from coarse_spark.core.learned_design import CrossFittedDesign, DesignPreparation, Overlap
+from coarse_spark.core.learned_design import DesignPreparation, DesignRows
 from coarse_spark.core.learners.encoding.whitening import Whitening
+from coarse_spark.core.learners.folds import parts_of, parts_per_fold
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.overlap import Overlap
 from coarse_spark.core.strata import MergedStrata, merge_strata
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.basis import form_sample
@@ -41,6 +44,7 @@ from coarse_spark.distributed.sample import representative_sample
 
 # a sample of this size encodes the features of a learned design, and shows its overlap
 _SAMPLE_ROWS = 50_000
+_PARTS = 3  # that a design's means are learned without, at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,36 +183,55 @@ def group_moments(
 def _learned(
     units: DataFrame, setup: ExperimentSetup, basis: Basis, learner: LearnerSettings
 ) -> Design:
-    """The design from sums of every fold over batches of rows, encoded as a sample says.
+    """The design from two passes of sums over batches of rows, encoded as a sample says.
 
     It is solved on the driver, whatever the number of rows.
     """
     dimensions = setup.treatments
+    settings = replace(learner, validation_parts=_PARTS)
     # partitions and strata may have been treated differently too; the encoding leaves out what is
     # constant
     described = [*feature_columns(len(setup.features)), "partition", "stratum"]
+    labels = ["key", "cluster"] if "cluster" in units.columns else ["key"]
     sample = representative_sample(units, setup, _SAMPLE_ROWS, arms="arms" in basis.terms)
-    given, weight = matrix(sample, dimensions), sample["weight"].to_numpy(np.float64)
-    # the last bit of a sum must not depend on the driver's number of cores
-    with threadpool_limits(limits=1):
-        preparation = DesignPreparation.fit(
-            sample[described], given, basis=basis, weight=weight, settings=learner
+
+    def design_rows(rows: pd.DataFrame) -> DesignRows:
+        fold, cluster = rows["fold"].to_numpy(), rows[labels[-1]].to_numpy()
+        return DesignRows(
+            rows[described],
+            basis(matrix(rows, dimensions)),
+            fold,
+            parts_of(fold, cluster, setup.folds, settings, setup.seed),
+            rows["weight"].to_numpy(np.float64),
         )
 
-    def record(rows: pd.DataFrame) -> dict[str, GramStatistics]:
-        sums = {}
-        for fold, part in parts(rows, "fold"):
-            phi = basis(matrix(part, dimensions))
-            sums[str(fold)] = preparation.sums(
-                part[described], phi, part["weight"].to_numpy(np.float64)
-            )
-        return sums
+    def added_up(
+        sums: Callable[[DesignRows], Mapping[int, GramStatistics]],
+    ) -> dict[int, GramStatistics]:
+        needed = units.select("fold", "weight", *labels, *described, *dimensions)
+        total = add_up(
+            needed,
+            lambda rows: {str(part): one for part, one in sums(design_rows(rows)).items()},
+        )
+        return {part: GramStatistics.of_flat(total[str(part)]) for part in sorted(map(int, total))}
 
-    total = add_up(units.select("fold", "weight", *described, *dimensions), record)
-    sums = {int(fold): GramStatistics.of_flat(total[fold]) for fold in sorted(total)}
+    # the last bit of a sum must not depend on the driver's number of cores
     with threadpool_limits(limits=1):
-        design = CrossFittedDesign.solve(preparation, sums)
-        overlap = design.overlap(sample[described], basis(given), sample["fold"].to_numpy(), weight)
+        known = design_rows(sample)
+        preparation = DesignPreparation.fit(
+            known.X,
+            matrix(sample, dimensions),
+            basis=basis,
+            weight=known.weight,
+            parts_per_fold=parts_per_fold(setup.folds, settings),
+            settings=settings,
+        )
+        means = preparation.means(added_up(preparation.mean_sums), known)
+        sums = added_up(partial(preparation.covariance_sums, means=means))
+        design = preparation.solve(means, sums, known)
+        names = dict(zip(described, setup.features, strict=False))
+        known = replace(known, X=known.X.rename(columns=names))
+        overlap = design.overlap(known, private=setup.privacy)
 
     def weights(rows: pd.DataFrame) -> FloatArray:
         return design.representer(

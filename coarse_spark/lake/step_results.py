@@ -15,8 +15,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
-from coarse_spark.core.learned_design import Overlap
 from coarse_spark.core.menu.menu import Pass
+from coarse_spark.core.overlap import Overlap
 from coarse_spark.core.support import Support
 
 

@@ -48,6 +48,7 @@ def learner_settings(configuration: Configuration) -> LearnerSettings:
     return LearnerSettings(
         learner=response.learner,
         scale=response.scale,
+        residualize=configuration.design.kind == "learned",
         winsorize=response.winsorize,
         shape=response.shape or None,
     )

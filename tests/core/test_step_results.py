@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learned_design import Overlap
+from coarse_spark.core.overlap import Overlap
 from coarse_spark.core.support import Support
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.lake.step_results import (

@@ -16,6 +16,7 @@ import pandas as pd
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.boosting.trees import Trees
 from coarse_spark.core.learners.encoding.baseline import Baseline
+from coarse_spark.core.learners.encoding.conditional_mean import ConditionalMean
 from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.record import ModelRecord
@@ -50,6 +51,8 @@ class AdditiveModel:
     pooled : the pooled model's share, in the whitened coefficients of this model but with the
         pooled encoding; None without.
     baseline : b(x) on the relative scale, where θ is a multiple of it; None on the additive one.
+    treatment_mean : E[z | x] of residualized treatments, where the first coefficient is E[y | x];
+        None of others, where it is the response to z = 0.
     constraints : (c, p) half-spaces a·θ_z ≥ 0 that predictions are projected to; None without a
         shape.
     """
@@ -61,6 +64,7 @@ class AdditiveModel:
     pooled: Functions | None = None
     constraints: FloatArray | None = None
     baseline: Baseline | None = None
+    treatment_mean: ConditionalMean | None = None
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
         """Return θ(x) (n, p) in the columns of the raw basis."""
@@ -72,6 +76,9 @@ class AdditiveModel:
             theta += self.pooled(X)
         if self.constraints is not None:
             theta = project(theta, self.constraints)
+        if self.treatment_mean is not None:
+            mean = self.treatment_mean(features, self.preparation.encoder.plain)
+            theta[:, 0] -= (mean * theta[:, 1:]).sum(axis=1)
         theta = theta * self.preparation.scale
         theta[:, 0] += self.preparation.center
         theta = self.preparation.whitening.raw(theta)
@@ -92,16 +99,15 @@ class AdditiveModel:
         if self.constraints is not None:
             arrays["constraints"] = self.constraints
         if self.trees is not None:
-            arrays |= {
-                "tree_feature": self.trees.feature.astype(np.float64),
-                "tree_threshold": self.trees.threshold,
-                "tree_value": self.trees.value,
-            }
-        # of the baselines only that of this model is of use to predictions
+            arrays |= self.trees.to_arrays("tree")
+        # of the baselines and means only those of this model are of use to predictions
         preparation = replace(self.preparation, relative=None)
         specification = {"kind": KIND, "preparation": preparation.to_dict()}
         if self.baseline is not None:
             specification["baseline"] = self.baseline.to_dict()
+        if self.treatment_mean is not None:
+            arrays["treatment_mean_coefficients"] = self.treatment_mean.coefficients
+            arrays |= self.treatment_mean.trees.to_arrays("treatment_mean_tree")
         if self.pooled is not None:
             arrays["pooled_coefficients"] = self.pooled.coefficients
             specification["pooled_encoder"] = self.pooled.encoder.to_dict()
@@ -112,12 +118,11 @@ class AdditiveModel:
     @staticmethod
     def restore(record: ModelRecord) -> AdditiveModel:
         """Return the model of a record."""
-        arrays, content, trees, pooled = record.arrays, record.content, None, None
-        if "tree_value" in arrays:
-            trees = Trees(
-                arrays["tree_feature"].astype(np.int64),
-                arrays["tree_threshold"],
-                arrays["tree_value"],
+        arrays, content, pooled, mean = record.arrays, record.content, None, None
+        if "treatment_mean_coefficients" in arrays:
+            mean = ConditionalMean(
+                arrays["treatment_mean_coefficients"],
+                Trees.of_arrays(arrays, "treatment_mean_tree"),
             )
         if "pooled_encoder" in content:
             pooled = Functions(
@@ -128,10 +133,11 @@ class AdditiveModel:
             preparation,
             arrays["coefficients"],
             arrays["constant_effect"],
-            trees,
+            Trees.of_arrays(arrays, "tree") if "tree_value" in arrays else None,
             pooled,
             arrays.get("constraints"),
             Baseline.from_dict(content["baseline"]) if "baseline" in content else None,
+            mean,
         )
 
 

@@ -108,6 +108,8 @@ class PooledModels:
         moved = np.linalg.solve(
             own.whitening.matrix.T, self.preparation.whitening.matrix.T @ functions
         )
+        if own.treatment_means:
+            moved[0] = functions[0]  # E[y | x], wherever treatments are centred
         moved *= self.preparation.scale / own.scale
         moved[0, 0] += (self.preparation.center - own.center) / own.scale
         return np.asarray(moved)

@@ -34,6 +34,8 @@ class LearnerSettings:
     max_columns : columns of the encoded features, in few rows one for every twenty; many features
         get fewer hinges and only the most promising products.
     min_level_rows, max_levels : rarer categorical levels, or more of them, share the level "other".
+    residualize : learn effects from what treatments deviate by from their means given x, as is
+        needed where treatments were not randomized (Robinson 1988).
     winsorize : share of the rows on either side whose outcomes are clipped to that quantile; 0 for
         none. Reported in the record.
     shape : words such as ``{"price": "decreasing concave"}`` that every unit's response is
@@ -61,6 +63,7 @@ boosting, constant (did you mean 'sieve'?)
     max_columns: int = 160
     min_level_rows: int = 20
     max_levels: int = 50
+    residualize: bool = False
     winsorize: float = 0.0
     shape: Mapping[str, str] | None = None
 

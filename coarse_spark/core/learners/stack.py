@@ -54,7 +54,11 @@ def sieve_record(
     constant = settings.learner == "constant" or not fit.heterogeneous
     functions = fit.shown(constant=constant).functions
     model = AdditiveModel(
-        preparation, functions, fit.constant_effect, baseline=preparation.baseline(sieve.fold)
+        preparation,
+        functions,
+        fit.constant_effect,
+        baseline=preparation.baseline(sieve.fold),
+        treatment_mean=preparation.treatment_mean,
     )
     name, judged = (
         "constant" if constant else "sieve",
@@ -212,6 +216,7 @@ def _assembled(
         Trees.concatenate(grown) if grown else None,
         leaning,
         baseline=preparation.baseline(sieve.fold),
+        treatment_mean=preparation.treatment_mean,
     )
 
 

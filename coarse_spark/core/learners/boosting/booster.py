@@ -6,10 +6,15 @@ gives every leaf its own penalised least-squares step (ZᵀZ + λI)⁻¹ Zᵀ re
 a baseline, with Z the whitened treatment columns the effects. One booster a part is fitted on the
 other parts; all stop at the same round, where their summed held-out loss is least, and their
 average is the model.
+
+A target may also be a vector: with Z = 1 the mean of every of its columns is boosted, by trees that
+all of them share. Splits of many columns are searched on a few random combinations of them
+(Iosipoi & Vakhrushev 2022).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +37,7 @@ _SHARE = 0.7  # of the rows, for each tree
 # rows of those that splits are searched on; leaf values need more rows than splits
 _SPLIT_ROWS, _SPLIT_SHARE = 10_000, 0.4
 _COLUMNS = 32  # at most so many columns are searched for each tree
+_COMBINATIONS = 6  # at most so many gradients
 # effects are faint beside the noise: leaf steps shrink by n / (n + 50)
 _GROWTH = Growth(depth=3, min_rows=25.0, penalty=50.0)
 _SPLITS, _LEAVES = 2**_GROWTH.depth - 1, 2**_GROWTH.depth
@@ -39,7 +45,7 @@ _SPLITS, _LEAVES = 2**_GROWTH.depth - 1, 2**_GROWTH.depth
 
 @dataclass(frozen=True)
 class BoostedFit:
-    """The average booster.
+    """The average booster, with k coefficients or k means of a vector.
 
     Attributes
     ----------
@@ -47,12 +53,14 @@ class BoostedFit:
     trees : with leaf values (k,).
     held_out : (n, k) predictions of boosters that did not see a row.
     rounds : number of trees of a booster.
+    without : start and trees of the booster that did not see a part, by part.
     """
 
     start: FloatArray
     trees: Trees
     held_out: FloatArray
     rounds: int
+    without: Mapping[int, tuple[FloatArray, Trees]]
 
 
 @dataclass
@@ -62,7 +70,7 @@ class _Booster:
     start: FloatArray
     codes: CodeArray
     columns: FloatArray  # (k, n), as held_columns
-    residual: FloatArray
+    residual: FloatArray  # (n,), or (q, n) of a vector, as held_residual
     weight: FloatArray
     held_codes: CodeArray
     held_columns: FloatArray
@@ -75,7 +83,7 @@ class _Booster:
 
     def step(self) -> None:
         """Add one tree."""
-        rows = self.residual.size
+        rows = self.weight.size
         size, offset = max(1, int(_SHARE * rows)), int(self.random.integers(rows))
         # rows are in random order, so that a cyclic window is a random sample without a gather
         codes, Z, weight, residual = (
@@ -92,32 +100,39 @@ class _Booster:
         few = min(size, max(_SPLIT_ROWS, int(_SPLIT_SHARE * size)))
         features, places = grow(
             codes[:, :few],
-            Z[:, :few] * target[:few],
+            self._combined(Z[:, :few] * target[..., :few]),
             weight[:few],
             columns,
             _GROWTH,
         )
         leaf = route(codes, features, places)
-        value = np.zeros((_LEAVES, len(Z)))
+        value = np.zeros((_LEAVES, len(self.start)))
         for number in range(len(value)):
             inside = np.flatnonzero(leaf == number)
             if inside.size:
                 here = Z[:, inside]
                 value[number] = _RATE * np.linalg.solve(
                     (here * weight[inside]) @ here.T + _GROWTH.penalty * np.eye(len(Z)),
-                    here @ target[inside],
-                )
-        self.residual -= _product(self.columns, value, route(self.codes, features, places))
-        self.held_residual -= _product(
-            self.held_columns, value, route(self.held_codes, features, places)
-        )
+                    here @ target[..., inside].T,
+                ).ravel()
+        for residual, Z, codes in (
+            (self.residual, self.columns, self.codes),
+            (self.held_residual, self.held_columns, self.held_codes),
+        ):
+            residual -= _product(Z, value, route(codes, features, places), residual.ndim)
         self.features.append(features)
         self.places.append(places)
         self.values.append(value)
 
+    def _combined(self, gradient: FloatArray) -> FloatArray:
+        """Gradients (k, n) to split on, or a few random combinations of many."""
+        if len(gradient) <= _COMBINATIONS:
+            return gradient
+        return self.random.normal(size=(_COMBINATIONS, len(gradient))) @ gradient
+
     @property
     def held_out_loss(self) -> float:
-        return float(self.held_weight @ self.held_residual**2)
+        return float((self.held_residual**2 @ self.held_weight).sum())
 
     def trees(self, rounds: int, edges: list[FloatArray]) -> Trees:
         features = np.array(self.features[:rounds], dtype=np.int64).reshape(rounds, _SPLITS)
@@ -148,7 +163,7 @@ def fit_boosting(
     ----------
     inputs : (n, c) columns to split on, rows in random order.
     Z : (n, k) columns whose coefficients vary.
-    target : (n,), of unit variance or near.
+    target : (n,), of unit variance or near; or with a single column of Z a vector (n, q).
     weight : (n,) row weights that add up to the number of rows they stand for.
     part : (n,) validation part of every row, at least two different ones.
     seed : of the rows and columns that a tree is grown on.
@@ -166,14 +181,14 @@ def fit_boosting(
         )
         boosters.append(
             _Booster(
-                start,
+                start.ravel(),
                 codes[:, train],
                 np.ascontiguousarray(Z[train].T),
-                target[train] - Z[train] @ start,
+                (target[train] - Z[train] @ start).T,
                 weight[train],
                 codes[:, held],
                 np.ascontiguousarray(Z[held].T),
-                target[held] - Z[held] @ start,
+                (target[held] - Z[held] @ start).T,
                 weight[held],
                 np.random.default_rng([seed, int(number)]),
             )
@@ -184,16 +199,17 @@ def fit_boosting(
             booster.step()
         losses.append([booster.held_out_loss for booster in boosters])
     rounds = _best(losses)
-    held_out = np.empty((len(target), Z.shape[1]))
+    held_out, without = np.empty((len(target), len(boosters[0].start))), {}
     for position, (number, booster) in enumerate(zip(parts, boosters, strict=True)):
         # a part has no say in the rounds that its own predictions stop at, or they would flatter
         # the booster
-        without = _best(np.delete(losses, position, axis=1))
+        trees = booster.trees(_best(np.delete(losses, position, axis=1)), edges)
         held = part == number
-        held_out[held] = booster.start + booster.trees(without, edges).predict(inputs[held])
+        held_out[held] = booster.start + trees.predict(inputs[held])
+        without[int(number)] = booster.start, trees
     ensembles = [booster.trees(rounds, edges).scaled(1 / len(boosters)) for booster in boosters]
     start = np.mean([booster.start for booster in boosters], axis=0)
-    return BoostedFit(start, Trees.concatenate(ensembles), held_out, rounds)
+    return BoostedFit(start, Trees.concatenate(ensembles), held_out, rounds, without)
 
 
 def _best(losses: npt.ArrayLike) -> int:
@@ -211,6 +227,11 @@ def _window(array: npt.NDArray[Any], offset: int, size: int) -> npt.NDArray[Any]
     )
 
 
-def _product(Z: FloatArray, value: FloatArray, leaf: IntArray) -> FloatArray:
-    """Z·value of every row's leaf (n,), a coefficient at a time: small tables stay in cache."""
+def _product(Z: FloatArray, value: FloatArray, leaf: IntArray, dimensions: int) -> FloatArray:
+    """Z·value of every row's leaf (n,), or of each mean (q, n), a column at a time.
+
+    Small tables stay in cache.
+    """
+    if dimensions == 2:
+        return np.stack([Z[0] * values[leaf] for values in value.T])
     return np.asarray(sum(column * values[leaf] for column, values in zip(Z, value.T, strict=True)))

@@ -7,6 +7,7 @@ structure beyond three arrays is needed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,20 @@ class Trees:
     def scaled(self, factor: float | FloatArray) -> Trees:
         """Return the ensemble with its leaf values times ``factor``."""
         return Trees(self.feature, self.threshold, self.value * factor)
+
+    def to_arrays(self, name: str) -> dict[str, FloatArray]:
+        """Return plain arrays, their names after ``name``, that ``of_arrays`` reads back."""
+        return {
+            f"{name}_feature": self.feature.astype(np.float64),
+            f"{name}_threshold": self.threshold,
+            f"{name}_value": self.value,
+        }
+
+    @staticmethod
+    def of_arrays(arrays: Mapping[str, FloatArray], name: str) -> Trees:
+        """Return the ensemble that ``to_arrays`` described."""
+        feature = arrays[f"{name}_feature"].astype(np.int64)
+        return Trees(feature, arrays[f"{name}_threshold"], arrays[f"{name}_value"])
 
     @staticmethod
     def concatenate(ensembles: list[Trees]) -> Trees:

@@ -223,7 +223,7 @@ class FeatureEncoder:
         names = [str(name) for name in X.columns]
         if len(set(names)) != len(names):
             raise InvalidInputError(f"feature names are not unique: {', '.join(names)}")
-        numeric = [_is_numeric(X.iloc[:, position]) for position in range(len(names))]
+        numeric = [is_numeric(X.iloc[:, position]) for position in range(len(names))]
         knots = max(0, min(knots, (3 * max_columns // 5) // max(sum(numeric), 1) - 1))
         features: list[Feature] = []
         for position, name in enumerate(names):
@@ -375,7 +375,13 @@ def numeric_values(values: pd.Series[Any]) -> FloatArray:
         ) from None
 
 
-def _is_numeric(values: pd.Series[Any]) -> bool:
+def is_numeric(values: pd.Series[Any]) -> bool:
+    """Return whether a feature is one of numbers (of any width, Decimal, bool), not of levels.
+
+    Raises
+    ------
+    InvalidInputError : neither, such as dates or lists.
+    """
     if pd.api.types.is_numeric_dtype(values):
         return True
     if isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(

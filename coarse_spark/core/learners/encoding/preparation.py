@@ -17,16 +17,19 @@ import numpy.typing as npt
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.encoding.baseline import Baseline, RelativeScale
+from coarse_spark.core.learners.encoding.conditional_mean import ConditionalMean, cross_fitted
 from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.encoding.screening import rank_features
 from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.learners.folds import ALL_FOLDS, parts_of
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 _MOST_STRATA, _MOST_STRATA_PRODUCTS = 200, 200
+_THIRDS = 3  # treatments of a third of the validation parts have means that did not see them
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ class PreparedRows:
     Attributes
     ----------
     features : f(x) (n, m), f₀ = 1.
-    z : whitened basis (n, p), z₀ = 1.
+    z : whitened basis (n, p), z₀ = 1; the others less their means given x where those are learned.
     strata : (n, s) centred indicators of all strata but the first and, where those are few, their
         products with the plain features; s = 0 without strata.
     outcomes : (n, k) standardized; of relative ones (k = 1 + folds) the column depends on the fold
@@ -72,6 +75,8 @@ class Preparation:
     strata_shares : weight share of every stratum.
     products : columns of products that the model leaving out a fold may use, by fold: chosen on the
         other folds.
+    treatment_means : of residualized treatments E[z | x] without each third of the validation
+        parts; empty of others.
     clustered : whether rows shared clusters; it matters to fits, not to predictions.
     """
 
@@ -85,6 +90,7 @@ class Preparation:
     strata: tuple[str, ...] = ()
     strata_shares: tuple[float, ...] = ()
     products: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    treatment_means: tuple[ConditionalMean, ...] = ()
     clustered: bool = False
 
     @staticmethod
@@ -130,7 +136,23 @@ class Preparation:
             encoder, basis, whitening, center, scale, relative, clip, levels, shares
         )
         plain = replace(plain, clustered=rows.clusters is not None)
+        if settings.residualize:
+            plain = replace(plain, treatment_means=plain._learned_means(rows, part, weight, seed))
         return plain._with_products(rows, part, settings.max_columns)
+
+    def _learned_means(
+        self, rows: TrialRows, part: IntArray, weight: FloatArray, seed: int
+    ) -> tuple[ConditionalMean, ...]:
+        features, z = self.encoder.transform(rows.X), self.whitening(self.basis(rows.T))
+        third = part % _THIRDS
+        sums = {
+            number: GramStatistics.of(features[here], z[here, 1:], weight[here])
+            for number in range(_THIRDS)
+            if (here := third == number).any()
+        }
+        found = cross_fitted(self.encoder, sums, features, z[:, 1:], weight, third, seed=seed)
+        whole = ConditionalMean.average(list(found.values()))
+        return tuple(found.get(number, whole) for number in range(_THIRDS))
 
     def _with_products(self, rows: TrialRows, part: IntArray, max_columns: int) -> Preparation:
         pairs, count = self.encoder.pairs, max(max_columns - len(self.encoder.main_columns), 0)
@@ -180,6 +202,11 @@ class Preparation:
         return None if self.relative is None else self.relative.whole(fold)
 
     @property
+    def treatment_mean(self) -> ConditionalMean | None:
+        """E[z | x] of the treatments of new units; None where they are not residualized."""
+        return ConditionalMean.average(self.treatment_means) if self.treatment_means else None
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(m, p, s): columns of the features, the basis and the strata."""
         return len(self.encoder.columns), self.basis.size, len(self.strata_groups)
@@ -201,6 +228,10 @@ class Preparation:
         InvalidInputError : strata are missing although the preparation was fitted with strata.
         """
         phi, features = self.basis(rows.T), self.encoder.transform(rows.X)
+        z = self.whitening(phi)
+        for number, mean in enumerate(self.treatment_means):
+            here = np.flatnonzero(part % _THIRDS == number)
+            z[here, 1:] -= mean(features[here], self.encoder.plain)
         outcomes, weight = np.clip(rows.y, *self.clip)[:, None], rows.weight
         if self.relative is not None:
             outcomes = outcomes / self.relative.held_out(features, part)
@@ -213,7 +244,7 @@ class Preparation:
             )
             indicators = np.hstack([indicators, products])
         return PreparedRows(
-            features, self.whitening(phi), indicators, outcomes, weight, part, rows.clusters
+            features, z, indicators, outcomes, weight, part, rows.clusters
         )
 
     def _indicators(self, strata: npt.ArrayLike | None, size: int) -> FloatArray:

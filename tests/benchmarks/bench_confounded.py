@@ -1,0 +1,213 @@
+"""Prices that were not randomized: honest values against the truth, and menus against a peer.
+
+    python tests/benchmarks/bench_confounded.py                       about two hours
+    python tests/benchmarks/bench_confounded.py values --seeds 100 --rows 2000
+    python tests/benchmarks/bench_confounded.py menus --seeds 5
+
+The price steps with the income, and so does what it does to demand (``tests/pricing.py``); profit
+is the revenue. ``values`` tells how far honest values of control, of the best single price, of the
+menu of two and of full personalization are from what these policies earn in a large population, and
+how often the 95 % intervals cover it: with the learned design, and as if prices had been
+randomized. ``menus`` tells what the menu of two earns at the truth, as a share of what full
+personalization earns above the best single price, beside EconML's CausalForestDML with histogram
+boosting for outcome and price. Every fit runs in a process of its own with one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from common import NEW_UNITS, learner_options, own_process
+
+sys.path.append(str(Path(__file__).parents[1]))  # what tests share
+
+from pricing import FEATURES, pricing
+
+FOLDS = 5
+SIZES = {"uniform": 1, "menu of 2": 2}
+POLICIES = ("control", *SIZES, "granular")
+
+
+def space() -> Any:
+    from coarse_spark import TreatmentSpace
+
+    price = {"kind": "continuous", "lower": 0.5, "upper": 1.0, "step": 0.05, "control": 1.0}
+    return TreatmentSpace.from_dict({"price": price})
+
+
+def problem() -> dict[str, Any]:
+    from coarse_spark import Profit
+
+    return {"space": space(), "basis": "linear", "profit": Profit(margin="price", cost="0")}
+
+
+def earned(units: pd.DataFrame, prices: np.ndarray) -> np.ndarray:
+    """The true profit (n,) or (n, J) at prices (n,) or (J,) for everybody."""
+    base, slope = units["base"].to_numpy(), units["slope"].to_numpy()
+    if prices.shape != base.shape:
+        base, slope = base[:, None], slope[:, None]
+    return prices * (base + slope * prices)
+
+
+def prices_of(policy: str, seen: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """The price (n,) of units with coefficients ``theta`` under a policy learned on ``seen``."""
+    from coarse_spark import choose_menu
+    from coarse_spark.core.basis import Basis
+    from coarse_spark.core.profit import profit_matrix
+
+    options = problem()
+    if policy == "control":
+        return np.ones(len(theta))
+    if policy == "granular":
+        candidates = space().candidates
+        psi = options["profit"].psi(candidates, Basis("linear", space()))
+        return candidates[profit_matrix(theta, psi).argmax(axis=1), 0]
+    menu = choose_menu(seen, k=SIZES[policy], **options)
+    return menu.treatments["price"].to_numpy()[menu.assign(theta)]
+
+
+def values(rows: int, seed: int) -> dict[str, Any]:
+    """Honest values, their standard errors and the truth, by design and policy."""
+    from coarse_spark.core.basis import Basis
+    from coarse_spark.core.design import corrected, moment_sums, representer
+    from coarse_spark.core.learned_design import (
+        CrossFittedDesign,
+        DesignPreparation,
+        DesignRows,
+    )
+    from coarse_spark.core.learners.crossfit import fit_models
+    from coarse_spark.core.learners.encoding.rows import TrialRows
+    from coarse_spark.core.learners.model import load_model
+    from coarse_spark.core.learners.settings import LearnerSettings
+
+    units, new = pricing(rows, seed), pricing(NEW_UNITS, 10_000 + seed)
+    basis, X, fold = Basis("linear", space()), units[list(FEATURES)], np.arange(rows) % FOLDS
+    T, weight, y = space().encode(units[["price"]]), np.ones(rows), units["demand"].to_numpy()
+    phi = basis(T)
+    preparation = DesignPreparation.fit(X, T, basis=basis, weight=weight)
+    design = CrossFittedDesign.fit(preparation, DesignRows(X, phi, fold, fold, weight))
+    representers = {
+        "learned": design.representer(X, phi, fold),
+        "randomized": representer(phi, moment_sums(phi)[""].matrix),
+    }
+    found: dict[str, Any] = {}
+    for name, weights in representers.items():
+        settings = LearnerSettings(residualize=name == "learned")
+        models = fit_models(TrialRows(X, T, y, fold=fold), basis=basis, settings=settings)
+        scores, truth = np.empty((rows, len(POLICIES))), np.zeros(len(POLICIES))
+        for number in range(FOLDS):
+            held, model = fold == number, load_model(models[number])
+            theta, seen = model.predict(X[held]), model.predict(X[~held])
+            debiased = corrected(theta, phi[held], y[held], weights[held])
+            everybody = model.predict(new[list(FEATURES)])
+            for column, policy in enumerate(POLICIES):
+                price = prices_of(policy, seen, theta)
+                columns = basis(price[:, None])
+                scores[held, column] = price * np.einsum("ij,ij->i", columns, debiased)
+                # beside control, whose value is known better than from so many units
+                gain = earned(new, prices_of(policy, seen, everybody)) - earned(new, np.ones(1))[
+                    :, 0
+                ]
+                truth[column] += held.mean() * gain.mean()
+        error = scores.std(axis=0, ddof=1) / np.sqrt(rows)
+        found[name] = {
+            policy: [float(value), float(se), float(true)]
+            for policy, value, se, true in zip(
+                POLICIES, scores.mean(axis=0), error, truth, strict=True
+            )
+        }
+    return found
+
+
+def menus(learner: str, rows: int, seed: int) -> dict[str, float]:
+    """What the menu of two earns at the truth, between the best single price and granular."""
+    units, new = pricing(rows, seed), pricing(NEW_UNITS, 10_000 + seed)
+    X, wanted, y = units[list(FEATURES)], new[list(FEATURES)], units["demand"].to_numpy()
+    if learner == "CausalForestDML":
+        from econml.dml import CausalForestDML
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        def boosting() -> Any:
+            return HistGradientBoostingRegressor(random_state=0)
+
+        price = units["price"].to_numpy()
+        forest = CausalForestDML(
+            model_y=boosting(), model_t=boosting(), n_estimators=500, n_jobs=1, random_state=0
+        ).fit(y, price, X=X.to_numpy())
+        slope = forest.const_marginal_effect(wanted.to_numpy()).ravel()
+        mean, given = (boosting().fit(X, target).predict(wanted) for target in (y, price))
+        theta = np.column_stack([mean - slope * given, slope])
+    else:
+        from coarse_spark import ResponseLearner
+
+        model = ResponseLearner(
+            basis="linear", learner="auto", space=space(), scale="additive", residualize=True
+        )
+        theta = model.fit(X, units[["price"]], y).predict(wanted)
+    true = earned(new, space().candidates[:, 0])
+    uniform, granular = true.mean(axis=0).max(), true.max(axis=1).mean()
+    price = prices_of("menu of 2", theta, theta)
+    return {"share": float((earned(new, price).mean() - uniform) / (granular - uniform))}
+
+
+def worker(task: str, rows: int, seed: int) -> None:
+    warnings.filterwarnings("ignore")
+    start = time.process_time()
+    found = values(rows, seed) if task == "values" else menus(task, rows, seed)
+    print(json.dumps({**found, "cpu": time.process_time() - start}))
+
+
+def print_values(rows: int, seeds: int) -> None:
+    known = pricing(2_000_000, 1)
+    control = float(earned(known, np.ones(1)).mean())
+    found = [own_process(__file__, "values", rows, seed) for seed in range(seeds)]
+    for design in ("learned", "randomized"):
+        for policy in POLICIES:
+            value, se, gain = np.array([one[design][policy] for one in found]).T
+            missed = value - gain - control
+            result = {
+                "name": f"confounded n={rows} {design} design, {policy}",
+                "truth": round(float(control + gain.mean()), 3),
+                "bias": round(float(missed.mean() / (control + gain.mean())), 5),
+                "coverage": round(float((np.abs(missed) < 1.96 * se).mean()), 4),
+                "se": round(float(se.mean()), 4),
+                "sd": round(float(missed.std(ddof=1)), 4),
+                "repetitions": seeds,
+            }
+            print(json.dumps(result), flush=True)
+
+
+def main() -> None:
+    parser = learner_options(__doc__, [2_000], 500)
+    parser.add_argument("parts", nargs="*", default=["values", "menus"])
+    options = parser.parse_args()
+    if options.worker:
+        task, rows, seed = options.worker
+        worker(task, int(rows), int(seed))
+        return
+    for rows in options.rows:
+        if "values" in options.parts:
+            print_values(rows, options.seeds)
+        if "menus" in options.parts:
+            for learner in ("ours", "CausalForestDML"):
+                seeds = range(min(options.seeds, 20))
+                found = [own_process(__file__, learner, rows, seed) for seed in seeds]
+                result = {
+                    "name": f"confounded n={rows} {learner}, menu of 2",
+                    "share": round(float(np.mean([one["share"] for one in found])), 4),
+                    "least": round(min(one["share"] for one in found), 4),
+                    "cpu": round(float(np.mean([one["cpu"] for one in found])), 1),
+                    "unit": "share of granular - uniform",
+                }
+                print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

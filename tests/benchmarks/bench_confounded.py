@@ -7,8 +7,8 @@
 The price steps with the income, and so does what it does to demand (``tests/pricing.py``); profit
 is the revenue. ``values`` tells how far honest values of control, of the best single price, of the
 menu of two and of full personalization are from what these policies earn in a large population, and
-how often the 95 % intervals cover it: with the learned design, and as if prices had been
-randomized. ``menus`` tells what the menu of two earns at the truth, as a share of what full
+how often the 95 % intervals cover it: with the learned design, and with the same responses as if
+prices had been randomized. ``menus`` tells what the menu of two earns at the truth, as a share of what full
 personalization earns above the best single price, beside EconML's CausalForestDML with histogram
 boosting for outcome and price. Every fit runs in a process of its own with one thread.
 """
@@ -19,6 +19,7 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # what tests share
 
 from pricing import FEATURES, pricing
 
-FOLDS = 5
+FOLDS = 3
 SIZES = {"uniform": 1, "menu of 2": 2}
 POLICIES = ("control", *SIZES, "granular")
 
@@ -56,21 +57,19 @@ def earned(units: pd.DataFrame, prices: np.ndarray) -> np.ndarray:
     return prices * (base + slope * prices)
 
 
-def prices_of(policy: str, seen: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """The price (n,) of units with coefficients ``theta`` under a policy learned on ``seen``."""
+def best_prices(policy: str, seen: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A policy learned on units with coefficients ``seen``: the price (n,) of units with others."""
     from coarse_spark import choose_menu
     from coarse_spark.core.basis import Basis
     from coarse_spark.core.profit import profit_matrix
 
-    options = problem()
+    options, offered = problem(), space().candidates
     if policy == "control":
-        return np.ones(len(theta))
-    if policy == "granular":
-        candidates = space().candidates
-        psi = options["profit"].psi(candidates, Basis("linear", space()))
-        return candidates[profit_matrix(theta, psi).argmax(axis=1), 0]
-    menu = choose_menu(seen, k=SIZES[policy], **options)
-    return menu.treatments["price"].to_numpy()[menu.assign(theta)]
+        offered = np.ones((1, 1))
+    elif policy != "granular":
+        offered = choose_menu(seen, k=SIZES[policy], **options).treatments[["price"]].to_numpy()
+    psi = options["profit"].psi(offered, Basis("linear", space()))
+    return lambda theta: offered[profit_matrix(theta, psi).argmax(axis=1), 0]
 
 
 def values(rows: int, seed: int) -> dict[str, Any]:
@@ -97,33 +96,30 @@ def values(rows: int, seed: int) -> dict[str, Any]:
         "learned": design.representer(X, phi, fold),
         "randomized": representer(phi, moment_sums(phi)[""].matrix),
     }
-    found: dict[str, Any] = {}
-    for name, weights in representers.items():
-        settings = LearnerSettings(residualize=name == "learned")
-        models = fit_models(TrialRows(X, T, y, fold=fold), basis=basis, settings=settings)
-        scores, truth = np.empty((rows, len(POLICIES))), np.zeros(len(POLICIES))
-        for number in range(FOLDS):
-            held, model = fold == number, load_model(models[number])
-            theta, seen = model.predict(X[held]), model.predict(X[~held])
-            debiased = corrected(theta, phi[held], y[held], weights[held])
-            everybody = model.predict(new[list(FEATURES)])
-            for column, policy in enumerate(POLICIES):
-                price = prices_of(policy, seen, theta)
-                columns = basis(price[:, None])
-                scores[held, column] = price * np.einsum("ij,ij->i", columns, debiased)
-                # beside control, whose value is known better than from so many units
-                gain = earned(new, prices_of(policy, seen, everybody)) - earned(new, np.ones(1))[
-                    :, 0
-                ]
-                truth[column] += held.mean() * gain.mean()
-        error = scores.std(axis=0, ddof=1) / np.sqrt(rows)
-        found[name] = {
-            policy: [float(value), float(se), float(true)]
-            for policy, value, se, true in zip(
-                POLICIES, scores.mean(axis=0), error, truth, strict=True
-            )
+    settings = LearnerSettings(residualize=True)
+    models = fit_models(TrialRows(X, T, y, fold=fold), basis=basis, settings=settings)
+    scores = {name: np.empty((rows, len(POLICIES))) for name in representers}
+    truth, control = np.zeros(len(POLICIES)), earned(new, np.ones(1)).mean()
+    for number in range(FOLDS):
+        held, model = fold == number, load_model(models[number])
+        theta, seen = model.predict(X[held]), model.predict(X[~held])
+        everybody = model.predict(new[list(FEATURES)])
+        for column, policy in enumerate(POLICIES):
+            price_of = best_prices(policy, seen)
+            # beside control, whose value is known better than from so many units
+            gain = earned(new, price_of(everybody)).mean() - control
+            truth[column] += held.mean() * gain
+            price = price_of(theta)
+            for name, weights in representers.items():
+                debiased = corrected(theta, phi[held], y[held], weights[held])
+                scores[name][held, column] = price * (debiased[:, 0] + price * debiased[:, 1])
+    return {
+        name: {
+            policy: [float(one.mean()), float(one.std(ddof=1) / np.sqrt(rows)), float(gain)]
+            for policy, one, gain in zip(POLICIES, found.T, truth, strict=True)
         }
-    return found
+        for name, found in scores.items()
+    }
 
 
 def menus(learner: str, rows: int, seed: int) -> dict[str, float]:
@@ -153,21 +149,23 @@ def menus(learner: str, rows: int, seed: int) -> dict[str, float]:
         theta = model.fit(X, units[["price"]], y).predict(wanted)
     true = earned(new, space().candidates[:, 0])
     uniform, granular = true.mean(axis=0).max(), true.max(axis=1).mean()
-    price = prices_of("menu of 2", theta, theta)
+    price = best_prices("menu of 2", theta)(theta)
     return {"share": float((earned(new, price).mean() - uniform) / (granular - uniform))}
 
 
 def worker(task: str, rows: int, seed: int) -> None:
     warnings.filterwarnings("ignore")
     start = time.process_time()
-    found = values(rows, seed) if task == "values" else menus(task, rows, seed)
-    print(json.dumps({**found, "cpu": time.process_time() - start}))
+    if task == "values":
+        print(json.dumps({"values": [values(rows, number) for number in range(seed)]}))
+    else:
+        print(json.dumps({**menus(task, rows, seed), "cpu": time.process_time() - start}))
 
 
 def print_values(rows: int, seeds: int) -> None:
     known = pricing(2_000_000, 1)
     control = float(earned(known, np.ones(1)).mean())
-    found = [own_process(__file__, "values", rows, seed) for seed in range(seeds)]
+    found = own_process(__file__, "values", rows, seeds)["values"]
     for design in ("learned", "randomized"):
         for policy in POLICIES:
             value, se, gain = np.array([one[design][policy] for one in found]).T

@@ -239,7 +239,7 @@ class LearnedDesign:
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Smallest eigenvalue of V (n,) before lifting, z (n, p) and Λ⁻¹z (n, p), whitened.
 
-        With Λ of the blocks 1, e and V + eeᵀ, Λ⁻¹z is (1 − e·a, a) for a = V⁻¹(v − e).
+        With Λ of the blocks 1, e and V + eeᵀ, Λ⁻¹z is (z₀ − e·a, a) for a = V⁻¹(v − z₀ e).
         """
         features, plain = self.encoder.transform(X), self.encoder.plain
         mean, z = self.mean(features, plain), self.whitening(phi)
@@ -249,9 +249,10 @@ class LearnedDesign:
         covariance[:, upper[0], upper[1]] = predicted
         covariance[:, upper[1], upper[0]] = predicted
         values, vectors = np.linalg.eigh(covariance)
-        within = np.einsum("nij,ni->nj", vectors, z[:, 1:] - mean) / np.maximum(values, FLOOR)
+        residual = z[:, 1:] - z[:, :1] * mean
+        within = np.einsum("nij,ni->nj", vectors, residual) / np.maximum(values, FLOOR)
         solved = np.einsum("nij,nj->ni", vectors, within)
-        first = 1 - np.einsum("ni,ni->n", mean, solved)
+        first = z[:, 0] - np.einsum("ni,ni->n", mean, solved)
         return values[:, 0], z, np.column_stack([first, solved])
 
 

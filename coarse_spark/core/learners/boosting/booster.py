@@ -111,10 +111,13 @@ class _Booster:
             inside = np.flatnonzero(leaf == number)
             if inside.size:
                 here = Z[:, inside]
-                value[number] = _RATE * np.linalg.solve(
-                    (here * weight[inside]) @ here.T + _GROWTH.penalty * np.eye(len(Z)),
-                    here @ target[..., inside].T,
-                ).ravel()
+                value[number] = (
+                    _RATE
+                    * np.linalg.solve(
+                        (here * weight[inside]) @ here.T + _GROWTH.penalty * np.eye(len(Z)),
+                        here @ target[..., inside].T,
+                    ).ravel()
+                )
         for residual, Z, codes in (
             (self.residual, self.columns, self.codes),
             (self.held_residual, self.held_columns, self.held_codes),
@@ -156,6 +159,7 @@ def fit_boosting(
     part: IntArray,
     *,
     seed: int,
+    rounds: int = _ROUNDS,
 ) -> BoostedFit:
     """Fit one booster a part on the rows outside it and return their average.
 
@@ -167,6 +171,7 @@ def fit_boosting(
     weight : (n,) row weights that add up to the number of rows they stand for.
     part : (n,) validation part of every row, at least two different ones.
     seed : of the rows and columns that a tree is grown on.
+    rounds : most trees of a booster.
     """
     edges = bin_edges(inputs)
     codes = bin_codes(inputs, edges)
@@ -194,11 +199,11 @@ def fit_boosting(
             )
         )
     losses = [[booster.held_out_loss for booster in boosters]]
-    while len(losses) <= _ROUNDS and len(losses) - 1 - _best(losses) < _PATIENCE:
+    while len(losses) <= rounds and len(losses) - 1 - _best(losses) < _PATIENCE:
         for booster in boosters:
             booster.step()
         losses.append([booster.held_out_loss for booster in boosters])
-    rounds = _best(losses)
+    best = _best(losses)
     held_out, without = np.empty((len(target), len(boosters[0].start))), {}
     for position, (number, booster) in enumerate(zip(parts, boosters, strict=True)):
         # a part has no say in the rounds that its own predictions stop at, or they would flatter
@@ -207,9 +212,9 @@ def fit_boosting(
         held = part == number
         held_out[held] = booster.start + trees.predict(inputs[held])
         without[int(number)] = booster.start, trees
-    ensembles = [booster.trees(rounds, edges).scaled(1 / len(boosters)) for booster in boosters]
+    ensembles = [booster.trees(best, edges).scaled(1 / len(boosters)) for booster in boosters]
     start = np.mean([booster.start for booster in boosters], axis=0)
-    return BoostedFit(start, Trees.concatenate(ensembles), held_out, rounds, without)
+    return BoostedFit(start, Trees.concatenate(ensembles), held_out, best, without)
 
 
 def _best(losses: npt.ArrayLike) -> int:

@@ -20,6 +20,9 @@ from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.ridge.gram import GramStatistics, total
 from coarse_spark.core.learners.ridge.penalties import empirical_bayes
 
+# for trees: what is smooth is the ridge's, and steps show in few rounds and rows
+_ROUNDS, _ROWS = 60, 30_000
+
 
 @dataclass(frozen=True, eq=False)
 class ConditionalMean:
@@ -71,20 +74,22 @@ def cross_fitted(
     encoder : of the features.
     sums : by part, of design f(x) and outcomes v, over all rows.
     features : f(x) (n, m) of all rows, or of a sample of them, in random order: the trees are grown
-        on these.
+        on the first 30,000 of these.
     target : v (n, q) of the same rows, as are the others.
     weight : (n,).
     part : (n,) those of at least two parts.
     seed : of the trees.
     """
+    features, target, weight, part = (array[:_ROWS] for array in (features, target, weight, part))
     share = weight / weight.sum()
     mean = share @ target
     scale = np.sqrt(share @ (target - mean) ** 2)
     scale = np.where(scale > 0, scale, 1.0)
     counted = weight * (weight.sum() / (weight @ weight))
     plain = encoder.plain
+    ones = np.ones((len(part), 1))
     boosted = fit_boosting(
-        features[:, plain], np.ones((len(part), 1)), target / scale, counted, part, seed=seed
+        features[:, plain], ones, target / scale, counted, part, seed=seed, rounds=_ROUNDS
     )
     linear = {number: _ridge(total(sums, without={number}), encoder.groups) for number in sums}
     members = {}  # by part, moments of [ridge, trees] and v about the mean

@@ -243,9 +243,7 @@ class Preparation:
                 len(rows), -1
             )
             indicators = np.hstack([indicators, products])
-        return PreparedRows(
-            features, z, indicators, outcomes, weight, part, rows.clusters
-        )
+        return PreparedRows(features, z, indicators, outcomes, weight, part, rows.clusters)
 
     def _indicators(self, strata: npt.ArrayLike | None, size: int) -> FloatArray:
         if not self.strata:

@@ -16,7 +16,7 @@ are grown on a sample.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -146,10 +146,7 @@ class DesignPreparation:
         size, designs = products.shape[1] // len(means), {}
         for position, fold in enumerate(sorted(means)):
             columns = slice(position * size, (position + 1) * size)
-            own = {
-                number: replace(one, moment=one.moment[:, columns], square=one.square[columns])
-                for number, one in sums.items()
-            }
+            own = {part: one.of_outcome(columns) for part, one in sums.items()}
             learned = self._learned(own, features, products[:, columns], sample, fold)
             designs[fold] = LearnedDesign(
                 self.encoder,

@@ -38,7 +38,6 @@ from coarse_spark.distributed.frames import (
     ExperimentSetup,
     feature_columns,
     matrix,
-    parts,
 )
 from coarse_spark.distributed.sample import representative_sample
 

@@ -8,9 +8,9 @@ The price steps with the income, and so does what it does to demand (``tests/pri
 is the revenue. ``values`` tells how far honest values of control, of the best single price, of the
 menu of two and of full personalization are from what these policies earn in a large population, and
 how often the 95 % intervals cover it: with the learned design, and with the same responses as if
-prices had been randomized. ``menus`` tells what the menu of two earns at the truth, as a share of what full
-personalization earns above the best single price, beside EconML's CausalForestDML with histogram
-boosting for outcome and price. Every fit runs in a process of its own with one thread.
+prices had been randomized. ``menus`` tells what the menu of two earns at the truth, as a share of
+what full personalization earns above the best single price, beside EconML's CausalForestDML with
+histogram boosting for outcome and price. Fits run in processes of one thread.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from pricing import FEATURES, pricing
 from scipy import stats
 
 from coarse_spark.core.basis import Basis
@@ -10,7 +11,6 @@ from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.overlap import Overlap
 from coarse_spark.core.treatments import TreatmentSpace
-from pricing import FEATURES, pricing
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 4, "control": 0}})
 ARMS = TreatmentSpace.from_dict(

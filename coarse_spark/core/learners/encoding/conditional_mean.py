@@ -80,7 +80,8 @@ def cross_fitted(
     part : (n,) those of at least two parts.
     seed : of the trees.
     """
-    features, target, weight, part = (array[:_ROWS] for array in (features, target, weight, part))
+    features, target = features[:_ROWS], target[:_ROWS]
+    weight, part = weight[:_ROWS], part[:_ROWS]
     share = weight / weight.sum()
     mean = share @ target
     scale = np.sqrt(share @ (target - mean) ** 2)
@@ -117,7 +118,7 @@ def _shares(moments: FloatArray) -> FloatArray:
     moments : (3, 3) of the members and the target.
     """
     root = np.linalg.cholesky(moments[:2, :2] + 1e-9 * np.trace(moments) * np.eye(2))
-    return nnls(root.T, np.linalg.solve(root, moments[:2, 2]))[0]
+    return np.asarray(nnls(root.T, np.linalg.solve(root, moments[:2, 2]))[0])
 
 
 def _ridge(sums: GramStatistics, groups: IntArray) -> FloatArray:

@@ -61,8 +61,8 @@ class GramStatistics(Additive):
             float(len(outcome)),
         )
 
-    def of_outcome(self, number: int) -> GramStatistics:
-        """Return the sums of one of several outcomes."""
+    def of_outcome(self, number: int | slice) -> GramStatistics:
+        """Return the sums of one of several outcomes, or of a slice of them."""
         return replace(self, moment=self.moment[:, number], square=np.asarray(self.square)[number])
 
     @property

@@ -380,10 +380,12 @@ def design_sentence(content: ReportContent) -> str:
     return (
         "How treatments depend on the units was learned. "
         f"On {count(overlap.rows)} units, out of fold: "
-        f"smallest eigenvalue of Λ(x) {number(overlap.smallest_eigenvalue)} (1: fully randomized), "
+        "smallest eigenvalue of the treatments' covariance given the features "
+        f"{number(overlap.smallest_eigenvalue)} (1: fully randomized), "
         f"lifted for {percent(overlap.lifted_share)} of the units; "
         f"effective rows {percent(overlap.effective_rows / overlap.rows)}; "
-        f"imbalance after weighting {number(overlap.imbalance)}."
+        f"imbalance after weighting {number(overlap.imbalance)}"
+        f"{f' where {overlap.imbalanced}' if overlap.imbalanced else ''}."
     )
 
 

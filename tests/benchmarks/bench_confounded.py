@@ -73,7 +73,10 @@ def best_prices(policy: str, seen: np.ndarray) -> Callable[[np.ndarray], np.ndar
 
 
 def values(rows: int, seed: int) -> dict[str, Any]:
-    """Honest values, their standard errors and the truth, by design and policy."""
+    """By design and policy the honest value, its standard error and two truths.
+
+    These are what the policy earns above control in a large population, and in these units.
+    """
     from coarse_spark.core.basis import Basis
     from coarse_spark.core.design import corrected, moment_sums, representer
     from coarse_spark.core.learned_design import (
@@ -99,7 +102,8 @@ def values(rows: int, seed: int) -> dict[str, Any]:
     settings = LearnerSettings(residualize=True)
     models = fit_models(TrialRows(X, T, y, fold=fold), basis=basis, settings=settings)
     scores = {name: np.empty((rows, len(POLICIES))) for name in representers}
-    truth, control = np.zeros(len(POLICIES)), earned(new, np.ones(1)).mean()
+    truth, sampled = np.zeros((2, len(POLICIES)))
+    control = earned(new, np.ones(1)).mean()
     for number in range(FOLDS):
         held, model = fold == number, load_model(models[number])
         theta, seen = model.predict(X[held]), model.predict(X[~held])
@@ -110,13 +114,14 @@ def values(rows: int, seed: int) -> dict[str, Any]:
             gain = earned(new, price_of(everybody)).mean() - control
             truth[column] += held.mean() * gain
             price = price_of(theta)
+            sampled[column] += earned(units[held], price).sum() / rows
             for name, weights in representers.items():
                 debiased = corrected(theta, phi[held], y[held], weights[held])
                 scores[name][held, column] = price * (debiased[:, 0] + price * debiased[:, 1])
     return {
         name: {
-            policy: [float(one.mean()), float(one.std(ddof=1) / np.sqrt(rows)), float(gain)]
-            for policy, one, gain in zip(POLICIES, found.T, truth, strict=True)
+            policy: [float(one.mean()), float(one.std(ddof=1) / np.sqrt(rows)), *true.tolist()]
+            for policy, one, true in zip(POLICIES, found.T, np.c_[truth, sampled], strict=True)
         }
         for name, found in scores.items()
     }
@@ -168,12 +173,13 @@ def print_values(rows: int, seeds: int) -> None:
     found = own_process(__file__, "values", rows, seeds)["values"]
     for design in ("learned", "randomized"):
         for policy in POLICIES:
-            value, se, gain = np.array([one[design][policy] for one in found]).T
-            missed = value - gain - control
+            value, se, gain, sampled = np.array([one[design][policy] for one in found]).T
+            missed, truth = value - gain - control, float(control + gain.mean())
             result = {
                 "name": f"confounded n={rows} {design} design, {policy}",
-                "truth": round(float(control + gain.mean()), 3),
-                "bias": round(float(missed.mean() / (control + gain.mean())), 5),
+                "truth": round(truth, 3),
+                # against these units: who is among them is chance, and no bias
+                "bias": round(float((value - sampled).mean()) / truth, 5),
                 "coverage": round(float((np.abs(missed) < 1.96 * se).mean()), 4),
                 "se": round(float(se.mean()), 4),
                 "sd": round(float(missed.std(ddof=1)), 4),

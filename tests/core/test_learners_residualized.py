@@ -15,6 +15,7 @@ from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import load_model
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.core.learners.sieve import FoldSieve
 
 SPACE = TreatmentSpace.from_dict(
     {"price": {"kind": "continuous", "lower": 0.5, "upper": 1, "control": 1}}
@@ -114,3 +115,12 @@ def test_a_partition_leans_on_the_pooled_model_wherever_its_prices_are_centred()
     )
     assert slope < slope_alone
     assert level < 1.05 * level_alone
+    # what it lends is E[y | x] of everybody, in this market's units but not at its prices
+    own = Preparation.fit(market, basis=LINEAR, settings=settings)
+    features = preparation.encoder.transform(few[list(FEATURES)])
+    sieve, first = FoldSieve(ALL_FOLDS, None, {0: None}, None), np.zeros(900, dtype=int)
+    lent = pooled.member(own, sieve, features, first).functions.coefficients[0] @ features.T
+    common = pooled.functions[ALL_FOLDS][0] @ features.T
+    np.testing.assert_allclose(
+        own.center + own.scale * lent, preparation.center + preparation.scale * common
+    )

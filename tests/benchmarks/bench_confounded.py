@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import NEW_UNITS, learner_options, own_process
+from common import learner_options, own_process
 
 sys.path.append(str(Path(__file__).parents[1]))  # what tests share
 
 from pricing import FEATURES, pricing
 
-FOLDS = 3
+FOLDS, NEW_UNITS = 3, 5_000
 SIZES = {"uniform": 1, "menu of 2": 2}
 POLICIES = ("control", *SIZES, "granular")
 
@@ -67,7 +67,9 @@ def best_prices(policy: str, seen: np.ndarray) -> Callable[[np.ndarray], np.ndar
     if policy == "control":
         offered = np.ones((1, 1))
     elif policy != "granular":
-        offered = choose_menu(seen, k=SIZES[policy], **options).treatments[["price"]].to_numpy()
+        offered = (
+            choose_menu(seen, k=SIZES[policy], starts=3, **options).treatments[["price"]].to_numpy()
+        )
     psi = options["profit"].psi(offered, Basis("linear", space()))
     return lambda theta: offered[profit_matrix(theta, psi).argmax(axis=1), 0]
 

@@ -23,8 +23,7 @@ from scipy import stats
 
 from coarse_spark.core.additive import added_up
 from coarse_spark.core.arrays import FloatArray, IntArray
-
-_EVIDENCE = 1.645  # standard errors: one-sided five per cent
+from coarse_spark.core.evidence import EVIDENCE
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,7 @@ def select_menu_size(
     for i in menus:
         _, se = moments.contrast(best, i)
         shortfall = float(net[best] - net[i])
-        within = (_EVIDENCE if policies[i].k == 1 else 1.0) * se
+        within = (EVIDENCE if policies[i].k == 1 else 1.0) * se
         if shortfall <= max(within, tolerance * gain):
             break
     best_k, k = policies[best].k, policies[i].k

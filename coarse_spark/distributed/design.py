@@ -187,7 +187,7 @@ def _learned(
     # partitions and strata may have been treated differently too; the encoding leaves out what is
     # constant
     described = [*feature_columns(len(setup.features)), "partition", "stratum"]
-    sample = representative_sample(units, setup, _SAMPLE_ROWS, arms="arms" in basis.terms)
+    sample = representative_sample(units, setup, _SAMPLE_ROWS, arms=basis.is_arms)
     given, weight = matrix(sample, dimensions), sample["weight"].to_numpy(np.float64)
     # the last bit of a sum must not depend on the driver's number of cores
     with threadpool_limits(limits=1):

@@ -240,8 +240,8 @@ def test_units_without_a_cluster_and_few_clusters_are_told_of(spark: SparkSessio
     few = report(spark, trial(), configuration(cluster="region"))
     assert few.warnings == (
         "experiment: the usable rows are of 8 clusters of 'region', and so few hardly show what "
-        "clusters differ by: standard errors are rough, intervals take Student's t with 7 degrees "
-        "of freedom",
+        "clusters differ by: standard errors are rough, intervals take Student's t with at most 7 "
+        "degrees of freedom",
     )
 
 
@@ -286,6 +286,33 @@ def test_a_partition_within_a_cluster_is_served_by_the_pooled_model(spark: Spark
     assert full.pop("region=region 0") == "pooled"
     assert (full == "ok").all()
     assert (models[models["status"] == "ok"].groupby("partition").size() == 6).all()
+
+
+def test_a_partition_of_a_cluster_in_each_of_two_folds_is_served_by_the_pooled_model(
+    spark: SparkSession,
+) -> None:
+    from coarse_spark.distributed.fit import fit_responses
+    from coarse_spark.pipeline.settings import experiment_setup, fit_settings
+
+    frame = trial()
+    config = configuration(cluster="village", partition_by=["region"])
+    config = config.with_response(min_rows=100, folds=2)
+    folds = units(spark, frame, config).toPandas().set_index("unit_id")["fold"]
+    first, second = (int(frame["village"][folds[folds == fold].index].iloc[0]) for fold in (0, 1))
+    inside = frame["region"] == "region 0"
+    frame.loc[inside, "village"] = np.where(np.arange(inside.sum()) % 2, first, second)
+    # the village of another region is not in two
+    frame = frame[inside | ~frame["village"].isin([first, second])]
+    models = fit_responses(
+        units(spark, frame, config), experiment_setup(config), fit_settings(config)
+    ).toPandas()
+    full = models[models["fold"] == -1].set_index("partition")
+    served = full.loc["region=region 0"]
+    assert (served["status"], served["error"]) == (
+        "pooled",
+        f"its {inside.sum()} rows of 2 clusters leave no two parts outside every fold",
+    )
+    assert (full.drop("region=region 0")["status"] == "ok").all()
 
 
 @pytest.mark.slow

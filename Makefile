@@ -77,6 +77,10 @@ bench-fit: .venv/.bench ## Response learning beside EconML, one JSON object a li
 	@$(BIN)/python tests/benchmarks/bench_fit.py
 	@$(BIN)/python tests/benchmarks/bench_relative.py
 
+.PHONY: bench-coverage
+bench-coverage: setup ## Coverage and width of intervals by design, one JSON object a line
+	@$(BIN)/python tests/benchmarks/bench_coverage.py
+
 .PHONY: bench-partitions
 bench-partitions: java ## Models of 200 partitions through Spark beside the same fits bare in one process
 	@$(BIN)/python tests/benchmarks/bench_partitions.py

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,13 @@ from coarse_spark.core.support import Support, offered_space, tried_levels
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
-Format = Literal["delta", "parquet", "csv"]
+Format = Annotated[
+    Literal["delta", "parquet", "csv"],
+    Field(
+        description="format of path: delta, parquet or csv (with a header line); default: by its "
+        "end, .csv or .parquet, else delta"
+    ),
+]
 
 # where a run goes, what it is computed with and how it speaks: with others it is the same run
 _ELSEWHERE = frozenset({"output", "spark", "privacy"})
@@ -65,11 +71,7 @@ class Experiment(Section):
     path: Location | None = Field(
         None, description="folder or address of the table; relative to the current directory"
     )
-    format: Format = Field(
-        "delta",
-        description="format of path: delta, parquet or csv (with a header line); default: by its "
-        "end, .csv or .parquet, else delta",
-    )
+    format: Format = "delta"
     bundled: Literal["thornton"] | None = Field(
         None, description="name of a data set that comes with the package: thornton"
     )
@@ -288,11 +290,7 @@ class Population(Section):
     path: Location | None = Field(
         None, description="folder or address of the table; relative to the current directory"
     )
-    format: Format = Field(
-        "delta",
-        description="format of path: delta, parquet or csv (with a header line); default: by its "
-        "end, .csv or .parquet, else delta",
-    )
+    format: Format = "delta"
     weight: Column | None = Field(
         None,
         description="column with the weight of a unit; default: every unit weighs 1; rows of "

@@ -17,7 +17,7 @@ import numpy as np
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis_terms import Factor, evaluate, parse
-from coarse_spark.core.treatments import Categorical, TreatmentSpace
+from coarse_spark.core.treatments import STORED, Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 _KNOT_SHARES = (0.25, 0.5, 0.75)
@@ -63,7 +63,7 @@ class Basis:
                 f"basis '{self.name}': arms has one column a candidate and cannot be joined with "
                 "other terms"
             )
-        if not self._is_arms:
+        if not self.is_arms:
             parse(self.name, self.space)
 
     @property
@@ -72,7 +72,8 @@ class Basis:
         return tuple(term.strip() for term in self.name.split("+"))
 
     @property
-    def _is_arms(self) -> bool:
+    def is_arms(self) -> bool:
+        """Whether the basis has one column a candidate, and no constant."""
         return self.terms == ("arms",)
 
     @cached_property
@@ -82,14 +83,14 @@ class Basis:
     @cached_property
     def jumps(self) -> tuple[tuple[int, ...], ...]:
         """The dimensions of every term that jumps off the control: ``any``."""
-        factors = () if self._is_arms else self._factors
+        factors = () if self.is_arms else self._factors
         found = (factor.dimensions for term in factors for factor in term if factor.kind == "any")
         return tuple(dict.fromkeys(found))
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Readable names of the p columns."""
-        if self._is_arms:
+        if self.is_arms:
             return tuple(self.space.describe(candidate) for candidate in self.space.candidates)
         return tuple(self._evaluate(self.space.control[None, :])[1])
 
@@ -106,7 +107,7 @@ class Basis:
         give the same responses whatever the order of treatments in a configuration. Arms, columns
         of equal rank, stay in theirs.
         """
-        if not self._is_arms:
+        if not self.is_arms:
             same = Basis(
                 self.name,
                 TreatmentSpace(tuple(sorted(self.space.dimensions, key=lambda d: d.name))),
@@ -123,7 +124,7 @@ class Basis:
     @cached_property
     def constant(self) -> FloatArray:
         """(p,) the coefficients with which the columns add up to one at every treatment."""
-        constant = np.ones(self.size) if self._is_arms else np.eye(self.size)[0]
+        constant = np.ones(self.size) if self.is_arms else np.eye(self.size)[0]
         constant.flags.writeable = False
         return constant
 
@@ -135,7 +136,7 @@ class Basis:
         InvalidInputError : basis ``arms`` at a treatment that is no candidate.
         """
         treatments = np.atleast_2d(np.asarray(treatments, dtype=np.float64))
-        return self._arms(treatments) if self._is_arms else self._evaluate(treatments)[0]
+        return self._arms(treatments) if self.is_arms else self._evaluate(treatments)[0]
 
     def _evaluate(self, treatments: FloatArray) -> tuple[FloatArray, list[str]]:
         parts, names = [np.ones((len(treatments), 1))], ["1"]
@@ -151,11 +152,11 @@ class Basis:
         return np.hstack(parts), names
 
     def _arms(self, treatments: FloatArray) -> FloatArray:
-        # a treatment belongs to the candidate it equals; candidates are few and distinct
+        # a treatment belongs to the candidate that it is stored as; candidates are few and distinct
         differences = np.abs(treatments[:, None, :] - self.space.candidates[None, :, :])
         distance = (differences / self.space.widths).max(axis=2)
         arm = distance.argmin(axis=1)
-        stray = distance[np.arange(len(arm)), arm] > 1e-9
+        stray = distance[np.arange(len(arm)), arm] > STORED
         if stray.any():
             place = self.space.describe(treatments[np.flatnonzero(stray)[0]])
             raise InvalidInputError(

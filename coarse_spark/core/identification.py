@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
@@ -65,12 +66,15 @@ class Standardized:
     Attributes
     ----------
     basis : φ.
+    treatments, weight : (n, d) encoded and (n,), of the rows.
     mean : (p,) of all columns of φ.
     scale : (p − 1,) standard deviations, 1 where a column does not vary.
     triangle : (p − 1, p − 1) or less rows, the triangular factor R of their covariance RᵀR.
     """
 
     basis: Basis
+    treatments: FloatArray
+    weight: FloatArray
     mean: FloatArray
     scale: FloatArray
     triangle: FloatArray
@@ -85,20 +89,72 @@ class Standardized:
         varies = spread > _CONSTANT * np.abs(phi[:, order]).max(axis=0, initial=0.0)
         scale = np.where(varies, spread, 1.0)
         rows = np.where(varies, centred / scale, 0.0) * np.sqrt(weight / weight.sum())[:, None]
-        return Standardized(basis, mean, scale, np.asarray(np.linalg.qr(rows, mode="r")))
+        triangle = np.asarray(np.linalg.qr(rows, mode="r"))
+        return Standardized(basis, treatments, weight, mean, scale, triangle)
 
     @property
     def unidentified(self) -> tuple[str, ...]:
         """Names of the columns that the treatments do not identify."""
         order = self.basis.by_name[1:]
-        lost = unidentified(self.triangle, _OF_ROWS)
-        return tuple(self.basis.columns[order[position]] for position in lost)
+        return tuple(self.basis.columns[order[position]] for position in self._lost)
+
+    @cached_property
+    def _lost(self) -> list[int]:
+        return unidentified(self.triangle, _OF_ROWS)
+
+    @property
+    def why_unidentified(self) -> str | None:
+        """Why the treatments do not identify the basis; None where they do.
+
+        The sentence names the first column that others make up, and those.
+        """
+        if not self._lost:
+            return None
+        basis, treatments, weight = self.basis, self.treatments, self.weight
+        first, order, scale = self._lost[0], basis.by_name[1:], self.scale
+        column, given = basis.columns[order[first]], treatments[weight > 0]
+        rows = f"{len(given)} rows with {len(np.unique(given, axis=0))} distinct treatments"
+        counted = f"{rows} for {basis.size} columns"
+        head = f"basis '{basis.name}': the observed treatments do not identify its column"
+        if basis.is_arms and (weight @ basis(treatments) == 0).any():
+            nobody = np.flatnonzero(weight @ basis(treatments) == 0)
+            others = f" (and {len(nobody) - 1} more)" if len(nobody) > 1 else ""
+            return f"{head} '{basis.columns[nobody[0]]}'{others}, which nobody got: {counted}"
+        if len(given) < basis.size:
+            return f"{head} '{column}': {counted}"
+        triangle = self.triangle[:first, : first + 1]
+        share = scipy.linalg.solve_triangular(triangle[:, :first], triangle[:, first])
+        # columns count by what they vary, whatever their units
+        counted_in = np.flatnonzero(np.abs(share) > _NOTHING * np.abs(share).max(initial=0.0))
+        share *= scale[first] / scale[:first]
+        constant = self.mean[order[first]] - share @ self.mean[order[:first]]
+        if abs(constant) < _NOTHING * scale[first]:
+            constant = 0.0
+        names = [basis.columns[number] for number in order[counted_in]]
+        combination = _combination(constant, share[counted_in], names)
+        return f"{head} '{column}', which is {combination}: {counted}"
+
+
+def standardized(basis: Basis, treatments: FloatArray, weight: FloatArray) -> Standardized | str:
+    """Return the columns of a basis that treatments identify, or why they do not.
+
+    Parameters
+    ----------
+    basis : of the treatments.
+    treatments : (n, d) encoded.
+    weight : (n,).
+    """
+    try:
+        found = Standardized.of(basis, treatments, weight)
+    except InvalidInputError as error:  # arms know no treatment between candidates
+        return str(error)
+    return found.why_unidentified or found
 
 
 def why_unidentified(basis: Basis, treatments: FloatArray, weight: FloatArray) -> str | None:
     """Return why observed treatments do not identify a basis, None where they do.
 
-    The sentence names the first column that others make up, and those.
+    See ``Standardized.why_unidentified``.
 
     Parameters
     ----------
@@ -115,40 +171,13 @@ def why_unidentified(basis: Basis, treatments: FloatArray, weight: FloatArray) -
     "basis 'linear': the observed treatments do not identify its column 'letters', \
 which is 1 + 2 'calls': 3 rows with 3 distinct treatments for 3 columns"
     """
-    try:
-        found = Standardized.of(basis, treatments, weight)
-    except InvalidInputError as error:  # arms know no treatment between candidates
-        return str(error)
-    lost = unidentified(found.triangle, _OF_ROWS)
-    if not lost:
-        return None
-    first, order, scale, triangle = lost[0], basis.by_name[1:], found.scale, found.triangle
-    column, given = basis.columns[order[first]], treatments[weight > 0]
-    rows = f"{len(given)} rows with {len(np.unique(given, axis=0))} distinct treatments"
-    counted = f"{rows} for {basis.size} columns"
-    head = f"basis '{basis.name}': the observed treatments do not identify its column"
-    if basis.terms == ("arms",) and (weight @ basis(treatments) == 0).any():
-        nobody = np.flatnonzero(weight @ basis(treatments) == 0)
-        others = f" (and {len(nobody) - 1} more)" if len(nobody) > 1 else ""
-        return f"{head} '{basis.columns[nobody[0]]}'{others}, which nobody got: {counted}"
-    if len(given) < basis.size:
-        return f"{head} '{column}': {counted}"
-    share = scipy.linalg.solve_triangular(triangle[:first, :first], triangle[:first, first])
-    # columns count by what they vary, whatever their units
-    counted_in = np.flatnonzero(np.abs(share) > _NOTHING * np.abs(share).max(initial=0.0))
-    share *= scale[first] / scale[:first]
-    constant = found.mean[order[first]] - share @ found.mean[order[:first]]
-    if abs(constant) < _NOTHING * scale[first]:
-        constant = 0.0
-    names = [basis.columns[number] for number in order[counted_in]]
-    return (
-        f"{head} '{column}', which is {_combination(constant, share[counted_in], names)}: {counted}"
-    )
+    found = standardized(basis, treatments, weight)
+    return found if isinstance(found, str) else None
 
 
 def instead(basis: Basis, treatments: FloatArray) -> str:
     """Return what to use in place of a basis that is not identified."""
-    if basis.terms == ("arms",):
+    if basis.is_arms:
         return "another basis, or a finite list of the treatments that were given"
     other = separated(basis.name, basis.space, treatments)
     return f"'{other}'" if other != basis.name else "a smaller basis or a wider experiment"

@@ -31,7 +31,7 @@ import pandas as pd
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.observed import EDGE
+from coarse_spark.core.observed import EDGE, ObservedTreatments
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 
 SUPPORTS = ("auto", "observed", "marked")
@@ -154,6 +154,14 @@ class Support:
             return np.asarray(np.logical_and.reduce(inside))
         return np.isin(self.cells_of(treatments), self._near)
 
+    def observed(self, space: TreatmentSpace) -> ObservedTreatments:
+        """Return what was observed of every dimension alone."""
+        values = (
+            one.first if isinstance(dimension, Categorical) else (one.first[0], one.last[-1])
+            for dimension, one in zip(space.dimensions, self.pieces, strict=True)
+        )
+        return ObservedTreatments(space, tuple(values))
+
     def leaps(self, treatments: FloatArray, basis: Basis) -> BoolArray:
         """Return (n,) whether treatments lie in the gap beside a jump of the basis.
 
@@ -239,7 +247,7 @@ def offered_space(basis: Basis, support: Support, rule: str) -> TreatmentSpace:
     rule : one of ``SUPPORTS``; observed: what was tried; auto: all but the gap beside a jump;
         marked: all.
     """
-    if basis.terms == ("arms",) or rule == "marked" or (rule == "auto" and not basis.jumps):
+    if basis.is_arms or rule == "marked" or (rule == "auto" and not basis.jumps):
         return basis.space
     return replace(basis.space, offered=Offered(support, basis, rule == "observed"))
 

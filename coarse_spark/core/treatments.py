@@ -28,6 +28,9 @@ from coarse_spark.errors import InvalidInputError, nearest
 _GRID_POINTS = {1: 257, 2: 21, 3: 11, 4: 6}
 _MAX_CANDIDATES = 20_000
 
+# of the width of a dimension: values stored in single precision miss a declared one by up to that
+STORED = 1e-6
+
 
 @dataclass(frozen=True)
 class Continuous:

@@ -7,15 +7,21 @@ their noise.
 
 Units of one cluster (household, village, store) are not independent: what counts for standard
 errors is the sum of scores over a cluster (Liang & Zeger 1986), with the factor G / (G − 1) for G
-clusters (CR1), and intervals take Student's t with G − 1 degrees of freedom, which is right for few
-clusters of like size (Bester, Conley & Hansen 2011; Cameron & Miller 2015). Units without clusters
-are clusters of one.
+clusters (CR1), and intervals take Student's t. G − 1 degrees of freedom are right for few clusters
+that are alike (Bester, Conley & Hansen 2011; Cameron & Miller 2015). Where clusters differ in size,
+or all units of a cluster got one treatment, fewer clusters make up a value: as many as their sums'
+fourth moments tell. Units without clusters are clusters of one.
+
+Policies of different folds are chosen on one another's units. Where noise decides which treatment
+looks best, as in a small experiment or in few clusters, their errors go together, and a standard
+error that takes folds as independent is too small (``choice_covariance``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -23,8 +29,7 @@ from scipy import stats
 
 from coarse_spark.core.additive import added_up
 from coarse_spark.core.arrays import FloatArray, IntArray
-
-_EVIDENCE = 1.645  # standard errors: one-sided five per cent
+from coarse_spark.core.evidence import EVIDENCE
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class ScoreMoments:
     covariance : (q, q) of the means: Σ_g u_g u_gᵀ / (Σ w_i)², with G / (G − 1), where u_g is the
         sum of w_i (s_i − mean) over the units of a cluster.
     clusters : G, as many as rows where every unit is a cluster of its own.
+    effective : (q,) how many clusters of like sums would know each variance as well (Satterthwaite
+        1946): 3 (Σ u²)² / Σ u⁴ − 2, between 2 and G; u⁴ of a normal u is 3 times its variance
+        squared.
+    choices : (q, q) what choices add to the covariance (``choice_covariance``); none by default.
     """
 
     units: int
@@ -46,6 +55,8 @@ class ScoreMoments:
     mean: FloatArray
     covariance: FloatArray
     clusters: int
+    effective: FloatArray | float = np.inf
+    choices: FloatArray | float = 0.0
 
     @staticmethod
     def sums(
@@ -74,11 +85,14 @@ class ScoreMoments:
     def scatter(totals: FloatArray) -> FloatArray:
         """Return ``sums`` of clusters whose ``totals`` (g, q + 2) were added up."""
         weighted = np.ascontiguousarray(totals[:, 1:])
+        scores, weight = weighted[:, :-1], weighted[:, -1:]
+        fourth = [(scores**power * weight ** (4 - power)).sum(axis=0) for power in range(5)]
         return np.concatenate(
             [
                 [float(len(totals)), totals[:, 0].sum()],
                 weighted.sum(axis=0),
                 (weighted.T @ weighted).ravel(),
+                *fourth,
             ]
         )
 
@@ -92,31 +106,85 @@ class ScoreMoments:
         # (s − m, 1) = A (s − c, 1) with A = [[I, c − m], [0, 1]]
         shift = np.eye(q + 1)
         shift[:-1, -1] = -mean
-        scatter = (shift @ sums[q + 3 :].reshape(q + 1, q + 1) @ shift.T)[:-1, :-1]
+        second, fourth = np.split(sums[q + 3 :], [(q + 1) ** 2])
+        scatter = (shift @ second.reshape(q + 1, q + 1) @ shift.T)[:-1, :-1]
         covariance = scatter / weight**2 * (clusters / max(clusters - 1, 1))
-        return ScoreMoments(units, weight, center + mean, covariance, clusters)
+        # Σ (a + d W)⁴ with d = −m, by powers of a
+        powers = np.array([comb(4, power) * (-mean) ** (4 - power) for power in range(5)])
+        fourths = (powers * fourth.reshape(5, q)).sum(axis=0)
+        alike = np.full(q, float(clusters))
+        np.divide(3 * np.diag(scatter) ** 2, fourths, out=alike, where=fourths > 0)
+        effective = np.clip(alike - 2, min(clusters, 2), clusters)
+        return ScoreMoments(units, weight, center + mean, covariance, clusters, effective)
 
     @property
     def clustered(self) -> bool:
         """Whether units share clusters."""
         return self.clusters < self.units
 
-    def quantile(self, confidence: float) -> float:
+    def quantile(self, confidence: float, *policies: int) -> float:
         """Return how many standard errors an interval reaches to either side.
 
-        Of Student's t with G − 1 degrees of freedom where units share clusters, else of the normal
-        distribution.
+        Of Student's t with one degree of freedom less than effective clusters where units share
+        clusters, else of the normal distribution.
+
+        Parameters
+        ----------
+        confidence : such as 0.95.
+        policies : numbers of the policy, or of those that are compared: the fewest clusters count.
         """
         tail = 0.5 + confidence / 2
         if self.clustered:
-            return float(stats.t.ppf(tail, max(self.clusters - 1, 1)))
+            alike = np.broadcast_to(self.effective, self.mean.shape)[list(policies)]
+            return float(stats.t.ppf(tail, max(min(alike.min(), self.clusters) - 1, 1)))
         return float(stats.norm.ppf(tail))
 
     def contrast(self, first: int, second: int) -> tuple[float, float]:
         """Return the paired difference of two policies' values and its standard error."""
-        cov = self.covariance
-        variance = cov[first, first] + cov[second, second] - 2 * cov[first, second]
-        return float(self.mean[first] - self.mean[second]), float(np.sqrt(max(variance, 0.0)))
+        direction = np.zeros(len(self.mean))
+        direction[first] += 1.0
+        direction[second] -= 1.0
+        return float(self.mean[first] - self.mean[second]), self._error(direction)
+
+    @property
+    def errors(self) -> FloatArray:
+        """(q,) standard errors of the values."""
+        return np.array([self._error(direction) for direction in np.eye(len(self.mean))])
+
+    def _error(self, direction: FloatArray) -> float:
+        parts = (self.covariance, np.broadcast_to(self.choices, self.covariance.shape))
+        # what choices add is known with noise, and may come out below nothing
+        return float(np.sqrt(sum(max(float(direction @ part @ direction), 0.0) for part in parts)))
+
+
+def choice_covariance(totals: FloatArray, weight: float) -> FloatArray:
+    """Return what the choice of policies on other folds adds to the covariance of values (q, q).
+
+    Let e_f(π) be the error of the value of a policy π on the units of a fold f. Of the policy π_f,
+    which was chosen without them, it has mean 0, and so has its product with e_g(π_g) where noise
+    has no say. Where it has, it speaks twice: units of g that by chance speak for a treatment make
+    it π_f, and those of f make it π_g. How much better the units of a fold judge a policy that was
+    chosen on them than their own, o_fg = e_f(π_g) − e_f(π_f), tells: E[e_f(π_f) e_g(π_g)] is
+    E[o_fg o_gf] / 2, since products of an error with one of a policy that its units did not choose
+    have mean 0, and exchanging both policies changes no more than the sign of what they differ by.
+    It vanishes where all folds choose alike. (Such values are not regular where treatments tie:
+    Luedtke & van der Laan 2016.)
+
+    Parameters
+    ----------
+    totals : (F, F, q) Σ w (s − center) over the units of fold f, with the policies of fold g.
+    weight : Σ w over all units.
+
+    Examples
+    --------
+    Each of two folds finds better what the other chose than what it is judged by itself:
+
+    >>> choice_covariance(np.array([[[0.0], [2.0]], [[2.0], [0.0]]]), 2.0)
+    array([[1.]])
+    """
+    own = totals[np.arange(len(totals)), np.arange(len(totals))]
+    better = (totals - own[:, None]) / weight
+    return np.asarray(np.einsum("fgj,gfk->jk", better, better) / 2)
 
 
 @dataclass(frozen=True)
@@ -150,9 +218,9 @@ def policy_values(
     moments : of their scores, in the same order.
     confidence : of the intervals, such as 0.95.
     """
-    z = moments.quantile(confidence)
+    z = np.array([moments.quantile(confidence, number) for number in range(len(policies))])
     value = moments.mean - np.array([policy.variety_cost for policy in policies])
-    se = np.sqrt(np.clip(np.diag(moments.covariance), 0, None))
+    se = moments.errors
     position = {
         policy.name: index for index, policy in enumerate(policies)
     }  # the last menu row is not looked up
@@ -186,7 +254,6 @@ def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: flo
     ----------
     policies, moments, confidence : as in ``policy_values``.
     """
-    z = moments.quantile(confidence)
     index = {(policy.name, policy.k): position for position, policy in enumerate(policies)}
     references = [
         next(p for p in policies if p.name == name) for name in ("control", "uniform", "granular")
@@ -198,9 +265,9 @@ def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: flo
     pairs += list(zip(menus[1:], menus[:-1], strict=True))
     rows = []
     for policy, versus in pairs:
-        difference, se = moments.contrast(
-            index[policy.name, policy.k], index[versus.name, versus.k]
-        )
+        both = index[policy.name, policy.k], index[versus.name, versus.k]
+        difference, se = moments.contrast(*both)
+        z = moments.quantile(confidence, *both)
         difference -= policy.variety_cost - versus.variety_cost
         label = f"menu of {versus.k}" if versus.name == "menu" else versus.name
         rows.append(
@@ -256,7 +323,7 @@ def select_menu_size(
     for i in menus:
         _, se = moments.contrast(best, i)
         shortfall = float(net[best] - net[i])
-        within = (_EVIDENCE if policies[i].k == 1 else 1.0) * se
+        within = (EVIDENCE if policies[i].k == 1 else 1.0) * se
         if shortfall <= max(within, tolerance * gain):
             break
     best_k, k = policies[best].k, policies[i].k

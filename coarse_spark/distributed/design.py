@@ -192,7 +192,7 @@ def _learned(
     # constant
     described = [*feature_columns(len(setup.features)), "partition", "stratum"]
     labels = ["key", "cluster"] if "cluster" in units.columns else ["key"]
-    sample = representative_sample(units, setup, _SAMPLE_ROWS, arms="arms" in basis.terms)
+    sample = representative_sample(units, setup, _SAMPLE_ROWS, arms=basis.is_arms)
 
     def design_rows(rows: pd.DataFrame) -> DesignRows:
         fold, cluster = rows["fold"].to_numpy(), rows[labels[-1]].to_numpy()

@@ -23,7 +23,8 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.identification import unidentified_terms
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
 from coarse_spark.core.learners.encoding.preparation import Preparation
-from coarse_spark.core.learners.folds import ALL_FOLDS
+from coarse_spark.core.learners.encoding.rows import TrialRows
+from coarse_spark.core.learners.folds import ALL_FOLDS, fewest_parts, parts_of
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics
@@ -65,10 +66,10 @@ class FitSettings:
 def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSettings) -> DataFrame:
     """Return model rows for every partition and fold, and those of the pooled model.
 
-    A partition with fewer than ``min_rows`` rows, with rows in too few folds, as clusters do not
-    cross folds, or whose treatments do not identify the basis, gets a row with the status "pooled"
-    that says why; one with more than ``max_rows`` is cut into shards by a hash. A partition that
-    fails gets the status "failed" with its error; the run goes on.
+    A partition with fewer than ``min_rows`` rows, with rows in too few folds or parts, as clusters
+    do not cross them, or whose treatments do not identify the basis, gets a row with the status
+    "pooled" that says why; one with more than ``max_rows`` is cut into shards by a hash. A
+    partition that fails gets the status "failed" with its error; the run goes on.
 
     Parameters
     ----------
@@ -200,18 +201,15 @@ def _group_fitter(
         rows = rows.sort_values("key", kind="stable", ignore_index=True)
         try:
             with threadpool_limits(limits=1):
-                terms = _unidentified(rows, setup, settings.basis)
-                if terms:
-                    return pd.DataFrame(
-                        [
-                            _status_row(
-                                partition, "pooled", member=member, rows=len(rows), error=terms
-                            )
-                        ],
-                        columns=_COLUMNS,
-                    )
+                trial = trial_rows(rows, setup)
+                why = _unidentified(rows, setup, settings.basis) or _few_parts(
+                    trial, settings.learner, setup.seed
+                )
+                if why:
+                    row = _status_row(partition, "pooled", member=member, rows=len(rows), error=why)
+                    return pd.DataFrame([row], columns=_COLUMNS)
                 records = fit_models(
-                    trial_rows(rows, setup),
+                    trial,
                     basis=settings.basis,
                     settings=settings.learner,
                     seed=setup.seed,
@@ -251,6 +249,15 @@ def _unidentified(rows: pd.DataFrame, setup: ExperimentSetup, basis: Basis) -> s
     )
 
 
+def _few_parts(rows: TrialRows, learner: LearnerSettings, seed: int) -> str:
+    """Say that the rows outside a fold cannot be parted, as of one cluster; empty if they can."""
+    part = parts_of(rows.fold, rows.cluster, rows.folds, learner, seed)
+    if fewest_parts(part, rows.folds, learner) >= 2:
+        return ""
+    clusters = len(np.unique(rows.cluster))
+    return f"its {len(rows)} rows of {clusters} clusters leave no two parts outside every fold"
+
+
 def _fit_pooled(
     units: DataFrame, setup: ExperimentSetup, settings: FitSettings, fold_counts: dict[int, int]
 ) -> tuple[DataFrame, PooledModels]:
@@ -262,9 +269,7 @@ def _fit_pooled(
     start = time.perf_counter()
     basis, learner, folds = settings.basis, settings.learner, setup.folds
     total = sum(fold_counts.values())
-    sample = representative_sample(
-        units, setup, _ENCODER_ROWS, arms="arms" in basis.terms, total=total
-    )
+    sample = representative_sample(units, setup, _ENCODER_ROWS, arms=basis.is_arms, total=total)
     preparation = Preparation.fit(
         trial_rows(sample, setup),
         basis=basis,

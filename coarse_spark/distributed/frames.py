@@ -20,7 +20,6 @@ from pyspark.sql.types import NumericType
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 
 POOLED = "<pooled>"
@@ -305,21 +304,6 @@ def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
             for position, name in enumerate(setup.treatments)
         ),
     )
-
-
-def observed_treatments(units: DataFrame, space: TreatmentSpace) -> ObservedTreatments:
-    """Return what experiment units got in every dimension."""
-    row = units.agg(
-        *(
-            F.sort_array(F.collect_set(name))
-            if isinstance(dimension, Categorical)
-            else F.array(F.min(name), F.max(name))
-            for dimension, name in zip(
-                space.dimensions, treatment_columns(len(space.dimensions)), strict=True
-            )
-        )
-    ).collect()[0]
-    return ObservedTreatments(space, tuple(map(tuple, row)))
 
 
 def hash_sample(units: DataFrame, size: int) -> pd.DataFrame:

@@ -75,6 +75,12 @@ def test_arms_pick_their_candidate() -> None:
     basis = Basis("arms", space)
     np.testing.assert_array_equal(basis(space.candidates), np.eye(6))
     assert basis.columns[3] == "depth = 10, arm = phone"
+    # validation takes what single precision makes of a step, and so does the basis
+    tenths = {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.1, "control": 0}
+    fine = Basis("arms", TreatmentSpace.from_dict({"depth": tenths}))
+    stored = fine.space.candidates.astype(np.float32).astype(float)
+    assert (stored != fine.space.candidates).any()
+    np.testing.assert_array_equal(fine(stored), np.eye(21))
     with pytest.raises(
         InvalidInputError,
         match="basis 'arms': depth = 5, arm = mail is not one of the 6 candidates",

@@ -15,6 +15,7 @@ from coarse_spark.core.design import (
 )
 from coarse_spark.core.lack_of_fit import TreatmentBins, bin_columns, bin_sums, lack_of_fit
 from coarse_spark.core.observed import ObservedTreatments
+from coarse_spark.core.support import Support
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 from coarse_spark.text import shown
@@ -136,6 +137,8 @@ def test_extrapolation_is_told_for_every_dimension():
     ]
     menu = np.array([[84.0, 0], [85.0, 1], [100.0, 3], [90.0, 2]])
     np.testing.assert_array_equal(observed.outside(menu), [True, False, False, True])
+    given = np.array([[85.0, 0], [99.9, 1], [90, 3]])
+    assert Support.of(given, Basis("any + linear + levels", space)).observed(space) == observed
     seen = ObservedTreatments(space, ((80.0, 100.0), (0.0, 1.0, 2.0, 3.0)))
     assert seen.problems() == []
     assert not seen.outside(space.candidates).any()

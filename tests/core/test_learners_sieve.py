@@ -246,6 +246,21 @@ def test_order_of_rows_does_not_matter():
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+def test_the_box_of_treatments_is_that_of_rows_with_weight():
+    X, T, y, _ = experiment(600)
+    weight = np.where(T[:, 0] < 90, 0.0, 1.0)
+    settings = {"basis": "linear", "learner": "sieve", "scale": "additive"}
+    some = ResponseLearner(**settings).fit(X, T, y, weight)
+    used = np.flatnonzero(weight)
+    alone = ResponseLearner(**settings).fit(X.iloc[used], T[used], y[used])
+    assert some.basis_.space == alone.basis_.space
+    assert some.basis_.space.bounds[0, 0] >= 90
+    np.testing.assert_array_equal(some.predict(X), alone.predict(X))
+    arm = np.where(weight, np.where(T[:, 0] < 95, "a", "b"), "nobody's")
+    named = ResponseLearner("arms", "sieve").fit(X, pd.DataFrame({"arm": arm}), y, weight)
+    assert named.basis_.columns == ("arm = a", "arm = b")
+
+
 def test_rows_of_weight_0_are_no_rows():
     X, T, y, _ = experiment(1500)
     X["x1"] = X["x1"].mask(X.index % 7 == 0)

@@ -180,6 +180,57 @@ def test_sums_over_clusters_are_those_of_one_machine(spark: SparkSession) -> Non
     assert not np.allclose(ignored.moments.covariance, expected.covariance, rtol=0.1)
 
 
+def test_units_of_a_fold_are_judged_under_the_policies_of_every_fold(spark: SparkSession) -> None:
+    from coarse_spark.distributed.evaluate import FoldMenus, fold_sums
+
+    rng, size, folds = np.random.default_rng(2), 300, 3
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 0, "upper": 1, "step": 0.25, "control": 0}}
+    )
+    problem = MenuProblem.build(space, "linear", Profit("1", "0.3 * t"))
+    menus = {
+        fold: FoldMenus(
+            PricedMenu.build(problem, np.array([[fold / 2]])),
+            {2: PricedMenu.build(problem, np.array([[0.0], [1.0]]))},
+        )
+        for fold in range(folds)
+    }
+    fold, theta = rng.integers(0, folds, size), rng.normal(size=(folds, size, 2))
+    own, T = theta[fold, np.arange(size)], rng.integers(0, 5, size) / 4
+    frame = pd.DataFrame(
+        {
+            "fold": fold,
+            "weight": rng.uniform(0.5, 2, size),
+            "outcome": rng.normal(size=size),
+            "treatment_0": T,
+            **{f"representer_{j}": rng.normal(size=size) for j in range(2)},
+            **{f"held_{j}": own[:, j] for j in range(2)},
+        }
+    )
+    columns = [f"theta_{j}" for j in range(2)]
+    rows = [
+        frame.assign(model_fold=number).join(pd.DataFrame(theta[number], columns=columns))
+        for number in range(folds)
+    ]
+    found = fold_sums(
+        spark.createDataFrame(pd.concat(rows)).repartition(4),
+        problem,
+        policies=[Policy("control", 1), Policy("uniform", 1), Policy("menu", 2)],
+        fold_menus=menus,
+        center=np.full(3, 0.1),
+    )
+    phi, weight = np.column_stack([np.ones(size), T]), frame["weight"].to_numpy()
+    judging = frame[["representer_0", "representer_1"]].to_numpy()
+    debiased = corrected(own, phi, frame["outcome"].to_numpy(), judging)
+    for number in range(folds):
+        given_ = [np.zeros(size), np.full(size, number / 2), 1.0 * (theta[number][:, 1] > 0.3)]
+        scores = np.column_stack([debiased[:, 0] + (debiased[:, 1] - 0.3) * t for t in given_])
+        for held in range(folds):
+            inside = fold == held
+            expected = weight[inside] @ (scores[inside] - 0.1)
+            np.testing.assert_allclose(found[held, number], expected, rtol=1e-9, atol=1e-9)
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), max_size=40), st.lists(st.integers(0, 40), max_size=6))
 def test_batches_are_cut_between_values_only(values: list[int], cuts: list[int]) -> None:
@@ -240,8 +291,8 @@ def test_units_without_a_cluster_and_few_clusters_are_told_of(spark: SparkSessio
     few = report(spark, trial(), configuration(cluster="region"))
     assert few.warnings == (
         "experiment: the usable rows are of 8 clusters of 'region', and so few hardly show what "
-        "clusters differ by: standard errors are rough, intervals take Student's t with 7 degrees "
-        "of freedom",
+        "clusters differ by: standard errors are rough, intervals take Student's t with at most 7 "
+        "degrees of freedom",
     )
 
 
@@ -286,6 +337,33 @@ def test_a_partition_within_a_cluster_is_served_by_the_pooled_model(spark: Spark
     assert full.pop("region=region 0") == "pooled"
     assert (full == "ok").all()
     assert (models[models["status"] == "ok"].groupby("partition").size() == 6).all()
+
+
+def test_a_partition_of_a_cluster_in_each_of_two_folds_is_served_by_the_pooled_model(
+    spark: SparkSession,
+) -> None:
+    from coarse_spark.distributed.fit import fit_responses
+    from coarse_spark.pipeline.settings import experiment_setup, fit_settings
+
+    frame = trial()
+    config = configuration(cluster="village", partition_by=["region"])
+    config = config.with_response(min_rows=100, folds=2)
+    folds = units(spark, frame, config).toPandas().set_index("unit_id")["fold"]
+    first, second = (int(frame["village"][folds[folds == fold].index].iloc[0]) for fold in (0, 1))
+    inside = frame["region"] == "region 0"
+    frame.loc[inside, "village"] = np.where(np.arange(inside.sum()) % 2, first, second)
+    # the village of another region is not in two
+    frame = frame[inside | ~frame["village"].isin([first, second])]
+    models = fit_responses(
+        units(spark, frame, config), experiment_setup(config), fit_settings(config)
+    ).toPandas()
+    full = models[models["fold"] == -1].set_index("partition")
+    served = full.loc["region=region 0"]
+    assert (served["status"], served["error"]) == (
+        "pooled",
+        f"its {inside.sum()} rows of 2 clusters leave no two parts outside every fold",
+    )
+    assert (full.drop("region=region 0")["status"] == "ok").all()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, place_knots, separated
-from coarse_spark.core.identification import why_unidentified
+from coarse_spark.core.identification import Standardized, standardized, why_unidentified
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.encoding.whitening import Whitening
@@ -108,13 +108,13 @@ def identified(
     whitenings, left_out = dict[Basis, Whitening](), dict[str, str]()
     compared = list(candidates)
     for basis in compared:
-        reason = why_unidentified(basis, treatments, weight)
-        if reason is None:
-            whitenings[basis] = Whitening.fit(basis, treatments, weight)
+        found = standardized(basis, treatments, weight)
+        if isinstance(found, Standardized):
+            whitenings[basis] = Whitening.of(found)
             continue
-        left_out[basis.name] = reason
+        left_out[basis.name] = found
         other = basis.name
-        if basis.terms != ("arms",):
+        if not basis.is_arms:
             other = separated(basis.name, basis.space, treatments)
         if other not in [known.name for known in compared]:
             compared.append(Basis(other, basis.space))

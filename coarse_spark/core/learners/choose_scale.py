@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.evidence import detectable
 from coarse_spark.core.learners.blend import error_of_mean
 from coarse_spark.core.learners.crossfit import held_out_sieve
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.core.learners.sieve import detectable
 from coarse_spark.errors import InvalidInputError
 
 _COLUMNS = 64  # of the encoded features: a scale shows without their products

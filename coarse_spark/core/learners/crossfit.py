@@ -15,7 +15,7 @@ from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.folds import ALL_FOLDS, hash_uniform, parts_of, parts_per_fold
+from coarse_spark.core.learners.folds import hash_uniform, left_out, parts_of, parts_per_fold
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
@@ -198,7 +198,7 @@ def _sieves(
 ) -> Iterator[FoldSieve]:
     """Yield the sieve of all rows and those without every fold."""
     per_fold = parts_per_fold(folds, settings)
-    for fold in [ALL_FOLDS, *range(folds)] if folds > 1 else [ALL_FOLDS]:
+    for fold in left_out(folds):
         parts = {
             number: sums[number].of_outcome(preparation.outcome_number(fold))
             for number in sorted(sums)

@@ -31,12 +31,30 @@ def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
     return mixed
 
 
+def left_out(folds: int) -> list[int]:
+    """Return the folds that a model each leaves out: none (``ALL_FOLDS``), then every fold."""
+    return [ALL_FOLDS, *(range(folds) if folds > 1 else [])]
+
+
 def parts_per_fold(folds: int, settings: LearnerSettings) -> int:
     """Return into how many parts a fold is cut.
 
     Those outside a fold are as many as is set, or somewhat fewer, but at least two.
     """
     return max(settings.validation_parts // max(folds - 1, 1), 1)
+
+
+def fewest_parts(part: IntArray, folds: int, settings: LearnerSettings) -> int:
+    """Return the least number of parts with rows that any model sees: it needs two.
+
+    Parameters
+    ----------
+    part : (n,) of ``parts_of``.
+    folds : number of folds.
+    settings : of which ``validation_parts`` counts.
+    """
+    fold = np.unique(part) // parts_per_fold(folds, settings)
+    return min(int((fold != number).sum()) for number in left_out(folds))
 
 
 def parts_of(

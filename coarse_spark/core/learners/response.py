@@ -108,18 +108,17 @@ class ResponseLearner:
         InvalidInputError : rows that do not match or cannot be used, or treatments that do not
             identify the basis.
         """
-        space = self.space or observed_space(T)
         outcome = np.asarray(y, dtype=np.float64).ravel()
-        rows = TrialRows(
-            as_frame(X),
-            space.encode(T),
-            outcome,
-            weight=np.ones(len(outcome)) if sample_weight is None else np.ravel(sample_weight),
-            strata=None if strata is None else np.asarray(strata),
+        given = T if isinstance(T, pd.DataFrame) else np.asarray(T)
+        labels = [None if one is None else np.asarray(one) for one in (strata, groups)]
+        weight = np.ones(len(outcome)) if sample_weight is None else np.ravel(sample_weight)
+        frame, given, outcome, weight, *labels = _weighed(
+            weight, as_frame(X), given, outcome, weight, *labels
         )
+        space = self.space or observed_space(given)
+        rows = TrialRows(frame, space.encode(given), outcome, weight=weight, strata=labels[0])
         key = _content_key(rows.X, rows.T, rows.y)
-        rows = replace(rows, key=key, cluster=_cluster(groups, key))
-        rows = rows.take(np.flatnonzero(rows.weight))
+        rows = replace(rows, key=key, cluster=_cluster(labels[1], key))
         settings, seed = self.settings, self.random_state
         bases = candidate_bases(self.basis, space, shaped=bool(self.settings.shape))
         choice = choose_basis(bases, rows, space=space, settings=settings, seed=seed)
@@ -176,6 +175,18 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
         else:
             spec[str(name)] = {"kind": "categorical", "levels": distinct, "control": distinct[0]}
     return TreatmentSpace.from_dict(spec)
+
+
+def _weighed(weight: npt.NDArray[Any], *columns: Any) -> tuple[Any, ...]:
+    """Columns without the rows of weight 0, which are none.
+
+    As they are where nothing is left, or where their lengths differ: ``TrialRows`` says so.
+    """
+    used = weight != 0
+    alike = all(column is None or len(column) == len(used) for column in columns)
+    if used.all() or not used.any() or not alike:
+        return columns
+    return tuple(None if column is None else column[used] for column in columns)
 
 
 def _cluster(groups: npt.ArrayLike | None, key: IntArray) -> IntArray:

@@ -68,7 +68,7 @@ def check_shape(shape: Mapping[str, str], basis: Basis) -> None:
                 f"{', '.join(space.names)}"
             )
         position = space.names.index(name)
-        if isinstance(space.dimensions[position], Categorical) or basis.terms == ("arms",):
+        if isinstance(space.dimensions[position], Categorical) or basis.is_arms:
             raise InvalidInputError(
                 f"shape of treatment '{name}': expected a continuous treatment and a basis other "
                 "than arms"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
+from coarse_spark.core.evidence import detectable
 from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.ridge.axes import principal_axes, turned, turned_statistics
 from coarse_spark.core.learners.ridge.gram import GramStatistics, total
@@ -28,7 +29,6 @@ from coarse_spark.core.learners.ridge.penalties import (
     ridge,
 )
 
-_EVIDENCE = 1.645  # standard errors: one-sided five per cent
 _MULTIPLIERS = (3.0, 10.0, 0.3)  # beside 1
 
 
@@ -146,19 +146,6 @@ class FoldSieve:
 def with_constant_effect(functions: FloatArray, effect: FloatArray) -> FloatArray:
     """Return coefficient functions C (p, m) with their baseline and a constant effect (p − 1,)."""
     return np.vstack([functions[:1], np.eye(1, functions.shape[1]) * effect[:, None]])
-
-
-def detectable(gain: float, error: float) -> bool:
-    """Return whether heterogeneity beats the constant effect by more than chance.
-
-    If it does not, it is not shown to anybody.
-
-    Parameters
-    ----------
-    gain : in held-out loss.
-    error : standard error of the gain.
-    """
-    return gain > _EVIDENCE * error
 
 
 def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.evidence import detectable
 from coarse_spark.core.learners.blend import Blend, HeldOutTarget, Judgement, Member
 from coarse_spark.core.learners.boosting.booster import fit_boosting
 from coarse_spark.core.learners.boosting.trees import Trees
@@ -27,11 +28,7 @@ from coarse_spark.core.learners.ridge.gram import GramStatistics, total
 from coarse_spark.core.learners.ridge.penalties import empirical_bayes
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.shape import shape_constraints
-from coarse_spark.core.learners.sieve import (
-    FoldSieve,
-    SieveFit,
-    detectable,
-)
+from coarse_spark.core.learners.sieve import FoldSieve, SieveFit
 
 _LEAST_ROWS = 400.0  # boosting below that is all noise
 _FIVE_BOOSTERS_ROWS = 20_000  # models of folds only judge: three do; so do they for more rows

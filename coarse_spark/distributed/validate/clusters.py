@@ -55,7 +55,7 @@ def count_clusters(setup: ExperimentSetup, table: DataFrame, found: Findings) ->
     elif clusters < _FEW:
         found.warning(
             f"{those}, and so few hardly show what clusters differ by: standard errors are rough, "
-            f"intervals take Student's t with {clusters - 1} degrees of freedom"
+            f"intervals take Student's t with at most {clusters - 1} degrees of freedom"
         )
     return clusters
 

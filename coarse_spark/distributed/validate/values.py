@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import FractionalType
 
-from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
+from coarse_spark.core.treatments import STORED, Categorical, Continuous, TreatmentSpace
 from coarse_spark.distributed.frames import (
     ExperimentSetup,
     cluster_label,
@@ -24,8 +24,6 @@ from coarse_spark.distributed.frames import (
 from coarse_spark.text import shown, shown_parts
 
 _EXAMPLES = 3
-# of the width of a dimension: values stored in single precision may miss a bound by that much
-_TOLERANCE = 1e-6
 
 
 @dataclass
@@ -259,7 +257,7 @@ def _treatment_rules(dimension: Continuous | Categorical) -> Iterator[_Rule]:
         return
     value = column(name).cast("double")
     yield _Rule(F.isnan(value), f"have NaN as treatment '{name}'", "expected a number or null")
-    slack = _TOLERANCE * (dimension.upper - dimension.lower)
+    slack = STORED * (dimension.upper - dimension.lower)
     inside = value.between(dimension.lower - slack, dimension.upper + slack) | (
         F.abs(value - dimension.control) <= slack
     )
@@ -306,7 +304,7 @@ def _candidate_rules(space: TreatmentSpace) -> Iterator[_Rule]:
             steps = (value - dimension.lower) / step
             # NaN and values outside the bounds have rules of their own
             between = value.between(dimension.lower, dimension.upper) & (
-                F.abs(steps - F.round(steps)) > _TOLERANCE
+                F.abs(steps - F.round(steps)) > STORED
             )
             hint = (
                 f"expected steps of {step:g} from {dimension.lower:g} "
@@ -320,7 +318,7 @@ def _equals(dimension: Continuous | Categorical, code: float) -> Column:
     """Return whether a dimension is at an encoded value."""
     if isinstance(dimension, Categorical):
         return column(dimension.name) == F.lit(dimension.levels[int(code)])
-    slack = _TOLERANCE * (dimension.upper - dimension.lower)
+    slack = STORED * (dimension.upper - dimension.lower)
     return F.abs(column(dimension.name).cast("double") - F.lit(code)) <= slack
 
 

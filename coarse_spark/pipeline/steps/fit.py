@@ -12,7 +12,7 @@ from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.support import support_problems
 from coarse_spark.distributed.basis import settle_form
 from coarse_spark.distributed.fit import fit_responses
-from coarse_spark.distributed.frames import experiment_units, observed_treatments
+from coarse_spark.distributed.frames import experiment_units
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.support import experiment_support
 from coarse_spark.errors import RunError
@@ -37,13 +37,13 @@ def fit(run: Run) -> None:
     with run.step("fit"):
         setup = experiment_setup(run.declared)
         with materialized(experiment_units(run.experiment, setup)) as kept:
-            observed = observed_treatments(kept, setup.space)
             outcomes = kept.agg(F.min("outcome"), F.max("outcome")).collect()[0]
-            run.warn(*observed.problems(private=run.declared.privacy))
             learner = learner_settings(run.declared)
             choice, scale = settle_form(kept, setup, run.declared.bases, learner)
             _log(choice, scale)
             support = experiment_support(kept, choice.basis)
+            observed = support.observed(setup.space)
+            run.warn(*observed.problems(private=run.declared.privacy))
             run.warn(*support_problems(choice.basis, support, run.declared.menu.support))
             configuration = run.declared.with_response(basis=choice.basis.name, scale=scale.scale)
             configuration.problem_within(support)  # fewer treatments than a menu has are told now

@@ -18,7 +18,7 @@ import numpy as np
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.folds import ALL_FOLDS
+from coarse_spark.core.learners.folds import left_out
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.ridge.penalties import empirical_bayes
 from coarse_spark.errors import InvalidInputError
@@ -155,14 +155,14 @@ class RelativeScale:
             return Baseline.fit(features[here], outcome[here], weight[here], groups)
 
         baselines = {}
-        for left_out in [ALL_FOLDS, *(range(rows.folds) if rows.folds > 1 else [])]:
-            outside = np.flatnonzero(fold != left_out)
+        for number in left_out(rows.folds):
+            outside = np.flatnonzero(fold != number)
             whole = baseline(outside)
             held_out = []
-            for number in range(_THIRDS):
-                rest = outside[third[outside] != number]
+            for held in range(_THIRDS):
+                rest = outside[third[outside] != held]
                 held_out.append(baseline(rest) if 0 < len(rest) < len(outside) else whole)
-            baselines[left_out] = (*held_out, whole)
+            baselines[number] = (*held_out, whole)
         response = np.linalg.lstsq(phi * root[:, None], outcome * root, rcond=None)[0]
         return RelativeScale(response / mean, baselines)
 

@@ -22,7 +22,7 @@ from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.encoding.screening import rank_features
 from coarse_spark.core.learners.encoding.whitening import Whitening
-from coarse_spark.core.learners.folds import ALL_FOLDS, parts_of
+from coarse_spark.core.learners.folds import ALL_FOLDS, left_out, parts_of
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
@@ -160,9 +160,8 @@ class Preparation:
             return replace(self, encoder=self.encoder.with_products(pairs))
         plain, prepared = self.encoder.plain, self.prepare(rows, part)
         columns = prepared.features[:, plain]
-        left_out = [ALL_FOLDS, *(np.unique(rows.fold).tolist() if rows.folds > 1 else [])]
         kept: dict[int, list[tuple[int, int]]] = {}
-        for number in left_out:
+        for number in left_out(rows.folds):
             used = rows.fold != number
             ranks = plain[
                 rank_features(

@@ -15,7 +15,7 @@ import scipy.linalg
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.identification import Standardized, instead, why_unidentified
+from coarse_spark.core.identification import Standardized, instead
 from coarse_spark.errors import InvalidInputError
 
 
@@ -42,18 +42,22 @@ class Whitening:
         ------
         InvalidInputError : the observed treatments do not identify a column of the basis.
         """
-        # the first column is the constant, or with arms one minus all others
-        order, columns = basis.by_name[1:], Standardized.of(basis, treatments, weight)
-        if columns.unidentified:
-            reason = why_unidentified(basis, treatments, weight)
+        columns = Standardized.of(basis, treatments, weight)
+        if reason := columns.why_unidentified:
             raise InvalidInputError(f"{reason}; use {instead(basis, treatments)}")
-        triangle, mean = columns.triangle, columns.mean
+        return Whitening.of(columns)
+
+    @staticmethod
+    def of(columns: Standardized) -> Whitening:
+        """Return the whitening of columns that their treatments identify."""
+        # the first column is the constant, or with arms one minus all others
+        basis, triangle, mean = columns.basis, columns.triangle, columns.mean
         triangle = triangle * np.sign(np.diag(triangle))[:, None]
         inverse = scipy.linalg.solve_triangular(
             triangle, np.diag(1 / columns.scale), trans="T", lower=False
         )
         effects = np.zeros((len(inverse), basis.size))
-        effects[:, order] = inverse
+        effects[:, basis.by_name[1:]] = inverse
         effects -= np.outer(effects @ mean, basis.constant)
         return Whitening(np.vstack([basis.constant, effects]))
 

@@ -199,7 +199,7 @@ class MenuProblem:
     @property
     def is_searched(self) -> bool:
         """Whether the basis has values between candidates: not where each candidate is an arm."""
-        return self.basis.terms != ("arms",)
+        return not self.basis.is_arms
 
     @cached_property
     def searched(self) -> BoolArray:

@@ -286,12 +286,19 @@ class CrossFittedDesign:
             result[inside] = self.designs[int(number)].representer(X[inside], phi[inside])
         return result
 
-    def overlap(self, rows: DesignRows, *, private: bool = False) -> Overlap:
+    def overlap(
+        self,
+        rows: DesignRows,
+        *,
+        names: Mapping[str, str] | None = None,
+        private: bool = False,
+    ) -> Overlap:
         """Return the overlap of rows, each by the design that did not see its fold.
 
         Parameters
         ----------
         rows : of the experiment.
+        names : what features are called, where other than here.
         private : show hashes of levels.
         """
         places = [np.flatnonzero(rows.fold == number) for number in np.unique(rows.fold)]
@@ -302,5 +309,11 @@ class CrossFittedDesign:
         smallest, z, solved = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.concatenate(places)
         return Overlap.of(
-            rows.X.iloc[order], smallest, z, solved, rows.weight[order], FLOOR, private=private
+            rows.X.iloc[order].rename(columns=names or {}),
+            smallest,
+            z,
+            solved,
+            rows.weight[order],
+            FLOOR,
+            private=private,
         )

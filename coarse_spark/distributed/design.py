@@ -229,8 +229,7 @@ def _learned(
         sums = added_up(partial(preparation.covariance_sums, means=means))
         design = preparation.solve(means, sums, known)
         names = dict(zip(described, setup.features, strict=False))
-        known = replace(known, X=known.X.rename(columns=names))
-        overlap = design.overlap(known, private=setup.privacy)
+        overlap = design.overlap(known, names=names, private=setup.privacy)
 
     def weights(rows: pd.DataFrame) -> FloatArray:
         return design.representer(

@@ -164,7 +164,7 @@ def test_a_step_of_a_feature_is_neither_smeared_nor_missed():
     assert report.problems() == []
 
 
-@pytest.mark.parametrize("runs", [20, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [10, pytest.param(500, marks=pytest.mark.slow)])
 def test_values_are_covered_under_confounding_but_not_by_a_randomized_design(runs):
     basis, covered, naive = Basis("linear", UNIT), 0, 0
     for seed in range(runs):

@@ -41,6 +41,7 @@ class PreparedRows:
         products with the plain features; s = 0 without strata.
     outcomes : (n, k) standardized; of relative ones (k = 1 + folds) the column depends on the fold
         that a model leaves out (``Preparation.outcome_number``).
+    baseline : (n, k) b(x) that they were divided by; 1 for additive ones.
     weight : (n,).
     part : (n,) validation part, numbered over all folds (``learners.folds``).
     cluster : (n,) labels; None where every row is a cluster of its own.
@@ -50,6 +51,7 @@ class PreparedRows:
     z: FloatArray
     strata: FloatArray
     outcomes: FloatArray
+    baseline: FloatArray
     weight: FloatArray
     part: IntArray
     cluster: IntArray | None
@@ -202,10 +204,11 @@ class Preparation:
         """
         phi, features = self.basis(rows.T), self.encoder.transform(rows.X)
         outcomes, weight = np.clip(rows.y, *self.clip)[:, None], rows.weight
+        baseline = np.ones_like(outcomes)
         if self.relative is not None:
-            outcomes = outcomes / self.relative.held_out(features, part)
+            baseline = self.relative.held_out(features, part)
             weight = weight * self.relative.weight(phi)
-        outcomes = (outcomes - self.center) / self.scale
+        outcomes = (outcomes / baseline - self.center) / self.scale
         indicators = self._indicators(rows.strata, len(rows))
         if (self.strata_groups >= 0).any():
             products = (indicators[:, :, None] * features[:, None, self.encoder.plain]).reshape(
@@ -213,7 +216,14 @@ class Preparation:
             )
             indicators = np.hstack([indicators, products])
         return PreparedRows(
-            features, self.whitening(phi), indicators, outcomes, weight, part, rows.clusters
+            features,
+            self.whitening(phi),
+            indicators,
+            outcomes,
+            baseline,
+            weight,
+            part,
+            rows.clusters,
         )
 
     def _indicators(self, strata: npt.ArrayLike | None, size: int) -> FloatArray:

@@ -13,7 +13,7 @@ from coarse_spark import ResponseLearner, TreatmentSpace
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import corrected, representer
 from coarse_spark.core.learners.choose_scale import choose_scale
-from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
+from coarse_spark.core.learners.crossfit import accumulate, fit_models, held_out_sieve, solve
 from coarse_spark.core.learners.encoding.baseline import Baseline
 from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.encoding.rows import TrialRows
@@ -88,6 +88,25 @@ def rare_purchases(rows, seed):
     amounts = amount * np.exp(0.8 * rng.normal(size=rows) - 0.32)
     y = np.where(rng.random(rows) < chance * (1 + 1.2 * T[:, 0]), amounts, 0.0)
     return TrialRows(X, T, y, key=rng.permutation(rows), fold=np.arange(rows) % 3)
+
+
+def test_the_scale_is_chosen_by_effects_whichever_predicts_the_outcome_better():
+    trial = rare_purchases(2_000, 5)
+    tails = {f"x{j}": np.exp(1.5 * trial.X[f"x{j}"]) for j in range(2, 14)}
+    trial = replace(trial, X=trial.X.assign(**tails)).in_one_fold
+    (additive, _), (relative, baseline) = (
+        held_out_sieve(trial, basis=LINEAR, settings=replace(RELATIVE, scale=scale))
+        for scale in ("additive", "relative")
+    )
+    loss = {
+        scale: np.average(
+            (trial.y - (LINEAR(trial.T) * theta).sum(axis=1)) ** 2, weights=1 / baseline
+        )
+        for scale, theta in (("additive", additive), ("relative", relative))
+    }
+    assert loss["additive"] < loss["relative"], "features of heavy tails mislead the baseline"
+    chosen = choose_scale(trial, basis=LINEAR, settings=LearnerSettings(scale="auto"))
+    assert chosen.scale == "relative"
 
 
 @pytest.mark.parametrize("stratified", [False, True])

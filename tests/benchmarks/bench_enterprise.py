@@ -9,17 +9,26 @@ features, for a log-normal amount whose mean differs by customer; a discount of 
 multiplies the chance, for some customers by up to five and for most hardly, and leaves amounts as
 they are; the margin falls with it.
 
-``auto`` is what our learner alone would give everybody, ``menu`` what is published: K by the honest
-values of cross-fitted menus, K = 1 where no larger one is better by more than noise. ``single`` is
-one discount for all, by a constant effect. The peers give everybody what they estimate to be best:
-LightGBM with the discount as a feature (S-learner), EconML with histogram boosting for the outcome.
+``auto`` is what our learner alone would give everybody, ``single`` the one discount that it takes
+for the best, and ``menu`` what is published: K by the honest values of cross-fitted menus, K = 1
+where no larger one is better by more than noise. The peers give everybody what they estimate to be
+best: LightGBM with the discount as a feature (S-learner), EconML with histogram boosting for the
+outcome.
 
 Figures are what a policy earns at the truth, as a share of what full personalization would earn
 above the best single discount: above the discount that is best at the truth (``share``), above the
 one that the same learner takes for the best (``of_own``), and above no discount (``of_control``).
-Below 0 it does harm; below −0.01 by more than is worth telling apart (``menu.tolerance``): 10 and
+Below 0 it does harm; below -0.01 by more than is worth telling apart (``menu.tolerance``): 10 and
 15 % off earn the same to within 0.002, and which of them is best differs by the sample of customers
-that policies are judged on. Every fit runs in a process of its own with one thread.
+that policies are judged on. 5 and 20 % off earn 0.28 less, none and 25 % off 0.85.
+
+Nothing learned from few purchases avoids the first kind of harm. Of 200 experiments of 5,000 rows
+(100 of 20,000; 30 of 100,000) even augmented inverse propensity with the TRUE responses, for a
+response linear in the discount, took a discount that is 0.28 or more below the best in 29 % (8 %;
+none): its standard error of the effect of 30 % off is 0.51 (0.27; 0.10) of the spend without one,
+the effect 1.2. Means by arm miss the best in 68 % (59 %; 40 %).
+
+Every fit runs in a process of its own with one thread.
 """
 
 from __future__ import annotations
@@ -38,6 +47,7 @@ DISCOUNTS = np.array([0.0, 5.0, 10.0, 20.0, 30.0])
 NUMBERS, CATEGORIES, MANY_LEVELS, LEVELS = 50, 10, 4, 40
 MARGIN = 0.5
 FOLDS, SIZES = 3, (1, 2, 3, 4, 5)
+ROUNDING = 1e-9  # of sums over customers
 OURS = ("auto", "menu", "single")
 PEERS = ("LightGBM", "LinearDML", "CausalForestDML")
 
@@ -203,8 +213,7 @@ def worker(learner: str, rows: int, seed: int) -> None:
         chosen = np.abs(treatments - candidates[:, 0]).argmin(axis=1)
         expected = earned(theta, "linear")
     elif learner in OURS:
-        name = "constant" if learner == "single" else learner
-        model = ResponseLearner(basis="linear", learner=name, space=space())
+        model = ResponseLearner(basis="linear", learner="auto", space=space())
         theta = model.fit(X, pd.DataFrame({"discount": discount}), y).predict(new)
         if learner == "single":
             theta = np.broadcast_to(theta.mean(axis=0), theta.shape)
@@ -235,7 +244,7 @@ def _of_all(found: list[dict[str, float]], name: str) -> dict[str, float]:
     return {
         "mean": round(float(shares.mean()), 4),
         "least": round(float(shares.min()), 4),
-        "harmed": int((shares < 0).sum()),
+        "harmed": int((shares < -ROUNDING).sum()),
         "harmed_by_0.01": int((shares < -0.01).sum()),
     }
 

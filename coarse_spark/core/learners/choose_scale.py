@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.evidence import detectable
@@ -23,8 +25,8 @@ class ScaleChoice:
     Attributes
     ----------
     scale : additive or relative.
-    losses : weighted mean squared error for held-out rows, by scale; empty where there was no
-        choice.
+    losses : weighted mean squared error for held-out rows given one common baseline, by scale;
+        empty where there was no choice.
     """
 
     scale: str
@@ -34,7 +36,10 @@ class ScaleChoice:
 def choose_scale(
     rows: TrialRows, *, basis: Basis, settings: LearnerSettings, seed: int = 0
 ) -> ScaleChoice:
-    """Return the scale whose sieve predicts held-out outcomes better.
+    """Return the scale whose sieve has the better effects, judged on held-out outcomes.
+
+    Both are judged beside ONE baseline, the mean of their own (as in ``stack``): decisions rest on
+    effects, and which scale predicts the outcome without treatment better says little of them.
 
     Outcomes that are never negative are amounts, counts or shares: they are relative unless the
     additive scale is better by more than chance. Others are additive unless the relative one is.
@@ -64,8 +69,13 @@ def choose_scale(
         relative, baseline = held_out("relative")
     except InvalidInputError:  # what additive responses can do: the mean of some part is negative
         return ScaleChoice("additive")
-    weight = rows.weight / baseline
-    squares = {"additive": (rows.y - additive) ** 2, "relative": (rows.y - relative) ** 2}
+    weight, phi = rows.weight / baseline, basis(rows.T)
+    usual = np.average(phi, axis=0, weights=rows.weight)
+    common = (additive + relative) / 2 @ usual
+    squares = {
+        scale: (rows.y - common - np.einsum("ij,ij->i", phi - usual, theta)) ** 2
+        for scale, theta in (("additive", additive), ("relative", relative))
+    }
     losses = {scale: float(weight @ square / weight.sum()) for scale, square in squares.items()}
     gain = losses["additive"] - losses["relative"]
     differences = squares["additive"] - squares["relative"] - gain

@@ -137,7 +137,7 @@ def fit_models(
 def held_out_sieve(
     rows: TrialRows, *, basis: Basis, settings: LearnerSettings, seed: int = 0
 ) -> tuple[FloatArray, FloatArray]:
-    """Return what sieves that did not see a row predict of its outcome (n,), and b(x) (n,).
+    """Return θ(x) (n, p) of sieves that did not see a row, and b(x) (n,).
 
     Parameters
     ----------
@@ -150,16 +150,19 @@ def held_out_sieve(
     order, preparation, prepared = _prepared(rows, basis, settings, seed)
     part = prepared.part
     (sieve,) = _sieves(preparation, _sums(prepared), rows.folds, settings)
-    predicted, baseline = np.empty(len(rows)), np.ones(len(rows))
+    theta, baseline = np.empty(prepared.z.shape), np.ones(len(rows))
     for number, functions in zip(sieve.parts, sieve.fit.shown().held_out, strict=True):
         here = np.flatnonzero(part == number)
-        theta = prepared.features[here] @ functions.T
-        predicted[here] = (prepared.z[here] * theta).sum(axis=1)
-    predicted = preparation.center + preparation.scale * predicted
+        theta[here] = prepared.features[here] @ functions.T
+    means = preparation.held_out_means(prepared.features, part)
+    theta[:, 0] -= (means * theta[:, 1:]).sum(axis=1)
+    theta *= preparation.scale
+    theta[:, 0] += preparation.center
     if preparation.relative is not None:
         baseline = preparation.relative.held_out(prepared.features, part)[:, 0]
+    theta = preparation.whitening.raw(theta) * baseline[:, None]
     place = np.argsort(order)
-    return (predicted * baseline)[place], baseline[place]
+    return theta[place], baseline[place]
 
 
 def _prepared(

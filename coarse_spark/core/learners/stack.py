@@ -5,6 +5,13 @@ held-out predictions are then taken from the outcome ONCE, and the effects' memb
 weighed on what is left (the R-loss of Nie & Wager 2021 with one common baseline): a learner earns
 its weight by the effects alone. Every member's final fit is on all rows, or the average of fits on
 all parts but one.
+
+Multiples of a baseline are learned one unit like another, but what all units together do, which the
+best single treatment rests on, is a mean weighed by their baselines. A constant multiple more or
+less puts it right at last, such that held-out outcomes are met on average: calibration in the
+large, or the targeting step of van der Laan & Rubin (2006) for the mean response. Models of
+partitions that lean on pooled ones do without: a mean of few rows is noisier than what it would
+put right.
 """
 
 from __future__ import annotations
@@ -107,7 +114,8 @@ def stacked_record(
     used = np.flatnonzero(place[rows.part] >= 0)
     part, z, plain = place[rows.part[used]], rows.z[used], preparation.encoder.plain
     weight = rows.weight[used] * (sums.effective_rows / sums.weight)
-    outcome = rows.outcomes[used, preparation.outcome_number(sieve.fold)]
+    number = preparation.outcome_number(sieve.fold)
+    outcome, multiplied = rows.outcomes[used, number], rows.baseline[used, number]
     inputs = rows.features[np.ix_(used, plain)]
     # each booster is fitted without a share of the parts
     five = sieve.fold == ALL_FOLDS and len(rows.part) <= _FIVE_BOOSTERS_ROWS
@@ -147,7 +155,7 @@ def stacked_record(
     explained = HeldOutTarget(ones, target, weight, part, center, center[0], layout.m)
     baseline = explained.blend(members(slice(0, 1), ones, target, 0))
 
-    residual = outcome - baseline.held_out[:, 0]
+    residual = whole = outcome - baseline.held_out[:, 0]
     if layout.s:
         residual, moving = _within_strata(
             preparation, rows.strata[used], residual, moving, effects, weight
@@ -163,6 +171,11 @@ def stacked_record(
         # company
         return sieve_record(preparation, sieve, settings)
     model = _assembled(preparation, sieve, baseline, blend, pooled)
+    if preparation.relative is not None and pooled is None:
+        share = weight * multiplied
+        effect = _lacking(moving, residual, blend.held_out, share)
+        left = whole - np.einsum("ij,ij->i", z[:, 1:], blend.held_out + effect)
+        model.coefficients[:, 0] += np.average(left, weights=share), *effect
     details = {
         **{f"baseline_weight_{name}": value for name, value in baseline.weights.items()},
         **{f"effect_weight_{member.name}": blend.weights.get(member.name, 0.0) for member in found},
@@ -215,6 +228,16 @@ def _assembled(
         baseline=preparation.baseline(sieve.fold),
         treatment_mean=preparation.treatment_mean,
     )
+
+
+def _lacking(
+    moving: FloatArray, residual: FloatArray, effects: FloatArray, share: FloatArray
+) -> FloatArray:
+    """Return the constant (p − 1,) that held-out effects (n, p − 1) lack, rows weighed by share."""
+    design, root = np.column_stack([np.ones(len(moving)), moving]), np.sqrt(share)
+    left = residual - np.einsum("ij,ij->i", moving, effects)
+    found = np.linalg.lstsq(design * root[:, None], left * root, rcond=None)[0]
+    return np.asarray(found[1:])
 
 
 def _within_strata(

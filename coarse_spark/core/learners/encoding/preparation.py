@@ -44,6 +44,7 @@ class PreparedRows:
         products with the plain features; s = 0 without strata.
     outcomes : (n, k) standardized; of relative ones (k = 1 + folds) the column depends on the fold
         that a model leaves out (``Preparation.outcome_number``).
+    baseline : (n, k) b(x) that they were divided by; 1 for additive ones.
     weight : (n,).
     part : (n,) validation part, numbered over all folds (``learners.folds``).
     cluster : (n,) labels; None where every row is a cluster of its own.
@@ -53,6 +54,7 @@ class PreparedRows:
     z: FloatArray
     strata: FloatArray
     outcomes: FloatArray
+    baseline: FloatArray
     weight: FloatArray
     part: IntArray
     cluster: IntArray | None
@@ -205,6 +207,20 @@ class Preparation:
         """E[z | x] of the treatments of new units; None where they are not residualized."""
         return ConditionalMean.average(self.treatment_means) if self.treatment_means else None
 
+    def held_out_means(self, features: FloatArray, part: IntArray) -> FloatArray:
+        """Return E[z | x] (n, p − 1) of residualized treatments, of others 0.
+
+        Parameters
+        ----------
+        features : f(x) (n, m).
+        part : (n,) validation part of every row, which its mean did not see.
+        """
+        means = np.zeros((len(part), self.basis.size - 1))
+        for number, mean in enumerate(self.treatment_means):
+            here = np.flatnonzero(part % _THIRDS == number)
+            means[here] = mean(features[here], self.encoder.plain)
+        return means
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(m, p, s): columns of the features, the basis and the strata."""
@@ -228,21 +244,29 @@ class Preparation:
         """
         phi, features = self.basis(rows.T), self.encoder.transform(rows.X)
         z = self.whitening(phi)
-        for number, mean in enumerate(self.treatment_means):
-            here = np.flatnonzero(part % _THIRDS == number)
-            z[here, 1:] -= mean(features[here], self.encoder.plain)
+        z[:, 1:] -= self.held_out_means(features, part)
         outcomes, weight = np.clip(rows.y, *self.clip)[:, None], rows.weight
+        baseline = np.ones_like(outcomes)
         if self.relative is not None:
-            outcomes = outcomes / self.relative.held_out(features, part)
+            baseline = self.relative.held_out(features, part)
             weight = weight * self.relative.weight(phi)
-        outcomes = (outcomes - self.center) / self.scale
+        outcomes = (outcomes / baseline - self.center) / self.scale
         indicators = self._indicators(rows.strata, len(rows))
         if (self.strata_groups >= 0).any():
             products = (indicators[:, :, None] * features[:, None, self.encoder.plain]).reshape(
                 len(rows), -1
             )
             indicators = np.hstack([indicators, products])
-        return PreparedRows(features, z, indicators, outcomes, weight, part, rows.clusters)
+        return PreparedRows(
+            features,
+            z,
+            indicators,
+            outcomes,
+            baseline,
+            weight,
+            part,
+            rows.clusters,
+        )
 
     def _indicators(self, strata: npt.ArrayLike | None, size: int) -> FloatArray:
         if not self.strata:

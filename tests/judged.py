@@ -140,7 +140,7 @@ def _judgement(
 ) -> Judged:
     one, center = np.ones(len(scores)), np.zeros(scores.shape[1])
     plain = ScoreMoments.of(ScoreMoments.sums(scores, one, center, village), center)
-    chosen = replace(plain, choices=choice_covariance(totals, plain.weight))
+    chosen = replace(plain, choices=choice_covariance(totals, plain.weight), folds=FOLDS)
     z = np.array([*(plain.quantile(0.95, j) for j in range(3)), plain.quantile(0.95, 2, 1)])
     gain = plain.mean[2] - plain.mean[1]
     reach, independent = (

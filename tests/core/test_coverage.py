@@ -39,7 +39,7 @@ def test_what_the_folds_choose_is_no_surer_than_noise_lets_it_be(
             np.zeros(1),
         )
         totals = means[:, arm][..., None] * units / FOLDS
-        chosen = replace(moments, choices=choice_covariance(totals, float(units)))
+        chosen = replace(moments, choices=choice_covariance(totals, float(units)), folds=FOLDS)
         error = abs(float(moments.mean[0]) - step * arm.mean())
         reach = moments.quantile(0.95, 0)
         covered += [error <= reach * chosen.errors[0], error <= reach * moments.errors[0]]

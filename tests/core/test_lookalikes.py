@@ -36,7 +36,7 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import search_menus
 from coarse_spark.core.menu.units import WeightedUnits, assign
 from coarse_spark.core.profit import profit_matrix
-from coarse_spark.core.values import Policy, ScoreMoments, choice_covariance, select_menu_size
+from coarse_spark.core.values import Policy, ScoreMoments, select_menu_size
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +76,6 @@ def published(
             scores[number, :, place] = (debiased * psi[:, :-1]).sum(axis=1) + psi[:, -1]
     own, center = scores[rows.fold, everybody], np.zeros(len(sizes))
     moments = ScoreMoments.of(ScoreMoments.sums(own, np.ones(len(rows)), center), center)
-    totals = np.stack([scores[:, rows.fold == number].sum(axis=1) for number in range(FOLDS)])
-    moments = replace(moments, choices=choice_covariance(totals, moments.weight))
     policies = [Policy("menu", k) for k in sizes]
     # the menu of one is the best single treatment
     k, _ = select_menu_size([Policy("uniform", 1), *policies], _first_twice(moments), "auto", 0.01)
@@ -88,13 +86,8 @@ def published(
 
 def _first_twice(moments: ScoreMoments) -> ScoreMoments:
     order = np.array([0, *range(len(moments.mean))])
-    both = np.ix_(order, order)
-    return replace(
-        moments,
-        mean=moments.mean[order],
-        covariance=moments.covariance[both],
-        choices=np.asarray(moments.choices)[both],
-    )
+    covariance = moments.covariance[np.ix_(order, order)]
+    return replace(moments, mean=moments.mean[order], covariance=covariance)
 
 
 def earned(truth: np.ndarray, theta: np.ndarray, menu: PricedMenu) -> float:

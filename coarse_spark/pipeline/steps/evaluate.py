@@ -74,10 +74,13 @@ def evaluate(run: Run) -> None:
             result = evaluate_policies(held_out(predictions), problem, bins=bins, **judged)
             totals = fold_sums(predictions, problem, **judged)
             moments = replace(
-                result.moments, choices=choice_covariance(totals, result.moments.weight)
+                result.moments,
+                choices=choice_covariance(totals, result.moments.weight),
+                folds=len(totals),
             )
             menu = configuration.menu
-            k, rule = select_menu_size(policies, moments, menu.select, menu.tolerance)
+            # what choices add is an upper limit for menus: it must not decide against them
+            k, rule = select_menu_size(policies, result.moments, menu.select, menu.tolerance)
             rows = read_menus(run.lake, run.run_id)
             stability = choice_stability(
                 run,

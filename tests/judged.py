@@ -7,7 +7,7 @@ its share of the noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.units import WeightedUnits, assign
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.core.values import ScoreMoments, choice_covariance
+from coarse_spark.core.values import ScoreMoments
 
 SPACE = TreatmentSpace.from_dict(
     {"arm": {"kind": "categorical", "levels": ["none", "letter", "visit"], "control": "none"}}
@@ -60,21 +60,17 @@ class Trial(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """(4,) estimates of ``QUANTITIES``, their truths, and half the widths of their intervals.
-
-    ``independent`` are those halves as they would be if folds chose independently.
-    """
+    """(4,) estimates of ``QUANTITIES``, their truths, and half the widths of their intervals."""
 
     estimate: np.ndarray
     truth: np.ndarray
     reach: np.ndarray
-    independent: np.ndarray
 
 
 def responses(X: np.ndarray) -> np.ndarray:
-    """The true mean outcome (n, 3) under every arm."""
+    """The true mean outcome (n, 3) under every arm: of all alike, the letter is best by far."""
     base = 1 + 0.5 * X[:, 0]
-    return np.column_stack([base, base + 0.2 + 0.3 * X[:, 1], base + 0.1 - 0.4 * X[:, 1]])
+    return np.column_stack([base, base + 0.9 + 0.3 * X[:, 1], base + 0.1 - 0.4 * X[:, 1]])
 
 
 def drawn(design: Design, rng: np.random.Generator) -> Trial:
@@ -113,39 +109,29 @@ def judged(trial: Trial, *, learner: str = "sieve", seed: int = 0) -> Judged:
     models = fit_models(rows, basis=BASIS, settings=settings, seed=seed)
     phi = BASIS(T)
     weights = representer(phi, row_moments(moment_sums(phi, trial.strata), trial.strata, units))
-    debiased = np.empty(phi.shape)
-    psi = np.empty((FOLDS, 3, units, BASIS.size + 1))  # of what fold's policies give whom
+    scores = np.empty((units, 3))
     truth, population = np.zeros(3), pd.DataFrame(_POPULATION, columns=list("abc"))
     gains = responses(_POPULATION) - responses(_POPULATION)[:, :1]
     for number in range(FOLDS):
         model, here = load_model(models[number]), np.flatnonzero(fold == number)
         theta, others = model.predict(frame), np.flatnonzero(fold != number)
         known = WeightedUnits.of(theta[others], np.ones(len(others)))
-        debiased[here] = corrected(theta[here], phi[here], trial.y[here], weights[here])
-        psi[number, 0] = PROBLEM.control_psi
+        debiased = corrected(theta[here], phi[here], trial.y[here], weights[here])
+        scores[here, 0] = debiased @ PROBLEM.control_psi[:-1] + PROBLEM.control_psi[-1]
         truth += len(here) / units  # the control's mean outcome is 1
         theirs = model.predict(population)
         menus = (best_single(PROBLEM, known), search_menus(PROBLEM, known, [2])[2])
         for place, menu in enumerate(menus, 1):
-            psi[number, place] = menu.psi[assign(theta, menu.priced_psi)]
+            psi = menu.psi[assign(theta[here], menu.priced_psi)]
+            scores[here, place] = (debiased * psi[:, :-1]).sum(axis=1) + psi[:, -1]
             given = menu.psi[assign(theirs, menu.priced_psi)][:, :-1]
             truth[place] += len(here) / units * (given * gains).sum(axis=1).mean()
-    scores = np.einsum("ip,fjip->fij", debiased, psi[..., :-1]) + psi[..., -1].swapaxes(1, 2)
-    totals = np.stack([scores[:, fold == number].sum(axis=1) for number in range(FOLDS)])
-    return _judgement(scores[fold, np.arange(units)], trial.village, totals, truth)
-
-
-def _judgement(
-    scores: np.ndarray, village: np.ndarray | None, totals: np.ndarray, truth: np.ndarray
-) -> Judged:
-    one, center = np.ones(len(scores)), np.zeros(scores.shape[1])
-    plain = ScoreMoments.of(ScoreMoments.sums(scores, one, center, village), center)
-    chosen = replace(plain, choices=choice_covariance(totals, plain.weight), folds=FOLDS)
-    z = np.array([*(plain.quantile(0.95, j) for j in range(3)), plain.quantile(0.95, 2, 1)])
-    gain = plain.mean[2] - plain.mean[1]
-    reach, independent = (
-        z * np.append(moments.errors, moments.contrast(2, 1)[1]) for moments in (chosen, plain)
-    )
+    one, center = np.ones(units), np.zeros(3)
+    moments = ScoreMoments.of(ScoreMoments.sums(scores, one, center, trial.village), center)
+    z = np.array([*(moments.quantile(0.95, j) for j in range(3)), moments.quantile(0.95, 2, 1)])
+    gain, error = moments.contrast(2, 1)
     return Judged(
-        np.append(plain.mean, gain), np.append(truth, truth[2] - truth[1]), reach, independent
+        np.append(moments.mean, gain),
+        np.append(truth, truth[2] - truth[1]),
+        z * np.append(moments.errors, error),
     )

@@ -12,9 +12,10 @@ that are alike (Bester, Conley & Hansen 2011; Cameron & Miller 2015). Where clus
 or all units of a cluster got one treatment, fewer clusters make up a value: as many as their sums'
 fourth moments tell. Units without clusters are clusters of one.
 
-Policies of different folds are chosen on one another's units. Where noise decides which treatment
-looks best, as in a small experiment or in few clusters, their errors go together, and a standard
-error that takes folds as independent is too small (``choice_covariance``).
+Policies of different folds are chosen on one another's units. Where treatments tie, noise decides
+which looks best, errors of the folds go together, and standard errors are too small: of the better
+of two equal treatments a 95 % interval of five folds covers 87 % (values are not regular there:
+Luedtke & van der Laan 2016).
 """
 
 from __future__ import annotations
@@ -47,8 +48,6 @@ class ScoreMoments:
     effective : (q,) how many clusters of like sums would know each variance as well (Satterthwaite
         1946): 3 (Σ u²)² / Σ u⁴ − 2, between 2 and G; u⁴ of a normal u is 3 times its variance
         squared.
-    choices : (q, q) what choices add to the covariance (``choice_covariance``); none by default.
-    folds : F, that chose.
     """
 
     units: int
@@ -57,8 +56,6 @@ class ScoreMoments:
     covariance: FloatArray
     clusters: int
     effective: FloatArray | float = np.inf
-    choices: FloatArray | float = 0.0
-    folds: int = 2
 
     @staticmethod
     def sums(
@@ -143,72 +140,14 @@ class ScoreMoments:
 
     def contrast(self, first: int, second: int) -> tuple[float, float]:
         """Return the paired difference of two policies' values and its standard error."""
-        direction = np.zeros(len(self.mean))
-        direction[first] += 1.0
-        direction[second] -= 1.0
-        return float(self.mean[first] - self.mean[second]), self._error(direction)
+        cov = self.covariance
+        variance = cov[first, first] + cov[second, second] - 2 * cov[first, second]
+        return float(self.mean[first] - self.mean[second]), float(np.sqrt(max(variance, 0.0)))
 
     @property
     def errors(self) -> FloatArray:
         """(q,) standard errors of the values."""
-        return np.array([self._error(direction) for direction in np.eye(len(self.mean))])
-
-    def _error(self, direction: FloatArray) -> float:
-        alone, added = (
-            max(float(direction @ part @ direction), 0.0)
-            for part in (self.covariance, np.broadcast_to(self.choices, self.covariance.shape))
-        )
-        return float(np.sqrt(alone + min(added, most_of_choices(self.folds) * alone)))
-
-
-def choice_covariance(totals: FloatArray, weight: float) -> FloatArray:
-    """Return what the choice of policies on other folds adds to the covariance of values (q, q).
-
-    Let e_f(π) be the error of the value of a policy π on the units of a fold f. Of the policy π_f,
-    which was chosen without them, it has mean 0, and so has its product with e_g(π_g) where noise
-    has no say. Where it has, it speaks twice: units of g that by chance speak for a treatment make
-    it π_f, and those of f make it π_g. How much better the units of a fold judge a policy that was
-    chosen on them than their own, o_fg = e_f(π_g) − e_f(π_f), tells: E[e_f(π_f) e_g(π_g)] is
-    E[o_fg o_gf] / 2, since products of an error with one of a policy that its units did not choose
-    have mean 0, and exchanging both policies changes no more than the sign of what they differ by.
-    It vanishes where all folds choose alike. (Such values are not regular where treatments tie:
-    Luedtke & van der Laan 2016.)
-
-    That is exact for one choice. Of many choices by features it counts too much: o_fg then holds
-    the optimism of all of them, and errors take no more of it than ``most_of_choices``. It is known
-    with noise, too, and may come out below nothing.
-
-    Parameters
-    ----------
-    totals : (F, F, q) Σ w (s − center) over the units of fold f, with the policies of fold g.
-    weight : Σ w over all units.
-
-    Examples
-    --------
-    Each of two folds finds better what the other chose than what it is judged by itself:
-
-    >>> choice_covariance(np.array([[[0.0], [2.0]], [[2.0], [0.0]]]), 2.0)
-    array([[1.]])
-    """
-    own = totals[np.arange(len(totals)), np.arange(len(totals))]
-    better = (totals - own[:, None]) / weight
-    return np.asarray(np.einsum("fgj,gfk->jk", better, better) / 2)
-
-
-def most_of_choices(folds: int) -> float:
-    """Return by how much of itself choices raise a variance at most: where two treatments tie.
-
-    With d_f the difference of two treatments on fold f, normal with mean 0, and s_f the sign of the
-    sum of the others, it is (F − 1) E[s_f d_f s_g d_g] / E[d_f²] = 2 / (π √(1 − ρ²)), by Stein's
-    lemma, with ρ = (F − 2) / (F − 1) the correlation of two such sums.
-
-    Examples
-    --------
-    >>> [round(most_of_choices(folds), 2) for folds in (2, 5, 10)]
-    [0.64, 0.96, 1.39]
-    """
-    correlation = (folds - 2) / max(folds - 1, 1)
-    return float(2 / (np.pi * np.sqrt(1 - correlation**2)))
+        return np.sqrt(np.clip(np.diag(self.covariance), 0, None))
 
 
 @dataclass(frozen=True)

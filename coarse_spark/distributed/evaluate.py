@@ -35,7 +35,6 @@ from coarse_spark.distributed.frames import (
     theta_columns,
     treatment_columns,
 )
-from coarse_spark.distributed.score import held_columns
 
 _NOISE_UNITS = 5_000  # far more than the cells that the noise is resampled on
 
@@ -166,54 +165,6 @@ def evaluate(
     moments = ScoreMoments.of(total.scores, center)
     scatter = total.scatter if moments.clustered else None
     return Evaluation(moments, total.bins, total.refused, scatter)
-
-
-@dataclass(frozen=True, eq=False)
-class _FoldSums(Additive):
-    """Σ w (s − center) (F, F, q) over the units of a fold, with the policies of each fold."""
-
-    totals: FloatArray
-
-
-def fold_sums(
-    scored: DataFrame,
-    problem: MenuProblem,
-    *,
-    policies: Sequence[Policy],
-    fold_menus: Mapping[int, FoldMenus],
-    center: FloatArray,
-) -> FloatArray:
-    """Return what units of every fold earn by the policies of each: (F, F, q) Σ w (s − center).
-
-    See ``core.values.choice_covariance``. A unit's outcome counts as in ``evaluate``, by the model
-    that did not see it; models of other folds only decide what it gets.
-
-    Parameters
-    ----------
-    scored : as ``held`` in ``evaluate``, for the models of all folds, with model_fold and held_0 ….
-    problem, policies, fold_menus, center : as in ``evaluate``.
-    """
-    size, count = problem.basis.size, len(fold_menus)
-    names, weights = theta_columns(problem.coefficients), representer_columns(size)
-    own, dimensions = held_columns(size), treatment_columns(problem.candidates.shape[1])
-
-    def record(batch: pd.DataFrame) -> dict[str, _FoldSums]:
-        totals = np.zeros((count, count, len(policies)))
-        for chosen, rows in parts(batch, "model_fold"):
-            theta, y = matrix(rows, names), rows["outcome"].to_numpy(np.float64)
-            learned, phi = matrix(rows, own), problem.basis(matrix(rows, dimensions))
-            debiased = np.hstack(
-                [corrected(learned, phi, y, matrix(rows, weights)), theta[:, size:]]
-            )
-            scores, _ = policy_scores(theta, debiased, problem, policies, fold_menus[chosen])
-            weighted = (scores - center) * rows["weight"].to_numpy(np.float64)[:, None]
-            np.add.at(totals[:, chosen], rows["fold"].to_numpy(), weighted)
-        return {"all": _FoldSums(totals)}
-
-    needed = scored.where(~F.isnan(own[0])).select(
-        "fold", "model_fold", "weight", "outcome", *dimensions, *weights, *names, *own
-    )
-    return _FoldSums.of_flat(add_up(needed, record)["all"]).totals
 
 
 def _add_up_clusters(

@@ -40,11 +40,6 @@ def granular_columns(problem: MenuProblem) -> list[str]:
     return [f"granular_{position}" for position in range(problem.candidates.shape[1])]
 
 
-def held_columns(p: int) -> list[str]:
-    """Names of the columns with the coefficients by the model that did not see the unit."""
-    return [f"held_{position}" for position in range(p)]
-
-
 def score(
     units: DataFrame,
     models: DataFrame,
@@ -53,7 +48,6 @@ def score(
     problem: MenuProblem,
     keep: Sequence[str],
     granular: bool,
-    held: bool = False,
     eligibility: Sequence[str] = (),
 ) -> DataFrame:
     """Return one row a unit and model fold.
@@ -70,8 +64,6 @@ def score(
     keep : columns of ``units``.
     granular : whether to add granular_0 … granular_{d−1} (encoded) and granular_profit, the unit's
         own best treatment.
-    held : whether to add held_0 … held_{p−1}, the coefficients by the model without the unit's
-        ``fold``, which is one of ``keep``.
     eligibility : for the columns eligible_0 … of ``units``, which treatments each is about (see
         ``core.menu.problem.rules``): a unit's own best treatment is one that it may get.
     """
@@ -96,7 +88,6 @@ def score(
     fields = [chunked.schema[name] for name in kept]
     numbers = [
         *theta_columns(problem.coefficients),
-        *(held_columns(problem.coefficients) if held else []),
         *([*granular_columns(problem), "granular_profit"] if granular else []),
     ]
     schema = StructType(
@@ -119,8 +110,7 @@ def score(
         .groupBy(*group)
         .cogroup(spread.groupBy(*group))
         .applyInPandas(
-            _scorer(kept, list(features), problem, granular, held, list(eligibility), schema),
-            schema,
+            _scorer(kept, list(features), problem, granular, list(eligibility), schema), schema
         )
     )
 
@@ -159,7 +149,6 @@ def _scorer(
     features: Sequence[str],
     problem: MenuProblem,
     granular: bool,
-    held: bool,
     eligibility: Sequence[str],
     schema: StructType,
 ) -> Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]:
@@ -182,16 +171,7 @@ def _scorer(
                     part[granular_columns(problem)] = treatments
                     part["granular_profit"] = profit
                 scored.append(part)
-            result = pd.concat(scored, ignore_index=True)
-            if held:
-                own = result["model_fold"] == result["fold"]
-                names = theta_columns(problem.coefficients)
-                # the rows of a unit follow each other by ``len(units)``, all models alike
-                place = np.tile(np.arange(len(units)), len(scored))
-                by_own = np.full((len(units), len(names)), np.nan)
-                by_own[place[own]] = matrix(result[own], names)
-                result[held_columns(len(names))] = by_own[place]
-            return result[columns]
+            return pd.concat(scored, ignore_index=True)[columns]
 
     return score_chunk
 

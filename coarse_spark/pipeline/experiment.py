@@ -29,8 +29,7 @@ class CrossFitted:
     units : usable rows.
     design : how they were treated.
     predictions : one row a unit and model fold: the columns of ``units`` but its features, those of
-        the design, held_0 … by the model without the unit's fold, and theta_0 … by the row's model,
-        with the coefficients of eligibility last.
+        the design, theta_0 … with the coefficients of eligibility last.
     problem : the run's, with rules of eligibility. Units of an experiment have no earlier
         treatment: it may have been learned from the very outcomes that it would be judged on.
     """
@@ -58,7 +57,6 @@ def cross_fitted(run: Run) -> Iterator[CrossFitted]:
             problem=problem,
             keep=[c for c in designed.columns if not c.startswith("feature_")],
             granular=False,
-            held=True,
         )
         with materialized(with_rules(scored, problem.coefficients, rules)) as predictions:
             by_column = dict(zip(rules, configuration.menu.eligibility.values(), strict=True))

@@ -180,57 +180,6 @@ def test_sums_over_clusters_are_those_of_one_machine(spark: SparkSession) -> Non
     assert not np.allclose(ignored.moments.covariance, expected.covariance, rtol=0.1)
 
 
-def test_units_of_a_fold_are_judged_under_the_policies_of_every_fold(spark: SparkSession) -> None:
-    from coarse_spark.distributed.evaluate import FoldMenus, fold_sums
-
-    rng, size, folds = np.random.default_rng(2), 300, 3
-    space = TreatmentSpace.from_dict(
-        {"t": {"kind": "continuous", "lower": 0, "upper": 1, "step": 0.25, "control": 0}}
-    )
-    problem = MenuProblem.build(space, "linear", Profit("1", "0.3 * t"))
-    menus = {
-        fold: FoldMenus(
-            PricedMenu.build(problem, np.array([[fold / 2]])),
-            {2: PricedMenu.build(problem, np.array([[0.0], [1.0]]))},
-        )
-        for fold in range(folds)
-    }
-    fold, theta = rng.integers(0, folds, size), rng.normal(size=(folds, size, 2))
-    own, T = theta[fold, np.arange(size)], rng.integers(0, 5, size) / 4
-    frame = pd.DataFrame(
-        {
-            "fold": fold,
-            "weight": rng.uniform(0.5, 2, size),
-            "outcome": rng.normal(size=size),
-            "treatment_0": T,
-            **{f"representer_{j}": rng.normal(size=size) for j in range(2)},
-            **{f"held_{j}": own[:, j] for j in range(2)},
-        }
-    )
-    columns = [f"theta_{j}" for j in range(2)]
-    rows = [
-        frame.assign(model_fold=number).join(pd.DataFrame(theta[number], columns=columns))
-        for number in range(folds)
-    ]
-    found = fold_sums(
-        spark.createDataFrame(pd.concat(rows)).repartition(4),
-        problem,
-        policies=[Policy("control", 1), Policy("uniform", 1), Policy("menu", 2)],
-        fold_menus=menus,
-        center=np.full(3, 0.1),
-    )
-    phi, weight = np.column_stack([np.ones(size), T]), frame["weight"].to_numpy()
-    judging = frame[["representer_0", "representer_1"]].to_numpy()
-    debiased = corrected(own, phi, frame["outcome"].to_numpy(), judging)
-    for number in range(folds):
-        given_ = [np.zeros(size), np.full(size, number / 2), 1.0 * (theta[number][:, 1] > 0.3)]
-        scores = np.column_stack([debiased[:, 0] + (debiased[:, 1] - 0.3) * t for t in given_])
-        for held in range(folds):
-            inside = fold == held
-            expected = weight[inside] @ (scores[inside] - 0.1)
-            np.testing.assert_allclose(found[held, number], expected, rtol=1e-9, atol=1e-9)
-
-
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), max_size=40), st.lists(st.integers(0, 40), max_size=6))
 def test_batches_are_cut_between_values_only(values: list[int], cuts: list[int]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -17,14 +15,8 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.strata import MergedStrata
-from coarse_spark.core.values import (
-    Policy,
-    choice_covariance,
-    contrasts,
-    policy_values,
-    select_menu_size,
-)
-from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, fold_sums, held_out, seen
+from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
+from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
 from coarse_spark.distributed.sketch import sketches
@@ -66,20 +58,15 @@ def evaluate(run: Run) -> None:
             sketched = sketches(seen(predictions), problem, cells=cells, groups=list(folds))
             fold_menus = {fold: _search(run, problem, sketched[fold].units) for fold in folds}
             bins = _treatment_bins(experiment.units, configuration)
-            judged: dict[str, Any] = {
-                "policies": policies,
-                "fold_menus": fold_menus,
-                "center": np.array([plug_in[policy.name, policy.k] for policy in policies]),
-            }
-            result = evaluate_policies(held_out(predictions), problem, bins=bins, **judged)
-            totals = fold_sums(predictions, problem, **judged)
-            moments = replace(
-                result.moments,
-                choices=choice_covariance(totals, result.moments.weight),
-                folds=len(totals),
+            result = evaluate_policies(
+                held_out(predictions),
+                problem,
+                policies=policies,
+                fold_menus=fold_menus,
+                bins=bins,
+                center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
             )
             menu = configuration.menu
-            # what choices add is an upper limit for menus: it must not decide against them
             k, rule = select_menu_size(policies, result.moments, menu.select, menu.tolerance)
             rows = read_menus(run.lake, run.run_id)
             stability = choice_stability(
@@ -88,11 +75,11 @@ def evaluate(run: Run) -> None:
                 predictions,
                 [menus.sized[k] for menus in fold_menus.values()],
                 rows[rows["k"] == k],
-                moments,
+                result.moments,
             )
         _warn_of_refused(run, policies, result.refused)
         confidence = configuration.evaluation.confidence
-        values = policy_values(policies, moments, confidence)
+        values = policy_values(policies, result.moments, confidence)
         keys = list(zip(values["policy"], values["k"], strict=True))
         costs = {(policy.name, policy.k): policy.variety_cost for policy in policies}
         values["plug_in_value"] = [plug_in[key] - costs[key] for key in keys]
@@ -101,7 +88,7 @@ def evaluate(run: Run) -> None:
         }
         values["upper_bound"] = [bounds.get(key, np.nan) for key in keys]
         run.replace(POLICY_VALUES, values)
-        run.replace(CONTRASTS, contrasts(policies, moments, confidence))
+        run.replace(CONTRASTS, contrasts(policies, result.moments, confidence))
         if configuration.menu.select == "auto":
             run.replace(MENU, rows.assign(selected=rows["k"] == k))
         log.info("%s", rule)

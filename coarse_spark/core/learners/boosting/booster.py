@@ -18,11 +18,10 @@ import numpy.typing as npt
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.boosting.trees import (
+    Binned,
     CodeArray,
     Growth,
     Trees,
-    bin_codes,
-    bin_edges,
     grow,
     route,
 )
@@ -97,17 +96,9 @@ class _Booster:
             columns,
             _GROWTH,
         )
-        leaf = route(codes, features, places)
-        value = np.zeros((_LEAVES, len(Z)))
-        for number in range(len(value)):
-            inside = np.flatnonzero(leaf == number)
-            if inside.size:
-                here = Z[:, inside]
-                value[number] = _RATE * np.linalg.solve(
-                    (here * weight[inside]) @ here.T + _GROWTH.penalty * np.eye(len(Z)),
-                    here @ target[inside],
-                )
-        self.residual -= _product(self.columns, value, route(self.codes, features, places))
+        leaf = route(self.codes, features, places)
+        value = _leaf_values(Z, target, weight, _window(leaf, offset, size))
+        self.residual -= _product(self.columns, value, leaf)
         self.held_residual -= _product(
             self.held_columns, value, route(self.held_codes, features, places)
         )
@@ -118,6 +109,15 @@ class _Booster:
     @property
     def held_out_loss(self) -> float:
         return float(self.held_weight @ self.held_residual**2)
+
+    def held_out(self, rounds: int) -> FloatArray:
+        """The coefficients (n, k) of the held-out rows after so many rounds."""
+        result = np.tile(self.start, (len(self.held_residual), 1))
+        for features, places, value in zip(
+            self.features[:rounds], self.places, self.values, strict=False
+        ):
+            result += value[route(self.held_codes, features, places)]
+        return result
 
     def trees(self, rounds: int, edges: list[FloatArray]) -> Trees:
         features = np.array(self.features[:rounds], dtype=np.int64).reshape(rounds, _SPLITS)
@@ -134,7 +134,7 @@ class _Booster:
 
 
 def fit_boosting(
-    inputs: FloatArray,
+    inputs: Binned,
     Z: FloatArray,
     target: FloatArray,
     weight: FloatArray,
@@ -146,15 +146,13 @@ def fit_boosting(
 
     Parameters
     ----------
-    inputs : (n, c) columns to split on, rows in random order.
+    inputs : bins (c, n) of the columns to split on, rows in random order.
     Z : (n, k) columns whose coefficients vary.
     target : (n,), of unit variance or near.
     weight : (n,) row weights that add up to the number of rows they stand for.
     part : (n,) validation part of every row, at least two different ones.
     seed : of the rows and columns that a tree is grown on.
     """
-    edges = bin_edges(inputs)
-    codes = bin_codes(inputs, edges)
     parts = np.unique(part)
     boosters = []
     for number in parts:
@@ -167,11 +165,11 @@ def fit_boosting(
         boosters.append(
             _Booster(
                 start,
-                codes[:, train],
+                inputs.codes[:, train],
                 np.ascontiguousarray(Z[train].T),
                 target[train] - Z[train] @ start,
                 weight[train],
-                codes[:, held],
+                inputs.codes[:, held],
                 np.ascontiguousarray(Z[held].T),
                 target[held] - Z[held] @ start,
                 weight[held],
@@ -189,9 +187,10 @@ def fit_boosting(
         # a part has no say in the rounds that its own predictions stop at, or they would flatter
         # the booster
         without = _best(np.delete(losses, position, axis=1))
-        held = part == number
-        held_out[held] = booster.start + booster.trees(without, edges).predict(inputs[held])
-    ensembles = [booster.trees(rounds, edges).scaled(1 / len(boosters)) for booster in boosters]
+        held_out[part == number] = booster.held_out(without)
+    ensembles = [
+        booster.trees(rounds, inputs.edges).scaled(1 / len(boosters)) for booster in boosters
+    ]
     start = np.mean([booster.start for booster in boosters], axis=0)
     return BoostedFit(start, Trees.concatenate(ensembles), held_out, rounds)
 
@@ -209,6 +208,24 @@ def _window(array: npt.NDArray[Any], offset: int, size: int) -> npt.NDArray[Any]
         if ahead.shape[-1] < size
         else ahead
     )
+
+
+def _leaf_values(
+    Z: FloatArray, target: FloatArray, weight: FloatArray, leaf: IntArray
+) -> FloatArray:
+    """The penalised least-squares step (leaves, k) of every leaf, times the rate."""
+    order = np.argsort(leaf.astype(np.uint8), kind="stable")
+    ends = np.cumsum(np.bincount(leaf, minlength=_LEAVES))
+    Z, target, weight = Z[:, order], target[order], weight[order]
+    value = np.zeros((_LEAVES, len(Z)))
+    for number in np.flatnonzero(np.diff(ends, prepend=0)):
+        inside = slice(ends[number - 1] if number else 0, ends[number])
+        here = Z[:, inside]
+        value[number] = _RATE * np.linalg.solve(
+            (here * weight[inside]) @ here.T + _GROWTH.penalty * np.eye(len(Z)),
+            here @ target[inside],
+        )
+    return value
 
 
 def _product(Z: FloatArray, value: FloatArray, leaf: IntArray) -> FloatArray:

@@ -105,7 +105,7 @@ def test_held_out_pooled_functions_never_saw_the_rows_they_predict():
     for X, T, y, effect, key in markets:
         inside = parts_of(key % folds, key, folds, SIEVE, 0) == part
         assert 0 < inside.mean() < 0.3
-        changed.append((X, T, np.where(inside, y + T[:, 0] * X["d"], y), effect, key))
+        changed.append((X, T, np.where(inside, y + T[:, 0] * X["d"] / 2, y), effect, key))
     changed_records, after = pooled_models(changed, folds, preparation=preparation)
     for (
         left_out,

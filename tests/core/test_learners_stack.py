@@ -8,6 +8,7 @@ from sklearn.tree import DecisionTreeRegressor
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.boosting.booster import fit_boosting
 from coarse_spark.core.learners.boosting.trees import (
+    Binned,
     Growth,
     Trees,
     bin_codes,
@@ -110,12 +111,12 @@ def test_trees_route_raw_values_as_they_routed_bins():
 def test_boosting_recovers_jumps_and_stops_without_signal():
     X, T, y, effect = stepped(4000)
     Z = np.column_stack([np.ones(4000), T[:, 0] - 0.5])
-    fit = fit_boosting(X.to_numpy(), Z, y, np.ones(4000), np.arange(4000) % 3, seed=0)
+    fit = fit_boosting(Binned.of(X.to_numpy()), Z, y, np.ones(4000), np.arange(4000) % 3, seed=0)
     predicted = (fit.start + fit.trees.predict(X.to_numpy()))[:, 1]
     assert np.corrcoef(predicted, effect)[0, 1] > 0.9
     assert np.corrcoef(fit.held_out[:, 1], effect)[0, 1] > 0.85
     noise = fit_boosting(
-        X.to_numpy(),
+        Binned.of(X.to_numpy()),
         Z[:, 1:],
         np.random.default_rng(2).normal(size=4000),
         np.ones(4000),

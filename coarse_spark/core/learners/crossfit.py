@@ -13,6 +13,7 @@ import numpy as np
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.learners.boosting.trees import Binned
 from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.folds import hash_uniform, left_out, parts_of, parts_per_fold
@@ -122,6 +123,7 @@ def fit_models(
     sums = _sums(prepared)
     if settings.learner == "constant" or (settings.learner == "sieve" and pooled is None):
         return solve(preparation, sums, folds=folds, settings=settings)[0]
+    binned = Binned.of(prepared.features[:, preparation.encoder.plain])
     common = None if pooled is None else pooled.preparation.encoder.transform(rows.X.iloc[order])
     models = {}
     for sieve in _sieves(preparation, sums, folds, settings):
@@ -129,7 +131,7 @@ def fit_models(
         if pooled is not None and common is not None:
             member = pooled.member(preparation, sieve, common, prepared.part)
         models[sieve.fold] = stacked_record(
-            preparation, sieve, prepared, member, settings=settings, seed=seed
+            preparation, sieve, prepared, member, binned=binned, settings=settings, seed=seed
         )
     return models
 

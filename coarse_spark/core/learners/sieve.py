@@ -29,7 +29,7 @@ from coarse_spark.core.learners.ridge.penalties import (
     ridge,
 )
 
-_MULTIPLIERS = (3.0, 10.0, 0.3)  # beside 1
+_MULTIPLIERS = ((3.0, 10.0), (0.3,))  # beside 1, as far as they predict better and better
 
 
 @dataclass(frozen=True)
@@ -207,16 +207,23 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
 
     candidates = {(axes, 1.0): held_out_fits(axes, 1.0) for axes in range(len(final))}
     losses = {candidate: held_out_loss(fits) for candidate, fits in candidates.items()}
-    axes, _ = min(losses, key=lambda candidate: losses[candidate])
-    for multiplier in _MULTIPLIERS:
-        candidates[axes, multiplier] = held_out_fits(axes, multiplier)
-        losses[axes, multiplier] = held_out_loss(candidates[axes, multiplier])
     chosen = min(losses, key=lambda candidate: losses[candidate])
+    for direction in _MULTIPLIERS:
+        for multiplier in direction if chosen[1] == 1.0 else ():
+            further = chosen[0], multiplier
+            candidates[further] = held_out_fits(*further)
+            losses[further] = held_out_loss(candidates[further])
+            if losses[further] >= losses[chosen]:
+                break
+            chosen = further
     return SieveFit(
         functions=_functions(everything, layout, final[chosen[0]].fit(chosen[1])),
         constant_effect=final[0].fit(np.inf)[layout.effect_constants],
         held_out=np.stack(
-            [_functions(total(scaled, without={k}), layout, candidates[chosen][k]) for k in scaled]
+            [
+                _functions(found[0].statistics, layout, coefficients)
+                for found, coefficients in zip(rest, candidates[chosen], strict=True)
+            ]
         ),
         held_out_constant=constant[:, layout.effect_constants],
         multiplier=chosen[1],
@@ -271,12 +278,6 @@ class _Shrunk:
     bayes: RidgeFit
     axes: FloatArray
 
-    @staticmethod
-    def of(statistics: GramStatistics, layout: Layout, axes: FloatArray) -> _Shrunk:
-        return _Shrunk(
-            statistics, layout, empirical_bayes(statistics, layout.groups, layout.blocks), axes
-        )
-
     def fit(self, multiplier: float) -> FloatArray:
         """Return the coefficients (q,) for a factor on the effects' penalties."""
         coefficients = self.bayes.coefficients
@@ -290,11 +291,15 @@ class _Shrunk:
 
 def _shrunk(statistics: GramStatistics, layout: Layout) -> list[_Shrunk]:
     """Find the penalties of the treatment's columns and, of several effects, of their axes."""
-    plain = _Shrunk.of(statistics, layout, np.eye(layout.p - 1))
-    effects = layout.effects(plain.bayes.coefficients)[1:]
+    bayes = empirical_bayes(statistics, layout.groups, layout.blocks)
+    plain = _Shrunk(statistics, layout, bayes, np.eye(layout.p - 1))
+    effects = layout.effects(bayes.coefficients)[1:]
     if len(effects) < 2:
         return [plain]
     if not effects[:, 1:].any():
         return [plain, plain]
     axes = principal_axes(effects, statistics)
-    return [plain, _Shrunk.of(turned_statistics(statistics, axes, layout.m), layout, axes)]
+    along = turned_statistics(statistics, axes, layout.m)
+    near = replace(bayes, coefficients=turned(bayes.coefficients, axes, layout.m))
+    found = empirical_bayes(along, layout.groups, layout.blocks, near=near)
+    return [plain, _Shrunk(along, layout, found, axes)]

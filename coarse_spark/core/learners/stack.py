@@ -25,7 +25,7 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.evidence import detectable
 from coarse_spark.core.learners.blend import Blend, HeldOutTarget, Judgement, Member
 from coarse_spark.core.learners.boosting.booster import fit_boosting
-from coarse_spark.core.learners.boosting.trees import Trees
+from coarse_spark.core.learners.boosting.trees import Binned, Trees
 from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import AdditiveModel, Functions
@@ -84,6 +84,7 @@ def stacked_record(
     rows: PreparedRows,
     pooled: PooledMember | None = None,
     *,
+    binned: Binned,
     settings: LearnerSettings,
     seed: int,
 ) -> ModelRecord:
@@ -99,6 +100,7 @@ def stacked_record(
     sieve : of these rows without a fold.
     rows : in random order; those of parts that ``sieve`` does not have are left out.
     pooled : what the pooled model predicts for the rows; None without one.
+    binned : the plain features of the rows.
     settings : of the learner.
     seed : of boosting; every fold has its own.
     """
@@ -112,11 +114,11 @@ def stacked_record(
     place = np.full(max(int(rows.part.max()), *sieve.parts) + 1, -1)
     place[list(sieve.parts)] = np.arange(len(sieve.parts))
     used = np.flatnonzero(place[rows.part] >= 0)
-    part, z, plain = place[rows.part[used]], rows.z[used], preparation.encoder.plain
+    part, z = place[rows.part[used]], rows.z[used]
     weight = rows.weight[used] * (sums.effective_rows / sums.weight)
     number = preparation.outcome_number(sieve.fold)
     outcome, multiplied = rows.outcomes[used, number], rows.baseline[used, number]
-    inputs = rows.features[np.ix_(used, plain)]
+    inputs = binned.take(used)
     # each booster is fitted without a share of the parts
     five = sieve.fold == ALL_FOLDS and len(rows.part) <= _FIVE_BOOSTERS_ROWS
     folded, seed = part % (5 if five else 3), seed + 1000 * (sieve.fold + 1)

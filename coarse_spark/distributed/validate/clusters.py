@@ -136,9 +136,10 @@ def warn_of_shared_treatments(
         F.sum(m * two).alias("expected"),
         F.sum(m * m * variance).alias("variance"),
     )
-    treatments = sample.agg(F.approx_count_distinct("treatment")).collect()[0][0]
-    least = max(_LEAST_GROUPS, min(2 * treatments, _ENOUGH_GROUPS))
-    shared = [row for row in counts.collect() if row["groups"] >= least and _together(row)]
+    shared = [row for row in counts.collect() if row["groups"] >= _LEAST_GROUPS and _together(row)]
+    if any(row["groups"] < _ENOUGH_GROUPS for row in shared):
+        treatments = sample.agg(F.approx_count_distinct("treatment")).collect()[0][0]
+        shared = [row for row in shared if row["groups"] >= min(2 * treatments, _ENOUGH_GROUPS)]
     if shared:
         # of columns within one another the coarsest is what treatments were given to
         shared.sort(key=lambda row: (-round(_agreement(row), 1), row["groups"], row["pos"]))

@@ -23,11 +23,10 @@ import numpy.typing as npt
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.boosting.trees import (
+    Binned,
     CodeArray,
     Growth,
     Trees,
-    bin_codes,
-    bin_edges,
     grow,
     route,
 )
@@ -105,24 +104,13 @@ class _Booster:
             columns,
             _GROWTH,
         )
-        leaf = route(codes, features, places)
-        value = np.zeros((_LEAVES, len(self.start)))
-        for number in range(len(value)):
-            inside = np.flatnonzero(leaf == number)
-            if inside.size:
-                here = Z[:, inside]
-                value[number] = (
-                    _RATE
-                    * np.linalg.solve(
-                        (here * weight[inside]) @ here.T + _GROWTH.penalty * np.eye(len(Z)),
-                        here @ target[..., inside].T,
-                    ).ravel()
-                )
-        for residual, Z, codes in (
-            (self.residual, self.columns, self.codes),
-            (self.held_residual, self.held_columns, self.held_codes),
+        leaf = route(self.codes, features, places)
+        value = _leaf_values(Z, target, weight, _window(leaf, offset, size))
+        for residual, columns, leaf in (
+            (self.residual, self.columns, leaf),
+            (self.held_residual, self.held_columns, route(self.held_codes, features, places)),
         ):
-            residual -= _product(Z, value, route(codes, features, places), residual.ndim)
+            residual -= _product(columns, value, leaf, residual.ndim)
         self.features.append(features)
         self.places.append(places)
         self.values.append(value)
@@ -136,6 +124,15 @@ class _Booster:
     @property
     def held_out_loss(self) -> float:
         return float((self.held_residual**2 @ self.held_weight).sum())
+
+    def held_out(self, rounds: int) -> FloatArray:
+        """The coefficients (n, k) of the held-out rows after so many rounds."""
+        result = np.tile(self.start, (len(self.held_weight), 1))
+        for features, places, value in zip(
+            self.features[:rounds], self.places, self.values, strict=False
+        ):
+            result += value[route(self.held_codes, features, places)]
+        return result
 
     def trees(self, rounds: int, edges: list[FloatArray]) -> Trees:
         features = np.array(self.features[:rounds], dtype=np.int64).reshape(rounds, _SPLITS)
@@ -152,7 +149,7 @@ class _Booster:
 
 
 def fit_boosting(
-    inputs: FloatArray,
+    inputs: Binned,
     Z: FloatArray,
     target: FloatArray,
     weight: FloatArray,
@@ -165,7 +162,7 @@ def fit_boosting(
 
     Parameters
     ----------
-    inputs : (n, c) columns to split on, rows in random order.
+    inputs : bins (c, n) of the columns to split on, rows in random order.
     Z : (n, k) columns whose coefficients vary.
     target : (n,), of unit variance or near; or with a single column of Z a vector (n, q).
     weight : (n,) row weights that add up to the number of rows they stand for.
@@ -173,8 +170,6 @@ def fit_boosting(
     seed : of the rows and columns that a tree is grown on.
     rounds : most trees of a booster.
     """
-    edges = bin_edges(inputs)
-    codes = bin_codes(inputs, edges)
     parts = np.unique(part)
     boosters = []
     for number in parts:
@@ -187,11 +182,11 @@ def fit_boosting(
         boosters.append(
             _Booster(
                 start.ravel(),
-                codes[:, train],
+                inputs.codes[:, train],
                 np.ascontiguousarray(Z[train].T),
                 (target[train] - Z[train] @ start).T,
                 weight[train],
-                codes[:, held],
+                inputs.codes[:, held],
                 np.ascontiguousarray(Z[held].T),
                 (target[held] - Z[held] @ start).T,
                 weight[held],
@@ -208,11 +203,12 @@ def fit_boosting(
     for position, (number, booster) in enumerate(zip(parts, boosters, strict=True)):
         # a part has no say in the rounds that its own predictions stop at, or they would flatter
         # the booster
-        trees = booster.trees(_best(np.delete(losses, position, axis=1)), edges)
-        held = part == number
-        held_out[held] = booster.start + trees.predict(inputs[held])
-        without[int(number)] = booster.start, trees
-    ensembles = [booster.trees(best, edges).scaled(1 / len(boosters)) for booster in boosters]
+        own = _best(np.delete(losses, position, axis=1))
+        held_out[part == number] = booster.held_out(own)
+        without[int(number)] = booster.start, booster.trees(own, inputs.edges)
+    ensembles = [
+        booster.trees(best, inputs.edges).scaled(1 / len(boosters)) for booster in boosters
+    ]
     start = np.mean([booster.start for booster in boosters], axis=0)
     return BoostedFit(start, Trees.concatenate(ensembles), held_out, best, without)
 
@@ -230,6 +226,25 @@ def _window(array: npt.NDArray[Any], offset: int, size: int) -> npt.NDArray[Any]
         if ahead.shape[-1] < size
         else ahead
     )
+
+
+def _leaf_values(
+    Z: FloatArray, target: FloatArray, weight: FloatArray, leaf: IntArray
+) -> FloatArray:
+    """The penalised least-squares step (leaves, k) of every leaf, times the rate."""
+    order = np.argsort(leaf.astype(np.uint8), kind="stable")
+    ends = np.cumsum(np.bincount(leaf, minlength=_LEAVES))
+    Z, target, weight = Z[:, order], target[..., order], weight[order]
+    value = np.zeros((_LEAVES, target.size * len(Z) // len(leaf)))
+    for number in np.flatnonzero(np.diff(ends, prepend=0)):
+        inside = slice(ends[number - 1] if number else 0, ends[number])
+        here = Z[:, inside]
+        step = np.linalg.solve(
+            (here * weight[inside]) @ here.T + _GROWTH.penalty * np.eye(len(Z)),
+            here @ target[..., inside].T,
+        )
+        value[number] = _RATE * step.ravel()
+    return value
 
 
 def _product(Z: FloatArray, value: FloatArray, leaf: IntArray, dimensions: int) -> FloatArray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 
@@ -124,11 +124,35 @@ def route(
             ]
         bits.append(answers[0])
         first += width
-    leaf = np.zeros(rows, dtype=np.int64)
+    leaf = np.zeros(rows, dtype=np.uint8)
     for bit in bits:
         leaf += leaf
         leaf += bit
-    return leaf
+    return leaf.astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Binned:
+    """Columns as bins.
+
+    Attributes
+    ----------
+    edges : of every column, as ``bin_edges``.
+    codes : (c, n) bins.
+    """
+
+    edges: list[FloatArray]
+    codes: CodeArray
+
+    @staticmethod
+    def of(inputs: FloatArray) -> Binned:
+        """Return the bins of inputs (n, c)."""
+        edges = bin_edges(inputs)
+        return Binned(edges, bin_codes(inputs, edges))
+
+    def take(self, rows: IntArray) -> Binned:
+        """Return the bins of some rows."""
+        return Binned(self.edges, self.codes[:, rows])
 
 
 def bin_edges(inputs: FloatArray) -> list[FloatArray]:
@@ -179,25 +203,26 @@ def grow(
     growth : depth, least leaf and penalty.
     """
     depth, searched = growth.depth, codes[columns]
-    bins = int(searched.max(initial=0)) + 1
-    width = bins * len(columns)
     features, places = np.full(2**depth - 1, NO_SPLIT), np.zeros(2**depth - 1, dtype=np.int64)
-    if not width:
+    if not searched.size:
         return features, places
-    cells = searched.T + np.arange(0, width, bins, dtype=np.int32)
+    # a level has two bins where a number has hundreds
+    bins = searched.max(axis=1).astype(np.int32) + np.int32(1)
+    ends = np.cumsum(bins, dtype=np.int32)
+    cells = np.ascontiguousarray(searched.T) + (ends - bins)
     values, ones = np.column_stack([weight, *gradient]), np.ones(cells.size)
 
     def histogram(rows: slice | IntArray) -> FloatArray:
-        """Sums of weight and gradient (bins of all columns, 1 + k): a sparse product."""
+        """Sums of weight and gradient (1 + k, bins of all columns): a sparse product."""
         chosen, added = cells[rows], values[rows]
         starts = np.arange(0, chosen.size + 1, len(columns), dtype=np.int32)
         content = (ones[: chosen.size], chosen.ravel(), starts)
-        return np.asarray(csr_array(content, shape=(len(chosen), width)).T @ added)
+        return np.asarray(csc_array(content, shape=(int(ends[-1]), len(chosen))) @ added).T
 
     histograms = [histogram(slice(None))]
     for level in range(depth):
         first, last = 2**level - 1, 2 ** (level + 1) - 1
-        column, place = _best_splits(np.stack(histograms), len(columns), growth)
+        column, place = _best_splits(np.stack(histograms), bins, growth)
         features[first:last] = np.where(column == NO_SPLIT, NO_SPLIT, columns[column])
         places[first:last] = place
         if level == depth - 1:
@@ -216,29 +241,35 @@ def grow(
     return features, places
 
 
-def _best_splits(histograms: FloatArray, columns: int, growth: Growth) -> tuple[IntArray, IntArray]:
+def _best_splits(
+    histograms: FloatArray, bins: npt.NDArray[np.int32], growth: Growth
+) -> tuple[IntArray, IntArray]:
     """Return the column (w,) and bin (w,) to split each of w nodes after, or ``NO_SPLIT`` and 0.
 
     Parameters
     ----------
-    histograms : (w, columns · bins, 1 + k) sums of weight and gradient.
-    columns : number of columns.
+    histograms : (w, 1 + k, Σ bins) sums of weight and gradient, column by column.
+    bins : of every column.
     growth : of which least leaf and penalty count.
     """
-    nodes, penalty = len(histograms), growth.penalty
-    below = histograms.reshape(nodes, columns, -1, histograms.shape[-1]).cumsum(axis=2)
-    left, sums = below[..., 0], below[..., 1:]
-    weight, whole = left[:, :1, -1:], sums[:, 0, -1]
-    right, whole_square = weight - left, (whole**2).sum(axis=1)[:, None, None]
-    square = np.einsum("wcbk,wcbk->wcb", sums, sums)
-    rest_square = whole_square - 2 * np.einsum("wcbk,wk->wcb", sums, whole) + square
+    penalty, ends = growth.penalty, np.cumsum(bins)
+    below = histograms.cumsum(axis=2)
+    # every column begins anew: without what all columns before it add up to
+    before = np.concatenate([np.zeros_like(below[:, :, :1]), below[:, :, ends[:-1] - 1]], axis=2)
+    totals = below[:, :, ends[0] - 1]
+    below -= np.repeat(before, bins, axis=2)
+    left, sums = below[:, 0], below[:, 1:]
+    weight, whole = totals[:, :1], totals[:, 1:]
+    right, whole_square = weight - left, (whole**2).sum(axis=1)[:, None]
+    square = (sums * sums).sum(axis=1)
+    rest_square = whole_square - 2 * (whole[:, None] @ sums)[:, 0] + square
     gain = square / (left + penalty) + rest_square / (right + penalty)
     gain -= whole_square / (weight + penalty)
     gain[(left < growth.min_rows) | (right < growth.min_rows)] = -np.inf
-    gain = gain.reshape(nodes, -1)
     # bins without rows between them are worth the same: the first, whatever sums round to
     top = gain.max(axis=1)
     best = (gain >= (top - _TIE * np.abs(top))[:, None]).argmax(axis=1)
-    column, place = np.divmod(best, below.shape[2])
-    worth = gain[np.arange(nodes), best] > _LEAST_GAIN
+    column = np.searchsorted(ends, best, side="right")
+    place = best - (ends - bins)[column]
+    worth = gain[np.arange(len(gain)), best] > _LEAST_GAIN
     return np.where(worth, column, NO_SPLIT), np.where(worth, place, 0)

@@ -78,7 +78,7 @@ class Baseline:
         center = float(np.log(mean))
         coefficients = np.zeros(features.shape[1])
         logarithm = np.full(len(outcome), center)
-        block = np.zeros_like(groups)
+        block, fit = np.zeros_like(groups), None
         for _ in range(_STEPS):
             expected = np.exp(logarithm)
             counted = weight * expected
@@ -86,7 +86,8 @@ class Baseline:
             scale = float(np.sqrt(counted @ working**2 / counted.sum())) or 1.0
             sums = GramStatistics.of(features, working / scale, counted)
             sums = sums.scaled(sums.effective_rows / sums.weight)
-            coefficients = empirical_bayes(sums, groups, block).coefficients * scale
+            fit = empirical_bayes(sums, groups, block)
+            coefficients = fit.coefficients * scale
             coefficients[0] += center
             before, logarithm = logarithm, _near(features @ coefficients, center)
             if np.abs(logarithm - before).max() < _TOLERANCE:

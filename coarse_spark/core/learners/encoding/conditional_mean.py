@@ -15,7 +15,7 @@ from scipy.optimize import nnls
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.boosting.booster import fit_boosting
-from coarse_spark.core.learners.boosting.trees import Trees
+from coarse_spark.core.learners.boosting.trees import Binned, Trees
 from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.ridge.gram import GramStatistics, total
 from coarse_spark.core.learners.ridge.penalties import empirical_bayes
@@ -87,11 +87,9 @@ def cross_fitted(
     scale = np.sqrt(share @ (target - mean) ** 2)
     scale = np.where(scale > 0, scale, 1.0)
     counted = weight * (weight.sum() / (weight @ weight))
-    plain = encoder.plain
     ones = np.ones((len(part), 1))
-    boosted = fit_boosting(
-        features[:, plain], ones, target / scale, counted, part, seed=seed, rounds=_ROUNDS
-    )
+    inputs = Binned.of(features[:, encoder.plain])
+    boosted = fit_boosting(inputs, ones, target / scale, counted, part, seed=seed, rounds=_ROUNDS)
     linear = {number: _ridge(total(sums, without={number}), encoder.groups) for number in sums}
     members = {}  # by part, moments of [ridge, trees] and v about the mean
     for number in boosted.without:

@@ -461,7 +461,8 @@ def _labels(values: pd.Series[Any]) -> pd.Series[Any]:
         return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
     plain = values.astype(object)
-    return plain.where(plain.notna(), other="missing").map(label)
+    named = plain.where(plain.notna(), other="missing")
+    return named if pd.api.types.infer_dtype(named) == "string" else named.map(label)
 
 
 def _codes(

@@ -57,5 +57,7 @@ def turned(values: FloatArray, axes: FloatArray, m: int) -> FloatArray:
 
 def turned_statistics(statistics: GramStatistics, axes: FloatArray, m: int) -> GramStatistics:
     """Return the sums of the design whose effect columns are turned; see ``turned``."""
-    gram = turned(turned(statistics.gram, axes, m).T, axes, m)
+    gram, k = turned(statistics.gram, axes, m), len(axes)
+    columns = gram[:, m : m * (k + 1)].reshape(len(gram), k, m)
+    gram[:, m : m * (k + 1)] = (axes @ columns).reshape(len(gram), -1)
     return replace(statistics, gram=gram, moment=turned(statistics.moment, axes, m))

@@ -20,8 +20,9 @@ from coarse_spark.core.learners.ridge.gram import GramStatistics
 # group numbers of columns without a penalty and of columns outside the model
 FREE, EXCLUDED = -1, -2
 
-_START, _SMALLEST, _DROPPED = 30.0, 1e-2, 1e7  # outcome and columns have variances near one
-_ITERATIONS, _TOLERANCE, _LEAST_FREEDOM = 10, 0.05, 0.02
+# outcome and columns have variances near one
+_START, _SMALLEST, _FAR, _DROPPED = 30.0, 1e-2, 1e5, 1e7
+_ITERATIONS, _TOLERANCE, _LEAST_FREEDOM = 6, 0.05, 0.02
 _LONGEST_STEP, _STEP_TO_INFINITY = 2.0, 1.0  # of the logarithm of a penalty
 # of the mean diagonal: solves collinear columns (all levels of a feature) without moving the fit
 _JITTER = 1e-9
@@ -59,7 +60,13 @@ def ridge(statistics: GramStatistics, penalty: FloatArray) -> FloatArray:
     return coefficients
 
 
-def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArray) -> RidgeFit:
+def empirical_bayes(
+    statistics: GramStatistics,
+    groups: IntArray,
+    blocks: IntArray,
+    *,
+    near: RidgeFit | None = None,
+) -> RidgeFit:
     """Return the penalties of largest marginal likelihood and the fit they give.
 
     Coefficients and degrees of freedom are updated a block of columns at a time, given the others:
@@ -71,31 +78,34 @@ def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArr
     statistics : of rows whose weights count as rows (see ``GramStatistics.scaled``).
     groups : (q,) group of every column, or ``FREE`` or ``EXCLUDED``.
     blocks : (q,) block of every column; a group lies in one block.
+    near : coefficients and variance of a fit of the same rows to take the first penalties from.
     """
     count = int(groups.max(initial=-1)) + 1
     sizes = np.bincount(groups[groups >= 0], minlength=count)
-    penalties, coefficients, variance = np.full(count, _START), np.zeros(len(groups)), 0.0
-    explained = np.zeros(len(groups))  # gram @ coefficients
+    # every group starts with the same share of the outcome, be it of one column or a hundred
+    penalties: FloatArray = np.multiply(_START, sizes, dtype=np.float64)
+    coefficients, variance = np.zeros(len(groups)), 0.0
+    if near is not None:
+        square = _by_group(near.coefficients**2, groups, count)
+        penalties = np.clip(sizes * near.variance / np.maximum(square, 1e-300), 1.0, _FAR)
+    explained, columns = np.zeros(len(groups)), np.arange(len(groups))  # gram @ coefficients
     places = [_place(blocks == block) for block in range(int(blocks.max()) + 1)]
+    grams = [np.zeros((0, 0))] * len(places)
     for iteration in range(_ITERATIONS):
         penalty, trace = expand(penalties, groups), np.zeros(count)
-        for place in places:
-            gram = statistics.gram[place]
-            explained -= coefficients[place] @ gram
+        for number, place in enumerate(places):
+            gram, before = statistics.gram[place], coefficients[place].copy()
             coefficients[place] = 0.0
-            inside = np.arange(len(groups))[place][np.isfinite(penalty[place])]
-            factor = _cholesky(statistics.gram[np.ix_(inside, inside)], penalty[inside])
-            target = statistics.moment[inside] - explained[inside]
-            coefficients[inside] = scipy.linalg.lapack.dpotrs(factor, target, lower=1)[0]
-            explained += coefficients[place] @ gram
-            inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
-            grouped = groups[inside] >= 0
-            trace += np.bincount(
-                groups[inside][grouped], weights=np.diag(inverse)[grouped], minlength=count
-            )
-        square = np.bincount(
-            groups[groups >= 0], weights=coefficients[groups >= 0] ** 2, minlength=count
-        ).astype(np.float64)
+            within = np.flatnonzero(np.isfinite(penalty[place]))
+            inside = columns[place][within]
+            if len(inside) != len(grams[number]):  # groups only ever leave
+                grams[number] = statistics.gram[np.ix_(inside, inside)]
+            factor = _cholesky(grams[number].copy(), penalty[inside])
+            target = statistics.moment[place] - explained[place] + before @ gram[:, place]
+            coefficients[inside] = scipy.linalg.lapack.dpotrs(factor, target[within], lower=1)[0]
+            explained += (coefficients[place] - before) @ gram
+            trace += _by_group(_inverse_diagonal(factor), groups[inside], count)
+        square = _by_group(coefficients**2, groups, count)
         kept = penalties < _DROPPED
         freedom = np.where(kept, np.maximum(sizes - penalties * trace, 0.0), 0.0)
         used = freedom.sum() + (groups == FREE).sum()
@@ -109,6 +119,13 @@ def empirical_bayes(statistics: GramStatistics, groups: IntArray, blocks: IntArr
         if iteration >= 2 and moved.max(initial=0.0) < _TOLERANCE:
             break
     return RidgeFit(penalties, ridge(statistics, expand(penalties, groups)), variance)
+
+
+def _by_group(values: FloatArray, groups: IntArray, count: int) -> FloatArray:
+    """Sums (count,) of values (q,) of columns over the groups that they are in, if they are."""
+    grouped = groups >= 0
+    sums = np.bincount(groups[grouped], weights=values[grouped], minlength=count)
+    return np.asarray(sums, dtype=np.float64)
 
 
 def _penalties(
@@ -142,6 +159,13 @@ def _place(members: BoolArray) -> slice | IntArray:
     found = np.flatnonzero(members)
     first, size = int(found[0]), len(found)
     return slice(first, first + size) if found[-1] - first == size - 1 else found
+
+
+def _inverse_diagonal(factor: FloatArray) -> FloatArray:
+    """Diagonal of (L Lᵀ)⁻¹: sums of squares of the columns of L⁻¹."""
+    eye = np.eye(len(factor), order="F")
+    inverse = scipy.linalg.blas.dtrsm(1.0, factor, eye, lower=1, overwrite_b=1)
+    return np.asarray(np.einsum("ij,ij->j", inverse, inverse))
 
 
 def _cholesky(gram: FloatArray, penalty: FloatArray) -> FloatArray:

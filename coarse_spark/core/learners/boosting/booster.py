@@ -106,11 +106,9 @@ class _Booster:
         )
         leaf = route(self.codes, features, places)
         value = _leaf_values(Z, target, weight, _window(leaf, offset, size))
-        for residual, columns, leaf in (
-            (self.residual, self.columns, leaf),
-            (self.held_residual, self.held_columns, route(self.held_codes, features, places)),
-        ):
-            residual -= _product(columns, value, leaf, residual.ndim)
+        held, dimensions = route(self.held_codes, features, places), self.residual.ndim
+        self.residual -= _product(self.columns, value, leaf, dimensions)
+        self.held_residual -= _product(self.held_columns, value, held, dimensions)
         self.features.append(features)
         self.places.append(places)
         self.values.append(value)

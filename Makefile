@@ -78,8 +78,13 @@ bench-fit: .venv/.bench ## Response learning beside EconML, one JSON object a li
 	@$(BIN)/python tests/benchmarks/bench_relative.py
 
 .PHONY: bench-coverage
-bench-coverage: setup ## Coverage and width of intervals by design, one JSON object a line
+bench-coverage: .venv/.bench ## Coverage of intervals by design, randomized or not, hours of it
 	@$(BIN)/python tests/benchmarks/bench_coverage.py
+	@$(BIN)/python tests/benchmarks/bench_confounded.py
+
+.PHONY: bench-harm
+bench-harm: .venv/.bench ## Policies on enterprise tables beside the best single treatment, hours of it
+	@$(BIN)/python tests/benchmarks/bench_enterprise.py
 
 .PHONY: bench-partitions
 bench-partitions: java ## Models of 200 partitions through Spark beside the same fits bare in one process

@@ -46,6 +46,18 @@ def effect_error(predicted, truth):
     return float(np.abs(predicted[:, 1] / truth[:, 1] - 1).mean())
 
 
+def test_noise_that_is_alike_for_all_speaks_for_the_additive_scale():
+    """Heights above zero are no amounts: their noise does not grow with what is expected."""
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=(2, 3_000))
+    mean = np.exp(2 + 0.3 * x)
+    for noise, scale in ((1.0, "additive"), (0.15 * mean, "relative")):
+        y = mean + 0.3 * t + noise * np.clip(rng.normal(size=3_000), -2, 2)
+        assert y.min() >= 0
+        learner = ResponseLearner(basis="linear", learner="sieve")
+        assert learner.fit(pd.DataFrame({"x": x}), t, y).scale_ == scale
+
+
 def test_effects_that_grow_with_the_unit_are_learned_as_multiples():
     trial, truth = spend(6_000)
     errors = {

@@ -41,8 +41,9 @@ def choose_scale(
     Both are judged beside ONE baseline, the mean of their own (as in ``stack``): decisions rest on
     effects, and which scale predicts the outcome without treatment better says little of them.
 
-    Outcomes that are never negative are amounts, counts or shares: they are relative unless the
-    additive scale is better by more than chance. Others are additive unless the relative one is.
+    Outcomes that are never negative and whose noise grows with b(x) are amounts, counts or shares:
+    they are relative unless the additive scale is better by more than chance. Others are additive
+    unless the relative one is.
     Squared errors are weighed by 1 / b(x): in proportion to the noise of amounts and counts, so
     that the errors of a few large units do not rule. Where the mean outcome, of all rows or of a
     validation part, is not positive there are no multiples of it, and the scale is additive.
@@ -80,6 +81,16 @@ def choose_scale(
     gain = losses["additive"] - losses["relative"]
     differences = squares["additive"] - squares["relative"] - gain
     error = error_of_mean(differences, weight, rows.clusters)
-    if rows.y.min() >= 0:
+    if rows.y.min() >= 0 and _grows(squares["relative"], baseline, rows.weight):
         return ScaleChoice("additive" if detectable(-gain, error) else "relative", losses)
     return ScaleChoice("relative" if detectable(gain, error) else "additive", losses)
+
+
+def _grows(square: FloatArray, baseline: FloatArray, weight: FloatArray) -> bool:
+    """Return whether squared residuals are rather in proportion to b(x) (n,) than alike for all.
+
+    By the quasi-likelihood of a normal variance c·b against c (Davidian & Carroll 1987).
+    """
+    share = weight / weight.sum()
+    in_proportion = share @ (square / baseline) * np.exp(share @ np.log(baseline))
+    return bool(in_proportion < share @ square)

@@ -125,7 +125,7 @@ class ScoreMoments:
         """Return how many standard errors an interval reaches to either side.
 
         Of Student's t with one degree of freedom less than effective clusters where units share
-        clusters, else of the normal distribution.
+        clusters, as far as CR1 with so few clusters would reach; else of the normal distribution.
 
         Parameters
         ----------
@@ -135,7 +135,10 @@ class ScoreMoments:
         tail = 0.5 + confidence / 2
         if self.clustered:
             alike = np.broadcast_to(self.effective, self.mean.shape)[list(policies)]
-            return float(stats.t.ppf(tail, max(min(alike.min(), self.clusters) - 1, 1)))
+            count, freedom = max(min(alike.min(), self.clusters), 2), max(self.clusters - 1, 1)
+            # as G / (G − 1) of all clusters is in the covariance already
+            wider = count / (count - 1) * freedom / (freedom + 1)
+            return float(stats.t.ppf(tail, count - 1) * np.sqrt(wider))
         return float(stats.norm.ppf(tail))
 
     def contrast(self, first: int, second: int) -> tuple[float, float]:

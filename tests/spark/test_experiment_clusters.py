@@ -339,6 +339,7 @@ def test_a_whole_run_is_judged_by_its_clusters(spark: SparkSession, tmp_path: Pa
     # four fifths of the outcome's variance are the village's, and 30 units in each
     assert (clustered["se"] > 3 * ignored["se"]).all()
     reach = (clustered["ci_high"] - clustered["value"]) / clustered["se"]
-    np.testing.assert_allclose(reach, stats.t.ppf(0.975, 99))
+    # 100 villages, of which not all that got a treatment make up its value
+    assert ((reach >= stats.t.ppf(0.975, 99)) & (reach < stats.t.ppf(0.975, 15))).all()
     control = clustered.loc[("control", 1)]
     assert control["ci_low"] < 0 < control["ci_high"]

@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-CONTROL = 1.0
-
 
 def pricing(rows: int, seed: int = 0) -> pd.DataFrame:
     """Return units with features, price, demand, and the truth: demand = base + slope · price."""

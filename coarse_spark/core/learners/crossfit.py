@@ -152,17 +152,12 @@ def held_out_sieve(
     order, preparation, prepared = _prepared(rows, basis, settings, seed)
     part = prepared.part
     (sieve,) = _sieves(preparation, _sums(prepared), rows.folds, settings)
-    theta, baseline = np.empty(prepared.z.shape), np.ones(len(rows))
+    theta, baseline = np.empty(prepared.z.shape), prepared.baseline[:, 0]
     for number, functions in zip(sieve.parts, sieve.fit.shown().held_out, strict=True):
         here = np.flatnonzero(part == number)
         theta[here] = prepared.features[here] @ functions.T
     means = preparation.held_out_means(prepared.features, part)
-    theta[:, 0] -= (means * theta[:, 1:]).sum(axis=1)
-    theta *= preparation.scale
-    theta[:, 0] += preparation.center
-    if preparation.relative is not None:
-        baseline = preparation.relative.held_out(prepared.features, part)[:, 0]
-    theta = preparation.whitening.raw(theta) * baseline[:, None]
+    theta = preparation.raw(theta, means, baseline)
     place = np.argsort(order)
     return theta[place], baseline[place]
 

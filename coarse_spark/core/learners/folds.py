@@ -14,6 +14,8 @@ from coarse_spark.core.arrays import IntArray
 from coarse_spark.core.learners.settings import LearnerSettings
 
 ALL_FOLDS = -1  # the fold number of models fitted on all folds
+# what rows are divided by or centred on was fitted without the third (part % THIRDS) they are in
+THIRDS = 3
 
 
 def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:

@@ -76,13 +76,12 @@ class AdditiveModel:
             theta += self.pooled(X)
         if self.constraints is not None:
             theta = project(theta, self.constraints)
-        if self.treatment_mean is not None:
-            mean = self.treatment_mean(features, self.preparation.encoder.plain)
-            theta[:, 0] -= (mean * theta[:, 1:]).sum(axis=1)
-        theta = theta * self.preparation.scale
-        theta[:, 0] += self.preparation.center
-        theta = self.preparation.whitening.raw(theta)
-        return theta if self.baseline is None else theta * self.baseline(features)[:, None]
+        means, plain = self.treatment_mean, self.preparation.encoder.plain
+        return self.preparation.raw(
+            theta,
+            None if means is None else means(features, plain),
+            None if self.baseline is None else self.baseline(features),
+        )
 
     def to_record(
         self, learner: str, diagnostics: Mapping[str, float], warnings: Sequence[str]

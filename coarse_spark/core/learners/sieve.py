@@ -160,8 +160,7 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     layout : of the design.
     """
     sums = total(dict(enumerate(parts)))
-    # the noise of a row must count once, whatever the unit of the weights
-    factor = sums.effective_rows / sums.weight
+    factor = sums.rows_a_weight
     scaled = {number: part.scaled(factor) for number, part in enumerate(parts)}
     everything, base = total(scaled), layout.baseline
     final = _shrunk(everything, layout)

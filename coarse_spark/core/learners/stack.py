@@ -115,7 +115,7 @@ def stacked_record(
     place[list(sieve.parts)] = np.arange(len(sieve.parts))
     used = np.flatnonzero(place[rows.part] >= 0)
     part, z = place[rows.part[used]], rows.z[used]
-    weight = rows.weight[used] * (sums.effective_rows / sums.weight)
+    weight = rows.weight[used] * sums.rows_a_weight
     number = preparation.outcome_number(sieve.fold)
     outcome, multiplied = rows.outcomes[used, number], rows.baseline[used, number]
     inputs = binned.take(used)

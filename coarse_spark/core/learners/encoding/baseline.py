@@ -18,7 +18,7 @@ import numpy as np
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.folds import left_out
+from coarse_spark.core.learners.folds import THIRDS, left_out
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.ridge.penalties import empirical_bayes
 from coarse_spark.errors import InvalidInputError
@@ -27,7 +27,6 @@ _STEPS, _TOLERANCE = 10, 1e-3
 _REACH = 6.0  # log b stays so near the log of the mean: factors of 400 either way
 _FLOOR = 0.02  # share of the rows whose baseline is raised to that quantile
 _MOST_FACTOR = 5.0  # on the weights of rows, either way
-_THIRDS = 3  # a baseline divides rows whose third it was not fitted on
 _ROWS = 50_000  # a baseline of more rows is hardly better: it is divided by, not reported
 
 
@@ -78,16 +77,15 @@ class Baseline:
         center = float(np.log(mean))
         coefficients = np.zeros(features.shape[1])
         logarithm = np.full(len(outcome), center)
-        block, fit = np.zeros_like(groups), None
+        block = np.zeros_like(groups)
         for _ in range(_STEPS):
             expected = np.exp(logarithm)
             counted = weight * expected
             working = logarithm - center + (outcome - expected) / expected
             scale = float(np.sqrt(counted @ working**2 / counted.sum())) or 1.0
             sums = GramStatistics.of(features, working / scale, counted)
-            sums = sums.scaled(sums.effective_rows / sums.weight)
-            fit = empirical_bayes(sums, groups, block)
-            coefficients = fit.coefficients * scale
+            sums = sums.scaled(sums.rows_a_weight)
+            coefficients = empirical_bayes(sums, groups, block).coefficients * scale
             coefficients[0] += center
             before, logarithm = logarithm, _near(features @ coefficients, center)
             if np.abs(logarithm - before).max() < _TOLERANCE:
@@ -149,7 +147,7 @@ class RelativeScale:
         InvalidInputError : the mean outcome is not positive.
         """
         outcome, weight, fold = rows.y, rows.weight, rows.fold
-        root, third = np.sqrt(weight), part % _THIRDS
+        root, third = np.sqrt(weight), part % THIRDS
         mean = float(weight @ outcome / weight.sum())
 
         def baseline(here: IntArray) -> Baseline:
@@ -160,7 +158,7 @@ class RelativeScale:
             outside = np.flatnonzero(fold != number)
             whole = baseline(outside)
             held_out = []
-            for held in range(_THIRDS):
+            for held in range(THIRDS):
                 rest = outside[third[outside] != held]
                 held_out.append(baseline(rest) if 0 < len(rest) < len(outside) else whole)
             baselines[number] = (*held_out, whole)
@@ -179,7 +177,7 @@ class RelativeScale:
         features : f(x) (n, m).
         part : (n,) validation part of every row.
         """
-        third = part % _THIRDS
+        third = part % THIRDS
         result = np.empty((len(part), len(self.baselines)))
         for column, fold in enumerate(sorted(self.baselines)):
             for number in np.unique(third):

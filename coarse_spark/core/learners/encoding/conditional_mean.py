@@ -121,8 +121,7 @@ def _shares(moments: FloatArray) -> FloatArray:
 
 def _ridge(sums: GramStatistics, groups: IntArray) -> FloatArray:
     """Return C (q, m), each row with penalties of its own."""
-    # the noise of a row must count once, whatever the weights' unit
-    sums = sums.scaled(sums.effective_rows / sums.weight)
+    sums = sums.scaled(sums.rows_a_weight)
     block = np.zeros_like(groups)
     return np.array(
         [

@@ -22,14 +22,13 @@ from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.encoding.screening import rank_features
 from coarse_spark.core.learners.encoding.whitening import Whitening
-from coarse_spark.core.learners.folds import ALL_FOLDS, left_out, parts_of
+from coarse_spark.core.learners.folds import ALL_FOLDS, THIRDS, left_out, parts_of
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 _MOST_STRATA, _MOST_STRATA_PRODUCTS = 200, 200
-_THIRDS = 3  # treatments of a third of the validation parts have means that did not see them
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,15 +145,15 @@ class Preparation:
         self, rows: TrialRows, part: IntArray, weight: FloatArray, seed: int
     ) -> tuple[ConditionalMean, ...]:
         features, z = self.encoder.transform(rows.X), self.whitening(self.basis(rows.T))
-        third = part % _THIRDS
+        third = part % THIRDS
         sums = {
             number: GramStatistics.of(features[here], z[here, 1:], weight[here])
-            for number in range(_THIRDS)
+            for number in range(THIRDS)
             if (here := third == number).any()
         }
         found = cross_fitted(self.encoder, sums, features, z[:, 1:], weight, third, seed=seed)
         whole = ConditionalMean.average(list(found.values()))
-        return tuple(found.get(number, whole) for number in range(_THIRDS))
+        return tuple(found.get(number, whole) for number in range(THIRDS))
 
     def _with_products(self, rows: TrialRows, part: IntArray, max_columns: int) -> Preparation:
         pairs, count = self.encoder.pairs, max(max_columns - len(self.encoder.main_columns), 0)
@@ -202,7 +201,7 @@ class Preparation:
         """Return b(x) of the model that leaves out a fold, None on the additive scale."""
         return None if self.relative is None else self.relative.whole(fold)
 
-    @property
+    @cached_property
     def treatment_mean(self) -> ConditionalMean | None:
         """E[z | x] of the treatments of new units; None where they are not residualized."""
         return ConditionalMean.average(self.treatment_means) if self.treatment_means else None
@@ -217,9 +216,27 @@ class Preparation:
         """
         means = np.zeros((len(part), self.basis.size - 1))
         for number, mean in enumerate(self.treatment_means):
-            here = np.flatnonzero(part % _THIRDS == number)
+            here = np.flatnonzero(part % THIRDS == number)
             means[here] = mean(features[here], self.encoder.plain)
         return means
+
+    def raw(
+        self, theta: FloatArray, means: FloatArray | None, baseline: FloatArray | None
+    ) -> FloatArray:
+        """Return θ (n, p) in the columns of the raw basis, of outcomes as they are.
+
+        Parameters
+        ----------
+        theta : (n, p) whitened coefficients of standardized outcomes.
+        means : E[z | x] (n, p − 1) of residualized treatments; None of others.
+        baseline : b(x) (n,) that outcomes were divided by; None of additive ones.
+        """
+        theta = theta * self.scale
+        if means is not None:
+            theta[:, 0] -= (means * theta[:, 1:]).sum(axis=1)
+        theta[:, 0] += self.center
+        theta = self.whitening.raw(theta)
+        return theta if baseline is None else theta * baseline[:, None]
 
     @property
     def shape(self) -> tuple[int, int, int]:

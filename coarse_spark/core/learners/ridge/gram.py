@@ -70,6 +70,11 @@ class GramStatistics(Additive):
         """Rows of equal weight that are worth as much: (Σw)² / Σw² (Kish 1965)."""
         return self.weight**2 / self.square_weight if self.square_weight > 0 else 0.0
 
+    @property
+    def rows_a_weight(self) -> float:
+        """The factor that makes weights count as rows: noise counts once, whatever their unit."""
+        return self.effective_rows / self.weight
+
     def scaled(self, factor: float) -> GramStatistics:
         """Return the sums with all weights times ``factor``."""
         w = factor

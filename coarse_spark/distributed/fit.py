@@ -115,17 +115,21 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
             )
         )
     if shards:
-        members = spark.createDataFrame(sorted(shards), "partition string, shards int")
+        # the largest fits begin first, so that no core waits for one at the end
+        shards.sort(key=lambda shard: (-sizes[shard[0]] / shard[1], shard))
+        numbered = [(name, count, number) for number, (name, count) in enumerate(shards)]
+        members = spark.createDataFrame(numbered, "partition string, shards int, number int")
         sharded = units.join(F.broadcast(members), "partition").withColumn(
             "member", F.pmod(F.shiftrightunsigned("key", 7), "shards").cast("int")
         )
         groups = sum(count for _, count in shards)
         # one partition alone is the pool itself
         common = pooled if settings.shrink_to_pooled and len(sizes) > 1 else None
-        # an explicit number: adaptive execution would pack the groups of a small table in one task
-        spread = sharded.repartition(min(groups, 10_000), "partition", "member")
+        # by range, as a hash puts several groups into one task and none into others; an explicit
+        # number, as adaptive execution would pack the groups of a small table in one task
+        spread = sharded.repartitionByRange(min(groups, 10_000), "number", "member")
         parts.append(
-            spread.groupBy("partition", "member").applyInPandas(
+            spread.groupBy("number", "member").applyInPandas(
                 _group_fitter(setup, settings, common), MODEL_SCHEMA
             )
         )

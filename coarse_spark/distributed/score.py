@@ -32,7 +32,7 @@ from coarse_spark.distributed.frames import (
     theta_columns,
 )
 
-CHUNK_ROWS = 100_000  # units scored in one Python call: about 100 MB with a few dozen features
+CHUNK_ROWS = 20_000  # units scored in one Python call, small enough that cores share a partition
 
 
 def granular_columns(problem: MenuProblem) -> list[str]:

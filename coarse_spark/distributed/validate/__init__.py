@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
+from coarse_spark.distributed.at_once import at_once
 from coarse_spark.distributed.frames import ExperimentSetup
 from coarse_spark.distributed.validate.clusters import (
     count_clusters,
@@ -86,19 +87,30 @@ def validate_tables(
 
     found = Findings("experiment", setup.privacy)
     people = Findings("population", setup.privacy)
-    counts = check_experiment(setup, experiment, found, arms=arms)
-    served = counts.weighed
-    if population is not None:
-        served = check_population(setup, population, population_weight, people)
+    counts, served = at_once(
+        experiment.sparkSession,
+        lambda: check_experiment(setup, experiment, found, arms=arms),
+        lambda: (
+            None
+            if population is None
+            else check_population(setup, population, population_weight, people)
+        ),
+    )
     clusters, narrow = None, 0
     if setup.cluster is not None and counts.usable:
         clusters = count_clusters(setup, experiment, found)
         narrow = warn_of_narrow_partitions(setup, experiment, min_rows, found)
     _refuse(found.problems + people.problems)
-    if setup.cluster is None:
-        warn_of_shared_treatments(setup, experiment, counts.usable, found)
-    shown = check_identification(
-        setup, experiment, bases, usable_rows=counts.usable, least=min_rows
+    shown, _ = at_once(
+        experiment.sparkSession,
+        lambda: check_identification(
+            setup, experiment, bases, usable_rows=counts.usable, least=min_rows
+        ),
+        lambda: (
+            None
+            if setup.cluster is not None
+            else warn_of_shared_treatments(setup, experiment, counts.usable, found)
+        ),
     )
     _refuse([f"experiment: {problem}" for problem in shown.problems])
     return TableReport(
@@ -107,7 +119,7 @@ def validate_tables(
         partitions=shown.partitions,
         small_partitions=shown.small + narrow,
         unidentified_partitions=shown.unidentified,
-        population_rows=served,
+        population_rows=counts.weighed if served is None else served,
         warnings=(*found.warnings, *people.warnings, *shown.warnings),
         clusters=clusters,
     )

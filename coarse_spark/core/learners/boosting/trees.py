@@ -94,7 +94,7 @@ class Trees:
         return (
             cuts,
             np.ascontiguousarray(np.stack([which[::2], which[1::2]]).transpose(2, 0, 1)),
-            tables.reshape(len(tables), -1, value.shape[2]),
+            tables.reshape(len(tables), value.shape[1] ** 2, value.shape[2]),
         )
 
     def scaled(self, factor: float | FloatArray) -> Trees:

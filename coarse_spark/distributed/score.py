@@ -19,7 +19,7 @@ from pyspark.sql.types import DoubleType, IntegerType, StructField, StructType
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.learners.model import load_model
+from coarse_spark.core.learners.model import load_model, predictions
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.distributed.frames import (
@@ -28,7 +28,6 @@ from coarse_spark.distributed.frames import (
     feature_columns,
     feature_frame,
     matrix,
-    parts,
     theta_columns,
 )
 
@@ -161,8 +160,7 @@ def _scorer(
         with threadpool_limits(limits=1):
             X = feature_frame(units, features)
             scored = []
-            for fold, members in parts(models, "fold"):
-                theta = predict_members(members.sort_values("member"), X)
+            for fold, theta in predict_folds(models, X).items():
                 part = units[list(keep)].copy()
                 part["model_fold"] = fold
                 part[theta_columns(theta.shape[1])] = theta
@@ -188,8 +186,8 @@ def _granular(
     return ruled.granular(np.hstack([theta, 1.0 - eligible]))
 
 
-def predict_members(members: pd.DataFrame, X: pd.DataFrame) -> FloatArray:
-    """Return the average θ(x) (n, p) of the shard models of one partition.
+def predict_folds(models: pd.DataFrame, X: pd.DataFrame) -> dict[int, FloatArray]:
+    """Return by fold the average θ(x) (n, p) of the shard models of one partition.
 
     Weights are the numbers of rows they were fitted on.
 
@@ -197,18 +195,19 @@ def predict_members(members: pd.DataFrame, X: pd.DataFrame) -> FloatArray:
     ------
     ValueError : a model gives a coefficient that is not finite.
     """
-    weights = members["rows"].to_numpy(np.float64)
+    models = models.sort_values(["fold", "member"])
+    folds, fold = np.unique(models["fold"].to_numpy(), return_inverse=True)
+    weights = (fold == np.arange(len(folds))[:, None]) * models["rows"].to_numpy(np.float64)
+    weights /= weights.sum(axis=1, keepdims=True)
     # column names are texts
-    rows: list[dict[str, Any]] = members.to_dict("records")  # type: ignore[assignment]
-    predictions = (load_model(ModelRecord.from_row(row)).predict(X) for row in rows)
-    theta = sum(
-        weight * prediction
-        for weight, prediction in zip(weights / weights.sum(), predictions, strict=True)
-    )
-    result = np.asarray(theta, dtype=np.float64)
-    if not np.isfinite(result).all():
+    rows: list[dict[str, Any]] = models.to_dict("records")  # type: ignore[assignment]
+    members = [load_model(ModelRecord.from_row(row)) for row in rows]
+    theta = np.empty((len(folds), len(X), len(members[0].coefficients)))
+    for block, found in predictions(members, X):
+        theta[:, block] = np.tensordot(weights, np.stack(found), 1)
+    if not np.isfinite(theta).all():
         raise ValueError(
             f"the model of partition {rows[0].get('served_by')} gives coefficients "
             "that are not finite"
         )
-    return result
+    return dict(zip(folds.tolist(), theta, strict=True))

@@ -41,6 +41,21 @@ def test_columns_are_centred_and_the_constant_feature_is_dropped():
     assert ("income missing", "level", "income") in encoder.columns
 
 
+def test_a_row_is_encoded_the_same_whatever_rows_are_beside_it():
+    X = frame(5_000)
+    X.loc[::3, "region"] = None
+    encoder = FeatureEncoder.fit(X.iloc[:400])
+    X.loc[::5, "region"] = "unseen"
+    encoder = encoder.with_products(encoder.pairs[::3])
+    f = encoder.transform(X)
+    for rows in ([4_999, 0, 7, 2_048], [2_047, 5, 4_096]):
+        np.testing.assert_array_equal(encoder.transform(X.iloc[rows]), f[rows])
+    blocks = list(encoder.blocks(X))
+    assert [block.start for block, _ in blocks[1:]] == [block.stop for block, _ in blocks[:-1]]
+    np.testing.assert_array_equal(np.vstack([part for _, part in blocks]), f)
+    assert encoder.transform(X.iloc[:0]).shape == (0, f.shape[1])
+
+
 def test_a_missing_value_sits_at_the_centre_of_its_splines():
     X = frame()
     encoder = FeatureEncoder.fit(X)

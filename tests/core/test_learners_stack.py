@@ -83,6 +83,25 @@ def test_a_step_is_found_where_it_is():
     assert edges[1][places[0]] == pytest.approx(0.237, abs=0.004)
 
 
+@pytest.mark.parametrize(("rounds", "depth"), [(0, 3), (1, 3), (37, 3), (8, 2), (3, 5)])
+def test_ensembles_add_up_the_leaves_of_every_tree(rounds, depth):
+    rng, nodes = np.random.default_rng(rounds), 2**depth - 1
+    inputs = rng.integers(-3, 4, (5_000, 4)).astype(np.float64)
+    feature = rng.integers(-1, 4, (rounds, nodes))
+    threshold = rng.integers(-3, 4, (rounds, nodes)).astype(np.float64)
+    value = rng.normal(size=(rounds, nodes + 1, 2))
+    expected, rows = np.zeros((len(inputs), 2)), np.arange(len(inputs))
+    for splits, cuts, leaves in zip(feature, threshold, value, strict=True):
+        node = np.zeros(len(inputs), dtype=int)
+        for _ in range(depth):
+            column = splits[node]
+            right = (column >= 0) & (inputs[rows, column] > cuts[node])
+            node = 2 * node + 1 + right
+        expected += leaves[node - nodes]
+    found = Trees(feature, threshold, value).predict(inputs)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_trees_route_raw_values_as_they_routed_bins():
     rng = np.random.default_rng(1)
     inputs = rng.normal(size=(3000, 6))

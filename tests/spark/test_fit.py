@@ -151,7 +151,7 @@ def test_units_of_partitions_that_no_model_knows_are_counted(spark: SparkSession
 
 
 def test_a_big_partition_is_cut_into_shards_whose_models_are_averaged(spark: SparkSession) -> None:
-    from coarse_spark.distributed.score import predict_members
+    from coarse_spark.distributed.score import predict_folds
 
     rng, rows = np.random.default_rng(1), 2_400
     frame = pd.DataFrame(rng.uniform(-1, 1, (rows, 2)), columns=["age", "visits"])
@@ -172,5 +172,7 @@ def test_a_big_partition_is_cut_into_shards_whose_models_are_averaged(spark: Spa
     ]
     assert not np.allclose(each[0], each[1])
     np.testing.assert_allclose(
-        predict_members(members, new), np.average(each, axis=0, weights=members["rows"]), rtol=1e-12
+        predict_folds(members, new)[-1],
+        np.average(each, axis=0, weights=members["rows"]),
+        rtol=1e-12,
     )

@@ -7,7 +7,7 @@ model of a partition leans on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,10 +32,6 @@ class Functions:
 
     encoder: FeatureEncoder
     coefficients: FloatArray
-
-    def __call__(self, X: pd.DataFrame) -> FloatArray:
-        """Return C f(x) (n, p)."""
-        return np.asarray(self.encoder.transform(X) @ self.coefficients.T)
 
 
 @dataclass(frozen=True)
@@ -68,18 +64,31 @@ class AdditiveModel:
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
         """Return θ(x) (n, p) in the columns of the raw basis."""
-        features = self.preparation.encoder.transform(X)
+        theta = np.empty((len(X), len(self.coefficients)))
+        for block, (found,) in predictions([self], X):
+            theta[block] = found
+        return theta
+
+    @property
+    def encoders(self) -> list[FeatureEncoder]:
+        """Its own and the pooled one."""
+        pooled = [] if self.pooled is None else [self.pooled.encoder]
+        return [self.preparation.encoder, *pooled]
+
+    def _reduced(self, encoded: Mapping[FeatureEncoder, FloatArray]) -> FloatArray:
+        """θ(x) (n, p) of f(x) (n, ·) by encoder."""
+        encoder = self.preparation.encoder
+        features, plain = encoded[encoder], encoder.plain
         theta = features @ self.coefficients.T
         if self.trees is not None:
-            theta += self.trees.predict(features[:, self.preparation.encoder.plain])
+            theta += self.trees.predict(features[:, plain])
         if self.pooled is not None:
-            theta += self.pooled(X)
+            theta += encoded[self.pooled.encoder] @ self.pooled.coefficients.T
         if self.constraints is not None:
             theta = project(theta, self.constraints)
-        means, plain = self.treatment_mean, self.preparation.encoder.plain
         return self.preparation.raw(
             theta,
-            None if means is None else means(features, plain),
+            None if self.treatment_mean is None else self.treatment_mean(features, plain),
             None if self.baseline is None else self.baseline(features),
         )
 
@@ -138,6 +147,22 @@ class AdditiveModel:
             Baseline.from_dict(content["baseline"]) if "baseline" in content else None,
             mean,
         )
+
+
+def predictions(
+    models: Sequence[AdditiveModel], X: pd.DataFrame
+) -> Iterator[tuple[slice, list[FloatArray]]]:
+    """Yield a block of the rows and every model's θ(x) (b, p) there.
+
+    Models that encode features alike, as those of all folds of a partition do, share what is
+    encoded.
+    """
+    encoders = list(dict.fromkeys(encoder for model in models for encoder in model.encoders))
+    for together in zip(*(encoder.blocks(X) for encoder in encoders), strict=True):
+        encoded = {
+            encoder: features for encoder, (_, features) in zip(encoders, together, strict=True)
+        }
+        yield together[0][0], [model._reduced(encoded) for model in models]
 
 
 def load_model(record: ModelRecord) -> AdditiveModel:

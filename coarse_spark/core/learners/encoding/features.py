@@ -8,7 +8,7 @@ a missing indicator learns.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import cached_property
@@ -16,6 +16,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray, IntArray
@@ -24,6 +25,7 @@ from coarse_spark.errors import InvalidInputError, nearest
 _CLAMP = 0.001  # share of the rows beyond which a numeric feature is clamped on either side
 _FAR = 7.0  # median absolute deviations from the median: 4.7 standard deviations of a normal one
 _OTHER = "other"
+_BLOCK_ROWS = 2_048  # encoded at once: few enough for the cache, many enough for numpy
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,10 @@ class NumericFeature:
         means = [float(kept_weight @ hinge / kept_weight.sum()) for hinge in plain._hinges(kept)]
         return replace(plain, hinge_means=tuple(means))
 
-    def _hinges(self, bent: FloatArray) -> list[FloatArray]:
-        """Hinges (n,) of bent values (n,), a knot each, before they are centred."""
+    def _hinges(self, bent: FloatArray) -> FloatArray:
+        """Hinges (·, n) of bent values (n,), a knot each, before they are centred."""
         places = _bent(np.array(self.knots), self.middle, self.reach)
-        return [np.maximum(bent - place, 0.0) / self.scale for place in places]
+        return np.maximum(bent - places[:, None], 0.0) / self.scale
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -97,19 +99,20 @@ class NumericFeature:
             *missing,
         ]
 
-    def transform(self, values: pd.Series[Any]) -> FloatArray:
-        """Return the columns (n, ·) of raw values (n,)."""
-        raw = numeric_values(values)
+    def read(self, values: pd.Series[Any]) -> FloatArray:
+        """Return raw values as numbers (n,), NaN where missing."""
+        return numeric_values(values)
+
+    def encode(self, raw: FloatArray) -> FloatArray:
+        """Return the columns (·, n) of what was read (n,)."""
         known = ~np.isnan(raw)
         bent = _bent(np.clip(raw, self.lower, self.upper), self.middle, self.reach)
-        parts = [(bent - self.center) / self.scale] if self.lower < self.upper else []
-        parts += [
-            hinge - mean for hinge, mean in zip(self._hinges(bent), self.hinge_means, strict=True)
-        ]
+        parts = [(bent[None] - self.center) / self.scale] if self.lower < self.upper else []
+        parts.append(self._hinges(bent) - np.array(self.hinge_means)[:, None])
         parts = [np.where(known, part, 0.0) for part in parts]
         if self.missing_share > 0:
-            parts.append(~known - self.missing_share)
-        return np.column_stack(parts)
+            parts.append(~known[None] - self.missing_share)
+        return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -161,16 +164,20 @@ class CategoricalFeature:
             for level in [*self.levels, *([_OTHER] if self.has_other else [])]
         ]
 
-    def transform(self, values: pd.Series[Any]) -> FloatArray:
-        """Return the columns (n, ·) of raw values (n,)."""
-        codes = _codes(_labels(values), self.levels, self.has_other)
-        width = len(self.shares)
-        indicators: FloatArray = np.eye(width + 1)[np.minimum(codes, width)][
-            :, :width
-        ] - np.asarray(self.shares)
-        # a level unseen at fit, with no rare levels to stand for it: the centre
-        indicators[codes >= width] = 0.0
-        return indicators
+    def read(self, values: pd.Series[Any]) -> IntArray:
+        """Return the positions (n,) of raw values among the levels, other and unseen ones last."""
+        if pd.api.types.infer_dtype(values, skipna=True) == "string":
+            # texts are equal where their labels are: few are looked up
+            place, distinct = pd.factorize(values, use_na_sentinel=False)
+            return _codes(_labels(pd.Series(distinct)), self.levels, self.has_other)[place]
+        return _codes(_labels(values), self.levels, self.has_other)
+
+    def encode(self, codes: IntArray) -> FloatArray:
+        """Return the columns (·, n) of what was read (n,)."""
+        width, shares = len(self.shares), np.array(self.shares)
+        # last a level unseen at fit, with no rare levels to stand for it: the centre
+        indicators = np.column_stack([np.eye(width) - shares[:, None], np.zeros(width)])
+        return indicators.take(np.minimum(codes, width), axis=1)
 
 
 Feature = NumericFeature | CategoricalFeature
@@ -302,6 +309,21 @@ class FeatureEncoder:
 
         Raises
         ------
+        InvalidInputError : as ``blocks``.
+        """
+        result = np.empty((len(X), len(self.columns)))
+        for block, features in self.blocks(X):
+            result[block] = features
+        return result
+
+    def blocks(self, X: pd.DataFrame) -> Iterator[tuple[slice, FloatArray]]:
+        """Return f(x) piece by piece: a block of the rows and its (b, m), columns contiguous.
+
+        Blocks depend on the number of rows alone, those of several encoders go together. What is
+        reduced while it is in the cache costs a fraction of what all of f(x) does.
+
+        Raises
+        ------
         InvalidInputError : a feature of the fit is absent, or a numeric one holds text.
         """
         for name in self.required:
@@ -310,16 +332,24 @@ class FeatureEncoder:
                     f"feature '{name}' is missing{nearest(name, X.columns)}; the model was fitted "
                     "with it"
                 )
-        main = np.hstack(
-            [
-                np.ones((len(X), 1)),
-                *(feature.transform(X[feature.name]) for feature in self.features),
-            ]
+        raw = [feature.read(X[feature.name]) for feature in self.features]
+        blocks = (
+            slice(first, min(first + _BLOCK_ROWS, len(X)))
+            for first in range(0, len(X), _BLOCK_ROWS)
         )
-        if not self.products:
-            return main
-        left, right = np.array(self.products).T
-        return np.hstack([main, main[:, left] * main[:, right]])
+        return ((block, self._encode(raw, block)) for block in blocks)
+
+    def _encode(self, raw: Sequence[npt.NDArray[Any]], block: slice) -> FloatArray:
+        """f(x) (b, m) of a block of what the features read, (n,) each."""
+        result = np.empty((len(self.columns), block.stop - block.start))
+        result[0], first = 1.0, 1
+        for feature, values in zip(self.features, raw, strict=True):
+            columns = feature.encode(values[block])
+            result[first : first + len(columns)] = columns
+            first += len(columns)
+        for row, (left, right) in zip(result[first:], self.products, strict=True):
+            np.multiply(result[left], result[right], out=row)
+        return result.T
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that ``from_dict`` reads back."""
@@ -472,5 +502,5 @@ def _codes(
 
     ``len(levels)`` for other ones, one more where none was seen at fit.
     """
-    position = {level: code for code, level in enumerate(levels)}
-    return np.asarray(labels.map(position).fillna(len(levels) + (not has_other)), dtype=np.int64)
+    position, other = {level: code for code, level in enumerate(levels)}, len(levels)
+    return np.array([position.get(label, other + (not has_other)) for label in labels], np.intp)

@@ -18,6 +18,7 @@ from command_line import THORNTON, Outcome, own_environment, run_command, thornt
 
 import coarse_spark
 from coarse_spark.cli import guarded
+from coarse_spark.core.learners.record import FORMAT_VERSION
 from coarse_spark.errors import RunError
 
 if TYPE_CHECKING:
@@ -352,7 +353,8 @@ def _lost_responses(spark: SparkSession, config: Path, lake: Lake, tmp_path: Pat
         pytest.param(
             "score",
             _models_of_a_later_version,
-            "model row has format version 99, this version of coarse_spark reads up to 4",
+            "model row has format version 99, this version of coarse_spark reads up to "
+            f"{FORMAT_VERSION}",
             marks=pytest.mark.slow,
         ),
         pytest.param("choose", _lost_responses, "does not exist", marks=pytest.mark.slow),

@@ -44,7 +44,8 @@ def search_menus(
     if limits.free:
         return _free_menus(starts, wanted, settings)
     # the first size starts from the menu without limits, each other one from the size before
-    smaller = _free_menus(starts, wanted[:1], settings)[wanted[0]].treatments
+    up_to = range(max(1, len(starts.required)), wanted[0] + 1)
+    smaller = _free_menus(starts, up_to, settings)[wanted[0]].treatments
     menus: dict[int, PricedMenu] = {}
     price: float | None = None
     for k in wanted:

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from coarse_spark.core.arrays import FloatArray, IntArray
-from coarse_spark.core.basis_terms import Factor, evaluate, parse
+from coarse_spark.core.basis_terms import Factor, parse, term_labels, term_values
 from coarse_spark.core.treatments import STORED, Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -92,7 +92,7 @@ class Basis:
         """Readable names of the p columns."""
         if self.is_arms:
             return tuple(self.space.describe(candidate) for candidate in self.space.candidates)
-        return tuple(self._evaluate(self.space.control[None, :])[1])
+        return tuple(self._columns[0])
 
     @property
     def size(self) -> int:
@@ -136,20 +136,28 @@ class Basis:
         InvalidInputError : basis ``arms`` at a treatment that is no candidate.
         """
         treatments = np.atleast_2d(np.asarray(treatments, dtype=np.float64))
-        return self._arms(treatments) if self.is_arms else self._evaluate(treatments)[0]
+        if self.is_arms:
+            return self._arms(treatments)
+        parts = [np.ones((len(treatments), 1))]
+        for term, fresh in zip(self._factors, self._columns[1], strict=True):
+            values = term_values(term, treatments, self.space)
+            parts.append(values if len(fresh) == values.shape[1] else values[:, fresh])
+        return np.hstack(parts)
 
-    def _evaluate(self, treatments: FloatArray) -> tuple[FloatArray, list[str]]:
-        parts, names = [np.ones((len(treatments), 1))], ["1"]
+    @cached_property
+    def _columns(self) -> tuple[list[str], list[IntArray]]:
+        """The names of the columns, and which columns of every term are new."""
+        names, fresh = ["1"], []
         for term in self._factors:
-            values, labels = evaluate(term, treatments, self.space)
-            fresh = [
+            labels = term_labels(term, self.space)
+            new = [
                 position
                 for position, label in enumerate(labels)
                 if label not in names and labels.index(label) == position
             ]
-            parts.append(values[:, fresh])
-            names += [labels[position] for position in fresh]
-        return np.hstack(parts), names
+            names += [labels[position] for position in new]
+            fresh.append(np.array(new, dtype=np.intp))
+        return names, fresh
 
     def _arms(self, treatments: FloatArray) -> FloatArray:
         # a treatment belongs to the candidate that it is stored as; candidates are few and distinct

@@ -93,10 +93,10 @@ def parse(name: str, space: TreatmentSpace) -> tuple[tuple[Factor, ...], ...]:
     return terms
 
 
-def evaluate(
+def term_values(
     term: Iterable[Factor], treatments: FloatArray, space: TreatmentSpace
-) -> tuple[FloatArray, list[str]]:
-    """Return the columns (n, c) of a term and their labels: of factors and of their products.
+) -> FloatArray:
+    """Return the columns (n, c) of a term: of factors and of their products.
 
     Parameters
     ----------
@@ -104,15 +104,24 @@ def evaluate(
     treatments : (n, d) encoded.
     space : the treatments.
     """
-    values, labels = np.empty((len(treatments), 0)), list[str]()
-    for factor in term:
-        more, names = factor.values(treatments, space), factor.labels(space)
+    first, *others = (factor.values(treatments, space) for factor in term)
+    values = first
+    for more in others:
         products = (values[:, :, None] * more[:, None, :]).reshape(
-            len(treatments), len(labels) * len(names)
+            len(treatments), values.shape[1] * more.shape[1]
         )
+        values = np.hstack([values, more, products])
+    return values
+
+
+def term_labels(term: Iterable[Factor], space: TreatmentSpace) -> list[str]:
+    """Return the names of the columns of a term."""
+    labels = list[str]()
+    for factor in term:
+        names = factor.labels(space)
         crossed = [f"{left} * {right}" for left in labels for right in names]
-        values, labels = np.hstack([values, more, products]), [*labels, *names, *crossed]
-    return values, labels
+        labels = [*labels, *names, *crossed]
+    return labels
 
 
 def _split(text: str, sign: str) -> list[str]:

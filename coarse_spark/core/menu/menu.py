@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -108,19 +108,7 @@ class PricedMenu:
 
     def moved(self, problem: MenuProblem, treatments: FloatArray) -> PricedMenu:
         """Return the menu with other treatments (K, d) at the same prices."""
-        limits = self.limits
-        rows = [problem.position(row) for row in treatments] if limits.named else []
-        lower, upper = limits.of_places(rows)
-        psi = problem.psi_at(treatments)
-        spent = problem.spending_at(treatments) if np.isfinite(limits.budget) else 0.0 * psi
-        return replace(
-            self,
-            treatments=treatments,
-            psi=psi,
-            spent=spent,
-            lower=lower,
-            upper=np.maximum(lower, upper),
-        )
+        return all_moved(problem, [self], [treatments])[0]
 
     def at(self, prices: FloatArray, budget_price: float) -> PricedMenu:
         """Return the menu at other prices."""
@@ -182,6 +170,33 @@ class PricedMenu:
             over = abs(over) if self.budget_price else max(over, 0.0)
             off = max(off, over / max(abs(budget), 1e-300))
         return off
+
+
+def all_moved(
+    problem: MenuProblem, menus: Sequence[PricedMenu], treatments: Sequence[FloatArray]
+) -> list[PricedMenu]:
+    """Return menus with other treatments (K, d) each, at the same prices."""
+    if not menus:
+        return []
+    ends = np.cumsum([len(rows) for rows in treatments])[:-1]
+    # the rows of all menus are computed at once: one call costs more than its numbers
+    every = np.vstack(treatments)
+    psi = np.split(problem.psi_at(every), ends)
+    spent = np.split(problem.spending_at(every), ends)
+    result = []
+    for menu, own, rows, paid in zip(menus, treatments, psi, spent, strict=True):
+        limits = menu.limits
+        lower, upper = limits.of_places([problem.position(r) for r in own] if limits.named else [])
+        moved = replace(
+            menu,
+            treatments=own,
+            psi=rows,
+            spent=paid if np.isfinite(limits.budget) else np.zeros_like(rows),
+            lower=lower,
+            upper=np.maximum(lower, upper),
+        )
+        result.append(moved)
+    return result
 
 
 @dataclass(frozen=True)

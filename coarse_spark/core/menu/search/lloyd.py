@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
-from coarse_spark.core.menu.menu import Pass, PricedMenu
+from coarse_spark.core.menu.menu import Pass, PricedMenu, all_moved
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.units import SegmentSums
 from coarse_spark.errors import RunError
@@ -154,6 +154,7 @@ class _Loop:
         """Note a pass in the history, and return the menus to assign next."""
         updated = update(self.problem, {k: self.current[k] for k in self.active})
         proposals: list[tuple[int, PricedMenu]] = []
+        further: dict[int, FloatArray] = {}
         for k in list(self.active):
             found, fresh = self.current[k], updated[k]
             profits = _profits(found, fresh)
@@ -170,9 +171,11 @@ class _Loop:
             proposals.append((k, fresh))
             if self.step.stretches:
                 factor = self.stretch.setdefault(k, _FIRST_STRETCH)
-                further = _stretched(self.problem, found.menu, fresh, factor)
-                proposals += [] if further is None else [(k, further)]
-        return proposals
+                treatments = _stretched(self.problem, found.menu, fresh, factor)
+                if treatments is not None:
+                    further[k] = treatments
+        menus = all_moved(self.problem, [updated[k] for k in further], list(further.values()))
+        return [*proposals, *zip(further, menus, strict=True)]
 
     def take(self, answers: Sequence[tuple[tuple[int, PricedMenu], ValuedMenu | None]]) -> None:
         """Go on with what the step made of the menus."""
@@ -241,8 +244,8 @@ def _profits(found: ValuedMenu, fresh: PricedMenu) -> FloatArray:
 
 def _stretched(
     problem: MenuProblem, menu: PricedMenu, fresh: PricedMenu, factor: float
-) -> PricedMenu | None:
-    """Return the menu whose treatments move further than the update asks for, where there is one.
+) -> FloatArray | None:
+    """Return treatments (K, d) that move further than the update asks for, where they can.
 
     Lloyd steps are too short near an optimum; where the longer step earns more it saves passes, and
     where not the plain one is taken.
@@ -261,7 +264,7 @@ def _stretched(
     ]
     if any(twins) or np.array_equal(treatments, fresh.treatments):
         return None
-    return fresh.moved(problem, treatments)
+    return treatments
 
 
 def update(problem: MenuProblem, menus: Mapping[int, ValuedMenu]) -> dict[int, PricedMenu]:
@@ -289,8 +292,11 @@ def _updated(
     old = np.vstack([found.menu.treatments for found in menus.values()])
     before = np.vstack([found.menu.net_psi for found in menus.values()])
     best, open_ = _best_candidates(paid, means, list(menus.values()))
-    fresh, profit = paid.polish(means, best)
-    stayed, kept = paid.polish_from(means, old)
+    # from the best candidates and from where treatments are, in one call
+    places, reached = paid.polish_from(
+        np.tile(means, (2, 1)), np.vstack([paid.candidates[best], old])
+    )
+    (fresh, stayed), (profit, kept) = np.split(places, 2), np.split(reached, 2)
     # differences within rounding must not decide between two places
     size = np.abs(paid.psi_at(old))
     noise = 1e-13 * (np.einsum("ij,ij->i", np.abs(means), size[:, :-1]) + size[:, -1])
@@ -298,8 +304,8 @@ def _updated(
     fresh[same] = stayed[same]
     gains = ((paid.psi_at(fresh) - before) * rows).sum(axis=1) + noise * weight
     gains[~open_] = -np.inf
-    result, start = {}, 0
-    for k, found in menus.items():
+    moved, start = list[FloatArray](), 0
+    for found in menus.values():
         end = start + found.menu.k
         wanted, gain, treatments = fresh[start:end], gains[start:end], found.menu.treatments.copy()
         start = end
@@ -308,8 +314,10 @@ def _updated(
             others = np.delete(treatments, place, axis=0)
             if not problem.space.same(others, wanted[place]).any():
                 treatments[place] = wanted[place]
-        result[k] = found.menu.moved(problem, treatments)
-    return result
+        moved.append(treatments)
+    return dict(
+        zip(menus, all_moved(problem, [m.menu for m in menus.values()], moved), strict=True)
+    )
 
 
 def _best_candidates(

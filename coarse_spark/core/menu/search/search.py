@@ -10,12 +10,12 @@ import numpy as np
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.menu import PricedMenu
-from coarse_spark.core.menu.problem.limits import Limits, SizeLimits
+from coarse_spark.core.menu.problem.limits import Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.budget import within_budget
 from coarse_spark.core.menu.search.exact import exact_menus, is_small_enough, is_unimodal
 from coarse_spark.core.menu.search.settings import DEFAULTS, SearchSettings
-from coarse_spark.core.menu.search.size import SizeSearch, refined
+from coarse_spark.core.menu.search.size import SizeSearch, improved, refined
 from coarse_spark.core.menu.search.starts import Starts
 from coarse_spark.core.menu.search.steps import FreeChoice, sums_of
 from coarse_spark.core.menu.units import WeightedUnits
@@ -44,7 +44,8 @@ def search_menus(
     if limits.free:
         return _free_menus(starts, wanted, settings)
     # the first size starts from the menu without limits, each other one from the size before
-    smaller = _free_menus(starts, wanted[:1], settings)[wanted[0]].treatments
+    up_to = range(max(1, len(starts.required)), wanted[0] + 1)
+    smaller = _free_menus(starts, up_to, settings)[wanted[0]].treatments
     menus: dict[int, PricedMenu] = {}
     price: float | None = None
     for k in wanted:
@@ -83,29 +84,20 @@ def best_single(
 def _free_menus(
     starts: Starts, sizes: Sequence[int], settings: SearchSettings
 ) -> dict[int, PricedMenu]:
-    """Return the menus of all sizes without limits, each started from the one before."""
+    """Return the menus of all sizes without limits."""
     problem, required = starts.problem, starts.required
-    found = _exact(starts, sizes[-1])
-    menus = {}
-    if found is not None:
+    exact = _exact(starts, sizes[-1])
+    if exact is not None:
+        menus = [
+            PricedMenu.build(problem, exact[k], required=required, found_by="exact") for k in sizes
+        ]
+        done = refined(problem, FreeChoice(sums_of(starts.units)), menus)
+        return {k: found.menu for k, found in zip(sizes, done, strict=True)}
+    given = {k: starts.drawn(k, settings.starts, settings.seed) for k in sizes}
+    if settings.previous is not None:
         for k in sizes:
-            menus[k] = PricedMenu.build(problem, found[k], required=required, found_by="exact")
-    else:
-        smaller = required
-        for k in range(max(1, len(required)), sizes[-1] + 1):
-            given = [starts.grown(smaller, k)] if len(smaller) else []
-            search = SizeSearch(starts, k, SizeLimits.none(k), settings)
-            if k in sizes or not given:
-                given += starts.drawn(k, settings.starts, settings.seed)
-                if settings.previous is not None:
-                    given.append(starts.resized(settings.previous, k))
-            best = search.improved(given)
-            smaller = best.menu.treatments
-            if k in sizes:
-                menus[k] = best.menu
-    step = FreeChoice(sums_of(starts.units))
-    done = refined(problem, step, list(menus.values()))
-    return {k: menu.menu for k, menu in zip(menus, done, strict=True)}
+            given[k].append(starts.resized(settings.previous, k))
+    return {k: found.menu for k, found in improved(starts, given).items()}
 
 
 def _exact(starts: Starts, largest: int) -> dict[int, FloatArray] | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -12,18 +12,18 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.limits import SizeLimits
 from coarse_spark.core.menu.problem.problem import MenuProblem
-from coarse_spark.core.menu.search.lloyd import Step, ValuedMenu, lloyd
+from coarse_spark.core.menu.search.lloyd import Step, ValuedMenu, lloyd, scale_of
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.search.starts import Starts
 from coarse_spark.core.menu.search.steps import FreeChoice, WithinLimits, sums_of
-from coarse_spark.core.menu.search.table import ProfitTable
 from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
 
 _MOST_PASSES = 300
-_SWAP_CYCLES = 4  # of swaps on the table and passes between candidates in turn
+_CYCLES = 4  # of exchanges on the table and passes between candidates in turn
 _SWAP_ROUNDS, _TRIED_SWAPS = 40, 12  # under limits, where each swap is a transport
+_FINALISTS = 3  # of a size: what ranks first roughly need not be the best in the end
 # of profit over control: what passes may leave open at the end, and while menus are still compared
 _FINE, _ROUGH = 1e-10, 1e-5
 _LEAST_GAIN = 1e-9  # of profit, that a swap under limits has to bring
@@ -82,12 +82,8 @@ class SizeSearch:
         settings, starts = self.settings, self.starts
         given = [*self.given, *more]
         drawn = starts.drawn(self.k, settings.starts, settings.seed)
-        if not given and not drawn:
-            first = starts.required if len(starts.required) else self.problem.candidates[:1]
-            drawn = [starts.grown(first, self.k)]
         if self.limits.free:
-            improved = self.improved([*given, *drawn])
-            return self.warm([improved.menu.treatments, *given])
+            return improved(starts, {self.k: [*given, *drawn]})[self.k]
         few = WithinLimits(starts.few)
         rough = [self.menu(self.fitted(menu)) for menu in (*given, *drawn)]
         coarse = refined(self.problem, few, rough)
@@ -105,27 +101,6 @@ class SizeSearch:
         """Search by Lloyd passes alone from treatments (k, d) in the order of places."""
         step = self.step(self.units)
         return best_of(refined(self.problem, step, [self.menu(menu) for menu in treatments]))
-
-    def improved(self, treatments: Sequence[FloatArray]) -> ValuedMenu:
-        """Refine menus without limits, then the best one by swaps and passes in turn."""
-        problem, units = self.problem, self.units
-        step = FreeChoice(sums_of(units))
-        menus = [self.menu(menu) for menu in treatments]
-        best = best_of(refined(problem, step, menus, tolerance=_ROUGH))
-        size, own = len(problem.psi), len(problem.psi) + np.arange(self.k)
-        for _ in range(_SWAP_CYCLES):
-            table = self.starts.table.extended(profit_matrix(units.theta, best.menu.psi))
-            required = tuple(own[best.menu.required].tolist())
-            swapped = ProfitTable(table.profits, table.weights, required).swap(own)
-            if (swapped >= size).all():
-                break
-            everything = np.vstack([problem.candidates, best.menu.treatments])
-            fresh = [self.menu(everything[swapped])]
-            found = refined(problem, step, fresh, tolerance=_ROUGH)[0]
-            if found.value <= best.value + 1e-12 * abs(best.value):
-                break
-            best = found
-        return best
 
     def assigned(self, treatments: FloatArray) -> ValuedMenu:
         """Return treatments (k, d) in the order of places with the prices that keep their limits.
@@ -230,6 +205,56 @@ def refined(
     start = {place: menu for place, menu in enumerate(found) if menu is not None}
     most = _MOST_PASSES
     return list(lloyd(problem, start, step, max_passes=most, tolerance=tolerance).found.values())
+
+
+def improved(starts: Starts, given: Mapping[int, Sequence[FloatArray]]) -> dict[int, ValuedMenu]:
+    """Refine menus without limits, all sizes in common passes, and improve them while that pays.
+
+    The best menu of a size is improved by exchanging treatments for candidates. The next size is
+    tried from it with the candidates of largest gain added, the one before without the treatments
+    of smallest loss.
+
+    Parameters
+    ----------
+    given : treatments (k, d) to start from, by size k.
+    """
+    problem, sizes = starts.problem, sorted(given)
+    step = FreeChoice(sums_of(starts.units))
+    after, before = dict(pairwise(sizes)), dict(pairwise(sizes[::-1]))
+    tried = [treatments for k in sizes for treatments in given[k]]
+    best: dict[int, list[ValuedMenu]] = {k: [] for k in sizes}
+    for _ in range(_CYCLES + len(sizes)):
+        menus = [PricedMenu.build(problem, menu, required=starts.required) for menu in tried]
+        better = set[int]()
+        for found in refined(problem, step, menus, tolerance=_ROUGH):
+            k, least = found.menu.k, _ROUGH * scale_of(problem, found)
+            if not best[k] or found.value > best[k][0].value + least:
+                better.add(k)
+            if all(abs(found.value - other.value) > 1e-2 * least for other in best[k]):
+                best[k] = sorted([*best[k], found], key=lambda one: -one.value)[:_FINALISTS]
+        tried = []
+        for k in sorted(better):
+            menu = best[k][0].menu
+            exchanged = _with_candidates(starts, menu)
+            tried += [] if exchanged is None else [exchanged]
+            tried += [starts.grown(menu.treatments, after[k])] if k in after else []
+            tried += [starts.shrunk(menu.treatments, before[k])] if k in before else []
+        if not tried:
+            break
+    finalists = [one.menu for k in sizes for one in best[k]]
+    done = refined(problem, step, finalists)
+    return {k: best_of([one for one in done if one.menu.k == k]) for k in sizes}
+
+
+def _with_candidates(starts: Starts, menu: PricedMenu) -> FloatArray | None:
+    """Return the treatments (k, d) after exchanges for candidates; None where none gains."""
+    candidates = starts.problem.candidates
+    own = len(candidates) + np.arange(menu.k)
+    table = replace(starts.table, required=tuple(own[menu.required].tolist()))
+    swapped = table.swap(own, profit_matrix(starts.units.theta, menu.psi))
+    if np.array_equal(swapped, own):
+        return None
+    return np.asarray(np.vstack([candidates, menu.treatments])[swapped])
 
 
 def best_of(found: Sequence[ValuedMenu]) -> ValuedMenu:

@@ -67,10 +67,13 @@ class Starts:
         return ProfitTable(profits, self.few.weights, tuple(required.tolist()))
 
     def drawn(self, k: int, starts: int, seed: int) -> list[FloatArray]:
-        """Return the treatments (k, d) of the best few menus that so many random starts lead to."""
+        """Return the treatments (k, d) of the best few menus that so many random starts lead to.
+
+        One grown on all candidates where the coarse ones are fewer than k.
+        """
         coarse, rng = self.coarse, np.random.default_rng([seed, k])
         if k > coarse.profits.shape[1]:
-            return []
+            return [self.grown(self.required, k)]
         menus = [coarse.greedy(k, np.array(coarse.required, dtype=np.intp))]
         menus += [
             coarse.random(k, rng) if number % 4 == 3 else coarse.spread(k, rng)
@@ -83,16 +86,29 @@ class Starts:
 
     def grown(self, treatments: FloatArray, k: int) -> FloatArray:
         """Return treatments (l, d) with the candidates of largest gain added until there are k."""
-        psi = self.problem.psi_at(treatments)
-        size, count = len(self.problem.psi), len(treatments)
-        if count >= k:
+        if len(treatments) >= k:
             return treatments
-        table = self.table.extended(profit_matrix(self.units.theta, psi))
         # candidates that equal a treatment of the menu must not be added again
         twins = self.problem.positions(treatments)
-        start = np.array([*range(size, size + count), *twins], dtype=np.intp)
-        menu = table.greedy(k + len(twins), start)
-        return np.vstack([treatments, self.problem.candidates[menu[len(start) :]]])
+        held = profit_matrix(self.units.theta, self.problem.psi_at(treatments))
+        menu = self.table.greedy(k - len(treatments) + len(twins), twins, held)
+        return np.vstack([treatments, self.problem.candidates[menu[len(twins) :]]])
+
+    def shrunk(self, treatments: FloatArray, k: int) -> FloatArray:
+        """Return treatments (l, d) without those of smallest loss until there are k."""
+        held = profit_matrix(self.units.theta, self.problem.psi_at(treatments))
+        kept = np.array([self.problem.space.same(self.required, row).any() for row in treatments])
+        while len(treatments) > k:
+            left = np.array(
+                [
+                    self.units.weights @ np.delete(held, place, axis=1).max(axis=1)
+                    for place in range(len(treatments))
+                ]
+            )
+            place = int(np.where(kept, -np.inf, left).argmax())
+            treatments, kept = np.delete(treatments, place, axis=0), np.delete(kept, place)
+            held = np.delete(held, place, axis=1)
+        return treatments
 
     def resized(self, treatments: FloatArray, k: int) -> FloatArray:
         """Return k treatments: those required, of (l, d) as many as have room, and additions."""

@@ -10,6 +10,7 @@ a round costs a few sweeps over the matrix.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -36,24 +37,32 @@ class ProfitTable:
     weights: FloatArray
     required: tuple[int, ...] = ()
 
+    @cached_property
+    def _granular(self) -> FloatArray:
+        return np.asarray(self.profits.max(axis=1))
+
     def value(self, menu: IntArray) -> float:
         """Return Σ w max over the menu's columns."""
         return float(self.weights @ self.profits[:, menu].max(axis=1))
 
-    def extended(self, columns: FloatArray) -> ProfitTable:
-        """Return the table with further columns (m, c)."""
-        return ProfitTable(np.hstack([self.profits, columns]), self.weights, self.required)
+    def greedy(self, k: int, start: IntArray, more: FloatArray | None = None) -> IntArray:
+        """Add to ``start`` the column of largest gain until the menu holds k.
 
-    def greedy(self, k: int, start: IntArray) -> IntArray:
-        """Add to ``start`` the column of largest gain until the menu holds k."""
+        ``more`` (m, c) are profits of treatments that the menu holds besides.
+        """
         menu = [int(column) for column in start]
+        held = self.profits[:, menu] if more is None else np.hstack([self.profits[:, menu], more])
+        best = held.max(axis=1, initial=-np.inf)
+        blocks = list(row_blocks(*self.profits.shape))
+        memory = np.empty((blocks[0].stop, self.profits.shape[1]))
         while len(menu) < k:
-            best = self.profits
-            if menu:
-                best = np.maximum(best, self.profits[:, menu].max(axis=1)[:, None])
-            value = self.weights @ best
+            value = np.zeros(self.profits.shape[1])
+            for block in blocks:
+                table, least = self.profits[block], best[block, None]
+                value += self.weights[block] @ np.maximum(table, least, out=memory[: len(table)])
             value[menu] = -np.inf
             menu.append(int(value.argmax()))
+            best = np.maximum(best, self.profits[:, menu[-1]])
         return np.array(menu, dtype=np.intp)
 
     def spread(self, k: int, rng: np.random.Generator) -> IntArray:
@@ -62,11 +71,10 @@ class ProfitTable:
         Adds the favourite of a unit drawn with probability of its weighted regret so far.
         """
         menu = list(self.required)
-        granular = self.profits.max(axis=1)
         while len(menu) < k:
             regret = self.weights
             if menu:
-                regret = regret * (granular - self.profits[:, menu].max(axis=1))
+                regret = regret * (self._granular - self.profits[:, menu].max(axis=1))
             total = regret.sum()
             if total <= 0:
                 return self.greedy(k, np.array(menu, dtype=np.intp))
@@ -88,36 +96,63 @@ class ProfitTable:
             ]
         )
 
-    def swap(self, menu: IntArray, rounds: int = _MAX_ROUNDS) -> IntArray:
-        """Exchange treatments, best exchange first, until none gains; required ones stay."""
-        menu = menu.copy()
-        removable = ~np.isin(menu, self.required)
-        rows = np.arange(len(self.profits))
-        floor = 1e-12 * float(self.weights @ np.abs(self.profits[:, menu].max(axis=1)))
-        for _ in range(rounds):
-            profits = self.profits[:, menu]
-            chosen = profits.argmax(axis=1)
-            first = profits[rows, chosen]
-            if len(menu) > 1:
-                profits[rows, chosen] = -np.inf
-                second = profits.max(axis=1)
-            else:
-                second = np.full(len(rows), -np.inf)
-            owner = np.zeros((len(menu), len(rows)))
-            owner[chosen, rows] = self.weights
-            exchange = np.tile(-(self.weights @ first), (len(menu), self.profits.shape[1]))
-            for block in row_blocks(*self.profits.shape):
-                with_first = np.maximum(self.profits[block], first[block, None])
-                exchange += self.weights[block] @ with_first
-                with_first -= np.maximum(self.profits[block], second[block, None])
-                exchange -= owner[:, block] @ with_first
-            exchange[~removable] = -np.inf
-            exchange[:, menu] = -np.inf
-            position, column = np.unravel_index(int(exchange.argmax()), exchange.shape)
-            if exchange[position, column] <= floor:
+    def swap(self, menu: IntArray, more: FloatArray | None = None) -> IntArray:
+        """Exchange treatments while that gains; required ones stay.
+
+        A round tries the best exchange of every place, best first: one sweep over the table serves
+        several exchanges. What is left cannot be improved by any single one.
+
+        Parameters
+        ----------
+        menu : (K,) columns, those of ``more`` numbered after those of the table.
+        more : (m, c) profits of treatments that only the menu may hold.
+        """
+        menu, count = menu.copy(), self.profits.shape[1]
+        held = self.profits[:, np.minimum(menu, count - 1)]
+        if more is not None:
+            held[:, menu >= count] = more[:, menu[menu >= count] - count]
+        fixed = np.isin(menu, self.required)
+        value = float(self.weights @ held.max(axis=1))
+        floor = 1e-12 * float(self.weights @ np.abs(held.max(axis=1)))
+        for _ in range(_MAX_ROUNDS):
+            gains = self._exchanges(held) - value
+            gains[fixed], gains[:, menu[menu < count]] = -np.inf, -np.inf
+            columns = gains.argmax(axis=1)
+            best = gains[np.arange(len(menu)), columns]
+            before = value
+            for place in np.argsort(-best, kind="stable"):
+                if best[place] <= floor:
+                    break
+                trial = held.copy()
+                trial[:, place] = self.profits[:, columns[place]]
+                reached = float(self.weights @ trial.max(axis=1))
+                if reached > value + floor:
+                    menu[place], held, value = columns[place], trial, reached
+            if value == before:
                 break
-            menu[position] = column
         return menu
+
+    def _exchanges(self, held: FloatArray) -> FloatArray:
+        """Return the value (K, J) of a menu, profits (m, K), each place given to each column."""
+        held, rows = held.copy(), np.arange(len(held))
+        chosen = held.argmax(axis=1)
+        first = held[rows, chosen]
+        held[rows, chosen] = -np.inf
+        second = held.max(axis=1)
+        # Σ over a place's units, which keep its treatment beside the column's, or lose it
+        kept, lost = np.zeros((2, held.shape[1], self.profits.shape[1]))
+        blocks = list(row_blocks(*self.profits.shape))
+        # fresh memory would cost more than what is computed in it
+        memory = np.empty((2, blocks[0].stop, self.profits.shape[1]))
+        for place in range(held.shape[1]):
+            owned = np.flatnonzero(chosen == place)
+            for block in row_blocks(len(owned), self.profits.shape[1]):
+                part = owned[block]
+                weights, (with_first, table) = self.weights[part], memory[:, : len(part)]
+                np.take(self.profits, part, axis=0, out=table, mode="clip")
+                kept[place] += weights @ np.maximum(table, first[part, None], out=with_first)
+                lost[place] += weights @ np.maximum(table, second[part, None], out=table)
+        return np.asarray(kept.sum(axis=0) - kept + lost)
 
 
 def spanning_candidates(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 from pyspark.sql import DataFrame
-from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.choose_basis import BasisChoice, choose_basis
@@ -41,11 +40,9 @@ def settle_form(
     if len(bases) == 1 and "spline" not in bases[0] and learner.scale != "auto":
         return BasisChoice(Basis(bases[0], setup.space)), ScaleChoice(learner.scale)
     sample = form_sample(units, setup, bases)
-    # the last bit of a sum must not depend on the driver's number of cores
-    with threadpool_limits(limits=1):
-        rows = trial_rows(sample, setup)
-        basis = choose_basis(bases, rows, space=setup.space, settings=learner, seed=setup.seed)
-        return basis, choose_scale(rows, basis=basis.basis, settings=learner, seed=setup.seed)
+    rows = trial_rows(sample, setup)
+    basis = choose_basis(bases, rows, space=setup.space, settings=learner, seed=setup.seed)
+    return basis, choose_scale(rows, basis=basis.basis, settings=learner, seed=setup.seed)
 
 
 def form_sample(units: DataFrame, setup: ExperimentSetup, bases: Sequence[str]) -> pd.DataFrame:

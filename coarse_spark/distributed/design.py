@@ -89,13 +89,11 @@ def design_of(
     dimensions, stratified = setup.treatments, setup.design == "stratified"
     needed = units.select("key", "stratum", "weight", *dimensions)
     sample = form_sample(needed, setup, [basis.name])
-    # the last bit of a sum must not depend on the driver's number of cores
-    with threadpool_limits(limits=1):
-        weight = sample["weight"].to_numpy(np.float64)
-        whitening = Whitening.fit(basis, matrix(sample, dimensions), weight)
-        label = "stratum" if stratified else None
-        sums = group_moments(units, setup, {basis: whitening}, [label])[basis, label]
-        strata = merge_strata(sums) if stratified else MergedStrata(sums)
+    weight = sample["weight"].to_numpy(np.float64)
+    whitening = Whitening.fit(basis, matrix(sample, dimensions), weight)
+    label = "stratum" if stratified else None
+    sums = group_moments(units, setup, {basis: whitening}, [label])[basis, label]
+    strata = merge_strata(sums) if stratified else MergedStrata(sums)
 
     def weights(rows: pd.DataFrame) -> FloatArray:
         z = whitening(basis(matrix(rows, dimensions)))
@@ -214,22 +212,20 @@ def _learned(
         )
         return {part: GramStatistics.of_flat(total[str(part)]) for part in sorted(map(int, total))}
 
-    # the last bit of a sum must not depend on the driver's number of cores
-    with threadpool_limits(limits=1):
-        known = design_rows(sample)
-        preparation = DesignPreparation.fit(
-            known.X,
-            matrix(sample, dimensions),
-            basis=basis,
-            weight=known.weight,
-            parts_per_fold=parts_per_fold(setup.folds, settings),
-            settings=settings,
-        )
-        means = preparation.means(added_up(preparation.mean_sums), known)
-        sums = added_up(partial(preparation.covariance_sums, means=means))
-        design = preparation.solve(means, sums, known)
-        names = dict(zip(described, setup.features, strict=False))
-        overlap = design.overlap(known, names=names, private=setup.privacy)
+    known = design_rows(sample)
+    preparation = DesignPreparation.fit(
+        known.X,
+        matrix(sample, dimensions),
+        basis=basis,
+        weight=known.weight,
+        parts_per_fold=parts_per_fold(setup.folds, settings),
+        settings=settings,
+    )
+    means = preparation.means(added_up(preparation.mean_sums), known)
+    sums = added_up(partial(preparation.covariance_sums, means=means))
+    design = preparation.solve(means, sums, known)
+    names = dict(zip(described, setup.features, strict=False))
+    overlap = design.overlap(known, names=names, private=setup.privacy)
 
     def weights(rows: pd.DataFrame) -> FloatArray:
         return design.representer(

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
+from threadpoolctl import threadpool_limits
 
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.arrays import FloatArray
@@ -189,7 +190,10 @@ class Run:
                 log.info("%s ...", name)
                 self._forget(name)
                 self._check_inputs()
-                yield
+                # the driver's matrices are small, and threads of BLAS would wait for each other;
+                # nor must the last bit of a sum depend on the number of cores
+                with threadpool_limits(limits=1):
+                    yield
                 self._check_inputs()
                 seconds = time.perf_counter() - start
                 self.record = self.record.with_changes(

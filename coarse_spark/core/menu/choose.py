@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.additive import Additive
 from coarse_spark.core.arrays import FloatArray, IntArray
@@ -189,7 +190,8 @@ def choose_menus(
         population = population.told_apart()
     problem = settings.posed(population.problem)
     sketch = population.sketch(settings.cells)
-    menus = search_menus(problem, sketch.units, sizes, settings)
+    with threadpool_limits(limits=1):  # matrices are small: threads of BLAS would wait for others
+        menus = search_menus(problem, sketch.units, sizes, settings)
     if problem.rules and not settings.limits.free:
         menus = with_tie_break(problem, menus, sketch.units)
     certificate = Certificate.search(problem, menus, sketch.units).by_cell(sketch.by_cell)

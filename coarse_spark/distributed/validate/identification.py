@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from pyspark.sql import DataFrame
-from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import MomentSums
@@ -62,9 +61,8 @@ def check_identification(
     units = experiment_units(table, setup).select(*columns)
     sample = form_sample(units, setup, bases)
     given, weight = matrix(sample, setup.treatments), sample["weight"].to_numpy(np.float64)
-    with threadpool_limits(limits=1):
-        candidates = candidates_with_knots(bases, setup.space, given)
-        whitenings, left_out = identified(candidates, given, weight)
+    candidates = candidates_with_knots(bases, setup.space, given)
+    whitenings, left_out = identified(candidates, given, weight)
     if not whitenings:
         return Identified(tuple(left_out.values()))
     kinds = ["partition"] if setup.partition_by else []

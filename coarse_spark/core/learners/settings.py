@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from coarse_spark.errors import InvalidInputError, nearest
 
 LEARNERS = ("auto", "sieve", "boosting", "constant")
-SCALES = ("auto", "additive", "relative")
+SCALES = ("auto", "additive", "relative", "logistic")
 
 _ROWS_A_COLUMN = 20
 _LEAST = {"validation_parts": 2, "knots": 0, "max_columns": 2, "min_level_rows": 1, "max_levels": 1}

@@ -117,7 +117,9 @@ def stacked_record(
     part, z = place[rows.part[used]], rows.z[used]
     weight = rows.weight[used] * sums.rows_a_weight
     number = preparation.outcome_number(sieve.fold)
-    outcome, multiplied = rows.outcomes[used, number], rows.baseline[used, number]
+    outcome = rows.outcomes[used, number]
+    # of a weight without its precision: all units count alike in what all do together
+    multiplied = rows.scaled.multiplier[used, number] / rows.scaled.precision[used]
     inputs = binned.take(used)
     # each booster is fitted without a share of the parts
     five = sieve.fold == ALL_FOLDS and len(rows.part) <= _FIVE_BOOSTERS_ROWS
@@ -173,7 +175,7 @@ def stacked_record(
         # company
         return sieve_record(preparation, sieve, settings)
     model = _assembled(preparation, sieve, baseline, blend, pooled)
-    if preparation.relative is not None and pooled is None:
+    if preparation.baselines is not None and pooled is None:
         share = weight * multiplied
         effect = _lacking(moving, residual, blend.held_out, share)
         left = whole - np.einsum("ij,ij->i", z[:, 1:], blend.held_out + effect)

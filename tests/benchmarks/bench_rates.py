@@ -75,9 +75,7 @@ def predicted(
         return np.hstack([columns, t, *products])
 
     peer.fit(design(X, discount), y)
-    found = [
-        peer.predict_proba(design(new, np.full(len(new), given)))[:, 1] for given in DISCOUNTS
-    ]
+    found = [peer.predict_proba(design(new, np.full(len(new), given)))[:, 1] for given in DISCOUNTS]
     return np.column_stack(found), None
 
 

@@ -27,7 +27,7 @@ from scipy.special import expit, logit
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.folds import ALL_FOLDS, THIRDS, left_out
+from coarse_spark.core.learners.folds import THIRDS, left_out
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.ridge.penalties import empirical_bayes
 from coarse_spark.errors import InvalidInputError
@@ -215,31 +215,27 @@ class ScaledRows:
     Attributes
     ----------
     offset, multiplier : o(x) and m(x) (n, k), a column for every model that leaves out a fold.
-    precision : (n,) factor on the weights that goes with x.
-    weight : (n,) factor on the weights, all in all.
+    weight : (n,) factor on the weights.
     """
 
     offset: FloatArray
     multiplier: FloatArray
-    precision: FloatArray
     weight: FloatArray
 
     @staticmethod
     def additive(rows: int) -> ScaledRows:
         """Return what leaves rows as they are."""
-        ones = np.ones(rows)
-        return ScaledRows(np.zeros((rows, 1)), ones[:, None], ones, ones)
+        return ScaledRows(np.zeros((rows, 1)), np.ones((rows, 1)), np.ones(rows))
 
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
     """The scale of outcomes by baselines that did not see them.
 
-    Weights see to noise that is not alike after the division. The noise of amounts and counts grows
-    with what is expected, with x and with t: y / b(x) sees to the one, weights 1 / E[y | t] to the
-    other. The variance of a chance is b (1 − b), which m(x)² divides: weights are in proportion to
-    b (1 − b). One set of sums serves the models of all folds, and so does the b(x) of the weights.
-    It did not see a row's own outcome, those of a left-out fold but through the weights of others.
+    The noise of amounts and counts grows with what is expected, with x and with t: y / b(x) sees to
+    the one, weights 1 / E[y | t] to the other. The noise of chances would ask for weights
+    b (1 − b), which serve precision alone; but one set of sums, of one weight a row, serves the
+    models of all folds, and would show each of them the outcomes that it leaves out.
 
     Attributes
     ----------
@@ -317,17 +313,10 @@ class Baselines:
                 rows = np.flatnonzero(third == number)
                 terms = self.by_fold[fold][number].terms(features[rows])
                 offset[rows, column], multiplier[rows, column] = terms
-        if self.scale == "logistic":
-            precision = multiplier[:, 0] / self._usual
-            return ScaledRows(offset, multiplier, precision, precision)
+        if LINKS[self.scale].from_baseline:
+            return ScaledRows(offset, multiplier, np.ones(len(part)))
         expected = np.clip(phi @ self.mean_response, 1 / _MOST_FACTOR, _MOST_FACTOR)
-        return ScaledRows(offset, multiplier, np.ones(len(part)), 1 / expected)
-
-    @property
-    def _usual(self) -> float:
-        """m(x) of a unit whose b(x) is the mean outcome: weights by it stay about one."""
-        whole = self.whole(ALL_FOLDS)
-        return float(whole.link.slope(whole.link.mean(np.array(whole.center))))
+        return ScaledRows(offset, multiplier, 1 / expected)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that ``from_dict`` reads back."""

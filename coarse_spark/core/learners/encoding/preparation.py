@@ -125,9 +125,7 @@ class Preparation:
         if settings.scale != "additive":
             features, phi = encoder.transform(rows.X), basis(rows.T)
             clipped = replace(rows, y=y)
-            baselines = Baselines.fit(
-                settings.scale, features, phi, clipped, part, encoder.groups
-            )
+            baselines = Baselines.fit(settings.scale, features, phi, clipped, part, encoder.groups)
             scaled = baselines.scaled(features, phi, part)
             y = (y - scaled.offset[:, 0]) / scaled.multiplier[:, 0]
             weight = weight * scaled.weight

@@ -56,18 +56,22 @@ def of_truth(truth, X):
 
 
 @pytest.mark.parametrize(
-    ("truth", "scales", "error"),
-    [("low", ("logistic", "relative"), 0.35), ("middle", ("logistic",), 0.3), ("additive", ("logistic", "additive"), 0.3)],
+    ("truth", "scales", "level"),
+    [
+        ("low", ("logistic", "relative"), 0.2),
+        ("middle", ("logistic",), 0.06),
+        ("additive", ("logistic", "additive"), 0.06),
+    ],
 )
-def test_auto_recovers_chances_whatever_their_form(truth, scales, error):
+def test_auto_recovers_chances_whatever_their_form(truth, scales, level):
     trial, new = purchases(truth, 12_000), purchases(truth, 4_000, seed=1).X
     learner = ResponseLearner(basis="linear", learner="sieve", space=UNIT)
     learner.fit(trial.X, trial.T, trial.y)
     assert learner.scale_ in scales
     found, wanted = learner.predict(new), of_truth(truth, new)
-    assert np.abs(found[:, 1] - wanted[:, 1]).mean() < error * wanted[:, 1].mean()
-    print(truth, learner.scale_, np.abs(found[:, 1] - wanted[:, 1]).mean() / wanted[:, 1].mean(), np.abs(found[:,0]-wanted[:,0]).mean()/wanted[:,0].mean())
-    assert np.abs(found[:, 0] - wanted[:, 0]).mean() < 0.1 * wanted[:, 0].mean()
+    off = np.abs(found - wanted).mean(axis=0) / wanted.mean(axis=0)
+    assert off[0] < level
+    assert off[1] < 0.3
 
 
 def test_effects_in_proportion_to_the_slope_are_told_apart_from_additive_ones():
@@ -79,27 +83,26 @@ def test_effects_in_proportion_to_the_slope_are_told_apart_from_additive_ones():
         errors[scale] = np.abs(found - wanted)[:, 1].mean()
         rates = np.column_stack([found[:, 0], found.sum(axis=1)])
         outside[scale] = ((rates < 0) | (rates > 1)).any(axis=1).mean()
-    print(errors, outside)
     assert errors["logistic"] < 0.9 * min(errors["additive"], errors["relative"])
     assert outside["logistic"] < 0.2 * min(outside["additive"], outside["relative"])
 
 
-def test_noise_alike_for_all_and_effects_of_their_own_leave_the_logistic_scale():
+def test_the_logistic_scale_is_left_for_other_noise_and_other_effects():
     rng = np.random.default_rng(0)
     x, t = rng.uniform(-1, 1, 3_000), rng.random(3_000)
-    # a score from 0 to 1 is no chance: its noise does not vanish at the ends
+    # a score from 0 to 1 is no chance: its noise does not vanish towards the ends
     score = 0.5 + 0.3 * x + 0.1 * t * (1 + x) + 0.01 * rng.normal(size=3_000)
     trial = TrialRows(pd.DataFrame({"x": x}), t[:, None], np.clip(score, 0, 1))
     chosen = choose_scale(trial, basis=LINEAR, settings=AUTO)
     assert chosen.scale == "additive"
     assert set(chosen.losses) == {"additive", "relative", "logistic"}
-    # chances, of which treatment adds most where they are near 1 already
-    high = rng.random(20_000) < 0.5
-    t = rng.integers(0, 2, 20_000)
-    mean = np.where(high, 0.85 + 0.14 * t, 0.5)
-    trial = TrialRows(pd.DataFrame({"x": high}), t[:, None], (rng.random(20_000) < mean) * 1.0)
-    chosen = choose_scale(trial, basis=LINEAR, settings=AUTO)
-    print(chosen)
+    # a chance that grows by a quarter for everybody, be it 1 % or 73 %
+    rng = np.random.default_rng(1)
+    X = pd.DataFrame(rng.uniform(0, 1, (8_000, 3)), columns=list("abc"))
+    T = rng.integers(0, 2, (8_000, 1)).astype(float)
+    mean = 0.01 + 0.72 * X["a"].to_numpy() ** 2 + 0.25 * T[:, 0]
+    trial = TrialRows(X, T, (rng.random(8_000) < mean) * 1.0)
+    assert choose_scale(trial, basis=LINEAR, settings=AUTO).scale == "additive"
 
 
 def test_outcomes_beyond_the_unit_interval_are_not_logistic():
@@ -115,7 +118,9 @@ def test_outcomes_beyond_the_unit_interval_are_not_logistic():
         assert set(chosen.losses) == {"additive", "relative"}
     for value in (0.0, 1.0):
         alike = replace(trial, y=np.full(len(trial), value))
-        with pytest.raises(InvalidInputError, match=rf"mean outcome is {value:g}, expected above 0"):
+        with pytest.raises(
+            InvalidInputError, match=rf"mean outcome is {value:g}, expected above 0"
+        ):
             fit_models(alike, basis=LINEAR, settings=LOGISTIC)
         chosen = choose_scale(alike, basis=LINEAR, settings=AUTO)
         assert chosen.scale != "logistic"
@@ -146,22 +151,24 @@ def test_what_all_units_do_is_met_on_average(learner, stratified):
         np.testing.assert_allclose(share @ predicted, share @ debiased, rtol=0.15)
 
 
-def test_the_model_of_a_fold_hardly_depends_on_its_outcomes():
-    """Weights have seen them, which share one set of sums; nothing else has."""
-    trial = purchases("middle", 3_000, folds=3)
+def test_the_model_of_a_fold_never_saw_its_outcomes():
+    trial = purchases("middle", 1_500, folds=3)
     y = trial.y.copy()
+    # units of one arm exchange their outcomes: what all models share, means by arm, stays
     for arm in (0, 1):
         inside = np.flatnonzero((trial.fold == 1) & (trial.T[:, 0] == arm))
         y[inside] = np.sort(y[inside])
-    others = fit_models(replace(trial, y=y), basis=LINEAR, settings=LOGISTIC)
-    models = fit_models(trial, basis=LINEAR, settings=LOGISTIC)
+    models, others = (
+        fit_models(rows, basis=LINEAR, settings=LOGISTIC) for rows in (trial, replace(trial, y=y))
+    )
 
     def moved(fold):
         found = [load_model(records[fold]).predict(trial.X) for records in (models, others)]
         return np.abs(found[0] - found[1]).max()
 
-    print(moved(1), moved(2))
-    assert moved(1) < 0.1 * moved(2)
+    # the unit of outcomes is shared too, and cancels
+    assert moved(1) < 1e-6
+    assert moved(2) > 0.05
 
 
 @pytest.mark.parametrize("learner", ["sieve", "auto"])
@@ -211,29 +218,29 @@ def test_batches_add_up_and_partitions_lean_on_the_pooled_model():
             load_model(record).predict(trial.X),
             rtol=1e-6,
         )
-    own = trial.take(np.flatnonzero(trial.key % 8 == 0))
+    own = trial.take(np.flatnonzero(trial.key % 4 == 0))
     wanted, errors = of_truth("middle", trial.X)[:, 1], {}
     for name, lent in (("alone", None), ("leaning", pooled)):
         model = fit_models(own, basis=LINEAR, settings=LOGISTIC, pooled=lent)[ALL_FOLDS]
         row = json.loads(json.dumps(model.to_row()))
         found = load_model(ModelRecord.from_row(row)).predict(trial.X)
         errors[name] = np.abs(found[:, 1] - wanted).mean()
-    print(errors)
     assert errors["leaning"] < errors["alone"]
     with pytest.raises(InvalidInputError, match="different scales"):
         fit_models(own, basis=LINEAR, settings=replace(LOGISTIC, scale="relative"), pooled=pooled)
 
 
-def test_weights_are_rows():
-    trial = purchases("middle", 1_500)
-    twice = trial.take(np.repeat(np.arange(1_500), 2))
-    twice = replace(twice, cluster=twice.key)
-    models = [
-        fit_models(rows, basis=LINEAR, settings=replace(LOGISTIC, learner="constant"))[ALL_FOLDS]
-        for rows in (replace(trial, weight=np.full(1_500, 2.0)), twice)
-    ]
-    first, second = (load_model(model).predict(trial.X) for model in models)
-    np.testing.assert_allclose(first, second, atol=0.02)
+def test_rows_of_weight_two_are_two_rows():
+    trial = purchases("middle", 2_000)
+    groups, features = np.array([-1, 0]), np.column_stack([np.ones(2_000), trial.X["a"]])
+    twice = np.repeat(np.arange(2_000), np.where(trial.key % 2, 1, 2))
+    weighted = Baseline.fit(
+        features, trial.y, np.where(trial.key % 2, 1.0, 2.0), groups, "logistic"
+    )
+    repeated = Baseline.fit(
+        features[twice], trial.y[twice], np.ones(len(twice)), groups, "logistic"
+    )
+    np.testing.assert_allclose(weighted(features), repeated(features), rtol=0.01)
 
 
 def test_a_logistic_baseline_is_kept_from_the_ends():

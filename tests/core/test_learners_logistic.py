@@ -171,14 +171,19 @@ def test_the_model_of_a_fold_never_saw_its_outcomes():
     assert moved(2) > 0.05
 
 
-@pytest.mark.parametrize("learner", ["sieve", "auto"])
-def test_a_logistic_model_is_plain_values(learner):
+@pytest.mark.parametrize(
+    "changes", [{}, {"learner": "auto"}, {"residualize": True}, {"shape": {"t": "increasing"}}]
+)
+def test_a_logistic_model_is_plain_values(changes):
     trial = purchases("middle", 1_500)
-    settings = replace(LOGISTIC, learner=learner)
+    settings = replace(LOGISTIC, **changes)
     record = fit_models(trial, basis=LINEAR, settings=settings)[ALL_FOLDS]
     row = json.loads(json.dumps(record.to_row()))
     again = load_model(ModelRecord.from_row(row)).predict(trial.X)
     np.testing.assert_array_equal(again, load_model(record).predict(trial.X))
+    wanted = of_truth("middle", trial.X).mean(axis=0)
+    np.testing.assert_allclose(again.mean(axis=0), wanted, atol=0.06)
+    assert (again[:, 1] >= 0).all() or "shape" not in changes
 
 
 def test_baselines_of_older_records_are_of_relative_responses():

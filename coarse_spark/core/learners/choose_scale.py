@@ -44,8 +44,9 @@ def choose_scale(
 ) -> ScaleChoice:
     """Return the scale whose sieve has the better effects, judged on held-out outcomes.
 
-    All are judged beside ONE baseline, the mean of their own (as in ``stack``): decisions rest on
-    effects, and which scale predicts the outcome without treatment better says little of them.
+    All are judged beside ONE baseline, the mean of the additive and the relative one (as in
+    ``stack``): decisions rest on effects, and which scale predicts the outcome without treatment
+    better says little of them.
 
     Outcomes that are never negative and whose noise grows with b(x) are amounts, counts or shares:
     they are relative unless the additive scale is better by more than chance. Others are additive
@@ -100,12 +101,12 @@ def choose_scale(
             squares[scale], variances.get(other), rows.weight
         )
 
-    def unless(usual: str, other: str) -> str:
+    def unless(natural: str, other: str) -> str:
         """Return a scale, unless the other is better by more than chance."""
-        gain = losses[usual] - losses[other]
-        differences = squares[usual] - squares[other] - gain
+        gain = losses[natural] - losses[other]
+        differences = squares[natural] - squares[other] - gain
         error = error_of_mean(differences, weight, rows.clusters)
-        return other if detectable(gain, error) else usual
+        return other if detectable(gain, error) else natural
 
     amounts = rows.y.min() >= 0 and likelier("relative", "additive")
     chosen = unless("relative", "additive") if amounts else unless("additive", "relative")

@@ -137,8 +137,7 @@ class Response(Section):
         description="additive; relative: responses are multiples of each unit's expected outcome, "
         "for amounts and counts whose effects and noise grow with it; logistic: they are in "
         "proportion to b (1 - b) of each unit's expected outcome b, for chances and shares from 0 "
-        "to 1; auto: logistic or relative where the outcomes' range and noise are such, else "
-        "additive, unless another scale predicts held-out rows better by more than chance",
+        "to 1; auto: what the outcomes' range and noise and held-out rows speak for",
     )
     winsorize: Number = Field(
         0.0,

@@ -50,9 +50,10 @@ def choose_scale(
 
     Outcomes that are never negative and whose noise grows with b(x) are amounts, counts or shares:
     they are relative unless the additive scale is better by more than chance. Others are additive
-    unless the relative one is. Outcomes from 0 to 1 are logistic unless that choice is better by
-    more than chance if their noise is rather in proportion to b (1 − b), as that of chances is,
-    than to b or alike for all; else they are where the logistic scale is.
+    unless the relative one is. Outcomes from 0 to 1 whose noise is rather in proportion to
+    b (1 − b), as that of chances is, than to b or alike for all are logistic or additive, whichever
+    is better held out, unless the relative scale is better than that by more than chance; others
+    are logistic if that is better by more than chance than what they would be without.
     Squared errors are weighed by 1 / b(x): in proportion to the noise of amounts and counts, so
     that the errors of a few large units do not rule. Where the mean outcome, of all rows or of a
     validation part, is not positive there are no multiples of it, and the scale is additive; where
@@ -108,12 +109,13 @@ def choose_scale(
         error = error_of_mean(differences, weight, rows.clusters)
         return other if detectable(gain, error) else natural
 
+    bounded = "logistic" in thetas
+    if bounded and likelier("logistic", "additive") and likelier("logistic", "relative"):
+        better = min(("logistic", "additive"), key=lambda scale: losses[scale])
+        return ScaleChoice(unless(better, "relative"), losses)
     amounts = rows.y.min() >= 0 and likelier("relative", "additive")
     chosen = unless("relative", "additive") if amounts else unless("additive", "relative")
-    if "logistic" in thetas:
-        chances = likelier("logistic", "additive") and likelier("logistic", "relative")
-        chosen = unless("logistic", chosen) if chances else unless(chosen, "logistic")
-    return ScaleChoice(chosen, losses)
+    return ScaleChoice(unless(chosen, "logistic") if bounded else chosen, losses)
 
 
 def _misfit(square: FloatArray, variance: FloatArray | None, weight: FloatArray) -> float:

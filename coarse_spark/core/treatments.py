@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from coarse_spark.core.arrays import BoolArray, FloatArray
-from coarse_spark.core.comparisons import require_levels
 from coarse_spark.core.expressions import Expression
+from coarse_spark.core.levels import require_levels
 from coarse_spark.errors import InvalidInputError, nearest
 
 # Candidates of a continuous dimension without a step, by the number of such dimensions: the number

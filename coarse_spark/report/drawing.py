@@ -11,10 +11,12 @@ from io import StringIO
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.report.wording import letter
 from coarse_spark.text import printable
 
@@ -100,6 +102,23 @@ def calm(axes: Axes) -> None:
     middle = (low + high) / 2
     if high - low <= 1e-6 * abs(middle):
         axes.set_ylim(middle - 0.05 * abs(middle), middle + 0.05 * abs(middle))
+
+
+def spread(places: FloatArray, gap: float, low: float, high: float) -> FloatArray:
+    """Return places (n,) moved apart to ``gap`` between neighbours, within the ends if they fit.
+
+    Their order stays, and what is far enough from the others is not moved.
+    """
+    order = np.argsort(places, kind="stable")
+    moved = np.clip(places[order], low, high)
+    for i in range(1, len(moved)):
+        moved[i] = max(moved[i], moved[i - 1] + gap)
+    moved[-1:] = np.minimum(moved[-1:], high)
+    for i in range(len(moved) - 2, -1, -1):
+        moved[i] = min(moved[i], moved[i + 1] - gap)
+    result = np.empty_like(moved)
+    result[order] = moved
+    return result
 
 
 def mark(axes: Axes, x: float, y: float, position: int, size: float = 13.0) -> None:

@@ -27,7 +27,7 @@ from coarse_spark.cli.common import (
 )
 from coarse_spark.cli.operators import runs
 from coarse_spark.errors import CoarseSparkError
-from coarse_spark.text import first_cause, printable
+from coarse_spark.text import counted, first_cause, printable
 
 if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
@@ -243,9 +243,9 @@ def validate(
     found = check_tables(configuration, experiment, population)
     say(
         f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in "
-        f"{found.partitions:,} partitions"
+        f"{counted(found.partitions, 'partition')}"
     )
-    say(f"population: {found.population_rows:,} units")
+    say(f"population: {counted(found.population_rows, 'unit')}")
     for warning in found.warnings:
         say(f"note: {warning}")
     layout = output_layout(configuration, experiment, population)

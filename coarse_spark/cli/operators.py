@@ -14,7 +14,7 @@ from rich.table import Table
 
 from coarse_spark.cli.common import Set, say, show_table, start
 from coarse_spark.errors import ConfigurationError
-from coarse_spark.text import printable
+from coarse_spark.text import counted, printable
 
 if TYPE_CHECKING:
     from coarse_spark.lake.tables import Lake
@@ -190,7 +190,7 @@ def prune(
     with output_of(config, output, settings) as lake:
         done = remove(lake, keep, dry=dry_run)
         verb = "would be removed" if dry_run else "removed"
-        say(f"{len(done.runs)} runs {verb}: {', '.join(done.runs) or '-'}")
+        say(f"{counted(len(done.runs), 'run')} {verb}: {', '.join(done.runs) or '-'}")
         for name, size in done.freed.items():
             if size:
                 say(f"{lake.vacuum_statement(name)};  -- frees {size / 1e6:,.1f} MB")

@@ -32,6 +32,7 @@ from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.frames import POOLED, ExperimentSetup, matrix, trial_rows
 from coarse_spark.distributed.sample import representative_sample
+from coarse_spark.text import counted
 
 MODEL_SCHEMA = (
     "partition string, fold int, member int, learner string, format_version int, "
@@ -103,11 +104,11 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
                         name,
                         "pooled",
                         rows=rows,
-                        error=f"{rows} usable rows, fewer than response.min_rows = "
+                        error=f"{counted(rows, 'usable row')}, fewer than response.min_rows = "
                         f"{settings.min_rows}"
                         if rows < settings.min_rows
-                        else f"rows in {filled[name]} folds, fewer than {setup.least_folds}: "
-                        "clusters do not cross folds",
+                        else f"rows in {counted(filled[name], 'fold')}, fewer than "
+                        f"{setup.least_folds}: clusters do not cross folds",
                     )
                     for name, rows in sorted(small)
                 ],
@@ -246,10 +247,9 @@ def _unidentified(rows: pd.DataFrame, setup: ExperimentSetup, basis: Basis) -> s
     terms = unidentified_terms(basis, treatments, weight)
     if not terms:
         return ""
-    distinct = len(np.unique(treatments, axis=0))
+    distinct = counted(len(np.unique(treatments, axis=0)), "distinct treatment")
     return (
-        f"its {len(rows)} rows with {distinct} distinct treatment{'s' if distinct > 1 else ''} do "
-        f"not identify {', '.join(terms)} of '{basis.name}'"
+        f"its {len(rows)} rows with {distinct} do not identify {', '.join(terms)} of '{basis.name}'"
     )
 
 
@@ -258,8 +258,8 @@ def _few_parts(rows: TrialRows, learner: LearnerSettings, seed: int) -> str:
     part = parts_of(rows.fold, rows.cluster, rows.folds, learner, seed)
     if fewest_parts(part, rows.folds, learner) >= 2:
         return ""
-    clusters = len(np.unique(rows.cluster))
-    return f"its {len(rows)} rows of {clusters} clusters leave no two parts outside every fold"
+    clusters = counted(len(np.unique(rows.cluster)), "cluster")
+    return f"its {len(rows)} rows of {clusters} leave no two parts outside every fold"
 
 
 def _fit_pooled(

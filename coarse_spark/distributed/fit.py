@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
+from coarse_spark import progress
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.identification import unidentified_terms
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
@@ -124,6 +125,7 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
             "member", F.pmod(F.shiftrightunsigned("key", 7), "shards").cast("int")
         )
         groups = sum(count for _, count in shards)
+        progress.counts("partitions" if groups == len(shards) else "shards", groups)
         # one partition alone is the pool itself
         common = pooled if settings.shrink_to_pooled and len(sizes) > 1 else None
         # by range, as a hash puts several groups into one task and none into others; an explicit

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame, SparkSession
 
+from coarse_spark import progress
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.menu.extend import extend
 from coarse_spark.core.menu.menu import PricedMenu
@@ -85,7 +86,7 @@ def assign_new(
     RunTakenError : another process works on the run.
     """
     run = _current(spark, configuration, run_id)
-    with _taken(run) as lease:
+    with progress.of("new units", spark), _taken(run) as lease:
         earlier = run.record.results.get(NewUnits.step)
         known = earlier if isinstance(earlier, NewUnits) else NewUnits()
         population = _Population.of(run, known)

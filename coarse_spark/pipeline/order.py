@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from pyspark.sql import SparkSession
 
-from coarse_spark import progress
 from coarse_spark.config.models import Configuration
 from coarse_spark.errors import RunFinalError
 from coarse_spark.lake.runs import PUBLISHED, RunRecord
@@ -58,8 +57,7 @@ def run_all(
         published. Or of the start, see ``start_run``.
     """
     try:
-        with progress.of("start", spark):
-            started = start_run(spark, configuration, run_id, resume=True, inputs=inputs)
+        started = start_run(spark, configuration, run_id, resume=True, inputs=inputs)
     except RunFinalError:
         record = RunRecord.load(lake_of(spark, configuration), run_id)
         if record.status != PUBLISHED:

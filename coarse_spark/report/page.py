@@ -148,10 +148,10 @@ def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
                 "name": f"menu of {row['k']}"
                 if is_menu
                 else names.get(row["policy"], row["policy"]),
-                "spare": wording.adds_nothing(content, row["k"]) if is_menu else "",
                 "selected": is_menu and row["k"] == content.selected_k,
                 "value": wording.number(row["value"], digits),
                 "interval": wording.interval(row, digits),
+                "spare": wording.adds_nothing(content, row["k"]) if is_menu else "",
                 "se": wording.number(row["se"], digits),
                 "of_control": wording.captured_text(content, row, "control"),
                 "of_uniform": wording.captured_text(content, row, "uniform"),

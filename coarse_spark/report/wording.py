@@ -328,6 +328,16 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
     return doubts
 
 
+def _steps(content: ReportContent) -> list[tuple[int, int, pd.Series[Any]]]:
+    """Return the sizes before and after the published one with what the larger adds."""
+    found = []
+    for smaller, larger in pairwise(content.menus["k"].tolist()):
+        row = content.contrast("menu", f"menu of {smaller}", larger)
+        if row is not None and content.selected_k in (smaller, larger):
+            found.append((smaller, larger, row))
+    return found
+
+
 def _neighbours(content: ReportContent) -> list[str]:
     """Return how the published size compares with the next smaller and the next larger one."""
     sentences = []
@@ -354,16 +364,6 @@ def _neighbours(content: ReportContent) -> list[str]:
                 f"{difference_text(content, row)}."
             )
     return sentences
-
-
-def _steps(content: ReportContent) -> list[tuple[int, int, pd.Series[Any]]]:
-    """Return the sizes before and after the published one with what the larger adds."""
-    found = []
-    for smaller, larger in pairwise(content.menus["k"].tolist()):
-        row = content.contrast("menu", f"menu of {smaller}", larger)
-        if row is not None and content.selected_k in (smaller, larger):
-            found.append((smaller, larger, row))
-    return found
 
 
 def fit_sentence(content: ReportContent) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.live import Live
@@ -33,7 +33,8 @@ class _Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a line of the log."""
-        self._console.print(Text(self.format(record)), soft_wrap=True)
+        with suppress(OSError):  # the terminal is gone: nobody looks on
+            self._console.print(Text(self.format(record)), soft_wrap=True)
 
     def show(self, line: str) -> None:
         """Show progress in place of the line before."""
@@ -45,14 +46,16 @@ class _Terminal(logging.Handler):
 
     def clear(self) -> None:
         """Remove the line of progress."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        live, self._live = self._live, None
+        if live is not None:
+            with suppress(OSError):
+                live.stop()
 
     def close(self) -> None:
         """Let go of the terminal."""
         super().close()
-        self._console.file.close()
+        with suppress(OSError):
+            self._console.file.close()
 
 
 @contextmanager

@@ -225,6 +225,23 @@ def test_a_terminal_shows_one_line_below_the_log_and_clears_it(tmp_path: Path) -
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo terminals")
+def test_a_terminal_that_goes_away_fails_nothing() -> None:
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", WORK],
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TERM": "xterm"},
+    ) as process:
+        os.close(theirs)
+        assert os.read(ours, 1)
+        os.close(ours)
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "done\n")
+
+
 def test_what_is_no_terminal_gets_plain_lines() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WORK],

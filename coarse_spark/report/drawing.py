@@ -35,6 +35,7 @@ _PALETTE = (
     ("#e69f00", "#000000"),
     ("#56b4e9", "#000000"),
 )
+_PUSHES = 200
 _LINES = ("-", "--", "-.", ":")
 BLUE = _PALETTE[0][0]
 WIDTH = 8.8
@@ -119,6 +120,32 @@ def spread(places: FloatArray, gap: float, low: float, high: float) -> FloatArra
     result = np.empty_like(moved)
     result[order] = moved
     return result
+
+
+def apart(places: FloatArray, sizes: FloatArray) -> FloatArray:
+    """Return the centres (n, 2) of discs, moved from their places until none covers another.
+
+    Discs that overlap push each other away along the line between them; the others stay.
+
+    Parameters
+    ----------
+    places : (n, 2) in the unit of the sizes.
+    sizes : (n,) diameters.
+    """
+    moved = places.astype(float)
+    if len(moved) < 2:
+        return moved
+    # discs at one place go different ways
+    moved += 1e-3 * np.column_stack([np.cos(np.arange(len(moved))), np.sin(np.arange(len(moved)))])
+    least = (sizes[:, None] + sizes) / 2
+    for _ in range(_PUSHES):
+        between = moved[:, None] - moved
+        distance = np.hypot(*between.transpose(2, 0, 1)) + np.eye(len(moved))
+        short = np.where(np.eye(len(moved)) > 0, 0.0, np.maximum(least - distance, 0.0))
+        if not short.any():
+            break
+        moved += 0.5 * (between / distance[..., None] * short[..., None]).sum(axis=1)
+    return np.where(np.abs(moved - places).max(axis=1, keepdims=True) < 0.01, places, moved)
 
 
 def mark(axes: Axes, x: float, y: float, position: int, size: float = 13.0) -> None:

@@ -18,6 +18,7 @@ from coarse_spark.report.drawing import (
     INK,
     MUTED,
     PAPER,
+    apart,
     calm,
     colour,
     line,
@@ -31,6 +32,7 @@ from coarse_spark.report.wording import letter, percent, treatment_text
 
 _COLUMNS = 3
 _GAP = 0.055  # between letters beside each other, of the width of one of two pictures
+_PANEL = (165, 150)  # points that a map is wide and high, about
 _LABEL = 28  # letters in a line of the label of a treatment
 _ROWS_SHOWN = 12  # candidates of a categorical treatment that fit one under the other
 
@@ -158,8 +160,14 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
         colours = [colour(letters[treatment]) for treatment in content.own_best["treatment_id"]]
         own = content.space.encode(content.own_best)
         panels[0].scatter(own[:, 0], own[:, 1], s=4, c=colours, alpha=0.5, lw=0, zorder=2)
-    for k, (t, share) in enumerate(zip(content.treatments, content.selected["share"], strict=True)):
-        mark(panels[0], t[0], t[1], k, size=9 + 24 * float(np.sqrt(share)))
+    sizes = 9 + 24 * np.sqrt(content.selected["share"].to_numpy(float))
+    scale = [np.ptp(_with_margin(content, j)) / points for j, points in enumerate(_PANEL)]
+    centres = apart(content.treatments / scale, sizes) * scale
+    for k, (centre, t) in enumerate(zip(centres, content.treatments, strict=True)):
+        if (centre != t).any():
+            panels[0].plot(*zip(centre, t, strict=True), color=INK, lw=0.8, zorder=4)
+            panels[0].plot(*t, "o", ms=3.5, mfc=INK, mec=PAPER, mew=0.6, zorder=4)
+        mark(panels[0], centre[0], centre[1], k, size=float(sizes[k]))
     for k, axes in enumerate(panels[1:]):
         gain = gains[k].reshape(len(y), len(x))
         filled = axes.contourf(x, y, gain, levels=levels, colors=fills)

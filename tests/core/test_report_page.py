@@ -15,7 +15,7 @@ from test_report import Page, arms_content, field_content, flowing, summary_of, 
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.report.choice import stability_sentence
 from coarse_spark.report.content import ReportContent
-from coarse_spark.report.drawing import spread
+from coarse_spark.report.drawing import apart, spread
 from coarse_spark.report.page import render_report
 from coarse_spark.report.wording import fit_sentence, models_sentence, treatment_text, verdict
 from coarse_spark.text import counted
@@ -250,3 +250,16 @@ def test_letters_stand_beside_each_other() -> None:
         assert (np.diff(moved[order]) >= 0.1 - 1e-12).all()
     apart = np.array([0.7, 0.1, 0.4])
     np.testing.assert_array_equal(spread(apart, 0.1, 0.0, 1.0), apart)
+
+
+def test_discs_do_not_cover_each_other() -> None:
+    rng = np.random.default_rng(0)
+    for places in (np.zeros((5, 2)), rng.uniform(0, 60, size=(8, 2)), np.array([[3.0, 4.0]])):
+        sizes = rng.uniform(9, 20, size=len(places))
+        moved = apart(places, sizes)
+        distance = np.hypot(*(moved[:, None] - moved).transpose(2, 0, 1))
+        others = ~np.eye(len(places), dtype=bool)
+        assert (distance >= 0.98 * (sizes[:, None] + sizes) / 2)[others].all()
+        assert np.isfinite(moved).all()
+    far = np.array([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
+    np.testing.assert_array_equal(apart(far, np.full(3, 20.0)), far)

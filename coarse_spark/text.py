@@ -56,6 +56,23 @@ _RULES = tuple(
 )
 
 
+def counted(number: float, noun: str, plural: str = "") -> str:
+    """Return a number of things with the noun that goes with it.
+
+    Parameters
+    ----------
+    number : how many; anything after the decimal point is left out.
+    noun : of one.
+    plural : by default the noun with an s.
+
+    Examples
+    --------
+    >>> counted(1, "unit"), counted(1200, "stratum", "strata")
+    ('1 unit', '1,200 strata')
+    """
+    return f"{number:,.0f} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def shown(value: object, *, private: bool = False) -> str:
     r"""Return a value of a table as messages show it: without control characters.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coarse_spark import __version__
+from coarse_spark import __version__, progress
 from coarse_spark.cli.common import (
     Config,
     Set,
@@ -26,8 +26,9 @@ from coarse_spark.cli.common import (
     start,
 )
 from coarse_spark.cli.operators import runs
+from coarse_spark.cli.terminal import progress_shown
 from coarse_spark.errors import CoarseSparkError
-from coarse_spark.text import first_cause, printable
+from coarse_spark.text import counted, first_cause, printable
 
 if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
@@ -239,13 +240,14 @@ def validate(
     from coarse_spark.pipeline.run import lake_of
     from coarse_spark.pipeline.settings import check_tables, output_layout, read_tables
 
-    experiment, population = read_tables(session, configuration)
-    found = check_tables(configuration, experiment, population)
+    with progress.of("validate", session):
+        experiment, population = read_tables(session, configuration)
+        found = check_tables(configuration, experiment, population)
     say(
         f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in "
-        f"{found.partitions:,} partitions"
+        f"{counted(found.partitions, 'partition')}"
     )
-    say(f"population: {found.population_rows:,} units")
+    say(f"population: {counted(found.population_rows, 'unit')}")
     for warning in found.warnings:
         say(f"note: {warning}")
     layout = output_layout(configuration, experiment, population)
@@ -312,12 +314,14 @@ def promotions(
 
     conf/promotions.yml runs it.
     """
-    from coarse_spark.lake.session import open_session
     from coarse_spark.simulate.tables import write_promotions
 
-    for name, path in write_promotions(
-        open_session(), units, str(out), experiment_units=experiment_units, seed=seed
-    ).items():
+    session = open_session_of()
+    with progress.of("simulate", session):
+        paths = write_promotions(
+            session, units, str(out), experiment_units=experiment_units, seed=seed
+        )
+    for name, path in paths.items():
         say(f"{name}: {path}")
 
 
@@ -326,32 +330,16 @@ def _present(run: Run, path: Path | None) -> None:
     from coarse_spark.pipeline.present import report_content
     from coarse_spark.report.summary import print_summary
 
-    content = report_content(run)
-    page = write_page(run, content, path)
+    with progress.of("report", run.spark):
+        content = report_content(run)
+        page = write_page(run, content, path)
     print_summary(content, console())
     say(f"tables: {run.lake.path or run.lake.schema} (run {run.run_id})")
     say(f"page:   {page}")
 
 
-class _Printable(logging.Formatter):
-    """Lines of the log as they may be printed."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
-def _show_progress() -> None:
-    """Send the pipeline's progress and the package's warnings to standard error.
-
-    What Spark repeats of an error goes nowhere.
-    """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Printable("%(asctime)s  %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("coarse_spark")
-    logger.handlers = [handler]
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
-    logging.getLogger("coarse_spark.pipeline").setLevel(logging.INFO)
+def _quieten() -> None:
+    """Send what Spark repeats of an error nowhere."""
     for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "toPandas attempted Arrow optimization")
@@ -394,13 +382,14 @@ def _terminate(*_: object) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``coarse-spark`` and of the files in ``jobs/``."""
-    _show_progress()
+    _quieten()
     main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     command = typer.main.get_command(app)
     given = None if arguments is None else list(arguments)
     try:
-        sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))
+        with progress_shown():
+            sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))
     finally:
         if main_thread:
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from coarse_spark import progress
 from coarse_spark.errors import ConfigurationError
 from coarse_spark.text import printable
 
@@ -50,11 +51,12 @@ def overrides_of(settings: Sequence[str]) -> dict[str, str]:
     return overrides
 
 
-def open_session_of(configuration: Configuration):  # type: ignore[no-untyped-def]  # the type would import pyspark
+def open_session_of(configuration: Configuration | None = None):  # type: ignore[no-untyped-def]  # the type would import pyspark
     """Return the session that a configuration asks for; errors as in ``open_session``."""
-    from coarse_spark.lake.session import open_session
+    with progress.of("Spark starts"):
+        from coarse_spark.lake.session import open_session
 
-    return open_session(**configuration.spark.model_dump())
+        return open_session(**({} if configuration is None else configuration.spark.model_dump()))
 
 
 def start(config: Path, settings: Sequence[str]):  # type: ignore[no-untyped-def]  # as above

@@ -12,9 +12,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from coarse_spark.cli.common import Set, say, show_table, start
+from coarse_spark import progress
+from coarse_spark.cli.common import Set, open_session_of, say, show_table, start
 from coarse_spark.errors import ConfigurationError
-from coarse_spark.text import printable
+from coarse_spark.text import counted, printable
 
 if TYPE_CHECKING:
     from coarse_spark.lake.tables import Lake
@@ -62,14 +63,13 @@ def _lake_of(config: Path | None, output: str | None, settings: list[str]) -> La
 
         configuration, session = start(config, settings)
         return configured(session, configuration)
-    from coarse_spark.lake.session import open_session
     from coarse_spark.lake.tables import Lake
 
     # a name without a slash is a schema, like those of tables in a configuration
     folder = "/" in str(output) or ":" in str(output) or Path(str(output)).is_dir()
     if folder:
-        return Lake(open_session(), path=str(output))
-    return Lake(open_session(), schema=str(output))
+        return Lake(open_session_of(), path=str(output))
+    return Lake(open_session_of(), schema=str(output))
 
 
 @runs.command("list")
@@ -188,9 +188,10 @@ def prune(
     from coarse_spark.pipeline.operate import prune as remove
 
     with output_of(config, output, settings) as lake:
-        done = remove(lake, keep, dry=dry_run)
+        with progress.of("prune", lake.spark):
+            done = remove(lake, keep, dry=dry_run)
         verb = "would be removed" if dry_run else "removed"
-        say(f"{len(done.runs)} runs {verb}: {', '.join(done.runs) or '-'}")
+        say(f"{counted(len(done.runs), 'run')} {verb}: {', '.join(done.runs) or '-'}")
         for name, size in done.freed.items():
             if size:
                 say(f"{lake.vacuum_statement(name)};  -- frees {size / 1e6:,.1f} MB")

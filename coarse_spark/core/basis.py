@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import floor, log10
 
 import numpy as np
 
@@ -284,7 +285,10 @@ def default_bases(space: TreatmentSpace) -> tuple[str, ...]:
 def _knotted(position: int, space: TreatmentSpace, observed: FloatArray) -> str:
     lower, upper = space.bounds[position]
     inside = observed[(observed > lower) & (observed < upper)]
-    places = np.unique(np.quantile(inside, _KNOT_SHARES)) if len(inside) else np.empty(0)
+    places = np.quantile(inside, _KNOT_SHARES) if len(inside) else np.empty(0)
+    # to a millionth of the range: columns of single precision hold 0.3 as 0.300000011920929
+    decimals = 6 - floor(log10(upper - lower))
+    places = np.unique(np.round(places, decimals))
     carried = max(
         len(np.unique(observed)) - 2, 0
     )  # a natural spline with k interior knots needs k + 2 values

@@ -20,6 +20,7 @@ import scipy.linalg
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, separated
 from coarse_spark.errors import InvalidInputError
+from coarse_spark.text import counted
 
 _CONSTANT = 1e-12  # a column that varies by less, in units of its own size, is constant
 _OF_ROWS = 1e-9  # a quadratic over a narrow range (99 to 100 percent) stays far above it
@@ -113,15 +114,15 @@ class Standardized:
         basis, treatments, weight = self.basis, self.treatments, self.weight
         first, order, scale = self._lost[0], basis.by_name[1:], self.scale
         column, given = basis.columns[order[first]], treatments[weight > 0]
-        rows = f"{len(given)} rows with {len(np.unique(given, axis=0))} distinct treatments"
-        counted = f"{rows} for {basis.size} columns"
+        distinct = counted(len(np.unique(given, axis=0)), "distinct treatment")
+        found = f"{len(given)} rows with {distinct} for {basis.size} columns"
         head = f"basis '{basis.name}': the observed treatments do not identify its column"
         if basis.is_arms and (weight @ basis(treatments) == 0).any():
             nobody = np.flatnonzero(weight @ basis(treatments) == 0)
             others = f" (and {len(nobody) - 1} more)" if len(nobody) > 1 else ""
-            return f"{head} '{basis.columns[nobody[0]]}'{others}, which nobody got: {counted}"
+            return f"{head} '{basis.columns[nobody[0]]}'{others}, which nobody got: {found}"
         if len(given) < basis.size:
-            return f"{head} '{column}': {counted}"
+            return f"{head} '{column}': {found}"
         triangle = self.triangle[:first, : first + 1]
         share = scipy.linalg.solve_triangular(triangle[:, :first], triangle[:, first])
         # columns count by what they vary, whatever their units
@@ -132,7 +133,7 @@ class Standardized:
             constant = 0.0
         names = [basis.columns[number] for number in order[counted_in]]
         combination = _combination(constant, share[counted_in], names)
-        return f"{head} '{column}', which is {combination}: {counted}"
+        return f"{head} '{column}', which is {combination}: {found}"
 
 
 def standardized(basis: Basis, treatments: FloatArray, weight: FloatArray) -> Standardized | str:

@@ -15,6 +15,7 @@ from scipy import stats
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
+from coarse_spark.text import counted
 
 _MIN_BIN_ROWS = 5
 _PRIOR_ROWS = 30  # weight of the common variance in the variance of a bin
@@ -99,8 +100,11 @@ class LackOfFit:
     p_value: float
 
     def __str__(self) -> str:
+        bins = counted(len(self.table), "treatment bin")
+        if not self.degrees:
+            return f"lack of fit over {bins}: nothing to test, the basis is saturated"
         test = f"chi-square {self.statistic:.1f} on {self.degrees}, p = {self.p_value:.3g}"
-        return f"lack of fit over {len(self.table)} treatment bins: {test}"
+        return f"lack of fit over {bins}: {test}"
 
 
 def bin_columns(

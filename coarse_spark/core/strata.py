@@ -23,7 +23,7 @@ import numpy as np
 from coarse_spark.core.design import FEW, MomentSums
 from coarse_spark.core.identification import weak_columns
 from coarse_spark.core.learned_design import FLOOR
-from coarse_spark.text import shown
+from coarse_spark.text import counted, shown
 
 _EQUAL = 1e-9  # of the experiment's own spread: mixes that differ by rounding do not differ
 _EXAMPLES = 3
@@ -58,7 +58,7 @@ class MergedStrata:
             return []
         count, total = len(self.unidentified), len(self.moments)
         named = [
-            f"{shown(label, private=private)} ({_units(rows)})"
+            f"{shown(label, private=private)} ({counted(rows, 'unit')})"
             for label, rows in list(self.unidentified.items())[:_EXAMPLES]
         ]
         more = ", ..." if count > _EXAMPLES else ""
@@ -67,14 +67,10 @@ class MergedStrata:
         return [
             f"{count} of {total} strata {'does' if count == 1 else 'do'} not identify '{basis}' "
             f"({', '.join(named)}{more}): merged{taken}, so that honest values take treatments as "
-            f"given alike to the {_units(self.rows)} of {len(self.groups)} "
-            f"{'group' if len(self.groups) == 1 else 'groups'} of strata, and are biased as far as "
+            f"given alike to the {counted(self.rows, 'unit')} of "
+            f"{counted(len(self.groups), 'group')} of strata, and are biased as far as "
             "they were not"
         ]
-
-
-def _units(rows: float) -> str:
-    return "1 unit" if rows == 1 else f"{rows:.0f} units"
 
 
 def merge_strata(moments: Mapping[str, MomentSums]) -> MergedStrata:

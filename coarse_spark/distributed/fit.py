@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
+from coarse_spark import progress
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.identification import unidentified_terms
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
@@ -32,6 +33,7 @@ from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.frames import POOLED, ExperimentSetup, matrix, trial_rows
 from coarse_spark.distributed.sample import representative_sample
+from coarse_spark.text import counted
 
 MODEL_SCHEMA = (
     "partition string, fold int, member int, learner string, format_version int, "
@@ -103,11 +105,11 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
                         name,
                         "pooled",
                         rows=rows,
-                        error=f"{rows} usable rows, fewer than response.min_rows = "
+                        error=f"{counted(rows, 'usable row')}, fewer than response.min_rows = "
                         f"{settings.min_rows}"
                         if rows < settings.min_rows
-                        else f"rows in {filled[name]} folds, fewer than {setup.least_folds}: "
-                        "clusters do not cross folds",
+                        else f"rows in {counted(filled[name], 'fold')}, fewer than "
+                        f"{setup.least_folds}: clusters do not cross folds",
                     )
                     for name, rows in sorted(small)
                 ],
@@ -123,6 +125,7 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
             "member", F.pmod(F.shiftrightunsigned("key", 7), "shards").cast("int")
         )
         groups = sum(count for _, count in shards)
+        progress.counts("partitions" if groups == len(shards) else "shards", groups)
         # one partition alone is the pool itself
         common = pooled if settings.shrink_to_pooled and len(sizes) > 1 else None
         # by range, as a hash puts several groups into one task and none into others; an explicit
@@ -246,10 +249,9 @@ def _unidentified(rows: pd.DataFrame, setup: ExperimentSetup, basis: Basis) -> s
     terms = unidentified_terms(basis, treatments, weight)
     if not terms:
         return ""
-    distinct = len(np.unique(treatments, axis=0))
+    distinct = counted(len(np.unique(treatments, axis=0)), "distinct treatment")
     return (
-        f"its {len(rows)} rows with {distinct} distinct treatment{'s' if distinct > 1 else ''} do "
-        f"not identify {', '.join(terms)} of '{basis.name}'"
+        f"its {len(rows)} rows with {distinct} do not identify {', '.join(terms)} of '{basis.name}'"
     )
 
 
@@ -258,8 +260,8 @@ def _few_parts(rows: TrialRows, learner: LearnerSettings, seed: int) -> str:
     part = parts_of(rows.fold, rows.cluster, rows.folds, learner, seed)
     if fewest_parts(part, rows.folds, learner) >= 2:
         return ""
-    clusters = len(np.unique(rows.cluster))
-    return f"its {len(rows)} rows of {clusters} clusters leave no two parts outside every fold"
+    clusters = counted(len(np.unique(rows.cluster)), "cluster")
+    return f"its {len(rows)} rows of {clusters} leave no two parts outside every fold"
 
 
 def _fit_pooled(

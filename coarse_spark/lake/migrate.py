@@ -23,6 +23,7 @@ from coarse_spark.lake.output import (
     table_state,
 )
 from coarse_spark.lake.tables import CONFLICTS, Lake, quote_part
+from coarse_spark.text import counted
 
 
 def migrate(lake: Lake, layout: OutputLayout) -> list[str]:
@@ -62,7 +63,8 @@ def _require_kept(lake: Lake, table: TableState) -> None:
     if breaking:
         runs = ", ".join(f"{row['run_id']} ({row['count']})" for row in breaking[:5])
         raise TableError(
-            f"table {table.schema.name}: {sum(row['count'] for row in breaking)} rows break the "
+            f"table {table.schema.name}: "
+            f"{counted(sum(row['count'] for row in breaking), 'row breaks', 'rows break')} the "
             f"constraint '{constraint.name}': {constraint.rule}; they are of the runs {runs}; "
             "use another output, or delete them"
         )

@@ -18,6 +18,7 @@ from pydantic_core import to_json
 from coarse_spark.core.menu.menu import Pass
 from coarse_spark.core.overlap import Overlap
 from coarse_spark.core.support import Support
+from coarse_spark.text import counted
 
 
 class Record(BaseModel):
@@ -386,13 +387,14 @@ class Extension(Record):
 
     def __str__(self) -> str:
         """Return it in one sentence."""
-        counted = (
+        changes = (
             f"changed units cannot be counted, because {self.untold}"
             if self.changed is None
-            else f"{self.changed} units changed"
+            else f"{counted(self.changed, 'unit')} changed"
         )
         return (
-            f"{self.added} units added; {counted}; {self.deleted} units left the population; "
+            f"{counted(self.added, 'unit')} added; {changes}; "
+            f"{counted(self.deleted, 'unit')} left the population; "
             "published rows stay as they are"
         )
 

@@ -26,6 +26,7 @@ from coarse_spark.pipeline.limits import deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, unit_weight
+from coarse_spark.text import counted
 
 _NUMBERS = ("expected_profit", "expected_incremental_profit", "regret")
 
@@ -118,9 +119,15 @@ def _treatments(groups: pd.DataFrame, menu: pd.DataFrame, names: list[str]) -> l
     strangers = groups.merge(known, on=["treatment_id", *names], how="left", indicator=True)
     count = int(strangers.loc[strangers["_merge"] == "left_only", "units"].sum())
     if count:
-        problems.append(f"{count} units have a treatment that is not on the selected menu")
-    if groups["unfit"].sum():
-        problems.append(f"{groups['unfit'].sum()} units have a profit that is missing or infinite")
+        problems.append(
+            f"{counted(count, 'unit has', 'units have')} a treatment that is not on the selected "
+            "menu"
+        )
+    unfit = int(groups["unfit"].sum())
+    if unfit:
+        problems.append(
+            f"{counted(unfit, 'unit has', 'units have')} a profit that is missing or infinite"
+        )
     return problems
 
 

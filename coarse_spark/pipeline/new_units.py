@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame, SparkSession
 
+from coarse_spark import progress
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.menu.extend import extend
 from coarse_spark.core.menu.menu import PricedMenu
@@ -47,6 +48,7 @@ from coarse_spark.pipeline.settings import experiment_setup, unit_weight
 from coarse_spark.pipeline.start import read_run
 from coarse_spark.pipeline.steps.assign import assignment_rows
 from coarse_spark.pipeline.steps.score import response_rows, warn_of_unseen
+from coarse_spark.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ def assign_new(
     RunTakenError : another process works on the run.
     """
     run = _current(spark, configuration, run_id)
-    with _taken(run) as lease:
+    with progress.of("new units", spark), _taken(run) as lease:
         earlier = run.record.results.get(NewUnits.step)
         known = earlier if isinstance(earlier, NewUnits) else NewUnits()
         population = _Population.of(run, known)
@@ -278,9 +280,9 @@ def _settled(run: Run, units: ResponseTable, menu: PricedMenu, count: int) -> Se
         return extend(units, menu, served, everyone)
     except InvalidInputError as error:
         raise InvalidInputError(
-            f"{count} new units cannot be added to run {run.run_id} within its limits, as its "
-            f"{served.units.sum()} units keep their treatments: {error}; nobody was added, start "
-            "a new run"
+            f"{counted(count, 'new unit')} cannot be added to run {run.run_id} within its "
+            f"limits, as its {served.units.sum()} units keep their treatments: {error}; "
+            "nobody was added, start a new run"
         ) from None
 
 
@@ -288,6 +290,6 @@ def _require_eligible(run: Run, rows: DataFrame) -> None:
     without = rows.where("treatment_id IS NULL").count()
     if without:
         raise InvalidInputError(
-            f"{without} new units may get none of the treatments of the menu of run {run.run_id} "
-            "because of menu.eligibility; nobody was added, start a new run"
+            f"{counted(without, 'new unit')} may get none of the treatments of the menu of run "
+            f"{run.run_id} because of menu.eligibility; nobody was added, start a new run"
         )

@@ -12,6 +12,7 @@ from coarse_spark.lake.step_results import ValidateResult
 from coarse_spark.lake.tables import Lake
 from coarse_spark.pipeline.run import lake_of, snapshots, sources
 from coarse_spark.pipeline.settings import check_tables
+from coarse_spark.text import counted
 
 # measured on two cores: good for minutes or hours, not for seconds
 _FIT_ROWS_PER_SECOND = 1_200  # cross-fitted with learner auto, all folds together
@@ -38,10 +39,10 @@ def plan(spark: SparkSession, configuration: Configuration) -> list[str]:
     folds, pooled = configuration.response.folds, found.small_partitions
     own = found.partitions - pooled - found.unidentified_partitions
     lines += [
-        f"would fit {found.usable_rows:,} of {found.rows:,} experiment rows: {own} partitions of "
-        f"{found.partitions} with models of their own, and the pooled one, each {folds + 1} times "
-        f"({folds} folds, and all rows)",
-        f"would score and assign {found.population_rows:,} units, choosing menus of "
+        f"would fit {found.usable_rows:,} of {found.rows:,} experiment rows: {own} of "
+        f"{counted(found.partitions, 'partition')} with models of their own, and the pooled one, "
+        f"each {folds + 1} times ({folds} folds, and all rows)",
+        f"would score and assign {counted(found.population_rows, 'unit')}, choosing menus of "
         f"{', '.join(map(str, configuration.menu.sizes))} treatments",
         f"would write to {lake.path or lake.schema}: all tables of a new run",
         _time(lake, found.usable_rows, found.population_rows),

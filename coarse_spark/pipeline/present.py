@@ -70,6 +70,7 @@ def report_content(run: Run) -> ReportContent:
         timings=run.record.step_seconds,
         warnings=tuple(run.record.warnings),
         confidence=run.configuration.evaluation.confidence,
+        design=run.configuration.design.kind,
     )
 
 

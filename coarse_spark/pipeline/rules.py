@@ -22,6 +22,7 @@ from coarse_spark.lake.runs import PRUNED, RunRecord, current_run
 from coarse_spark.lake.step_results import Changes, ValidateResult
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
+from coarse_spark.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -222,9 +223,9 @@ def count_changes(run: Run, rules: PopulationRules) -> Changes | None:
     ).collect()[0]
     if row["assigned"] < row["units"]:
         raise RunError(
-            f"{row['units'] - row['assigned']} units may get none of the treatments of the menu "
-            "because of menu.eligibility; allow larger sizes, or add a treatment that everyone may "
-            "get to menu.always_offer"
+            f"{counted(row['units'] - row['assigned'], 'unit')} may get none of the treatments of "
+            "the menu because of menu.eligibility; allow larger sizes, or add a treatment that "
+            "everyone may get to menu.always_offer"
         )
     if rules.previous is None:
         return None

@@ -15,6 +15,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from threadpoolctl import threadpool_limits
 
+from coarse_spark import progress
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
@@ -185,7 +186,7 @@ class Run:
             cause.
         """
         start = time.perf_counter()
-        with self._lease.working():
+        with self._lease.working(), progress.of(name, self.spark):
             try:
                 log.info("%s ...", name)
                 self._forget(name)

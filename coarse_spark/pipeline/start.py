@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from pyspark.sql import SparkSession
 
+from coarse_spark import progress
 from coarse_spark.config.models import Configuration
 from coarse_spark.errors import InvalidInputError, RunFinalError, RunTakenError
 from coarse_spark.lake.contact import first_contact
@@ -49,8 +50,20 @@ def start_run(
     TableError : inputs that cannot be read, or an output that cannot be written or was made for
         other columns.
     """
-    lake = lake_of(spark, configuration)
     run_id = new_run_id() if run_id is None else check_run_id(run_id)
+    with progress.of("start", spark):
+        return _started(spark, configuration, run_id, resume=resume, inputs=inputs)
+
+
+def _started(
+    spark: SparkSession,
+    configuration: Configuration,
+    run_id: str,
+    *,
+    resume: bool,
+    inputs: dict[str, str] | None,
+) -> Run:
+    lake = lake_of(spark, configuration)
     for _ in range(_LOOKS):
         found = RunRecord.find(lake, run_id)
         if found is not None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from coarse_spark.report.content import ReportContent
-from coarse_spark.report.wording import NONE, count, number, percent, treatment_text, value_decimals
+from coarse_spark.report.wording import (
+    NONE,
+    count,
+    number,
+    percent,
+    sentence,
+    treatment_text,
+    value_decimals,
+)
+from coarse_spark.text import counted
 
 _SHOWN = 12  # treatments in the table
 
@@ -16,8 +25,9 @@ def changes_sentence(content: ReportContent) -> str:
     if changes is None:
         return ""
     share = percent(changes.changed / changes.units) if changes.units else NONE
-    moved = f"{count(changes.changed)} of {count(changes.units)} units ({share})"
-    text = f"Against run {changes.previous_run}, {moved} get another treatment"
+    moved = f"{count(changes.changed)} of {counted(changes.units, 'unit')} ({share})"
+    verb = "gets" if changes.changed == 1 else "get"
+    text = f"Against run {changes.previous_run}, {moved} {verb} another treatment"
     if changes.new:
         text += f"; {count(changes.new)} had none"
     cost = content.chosen.menus[content.selected_k].switching_cost
@@ -31,20 +41,33 @@ def stability_sentence(content: ReportContent) -> str:
     """Return how sure the treatments of the published menu are."""
     stability = content.evaluated.stability
     published = [row for row in stability.treatments if row.published]
+    alone = len(published) == 1
     if stability.expected_loss is None:
         often = sum(row.folds >= stability.folds / 2 for row in published)
-        return (
-            f"To the nearest step, {often} of the {len(published)} treatments are on at least half "
-            f"of the {stability.folds} menus that were each chosen without one fold of the "
-            "experiment."
+        menus = f"{stability.folds} menus that were each chosen without one fold of the experiment"
+        text = (
+            f"the treatment is on {published[0].folds} of the {menus}."
+            if alone
+            else f"{often} of the {len(published)} treatments {'is' if often == 1 else 'are'} on "
+            f"at least half of the {menus}."
         )
-    often = sum((row.frequency or 0.0) >= 0.5 for row in published)
-    loss = number(stability.expected_loss, value_decimals(content) + 1)
-    return (
-        f"To the nearest step, {often} of the {len(published)} treatments are chosen in at least "
-        f"half of {stability.resamples} redraws of the responses with their estimation noise; "
-        f"such menus lose {loss} per unit on average."
-    )
+    else:
+        often = sum((row.frequency or 0.0) >= 0.5 for row in published)
+        loss = number(stability.expected_loss, value_decimals(content) + 1)
+        redraws = f"{stability.resamples} redraws of the responses with their estimation noise"
+        chosen = (
+            f"the treatment is chosen in {percent(published[0].frequency)} of {redraws}"
+            if alone
+            else f"{often} of the {len(published)} treatments {'is' if often == 1 else 'are'} "
+            f"chosen in at least half of {redraws}"
+        )
+        text = f"{chosen}; such menus lose {loss} per unit on average."
+    return sentence(f"to the nearest step, {text}" if is_rounded(content) else text)
+
+
+def is_rounded(content: ReportContent) -> bool:
+    """Return whether treatments are counted in steps of their range, see ``stability.rounded``."""
+    return bool(content.space.continuous.any()) and not content.basis.is_arms
 
 
 def stability_rows(content: ReportContent) -> list[dict[str, Any]]:

@@ -70,6 +70,7 @@ class ReportContent:
     timings : seconds a step, in order.
     warnings : sentences.
     confidence : of all intervals.
+    design : how the experiment gave treatments: randomized, stratified or learned.
 
     Raises
     ------
@@ -96,6 +97,7 @@ class ReportContent:
     timings: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     confidence: float = 0.95
+    design: str = "randomized"
 
     def __post_init__(self) -> None:
         for name, columns in _NEEDED.items():
@@ -116,12 +118,10 @@ class ReportContent:
                 raise InvalidInputError(
                     f"report: {name} has no menu of {self.selected_k}, the selected size"
                 )
-        expected = (len(self.selected), self.basis.size)
-        if np.shape(self.segment_theta) != expected:
-            raise InvalidInputError(
-                f"report: segment_theta has shape {np.shape(self.segment_theta)}, "
-                f"expected {expected}"
-            )
+        found = np.shape(self.chosen.menus[self.selected_k].segment_theta)
+        expected = (self.selected_k, self.basis.size)
+        if found != expected:
+            raise InvalidInputError(f"report: segment_theta has shape {found}, expected {expected}")
 
     @property
     def space(self) -> TreatmentSpace:
@@ -135,8 +135,9 @@ class ReportContent:
 
     @cached_property
     def segment_theta(self) -> FloatArray:
-        """(selected_k, p) mean response coefficients of the segments, by treatment_id."""
-        return np.asarray(self.chosen.menus[self.selected_k].segment_theta, dtype=np.float64)
+        """(m, p) mean response coefficients of the segments of ``selected``."""
+        theta = np.asarray(self.chosen.menus[self.selected_k].segment_theta, dtype=np.float64)
+        return theta[(self.menu_of(self.selected_k)["share"] > 0).to_numpy()]
 
     @cached_property
     def menus(self) -> pd.DataFrame:
@@ -149,17 +150,18 @@ class ReportContent:
 
     @cached_property
     def selected(self) -> pd.DataFrame:
-        """Rows of the published menu, in the order of treatment_id."""
-        return self.menu_of(self.selected_k)
+        """The m rows of the published menu that somebody gets, in the order of treatment_id."""
+        menu = self.menu_of(self.selected_k)
+        return menu[menu["share"] > 0].reset_index(drop=True)
 
     @cached_property
     def treatments(self) -> FloatArray:
-        """(selected_k, d) encoded treatments of the published menu."""
+        """(m, d) encoded treatments of ``selected``."""
         return self.space.encode(self.selected)
 
     @cached_property
     def segment_profits(self) -> FloatArray:
-        """(selected_k, selected_k + 1) plug-in profit of each segment under each treatment.
+        """(m, m + 1) plug-in profit of each segment under each treatment of ``selected``.
 
         The last column is the control's.
         """
@@ -169,12 +171,25 @@ class ReportContent:
         """Return the rows of the menu of size ``k``, in the order of treatment_id."""
         return self.menu[self.menu["k"] == k].sort_values("treatment_id").reset_index(drop=True)
 
+    def spare(self, k: int) -> int:
+        """Return how many treatments of the menu of size ``k`` are best for nobody."""
+        return int((self.menu_of(k)["share"] <= 0).sum())
+
+    @property
+    def raw_means(self) -> str:
+        """What mean outcomes by treatment mix up with effects; empty where nothing."""
+        return {
+            "randomized": "",
+            "stratified": "which strata got which treatment",
+            "learned": "which units got which treatment",
+        }[self.design]
+
     def outcomes(self, treatments: FloatArray) -> FloatArray:
-        """Return the segments' mean outcomes (selected_k, n) at encoded treatments (n, d)."""
+        """Return the segments' mean outcomes (m, n) at encoded treatments (n, d)."""
         return np.asarray(self.segment_theta @ self.basis(treatments).T, dtype=np.float64)
 
     def profits(self, treatments: FloatArray) -> FloatArray:
-        """Return mean profits (selected_k, n) of the segments at encoded treatments (n, d)."""
+        """Return mean profits (m, n) of the segments at encoded treatments (n, d)."""
         return profit_matrix(
             self.segment_theta,
             self.profit.psi(treatments, self.basis),

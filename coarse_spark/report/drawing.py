@@ -11,10 +11,12 @@ from io import StringIO
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from coarse_spark.core.arrays import FloatArray
 from coarse_spark.report.wording import letter
 from coarse_spark.text import printable
 
@@ -33,6 +35,7 @@ _PALETTE = (
     ("#e69f00", "#000000"),
     ("#56b4e9", "#000000"),
 )
+_PUSHES = 200
 _LINES = ("-", "--", "-.", ":")
 BLUE = _PALETTE[0][0]
 WIDTH = 8.8
@@ -100,6 +103,49 @@ def calm(axes: Axes) -> None:
     middle = (low + high) / 2
     if high - low <= 1e-6 * abs(middle):
         axes.set_ylim(middle - 0.05 * abs(middle), middle + 0.05 * abs(middle))
+
+
+def spread(places: FloatArray, gap: float, low: float, high: float) -> FloatArray:
+    """Return places (n,) moved apart to ``gap`` between neighbours, within the ends if they fit.
+
+    Their order stays, and what is far enough from the others is not moved.
+    """
+    order = np.argsort(places, kind="stable")
+    moved = np.clip(places[order], low, high)
+    for i in range(1, len(moved)):
+        moved[i] = max(moved[i], moved[i - 1] + gap)
+    moved[-1:] = np.minimum(moved[-1:], high)
+    for i in range(len(moved) - 2, -1, -1):
+        moved[i] = min(moved[i], moved[i + 1] - gap)
+    result = np.empty_like(moved)
+    result[order] = moved
+    return result
+
+
+def apart(places: FloatArray, sizes: FloatArray) -> FloatArray:
+    """Return the centres (n, 2) of discs, moved from their places until none covers another.
+
+    Discs that overlap push each other away along the line between them; the others stay.
+
+    Parameters
+    ----------
+    places : (n, 2) in the unit of the sizes.
+    sizes : (n,) diameters.
+    """
+    moved = places.astype(float)
+    if len(moved) < 2:
+        return moved
+    # discs at one place go different ways
+    moved += 1e-3 * np.column_stack([np.cos(np.arange(len(moved))), np.sin(np.arange(len(moved)))])
+    least = (sizes[:, None] + sizes) / 2
+    for _ in range(_PUSHES):
+        between = moved[:, None] - moved
+        distance = np.hypot(*between.transpose(2, 0, 1)) + np.eye(len(moved))
+        short = np.where(np.eye(len(moved)) > 0, 0.0, np.maximum(least - distance, 0.0))
+        if not short.any():
+            break
+        moved += 0.5 * (between / distance[..., None] * short[..., None]).sum(axis=1)
+    return np.where(np.abs(moved - places).max(axis=1, keepdims=True) < 0.01, places, moved)
 
 
 def mark(axes: Axes, x: float, y: float, position: int, size: float = 13.0) -> None:

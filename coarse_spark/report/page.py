@@ -14,6 +14,7 @@ from coarse_spark.errors import InvalidInputError
 from coarse_spark.report import wording
 from coarse_spark.report.choice import (
     changes_sentence,
+    is_rounded,
     sketch_rows,
     stability_rows,
     stability_sentence,
@@ -60,17 +61,21 @@ def render_report(content: ReportContent) -> str:
     )
     menu_picture, menu_caption = response_picture(content)
     digits = wording.value_decimals(content)
+    earned, *found = wording.findings(content)
     return environment.get_template("page.html.j2").render(
         content=content,
         words=wording,
         advice=wording.headline(content),
+        earned=earned,
+        verdict=wording.verdict(content),
         findings=[
-            *wording.findings(content),
+            *found,
             *limit_sentences(content),
             *filter(None, [changes_sentence(content)]),
         ],
         stability=stability_sentence(content),
         stability_rows=stability_rows(content),
+        rounded=is_rounded(content),
         sketch=sketch_rows(content),
         left_out=content.validated.experiment_rows - content.validated.usable_rows,
         rule=wording.sentence(content.evaluated.selection_rule),
@@ -146,6 +151,7 @@ def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
                 "selected": is_menu and row["k"] == content.selected_k,
                 "value": wording.number(row["value"], digits),
                 "interval": wording.interval(row, digits),
+                "spare": wording.adds_nothing(content, row["k"]) if is_menu else "",
                 "se": wording.number(row["se"], digits),
                 "of_control": wording.captured_text(content, row, "control"),
                 "of_uniform": wording.captured_text(content, row, "uniform"),
@@ -166,7 +172,11 @@ def _differences(content: ReportContent) -> list[dict[str, Any]]:
                 "versus": row["versus"],
                 "difference": wording.number(row["difference"], digits),
                 "interval": wording.interval(row, digits),
-                "undecided": wording.undecided(row),
+                "settled": "the same on every unit"
+                if wording.identical(content, row)
+                else "no, the interval holds zero"
+                if wording.undecided(row)
+                else "yes",
             }
         )
     return rows

@@ -22,6 +22,7 @@ from coarse_spark.report.drawing import (
     to_svg,
 )
 from coarse_spark.report.wording import level, number, value_decimals
+from coarse_spark.text import counted
 
 
 def k_curve(content: ReportContent) -> str:
@@ -112,9 +113,8 @@ def _control(axes: Axes, content: ReportContent, value: float) -> None:
     if low - value <= 1.5 * (high - low):
         axes.axhline(value, color=MUTED, lw=1, ls=":", zorder=1, label="control")
     else:
-        axes.margins(y=0.12)  # room for the note
-        note = f"↓ control: {number(value, value_decimals(content))}, below this axis"
-        axes.text(0.01, 0.02, note, transform=axes.transAxes, color=MUTED, fontsize=7.5)
+        note = f"control: {number(value, value_decimals(content))}, below this axis"
+        axes.set_title(note, loc="right", color=MUTED, fontsize=7.5, fontweight="normal")
 
 
 def _points(axes: Axes, x: np.ndarray, rows: pd.DataFrame, label: str | None = None) -> None:
@@ -199,7 +199,11 @@ def fit_picture(content: ReportContent) -> str:
             "elinewidth": 1.4,
         }
         axes.errorbar(
-            x, bins["observed"], **bars, label=f"observed mean, {level(content)} interval"
+            x,
+            bins["observed"],
+            **bars,
+            label=f"observed mean{' (raw, confounded)' if content.raw_means else ''}, "
+            f"{level(content)} interval",
         )
         if along:
             axes.plot(
@@ -220,9 +224,12 @@ def fit_picture(content: ReportContent) -> str:
             axes.set_ylabel("observed mean")
         axes.yaxis.set_major_locator(MaxNLocator(5))
         calm(axes)
-        axes.legend(loc="best", fontsize=7.5)
+        figure.legend(
+            *axes.get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=7.5
+        )
         return to_svg(
             figure,
             "fit",
-            f"Observed and fitted means of {content.outcome} in {len(bins)} bins of treatment.",
+            f"Observed and fitted means of {content.outcome} in "
+            f"{counted(len(bins), 'bin')} of treatment.",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -16,17 +18,22 @@ from coarse_spark.report.drawing import (
     INK,
     MUTED,
     PAPER,
+    apart,
     calm,
     colour,
     line,
     mark,
     new_figure,
+    spread,
     style,
     to_svg,
 )
 from coarse_spark.report.wording import letter, percent, treatment_text
 
 _COLUMNS = 3
+_GAP = 0.055  # between letters beside each other, of the width of one of two pictures
+_PANEL = (165, 150)  # points that a map is wide and high, about
+_LABEL = 28  # letters in a line of the label of a treatment
 _ROWS_SHOWN = 12  # candidates of a categorical treatment that fit one under the other
 
 
@@ -62,7 +69,7 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
     figure = new_figure(3.4)
     name, control = content.space.names[0], float(content.space.control[0])
     grid = _axis(content, 0, 240)
-    treatments = content.treatments[:, 0]
+    treatments, dots = content.treatments[:, 0], []
     for axes, function in zip(
         figure.subplots(1, 2), (content.outcomes, content.profits), strict=True
     ):
@@ -81,13 +88,10 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
                 zorder=4,
                 clip_on=False,
             )
-        for k in range(len(curves)):
-            mark(axes, treatments[k], own[k], k)
+        dots.append(own)
         axes.set_xlabel(name)
         axes.yaxis.set_major_locator(MaxNLocator(6))
     left, right = figure.axes
-    calm(left)
-    calm(right)
     left.set_title(f"Expected {content.outcome}")
     right.set_title("Expected profit per unit")
     bins = content.evaluated.lack_of_fit.table
@@ -98,14 +102,40 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
         fmt="s",
         ms=3.5,
         color=MUTED,
+        mfc=PAPER if content.raw_means else MUTED,
         elinewidth=1,
         zorder=2,
     )
+    for axes, own in zip(figure.axes, dots, strict=True):
+        _name_above(axes, treatments, own)
+    raw = (
+        f" They are raw means, not effects: confounded by {content.raw_means}, which the curves "
+        "are not."
+        if content.raw_means
+        else ""
+    )
     return figure, (
         "Each curve is the mean response of the units that get one treatment; the letter marks "
-        "what they are offered, the open circle is the control. Grey squares are observed means of "
-        "the whole experiment with one standard error."
+        "what they are offered, the open circle is the control. "
+        f"{'Open' if content.raw_means else 'Grey'} squares are observed means of the whole "
+        f"experiment with one standard error.{raw}"
     )
+
+
+def _name_above(axes: Axes, treatments: FloatArray, own: FloatArray) -> None:
+    """Mark treatments (K,) on their curves, with the letters in a row above everything drawn."""
+    calm(axes)
+    low, high = axes.get_ylim()
+    row = high + 0.06 * (high - low)
+    axes.set_ylim(low, high + 0.13 * (high - low))
+    ends = axes.get_xlim()
+    width = ends[1] - ends[0]
+    letters = spread(treatments, _GAP * width, ends[0] + _GAP / 2 * width, ends[1])
+    for k, (t, value, place) in enumerate(zip(treatments, own, letters, strict=True)):
+        axes.plot([place, t, t], [row, high, value], ":", color=colour(k), lw=0.9, zorder=1)
+        axes.plot([t], [value], "o", ms=5.5, mfc=colour(k), mec=PAPER, mew=0.8, zorder=5)
+        mark(axes, place, row, k)
+    axes.set_xlim(ends)
 
 
 def _maps(content: ReportContent) -> tuple[Figure, str]:
@@ -130,8 +160,14 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
         colours = [colour(letters[treatment]) for treatment in content.own_best["treatment_id"]]
         own = content.space.encode(content.own_best)
         panels[0].scatter(own[:, 0], own[:, 1], s=4, c=colours, alpha=0.5, lw=0, zorder=2)
-    for k, (t, share) in enumerate(zip(content.treatments, content.selected["share"], strict=True)):
-        mark(panels[0], t[0], t[1], k, size=9 + 24 * float(np.sqrt(share)))
+    sizes = 9 + 24 * np.sqrt(content.selected["share"].to_numpy(float))
+    scale = [np.ptp(_with_margin(content, j)) / points for j, points in enumerate(_PANEL)]
+    centres = apart(content.treatments / scale, sizes) * scale
+    for k, (centre, t) in enumerate(zip(centres, content.treatments, strict=True)):
+        if (centre != t).any():
+            panels[0].plot(*zip(centre, t, strict=True), color=INK, lw=0.8, zorder=4)
+            panels[0].plot(*t, "o", ms=3.5, mfc=INK, mec=PAPER, mew=0.6, zorder=4)
+        mark(panels[0], centre[0], centre[1], k, size=float(sizes[k]))
     for k, axes in enumerate(panels[1:]):
         gain = gains[k].reshape(len(y), len(x))
         filled = axes.contourf(x, y, gain, levels=levels, colors=fills)
@@ -208,7 +244,11 @@ def _points(content: ReportContent) -> tuple[Figure, str]:
     panels = _panels(figure, rows, columns, count)
     places = np.arange(len(shown))[::-1]
     profits = content.profits(shown)
-    labels = [treatment_text(content, row) for _, row in content.space.decode(shown).iterrows()]
+    several = len(content.space.dimensions) > 1
+    labels = [
+        treatment_text(content, row, names=several)
+        for _, row in content.space.decode(shown).iterrows()
+    ]
     is_control = np.all(np.abs(shown - content.space.control) <= 1e-9, axis=1).tolist()
     for k, axes in enumerate(panels):
         axes.plot(profits[k], places, "o", ms=5, mfc=MUTED, mec=PAPER, zorder=3)
@@ -219,10 +259,12 @@ def _points(content: ReportContent) -> tuple[Figure, str]:
         axes.set_yticks(
             places,
             [
-                f"{text} (control)" if control else text
+                _two_lines(f"{text} (control)" if control else text)
                 for text, control in zip(labels, is_control, strict=True)
             ],
         )
+        if k % columns == 0 and not several:
+            axes.set_ylabel(_two_lines(content.space.names[0]))
         axes.margins(y=0.15 if len(shown) < 6 else 0.06)
         if k + columns >= count:
             axes.set_xlabel("expected profit per unit")
@@ -232,6 +274,12 @@ def _points(content: ReportContent) -> tuple[Figure, str]:
         "the letter marks what the segment is offered, the dotted line its profit under the "
         "control."
     )
+
+
+def _two_lines(text: str) -> str:
+    """Return a label that leaves room for what it labels."""
+    lines = wrap(text, _LABEL)
+    return "\n".join(lines[:2]) + "…" * (len(lines) > 2)
 
 
 def _axis(content: ReportContent, dimension: int, points: int) -> FloatArray:

@@ -11,6 +11,7 @@ from coarse_spark.report.choice import changes_sentence, stability_sentence
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.wording import (
+    adds_nothing,
     advice,
     basis_sentence,
     captured_text,
@@ -27,7 +28,7 @@ from coarse_spark.report.wording import (
     treatment_text,
     value_decimals,
 )
-from coarse_spark.text import printable
+from coarse_spark.text import counted, printable
 
 
 def print_summary(content: ReportContent, console: Console) -> None:
@@ -39,12 +40,12 @@ def print_summary(content: ReportContent, console: Console) -> None:
     rows = content.validated
     unusable = rows.experiment_rows - rows.usable_rows
     left_out = f" ({count(unusable)} left out)" if unusable else ""
-    clusters = f" in {count(rows.clusters)} clusters" if rows.clusters is not None else ""
+    clusters = "" if rows.clusters is None else f" in {counted(rows.clusters, 'cluster')}"
     console.print()
     console.print(_text(content.title, "bold") + _text(f"  run {content.run_id}", "dim"))
     console.print(
         _text(
-            f"{count(rows.usable_rows)} units of the experiment{clusters}{left_out}, "
+            f"{counted(rows.usable_rows, 'unit')} of the experiment{clusters}{left_out}, "
             f"{count(content.scored.units)} of the population; outcome {content.outcome}",
             style="dim",
         )
@@ -135,12 +136,14 @@ def _menus(content: ReportContent) -> Table:
     if not np.isclose(single, content.value_of("uniform")["value"]).any():
         add("1", "uniform", "", "uniform", style="dim")
     for k in content.menus["k"].astype(int):
-        menu = content.menu_of(k)
-        offers = ", ".join(
-            treatment_text(content, row, names=False) + "*" * bool(row["untried"])
-            for _, row in menu.iterrows()
-        )
-        shares = ", ".join(percent(share).removesuffix("%") for share in menu["share"])
+        menu, offers, shares = content.menu_of(k), adds_nothing(content, k), ""
+        if not offers or k == content.selected_k:
+            menu = menu[menu["share"] > 0]
+            offers = ", ".join(
+                treatment_text(content, row, names=False) + "*" * bool(row["untried"])
+                for _, row in menu.iterrows()
+            )
+            shares = ", ".join(percent(share).removesuffix("%") for share in menu["share"])
         add(str(k), offers, shares, "menu", k, "bold green" if k == content.selected_k else "")
     add("∞", "granular: no limit", "", "granular", style="dim")
     return table

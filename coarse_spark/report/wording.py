@@ -13,7 +13,7 @@ import pandas as pd
 
 from coarse_spark.core.treatments import Categorical, Dimension
 from coarse_spark.report.content import ReportContent
-from coarse_spark.text import shown
+from coarse_spark.text import counted, shown
 
 NONE = "–"
 
@@ -88,8 +88,10 @@ def treatment_text(
 def _dimension_text(dimension: Dimension, value: Any) -> str:
     if isinstance(dimension, Categorical):
         return shown(value)
-    if dimension.listed_values is not None:  # as they were written
-        decimals = max(-int(Decimal(str(value)).normalize().as_tuple().exponent), 0)
+    if dimension.listed_values is not None:  # as they were written, 0.3 also in single precision
+        single = np.float32(value)
+        written = Decimal(str(single if single == value else value))
+        decimals = max(-int(written.normalize().as_tuple().exponent), 0)
     else:
         # to a hundredth to a thousandth of the range; finer steps than that cannot be told apart in
         # an experiment
@@ -134,12 +136,16 @@ def interval(row: pd.Series[Any], decimals: int) -> str:
 
 def difference_text(content: ReportContent, row: pd.Series[Any]) -> str:
     """Return a difference with its interval, such as "0.021 (95 % interval −0.079 to 0.120)"."""
+    found, ends = _difference(content, row)
+    return f"{found} ({ends})"
+
+
+def _difference(content: ReportContent, row: pd.Series[Any]) -> tuple[str, str]:
     digits = decimals_for(
         [row["se"]] if row["se"] > _negligible(content) else content.policy_values["se"]
     )
-    return (
-        f"{number(row['difference'], digits)} ({level(content)} interval {interval(row, digits)})"
-    )
+    ends = f"{level(content)} interval {interval(row, digits)}"
+    return number(row["difference"], digits), ends
 
 
 def level(content: ReportContent) -> str:
@@ -153,9 +159,11 @@ def captured_text(content: ReportContent, row: pd.Series[Any], reference: str) -
     It is in parentheses where the gain itself is not settled.
     """
     share = row[f"captured_of_{reference}"]
+    if row["policy"] == "control" and reference == "uniform":
+        return NONE  # what is below the best single treatment captures nothing above it
     if not undecided(content.contrast("granular", reference)):
         return percent(share)
-    return f"({percent(share)})" if abs(share) < 10 else NONE
+    return f"({percent(share)})" if abs(share) <= 1 else NONE
 
 
 def _negligible(content: ReportContent) -> float:
@@ -207,17 +215,16 @@ def findings(content: ReportContent) -> list[str]:
     ]
     beyond = int(content.selected["extrapolates"].sum())
     if beyond:
-        what = "1 treatment" if beyond == 1 else f"{beyond} treatments"
         sentences.append(
-            f"The menu holds {what} beyond what the experiment gave (marked extrapolated): what "
-            "units do there is the model's word."
+            f"The menu holds {counted(beyond, 'treatment')} beyond what the experiment gave "
+            "(marked extrapolated): what units do there is the model's word."
         )
     within = int((content.selected["untried"] & ~content.selected["extrapolates"]).sum())
     if within:
-        what = "1 treatment" if within == 1 else f"{within} treatments"
         sentences.append(
-            f"The menu holds {what} that nobody in the experiment got anything near (marked "
-            "untried): what units do there is read between others, by the form of the basis."
+            f"The menu holds {counted(within, 'treatment')} that nobody in the experiment got "
+            "anything near (marked untried): what units do there is read between others, by the "
+            "form of the basis."
         )
     gain = content.contrast("menu", "control", k)
     if identical(content, gain):
@@ -232,6 +239,36 @@ def findings(content: ReportContent) -> list[str]:
             f"That is less than the control: the difference is {difference_text(content, gain)}."
         )
     return [*sentences, *_over_uniform(content), *_captured(content, value), *_neighbours(content)]
+
+
+def verdict(content: ReportContent) -> str:
+    """Return what the experiment settles about the published menu, and what it does not."""
+    k, settled, open_ = content.selected_k, list[str](), list[str]()
+    for reference, name in (("control", "the control"), ("uniform", "the best single treatment")):
+        gain = content.contrast("menu", reference, k)
+        if gain is None or identical(content, gain) or (reference == "uniform" and k == 1):
+            continue
+        if undecided(gain):
+            open_.append(f"whether it earns more than {name}")
+        else:
+            verb = "more" if gain["difference"] > 0 else "less"
+            by = ", ".join(_difference(content, gain))
+            settled.append(f"that it earns {verb} than {name} (difference {by})")
+    for smaller, larger, row in _steps(content):
+        if undecided(row) and not identical(content, row):
+            open_.append(f"whether K = {larger} earns more than K = {smaller}")
+    if settled and open_:
+        return f"The experiment shows {_join(settled)}. It does not show {_join(open_)}."
+    if settled or open_:
+        verb = "shows" if settled else "does not show"
+        return f"The experiment {verb} {_join(settled or open_)}."
+    return "Nothing to test: on every unit of the experiment the menu does what the others do."
+
+
+def adds_nothing(content: ReportContent, k: int) -> str:
+    """Return that nobody gets some treatments of the menu of ``k``; empty where all serve."""
+    spare = content.spare(k)
+    return f"K = {k} adds nothing to K = {k - spare}" if spare else ""
 
 
 def _over_uniform(content: ReportContent) -> list[str]:
@@ -291,15 +328,31 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
     return doubts
 
 
+def _steps(content: ReportContent) -> list[tuple[int, int, pd.Series[Any]]]:
+    """Return the sizes before and after the published one with what the larger adds."""
+    found = []
+    for smaller, larger in pairwise(content.menus["k"].tolist()):
+        row = content.contrast("menu", f"menu of {smaller}", larger)
+        if row is not None and content.selected_k in (smaller, larger):
+            found.append((smaller, larger, row))
+    return found
+
+
 def _neighbours(content: ReportContent) -> list[str]:
     """Return how the published size compares with the next smaller and the next larger one."""
     sentences = []
-    sizes = content.menus["k"].tolist()
-    for smaller, larger in pairwise(sizes):
-        row = content.contrast("menu", f"menu of {smaller}", larger)
-        if row is None or content.selected_k not in (smaller, larger):
-            continue
-        if undecided(row):
+    spare = content.spare(content.selected_k)
+    if spare:
+        sentences.append(
+            f"{adds_nothing(content, content.selected_k)}: nobody gets "
+            f"{'a further one' if spare == 1 else f'the {spare} further ones'}."
+        )
+    for smaller, larger, row in _steps(content):
+        if identical(content, row):
+            sentences.append(
+                f"K = {larger} serves every unit of the experiment as K = {smaller} does."
+            )
+        elif undecided(row):
             sentences.append(
                 f"This run cannot tell K = {smaller} from K = {larger} apart: the difference is "
                 f"{difference_text(content, row)}."
@@ -316,6 +369,16 @@ def _neighbours(content: ReportContent) -> list[str]:
 def fit_sentence(content: ReportContent) -> str:
     """Return how well the basis follows the response, in words."""
     fit = content.evaluated.lack_of_fit
+    if fit.degrees == 0:
+        return (
+            f"The basis “{content.basis.name}” is saturated: it has as many coefficients as there "
+            f"are treatments to tell apart ({len(fit.bins)}), which leaves nothing to test."
+        )
+    if fit.statistic == 0 and fit.p_value == 1:
+        return (
+            "Whether the basis fits cannot be tested: there are no more clusters than bins of "
+            f"treatment ({len(fit.bins)})."
+        )
     bins = fit.table
     misses = (bins["observed"] - bins["fitted"]).abs() / bins["standard_error"]
     worst = fit.bins[int(misses.fillna(0.0).to_numpy().argmax())]
@@ -389,7 +452,7 @@ def design_sentence(content: ReportContent) -> str:
         return ""
     return (
         "How treatments depend on the units was learned. "
-        f"On {count(overlap.rows)} units, out of fold: "
+        f"On {counted(overlap.rows, 'unit')}, out of fold: "
         "smallest eigenvalue of the treatments' covariance given the features "
         f"{number(overlap.smallest_eigenvalue)} (1: fully randomized), "
         f"lifted for {percent(overlap.lifted_share)} of the units; "
@@ -402,9 +465,10 @@ def design_sentence(content: ReportContent) -> str:
 def models_sentence(content: ReportContent) -> str:
     """Return how the partitions are served, in words."""
     models = content.fitted.models
-    why = f" ({count(models.unidentified)} because their treatments do not identify the basis)"
+    own, others = ("its" if n == 1 else "their" for n in (models.own, models.unidentified))
+    why = f" ({count(models.unidentified)} because {others} treatments do not identify the basis)"
     parts = [
-        f"{count(models.own)} with a model of their own",
+        f"{count(models.own)} with a model of {own} own",
         f"{count(models.pooled)} served by the pooled model{why if models.unidentified else ''}",
     ]
     if models.failed:

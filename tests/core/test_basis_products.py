@@ -75,6 +75,17 @@ def test_knots_are_placed_at_quantiles_of_the_observed_treatments():
     assert place_knots("quadratic", PRICE, observed) == "quadratic"
     assert place_knots(name, PRICE, observed) == name
     assert place_knots("spline", PRICE, np.array([[80.0], [90.0], [100.0]])) == "spline(price, 90)"
+
+
+def test_knots_of_single_precision_are_those_that_were_meant() -> None:
+    space = TreatmentSpace.from_dict(
+        {"rate": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}}
+    )
+    observed = np.float32([0.0, 0.1, 0.3, 0.7, 0.9, 1.0])[:, None].astype(float)
+    assert observed[2, 0] != 0.3
+    assert place_knots("spline", space, observed) == "spline(rate, 0.25, 0.5, 0.75)"
+    observed = np.float32([0.0, 0.3, 0.6, 1.0])[:, None].astype(float)
+    assert place_knots("spline", space, observed) == "spline(rate, 0.375, 0.45)"
     assert place_knots("spline", PRICE, np.array([[80.0], [100.0]])) == "linear(price)"
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
@@ -51,17 +49,23 @@ class Outcome:
     err: str
 
 
-def run_command(*arguments: object) -> Outcome:
-    """Run ``coarse-spark`` in this process, on the session that is there."""
-    out, err = io.StringIO(), io.StringIO()
+def run_command(*arguments: object, terminal: TextIO | None = None) -> Outcome:
+    """Run ``coarse-spark`` in this process, on the session that is there.
+
+    Parameters
+    ----------
+    arguments : of the command.
+    terminal : takes what it says of errors and progress, which is then none of the outcome.
+    """
+    out, err = io.StringIO(), terminal or io.StringIO()
     with (
-        _logging_restored(),
         redirect_stdout(out),
         redirect_stderr(err),
         pytest.raises(SystemExit) as end,
     ):
         main([str(argument) for argument in arguments])
-    return Outcome(int(end.value.code or 0), out.getvalue(), err.getvalue())
+    told = err.getvalue() if isinstance(err, io.StringIO) else ""
+    return Outcome(int(end.value.code or 0), out.getvalue(), told)
 
 
 def own_environment(**changes: str | None) -> dict[str, str]:
@@ -119,19 +123,3 @@ def on_the_same_responses(finished: Run, configuration: Configuration, run_id: s
     choose(run)
     assign(run)
     return run
-
-
-@contextmanager
-def _logging_restored() -> Iterator[None]:
-    """Undo what a command does to the package's loggers: other tests listen to them."""
-    package, pipeline = (
-        logging.getLogger("coarse_spark"),
-        logging.getLogger("coarse_spark.pipeline"),
-    )
-    before = package.handlers, package.level, package.propagate, pipeline.level
-    try:
-        yield
-    finally:
-        package.handlers, package.propagate = before[0], before[2]
-        package.setLevel(before[1])
-        pipeline.setLevel(before[3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,34 @@ def test_run_through_a_remote_session(
     assert "(run connect)" in done.stdout
     assert "Choice of K:" in done.stdout
     assert_same_result(finished, tmp_path / "tables", "connect")
+
+
+COUNTED = """
+from pyspark.sql import SparkSession
+from coarse_spark import progress
+
+class Lines:
+    show, clear = staticmethod(print), staticmethod(lambda: None)
+
+progress.SHOWN = 0.1
+spark = SparkSession.builder.getOrCreate()
+with progress.display_on(Lines()), progress.of("sum", spark):
+    # longer than the server is silent about tasks
+    spark.range(0, 6_000_000_000, 1, 24).selectExpr("sum(sqrt(id) * sin(id))").collect()
+"""
+
+
+def test_remote_tasks_are_counted(server: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED],
+        env=environment(SPARK_REMOTE=server, JAVA_HOME=str(tmp_path / "no-java")),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert re.search(r"sum: \d+ of 24 tasks, \d+ s", done.stdout), done.stdout
 
 
 def test_remote_errors_are_as_readable_as_local_ones(

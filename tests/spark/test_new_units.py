@@ -194,7 +194,7 @@ def test_units_of_the_change_feed_get_what_a_full_run_gives_them(case: Case) -> 
     case.sql("DELETE FROM {} WHERE unit_id = 30")
     told = run_command("assign", "--config", _file(case), "--new")
     assert told.code == 0, told.err
-    assert "99 units added; 3 units changed; 1 units left the population" in told.out
+    assert "99 units added; 3 units changed; 1 unit left the population" in told.out
     added = case.rows("assignments")["unit_id"].loc[lambda ids: ids % 10 == 0]
     assert len(added) == 99
     case.assert_as_whole(added)

@@ -85,11 +85,11 @@ def test_runs_are_published_taken_back_and_pruned(spark: SparkSession, output: P
     assert _current(spark, output) == {"second"}
 
     dry = _runs("prune", "--keep", 1, "--dry-run", output=output).out.splitlines()
-    assert dry[0] == "1 runs would be removed: first"
+    assert dry[0] == "1 run would be removed: first"
     assert any(line.startswith("VACUUM") and "/assignments" in line for line in dry)
     assert len(_rows(spark, output, "assignments", "first")) == len(before)
     pruned = _runs("prune", "--keep", 1, output=output).out.splitlines()
-    assert pruned == ["1 runs removed: first", *dry[1:]]
+    assert pruned == ["1 run removed: first", *dry[1:]]
     for table in ("models", "responses", "menu", "assignments", "policy_values", "segments"):
         assert _rows(spark, output, table, "first").empty
     assert _rows(spark, output, "runs", "first")["status"].tolist() == ["pruned"]
@@ -285,7 +285,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     for words in (
         f"would read experiment: {promotions.paths['experiment']}, version 0@",
         f"would read population: {promotions.paths['population']}, version 0@",
-        "would fit 6,000 of 6,000 experiment rows: 2 partitions of 12 with models of their own",
+        "would fit 6,000 of 6,000 experiment rows: 2 of 12 partitions with models of their own",
         "would score and assign 3,000 units, choosing menus of 1, 2, 3 treatments",
         "by the times of run first",
     ):

@@ -146,8 +146,8 @@ def test_partitions_that_do_not_identify_a_basis_are_named(spark: Any) -> None:
     report = check_tables(plain, table(spark, content))
     assert (report.partitions, report.small_partitions, report.unidentified_partitions) == (4, 1, 2)
     assert report.warnings[1:] == (
-        "experiment: 1 of 4 partitions have fewer usable rows than response.min_rows = 3, the "
-        "smallest 2; the pooled model serves them",
+        "experiment: 1 of 4 partitions has fewer usable rows than response.min_rows = 3, the "
+        "smallest 2; the pooled model serves it",
         "experiment: the treatments of 2 of 4 partitions do not identify the basis: market=B "
         "(12 rows: arm = phone, depth, depth^2 of 'levels + quadratic'); market=C (12 rows: "
         "depth^2 of 'levels + quadratic'); the pooled model serves them",

@@ -26,6 +26,7 @@ from coarse_spark.distributed.frames import (
     usable,
 )
 from coarse_spark.distributed.validate.values import Findings
+from coarse_spark.text import counted
 
 _FEW = 30  # with fewer clusters, what they differ by is hardly known
 _MOST_COLUMNS = 100
@@ -44,7 +45,7 @@ def count_clusters(setup: ExperimentSetup, table: DataFrame, found: Findings) ->
     )
     counts = hashed.groupBy("fold").agg(F.count_distinct("cluster").alias("n")).collect()
     clusters = sum(int(row["n"]) for row in counts)
-    those = f"the usable rows are of {clusters} clusters of '{setup.cluster}'"
+    those = f"the usable rows are of {counted(clusters, 'cluster')} of '{setup.cluster}'"
     if clusters < setup.folds:
         found.problem(f"{those}, which cannot be cut into response.folds = {setup.folds} folds")
     elif len(counts) < setup.least_folds:

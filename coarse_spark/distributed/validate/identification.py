@@ -19,7 +19,7 @@ from coarse_spark.core.strata import merge_strata
 from coarse_spark.distributed.basis import form_sample
 from coarse_spark.distributed.design import group_moments
 from coarse_spark.distributed.frames import ALL, ExperimentSetup, experiment_units, matrix
-from coarse_spark.text import shown
+from coarse_spark.text import counted, shown
 
 _EXAMPLES = 3
 
@@ -78,9 +78,10 @@ def check_identification(
     warnings = []
     if small:
         warnings.append(
-            f"experiment: {len(small)} of {len(sizes)} partitions have fewer usable rows than "
-            f"response.min_rows = {least}, the smallest {min(small):.0f}; the pooled model serves "
-            "them"
+            f"experiment: {len(small)} of {counted(len(sizes), 'partition')} "
+            f"{'has' if len(small) == 1 else 'have'} fewer usable rows than response.min_rows = "
+            f"{least}, the smallest {min(small):.0f}; the pooled model serves "
+            f"{'it' if len(small) == 1 else 'them'}"
         )
     if lacks:
         warnings.append(_on_partitions(lacks, sizes, whitenings, private=setup.privacy))
@@ -118,7 +119,7 @@ def _on_partitions(
     """Say which partitions the pooled model serves, the largest first."""
     named = sorted(lacks, key=lambda label: (-sizes[label], label))[:_EXAMPLES]
     examples = [
-        f"{shown(label, private=private)} ({sizes[label]:.0f} rows: "
+        f"{shown(label, private=private)} ({counted(sizes[label], 'row')}: "
         + "; ".join(f"{', '.join(terms)} of '{name}'" for name, terms in lacks[label].items())
         + ")"
         for label in named
@@ -127,7 +128,7 @@ def _on_partitions(
     what = "every basis that is compared" if several else "the basis"
     when = "where one is chosen that they do not identify, " if several else ""
     return (
-        f"experiment: the treatments of {len(lacks)} of {len(sizes)} partitions do not identify "
-        f"{what}: {'; '.join(examples)}{'; ...' if len(lacks) > _EXAMPLES else ''}; {when}the "
-        "pooled model serves them"
+        f"experiment: the treatments of {len(lacks)} of {counted(len(sizes), 'partition')} do not "
+        f"identify {what}: {'; '.join(examples)}{'; ...' if len(lacks) > _EXAMPLES else ''}; "
+        f"{when}the pooled model serves them"
     )

@@ -135,8 +135,9 @@ def check_experiment(
         )
     elif 0 < counts.usable < setup.folds:
         found.problem(
-            f"{counts.usable} usable rows are too few to learn and to judge from, expected at "
-            f"least one for each of the {setup.folds} response.folds"
+            f"{counts.usable} usable row{' is' if counts.usable == 1 else 's are'} too few to "
+            f"learn and to judge from, expected at least one for each of the {setup.folds} "
+            "response.folds"
         )
     if counts.usable:
         flags = dict(zip(levels, values[len(extremes) :], strict=True))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from pyspark.sql import DataFrame
 
+from coarse_spark import progress
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
@@ -56,7 +57,10 @@ def evaluate(run: Run) -> None:
             predictions, problem = experiment.predictions, experiment.problem
             cells = configuration.menu.sketch_cells
             sketched = sketches(seen(predictions), problem, cells=cells, groups=list(folds))
-            fold_menus = {fold: _search(run, problem, sketched[fold].units) for fold in folds}
+            fold_menus = {
+                fold: _search(run, problem, sketched[fold].units)
+                for fold in progress.each("menus of fold", folds)
+            }
             bins = _treatment_bins(experiment.units, configuration)
             result = evaluate_policies(
                 held_out(predictions),

@@ -18,7 +18,7 @@ from coarse_spark.lake.step_results import FitResult, ScoreResult
 from coarse_spark.pipeline.rules import written_rules
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, unit_weight
-from coarse_spark.text import shown
+from coarse_spark.text import counted, shown
 
 
 def score(run: Run) -> None:
@@ -97,10 +97,9 @@ def warn_of_unseen(run: Run, responses: DataFrame) -> int:
     if unseen is None:
         return 0
     run.warn(
-        f"{unseen.units} units of the population are in {unseen.partitions} partitions "
-        "that the experiment does not have, the largest "
-        f"{shown(unseen.largest, private=run.declared.privacy)}; "
-        "the pooled model serves them"
+        f"{counted(unseen.units, 'unit of the population is', 'units of the population are')} in "
+        f"{counted(unseen.partitions, 'partition')} that the experiment does not have, the largest "
+        f"{shown(unseen.largest, private=run.declared.privacy)}; the pooled model serves them"
     )
     return unseen.units
 
@@ -117,9 +116,9 @@ def _warn_of_rates(run: Run, responses: DataFrame, units: int) -> int | None:
         if run.result(FitResult).scale != "logistic":
             remedy = f"compare response.scale: logistic, or {remedy}"
         run.warn(
-            f"outcomes lie between 0 and 1, but those predicted for {row[0]} of {units} units "
-            f"({row[0] / units:.1%}) leave that range at some treatment ({row[1]:.3g} to "
-            f"{row[2]:.3g}): what such units seem to gain is overstated; {remedy}"
+            f"outcomes lie between 0 and 1, but those predicted for {row[0]} of "
+            f"{counted(units, 'unit')} ({row[0] / units:.1%}) leave that range at some treatment "
+            f"({row[1]:.3g} to {row[2]:.3g}): what such units seem to gain is overstated; {remedy}"
         )
     return int(row[0])
 

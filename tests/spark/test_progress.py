@@ -1,0 +1,60 @@
+"""A small real run on a terminal tells how far it is; a log of it stays a log."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from command_line import run_command, thornton_command
+
+from coarse_spark import progress
+
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo terminals"),
+]
+
+
+def settings(tables: Path) -> list[str]:
+    """Return the options of the small run on the field experiment of Thornton."""
+    command = thornton_command(tables)
+    return command[command.index("--run-id") :]
+
+
+def test_a_terminal_shows_how_far_every_step_is(
+    spark: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SHOWN", 0.1)  # this run is one of seconds
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = os.openpty()
+    parts: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while part := os.read(ours, 4096):
+                parts.append(part)
+        except OSError:  # closed at the other end
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(theirs, "w") as terminal:
+        done = run_command("fit", *settings(tmp_path / "tables"), terminal=terminal)
+    assert done.code == 0
+    assert "run process: fit and score done" in done.out
+    reader.join(timeout=20)
+    os.close(ours)
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", b"".join(parts).decode())
+    for step in ("validate", "fit", "score"):
+        assert re.search(rf"\r?{step}: \d+ of \d+ (tasks|partitions), \d+ s", text), text
+        assert re.search(rf"\d\d:\d\d:\d\d  {step} done in", text)
+    assert [thread for thread in threading.enumerate() if thread.name == "progress"] == []
+    logged = run_command("fit", *settings(tmp_path / "others"))
+    assert logged.code == 0
+    assert "\r" not in logged.err
+    assert "\x1b" not in logged.err
+    assert re.search(r"\d\d:\d\d:\d\d  fit done in", logged.err)

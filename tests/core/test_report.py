@@ -38,7 +38,7 @@ from coarse_spark.lake.step_results import (
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.summary import print_summary
-from coarse_spark.report.wording import treatment_text
+from coarse_spark.report.wording import percent, treatment_text
 from coarse_spark.simulate.field import field_simulation
 
 NASTY = '<b>gift</b> & "50 $" [red]card[/red] $x'
@@ -373,14 +373,14 @@ def test_same_content_gives_the_same_bytes(two: ReportContent) -> None:
 
 def test_captured_shares_are_those_of_the_values(one: ReportContent) -> None:
     text, value = flowing(summary_of(one)), one.value_of("menu", 3)
-    assert (
-        f"It captures {100 * value['captured_of_control']:.0f}% of what full personalization "
-        "would gain over the control" in text
-    )
-    assert (
-        f"{100 * value['captured_of_uniform']:.0f}% of what it would gain over the best "
-        "single treatment" in text
-    )
+    shares = [
+        f"{percent(value[f'captured_of_{reference}'])} (95% interval "
+        f"{percent(value[f'captured_of_{reference}_low'])} to "
+        f"{percent(value[f'captured_of_{reference}_high'])}) of what "
+        for reference in ("control", "uniform")
+    ]
+    assert f"It captures {shares[0]}full personalization would gain over the control" in text
+    assert f"{shares[1]}it would gain over the best single treatment" in text
 
 
 def test_wide_intervals_are_admitted(tmp_path: Path) -> None:

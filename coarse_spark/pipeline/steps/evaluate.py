@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from pyspark.sql import DataFrame
 
 from coarse_spark.config.models import Configuration
@@ -29,6 +30,7 @@ from coarse_spark.lake.step_results import (
     StrataMerged,
     TreatmentBin,
 )
+from coarse_spark.pipeline.comparisons import compared
 from coarse_spark.pipeline.experiment import cross_fitted
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
@@ -68,6 +70,15 @@ def evaluate(run: Run) -> None:
             )
             menu = configuration.menu
             k, rule = select_menu_size(policies, result.moments, menu.select, menu.tolerance)
+            comparisons = compared(
+                run,
+                experiment,
+                bins,
+                k=k,
+                sketched={fold: sketch.units for fold, sketch in sketched.items()},
+                fold_menus=fold_menus,
+                moments=result.moments,
+            )
             rows = read_menus(run.lake, run.run_id)
             stability = choice_stability(
                 run,
@@ -87,8 +98,14 @@ def evaluate(run: Run) -> None:
             ("menu", size): chosen.menus[size].upper_bound - costs["menu", size] for size in sizes
         }
         values["upper_bound"] = [bounds.get(key, np.nan) for key in keys]
+        differences = contrasts(policies, result.moments, confidence)
+        if comparisons is not None:
+            values, differences = (
+                pd.concat([own, further], ignore_index=True)
+                for own, further in zip((values, differences), comparisons, strict=True)
+            )
         run.replace(POLICY_VALUES, values)
-        run.replace(CONTRASTS, contrasts(policies, result.moments, confidence))
+        run.replace(CONTRASTS, differences)
         if configuration.menu.select == "auto":
             run.replace(MENU, rows.assign(selected=rows["k"] == k))
         log.info("%s", rule)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import corrected, moment_sums, representer, row_moments
@@ -37,7 +38,8 @@ BASIS, PROBLEM = Basis("arms", SPACE), MenuProblem.build(SPACE, "arms", Profit()
 FOLDS = 5
 POLICIES = ("control", "best single", "menu of 2", "granular")
 QUANTITIES = (*POLICIES, "menu − single", "captured of control", "captured of single")
-_POPULATION = np.random.default_rng(123).normal(size=(4_000, 3))  # that policies are valued on
+# that policies are valued on: evenly spread, as the error of its means counts as theirs
+_POPULATION = stats.norm.ppf(stats.qmc.Sobol(3, seed=123).random_base2(13))
 
 
 @dataclass(frozen=True)

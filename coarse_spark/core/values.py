@@ -21,7 +21,7 @@ Luedtke & van der Laan 2016).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 
 import numpy as np
@@ -115,6 +115,12 @@ class ScoreMoments:
         np.divide(3 * np.diag(scatter) ** 2, fourths, out=alike, where=fourths > 0)
         effective = np.clip(alike - 2, min(clusters, 2), clusters)
         return ScoreMoments(units, weight, center + mean, covariance, clusters, effective)
+
+    def of_some(self, policies: slice) -> ScoreMoments:
+        """Return the moments of some policies."""
+        effective = np.broadcast_to(self.effective, self.mean.shape)[policies]
+        covariance = self.covariance[policies, policies]
+        return replace(self, mean=self.mean[policies], covariance=covariance, effective=effective)
 
     @property
     def clustered(self) -> bool:

@@ -24,6 +24,12 @@ from coarse_spark.core.menu.problem.rules import refused
 from coarse_spark.core.menu.search.search import search_menus
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.stability import STARTS, fold_noise, menu_stability
+from coarse_spark.core.model_free import (
+    MOST_TREATMENTS,
+    GivenShares,
+    ModelFreeRows,
+    is_discrete,
+)
 from coarse_spark.core.policies import PolicyMap, PolicyUnits, menu_policy
 from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
@@ -63,12 +69,14 @@ class Evaluation:
     bins : sums over treatment bins for the lack of fit.
     refused : (q,) how many units are eligible for none of a policy's treatments.
     scatter : of the bins' residuals over clusters; None where every unit is one of its own.
+    model_free : moments of scores without a model (``core.model_free``), where they were asked for.
     """
 
     moments: ScoreMoments
     bins: FloatArray
     refused: FloatArray
     scatter: FloatArray | None = None
+    model_free: ScoreMoments | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +133,7 @@ def evaluate(
     fold_menus: Mapping[int, FoldMenus],
     bins: TreatmentBins,
     center: FloatArray,
+    given: GivenShares | None = None,
 ) -> Evaluation:
     """Return the score moments of all policies over units that their learner and menus never saw.
 
@@ -141,6 +150,8 @@ def evaluate(
     fold_menus : by fold.
     bins : of treatments, for the lack of fit.
     center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
+    given : shares of the treatments that the experiment gave, for values without a model too;
+        ``held`` has stratum then.
     """
     size = problem.basis.size
     names, weights = theta_columns(problem.coefficients), representer_columns(size)
@@ -154,7 +165,10 @@ def evaluate(
         learned, rules = theta[:, :size], theta[:, size:]
         debiased = np.hstack([corrected(learned, phi, y, matrix(rows, weights)), rules])
         units = PolicyUnits(problem, theta, rows[features])
-        scores, without = policy_scores(units, debiased, policies, fold_menus[fold])
+        free = None
+        if given is not None:
+            free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y)
+        scores, without = policy_scores(units, debiased, policies, fold_menus[fold], free)
         return _Scored(
             ScoreMoments.totals(scores, rows["weight"].to_numpy(np.float64), center),
             bins.assign(treatments),
@@ -167,21 +181,32 @@ def evaluate(
         return {"all": reduce(add, (one.sums(bins.size) for one in found))}
 
     key = ["cluster"] if clustered else []
+    if given is not None:
+        key.append("stratum")
+        # h · profit and h of every policy
+        further = np.column_stack([center, np.ones(len(center))]).ravel()
+        center = np.concatenate([center, further])
     needed = held.select(
         *key, "fold", "weight", "outcome", *dimensions, *weights, *names, *features
     )
     if clustered:
-        flat = _add_up_clusters(needed, scored, bins.size, len(policies))
+        flat = _add_up_clusters(needed, scored, bins.size, len(center), len(policies))
     else:
         flat = add_up(needed, record)["all"]
     total = _EvaluationSums.of_flat(flat)
-    moments = ScoreMoments.of(total.scores, center)
+    moments, count = ScoreMoments.of(total.scores, center), len(policies)
     scatter = total.scatter if moments.clustered else None
-    return Evaluation(moments, total.bins, total.refused, scatter)
+    free = None if given is None else moments.of_some(slice(count, None))
+    some = moments.of_some(slice(count))
+    return Evaluation(some, total.bins, total.refused, scatter, free)
 
 
 def _add_up_clusters(
-    held: DataFrame, scored: Callable[[int, pd.DataFrame], _Scored], size: int, policies: int
+    held: DataFrame,
+    scored: Callable[[int, pd.DataFrame], _Scored],
+    size: int,
+    scores: int,
+    policies: int,
 ) -> Flat:
     """Return the flat ``_EvaluationSums`` over clusters.
 
@@ -190,7 +215,7 @@ def _add_up_clusters(
     """
     dimensions = [name for name in held.columns if name.startswith("treatment_")]
     basis = [name for name in held.columns if name.startswith("representer_")]
-    ends = np.cumsum([policies + 2, 4 + len(dimensions) + len(basis), policies])
+    ends = np.cumsum([scores + 2, 4 + len(dimensions) + len(basis), policies])
     numbers = [f"sum_{position}" for position in range(ends[-1])]
 
     def cells(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -225,6 +250,7 @@ def policy_scores(
     debiased: FloatArray,
     policies: Sequence[Policy],
     menus: FoldMenus,
+    free: ModelFreeRows | None = None,
 ) -> tuple[FloatArray, BoolArray]:
     """Return the scores (n, q) ψ(π(x_i))·(θ̃_i, 1) of units under every policy.
 
@@ -238,8 +264,9 @@ def policy_scores(
     debiased : (n, p) coefficients that measure what decisions earn.
     policies : q of them.
     menus : what was chosen without the units.
+    free : what the units got, for scores without a model: two further columns a policy.
     """
-    problem = units.problem
+    problem, further = units.problem, list[FloatArray]()
     scores = np.empty((len(debiased), len(policies)))
     without = np.zeros(scores.shape, dtype=bool)
     for position, policy in enumerate(policies):
@@ -252,7 +279,31 @@ def policy_scores(
             none = refused(units.theta, psi, problem.layout)
             psi[none], without[:, position] = problem.control_psi, none
         scores[:, position] = np.einsum("ij,ij->i", debiased, psi[:, :-1]) + psi[:, -1]
-    return scores, without
+        if free is not None:
+            further.append(free.scores(psi))
+    return np.hstack([scores, *further]), without
+
+
+def given_shares(units: DataFrame, problem: MenuProblem) -> GivenShares | None:
+    """Return the shares of the treatments that an experiment gave, by stratum.
+
+    None where they are continuous, or too many for any one of them to tell much.
+
+    Parameters
+    ----------
+    units : of the experiment, whose design knows or counts shares: treatment_0 …, stratum, weight.
+    problem : the treatments that are offered, and their profit.
+    """
+    names = treatment_columns(problem.candidates.shape[1])
+    if not is_discrete(problem.space):
+        return None
+    few = units.select(*names).distinct().limit(MOST_TREATMENTS + 1)
+    if few.count() > MOST_TREATMENTS:
+        return None
+    rows = units.groupBy("stratum", *names).agg(F.sum("weight").alias("weight")).toPandas()
+    return GivenShares.of(
+        problem, matrix(rows, names), rows["stratum"], rows["weight"].to_numpy(np.float64)
+    )
 
 
 def tuning_sample(

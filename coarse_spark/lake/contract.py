@@ -399,6 +399,7 @@ _SHARES = tuple(
     for reference in ("control", "uniform")
     for end in ("", "_low", "_high")
 )
+_FREE = ("model_free_value", "model_free_se")
 POLICY_VALUES = TableSchema(
     "policy_values",
     "Cross-fitted, debiased values of policies per unit weight, after the cost of variety",
@@ -435,6 +436,13 @@ POLICY_VALUES = TableSchema(
             "Certified bound of the plug-in value of any menu of this size; null where none was "
             "computed",
         ),
+        "model_free_value": (
+            "double",
+            "Value without a model of responses, as a check: self-normalised inverse propensity "
+            "(Hajek); null where treatments are continuous or many, or the design is learned, or "
+            "units would get what nobody in their stratum got",
+        ),
+        "model_free_se": ("double", "Standard error of model_free_value"),
         "n": ("bigint", "Units of the experiment in the estimate"),
     },
     constraint=Constraint(

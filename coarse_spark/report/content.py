@@ -50,6 +50,8 @@ _NEEDED = {
             "captured_of_uniform_low",
             "captured_of_uniform_high",
             "plug_in_value",
+            "model_free_value",
+            "model_free_se",
             "n",
         )
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -150,10 +151,18 @@ def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
                 "of_control": wording.captured_text(content, row, "control"),
                 "of_uniform": wording.captured_text(content, row, "uniform"),
                 "plug_in": wording.number(row["plug_in_value"], digits),
+                "model_free": _model_free(row, digits),
                 "bound": wording.number(row.get("upper_bound", np.nan), digits),
             }
         )
     return rows
+
+
+def _model_free(row: pd.Series[Any], digits: int) -> str:
+    if pd.isna(row["model_free_value"]):
+        return wording.NONE
+    value, error = (wording.number(row[f"model_free_{name}"], digits) for name in ("value", "se"))
+    return f"{value} ({error})"
 
 
 def _differences(content: ReportContent) -> list[dict[str, Any]]:

@@ -360,6 +360,25 @@ def comparison_sentences(content: ReportContent) -> list[str]:
     return sentences
 
 
+def model_free_sentence(content: ReportContent) -> str:
+    """Return what the published menu earns without a model of responses, or why nothing tells."""
+    row, digits = content.value_of("menu", content.selected_k), value_decimals(content)
+    if not pd.isna(row["model_free_value"]):
+        return (
+            "Without a model of responses (self-normalised inverse propensity), the menu earns "
+            f"{number(row['model_free_value'], digits)} (standard error "
+            f"{number(row['model_free_se'], digits)}); honest value "
+            f"{number(row['value'], digits)}."
+        )
+    if content.evaluated.overlap is not None:
+        why = "shares of treatments are themselves learned"
+    elif content.policy_values["model_free_value"].notna().any():
+        why = "some units would get what hardly anybody in their stratum got"
+    else:
+        why = "treatments are continuous, or too many for any one of them to tell much"
+    return f"The check without a model of responses does not apply: {why}."
+
+
 def fit_sentence(content: ReportContent) -> str:
     """Return how well the basis follows the response, in words."""
     fit = content.evaluated.lack_of_fit

@@ -401,7 +401,7 @@ def test_tables_of_version_1_are_refused_and_migrate(old: Lake) -> None:
     for sentence in (
         "table menu: added untried",
         "table policy_values: added captured_of_control_low, captured_of_control_high, "
-        "captured_of_uniform_low, captured_of_uniform_high",
+        "captured_of_uniform_low, captured_of_uniform_high, model_free_value, model_free_se",
         "table policy_values: every row keeps 'finite_values' from now on",
         "table runs: added revision, change_id, owner, heartbeat_at",
         "table runs: every row keeps 'known_status' from now on",

@@ -15,9 +15,10 @@ from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.units import WeightedUnits
+from coarse_spark.core.model_free import model_free_values
 from coarse_spark.core.strata import MergedStrata
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
-from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, held_out, seen
+from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, given_shares, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
 from coarse_spark.distributed.sketch import sketches
@@ -60,6 +61,8 @@ def evaluate(run: Run) -> None:
             sketched = sketches(seen(predictions), problem, cells=cells, groups=list(folds))
             fold_menus = {fold: _search(run, problem, sketched[fold].units) for fold in folds}
             bins = _treatment_bins(experiment.units, configuration)
+            learned = configuration.design.kind == "learned"
+            given = None if learned else given_shares(experiment.units, problem)
             result = evaluate_policies(
                 held_out(predictions),
                 problem,
@@ -67,6 +70,7 @@ def evaluate(run: Run) -> None:
                 fold_menus=fold_menus,
                 bins=bins,
                 center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
+                given=given,
             )
             menu = configuration.menu
             k, rule = select_menu_size(policies, result.moments, menu.select, menu.tolerance)
@@ -94,6 +98,10 @@ def evaluate(run: Run) -> None:
         keys = list(zip(values["policy"], values["k"], strict=True))
         costs = {(policy.name, policy.k): policy.variety_cost for policy in policies}
         values["plug_in_value"] = [plug_in[key] - costs[key] for key in keys]
+        values[["model_free_value", "model_free_se"]] = np.nan
+        if result.model_free is not None:
+            free, values["model_free_se"] = model_free_values(result.model_free)
+            values["model_free_value"] = free - [policy.variety_cost for policy in policies]
         bounds = {
             ("menu", size): chosen.menus[size].upper_bound - costs["menu", size] for size in sizes
         }

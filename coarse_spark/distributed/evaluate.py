@@ -159,6 +159,10 @@ def evaluate(
     clustered = "cluster" in held.columns
     features = [name for name in held.columns if name.startswith("feature_")]
 
+    if given is not None:  # h · profit and h of every policy follow
+        further = np.column_stack([center, np.ones(len(center))]).ravel()
+        center = np.concatenate([center, further])
+
     def scored(fold: int, rows: pd.DataFrame) -> _Scored:
         theta, treatments = matrix(rows, names), matrix(rows, dimensions)
         phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
@@ -180,12 +184,7 @@ def evaluate(
         found = (scored(fold, rows) for fold, rows in parts(batch, "fold"))
         return {"all": reduce(add, (one.sums(bins.size) for one in found))}
 
-    key = ["cluster"] if clustered else []
-    if given is not None:
-        key.append("stratum")
-        # h · profit and h of every policy
-        further = np.column_stack([center, np.ones(len(center))]).ravel()
-        center = np.concatenate([center, further])
+    key = ["cluster"] * clustered + ["stratum"] * (given is not None)
     needed = held.select(
         *key, "fold", "weight", "outcome", *dimensions, *weights, *names, *features
     )

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from coarse_spark.address import resolved
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.learners.settings import LEARNERS, SCALES
+from coarse_spark.core.policies import COMPARISONS
 from coarse_spark.core.support import SUPPORTS
 from coarse_spark.errors import ExpressionError, InvalidInputError, nearest
 from coarse_spark.text import REDACTED, is_secret, redact
@@ -157,6 +158,13 @@ def _bases(value: Any) -> str | tuple[str, ...]:
     return names[0] if isinstance(value, str) else names
 
 
+def _comparisons(value: Any) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        raise expected(f"a list of {', '.join(COMPARISONS)}")
+    return tuple(dict.fromkeys(map(_one_of(COMPARISONS), names)))
+
+
 def _memory(value: Any) -> str:
     if not isinstance(value, str) or not _MEMORY.fullmatch(value):
         raise expected("a size such as 2g or 512m")
@@ -223,6 +231,7 @@ Learner = Annotated[str, BeforeValidator(_one_of(LEARNERS))]
 Scale = Annotated[str, BeforeValidator(_one_of(SCALES))]
 SupportRule = Annotated[str, BeforeValidator(_one_of(SUPPORTS))]
 Bases = Annotated[str | tuple[str, ...], BeforeValidator(_bases)]
+Comparisons = Annotated[tuple[str, ...], BeforeValidator(_comparisons)]
 Memory = Annotated[str, BeforeValidator(_memory)]
 SparkSettings = Annotated[
     dict[str, str],

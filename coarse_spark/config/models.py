@@ -18,6 +18,7 @@ from coarse_spark.config.fields import (
     Bases,
     Column,
     Columns,
+    Comparisons,
     Eligibility,
     ExpressionText,
     Flag,
@@ -45,6 +46,7 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, candidate_bases
 from coarse_spark.core.menu.problem.limits import Budget, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.policies import COMPARISONS
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.support import Support, offered_space, tried_levels
 from coarse_spark.core.treatments import TreatmentSpace
@@ -313,6 +315,16 @@ class Evaluation(Section):
         "unit, is not published; default: it is",
     )
     confidence: Number = Field(0.95, gt=0, lt=1, description="level of the confidence intervals")
+    comparisons: Comparisons = Field(
+        COMPARISONS,
+        description="what the menu is compared with, each with as many treatments: segments on "
+        "features (k-means, a tree), on responses and on own best treatments (k-means), the best "
+        "of a grid, and a random menu; none within limits on shares or a budget, which they would "
+        "not keep",
+    )
+    grid_points: Integer = Field(
+        5, ge=2, le=50, description="points a dimension of the grid that comparisons search"
+    )
     resamples: Integer = Field(
         10,
         ge=0,

@@ -21,7 +21,7 @@ Luedtke & van der Laan 2016).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 
 import numpy as np
@@ -116,6 +116,12 @@ class ScoreMoments:
         effective = np.clip(alike - 2, min(clusters, 2), clusters)
         return ScoreMoments(units, weight, center + mean, covariance, clusters, effective)
 
+    def of_some(self, policies: slice) -> ScoreMoments:
+        """Return the moments of some policies."""
+        effective = np.broadcast_to(self.effective, self.mean.shape)[policies]
+        covariance = self.covariance[policies, policies]
+        return replace(self, mean=self.mean[policies], covariance=covariance, effective=effective)
+
     @property
     def clustered(self) -> bool:
         """Whether units share clusters."""
@@ -152,6 +158,39 @@ class ScoreMoments:
         """(q,) standard errors of the values."""
         return np.sqrt(np.clip(np.diag(self.covariance), 0, None))
 
+    def share_interval(
+        self, value: FloatArray, policy: int, reference: int, full: int, confidence: float
+    ) -> tuple[float, float]:
+        """Return the interval of (V_policy − V_reference) / (V_full − V_reference).
+
+        All shares ρ for which V_policy − V_reference − ρ (V_full − V_reference) may be 0 (Fieller
+        1954). Both ends are NaN where the share is not identified, because the gain that it is a
+        share of may be 0 itself: no interval of finite length would cover there.
+
+        Parameters
+        ----------
+        value : (q,) of the policies, such as the means less what variety costs.
+        policy, reference, full : numbers of the policies.
+        confidence : such as 0.95.
+        """
+        z = self.quantile(confidence, policy, reference, full)
+        a, b = value[policy] - value[reference], value[full] - value[reference]
+        rows = np.zeros((2, len(value)))
+        rows[0, policy], rows[1, full] = 1, 1
+        rows[:, reference] -= 1
+        (aa, ab), (_, bb) = z**2 * rows @ self.covariance @ rows.T
+        if not gains(b, value[full]) or b**2 <= bb:
+            return np.nan, np.nan
+        # a² − aa − 2 ρ (a b − ab) + ρ² (b² − bb) ≤ 0; rounding may leave a root of less than 0
+        root = np.sqrt(max((a * b - ab) ** 2 - (b**2 - bb) * (a**2 - aa), 0.0))
+        low, high = ((a * b - ab + side * root) / (b**2 - bb) for side in (-1, 1))
+        return float(low), float(high)
+
+
+def gains(gain: float, value: float) -> bool:
+    """Whether a gain is one and not the rounding of the values that it is between."""
+    return gain > 1e-12 * max(abs(value), 1e-300)
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -176,7 +215,8 @@ def policy_values(
 
     Values are per unit weight, after the cost of variety. ``captured_of_control`` is (V −
     V_control) / (V_granular − V_control), ``captured_of_uniform`` the same above the best single
-    treatment; NaN where full personalization gains nothing measurable.
+    treatment; NaN where full personalization gains nothing measurable. Their intervals, ``_low``
+    and ``_high``, are NaN already where that gain may be chance (``ScoreMoments.share_interval``).
 
     Parameters
     ----------
@@ -190,7 +230,7 @@ def policy_values(
     position = {
         policy.name: index for index, policy in enumerate(policies)
     }  # the last menu row is not looked up
-    granular = value[position["granular"]]
+    granular = position["granular"]
     frame = pd.DataFrame(
         {
             "policy": [policy.name for policy in policies],
@@ -202,11 +242,15 @@ def policy_values(
         }
     )
     for reference in ("control", "uniform"):
-        base = value[position[reference]]
-        gain = granular - base
-        frame[f"captured_of_{reference}"] = (
-            (value - base) / gain if gain > 1e-12 * max(abs(granular), 1e-300) else np.nan
-        )
+        base = position[reference]
+        gain = value[granular] - value[base]
+        name = f"captured_of_{reference}"
+        frame[name] = (value - value[base]) / gain if gains(gain, value[granular]) else np.nan
+        intervals = [
+            moments.share_interval(value, number, base, granular, confidence)
+            for number in range(len(policies))
+        ]
+        frame[[f"{name}_low", f"{name}_high"]] = intervals
     frame["n"] = moments.units
     return frame
 
@@ -214,7 +258,8 @@ def policy_values(
 def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: float) -> pd.DataFrame:
     """Return paired differences, one row a pair.
 
-    Of every policy to control, uniform and granular, and of every menu to the next smaller one.
+    Of control, uniform, granular and every menu to the first three, of every menu to the next
+    smaller one, and of the menu to every other policy of as many treatments.
 
     Parameters
     ----------
@@ -226,9 +271,11 @@ def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: flo
     ]
     pairs: list[tuple[Policy, Policy]] = []
     menus = sorted((p for p in policies if p.name == "menu"), key=lambda p: p.k)
-    for policy in policies:
+    for policy in (p for p in policies if p in references or p.name == "menu"):
         pairs += [(policy, reference) for reference in references if reference.name != policy.name]
     pairs += list(zip(menus[1:], menus[:-1], strict=True))
+    compared = [p for p in policies if p not in references and p.name != "menu"]
+    pairs += [(menu, other) for menu in menus for other in compared if menu.k == other.k]
     rows = []
     for policy, versus in pairs:
         both = index[policy.name, policy.k], index[versus.name, versus.k]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 
@@ -24,7 +24,13 @@ from coarse_spark.core.menu.problem.rules import refused
 from coarse_spark.core.menu.search.search import search_menus
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.stability import STARTS, fold_noise, menu_stability
-from coarse_spark.core.menu.units import assign
+from coarse_spark.core.model_free import (
+    MOST_TREATMENTS,
+    GivenShares,
+    ModelFreeRows,
+    is_discrete,
+)
+from coarse_spark.core.policies import PolicyMap, PolicyUnits, menu_policy
 from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.design import representer_columns
@@ -63,12 +69,14 @@ class Evaluation:
     bins : sums over treatment bins for the lack of fit.
     refused : (q,) how many units are eligible for none of a policy's treatments.
     scatter : of the bins' residuals over clusters; None where every unit is one of its own.
+    model_free : moments of scores without a model (``core.model_free``), where they were asked for.
     """
 
     moments: ScoreMoments
     bins: FloatArray
     refused: FloatArray
     scatter: FloatArray | None = None
+    model_free: ScoreMoments | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +112,17 @@ class _Scored:
 
 @dataclass(frozen=True, eq=False)
 class FoldMenus:
-    """The menus chosen without a fold: the best single treatment, and those of every size."""
+    """What was chosen without a fold: the best single treatment, menus by size, other policies."""
 
     uniform: PricedMenu
     sized: dict[int, PricedMenu]
+    others: Mapping[str, PolicyMap] = field(default_factory=dict)
+
+    def policy(self, policy: Policy) -> PolicyMap:
+        """Return what units get under a policy that is chosen on the other folds."""
+        if policy.name in self.others:
+            return self.others[policy.name]
+        return menu_policy(self.uniform if policy.name == "uniform" else self.sized[policy.k])
 
 
 def evaluate(
@@ -118,6 +133,7 @@ def evaluate(
     fold_menus: Mapping[int, FoldMenus],
     bins: TreatmentBins,
     center: FloatArray,
+    given: GivenShares | None = None,
 ) -> Evaluation:
     """Return the score moments of all policies over units that their learner and menus never saw.
 
@@ -127,23 +143,36 @@ def evaluate(
     Parameters
     ----------
     held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, and theta_0 … of
-        models fitted on the other folds; cluster, where units share clusters.
-    policies : control, uniform, menus of K treatments and granular, in the order of the scores.
+        models fitted on the other folds; cluster, where units share clusters; feature_0 …, where
+        policies look at them.
+    policies : control, uniform, menus of K treatments, granular and others, in the order of the
+        scores.
     fold_menus : by fold.
     bins : of treatments, for the lack of fit.
     center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
+    given : shares of the treatments that the experiment gave, for values without a model too;
+        ``held`` has stratum then.
     """
     size = problem.basis.size
     names, weights = theta_columns(problem.coefficients), representer_columns(size)
     dimensions = treatment_columns(problem.candidates.shape[1])
     clustered = "cluster" in held.columns
+    features = [name for name in held.columns if name.startswith("feature_")]
+
+    if given is not None:  # h · profit and h of every policy follow
+        further = np.column_stack([center, np.ones(len(center))]).ravel()
+        center = np.concatenate([center, further])
 
     def scored(fold: int, rows: pd.DataFrame) -> _Scored:
         theta, treatments = matrix(rows, names), matrix(rows, dimensions)
         phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
         learned, rules = theta[:, :size], theta[:, size:]
         debiased = np.hstack([corrected(learned, phi, y, matrix(rows, weights)), rules])
-        scores, without = policy_scores(theta, debiased, problem, policies, fold_menus[fold])
+        units = PolicyUnits(problem, theta, rows[features])
+        free = None
+        if given is not None:
+            free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y)
+        scores, without = policy_scores(units, debiased, policies, fold_menus[fold], free)
         return _Scored(
             ScoreMoments.totals(scores, rows["weight"].to_numpy(np.float64), center),
             bins.assign(treatments),
@@ -155,20 +184,28 @@ def evaluate(
         found = (scored(fold, rows) for fold, rows in parts(batch, "fold"))
         return {"all": reduce(add, (one.sums(bins.size) for one in found))}
 
-    key = ["cluster"] if clustered else []
-    needed = held.select(*key, "fold", "weight", "outcome", *dimensions, *weights, *names)
+    key = ["cluster"] * clustered + ["stratum"] * (given is not None)
+    needed = held.select(
+        *key, "fold", "weight", "outcome", *dimensions, *weights, *names, *features
+    )
     if clustered:
-        flat = _add_up_clusters(needed, scored, bins.size, len(policies))
+        flat = _add_up_clusters(needed, scored, bins.size, len(center), len(policies))
     else:
         flat = add_up(needed, record)["all"]
     total = _EvaluationSums.of_flat(flat)
-    moments = ScoreMoments.of(total.scores, center)
+    moments, count = ScoreMoments.of(total.scores, center), len(policies)
     scatter = total.scatter if moments.clustered else None
-    return Evaluation(moments, total.bins, total.refused, scatter)
+    free = None if given is None else moments.of_some(slice(count, None))
+    some = moments.of_some(slice(count))
+    return Evaluation(some, total.bins, total.refused, scatter, free)
 
 
 def _add_up_clusters(
-    held: DataFrame, scored: Callable[[int, pd.DataFrame], _Scored], size: int, policies: int
+    held: DataFrame,
+    scored: Callable[[int, pd.DataFrame], _Scored],
+    size: int,
+    scores: int,
+    policies: int,
 ) -> Flat:
     """Return the flat ``_EvaluationSums`` over clusters.
 
@@ -177,7 +214,7 @@ def _add_up_clusters(
     """
     dimensions = [name for name in held.columns if name.startswith("treatment_")]
     basis = [name for name in held.columns if name.startswith("representer_")]
-    ends = np.cumsum([policies + 2, 4 + len(dimensions) + len(basis), policies])
+    ends = np.cumsum([scores + 2, 4 + len(dimensions) + len(basis), policies])
     numbers = [f"sum_{position}" for position in range(ends[-1])]
 
     def cells(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -208,36 +245,96 @@ def _add_up_clusters(
 
 
 def policy_scores(
-    theta: FloatArray,
+    units: PolicyUnits,
     debiased: FloatArray,
-    problem: MenuProblem,
     policies: Sequence[Policy],
     menus: FoldMenus,
+    free: ModelFreeRows | None = None,
 ) -> tuple[FloatArray, BoolArray]:
     """Return the scores (n, q) ψ(π(x_i))·(θ̃_i, 1) of units under every policy.
 
     Also returns which units (n, q) may get none of a policy's treatments: such a unit of a menu,
-    which was chosen on other units, is left at the control.
+    which was chosen on other units, is left at the control, as is one of a segment whose treatment
+    it may not get.
 
     Parameters
     ----------
-    theta : (n, p) out-of-fold coefficients, which decide.
+    units : n of them, with out-of-fold coefficients, which decide.
     debiased : (n, p) coefficients that measure what decisions earn.
+    policies : q of them.
+    menus : what was chosen without the units.
+    free : what the units got, for scores without a model: two further columns a policy.
     """
-    scores = np.empty((len(theta), len(policies)))
+    problem, further = units.problem, list[FloatArray]()
+    scores = np.empty((len(debiased), len(policies)))
     without = np.zeros(scores.shape, dtype=bool)
     for position, policy in enumerate(policies):
         if policy.name == "control":
-            psi = np.broadcast_to(problem.control_psi, (len(theta), len(problem.control_psi)))
+            psi = np.broadcast_to(problem.control_psi, (len(debiased), len(problem.control_psi)))
         elif policy.name == "granular":
-            psi = problem.psi_at(problem.granular(theta)[0])
+            psi = problem.psi_at(units.best)
         else:
-            menu = menus.uniform if policy.name == "uniform" else menus.sized[policy.k]
-            psi = menu.psi[assign(theta, menu.priced_psi)]
-            none = refused(theta, psi, problem.layout)
+            psi = menus.policy(policy)(units)
+            none = refused(units.theta, psi, problem.layout)
             psi[none], without[:, position] = problem.control_psi, none
         scores[:, position] = np.einsum("ij,ij->i", debiased, psi[:, :-1]) + psi[:, -1]
-    return scores, without
+        if free is not None:
+            further.append(free.scores(psi))
+    return np.hstack([scores, *further]), without
+
+
+def given_shares(units: DataFrame, problem: MenuProblem) -> GivenShares | None:
+    """Return the shares of the treatments that an experiment gave, by stratum.
+
+    None where they are continuous, or too many for any one of them to tell much.
+
+    Parameters
+    ----------
+    units : of the experiment, whose design knows or counts shares: treatment_0 …, stratum, weight.
+    problem : the treatments that are offered, and their profit.
+    """
+    names = treatment_columns(problem.candidates.shape[1])
+    if not is_discrete(problem.space):
+        return None
+    few = units.select(*names).distinct().limit(MOST_TREATMENTS + 1)
+    if few.count() > MOST_TREATMENTS:
+        return None
+    rows = units.groupBy("stratum", *names).agg(F.sum("weight").alias("weight")).toPandas()
+    return GivenShares.of(
+        problem, matrix(rows, names), rows["stratum"], rows["weight"].to_numpy(np.float64)
+    )
+
+
+def tuning_sample(
+    predictions: DataFrame, units: DataFrame, coefficients: int, size: int, total: int
+) -> dict[int, pd.DataFrame]:
+    """Return units by hash that what is compared may be tuned on, by the fold that is left out.
+
+    Parameters
+    ----------
+    predictions : the experiment by the models of every fold.
+    units : of the experiment, with key and feature_0 …
+    coefficients : p.
+    size : units wanted in all folds together.
+    total : units of the experiment.
+
+    Returns
+    -------
+    weight, theta_0 … by that fold's models, and feature_0 …, in the order of hashes.
+    """
+    names, limit = theta_columns(coefficients), hash_limit(size, total)
+    features = [name for name in units.columns if name.startswith("feature_")]
+    known = seen(predictions.where(F.col("key") <= limit))
+    rows = known.select("sketch_group", "key", "weight", *names).toPandas()
+    few = units.where(F.col("key") <= limit).select("key", *features).toPandas()
+    rows = rows.merge(few.drop_duplicates("key"), on="key")
+    return dict(parts(rows.sort_values(["sketch_group", "key"], kind="stable"), "sketch_group"))
+
+
+def with_features(held: DataFrame, units: DataFrame) -> DataFrame:
+    """Return held-out rows with the features of their units, which predictions leave out."""
+    features = [name for name in units.columns if name.startswith("feature_")]
+    return held.join(units.select("unit_id", *features), "unit_id")
 
 
 def resampled_menus(

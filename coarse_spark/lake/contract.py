@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-VERSION = 3  # tables without VERSION_PROPERTY are of version 1
+VERSION = 4  # tables without VERSION_PROPERTY are of version 1
 VERSION_PROPERTY = "coarse_spark.contract"
 
 
@@ -391,6 +391,16 @@ ASSIGNMENTS = TableSchema(
         f"{_finite('regret', least='0')})",
     ),
 )
+_CAPTURED = (
+    "{} end of the confidence interval of captured_of_{} (Fieller); null where the share is not "
+    "identified, as what there is to capture may be nothing"
+)
+_SHARES = tuple(
+    f"captured_of_{reference}{end}"
+    for reference in ("control", "uniform")
+    for end in ("", "_low", "_high")
+)
+_FREE = ("model_free_value", "model_free_se")
 POLICY_VALUES = TableSchema(
     "policy_values",
     "Cross-fitted, debiased values of policies per unit weight, after the cost of variety",
@@ -398,7 +408,10 @@ POLICY_VALUES = TableSchema(
     {
         "policy": (
             "string",
-            "control, uniform (best single treatment), menu (K treatments) or granular (no limit)",
+            "control, uniform (best single treatment), menu (K treatments), granular (no limit), "
+            "or what the menu is compared with, with as many treatments: segments_features_kmeans, "
+            "segments_features_tree, segments_responses_kmeans, segments_treatments_kmeans, "
+            "best_of_grid, random_menu",
         ),
         "k": ("int", "Number of unique treatments; 0: no limit"),
         "value": (
@@ -409,26 +422,35 @@ POLICY_VALUES = TableSchema(
         "ci_low": ("double", "Lower end of the confidence interval"),
         "ci_high": ("double", "Upper end of the confidence interval"),
         "captured_of_control": ("double", "(value - control) / (granular - control), honest"),
+        "captured_of_control_low": ("double", _CAPTURED.format("Lower", "control")),
+        "captured_of_control_high": ("double", _CAPTURED.format("Upper", "control")),
         "captured_of_uniform": ("double", "(value - uniform) / (granular - uniform), honest"),
+        "captured_of_uniform_low": ("double", _CAPTURED.format("Lower", "uniform")),
+        "captured_of_uniform_high": ("double", _CAPTURED.format("Upper", "uniform")),
         "plug_in_value": (
             "double",
-            "Value on the population by the estimated responses themselves: optimistic",
+            "Value on the population by the estimated responses themselves: optimistic; null for "
+            "what the menu is compared with",
         ),
         "upper_bound": (
             "double",
             "Certified bound of the plug-in value of any menu of this size; null where none was "
             "computed",
         ),
+        "model_free_value": (
+            "double",
+            "Value without a model of responses, as a check: self-normalised inverse propensity "
+            "(Hajek); null where treatments are continuous or many, or the design is learned, or "
+            "units would get what nobody in their stratum got",
+        ),
+        "model_free_se": ("double", "Standard error of model_free_value"),
         "n": ("bigint", "Units of the experiment in the estimate"),
     },
     constraint=Constraint(
         "finite_values",
         f"{_finite('value', 'ci_low', 'ci_high', 'plug_in_value')} AND {_finite('se', least='0')} "
-        "AND "
+        "AND " + " AND ".join(map(_may_be_null, (*_SHARES, "upper_bound"))),
         # no share where nothing is to be captured, no bound where none was computed
-        + " AND ".join(
-            map(_may_be_null, ("captured_of_control", "captured_of_uniform", "upper_bound"))
-        ),
     ),
 )
 CONTRASTS = TableSchema(

@@ -58,6 +58,9 @@ def _require_kept(lake: Lake, table: TableState) -> None:
         return
     with first_contact(lake, table.schema.name):
         rows = lake.spark.table(lake.reference(table.schema.name))
+        for column in table.missing:
+            value = F.expr(table.schema.older.get(column.name, "null")).cast(column.sql_type)
+            rows = rows.withColumn(column.name, value)
         kept = F.coalesce(F.expr(constraint.rule), F.lit(False))
         breaking = rows.where(~kept).groupBy("run_id").count().orderBy("run_id").collect()
     if breaking:

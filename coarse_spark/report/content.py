@@ -12,6 +12,7 @@ import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.policies import COMPARISONS
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
@@ -43,8 +44,14 @@ _NEEDED = {
             "ci_low",
             "ci_high",
             "captured_of_control",
+            "captured_of_control_low",
+            "captured_of_control_high",
             "captured_of_uniform",
+            "captured_of_uniform_low",
+            "captured_of_uniform_high",
             "plug_in_value",
+            "model_free_value",
+            "model_free_se",
             "n",
         )
     ),
@@ -147,6 +154,13 @@ class ReportContent:
             .sort_values("k")
             .reset_index(drop=True)
         )
+
+    @cached_property
+    def compared(self) -> pd.DataFrame:
+        """Rows of contrasts of the published menu against what it is compared with."""
+        rows = self.contrasts
+        chosen = (rows["policy"] == "menu") & (rows["k"] == self.selected_k)
+        return rows[chosen & rows["versus"].isin(COMPARISONS)].reset_index(drop=True)
 
     @cached_property
     def selected(self) -> pd.DataFrame:

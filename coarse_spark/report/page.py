@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -22,7 +23,7 @@ from coarse_spark.report.choice import (
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.drawing import colour, ink
 from coarse_spark.report.limits import limit_sentences
-from coarse_spark.report.pictures import fit_picture, k_curve
+from coarse_spark.report.pictures import comparison_picture, fit_picture, k_curve
 from coarse_spark.report.responses import response_picture
 from coarse_spark.text import printable
 
@@ -86,6 +87,8 @@ def render_report(content: ReportContent) -> str:
         differences=_differences(content),
         history=_history(content),
         k_curve=_drawn(k_curve(content)),
+        compared=wording.comparison_sentences(content),
+        comparisons=_drawn(comparison_picture(content)) if len(content.compared) else "",
         menu_picture=_drawn(menu_picture),
         menu_caption=menu_caption,
         fit_picture=_drawn(fit_picture(content)),
@@ -137,17 +140,15 @@ def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
         "uniform": "best single treatment (uniform)",
         "granular": "full personalization (granular)",
     }
-    order = {"control": 0, "uniform": 1, "menu": 2, "granular": 3}
+    order = {"control": 0, "uniform": 1, "menu": 2, "granular": 4}
     frame = content.policy_values.assign(
-        order=content.policy_values["policy"].map(order)
-    ).sort_values(["order", "k"])
+        order=content.policy_values["policy"].map(order).fillna(3)
+    ).sort_values(["order", "k"], kind="stable")
     for _, row in frame.iterrows():
         is_menu = row["policy"] == "menu"
         rows.append(
             {
-                "name": f"menu of {row['k']}"
-                if is_menu
-                else names.get(row["policy"], row["policy"]),
+                "name": names.get(row["policy"], wording.policy_name(row["policy"], row["k"])),
                 "selected": is_menu and row["k"] == content.selected_k,
                 "value": wording.number(row["value"], digits),
                 "interval": wording.interval(row, digits),
@@ -156,10 +157,18 @@ def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
                 "of_control": wording.captured_text(content, row, "control"),
                 "of_uniform": wording.captured_text(content, row, "uniform"),
                 "plug_in": wording.number(row["plug_in_value"], digits),
+                "model_free": _model_free(row, digits),
                 "bound": wording.number(row.get("upper_bound", np.nan), digits),
             }
         )
     return rows
+
+
+def _model_free(row: pd.Series[Any], digits: int) -> str:
+    if pd.isna(row["model_free_value"]):
+        return wording.NONE
+    value, error = (wording.number(row[f"model_free_{name}"], digits) for name in ("value", "se"))
+    return f"{value} ({error})"
 
 
 def _differences(content: ReportContent) -> list[dict[str, Any]]:
@@ -168,8 +177,8 @@ def _differences(content: ReportContent) -> list[dict[str, Any]]:
         digits = wording.decimals_for([row["se"]])
         rows.append(
             {
-                "name": f"menu of {row['k']}" if row["policy"] == "menu" else row["policy"],
-                "versus": row["versus"],
+                "name": wording.policy_name(row["policy"], row["k"]),
+                "versus": wording.policy_name(row["versus"], row["k"]),
                 "difference": wording.number(row["difference"], digits),
                 "interval": wording.interval(row, digits),
                 "settled": "the same on every unit"

@@ -1,4 +1,4 @@
-"""The pictures of the page that hold for every run: the K-curve and the fit of the basis."""
+"""The pictures of the page that hold for every run: the K-curve, comparisons, fit of the basis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from coarse_spark.report.drawing import (
     style,
     to_svg,
 )
-from coarse_spark.report.wording import level, number, value_decimals
+from coarse_spark.report.wording import level, number, policy_name, value_decimals
 from coarse_spark.text import counted
 
 
@@ -105,7 +105,8 @@ def _values(axes: Axes, content: ReportContent) -> None:
 
 def _control(axes: Axes, content: ReportContent, value: float) -> None:
     """Draw the control as a line, or name it below where a line would squeeze everything else."""
-    rows = content.policy_values[content.policy_values["policy"] != "control"]
+    rows = content.policy_values
+    rows = rows[rows["policy"].isin(["uniform", "menu", "granular"])]
     low, high = (
         min(rows["ci_low"].min(), rows["plug_in_value"].min()),
         max(rows["ci_high"].max(), rows["plug_in_value"].max()),
@@ -174,6 +175,38 @@ def _gains(axes: Axes, content: ReportContent) -> None:
     ):
         axes.set_ylim(-1, 1)
     axes.grid(visible=False, axis="x")
+
+
+def comparison_picture(content: ReportContent) -> str:
+    """Return bars of what the published menu earns above each comparison, with intervals."""
+    rows = content.compared.iloc[::-1]
+    names = [policy_name(str(name), content.selected_k) for name in rows["versus"]]
+    difference = rows["difference"].to_numpy(float)
+    error = np.vstack(
+        [difference - rows["ci_low"].to_numpy(float), rows["ci_high"].to_numpy(float) - difference]
+    )
+    with style():
+        figure = new_figure(0.9 + 0.32 * len(rows))
+        axes = figure.subplots()
+        axes.barh(
+            range(len(rows)),
+            difference,
+            height=0.6,
+            color=BLUE,
+            xerr=_lengths(error),
+            error_kw={"ecolor": INK, "elinewidth": 1.3},
+        )
+        axes.axvline(0, color=MUTED, lw=1, ls="--")
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_title(f"What the menu earns above each (paired, {level(content)} interval)")
+        calm(axes)
+        axes.grid(visible=False, axis="y")
+        digits = value_decimals(content)
+        told = "; ".join(
+            f"{name}: {number(value, digits)}"
+            for name, value in zip(names[::-1], difference[::-1], strict=True)
+        )
+        return to_svg(figure, "compared", f"Honest profit of the menu less that of others. {told}.")
 
 
 def fit_picture(content: ReportContent) -> str:

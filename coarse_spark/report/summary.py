@@ -15,6 +15,7 @@ from coarse_spark.report.wording import (
     advice,
     basis_sentence,
     captured_text,
+    comparison_sentences,
     count,
     design_sentence,
     findings,
@@ -79,6 +80,7 @@ def print_summary(content: ReportContent, console: Console) -> None:
         (advice(content), "bold"),
         *((line, "") for line in (*findings(content), *limit_sentences(content))),
     ]
+    lines += [(line, "") for line in comparison_sentences(content)]
     further = [
         f"Choice of K: {content.evaluated.selection_rule.rstrip('.')}.",
         basis_sentence(content),

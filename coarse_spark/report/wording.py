@@ -16,6 +16,14 @@ from coarse_spark.report.content import ReportContent
 from coarse_spark.text import counted, shown
 
 NONE = "–"
+_COMPARED = {
+    "segments_features_kmeans": "segments on features (k-means)",
+    "segments_features_tree": "segments on features (tree)",
+    "segments_responses_kmeans": "segments on responses (k-means)",
+    "segments_treatments_kmeans": "segments on own best treatments (k-means)",
+    "best_of_grid": "best of a grid",
+    "random_menu": "random menu",
+}
 
 
 def letter(position: int) -> str:
@@ -166,6 +174,14 @@ def captured_text(content: ReportContent, row: pd.Series[Any], reference: str) -
     return f"({percent(share)})" if abs(share) <= 1 else NONE
 
 
+def captured_interval(content: ReportContent, row: pd.Series[Any], reference: str) -> str:
+    """Return the interval of the captured share, or that the experiment does not identify it."""
+    low, high = (row[f"captured_of_{reference}_{end}"] for end in ("low", "high"))
+    if pd.isna(low):
+        return "not identified"
+    return f"{level(content)} interval {percent(low)} to {percent(high)}"
+
+
 def _negligible(content: ReportContent) -> float:
     """Return the size below which a difference is rounding: of policies that serve all alike."""
     return 1e-9 * float(content.policy_values["value"].abs().max())
@@ -304,8 +320,8 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
         elif undecided(gain):
             doubts.append(
                 f"Whether full personalization gains anything over {name} is not settled either "
-                f"way: the difference is {difference_text(content, gain)}, so a share of it means "
-                "little."
+                f"way: the difference is {difference_text(content, gain)}, so the share of it that "
+                "the menu captures is not identified."
             )
         elif gain["difference"] < 0:
             doubts.append(
@@ -314,8 +330,8 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
             )
         elif not pd.isna(share):
             known.append(
-                f"{percent(share)} of what {'it' if known else 'full personalization'} would gain "
-                f"over {name}"
+                f"{percent(share)} ({captured_interval(content, value, reference)}) of what "
+                f"{'it' if known else 'full personalization'} would gain over {name}"
             )
     short = content.contrast("menu", "granular", content.selected_k)
     if known:
@@ -364,6 +380,56 @@ def _neighbours(content: ReportContent) -> list[str]:
                 f"{difference_text(content, row)}."
             )
     return sentences
+
+
+def policy_name(policy: str, k: int) -> str:
+    """Return what a policy of ``policy_values`` is called in tables and pictures."""
+    if policy == "menu":
+        return f"menu of {k}"
+    return _COMPARED.get(policy, policy)
+
+
+def comparison_sentences(content: ReportContent) -> list[str]:
+    """Return how the published menu does against each of the comparisons, one sentence each."""
+    sentences = []
+    for name, called in _COMPARED.items():
+        gain = content.contrast("menu", name, content.selected_k)
+        if gain is None:
+            continue
+        what = f"“{called}” with as many treatments"
+        if identical(content, gain):
+            sentences.append(f"On every unit of the experiment {what} does the same as the menu.")
+        elif undecided(gain):
+            sentences.append(
+                f"Whether the menu earns more than {what} is not settled: the difference is "
+                f"{difference_text(content, gain)}."
+            )
+        else:
+            verb = "more" if gain["difference"] > 0 else "less"
+            sentences.append(
+                f"The menu earns {verb} than {what}: the difference is "
+                f"{difference_text(content, gain)}."
+            )
+    return sentences
+
+
+def model_free_sentence(content: ReportContent) -> str:
+    """Return what the published menu earns without a model of responses, or why nothing tells."""
+    row, digits = content.value_of("menu", content.selected_k), value_decimals(content)
+    if not pd.isna(row["model_free_value"]):
+        return (
+            "Without a model of responses (self-normalised inverse propensity), the menu earns "
+            f"{number(row['model_free_value'], digits)} (standard error "
+            f"{number(row['model_free_se'], digits)}); honest value "
+            f"{number(row['value'], digits)}."
+        )
+    if content.evaluated.overlap is not None:
+        why = "shares of treatments are themselves learned"
+    elif content.policy_values["model_free_value"].notna().any():
+        why = "some units would get what hardly anybody in their stratum got"
+    else:
+        why = "treatments are continuous, or too many for any one of them to tell much"
+    return f"The check without a model of responses does not apply: {why}."
 
 
 def fit_sentence(content: ReportContent) -> str:

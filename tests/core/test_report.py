@@ -38,7 +38,7 @@ from coarse_spark.lake.step_results import (
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.summary import print_summary
-from coarse_spark.report.wording import treatment_text
+from coarse_spark.report.wording import percent, treatment_text
 from coarse_spark.simulate.field import field_simulation
 
 NASTY = '<b>gift</b> & "50 $" [red]card[/red] $x'
@@ -106,7 +106,10 @@ def make_content(
     center = np.zeros(scores.shape[1])
     moments = ScoreMoments.of(ScoreMoments.sums(scores, np.ones(n), center), center)
     values = policy_values(policies, moments, 0.95).assign(
-        plug_in_value=own.mean(axis=0), upper_bound=np.nan
+        plug_in_value=own.mean(axis=0),
+        upper_bound=np.nan,
+        model_free_value=np.nan,
+        model_free_se=np.nan,
     )
     chosen, rule = select_menu_size(policies, moments)
     chosen = k or chosen
@@ -215,6 +218,34 @@ def with_result(content: ReportContent, step: str, **fields: Any) -> ReportConte
     result = getattr(content, step)
     other = type(result).model_validate({**dict(result), **fields})
     return dataclasses.replace(content, **{step: other})
+
+
+def with_comparisons(content: ReportContent, **gains: tuple[float, float]) -> ReportContent:
+    """Return the content whose menu earns so much more than others, with standard errors."""
+    menu, k = content.value_of("menu", content.selected_k), content.selected_k
+    rows = pd.DataFrame(
+        [
+            {
+                "policy": "menu",
+                "versus": name,
+                "k": k,
+                "difference": gain,
+                "se": se,
+                "ci_low": gain - 2 * se,
+                "ci_high": gain + 2 * se,
+            }
+            for name, (gain, se) in gains.items()
+        ]
+    )
+    values = [
+        {**menu, "policy": name, "value": menu["value"] - gain, "plug_in_value": np.nan}
+        for name, (gain, _) in gains.items()
+    ]
+    return dataclasses.replace(
+        content,
+        contrasts=pd.concat([content.contrasts, rows], ignore_index=True),
+        policy_values=pd.concat([content.policy_values, pd.DataFrame(values)], ignore_index=True),
+    )
 
 
 def with_limits(content: ReportContent, kept: dict[str, Any]) -> ReportContent:
@@ -373,14 +404,52 @@ def test_same_content_gives_the_same_bytes(two: ReportContent) -> None:
 
 def test_captured_shares_are_those_of_the_values(one: ReportContent) -> None:
     text, value = flowing(summary_of(one)), one.value_of("menu", 3)
-    assert (
-        f"It captures {100 * value['captured_of_control']:.0f}% of what full personalization "
-        "would gain over the control" in text
+    shares = [
+        f"{percent(value[f'captured_of_{reference}'])} (95% interval "
+        f"{percent(value[f'captured_of_{reference}_low'])} to "
+        f"{percent(value[f'captured_of_{reference}_high'])}) of what "
+        for reference in ("control", "uniform")
+    ]
+    assert f"It captures {shares[0]}full personalization would gain over the control" in text
+    assert f"{shares[1]}it would gain over the best single treatment" in text
+
+
+def test_comparisons_are_told_as_sure_as_they_are(one: ReportContent, tmp_path: Path) -> None:
+    compared = with_comparisons(
+        one,
+        segments_features_kmeans=(0.5, 0.1),
+        segments_features_tree=(0.1, 0.1),
+        segments_responses_kmeans=(0.0, 0.0),
+        random_menu=(-0.5, 0.1),
     )
-    assert (
-        f"{100 * value['captured_of_uniform']:.0f}% of what it would gain over the best "
-        "single treatment" in text
+    page, text = page_of(compared, tmp_path)[1].text, flowing(summary_of(compared))
+    for told in (page, text):
+        assert (
+            "The menu earns more than “segments on features (k-means)” with as many treatments: "
+            "the difference is 0.50 (95% interval 0.30 to 0.70)." in told
+        )
+        assert "Whether the menu earns more than “segments on features (tree)” with as" in told
+        assert "“segments on responses (k-means)” with as many treatments does the same as" in told
+        assert "The menu earns less than “random menu”" in told
+        assert "best of a grid" not in told
+    assert "Against what else could be done" in page
+    assert "Against what else could be done" not in page_of(one, tmp_path)[1].text
+
+
+def test_the_check_without_a_model_is_told_or_why_there_is_none(
+    one: ReportContent, tmp_path: Path
+) -> None:
+    why = "does not apply: treatments are continuous, or too many for any one of them to tell much."
+    assert f"The check without a model of responses {why}" in page_of(one, tmp_path)[1].text
+    menu = (one.policy_values["policy"] == "menu") & (one.policy_values["k"] == one.selected_k)
+    checked = dataclasses.replace(
+        one,
+        policy_values=one.policy_values.assign(
+            model_free_value=np.where(menu, 1.25, np.nan), model_free_se=np.where(menu, 0.5, np.nan)
+        ),
     )
+    page = page_of(checked, tmp_path)[1].text
+    assert re.search(r"the menu earns 1\.250* \(standard error 0\.50*\); honest value", page)
 
 
 def test_wide_intervals_are_admitted(tmp_path: Path) -> None:

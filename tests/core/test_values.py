@@ -86,7 +86,34 @@ def test_captured_shares_by_hand() -> None:
 
 def test_captured_shares_are_not_a_number_when_there_is_nothing_to_capture() -> None:
     values = policy_values(POLICIES, _moments(np.ones((10, 6))), 0.95)
-    assert values[["captured_of_control", "captured_of_uniform"]].isna().all(axis=None)
+    assert values.filter(like="captured").isna().all(axis=None)
+
+
+def test_intervals_of_shares_hold_what_paired_differences_do_not_refuse() -> None:
+    """By definition: ρ is inside where V_menu − V_base − ρ (V_full − V_base) may be 0."""
+    rng = np.random.default_rng(8)
+    scores = np.array([0.0, 1.0, 1.0, 1.4, 1.5, 1.6]) + rng.normal(0, 0.5, (400, 6))
+    values = policy_values(POLICIES, _moments(scores), 0.9).set_index(["policy", "k"])
+    for place, reference in ((0, "control"), (1, "uniform")):
+        row = values.loc[("menu", 2)]
+        low, high = (row[f"captured_of_{reference}_{end}"] for end in ("low", "high"))
+        assert low < row[f"captured_of_{reference}"] < high
+        for share, inside in ((low, 1), (high, 1), (low - 0.01, 0), (high + 0.01, 0)):
+            shortfall = scores[:, 3] - scores[:, place] - share * (scores[:, 5] - scores[:, place])
+            refused = abs(shortfall.mean()) > 1.6449 * shortfall.std(ddof=1) / 20 * (1 + 1e-4)
+            assert refused != inside, (reference, share)
+    # the reference captures nothing and full personalization everything, whatever the noise
+    ends = ["captured_of_uniform_low", "captured_of_uniform_high"]
+    np.testing.assert_allclose(values.loc[("uniform", 1), ends].to_numpy(float), 0, atol=1e-12)
+    np.testing.assert_allclose(values.loc[("granular", 0), ends].to_numpy(float), 1, atol=1e-6)
+
+
+def test_shares_of_a_gain_that_may_be_chance_are_not_identified() -> None:
+    noise = np.random.default_rng(9).normal(0, 1, (400, 6))
+    scores = np.array([0.0, 1.0, 1.0, 1.01, 1.02, 1.03]) + noise
+    values = policy_values(POLICIES, _moments(scores), 0.95).set_index(["policy", "k"])
+    assert values.filter(regex="of_uniform_(low|high)").isna().all(axis=None)
+    assert values.filter(regex="of_control_(low|high)").notna().all(axis=None)
 
 
 def test_variety_cost_lowers_values_and_moves_the_choice() -> None:

@@ -334,6 +334,9 @@ V1 = {
     "assignments": "run_id string, unit_id int, treatment_id int, depth double, arm int, "
     "expected_profit double, expected_incremental_profit double, regret double, "
     "runner_up_treatment_id int, changed boolean",
+    "policy_values": "run_id string, policy string, k int, value double, se double, ci_low double, "
+    "ci_high double, captured_of_control double, captured_of_uniform double, plug_in_value double, "
+    "upper_bound double, n bigint",
 }
 V1_ROWS = {
     "runs": "'old', 'published', timestamp'2025-01-01', timestamp'2025-01-01', "
@@ -342,6 +345,7 @@ V1_ROWS = {
     "responses": "'old', 1, 'all', 1D, 2D, 3D, 1D, 'all', 2.5D, 1.5D, 2",
     "menu": "'old', 1, 0, 1.5D, 2, 1D, 0D, null, false, true",
     "assignments": "'old', 1, 0, 1.5D, 2, 2.25D, 0.5D, 0.25D, null, null",
+    "policy_values": "'old', 'menu', 1, 2.25D, 0.5D, 1.25D, 3.25D, 0.75D, null, 2.5D, null, 1",
 }
 
 
@@ -385,7 +389,7 @@ def test_tables_of_version_1_are_refused_and_migrate(old: Lake) -> None:
     lines = _told(old, LAYOUT)
     mends = "(coarse-spark migrate mends it)"
     for line in (
-        f"runs: found contract version 1, expected 3 {mends}",
+        f"runs: found contract version 1, expected 4 {mends}",
         f"runs.revision: found no such column, expected bigint {mends}",
         f"responses.eligible_member: found no such column, expected boolean {mends}",
         f"assignments.unit_id: found int, expected bigint {mends}",
@@ -396,10 +400,13 @@ def test_tables_of_version_1_are_refused_and_migrate(old: Lake) -> None:
     done = migrate(old, LAYOUT)
     for sentence in (
         "table menu: added untried",
+        "table policy_values: added captured_of_control_low, captured_of_control_high, "
+        "captured_of_uniform_low, captured_of_uniform_high, model_free_value, model_free_se",
+        "table policy_values: every row keeps 'finite_values' from now on",
         "table runs: added revision, change_id, owner, heartbeat_at",
         "table runs: every row keeps 'known_status' from now on",
-        "table runs: contract version 3 (was 1)",
-        "table models: contract version 3 (was 1)",
+        "table runs: contract version 4 (was 1)",
+        "table models: contract version 4 (was 1)",
         "table assignments: column unit_id is now bigint (was int)",
         "table assignments: column arm is now bigint (was int)",
     ):
@@ -413,6 +420,8 @@ def test_tables_of_version_1_are_refused_and_migrate(old: Lake) -> None:
     assert (record.status, record.revision, record.owner) == ("published", 0, None)
     # what an earlier version could tell of support
     assert not old.read("menu").collect()[0]["untried"]
+    # nor could it tell how sure a share is
+    assert old.read("policy_values").collect()[0]["captured_of_control_low"] is None
     assert [row["depth"] for row in old.current_assignments().collect()] == [1.5]
     status = old.spark.table(old.reference("runs")).schema["status"]
     assert status.metadata["comment"].startswith("running, open (its last command ended")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.policies import COMPARISONS
 from coarse_spark.errors import InvalidInputError, RunError, TableError
 from coarse_spark.lake.step_results import ScoreResult
 
@@ -153,6 +154,37 @@ def test_values_of_the_menu_curve_belong_together(finished: Run) -> None:
     assert differences["menu", "menu of 1", 2] == pytest.approx(
         menus["value"].iloc[1] - menus["value"].iloc[0], abs=1e-9
     )
+
+
+def test_comparisons_are_valued_like_the_menu(finished: Run) -> None:
+    values, k = _table(finished, "policy_values"), len(_selected(finished))
+    found = values[values["policy"].isin(COMPARISONS)].set_index("policy")
+    assert set(found.index) == set(COMPARISONS)
+    assert (found["k"] == k).all()
+    assert (found["n"] == values["n"].iloc[0]).all()
+    assert found["plug_in_value"].isna().all()
+    menu = values.set_index(["policy", "k"]).loc[("menu", k)]
+    differences = _table(finished, "contrasts").query("policy == 'menu'").set_index("versus")
+    for name, row in found.iterrows():
+        versus = differences.loc[name]
+        assert versus["k"] == k
+        assert versus["difference"] == pytest.approx(menu["value"] - row["value"], abs=1e-9)
+        # pairs of policies on the same units share most of their noise
+        assert versus["se"] < np.hypot(menu["se"], row["se"]), name
+        assert versus["difference"] > -4 * versus["se"] - 0.01, name
+    # the menu is one treatment: so is every segmentation, up to a sample and a sketch
+    assert k == 1
+    segmented = found.loc[[name for name in COMPARISONS if name.startswith("segments")], "value"]
+    np.testing.assert_allclose(segmented, menu["value"], atol=0.01)
+    assert found.loc["random_menu", "value"] < menu["value"]
+
+
+def test_shares_that_are_captured_have_intervals(finished: Run) -> None:
+    values = _table(finished, "policy_values").set_index("policy")
+    for row in values.loc[["menu", "segments_features_tree"]].itertuples():
+        assert row.captured_of_control_low < row.captured_of_control < row.captured_of_control_high
+    # one treatment for all is as good as any here: of what may be nothing, no share is known
+    assert values.filter(regex="of_uniform_(low|high)").isna().all(axis=None)
 
 
 def test_segments_describe_all_units(finished: Run) -> None:

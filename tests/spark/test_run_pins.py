@@ -34,7 +34,10 @@ VALUES = ["value", "se", "plug_in_value", "upper_bound"]
 
 
 def _stored(lake: Lake, run_id: str) -> dict[str, Any]:
-    """Return what is kept of a run: menus by size, values by policy and size, units."""
+    """Return what is kept of a run: menus by size, values by policy and size, units.
+
+    What menus are compared with, which has no plug-in value, is left out.
+    """
     menu, values, assignments = (
         lake.read(name, run_id).drop("run_id").toPandas()
         for name in ("menu", "policy_values", "assignments")
@@ -49,13 +52,14 @@ def _stored(lake: Lake, run_id: str) -> dict[str, Any]:
         }
         for k, rows in menu.sort_values("treatment_id").groupby("k")
     }
-    kept = values.sort_values(["policy", "k"])[VALUES].astype(object)
+    values = values[values["plug_in_value"].notna()].sort_values(["policy", "k"])
+    kept = values[VALUES].astype(object)
     return {
         "menus": menus,
         "values": {
             f"{policy} {k}": row
             for policy, k, row in zip(
-                *values.sort_values(["policy", "k"])[["policy", "k"]].to_numpy().T,
+                *values[["policy", "k"]].to_numpy().T,
                 kept.where(kept.notna(), None).to_dict("records"),
                 strict=True,
             )

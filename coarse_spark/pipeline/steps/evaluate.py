@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from pyspark.sql import DataFrame
 
 from coarse_spark import progress
@@ -15,9 +16,10 @@ from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.units import WeightedUnits
+from coarse_spark.core.model_free import model_free_values
 from coarse_spark.core.strata import MergedStrata
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
-from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, held_out, seen
+from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, given_shares, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
 from coarse_spark.distributed.sketch import sketches
@@ -30,6 +32,7 @@ from coarse_spark.lake.step_results import (
     StrataMerged,
     TreatmentBin,
 )
+from coarse_spark.pipeline.comparisons import compared
 from coarse_spark.pipeline.experiment import cross_fitted
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
@@ -62,6 +65,8 @@ def evaluate(run: Run) -> None:
                 for fold in progress.each("menus of fold", folds)
             }
             bins = _treatment_bins(experiment.units, configuration)
+            learned = configuration.design.kind == "learned"
+            given = None if learned else given_shares(experiment.units, problem)
             result = evaluate_policies(
                 held_out(predictions),
                 problem,
@@ -69,9 +74,19 @@ def evaluate(run: Run) -> None:
                 fold_menus=fold_menus,
                 bins=bins,
                 center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
+                given=given,
             )
             menu = configuration.menu
             k, rule = select_menu_size(policies, result.moments, menu.select, menu.tolerance)
+            comparisons = compared(
+                run,
+                experiment,
+                bins,
+                k=k,
+                sketched={fold: sketch.units for fold, sketch in sketched.items()},
+                fold_menus=fold_menus,
+                moments=result.moments,
+            )
             rows = read_menus(run.lake, run.run_id)
             stability = choice_stability(
                 run,
@@ -87,12 +102,22 @@ def evaluate(run: Run) -> None:
         keys = list(zip(values["policy"], values["k"], strict=True))
         costs = {(policy.name, policy.k): policy.variety_cost for policy in policies}
         values["plug_in_value"] = [plug_in[key] - costs[key] for key in keys]
+        values[["model_free_value", "model_free_se"]] = np.nan
+        if result.model_free is not None:
+            free, values["model_free_se"] = model_free_values(result.model_free)
+            values["model_free_value"] = free - [policy.variety_cost for policy in policies]
         bounds = {
             ("menu", size): chosen.menus[size].upper_bound - costs["menu", size] for size in sizes
         }
         values["upper_bound"] = [bounds.get(key, np.nan) for key in keys]
+        differences = contrasts(policies, result.moments, confidence)
+        if comparisons is not None:
+            values, differences = (
+                pd.concat([own, further], ignore_index=True)
+                for own, further in zip((values, differences), comparisons, strict=True)
+            )
         run.replace(POLICY_VALUES, values)
-        run.replace(CONTRASTS, contrasts(policies, result.moments, confidence))
+        run.replace(CONTRASTS, differences)
         if configuration.menu.select == "auto":
             run.replace(MENU, rows.assign(selected=rows["k"] == k))
         log.info("%s", rule)

@@ -1,0 +1,138 @@
+"""Values without a model of responses, where treatments are few and shares known or counted.
+
+The self-normalised inverse propensity estimate (Hájek 1971) of a policy's value is the mean of what
+units earned that happened to get the policy's treatment, each counting one over the share of its
+treatment in its stratum. It knows nothing of responses beyond who gets what, is far less precise
+than debiased scores, and checks them. Its standard errors take shares as known: counted ones make
+it more precise than they say, where strata differ (Hirano, Imbens & Ridder 2003).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.treatments import Continuous, TreatmentSpace
+from coarse_spark.core.values import ScoreMoments
+
+MOST_TREATMENTS = 64  # with more, too few units got any one of them
+_ALIKE = 1e-5  # of the range of an entry of ψ: treatments are stored in single precision at times
+_OVERLAP = 4.0  # standard errors that the mean of the weights may be from 1
+
+
+def is_discrete(space: TreatmentSpace) -> bool:
+    """Whether only listed treatments, steps and levels are offered, so that units got the same."""
+    return space.finite is not None or not any(
+        isinstance(dimension, Continuous) and dimension.between for dimension in space.dimensions
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class GivenShares:
+    """How often an experiment gave its treatments within strata.
+
+    Attributes
+    ----------
+    treatments : (m, d) encoded, all different.
+    psi : (m, p + 1) rows of these; treatments with the same one are one treatment.
+    shares : (m,) by stratum: of the weight of those that got a treatment with the same row.
+    """
+
+    treatments: FloatArray
+    psi: FloatArray
+    shares: Mapping[str, FloatArray]
+
+    @staticmethod
+    def of(
+        problem: MenuProblem, treatments: FloatArray, strata: npt.ArrayLike, weight: FloatArray
+    ) -> GivenShares:
+        """Count rows (n, d) of strata (n,) with weights (n,): units, or sums of like ones."""
+        distinct, place = np.unique(treatments, axis=0, return_inverse=True)
+        psi = problem.psi_at(distinct)
+        alike = _same(psi[:, None], psi[None], _scale(problem))
+        labels = np.asarray(strata).astype(str)
+        shares = {}
+        for label in np.unique(labels):
+            inside = labels == label
+            counts = np.bincount(place.ravel()[inside], weight[inside], minlength=len(distinct))
+            shares[str(label)] = alike @ counts / counts.sum()
+        return GivenShares(distinct, psi, shares)
+
+    def rows(
+        self, problem: MenuProblem, treatments: FloatArray, strata: npt.ArrayLike, y: FloatArray
+    ) -> ModelFreeRows:
+        """Return what policies of units are valued by.
+
+        Parameters
+        ----------
+        problem : whose profit counts.
+        treatments, strata, y : (n, d) that the units got, (n,) where, (n,) outcomes.
+        """
+        place = self._places(treatments)
+        margin, cost = problem.profit.terms(treatments, problem.space)
+        labels, codes = np.unique(np.asarray(strata).astype(str), return_inverse=True)
+        shares = np.stack([self.shares[str(label)] for label in labels])[codes.ravel(), place]
+        return ModelFreeRows(self.psi[place], _scale(problem), 1 / shares, margin * y - cost)
+
+    def _places(self, treatments: FloatArray) -> IntArray:
+        position = {row.tobytes(): number for number, row in enumerate(self.treatments + 0.0)}
+        return np.array([position[row.tobytes()] for row in treatments + 0.0], dtype=np.intp)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFreeRows:
+    """Units as their own treatments and outcomes tell of policies.
+
+    Attributes
+    ----------
+    psi : (n, p + 1) rows of the treatments that they got.
+    scale : (p + 1,) of the entries of ψ.
+    inverse : (n,) one over the share of that treatment in the stratum.
+    earned : (n,) profit.
+    """
+
+    psi: FloatArray
+    scale: FloatArray
+    inverse: FloatArray
+    earned: FloatArray
+
+    def scores(self, psi: FloatArray) -> FloatArray:
+        """Return (n, 2) h · profit and h, where h is the inverse of those that got what ``psi``
+        (n, p + 1) says, and 0 of all others."""
+        h = np.where(_same(self.psi, psi, self.scale), self.inverse, 0.0)
+        return np.column_stack([h * self.earned, h])
+
+
+def _scale(problem: MenuProblem) -> FloatArray:
+    """Ranges (p + 1,) of the entries of ψ; of constant ones, what rounding may make of them."""
+    return np.asarray(np.ptp(problem.psi, axis=0) + 1e-7 * np.abs(problem.psi).max(axis=0))
+
+
+def _same(first: FloatArray, second: FloatArray, scale: FloatArray) -> BoolArray:
+    return np.asarray((np.abs(first - second) <= _ALIKE * scale).all(axis=-1))
+
+
+def model_free_values(moments: ScoreMoments) -> tuple[FloatArray, FloatArray]:
+    """Return values (q,) and their standard errors (q,), by the delta method.
+
+    NaN where the mean of the weights h is not 1, up to chance: units under the policy get what
+    nobody in their stratum got.
+
+    Parameters
+    ----------
+    moments : of ``ModelFreeRows.scores`` of q policies, side by side.
+    """
+    earned, h = moments.mean[0::2], moments.mean[1::2]
+    spread = np.abs(h - 1) <= _OVERLAP * moments.errors[1::2] + 1e-9
+    value = np.full(len(h), np.nan)
+    np.divide(earned, h, out=value, where=spread & (h > 0))
+    pairs = moments.covariance.reshape(len(h), 2, len(h), 2)
+    own = np.einsum("iaib->iab", pairs)
+    slope = np.column_stack([np.ones(len(h)), -value])
+    variance = np.einsum("ia,iab,ib->i", slope, own, slope) / np.where(h > 0, h, 1.0) ** 2
+    return value, np.sqrt(np.clip(variance, 0, None))

@@ -83,7 +83,7 @@ def test_an_output_lies_apart_from_the_inputs(
     if not refused:
         load_configuration(file)
         return
-    with pytest.raises(ConfigurationError, match="lies in experiment.path, expected a folder"):
+    with pytest.raises(ConfigurationError, match=r"lies in experiment\.path, expected a folder"):
         load_configuration(file)
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.comparisons import fit_comparisons
 from coarse_spark.core.lack_of_fit import TreatmentBins
@@ -74,24 +73,23 @@ def compared(
         )
         held = with_features(held, experiment.units)
     menus = {}
-    with threadpool_limits(limits=1):  # the last bits must not depend on the number of cores
-        for fold, units in sketched.items():
-            features, theta, weights = pd.DataFrame(), units.theta, units.weights
-            if samples:
-                rows = samples[fold]
-                features = rows[feature_columns(len(configuration.experiment.features))]
-                theta = matrix(rows, theta_columns(problem.coefficients))
-                weights = rows["weight"].to_numpy(np.float64)
-            others = fit_comparisons(
-                names,
-                k,
-                sketch=units,
-                sample=PolicyUnits(problem, theta, features),
-                weights=weights,
-                grid_points=configuration.evaluation.grid_points,
-                seed=configuration.menu.seed + fold,
-            )
-            menus[fold] = replace(fold_menus[fold], others=others)
+    for fold, units in sketched.items():
+        features, theta, weights = pd.DataFrame(), units.theta, units.weights
+        if samples:
+            rows = samples[fold]
+            features = rows[feature_columns(len(configuration.experiment.features))]
+            theta = matrix(rows, theta_columns(problem.coefficients))
+            weights = rows["weight"].to_numpy(np.float64)
+        others = fit_comparisons(
+            names,
+            k,
+            sketch=units,
+            sample=PolicyUnits(problem, theta, features),
+            weights=weights,
+            grid_points=configuration.evaluation.grid_points,
+            seed=configuration.menu.seed + fold,
+        )
+        menus[fold] = replace(fold_menus[fold], others=others)
     result = evaluate(
         held,
         problem,

@@ -138,7 +138,7 @@ class _Leaves:
         theta = units.theta[:, basis]
         target = theta @ profit_metric(theta, np.column_stack([psi[:, basis], psi[:, -1]]))
         tree = DecisionTreeRegressor(
-            max_leaf_nodes=max(k, 2), min_weight_fraction_leaf=_TREE_LEAF, random_state=seed
+            max_leaf_nodes=k, min_weight_fraction_leaf=_TREE_LEAF, random_state=seed
         ).fit(points, target, sample_weight=weights)
         return _Leaves(coordinates, tree, np.unique(tree.apply(points)))
 
@@ -207,7 +207,8 @@ def fit_comparisons(
         return partial(_encoded, FeatureEncoder.fit(sample.features, weights, knots=0))
 
     def segmented(kind: Any, coordinates: Any, units: PolicyUnits, mass: FloatArray) -> PolicyMap:
-        if k == 1:
+        # one segment, or nothing that tells units apart
+        if k == 1 or not coordinates(units).shape[1]:
             return segment_policy(_all_together, units, mass, 1)
         return segment_policy(kind.fit(coordinates, units, mass, k, seed), units, mass, k)
 

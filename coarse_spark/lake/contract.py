@@ -448,9 +448,9 @@ POLICY_VALUES = TableSchema(
     },
     constraint=Constraint(
         "finite_values",
-        f"{_finite('value', 'ci_low', 'ci_high', 'plug_in_value')} AND {_finite('se', least='0')} "
-        "AND " + " AND ".join(map(_may_be_null, (*_SHARES, "upper_bound"))),
-        # no share where nothing is to be captured, no bound where none was computed
+        f"{_finite('value', 'ci_low', 'ci_high')} AND {_finite('se', least='0')} AND "
+        # no share where nothing is to be captured; nothing that was not computed
+        + " AND ".join(map(_may_be_null, (*_SHARES, *_FREE, "plug_in_value", "upper_bound"))),
     ),
 )
 CONTRASTS = TableSchema(

@@ -12,7 +12,7 @@ from coarse_spark.core.comparisons import best_columns, fit_comparisons, grid_of
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.units import WeightedUnits
-from coarse_spark.core.policies import COMPARISONS, PolicyMap, PolicyUnits, menu_policy
+from coarse_spark.core.policies import COMPARISONS, ON_FEATURES, PolicyMap, PolicyUnits, menu_policy
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 
@@ -89,6 +89,16 @@ def test_with_one_treatment_every_segmentation_is_the_best_single_one() -> None:
     for name, policy in fitted(known, k=1).items():
         if name != "random_menu":
             assert (policy(new) == single).all(), name
+
+
+def test_features_that_are_all_alike_make_one_segment() -> None:
+    known = units_of(4_001)
+    alike = PolicyUnits(PROBLEM, known.theta, pd.DataFrame({"age": np.ones(4_001)}))
+    weighted = WeightedUnits.of(known.theta, np.ones(4_001))
+    single = menu_policy(best_single(PROBLEM, weighted))(alike)
+    policies = fitted(alike)
+    for name in ON_FEATURES:
+        assert (policies[name](alike) == single).all(), name
 
 
 def test_random_menus_differ_by_seed_and_serve_units_as_well_as_they_can() -> None:

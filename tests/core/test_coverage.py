@@ -36,10 +36,10 @@ KINDS = ("randomized", "stratified", "learned")
 
 
 def test_a_few_cross_fitted_intervals_cover() -> None:
-    found = [one for kind in KINDS for one in _repeated(Design(kind, units=300, spread=3), 6)]
+    found = [one for kind in KINDS for one in _repeated(Design(kind, units=300, spread=3), 4)]
     covered = coverage(found)
-    # of 18 intervals of 95 %, fewer than 14 cover in 1 of 1000 tests
-    assert (covered >= 14 / 18).all(), dict(zip(QUANTITIES, covered, strict=True))
+    # of 12 intervals of 95 %, fewer than 9 cover in 2 of 1000 tests
+    assert (covered >= 9 / 12).all(), dict(zip(QUANTITIES, covered, strict=True))
 
 
 @pytest.mark.slow

@@ -38,16 +38,18 @@ class _Work:
     def __init__(self, name: str) -> None:
         self.name, self.start = name, time.monotonic()
         self.part = ""
-        self.counted = ("", 0)
+        self.counted = ("", 0, 0)
         self.tasks: Tasks = lambda: (0, 0)
 
     def line(self) -> str:
         """Return how far it is, in words."""
-        noun, total = self.counted
-        done, all_tasks = self.tasks()
+        noun, total, before = self.counted
+        done, tasks = self.tasks()
         words = [self.part] if self.part else []
-        if all_tasks:
-            words.append(f"{done} of {all_tasks} {noun if all_tasks == total else 'tasks'}")
+        if tasks and tasks == total + before:
+            words.append(_of(max(done - before, 0), total, noun))
+        elif tasks:
+            words.append(_of(done, tasks, "task"))
         words.append(_seconds(time.monotonic() - self.start))
         return f"{self.name}: {', '.join(words)}"
 
@@ -93,13 +95,19 @@ def of(name: str, spark: Any = None) -> Iterator[None]:
             teller.join(timeout=1)  # it may wait for an answer of Spark
 
 
-def counts(noun: str, total: int) -> None:
-    """Say what the tasks of a stage of ``total`` tasks are, such as partitions.
+def counts(noun: str, total: int, before: int = 0) -> None:
+    """Say what the tasks of a stage are.
 
     Without work that is told nothing happens, here and in ``each``.
+
+    Parameters
+    ----------
+    noun : what one is, such as partition.
+    total : how many; a stage of another number of tasks is one of tasks.
+    before : further tasks of that stage, which are others and end first.
     """
     if _going_on:
-        _going_on[-1].counted = (noun, total)
+        _going_on[-1].counted = (noun, total, before)
 
 
 def each(noun: str, items: Iterable[Item]) -> Iterator[Item]:
@@ -174,6 +182,10 @@ def _tracked(spark: Any) -> Tasks:
         )
 
     return asked
+
+
+def _of(done: int, total: int, noun: str) -> str:
+    return f"{done} of {total} {noun}{'' if total == 1 else 's'}"
 
 
 def _seconds(value: float) -> str:

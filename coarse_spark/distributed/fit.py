@@ -114,7 +114,7 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
                     for name, rows in sorted(small)
                 ],
                 MODEL_SCHEMA,
-            )
+            ).coalesce(1)
         )
     if shards:
         # the largest fits begin first, so that no core waits for one at the end
@@ -125,7 +125,8 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
             "member", F.pmod(F.shiftrightunsigned("key", 7), "shards").cast("int")
         )
         groups = sum(count for _, count in shards)
-        progress.counts("partitions" if groups == len(shards) else "shards", groups)
+        noun = "partition" if groups == len(shards) else "shard"
+        progress.counts(noun, groups, before=len(parts))
         # one partition alone is the pool itself
         common = pooled if settings.shrink_to_pooled and len(sizes) > 1 else None
         # by range, as a hash puts several groups into one task and none into others; an explicit
@@ -300,4 +301,4 @@ def _fit_pooled(
     rows = _model_rows(
         records, _fold_rows(fold_counts, folds), POOLED, 0, time.perf_counter() - start
     )
-    return units.sparkSession.createDataFrame(rows, MODEL_SCHEMA), pooled
+    return units.sparkSession.createDataFrame(rows, MODEL_SCHEMA).coalesce(1), pooled

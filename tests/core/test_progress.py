@@ -97,10 +97,14 @@ def test_tasks_are_counted_and_named(lines: Lines) -> None:
     spark = Classic((7, 12))
     with progress.of("fit", spark):
         lines.wait("fit: 7 of 12 tasks, 0 s")
-        progress.counts("partitions", 12)
+        progress.counts("partition", 12)
         lines.wait("fit: 7 of 12 partitions, ")
+        progress.counts("partition", 10, before=2)
+        lines.wait("fit: 5 of 10 partitions, ")
         spark.stages += [(1, 2), None]  # Spark forgets stages
         lines.wait("fit: 8 of 14 tasks, ")
+        spark.stages[:] = [(0, 1)]
+        lines.wait("fit: 0 of 1 task, ")
         spark.stages.clear()
         lines.wait("fit: 0 s")
 
@@ -129,7 +133,7 @@ def test_folds_are_counted_and_the_innermost_work_is_told(lines: Lines) -> None:
             assert all(line.startswith("inner") for line in lines.shown[start:])
         lines.wait("evaluate: ")
     assert list(progress.each("fold", "ab")) == ["a", "b"]  # without work to tell of
-    progress.counts("folds", 2)
+    progress.counts("fold", 2)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -42,10 +42,12 @@ def describe_segments(
         means, overall, spread, sizes = _numeric(
             described, [names[i] for i in numbers], [aliases[i] for i in numbers]
         )
+        levels: list[str] = []
         if texts:
             shares, all_shares = _levels(
                 described, [names[i] for i in texts], [aliases[i] for i in texts], sizes
             )
+            levels = list(shares.columns)
             means = means.join(shares)
             all_spread = (all_shares * (1 - all_shares)) ** 0.5
             overall, spread = pd.concat([overall, all_shares]), pd.concat([spread, all_spread])
@@ -62,7 +64,7 @@ def describe_segments(
             "treatment_id": segments,
             "size": sizes.loc[segments].to_numpy(),
             "feature_means": [means.loc[segment].dropna().to_dict() for segment in segments],
-            "distinguishing": distinguishing_features(means, overall, spread),
+            "distinguishing": distinguishing_features(means, overall, spread, levels),
             "rule": rules,
         }
     )

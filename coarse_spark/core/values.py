@@ -159,7 +159,8 @@ class Policy:
 
     Attributes
     ----------
-    name : such as ``control`` or ``menu``.
+    name : such as ``control``, ``menu``, or ``rule`` for a menu whose treatments a rule over
+        features assigns.
     k : its number of unique treatments; 0 for no limit.
     variety_cost : money per unit weight for offering that many.
     """
@@ -214,7 +215,8 @@ def policy_values(
 def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: float) -> pd.DataFrame:
     """Return paired differences, one row a pair.
 
-    Of every policy to control, uniform and granular, and of every menu to the next smaller one.
+    Of every policy to control, uniform and granular, of every menu to the next smaller one, and of
+    the rule of a menu to that menu.
 
     Parameters
     ----------
@@ -229,6 +231,13 @@ def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: flo
     for policy in policies:
         pairs += [(policy, reference) for reference in references if reference.name != policy.name]
     pairs += list(zip(menus[1:], menus[:-1], strict=True))
+    pairs += [
+        (rule, menu)
+        for rule in policies
+        if rule.name == "rule"
+        for menu in menus
+        if menu.k == rule.k
+    ]
     rows = []
     for policy, versus in pairs:
         both = index[policy.name, policy.k], index[versus.name, versus.k]

@@ -17,7 +17,7 @@ from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.policy_tree.cells import Cells, roundest
 from coarse_spark.core.policy_tree.menu_rule import fit_menu_rule
-from coarse_spark.core.policy_tree.rule import AssignmentRule, fit_rule, number_text, told_of
+from coarse_spark.core.policy_tree.rule import AssignmentRule, Leaf, fit_rule, number_text, told_of
 from coarse_spark.core.policy_tree.search import grow
 from coarse_spark.core.policy_tree.sql import to_sql
 from coarse_spark.core.profit import Profit
@@ -205,6 +205,25 @@ def test_a_value_that_is_no_number_is_missing_in_sql_too() -> None:
         np.testing.assert_array_equal(rule.assign(features), best)
         table = pa.table({"a": pa.array([float("nan"), None, 1.0, 3.0], from_pandas=False)})
         assert _in_duckdb(rule, table).tolist() == [goes_with[i] for i in (3, 3, 0, 2)]
+
+
+def test_columns_of_single_precision_are_compared_alike() -> None:
+    prices = np.arange(1, 200, dtype=np.float32) / np.float32(20)
+    for last in range(1, 60, 4):
+        best = (np.arange(199) > last).astype(int)
+        features = pd.DataFrame({"price": prices.astype(np.float64)})  # as Spark hands them over
+        rule = fit_rule(features, np.eye(2)[best], np.ones(199), depth=1, min_share=0.0)
+        table = pa.table({"price": pa.array(prices)})
+        np.testing.assert_array_equal(_in_duckdb(rule, table), rule.assign(features))
+
+
+def test_who_may_get_nothing_is_told() -> None:
+    leaf = Leaf({}, 1, 1.0, 2.0)
+    rule = AssignmentRule((leaf,), requires=(("a",), ("b", "c")), order=(0, 1))
+    columns = {"a": [True, False, False], "b": [True, True, True], "c": [True, True, None]}
+    assert _in_duckdb(rule, pa.table(columns)).tolist() == [1, 1, -1]
+    eligible = {name: [bool(value) for value in values] for name, values in columns.items()}
+    assert rule.assign(pd.DataFrame(index=range(3)), eligible).tolist() == [1, 1, -1]
 
 
 def test_conditions_read_like_a_persons() -> None:

@@ -17,6 +17,7 @@ from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 
 _BINS = 64  # of a number
 _LEVELS = 30  # of a text, the most frequent ones
+_SINGLE = 1e38  # numbers of single precision are smaller
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +125,10 @@ def as_texts(values: pd.Series) -> pd.Series:
 def roundest(low: float, high: float) -> float:
     """Return the number t with low ≤ t < high that is written with the fewest digits.
 
-    ``value <= t`` then splits like ``value <= low`` whatever lies at or beyond these two.
+    ``value <= t`` then splits like ``value <= low`` whatever lies at or beyond these. Where both
+    are of single precision their column may be so too, and an engine that compares it with t in
+    single precision shall not find the 0.15000000596 that stands there for 0.15 to be at most 0.15:
+    t is a number that single precision does not round up.
 
     Parameters
     ----------
@@ -137,6 +141,7 @@ def roundest(low: float, high: float) -> float:
     """
     if low <= 0 < high:
         return 0.0
+    single = abs(low) < _SINGLE > abs(high) and _single(low) == low and _single(high) == high
     with localcontext(prec=60):
         ends = Decimal(repr(low)), Decimal(repr(high))
         middle = (ends[0] + ends[1]) / 2
@@ -146,6 +151,11 @@ def roundest(low: float, high: float) -> float:
                 step = Decimal(digits).scaleb(exponent - 1)
                 below = middle // step if middle > 0 else -(-middle // step) - 1
                 for steps in (below, below + 1):
-                    if low <= (found := float(steps * step)) < high:
+                    found = float(steps * step)
+                    if low <= found < high and not (single and _single(found) > found):
                         return found
     return low  # neighbours among the numbers of the machine
+
+
+def _single(value: float) -> float:
+    return float(np.float32(value))

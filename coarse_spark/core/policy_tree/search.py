@@ -20,7 +20,9 @@ from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.policy_tree.cells import Cells
 
 _ROUNDING = 1e-13  # of all profits together
-_AHEAD = 12  # features whose splits are seen one level ahead: those that earn most on their own
+# features whose splits are seen one level ahead, and those of the splits after them: of many, those
+# that earn most on their own
+_AHEAD, _AFTER = 12, 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,7 @@ class _Search:
         at_once = np.concatenate(values)
         if depth > 1 and self.ahead:
             order = np.argsort([-value.max(initial=-np.inf) for value in values], kind="stable")
-            later = self._seen_ahead(rows, masks, [int(number) for number in order[:_AHEAD]])
+            later = self._seen_ahead(rows, masks, order.tolist())
             unseen = [np.full(len(value), -np.inf) for value in values]
             best = np.concatenate([later.get(i, unseen[i]) for i in range(len(values))])
             best[np.isinf(at_once)] = -np.inf
@@ -157,26 +159,30 @@ class _Search:
         return np.where(small, -np.inf, value)
 
     def _seen_ahead(
-        self, rows: IntArray, masks: Sequence[BoolArray], seen: Sequence[int]
+        self, rows: IntArray, masks: Sequence[BoolArray], order: Sequence[int]
     ) -> dict[int, FloatArray]:
-        """Return what the best trees of depth 2 earn that start with splits of features ``seen``.
+        """Return what the best trees of depth 2 earn that start with splits of the first features.
 
         By feature (s,), one value a mask.
+
+        Parameters
+        ----------
+        order : of the features, by what they earn alone.
         """
-        sums = self.sums[rows]
-        starts = np.cumsum([0, *(one.count for one in self.features)])
-        codes = np.column_stack([one.codes[rows] for one in self.features]) + starts[:-1]
+        sums, after = self.sums[rows], sorted(order[:_AFTER])
+        cells, below = [self.features[number] for number in after], [masks[i] for i in after]
+        starts = np.cumsum([0, *(one.count for one in cells)])
+        codes = np.column_stack([one.codes[rows] for one in cells]) + starts[:-1]
         result = {}
-        for number in seen:
+        for number in order[:_AHEAD]:
             own, width = self.features[number], int(starts[-1])
             joint = own.codes[rows][:, None] * width + codes
             held = _cell_sums(joint, own.count * width, sums).reshape(own.count, width, -1)
             mask = masks[number].astype(np.float64)
             first = np.einsum("sm,mck->kcs", mask, held, optimize=True)
             second = held.sum(axis=0).T[:, :, None] - first
-            result[number] = self._best_below(first, starts, masks) + self._best_below(
-                second, starts, masks
-            )
+            sides = [self._best_below(side, starts, below) for side in (first, second)]
+            result[number] = np.asarray(sides[0] + sides[1])
         return result
 
     def _best_below(

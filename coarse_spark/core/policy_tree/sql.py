@@ -71,7 +71,8 @@ def to_sql(
     rule: AssignmentRule,
     dialect: str = "spark",
     *,
-    columns: Mapping[str, str] | None = None,
+    features: Mapping[str, str] | None = None,
+    eligible: Mapping[str, str] | None = None,
     labels: Sequence[str] = (),
 ) -> str:
     """Return an expression whose value is the treatment's position on the menu.
@@ -83,7 +84,8 @@ def to_sql(
     rule : the rule.
     dialect : spark or databricks (names in backticks), duckdb or ansi (in double quotes). Of these,
         ansi knows no NaN: there it compares as the engine has it.
-    columns : feature or column that is required -> its name in the table, where that is another.
+    features : feature -> its name in the table, by default the same.
+    eligible : column that a treatment requires -> its name in the table, by default the same.
     labels : of the treatments, written behind them as comments.
 
     Raises
@@ -106,10 +108,10 @@ def to_sql(
             f"dialect: found '{dialect}', expected {' or '.join(DIALECTS)}"
             f"{nearest(dialect, DIALECTS)}"
         )
-    spoken, named = DIALECTS[dialect], {} if columns is None else columns
+    spoken = DIALECTS[dialect]
 
-    def name(column: str) -> str:
-        return spoken.name(named.get(column, column))
+    def name(column: str, named: Mapping[str, str] | None) -> str:
+        return spoken.name(column if named is None else named[column])
 
     def then(treatment: int) -> str:
         return f"{treatment}  -- {shown(labels[treatment])}" if labels else str(treatment)
@@ -117,7 +119,7 @@ def to_sql(
     def lines(treatment: int, conditions: Sequence[str] = ()) -> list[str]:
         found = []
         for choice, required in rule.choices(treatment):
-            wanted = [*conditions, *map(name, required)]
+            wanted = [*conditions, *(name(column, eligible) for column in required)]
             if len(wanted) > 1:
                 wanted = [f"({text})" if " OR " in text else text for text in wanted]
             kept = f"WHEN {' AND '.join(wanted)} THEN" if wanted else "ELSE"
@@ -129,7 +131,10 @@ def to_sql(
         if leaf.treatment != rule.usual:
             body += lines(
                 leaf.treatment,
-                [_condition(spoken, name(key), one) for key, one in leaf.conditions.items()],
+                [
+                    _condition(spoken, name(key, features), one)
+                    for key, one in leaf.conditions.items()
+                ],
             )
     body += lines(rule.usual)
     if len(body) == 1 and body[0].startswith("  ELSE "):

@@ -35,6 +35,7 @@ from coarse_spark.distributed.frames import (
     theta_columns,
     treatment_columns,
 )
+from coarse_spark.distributed.rule import ruled_columns
 
 _NOISE_UNITS = 5_000  # far more than the cells that the noise is resampled on
 
@@ -127,8 +128,10 @@ def evaluate(
     Parameters
     ----------
     held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, and theta_0 … of
-        models fitted on the other folds; cluster, where units share clusters.
-    policies : control, uniform, menus of K treatments and granular, in the order of the scores.
+        models fitted on the other folds; ruled_K where rules are judged; cluster, where units share
+        clusters.
+    policies : control, uniform, menus of K treatments, their rules and granular, in the order of
+        the scores.
     fold_menus : by fold.
     bins : of treatments, for the lack of fit.
     center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
@@ -137,13 +140,17 @@ def evaluate(
     names, weights = theta_columns(problem.coefficients), representer_columns(size)
     dimensions = treatment_columns(problem.candidates.shape[1])
     clustered = "cluster" in held.columns
+    sizes = [policy.k for policy in policies if policy.name == "rule"]
+    ruled = ruled_columns(sizes)
 
     def scored(fold: int, rows: pd.DataFrame) -> _Scored:
         theta, treatments = matrix(rows, names), matrix(rows, dimensions)
         phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
         learned, rules = theta[:, :size], theta[:, size:]
         debiased = np.hstack([corrected(learned, phi, y, matrix(rows, weights)), rules])
-        scores, without = policy_scores(theta, debiased, problem, policies, fold_menus[fold])
+        given = {k: rows[name].to_numpy() for k, name in zip(sizes, ruled, strict=True)}
+        menus = fold_menus[fold]
+        scores, without = policy_scores(theta, debiased, problem, policies, menus, given)
         return _Scored(
             ScoreMoments.totals(scores, rows["weight"].to_numpy(np.float64), center),
             bins.assign(treatments),
@@ -156,7 +163,7 @@ def evaluate(
         return {"all": reduce(add, (one.sums(bins.size) for one in found))}
 
     key = ["cluster"] if clustered else []
-    needed = held.select(*key, "fold", "weight", "outcome", *dimensions, *weights, *names)
+    needed = held.select(*key, "fold", "weight", "outcome", *dimensions, *weights, *ruled, *names)
     if clustered:
         flat = _add_up_clusters(needed, scored, bins.size, len(policies))
     else:
@@ -213,6 +220,7 @@ def policy_scores(
     problem: MenuProblem,
     policies: Sequence[Policy],
     menus: FoldMenus,
+    ruled: Mapping[int, IntArray],
 ) -> tuple[FloatArray, BoolArray]:
     """Return the scores (n, q) ψ(π(x_i))·(θ̃_i, 1) of units under every policy.
 
@@ -223,6 +231,7 @@ def policy_scores(
     ----------
     theta : (n, p) out-of-fold coefficients, which decide.
     debiased : (n, p) coefficients that measure what decisions earn.
+    ruled : (n,) treatments by the rules of the menus, by size; −1 for none.
     """
     scores = np.empty((len(theta), len(policies)))
     without = np.zeros(scores.shape, dtype=bool)
@@ -233,8 +242,10 @@ def policy_scores(
             psi = problem.psi_at(problem.granular(theta)[0])
         else:
             menu = menus.uniform if policy.name == "uniform" else menus.sized[policy.k]
-            psi = menu.psi[assign(theta, menu.priced_psi)]
-            none = refused(theta, psi, problem.layout)
+            rule = policy.name == "rule"
+            taken = ruled[policy.k] if rule else assign(theta, menu.priced_psi)
+            psi = menu.psi[taken]
+            none = refused(theta, psi, problem.layout) | (taken < 0)
             psi[none], without[:, position] = problem.control_psi, none
         scores[:, position] = np.einsum("ij,ij->i", debiased, psi[:, :-1]) + psi[:, -1]
     return scores, without

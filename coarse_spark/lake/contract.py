@@ -397,7 +397,8 @@ POLICY_VALUES = TableSchema(
     {
         "policy": (
             "string",
-            "control, uniform (best single treatment), menu (K treatments) or granular (no limit)",
+            "control, uniform (best single treatment), menu (K treatments), rule (those of the "
+            "selected menu, assigned by a rule over features) or granular (no limit)",
         ),
         "k": ("int", "Number of unique treatments; 0: no limit"),
         "value": (
@@ -465,7 +466,8 @@ SEGMENTS = TableSchema(
         ),
         "rule": (
             "string",
-            "A short decision tree's rule for the segment, an approximation for readers",
+            "Who the segment is by features: the rule that assigns it, or the rule of a short tree "
+            "that nearly finds it",
         ),
     },
 )

@@ -133,10 +133,17 @@ class ReportContent:
         """The size of the published menu."""
         return self.evaluated.k
 
+    @property
+    def published(self) -> pd.Series[Any]:
+        """The row of policy_values of what is published: the menu, or the rule that assigns it."""
+        return self.value_of(self.assigned.policy, self.selected_k)
+
     @cached_property
     def segment_theta(self) -> FloatArray:
         """(selected_k, p) mean response coefficients of the segments, by treatment_id."""
-        return np.asarray(self.chosen.menus[self.selected_k].segment_theta, dtype=np.float64)
+        by_rule = self.assigned.segment_theta
+        theta = by_rule or self.chosen.menus[self.selected_k].segment_theta
+        return np.asarray(theta, dtype=np.float64)
 
     @cached_property
     def menus(self) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -23,6 +24,7 @@ from coarse_spark.report.drawing import colour, ink
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.pictures import fit_picture, k_curve
 from coarse_spark.report.responses import response_picture
+from coarse_spark.report.rule import rule_sentence
 from coarse_spark.text import printable
 
 
@@ -67,7 +69,7 @@ def render_report(content: ReportContent) -> str:
         findings=[
             *wording.findings(content),
             *limit_sentences(content),
-            *filter(None, [changes_sentence(content)]),
+            *filter(None, [rule_sentence(content), changes_sentence(content)]),
         ],
         stability=stability_sentence(content),
         stability_rows=stability_rows(content),
@@ -132,18 +134,16 @@ def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
         "uniform": "best single treatment (uniform)",
         "granular": "full personalization (granular)",
     }
-    order = {"control": 0, "uniform": 1, "menu": 2, "granular": 3}
+    order = {"control": 0, "uniform": 1, "menu": 2, "rule": 3, "granular": 4}
     frame = content.policy_values.assign(
         order=content.policy_values["policy"].map(order)
     ).sort_values(["order", "k"])
     for _, row in frame.iterrows():
-        is_menu = row["policy"] == "menu"
+        published = row["policy"] == content.assigned.policy and row["k"] == content.selected_k
         rows.append(
             {
-                "name": f"menu of {row['k']}"
-                if is_menu
-                else names.get(row["policy"], row["policy"]),
-                "selected": is_menu and row["k"] == content.selected_k,
+                "name": names.get(row["policy"], _policy(row)),
+                "selected": published,
                 "value": wording.number(row["value"], digits),
                 "interval": wording.interval(row, digits),
                 "se": wording.number(row["se"], digits),
@@ -156,13 +156,18 @@ def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
     return rows
 
 
+def _policy(row: pd.Series[Any]) -> str:
+    named = {"menu": f"menu of {row['k']}", "rule": f"menu of {row['k']} by the rule"}
+    return named.get(row["policy"], str(row["policy"]))
+
+
 def _differences(content: ReportContent) -> list[dict[str, Any]]:
     rows = []
     for _, row in content.contrasts.iterrows():
         digits = wording.decimals_for([row["se"]])
         rows.append(
             {
-                "name": f"menu of {row['k']}" if row["policy"] == "menu" else row["policy"],
+                "name": _policy(row),
                 "versus": row["versus"],
                 "difference": wording.number(row["difference"], digits),
                 "interval": wording.interval(row, digits),

@@ -104,7 +104,7 @@ def _values(axes: Axes, content: ReportContent) -> None:
 
 def _control(axes: Axes, content: ReportContent, value: float) -> None:
     """Draw the control as a line, or name it below where a line would squeeze everything else."""
-    rows = content.policy_values[content.policy_values["policy"] != "control"]
+    rows = content.policy_values[~content.policy_values["policy"].isin(["control", "rule"])]
     low, high = (
         min(rows["ci_low"].min(), rows["plug_in_value"].min()),
         max(rows["ci_high"].max(), rows["plug_in_value"].max()),

@@ -198,8 +198,8 @@ def headline(content: ReportContent) -> str:
 
 def findings(content: ReportContent) -> list[str]:
     """Return what the run found about the published menu, one sentence each."""
-    k, digits = content.selected_k, value_decimals(content)
-    value, control = content.value_of("menu", k), content.value_of("control")
+    policy, k, digits = content.assigned.policy, content.selected_k, value_decimals(content)
+    value, control = content.published, content.value_of("control")
     sentences = [
         f"Expected profit is {number(value['value'], digits)} per unit ({level(content)} interval "
         f"{interval(value, digits)}), against {number(control['value'], digits)} under the "
@@ -219,7 +219,7 @@ def findings(content: ReportContent) -> list[str]:
             f"The menu holds {what} that nobody in the experiment got anything near (marked "
             "untried): what units do there is read between others, by the form of the basis."
         )
-    gain = content.contrast("menu", "control", k)
+    gain = content.contrast(policy, "control", k)
     if identical(content, gain):
         sentences.append("On every unit of the experiment the menu does the same as the control.")
     elif gain is not None and undecided(gain):
@@ -236,7 +236,7 @@ def findings(content: ReportContent) -> list[str]:
 
 def _over_uniform(content: ReportContent) -> list[str]:
     """Return what the menu adds to the best single treatment; nothing on a menu of one."""
-    gain = content.contrast("menu", "uniform", content.selected_k)
+    gain = content.contrast(content.assigned.policy, "uniform", content.selected_k)
     if gain is None or len(content.selected) == 1 or identical(content, gain):
         return []
     if undecided(gain):
@@ -280,7 +280,7 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
                 f"{percent(share)} of what {'it' if known else 'full personalization'} would gain "
                 f"over {name}"
             )
-    short = content.contrast("menu", "granular", content.selected_k)
+    short = content.contrast(content.assigned.policy, "granular", content.selected_k)
     if known:
         tail = (
             ""

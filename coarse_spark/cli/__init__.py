@@ -217,6 +217,27 @@ def report(
     _present(read_run(session, configuration, run_id), report)
 
 
+@app.command("export-rule")
+def export_rule(
+    config: Config,
+    run_id: RunId = None,
+    settings: Set = [],  # noqa: B006
+    dialect: Annotated[
+        str,
+        typer.Option(help="spark or databricks (names in backticks), duckdb or ansi (in quotes)."),
+    ] = "spark",
+) -> None:
+    """Print the rule of a run's menu as a SQL CASE expression of the treatment_id.
+
+    It reads columns of the population by their names; nulls and unseen levels have their place.
+    """
+    configuration, session = start(config, settings)
+    from coarse_spark.pipeline import read_run
+    from coarse_spark.pipeline.menu_rule import selected_rule
+
+    typer.echo(selected_rule(read_run(session, configuration, run_id), dialect))
+
+
 @app.command()
 def validate(
     config: Config,

@@ -267,6 +267,18 @@ class Menu(Section):
         description="what counts against the budget per unit of outcome, such as an incentive "
         "paid on success; money, an expression in the treatment names",
     )
+    assignment: Literal["exact", "rule"] = Field(
+        "exact",
+        description="who gets which treatment: exact, the one that earns most with the unit's own "
+        "responses; or rule, what a shallow tree over the features says, which SQL can run "
+        "(coarse-spark export-rule) and which earns less; it keeps no shares and no budget",
+    )
+    rule_depth: Integer = Field(
+        3,
+        ge=1,
+        le=6,
+        description="most conditions of the rule between all units and a treatment",
+    )
     starts: Integer = Field(
         12, ge=1, le=1_000, description="random starts of the search; the best menu is kept"
     )

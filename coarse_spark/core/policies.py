@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.units import assign
 
@@ -31,11 +31,14 @@ class PolicyUnits:
     problem : what is to be had from them.
     theta : (n, p) response coefficients, which decide.
     features : (n, ·); none where no policy looks at them.
+    by_rule : by size of a menu, (n,) its treatments by the menu's rule, −1 for none; empty where
+        there are no rules.
     """
 
     problem: MenuProblem
     theta: FloatArray
     features: pd.DataFrame = field(default_factory=pd.DataFrame)
+    by_rule: Mapping[int, IntArray] = field(default_factory=dict)
 
     @cached_property
     def best(self) -> FloatArray:
@@ -54,3 +57,12 @@ def menu_policy(menu: PricedMenu) -> PolicyMap:
 
 def _under_menu(psi: FloatArray, priced: FloatArray, units: PolicyUnits) -> FloatArray:
     return psi[assign(units.theta, priced)]
+
+
+def rule_policy(menu: PricedMenu) -> PolicyMap:
+    """Return the policy by which units get what the rule of a menu gives them (``by_rule``)."""
+    return partial(_by_rule, menu.k, menu.psi)
+
+
+def _by_rule(k: int, psi: FloatArray, units: PolicyUnits) -> FloatArray:
+    return psi[units.by_rule[k]]

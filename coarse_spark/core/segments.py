@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.tree import DecisionTreeClassifier
+
+from coarse_spark.core.policy_tree.rule import fit_rule
 
 _MAX_DEPTH = 3
-_MIN_LEAF_SHARE = 0.01
 _WORDS = 3
 
 
 def distinguishing_features(
-    means: pd.DataFrame, overall: pd.Series, spread: pd.Series
+    means: pd.DataFrame, overall: pd.Series, spread: pd.Series, levels: Collection[str]
 ) -> list[list[str]]:
     """Return for every segment, in words, what distinguishes it from the whole population.
 
@@ -26,6 +26,7 @@ def distinguishing_features(
     means : (K, features) means of numbers and shares of levels (``feature=level``).
     overall : the population's means, by feature.
     spread : the population's standard deviations, by feature.
+    levels : which of the features are shares of levels; numbers may have an = in their names too.
     """
     usable = spread.where(spread > 0)
     distance = (means - overall) / usable
@@ -40,7 +41,7 @@ def distinguishing_features(
             if not abs(gap) >= 0.1:
                 continue
             side = "higher" if gap > 0 else "lower"
-            if "=" in name:
+            if name in levels:
                 words.append(
                     f"{name} in {means.loc[segment, name]:.0%} (overall {overall[name]:.0%})"
                 )
@@ -55,10 +56,11 @@ def distinguishing_features(
 def segment_rules(
     features: pd.DataFrame, segment: np.ndarray, weight: np.ndarray, segments: Sequence[int]
 ) -> list[str]:
-    """Return one readable rule a segment from a shallow decision tree on a sample of units.
+    """Return one readable rule a segment from a shallow tree on a sample of units.
 
-    A rule is the tree's largest leaf of the segment, with the share of that leaf's units that
-    belong to it; a segment without a leaf of its own has no short rule, and says so.
+    The tree finds as many units as it can: a unit earns 1 in its own segment. A rule is the largest
+    leaf of the segment, with the share of that leaf's units that belong to it; a segment without a
+    leaf of its own has no short rule, and says so.
 
     Parameters
     ----------
@@ -67,36 +69,16 @@ def segment_rules(
     weight : (n,).
     segments : the segments to describe.
     """
-    encoded = pd.get_dummies(features, prefix_sep="=", dummy_na=False).astype(np.float64)
-    columns = list(encoded.columns)
-    values = encoded.fillna(encoded.mean()).fillna(0.0).to_numpy()
-    if len(set(segment.tolist())) < 2 or not columns:
+    if len(set(segment.tolist())) < 2:
         return ["everyone"] * len(segments)
-    tree = DecisionTreeClassifier(
-        max_depth=_MAX_DEPTH, min_weight_fraction_leaf=_MIN_LEAF_SHARE, random_state=0
-    )
-    fitted = tree.fit(values, segment, sample_weight=weight).tree_
-    classes = tree.classes_.tolist()
-    found: dict[int, tuple[float, str]] = {}
-
-    def visit(node: int, path: list[str]) -> None:
-        if fitted.children_left[node] < 0:
-            shares = fitted.value[node][0] / fitted.value[node][0].sum()
-            winner = int(shares.argmax())
-            size = float(fitted.weighted_n_node_samples[node])
-            rule = f"{' and '.join(path) or 'everyone'} ({shares[winner]:.0%} of these units)"
-            if size > found.get(classes[winner], (0.0, ""))[0]:
-                found[classes[winner]] = (size, rule)
-            return
-        name, threshold = columns[fitted.feature[node]], float(fitted.threshold[node])
-        feature, is_level, level = name.partition("=")
-        low = f"{feature} is not {level}" if is_level else f"{name} <= {threshold:.4g}"
-        high = f"{feature} is {level}" if is_level else f"{name} > {threshold:.4g}"
-        visit(int(fitted.children_left[node]), [*path, low])
-        visit(int(fitted.children_right[node]), [*path, high])
-
-    visit(0, [])
-    return [
-        found.get(number, (0.0, "no short rule: its units are spread over the features"))[1]
-        for number in segments
-    ]
+    own = (segment[:, None] == np.asarray(segments)).astype(np.float64)
+    rule = fit_rule(features, own, weight, depth=_MAX_DEPTH)
+    told = []
+    for position in range(len(segments)):
+        leaves = [leaf for leaf in rule.leaves if leaf.treatment == position]
+        if leaves:
+            largest = max(leaves, key=lambda leaf: leaf.share)
+            told.append(f"{rule.words(largest)} ({largest.earned:.0%} of these units)")
+        else:
+            told.append("no short rule: its units are spread over the features")
+    return told

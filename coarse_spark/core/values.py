@@ -198,7 +198,8 @@ class Policy:
 
     Attributes
     ----------
-    name : such as ``control`` or ``menu``.
+    name : such as ``control``, ``menu``, or ``rule`` for a menu whose treatments a rule over
+        features assigns.
     k : its number of unique treatments; 0 for no limit.
     variety_cost : money per unit weight for offering that many.
     """
@@ -258,8 +259,9 @@ def policy_values(
 def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: float) -> pd.DataFrame:
     """Return paired differences, one row a pair.
 
-    Of control, uniform, granular and every menu to the first three, of every menu to the next
-    smaller one, and of the menu to every other policy of as many treatments.
+    Of control, uniform, granular, every menu and its rule to the first three, of every menu to the
+    next smaller one, of the rule of a menu to that menu, and of the menu to every other policy of
+    as many treatments.
 
     Parameters
     ----------
@@ -271,11 +273,13 @@ def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: flo
     ]
     pairs: list[tuple[Policy, Policy]] = []
     menus = sorted((p for p in policies if p.name == "menu"), key=lambda p: p.k)
-    for policy in (p for p in policies if p in references or p.name == "menu"):
+    for policy in (p for p in policies if p in references or p.name in ("menu", "rule")):
         pairs += [(policy, reference) for reference in references if reference.name != policy.name]
     pairs += list(zip(menus[1:], menus[:-1], strict=True))
-    compared = [p for p in policies if p not in references and p.name != "menu"]
-    pairs += [(menu, other) for menu in menus for other in compared if menu.k == other.k]
+    others = [p for p in policies if p not in references and p.name not in ("menu", "rule")]
+    rules = [p for p in policies if p.name == "rule"]
+    pairs += [(rule, menu) for rule in rules for menu in menus if menu.k == rule.k]
+    pairs += [(menu, other) for menu in menus for other in others if menu.k == other.k]
     rows = []
     for policy, versus in pairs:
         both = index[policy.name, policy.k], index[versus.name, versus.k]

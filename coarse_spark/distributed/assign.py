@@ -46,6 +46,7 @@ def assign(
     *,
     changed: Column | None = None,
     settled: DataFrame | None = None,
+    given: Column | None = None,
 ) -> DataFrame:
     """Return one row a unit: its treatment, expected profits, regret, runner-up, and what changed.
 
@@ -61,6 +62,7 @@ def assign(
         default null.
     settled : unit_id, treatment_id of the units whose treatment is settled, to keep limits to the
         unit; all others follow the prices.
+    given : the treatment_id of every unit where a rule decides, not what it would earn.
     """
     psi, k, layout = menu.psi, menu.k, problem.layout
     earned, control_psi = psi.copy(), problem.control_psi.copy()
@@ -83,7 +85,7 @@ def assign(
             ineligible = reduce(Column.__or__, (F.col(f"theta_{rule}") > 0 for rule in rules))
             net = F.when(~ineligible, net)
         priced.append(net)
-    chosen = profits.withColumn("treatment_id", best_position(priced))
+    chosen = profits.withColumn("treatment_id", best_position(priced) if given is None else given)
     if settled is not None:
         named = settled.withColumnRenamed("treatment_id", "settled_id")
         choice = F.coalesce("settled_id", "treatment_id")

@@ -30,7 +30,7 @@ from coarse_spark.core.model_free import (
     ModelFreeRows,
     is_discrete,
 )
-from coarse_spark.core.policies import PolicyMap, PolicyUnits, menu_policy
+from coarse_spark.core.policies import PolicyMap, PolicyUnits, menu_policy, rule_policy
 from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.design import representer_columns
@@ -41,6 +41,7 @@ from coarse_spark.distributed.frames import (
     theta_columns,
     treatment_columns,
 )
+from coarse_spark.distributed.rule import ruled_columns
 
 _NOISE_UNITS = 5_000  # far more than the cells that the noise is resampled on
 
@@ -122,6 +123,8 @@ class FoldMenus:
         """Return what units get under a policy that is chosen on the other folds."""
         if policy.name in self.others:
             return self.others[policy.name]
+        if policy.name == "rule":
+            return rule_policy(self.sized[policy.k])
         return menu_policy(self.uniform if policy.name == "uniform" else self.sized[policy.k])
 
 
@@ -144,9 +147,9 @@ def evaluate(
     ----------
     held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, and theta_0 … of
         models fitted on the other folds; cluster, where units share clusters; feature_0 …, where
-        policies look at them.
-    policies : control, uniform, menus of K treatments, granular and others, in the order of the
-        scores.
+        policies look at them; ruled_K, where rules are judged.
+    policies : control, uniform, menus of K treatments, their rules, granular and others, in the
+        order of the scores.
     fold_menus : by fold.
     bins : of treatments, for the lack of fit.
     center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
@@ -158,6 +161,8 @@ def evaluate(
     dimensions = treatment_columns(problem.candidates.shape[1])
     clustered = "cluster" in held.columns
     features = [name for name in held.columns if name.startswith("feature_")]
+    sizes = [policy.k for policy in policies if policy.name == "rule"]
+    ruled = ruled_columns(sizes)
 
     if given is not None:  # h · profit and h of every policy follow
         further = np.column_stack([center, np.ones(len(center))]).ravel()
@@ -168,7 +173,8 @@ def evaluate(
         phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
         learned, rules = theta[:, :size], theta[:, size:]
         debiased = np.hstack([corrected(learned, phi, y, matrix(rows, weights)), rules])
-        units = PolicyUnits(problem, theta, rows[features])
+        by_rule = {k: rows[name].to_numpy() for k, name in zip(sizes, ruled, strict=True)}
+        units = PolicyUnits(problem, theta, rows[features], by_rule)
         free = None
         if given is not None:
             free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y)
@@ -186,7 +192,7 @@ def evaluate(
 
     key = ["cluster"] * clustered + ["stratum"] * (given is not None)
     needed = held.select(
-        *key, "fold", "weight", "outcome", *dimensions, *weights, *names, *features
+        *key, "fold", "weight", "outcome", *dimensions, *weights, *ruled, *names, *features
     )
     if clustered:
         flat = _add_up_clusters(needed, scored, bins.size, len(center), len(policies))
@@ -276,6 +282,8 @@ def policy_scores(
         else:
             psi = menus.policy(policy)(units)
             none = refused(units.theta, psi, problem.layout)
+            if policy.name == "rule":
+                none |= units.by_rule[policy.k] < 0
             psi[none], without[:, position] = problem.control_psi, none
         scores[:, position] = np.einsum("ij,ij->i", debiased, psi[:, :-1]) + psi[:, -1]
         if free is not None:

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType
 
+from coarse_spark.core.policy_tree.rule import AssignmentRule, told_of
 from coarse_spark.core.segments import distinguishing_features, segment_rules
 from coarse_spark.distributed.frames import feature_columns, feature_frame, hash_sample
 from coarse_spark.distributed.materialize import materialized
@@ -19,7 +20,10 @@ _MAX_LEVELS = 30  # of a text feature; rarer levels are not described
 
 
 def describe_segments(
-    assignments: DataFrame, units: DataFrame, names: Sequence[str]
+    assignments: DataFrame,
+    units: DataFrame,
+    names: Sequence[str],
+    rule: AssignmentRule | None = None,
 ) -> pd.DataFrame:
     """Return one row a treatment: treatment_id, size, feature_means, distinguishing, rule.
 
@@ -28,6 +32,7 @@ def describe_segments(
     assignments : unit_id, treatment_id.
     units : rows in the shape of ``distributed.frames.population_units``.
     names : of the features, as the user calls them.
+    rule : by which the units are assigned; otherwise rules are found that nearly tell the segments.
     """
     aliases = feature_columns(len(names))
     texts = [
@@ -42,27 +47,28 @@ def describe_segments(
         means, overall, spread, sizes = _numeric(
             described, [names[i] for i in numbers], [aliases[i] for i in numbers]
         )
+        levels: list[str] = []
         if texts:
             shares, all_shares = _levels(
                 described, [names[i] for i in texts], [aliases[i] for i in texts], sizes
             )
+            levels = list(shares.columns)
             means = means.join(shares)
             all_spread = (all_shares * (1 - all_shares)) ** 0.5
             overall, spread = pd.concat([overall, all_shares]), pd.concat([spread, all_spread])
         sample = hash_sample(described, _SAMPLE_UNITS)
     segments = [int(number) for number in means.index]
-    rules = segment_rules(
-        feature_frame(sample, names),
-        sample["treatment_id"].to_numpy(),
-        np.ones(len(sample)),
-        segments,
-    )
+    if rule is not None:
+        rules = told_of(rule, segments)
+    else:
+        given = sample["treatment_id"].to_numpy()
+        rules = segment_rules(feature_frame(sample, names), given, np.ones(len(sample)), segments)
     return pd.DataFrame(
         {
             "treatment_id": segments,
             "size": sizes.loc[segments].to_numpy(),
             "feature_means": [means.loc[segment].dropna().to_dict() for segment in segments],
-            "distinguishing": distinguishing_features(means, overall, spread),
+            "distinguishing": distinguishing_features(means, overall, spread, levels),
             "rule": rules,
         }
     )

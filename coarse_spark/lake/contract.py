@@ -408,8 +408,9 @@ POLICY_VALUES = TableSchema(
     {
         "policy": (
             "string",
-            "control, uniform (best single treatment), menu (K treatments), granular (no limit), "
-            "or what the menu is compared with, with as many treatments: segments_features_kmeans, "
+            "control, uniform (best single treatment), menu (K treatments), rule (those of the "
+            "selected menu, assigned by a rule over features), granular (no limit), or what the "
+            "menu is compared with, with as many treatments: segments_features_kmeans, "
             "segments_features_tree, segments_responses_kmeans, segments_treatments_kmeans, "
             "best_of_grid, random_menu",
         ),
@@ -488,7 +489,8 @@ SEGMENTS = TableSchema(
         ),
         "rule": (
             "string",
-            "A short decision tree's rule for the segment, an approximation for readers",
+            "Who the segment is by features: the rule that assigns it, or the rule of a short tree "
+            "that nearly finds it",
         ),
     },
 )

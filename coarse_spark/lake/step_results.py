@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from coarse_spark.core.menu.menu import Pass
 from coarse_spark.core.overlap import Overlap
+from coarse_spark.core.policy_tree.rule import AssignmentRule
 from coarse_spark.core.support import Support
 from coarse_spark.text import counted
 
@@ -184,6 +185,7 @@ class ChosenMenu(Record):
     switching_cost : per unit weight, what changes of treatment take off the value.
     segment_theta : (K, p) mean response coefficients of its segments.
     limits : None where there are none.
+    rule : a tree over features for its treatments; None under limits, which no rule keeps.
     """
 
     value: float
@@ -192,6 +194,7 @@ class ChosenMenu(Record):
     switching_cost: float
     segment_theta: tuple[tuple[float, ...], ...]
     limits: LimitsKept | None = None
+    rule: AssignmentRule | None = None
 
 
 class ChooseResult(StepResult):
@@ -355,12 +358,23 @@ class AssignResult(StepResult):
     ----------
     k : its size.
     changes : against the earlier run, None without one.
+    by_rule : whether units are assigned by the rule; otherwise by their own responses.
+    rule : the rule of the menu as a SQL expression of the treatment_id, in Spark's dialect.
+    segment_theta : (K, p) mean response coefficients of the units of each treatment by the rule.
     """
 
     step: ClassVar[str] = "assign"
 
     k: int
     changes: Changes | None = None
+    by_rule: bool = False
+    rule: str | None = None
+    segment_theta: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def policy(self) -> str:
+        """The policy of table ``policy_values`` that is published: a menu, or the rule of one."""
+        return "rule" if self.by_rule and self.k > 1 else "menu"
 
 
 class Extension(Record):

@@ -68,7 +68,7 @@ def check_publishable(run: Run, *, population: bool = True) -> None:
     limits = chosen.menus[assigned.k].limits if assigned.k in chosen.menus else None
     if limits is not None and not problems:
         problems += _limits(run, menu, limits, assignments, responses)
-    problems += _value(run, assigned.k)
+    problems += _value(run)
     if problems:
         raise RunError(
             f"run {run.run_id} cannot be published: {'; '.join(problems)}; nothing was published"
@@ -181,7 +181,7 @@ def _limits(
     return problems
 
 
-def _value(run: Run, k: int) -> list[str]:
+def _value(run: Run) -> list[str]:
     margin = run.declared.evaluation.max_loss_to_current
     current = next((name for name in published_runs(run.lake) if name != run.run_id), None)
     if margin is None or current is None:
@@ -191,10 +191,10 @@ def _value(run: Run, k: int) -> list[str]:
         return []
     found = {
         name: run.lake.read("policy_values", name)
-        .where((F.col("policy") == "menu") & (F.col("k") == size))
+        .where((F.col("policy") == result.policy) & (F.col("k") == result.k))
         .select("value")
         .collect()
-        for name, size in ((run.run_id, k), (current, before.k))
+        for name, result in ((run.run_id, run.result(AssignResult)), (current, before))
     }
     if not all(found.values()):
         return ["evaluation.max_loss_to_current needs honest values; run the step 'evaluate'"]

@@ -42,6 +42,7 @@ from coarse_spark.lake.runs import current_run
 from coarse_spark.lake.step_results import ChooseResult, Extension, NewUnits, ScoreResult
 from coarse_spark.pipeline.limits import boundary_treatments, deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
+from coarse_spark.pipeline.menu_rule import given_by, published_rule
 from coarse_spark.pipeline.rules import population_rules
 from coarse_spark.pipeline.run import Run, lake_of, sources
 from coarse_spark.pipeline.settings import experiment_setup, unit_weight
@@ -252,7 +253,9 @@ def _assign(run: Run, lease: Lease, population: _Population) -> None:
     rules, k = population_rules(run, waiting), len(menu)
     parts = id_parts(population.table, experiment_setup(run.configuration).unit_id)
     plain = PricedMenu.build(rules.problem, rules.problem.space.encode(menu))
-    rows = assignment_rows(rules, rules.population, plain, parts)
+    rule = published_rule(run, k)
+    given = None if rule is None else given_by(run, rule, population.table)
+    rows = assignment_rows(rules, rules.population, plain, parts, given=given)
     if run.configuration.menu.eligibility:
         _require_eligible(run, rows)
     limits = run.result(ChooseResult).menus[k].limits

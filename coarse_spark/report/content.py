@@ -140,11 +140,18 @@ class ReportContent:
         """The size of the published menu."""
         return self.evaluated.k
 
+    @property
+    def published(self) -> pd.Series[Any]:
+        """The row of policy_values of what is published: the menu, or the rule that assigns it."""
+        return self.value_of(self.assigned.policy, self.selected_k)
+
     @cached_property
     def segment_theta(self) -> FloatArray:
         """(m, p) mean response coefficients of the segments of ``selected``."""
-        theta = np.asarray(self.chosen.menus[self.selected_k].segment_theta, dtype=np.float64)
-        return theta[(self.menu_of(self.selected_k)["share"] > 0).to_numpy()]
+        by_rule = self.assigned.segment_theta
+        theta = by_rule or self.chosen.menus[self.selected_k].segment_theta
+        some = (self.menu_of(self.selected_k)["share"] > 0).to_numpy()
+        return np.asarray(theta, dtype=np.float64)[some]
 
     @cached_property
     def menus(self) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from coarse_spark.report.drawing import colour, ink
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.pictures import comparison_picture, fit_picture, k_curve
 from coarse_spark.report.responses import response_picture
+from coarse_spark.report.rule import rule_sentence
 from coarse_spark.text import printable
 
 
@@ -72,7 +73,7 @@ def render_report(content: ReportContent) -> str:
         findings=[
             *found,
             *limit_sentences(content),
-            *filter(None, [changes_sentence(content)]),
+            *filter(None, [rule_sentence(content), changes_sentence(content)]),
         ],
         stability=stability_sentence(content),
         stability_rows=stability_rows(content),
@@ -140,19 +141,19 @@ def _values(content: ReportContent, digits: int) -> list[dict[str, Any]]:
         "uniform": "best single treatment (uniform)",
         "granular": "full personalization (granular)",
     }
-    order = {"control": 0, "uniform": 1, "menu": 2, "granular": 4}
+    order = {"control": 0, "uniform": 1, "menu": 2, "rule": 3, "granular": 5}
     frame = content.policy_values.assign(
-        order=content.policy_values["policy"].map(order).fillna(3)
+        order=content.policy_values["policy"].map(order).fillna(4)
     ).sort_values(["order", "k"], kind="stable")
     for _, row in frame.iterrows():
-        is_menu = row["policy"] == "menu"
+        published = row["policy"] == content.assigned.policy and row["k"] == content.selected_k
         rows.append(
             {
                 "name": names.get(row["policy"], wording.policy_name(row["policy"], row["k"])),
-                "selected": is_menu and row["k"] == content.selected_k,
+                "selected": published,
                 "value": wording.number(row["value"], digits),
                 "interval": wording.interval(row, digits),
-                "spare": wording.adds_nothing(content, row["k"]) if is_menu else "",
+                "spare": wording.adds_nothing(content, row["k"]) if row["policy"] == "menu" else "",
                 "se": wording.number(row["se"], digits),
                 "of_control": wording.captured_text(content, row, "control"),
                 "of_uniform": wording.captured_text(content, row, "uniform"),

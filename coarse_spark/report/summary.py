@@ -10,6 +10,7 @@ from rich.text import Text
 from coarse_spark.report.choice import changes_sentence, stability_sentence
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.limits import limit_sentences
+from coarse_spark.report.rule import rule_sentence
 from coarse_spark.report.wording import (
     adds_nothing,
     advice,
@@ -85,6 +86,7 @@ def print_summary(content: ReportContent, console: Console) -> None:
         f"Choice of K: {content.evaluated.selection_rule.rstrip('.')}.",
         basis_sentence(content),
         scale_sentence(content),
+        rule_sentence(content),
         changes_sentence(content),
         stability_sentence(content),
         fit_sentence(content),
@@ -128,7 +130,7 @@ def _menus(content: ReportContent) -> Table:
             captured_text(content, row, "uniform"),
             number(row["plug_in_value"], digits),
         )
-        mark = "→" if policy == "menu" and k == content.selected_k else ""
+        mark = "→" if policy == content.assigned.policy and k == content.selected_k else ""
         table.add_row(
             mark, name, *(_text(text) for text in (offers, shares, *numbers)), style=style
         )
@@ -137,6 +139,7 @@ def _menus(content: ReportContent) -> Table:
     single = content.menus.loc[content.menus["k"] == 1, "value"]
     if not np.isclose(single, content.value_of("uniform")["value"]).any():
         add("1", "uniform", "", "uniform", style="dim")
+    ruled = set(content.policy_values.loc[content.policy_values["policy"] == "rule", "k"])
     for k in content.menus["k"].astype(int):
         menu, offers, shares = content.menu_of(k), adds_nothing(content, k), ""
         if not offers or k == content.selected_k:
@@ -147,5 +150,7 @@ def _menus(content: ReportContent) -> Table:
             )
             shares = ", ".join(percent(share).removesuffix("%") for share in menu["share"])
         add(str(k), offers, shares, "menu", k, "bold green" if k == content.selected_k else "")
+        if k in ruled:
+            add(str(k), "the same, by the rule", "", "rule", k)
     add("∞", "granular: no limit", "", "granular", style="dim")
     return table

@@ -222,8 +222,8 @@ def headline(content: ReportContent) -> str:
 
 def findings(content: ReportContent) -> list[str]:
     """Return what the run found about the published menu, one sentence each."""
-    k, digits = content.selected_k, value_decimals(content)
-    value, control = content.value_of("menu", k), content.value_of("control")
+    policy, k, digits = content.assigned.policy, content.selected_k, value_decimals(content)
+    value, control = content.published, content.value_of("control")
     sentences = [
         f"Expected profit is {number(value['value'], digits)} per unit ({level(content)} interval "
         f"{interval(value, digits)}), against {number(control['value'], digits)} under the "
@@ -242,7 +242,7 @@ def findings(content: ReportContent) -> list[str]:
             "anything near (marked untried): what units do there is read between others, by the "
             "form of the basis."
         )
-    gain = content.contrast("menu", "control", k)
+    gain = content.contrast(policy, "control", k)
     if identical(content, gain):
         sentences.append("On every unit of the experiment the menu does the same as the control.")
     elif gain is not None and undecided(gain):
@@ -289,7 +289,7 @@ def adds_nothing(content: ReportContent, k: int) -> str:
 
 def _over_uniform(content: ReportContent) -> list[str]:
     """Return what the menu adds to the best single treatment; nothing on a menu of one."""
-    gain = content.contrast("menu", "uniform", content.selected_k)
+    gain = content.contrast(content.assigned.policy, "uniform", content.selected_k)
     if gain is None or len(content.selected) == 1 or identical(content, gain):
         return []
     if undecided(gain):
@@ -333,7 +333,7 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
                 f"{percent(share)} ({captured_interval(content, value, reference)}) of what "
                 f"{'it' if known else 'full personalization'} would gain over {name}"
             )
-    short = content.contrast("menu", "granular", content.selected_k)
+    short = content.contrast(content.assigned.policy, "granular", content.selected_k)
     if known:
         tail = (
             ""
@@ -384,8 +384,8 @@ def _neighbours(content: ReportContent) -> list[str]:
 
 def policy_name(policy: str, k: int) -> str:
     """Return what a policy of ``policy_values`` is called in tables and pictures."""
-    if policy == "menu":
-        return f"menu of {k}"
+    if policy in ("menu", "rule"):
+        return f"menu of {k}" + (" by the rule" if policy == "rule" else "")
     return _COMPARED.get(policy, policy)
 
 

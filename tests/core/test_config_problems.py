@@ -170,6 +170,8 @@ ONE = [
     ("select: 3", "spending_per_outcome: depth / 100", "run.yml:19: menu.spending_per_outcome: found spending without a budget, expected menu.budget beside it"),
     ("select: 3", "budget: 1\n  spending_per_unit: dept", "run.yml:20: menu.spending_per_unit: 'dept' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth"),
     ("select: 3", "budget: 1\n  spending_per_unit: 1 / depth", "run.yml:20: menu.spending_per_unit: '1 / depth' is inf at depth = 0, arm = mail, expected a finite number"),
+    ("select: 3", "assignment: ruel", "run.yml:19: menu.assignment: found 'ruel', expected exact or rule (did you mean 'rule'?)"),
+    ("select: 3", "assignment: rule\n  budget: 1\n  max_share: 0.9", "run.yml:19: menu.assignment: found rule beside menu.max_share and menu.budget, which no rule over features can keep; expected exact, or no limits"),
     ("select: 3", "budget: 0.3", "run.yml:19: menu.budget: found 0.3, expected at least 0.5, what the cheapest treatment spends"),
     ("select: 3", "budget: 1\n  spending_per_unit: 0 * depth", "run.yml:19: menu.budget: nothing counts as spending, as menu.spending_per_unit is 0 for every treatment; expected menu.spending_per_unit or menu.spending_per_outcome beside it"),
     ("- {depth: 0, arm: mail}", "- {dept: 0, arm: mail}", "run.yml:21: menu.always_offer[0]: found dept, arm, expected a value for each of depth, arm (did you mean 'depth'?)"),

@@ -12,6 +12,12 @@ from pydantic import ValidationError
 
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.overlap import Overlap
+from coarse_spark.core.policy_tree.rule import (
+    AssignmentRule,
+    Leaf,
+    LevelCondition,
+    NumberCondition,
+)
 from coarse_spark.core.support import Support
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.lake.step_results import (
@@ -49,6 +55,17 @@ def results() -> dict[str, StepResult]:
             max_share=(1.0, 1.0),
             budget=3.0,
             deciding={"prices": [0.0, -0.5], "budget_price": 0.25, "reach": 1e-9},
+        ),
+        "rule": AssignmentRule(
+            (
+                Leaf({"age": NumberCondition(0.1 + 0.2, None, missing=True)}, 0, 0.75, -1.5),
+                Leaf({"age": NumberCondition(None, 0.1 + 0.2, missing=False)}, 1, 0.25, 2.5),
+                Leaf({"a=b": LevelCondition(("it's",), listed=False, missing=False)}, 1, 0.0, 0.0),
+            ),
+            requires=(("member",), ()),
+            order=(1, 0),
+            gaps=("age",),
+            lost=0.125,
         ),
     }
     line = {"k": 2, "number": 1, "value": 1.0, "gain": -math.inf, "moved": 1, "step": 0.1}
@@ -97,6 +114,9 @@ def results() -> dict[str, StepResult]:
         AssignResult(
             k=2,
             changes={"previous_run": "spring", "units": 4, "changed": 1, "new": 1},
+            by_rule=True,
+            rule="CASE WHEN `age` <= 0.5 THEN 1 ELSE 0 END",
+            segment_theta=[[0.5, -1.0], [0.25, 1e-300]],
         ),
         NewUnits(
             extensions=[

@@ -267,3 +267,25 @@ def test_intervals_cover_the_true_value_although_the_learner_is_wrong() -> None:
         )
         covered += abs(value.mean[0] - truth) <= 1.96 * np.sqrt(value.covariance[0, 0])
     assert 0.92 <= covered / replications <= 0.975
+
+
+def test_a_rule_is_compared_with_its_own_menu() -> None:
+    policies = [
+        *(Policy(name, 1) for name in ("control", "uniform")),
+        *(Policy("menu", k, 0.5 * k) for k in (2, 3)),
+        *(Policy("rule", k, 0.5 * k) for k in (2, 3)),
+        Policy("granular", 0),
+    ]
+    scores = np.random.default_rng(0).normal(size=(50, 7))
+    moments = ScoreMoments.of(ScoreMoments.sums(scores, np.ones(50), np.zeros(7)), np.zeros(7))
+    pairs = contrasts(policies, moments, 0.9).query("policy == 'rule'")
+    assert pairs[pairs["k"] == 3]["versus"].tolist() == [
+        "control",
+        "uniform",
+        "granular",
+        "menu of 3",
+    ]
+    row = pairs.query("k == 3 and versus == 'menu of 3'").iloc[0]
+    difference = scores[:, 5] - scores[:, 3]
+    assert row["difference"] == pytest.approx(difference.mean())
+    assert row["se"] == pytest.approx(difference.std(ddof=1) / 50**0.5)

@@ -239,6 +239,7 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     spark: SparkSession, finished: Run, promotions: Promotions, tmp_path: Path
 ) -> None:
     from coarse_spark.pipeline import assign, choose, evaluate
+    from coarse_spark.pipeline.menu_rule import selected_rule
     from coarse_spark.pipeline.present import report_content
 
     spending = {"menu__spending_per_outcome": "depth / 100", "menu__spending_per_unit": "0"}
@@ -288,3 +289,7 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     assert any("budget" in sentence for sentence in limit_sentences(report_content(run)))
     values = run.lake.read("policy_values", "limited").toPandas().set_index("policy")
     assert values.loc["menu", "plug_in_value"] < values.loc["granular", "plug_in_value"]
+    # no rule over features can keep limits
+    assert "rule" not in values.index
+    with pytest.raises(InvalidInputError, match="run limited has no rule: its menu keeps limits"):
+        selected_rule(run, "spark")

@@ -199,6 +199,22 @@ def _budget(
         )
 
 
+def _ruled(
+    assignment: str,
+    least: float | tuple[float, ...] | None,
+    most: float | tuple[float, ...] | None,
+    budget: float | None,
+) -> Iterator[Problem]:
+    limits = {"min_share": least, "max_share": most, "budget": budget}
+    given = [f"menu.{name}" for name, value in limits.items() if value is not None]
+    if assignment == "rule" and given:
+        yield Problem(
+            ("menu", "assignment"),
+            f"found rule beside {' and '.join(given)}, which no rule over features can keep; "
+            "expected exact, or no limits",
+        )
+
+
 def _switching(previous_run: str | None, cost: float) -> Iterator[Problem]:
     if cost > 0 and previous_run is None:
         message = (
@@ -225,5 +241,6 @@ CHECKS: tuple[Check, ...] = (
         ),
         _budget,
     ),
+    (("menu.assignment", "menu.min_share", "menu.max_share", "menu.budget"), _ruled),
     (("menu.previous_run", "menu.switching_cost"), _switching),
 )

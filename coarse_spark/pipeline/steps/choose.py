@@ -10,6 +10,7 @@ import pandas as pd
 
 from coarse_spark.core.menu.choose import ChosenMenu, MenuCurve, choose_menus
 from coarse_spark.core.observed import ObservedTreatments
+from coarse_spark.core.policy_tree.rule import AssignmentRule
 from coarse_spark.distributed.frames import theta_columns
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.errors import InvalidInputError
@@ -18,6 +19,7 @@ from coarse_spark.lake.contract import MENU
 from coarse_spark.lake.step_results import ChooseResult, FitResult, ScoreResult
 from coarse_spark.pipeline.limits import limits_kept
 from coarse_spark.pipeline.menu_rows import menu_rows
+from coarse_spark.pipeline.menu_rule import population_menu_rules
 from coarse_spark.pipeline.rules import population_rules
 from coarse_spark.pipeline.run import Run
 
@@ -33,6 +35,8 @@ def choose(run: Run) -> None:
         with materialized(rules.population.rows.select("unit_id", "weight", *names)) as kept:
             population = replace(rules.population, rows=kept)
             curve = choose_menus(population, menu.sizes, run.search_settings(rules.start))
+            menus = {k: chosen.menu for k, chosen in curve.chosen.items()}
+            menu_rules = population_menu_rules(run, population, menus)
         _require_served(curve, list(menu.eligibility))
         for line in curve.history:
             text = "K = %d, pass %d: profit %.6g a unit, gain %.2g, %d moved, most: %s"
@@ -50,7 +54,8 @@ def choose(run: Run) -> None:
         run.replace(MENU, pd.concat(frames.values(), ignore_index=True))
         granular, p = run.result(ScoreResult).granular_value, run.problem.coefficients
         kept_menus = {
-            k: _kept(chosen, frames[k], granular, p) for k, chosen in curve.chosen.items()
+            k: _kept(chosen, frames[k], granular, p, menu_rules.get(k))
+            for k, chosen in curve.chosen.items()
         }
         run.keep(
             ChooseResult(
@@ -64,7 +69,11 @@ def choose(run: Run) -> None:
 
 
 def _kept(
-    chosen: ChosenMenu, rows: pd.DataFrame, granular: float, coefficients: int
+    chosen: ChosenMenu,
+    rows: pd.DataFrame,
+    granular: float,
+    coefficients: int,
+    rule: AssignmentRule | None,
 ) -> step_results.ChosenMenu:
     """Return what the run keeps of the menu of one size, whose rows of the table are ``rows``."""
     k, value, bound = chosen.menu.k, chosen.value, min(chosen.upper_bound, granular)
@@ -79,6 +88,7 @@ def _kept(
         switching_cost=max(earned - value, 0.0),
         segment_theta=np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0).tolist(),
         limits=limits_kept(chosen),
+        rule=rule,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from coarse_spark.core.values import Policy, contrasts, policy_values, select_me
 from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, given_shares, held_out, seen
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
+from coarse_spark.distributed.rule import with_fold_rules
 from coarse_spark.distributed.sketch import sketches
 from coarse_spark.lake.contract import CONTRASTS, MENU, POLICY_VALUES
 from coarse_spark.lake.step_results import (
@@ -35,6 +36,7 @@ from coarse_spark.lake.step_results import (
 from coarse_spark.pipeline.comparisons import compared
 from coarse_spark.pipeline.experiment import cross_fitted
 from coarse_spark.pipeline.menu_rows import read_menus
+from coarse_spark.pipeline.menu_rule import fold_menu_rules
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.stability import choice_stability
 
@@ -47,13 +49,16 @@ def evaluate(run: Run) -> None:
     """Estimate honest values of control, uniform, every menu and granular; select K by the rule."""
     with run.step("evaluate"):
         configuration = run.configuration
-        folds, sizes = range(configuration.response.folds), configuration.menu.sizes
-        policies = _policies(configuration)
+        folds, menu = range(configuration.response.folds), configuration.menu
+        sizes = menu.sizes
         chosen = run.result(ChooseResult)
+        ruled = _ruled_sizes(configuration, chosen)
+        policies = _policies(configuration, ruled)
         plug_in = {
             ("control", 1): chosen.control_value,
             ("uniform", 1): chosen.uniform_value,
             **{("menu", k): chosen.menus[k].value for k in sizes},
+            **{("rule", k): chosen.menus[k].value - lost for k, lost in ruled.items()},
             ("granular", 0): run.result(ScoreResult).granular_value,
         }
         with cross_fitted(run) as experiment:
@@ -64,11 +69,14 @@ def evaluate(run: Run) -> None:
                 fold: _search(run, problem, sketched[fold].units)
                 for fold in progress.each("menus of fold", folds)
             }
+            rules = fold_menu_rules(run, experiment, fold_menus, list(ruled))
             bins = _treatment_bins(experiment.units, configuration)
             learned = configuration.design.kind == "learned"
             given = None if learned else given_shares(experiment.units, problem)
+            features, eligible = configuration.experiment.features, list(menu.eligibility)
+            held = held_out(predictions)
             result = evaluate_policies(
-                held_out(predictions),
+                with_fold_rules(held, experiment.units, rules, features, eligible),
                 problem,
                 policies=policies,
                 fold_menus=fold_menus,
@@ -76,7 +84,6 @@ def evaluate(run: Run) -> None:
                 center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
                 given=given,
             )
-            menu = configuration.menu
             k, rule = select_menu_size(policies, result.moments, menu.select, menu.tolerance)
             comparisons = compared(
                 run,
@@ -116,8 +123,8 @@ def evaluate(run: Run) -> None:
                 pd.concat([own, further], ignore_index=True)
                 for own, further in zip((values, differences), comparisons, strict=True)
             )
-        run.replace(POLICY_VALUES, values)
-        run.replace(CONTRASTS, differences)
+        run.replace(POLICY_VALUES, _of_size(values, k))
+        run.replace(CONTRASTS, _of_size(differences, k))
         if configuration.menu.select == "auto":
             run.replace(MENU, rows.assign(selected=rows["k"] == k))
         log.info("%s", rule)
@@ -176,7 +183,7 @@ def _warn_of_refused(run: Run, policies: Sequence[Policy], refused: FloatArray) 
     counts = [
         f"{count:.0f} on the menu of {policy.k}"
         for policy, count in zip(policies, refused, strict=True)
-        if count
+        if count and policy.name != "rule"
     ]
     if counts:
         run.warn(
@@ -185,10 +192,25 @@ def _warn_of_refused(run: Run, policies: Sequence[Policy], refused: FloatArray) 
         )
 
 
-def _policies(configuration: Configuration) -> list[Policy]:
+def _policies(configuration: Configuration, ruled: Iterable[int]) -> list[Policy]:
     cost = configuration.menu.cost_per_treatment
     menus = [Policy("menu", k, cost * k) for k in configuration.menu.sizes]
-    return [Policy("control", 1, cost), Policy("uniform", 1, cost), *menus, Policy("granular", 0)]
+    rules = [Policy("rule", k, cost * k) for k in ruled]
+    single = [Policy("control", 1, cost), Policy("uniform", 1, cost)]
+    return [*single, *menus, *rules, Policy("granular", 0)]
+
+
+def _ruled_sizes(configuration: Configuration, chosen: ChooseResult) -> dict[int, float]:
+    """Return the sizes that may be selected and have a rule to choose by, with what it loses."""
+    select = configuration.menu.select
+    sizes = configuration.menu.sizes if select == "auto" else [int(select)]
+    rules = {k: chosen.menus[k].rule for k in sizes if k > 1}
+    return {k: rule.lost for k, rule in rules.items() if rule is not None}
+
+
+def _of_size(rows: pd.DataFrame, k: int) -> pd.DataFrame:
+    """Return the rows without those of the rules of other sizes."""
+    return rows[(rows["policy"] != "rule") | (rows["k"] == k)]
 
 
 def _treatment_bins(units: DataFrame, configuration: Configuration) -> TreatmentBins:

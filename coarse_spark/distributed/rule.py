@@ -1,0 +1,95 @@
+"""The rule of a menu on Spark: a sample of units to fit it on, and who gets what by it.
+
+Units are in the shape of ``distributed.frames``, and who gets what is the very SQL that is
+published, on the internal names of their columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from coarse_spark.core.policy_tree.rule import AssignmentRule
+from coarse_spark.core.policy_tree.sql import to_sql
+from coarse_spark.distributed.frames import eligibility_columns, feature_columns, hash_limit
+
+SAMPLE_UNITS = 20_000
+
+
+def rule_sample(
+    units: DataFrame, scored: DataFrame, columns: Sequence[str], features: int, count: int
+) -> pd.DataFrame:
+    """Return a hash sample of scored units with their features, in the order of their keys.
+
+    Parameters
+    ----------
+    units : unit_id, key, feature_0 ….
+    scored : unit_id and ``columns``; a unit may have several rows.
+    columns : to return besides the features.
+    features : how many.
+    count : units there are, of which about 20,000 are taken.
+    """
+    names = feature_columns(features)
+    few = units.where(F.col("key") <= hash_limit(SAMPLE_UNITS, count))
+    few = few.select("unit_id", F.col("key").alias("sample_key"), *names)
+    joined = scored.select("unit_id", *columns).join(F.broadcast(few), "unit_id")
+    rows = joined.drop("unit_id").toPandas()
+    return rows.sort_values("sample_key", kind="stable", ignore_index=True)
+
+
+def ruled_treatment(
+    rule: AssignmentRule, features: Sequence[str], eligible: Sequence[str]
+) -> Column:
+    """Return the treatment of units by a rule, null where they may get none.
+
+    Parameters
+    ----------
+    rule : the rule.
+    features, eligible : the user's names, in the order of the units' columns.
+    """
+    text = to_sql(
+        rule,
+        "spark",
+        features=dict(zip(features, feature_columns(len(features)), strict=True)),
+        eligible=dict(zip(eligible, eligibility_columns(len(eligible)), strict=True)),
+    )
+    return F.expr(text).cast("int")
+
+
+def ruled_columns(sizes: Sequence[int]) -> list[str]:
+    """Names of the columns with the treatments by the rules of menus of these sizes."""
+    return [f"ruled_{k}" for k in sizes]
+
+
+def with_fold_rules(
+    held: DataFrame,
+    units: DataFrame,
+    rules: Mapping[int, Mapping[int, AssignmentRule]],
+    features: Sequence[str],
+    eligible: Sequence[str],
+) -> DataFrame:
+    """Return held-out units with what the rules of their folds give them, as ruled_K.
+
+    It is −1 where that is nothing.
+
+    Parameters
+    ----------
+    held : one row a unit, with unit_id.
+    units : the same units: unit_id, fold, feature_0 …, eligible_0 ….
+    rules : by fold and size of the menu, the same sizes in each.
+    features, eligible : as in ``ruled_treatment``.
+    """
+    sizes = list(next(iter(rules.values()), {}))
+    if not sizes:
+        return held
+    given = []
+    for k, name in zip(sizes, ruled_columns(sizes), strict=True):
+        by_fold = [
+            F.when(F.col("fold") == fold, ruled_treatment(of_fold[k], features, eligible))
+            for fold, of_fold in rules.items()
+        ]
+        given.append(F.coalesce(*by_fold, F.lit(-1)).alias(name))
+    return held.join(units.select("unit_id", *given), "unit_id")

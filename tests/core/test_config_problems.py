@@ -155,7 +155,7 @@ ONE = [
     ("select: 3", "switching_cost: 0.5", "run.yml:19: menu.switching_cost: found 0.5 without menu.previous_run, expected current or the id of the run whose assignments would change"),
     ("select: 3", "switching_cost: -1", "run.yml:19: menu.switching_cost: found -1, expected greater than or equal to 0"),
     ("select: 3", "previous_run: 7", "run.yml:19: menu.previous_run: found 7, expected a text; put it in quotes where YAML reads it as something else"),
-    ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {comparisons: [best_of_grids]}", "run.yml:24: evaluation.comparisons: found ['best_of_grids'], expected segments_features_kmeans or segments_features_tree or segments_responses_kmeans or segments_treatments_kmeans or best_of_grid or random_menu; did you mean 'best_of_grid'?"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {comparisons: [best_of_grids]}", "run.yml:24: evaluation.comparisons: found ['best_of_grids'], expected segments_features_kmeans or segments_features_tree or segments_responses_kmeans or segments_treatments_kmeans or best_of_grid or random_menu (did you mean 'best_of_grid'?)"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {resamples: 1}", "run.yml:24: evaluation.resamples: found 1, which shows no spread, expected 0 or at least 2"),
     ("select: 3", "method: greedy", "run.yml:19: menu.method: found 'greedy', expected auto: other searches are gone"),
     ("select: 3", "update: debiased", "run.yml:19: menu.update: found 'debiased', expected plain: other updates are gone"),

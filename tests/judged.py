@@ -83,7 +83,8 @@ def coverage(found: Sequence[Judged]) -> np.ndarray:
     """How often intervals held the truth (7,)."""
     truth, low, high = (np.array(part) for part in zip(*found, strict=True))
     # where two policies are one, their difference misses by nothing
-    return np.asarray(((low - 1e-9 <= truth) & (truth <= high + 1e-9)).mean(axis=0))
+    missed = (truth < low - 1e-9) | (truth > high + 1e-9)
+    return np.asarray(1 - missed.mean(axis=0))
 
 
 def responses(X: np.ndarray, spread: float = 1.0) -> np.ndarray:
@@ -185,7 +186,9 @@ def _intervals(moments: ScoreMoments, truth: np.ndarray) -> Judged:
         np.nan_to_num(ends, nan=any_)
         for ends, any_ in zip(np.array(shares).T, (-np.inf, np.inf), strict=True)
     )
-    true = [(truth[2] - truth[base]) / (truth[3] - truth[base]) for base in (0, 1)]
+    # of nothing there is no share
+    gains = [truth[3] - truth[base] or np.nan for base in (0, 1)]
+    true = [(truth[2] - truth[base]) / gain for base, gain in enumerate(gains)]
     return Judged(
         np.array([*truth, truth[2] - truth[1], *true]),
         np.append(estimate - reach, low),

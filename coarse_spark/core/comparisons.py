@@ -184,21 +184,21 @@ def fit_comparisons(
     ----------
     names : some of ``COMPARISONS``.
     k : as many as the menu has.
-    sketch : all units that the comparisons may be tuned on, in cells.
-    sample : of these units, with features where a comparison is on them.
+    sketch : all units that the comparisons may be tuned on, in cells, for what searches menus. Its
+        cells tell profits apart, not responses: they have no place in segments of their own.
+    sample : of these units, with features where a comparison is on them, for segmentations.
     weights : (n,) of the sample.
     grid_points : a dimension of the prespecified grid.
     seed : of the starts of k-means and of random menus.
     """
     problem = sample.problem
-    cells = PolicyUnits(problem, sketch.theta)
     fits: Mapping[str, Callable[[], PolicyMap]] = {
-        "segments_features_kmeans": lambda: segmented(_Nearest, on_features(), sample, weights),
-        "segments_features_tree": lambda: segmented(_Leaves, on_features(), sample, weights),
+        "segments_features_kmeans": lambda: segmented(_Nearest, on_features()),
+        "segments_features_tree": lambda: segmented(_Leaves, on_features()),
         "segments_responses_kmeans": lambda: segmented(
-            _Nearest, _scaled_responses(problem, sketch), cells, sketch.weights
+            _Nearest, _scaled_responses(sample, weights)
         ),
-        "segments_treatments_kmeans": lambda: segmented(_Nearest, _own_best, cells, sketch.weights),
+        "segments_treatments_kmeans": lambda: segmented(_Nearest, _own_best),
         "best_of_grid": lambda: menu_policy(_best_of_grid(problem, sketch, k, grid_points)),
         "random_menu": lambda: menu_policy(_random_menu(problem, k, seed)),
     }
@@ -206,11 +206,11 @@ def fit_comparisons(
     def on_features() -> Callable[[PolicyUnits], FloatArray]:
         return partial(_encoded, FeatureEncoder.fit(sample.features, weights, knots=0))
 
-    def segmented(kind: Any, coordinates: Any, units: PolicyUnits, mass: FloatArray) -> PolicyMap:
+    def segmented(kind: Any, coordinates: Any) -> PolicyMap:
         # one segment, or nothing that tells units apart
-        if k == 1 or not coordinates(units).shape[1]:
-            return segment_policy(_all_together, units, mass, 1)
-        return segment_policy(kind.fit(coordinates, units, mass, k, seed), units, mass, k)
+        if k == 1 or not coordinates(sample).shape[1]:
+            return segment_policy(_all_together, sample, weights, 1)
+        return segment_policy(kind.fit(coordinates, sample, weights, k, seed), sample, weights, k)
 
     return {name: fits[name]() for name in names}
 
@@ -220,11 +220,11 @@ def _all_together(units: PolicyUnits) -> IntArray:
 
 
 def _scaled_responses(
-    problem: MenuProblem, units: WeightedUnits
+    units: PolicyUnits, weights: FloatArray
 ) -> Callable[[PolicyUnits], FloatArray]:
-    theta = units.theta[:, : problem.basis.size]
-    center = units.weights @ theta / units.total
-    scale = np.sqrt(units.weights @ (theta - center) ** 2 / units.total)
+    theta = units.theta[:, units.problem.layout.basis]
+    center = weights @ theta / weights.sum()
+    scale = np.sqrt(weights @ (theta - center) ** 2 / weights.sum())
     # what does not vary but for rounding says nothing
     varies = scale > 1e-9 * np.abs(theta).max(axis=0, initial=1e-300)
     return partial(_standardized, center, np.where(varies, scale, np.inf))

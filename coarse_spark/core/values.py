@@ -15,7 +15,8 @@ fourth moments tell. Units without clusters are clusters of one.
 Policies of different folds are chosen on one another's units. Where treatments tie, noise decides
 which looks best, errors of the folds go together, and standard errors are too small: of the better
 of two equal treatments a 95 % interval of five folds covers 87 % (values are not regular there:
-Luedtke & van der Laan 2016).
+Luedtke & van der Laan 2016). So are intervals of captured shares where a menu comes so near to full
+personalization that noise tells them apart: about 81 % cover in such an experiment of 50 villages.
 """
 
 from __future__ import annotations

@@ -62,30 +62,30 @@ def compared(
         *(Policy(name, k, cost * k) for name in ("menu", *names)),
         Policy("granular", 0),
     ]
-    held, samples = held_out(experiment.predictions), {}
+    held = held_out(experiment.predictions)
     if set(names) & set(ON_FEATURES):
-        samples = tuning_sample(
-            experiment.predictions,
-            experiment.units,
-            problem.coefficients,
-            _SAMPLE_UNITS,
-            moments.units,
-        )
         held = with_features(held, experiment.units)
+    samples = tuning_sample(
+        experiment.predictions,
+        experiment.units,
+        problem.coefficients,
+        _SAMPLE_UNITS,
+        moments.units,
+    )
     menus = {}
     for fold, units in sketched.items():
-        features, theta, weights = pd.DataFrame(), units.theta, units.weights
-        if samples:
-            rows = samples[fold]
-            features = rows[feature_columns(len(configuration.experiment.features))]
-            theta = matrix(rows, theta_columns(problem.coefficients))
-            weights = rows["weight"].to_numpy(np.float64)
+        rows = samples[fold]
+        sample = PolicyUnits(
+            problem,
+            matrix(rows, theta_columns(problem.coefficients)),
+            rows[feature_columns(len(configuration.experiment.features))],
+        )
         others = fit_comparisons(
             names,
             k,
             sketch=units,
-            sample=PolicyUnits(problem, theta, features),
-            weights=weights,
+            sample=sample,
+            weights=rows["weight"].to_numpy(np.float64),
             grid_points=configuration.evaluation.grid_points,
             seed=configuration.menu.seed + fold,
         )

@@ -11,6 +11,7 @@ import pytest
 from coarse_spark.core.comparisons import best_columns, fit_comparisons, grid_of
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import best_single, search_menus
+from coarse_spark.core.menu.sketch import SketchTree
 from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.policies import COMPARISONS, ON_FEATURES, PolicyMap, PolicyUnits, menu_policy
 from coarse_spark.core.profit import Profit
@@ -105,6 +106,33 @@ def test_random_menus_differ_by_seed_and_serve_units_as_well_as_they_can() -> No
     units = units_of()
     values = {round(value(fitted(units, seed=seed)["random_menu"], units), 3) for seed in range(8)}
     assert values == {0.5, 1.0}, "two of three arms hold one or both that earn"
+
+
+def test_segments_never_earn_less_than_the_best_single_treatment() -> None:
+    """On the units that they are tuned on; what varies without a say in profits misleads no one."""
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}}
+    )
+    problem, rng, size = (
+        MenuProblem.build(space, "quadratic", Profit()),
+        np.random.default_rng(5),
+        6_000,
+    )
+    peaks, bend = rng.uniform(0, 1, size), rng.uniform(0.5, 1, size)
+    theta = np.column_stack([rng.normal(0, 5, size), 2 * bend * peaks, -bend])
+    known = WeightedUnits.of(theta, np.ones(size))
+    sketch = SketchTree.build(known, problem.psi, 100).merged(known)
+    tuned, new = (
+        PolicyUnits(problem, theta[rows], pd.DataFrame({"peak": peaks[rows]}))
+        for rows in (slice(3_000), slice(3_000, None))
+    )
+    policies = fit_comparisons(
+        COMPARISONS, 4, sketch=sketch, sample=tuned, weights=np.ones(3_000), grid_points=5, seed=0
+    )
+    single = menu_policy(best_single(problem, WeightedUnits.of(tuned.theta, np.ones(3_000))))
+    for name in COMPARISONS[:-1]:
+        assert value(policies[name], tuned) > value(single, tuned), name
+        assert value(policies[name], new) > value(single, new) - 0.005, name
 
 
 def test_weights_decide_what_a_segment_gets() -> None:

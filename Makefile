@@ -76,6 +76,7 @@ test-all: lint java ## Lint, then every test
 bench-fit: .venv/.bench ## Response learning beside EconML, one JSON object a line
 	@$(BIN)/python tests/benchmarks/bench_fit.py
 	@$(BIN)/python tests/benchmarks/bench_relative.py
+	@$(BIN)/python tests/benchmarks/bench_rates.py
 
 .PHONY: bench-coverage
 bench-coverage: .venv/.bench ## Coverage of intervals by design, randomized or not, hours of it

@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
+from coarse_spark.address import resolved
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.learners.settings import LEARNERS, SCALES
 from coarse_spark.core.support import SUPPORTS
-from coarse_spark.errors import ExpressionError, nearest
+from coarse_spark.errors import ExpressionError, InvalidInputError, nearest
 from coarse_spark.text import REDACTED, is_secret, redact
 
 # the types of problems that the report words itself: "found ..., expected <message>", or the
@@ -28,7 +28,6 @@ EXPLAINED = "explained"
 
 _IDENTIFIER_PART = re.compile(r"\w[\w-]*")
 _RANGE = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*")
-_SCHEME = re.compile(r"[A-Za-z][\w+.-]*:/")
 _MEMORY = re.compile(r"[1-9]\d*[mgtMGT]")
 _MOST_SIZES = 200
 
@@ -93,9 +92,10 @@ def _identifier_part(value: Any) -> str:
 
 
 def _location(value: Any) -> str:
-    text = _text(value)
-    # an address such as s3://bucket/folder is the storage system's to read
-    return text if _SCHEME.match(text) else str(Path(text).expanduser().resolve())
+    try:
+        return resolved(_text(value))
+    except InvalidInputError as error:
+        raise PydanticCustomError(EXPLAINED, "{message}", {"message": str(error)}) from None
 
 
 def _expression(value: Any) -> str:

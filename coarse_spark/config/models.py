@@ -134,10 +134,10 @@ class Response(Section):
     learner: Learner = Field("auto", description="what learns the response coefficients")
     scale: Scale = Field(
         "auto",
-        description="additive, or relative: responses are multiples of each unit's expected "
-        "outcome, for amounts and counts whose effects and noise grow with it; auto: relative "
-        "where outcomes are never negative, else additive, unless the other scale predicts "
-        "held-out rows better by more than chance",
+        description="additive; relative: responses are multiples of each unit's expected outcome, "
+        "for amounts and counts whose effects and noise grow with it; logistic: they are in "
+        "proportion to b (1 - b) of each unit's expected outcome b, for chances and shares from 0 "
+        "to 1; auto: what the outcomes' range and noise and held-out rows speak for",
     )
     winsorize: Number = Field(
         0.0,

@@ -79,7 +79,7 @@ class Expression:
     Attributes
     ----------
     names : the names it uses.
-    texts : the texts it compares them with.
+    tree : its syntax tree.
 
     Raises
     ------
@@ -97,8 +97,7 @@ class Expression:
 
     text: str
     names: frozenset[str] = field(init=False, compare=False)
-    texts: frozenset[str] = field(init=False, compare=False)
-    _tree: ast.expr = field(init=False, repr=False, compare=False)
+    tree: ast.expr = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         text = str(self.text).strip()
@@ -108,34 +107,33 @@ class Expression:
             raise ExpressionError(
                 f"the expression has {len(text)} characters; at most {_MAX_LENGTH} are read"
             )
-        shown = _shown(text)
+        brief = shown(text)
         try:
             tree = ast.parse(text, mode="eval").body
         except SyntaxError as error:
             raise ExpressionError(
-                f"'{shown}' is not an arithmetic expression: {error.msg}{_word_hint(text)}"
+                f"'{brief}' is not an arithmetic expression: {error.msg}{_word_hint(text)}"
             ) from None
         except ValueError as error:  # null bytes, lone surrogates
-            raise ExpressionError(f"'{shown}' is not an arithmetic expression: {error}") from None
+            raise ExpressionError(f"'{brief}' is not an arithmetic expression: {error}") from None
         except (RecursionError, MemoryError):
             raise ExpressionError(
-                f"'{shown}' nests too deeply; at most {_MAX_DEPTH} levels are read"
+                f"'{brief}' nests too deeply; at most {_MAX_DEPTH} levels are read"
             ) from None
         if _deeper_than(tree, _MAX_DEPTH):
             raise ExpressionError(
-                f"'{shown}' nests too deeply; at most {_MAX_DEPTH} levels are read"
+                f"'{brief}' nests too deeply; at most {_MAX_DEPTH} levels are read"
             )
         object.__setattr__(self, "text", text)
-        object.__setattr__(self, "_tree", tree)
-        object.__setattr__(self, "names", frozenset(_check(tree, shown)))
-        object.__setattr__(self, "texts", frozenset(_texts(tree)))
+        object.__setattr__(self, "tree", tree)
+        object.__setattr__(self, "names", frozenset(_check(tree, brief)))
 
     def require_names(self, valid: Collection[str]) -> None:
         """Raise ExpressionError when the expression uses a name outside ``valid``."""
         for name in sorted(self.names - set(valid)):
             known = ", ".join(sorted(valid)) or "none"
             raise ExpressionError(
-                f"'{_shown(self.text)}' uses the unknown name '{name}'{nearest(name, valid)}; "
+                f"'{shown(self.text)}' uses the unknown name '{name}'{nearest(name, valid)}; "
                 f"known names: {known}"
             )
 
@@ -161,13 +159,13 @@ class Expression:
             all="ignore"
         ):  # NaN and infinities are reported by the caller, who knows the rows
             try:
-                value = np.asarray(_evaluate(self._tree, arrays))
+                value = np.asarray(_evaluate(self.tree, arrays))
             except (TypeError, ValueError) as error:
                 raise ExpressionError(
-                    f"'{_shown(self.text)}' cannot be evaluated: {error}"
+                    f"'{shown(self.text)}' cannot be evaluated: {error}"
                 ) from None
         if value.dtype.kind not in "biuf":
-            raise ExpressionError(f"'{_shown(self.text)}' gives texts, expected numbers")
+            raise ExpressionError(f"'{shown(self.text)}' gives texts, expected numbers")
         return np.array(np.broadcast_to(value, (size,)), dtype=np.float64)
 
 
@@ -178,19 +176,13 @@ def _deeper_than(tree: ast.expr, levels: int) -> bool:
     return bool(level)
 
 
-def _is_text(node: ast.AST) -> bool:
+def is_text(node: ast.AST) -> bool:
+    """Return whether a part of a tree is a text."""
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def _texts(tree: ast.expr) -> set[str]:
-    return {
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-
-
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Return an expression as messages repeat it."""
     short = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
     return short.encode("utf-8", "backslashreplace").decode()
 
@@ -220,13 +212,13 @@ def _check(node: ast.expr, text: str) -> set[str]:
             # levels are texts: they can be told apart, and nothing else can be done with them
             equality = all(isinstance(op, ast.Eq | ast.NotEq) for op in ops)
             children = [
-                child for child in (left, *comparators) if not (equality and _is_text(child))
+                child for child in (left, *comparators) if not (equality and is_text(child))
             ]
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
             _check_call(name, len(args), text)
             children = args
         case _:
-            raise _refusal(f"'{_shown(ast.unparse(node))}'", text)
+            raise _refusal(f"'{shown(ast.unparse(node))}'", text)
     return set().union(*(_check(child, text) for child in children))
 
 

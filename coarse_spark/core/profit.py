@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,10 +51,10 @@ class Profit:
         object.__setattr__(self, "_margin", Expression(self.margin))
         object.__setattr__(self, "_cost", Expression(self.cost))
 
-    def require_names(self, valid: Collection[str]) -> None:
-        """Raise ExpressionError when margin or cost uses a name outside ``valid``."""
-        self._margin.require_names(valid)
-        self._cost.require_names(valid)
+    def check(self, space: TreatmentSpace) -> None:
+        """Raise ExpressionError when margin or cost makes no sense for the treatments."""
+        space.check(self._margin)
+        space.check(self._cost)
 
     def terms(self, treatments: FloatArray, space: TreatmentSpace) -> tuple[FloatArray, FloatArray]:
         """Return margin and cost, (n,) each, at encoded treatments (n, d).

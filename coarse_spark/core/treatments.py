@@ -20,6 +20,7 @@ import pandas as pd
 
 from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.expressions import Expression
+from coarse_spark.core.levels import require_levels
 from coarse_spark.errors import InvalidInputError, nearest
 
 # Candidates of a continuous dimension without a step, by the number of such dimensions: the number
@@ -177,7 +178,7 @@ class TreatmentSpace:
     Raises
     ------
     InvalidInputError : no dimensions, or two of one name.
-    ExpressionError : an exclusion with unknown names.
+    ExpressionError : an exclusion with unknown names, or levels that there are none.
 
     Examples
     --------
@@ -206,7 +207,7 @@ class TreatmentSpace:
         if len(set(self.names)) != len(self.names):
             raise InvalidInputError(f"treatment names are not unique: {', '.join(self.names)}")
         if self.exclude is not None:
-            self.exclude.require_names(self.names)
+            self.check(self.exclude)
 
     @staticmethod
     def from_dict(
@@ -307,6 +308,28 @@ class TreatmentSpace:
             rows.append(tuple(space.control.tolist()))
         excluded = None if exclude is None else Expression(exclude)
         return TreatmentSpace(tuple(dimensions), excluded, tuple(rows))
+
+    def check(self, expression: Expression) -> None:
+        """Refuse an expression that makes no sense for treatments.
+
+        Raises
+        ------
+        ExpressionError : unknown names, or comparisons that can never hold.
+        """
+        expression.require_names(self.names)
+        require_levels(expression, self.levels)
+
+    @cached_property
+    def levels(self) -> dict[str, tuple[Any, ...] | None]:
+        """All values that a dimension may have, by name; None where they are not listed."""
+        return {
+            d.name: d.levels
+            if isinstance(d, Categorical)
+            else None
+            if d.listed_values is None
+            else tuple(sorted({*d.listed_values, d.control}))
+            for d in self.dimensions
+        }
 
     @property
     def names(self) -> tuple[str, ...]:

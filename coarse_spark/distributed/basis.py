@@ -18,7 +18,11 @@ _SAMPLE_ROWS = 20_000  # enough to tell curves apart, small enough for the drive
 
 
 def settle_form(
-    units: DataFrame, setup: ExperimentSetup, bases: Sequence[str], learner: LearnerSettings
+    units: DataFrame,
+    setup: ExperimentSetup,
+    bases: Sequence[str],
+    learner: LearnerSettings,
+    outcomes: tuple[float, float],
 ) -> tuple[BasisChoice, ScaleChoice]:
     """Return the form of a run's responses: basis and scale, as given or the best of several.
 
@@ -36,13 +40,17 @@ def settle_form(
     setup : of the experiment.
     bases : names of the bases to compare by held-out loss.
     learner : settings of the fits that are compared.
+    outcomes : the smallest and the largest one of all units.
     """
     if len(bases) == 1 and "spline" not in bases[0] and learner.scale != "auto":
         return BasisChoice(Basis(bases[0], setup.space)), ScaleChoice(learner.scale)
     sample = form_sample(units, setup, bases)
     rows = trial_rows(sample, setup)
     basis = choose_basis(bases, rows, space=setup.space, settings=learner, seed=setup.seed)
-    return basis, choose_scale(rows, basis=basis.basis, settings=learner, seed=setup.seed)
+    scale = choose_scale(
+        rows, basis=basis.basis, settings=learner, seed=setup.seed, outcomes=outcomes
+    )
+    return basis, scale
 
 
 def form_sample(units: DataFrame, setup: ExperimentSetup, bases: Sequence[str]) -> pd.DataFrame:

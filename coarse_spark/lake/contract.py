@@ -273,7 +273,8 @@ MODELS = TableSchema(
             "map<string,double>",
             "rows, weight, effective_rows: what the model was fitted on. r_loss and "
             "r_loss_constant: mean held-out squared error of the outcome (on the relative scale, "
-            "of the outcome by the baseline) with these effects and with constant ones; "
+            "of the outcome by the baseline b; on the logistic one, of the outcome less b by "
+            "b (1 - b)) with these effects and with constant ones; "
             "r_loss_gain: their difference, r_loss_gain_error: its standard "
             "error. effect_weight_* and baseline_weight_*: weights of sieve, boosting and pooled "
             "in the stack. effect_penalty_multiplier: extra shrinkage of the sieve; "

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 
+from coarse_spark.address import resolved
 from coarse_spark.config.models import Experiment, Population
 from coarse_spark.errors import TableError
 from coarse_spark.lake.snapshots import (
@@ -33,7 +33,6 @@ from coarse_spark.text import redact
 NOT_PINNED = "-"  # the snapshot of what has no versions and no files, such as a table behind JDBC
 
 _FILES, _CONTENT = "files:", "content:"
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # what stands before the sentence in errors that come through Java
 _JAVA = re.compile(
     r"(An error occurred while calling \S+)?([:(\s]*([a-z]\w*\.)+[\w$]*(Exception|Error)[):\s]*)*"
@@ -184,8 +183,7 @@ def _name(source: Experiment | Population) -> str:
 
 def _location(source: Experiment | Population) -> str:
     """Return the path; a relative one is of this process, wherever Spark runs."""
-    path = str(source.path)
-    return path if _ADDRESS.match(path) else str(Path(path).absolute())
+    return resolved(str(source.path))
 
 
 def _load(reader: DataFrameReader, source: Experiment | Population) -> DataFrame:

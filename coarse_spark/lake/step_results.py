@@ -86,8 +86,8 @@ class FitResult(StepResult):
     basis_losses : held-out mean squared error of every basis compared, by name; empty where one was
         given.
     bases_left_out : why a basis was not compared, by name.
-    scale : additive or relative.
-    scale_losses : held-out loss of both scales, where they were compared.
+    scale : additive, relative or logistic.
+    scale_losses : held-out loss of the scales that were compared.
     models : how partitions are served.
     """
 

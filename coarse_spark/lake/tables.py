@@ -32,6 +32,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import NullType, StructType
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from coarse_spark.address import is_local, resolved
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
 from coarse_spark.lake.contract import (
     ASSIGNMENTS,
@@ -75,11 +76,6 @@ def check_run_id(run_id: str) -> str:
     return run_id
 
 
-def is_address(path: str) -> bool:
-    """Whether a path is the address of a store, not of a local file."""
-    return "://" in path or path.startswith("dbfs:")
-
-
 def quote(identifier: str) -> str:
     """Return a dotted identifier with every part in backticks."""
     return ".".join(quote_part(part) for part in identifier.split("."))
@@ -110,9 +106,8 @@ class Lake:
         if (self.path is None) == (self.schema is None):
             raise InvalidInputError("output: expected either a path or a schema")
         if self.path is not None:
-            if not is_address(self.path):
-                object.__setattr__(self, "path", str(Path(self.path).resolve()))
-            elif ".." in self.path.split("/"):
+            object.__setattr__(self, "path", resolved(self.path))
+            if ".." in self.path.split("/"):
                 raise InvalidInputError(
                     f"output path {self.path} contains '..'; write the folder itself"
                 )
@@ -212,7 +207,7 @@ class Lake:
         On a local file system Delta cannot tell that another process commits the same version: the
         later one would replace the earlier one. Object stores and catalogs see to that themselves.
         """
-        if self.path is None or is_address(self.path):
+        if self.path is None or not is_local(self.path):
             yield
             return
         lock = FileLock(Path(self.path) / ".locks" / table)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from pyspark.sql import functions as F
 
+from coarse_spark.address import is_local
 from coarse_spark.distributed.frames import unit_hash
 from coarse_spark.errors import TableError
 from coarse_spark.lake.step_results import (
@@ -17,7 +18,6 @@ from coarse_spark.lake.step_results import (
     ScoreResult,
     ValidateResult,
 )
-from coarse_spark.lake.tables import is_address
 from coarse_spark.pipeline.run import Run
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.page import write_report
@@ -106,7 +106,7 @@ def report(run: Run, content: ReportContent, path: Path | None = None) -> Path:
         folder = run.lake.path
         path = (
             Path(folder) / "report.html"
-            if folder is not None and not is_address(folder)
+            if folder is not None and is_local(folder)
             else Path("report.html")
         )
     return write_report(content, path)

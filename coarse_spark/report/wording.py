@@ -413,18 +413,28 @@ def basis_sentence(content: ReportContent) -> str:
 
 
 def scale_sentence(content: ReportContent) -> str:
-    """Return that responses are relative and how the scales did, in words; else empty."""
-    if content.fitted.scale == "additive":
+    """Return how responses are scaled, unless as they are, and how the scales did, in words."""
+    scale, losses = content.fitted.scale, content.fitted.scale_losses
+    if scale == "additive":
         return ""
-    sentence = "The coefficients are learned as multiples of each unit's expected outcome"
-    losses = content.fitted.scale_losses
+    sentence, reason = {
+        "relative": (
+            "The coefficients are learned as multiples of each unit's expected outcome",
+            "outcomes are never negative",
+        ),
+        "logistic": (
+            "The coefficients are learned in proportion to b (1 − b), b being each unit's expected "
+            "outcome: as effects on the logit of a chance",
+            "outcomes lie from 0 to 1",
+        ),
+    }[scale]
     if not losses:
         return f"{sentence}."
-    less = 1 - losses["relative"] / losses["additive"]
+    less = 1 - losses[scale] / losses["additive"]
     if less <= 0:
         return (
-            f"{sentence}: outcomes are never negative, and learning them as they are predicts "
-            "held-out ones no better by more than chance."
+            f"{sentence}: {reason}, and learning them as they are predicts held-out ones no better "
+            "by more than chance."
         )
     return (
         f"{sentence}, which predicts held-out outcomes better than learning them as they are "

@@ -147,6 +147,6 @@ def test_profit_says_where_it_is_no_number() -> None:
     ):
         Profit(cost="log(t - 1)").psi(np.array([[2.0], [0.5]]), basis)
     with pytest.raises(ExpressionError, match="unknown name 'price'"):
-        Profit(margin="price").require_names(["t"])
+        Profit(margin="price").check(basis.space)
     with pytest.raises(ExpressionError, match="unknown name 'cst'"):
-        Profit(cost="cst").require_names(["cost_base"])
+        Profit(cost="cst").check(basis.space)

@@ -284,11 +284,10 @@ def test_known_values(text: str, expected: list[float]) -> None:
     np.testing.assert_array_equal(Expression(text).evaluate(COLUMNS, 4), expected)
 
 
-def test_names_and_texts_are_known() -> None:
+def test_names_are_known() -> None:
     expression = Expression("  where(arm == 'mail', max(a, 2), exp(b)) ")
     assert expression.text == "where(arm == 'mail', max(a, 2), exp(b))"
     assert expression.names == {"arm", "a", "b"}
-    assert expression.texts == {"mail"}
     assert expression == Expression("where(arm == 'mail', max(a, 2), exp(b))")
 
 

@@ -527,6 +527,19 @@ def test_relative_responses_are_told_with_how_the_scales_did(
     assert sentence not in flowing(summary_of(one))
 
 
+def test_logistic_responses_are_told_with_how_the_scales_did(one: ReportContent) -> None:
+    sentence = "learned in proportion to b (1 − b), b being each unit's expected outcome"
+    for losses, expected in [
+        ({}, "the logit of a chance."),
+        ({"additive": 2.0, "relative": 2.1, "logistic": 1.9}, "(5% less weighted squared error)."),
+        ({"additive": 2.0, "relative": 2.1, "logistic": 2.01}, "outcomes lie from 0 to 1, and"),
+    ]:
+        content = with_result(one, "fitted", scale="logistic", scale_losses=losses)
+        text = flowing(summary_of(content))
+        assert sentence in text
+        assert expected in text
+
+
 def test_partitions_whose_treatments_do_not_identify_the_basis_are_told(
     one: ReportContent, tmp_path: Path
 ) -> None:

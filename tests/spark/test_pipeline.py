@@ -210,6 +210,18 @@ def test_a_run_whose_models_fail_is_not_published(
     assert record["error"].startswith("fit: ")
 
 
+def test_a_logistic_scale_wants_chances_or_shares(
+    spark: SparkSession, promotions: Promotions, tmp_path: Path
+) -> None:
+    from coarse_spark.pipeline import run_all
+
+    configuration = promotions.configure(
+        output__path=tmp_path / "tables", response__scale="logistic"
+    )
+    with pytest.raises(InvalidInputError, match=r"outcomes lie from .*, expected from 0 to 1: .*"):
+        run_all(spark, configuration, "spend")
+
+
 def _one_market_at_a_loss(spark: SparkSession, promotions: Promotions, folder: Path) -> str:
     from pyspark.sql import functions as F
 

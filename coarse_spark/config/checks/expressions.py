@@ -10,8 +10,8 @@ from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Prob
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.menu.problem.rules import eligibility_rules
 from coarse_spark.core.profit import Profit
-from coarse_spark.core.treatments import Categorical, TreatmentSpace
-from coarse_spark.errors import ExpressionError, InvalidInputError, nearest
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import ExpressionError, InvalidInputError
 
 _EXPRESSIONS = (
     "profit.margin",
@@ -39,25 +39,6 @@ def _names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
             yield Problem(key, str(error))
 
 
-def _levels(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
-    """Yield a problem for every text in an expression that is no level: it would equal nothing."""
-    levels = [
-        level
-        for d in space.dimensions
-        if isinstance(d, Categorical)
-        for level in d.levels
-        if isinstance(level, str)
-    ]
-    for key, expression in _expressions(values):
-        for text in sorted(Expression(expression).texts - set(levels)):
-            known = ", ".join(levels) or "none"
-            message = (
-                f"'{expression}' compares with '{text}', which is no level of a "
-                f"treatment{nearest(text, levels)}"
-            )
-            yield Problem(key, f"{message}; declared levels that are texts: {known}")
-
-
 def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
     """Yield a problem for every rule that is none, or that keeps units from being left alone."""
     for name, text in values.get("menu.eligibility", {}).items():
@@ -80,7 +61,10 @@ def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
 
 
 def _terms(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
-    """Yield a problem for every expression of money that is no finite number for some treatment."""
+    """Yield a problem for every expression of money that no treatment, or not each, has a value of.
+
+    Those are comparisons that can never hold, and values that are no finite numbers.
+    """
     for key in _EXPRESSIONS:
         text = values.get(key)
         if (
@@ -91,9 +75,13 @@ def _terms(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
             block, name = key.split(".")
             try:
                 # one expression at a time, so that each is reported by itself
-                Profit(
+                profit = Profit(
                     **{"margin" if name in ("margin", "spending_per_outcome") else "cost": text}
-                ).terms(space.candidates, space)
+                )
+                profit.check(space)
+                profit.terms(space.candidates, space)
+            except ExpressionError as error:
+                yield Problem((block, name), str(error))
             except InvalidInputError as error:
                 message = str(error).removeprefix("profit: ")
                 # core calls the two parts of spending by the names of profit's
@@ -104,7 +92,6 @@ def _terms(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
 
 CHECKS: tuple[Check, ...] = (
     ((VALUES, NAMES), _names),
-    ((VALUES, SPACE), _levels),
     ((VALUES, SPACE), _terms),
     ((VALUES, SPACE), _eligibility),
 )

@@ -178,7 +178,7 @@ def _budget(
         return
     try:
         spending = Profit(per_outcome, cost if per_unit is None else per_unit)
-        spending.require_names(space.names)
+        spending.check(space)
         an_outcome, a_unit = spending.terms(space.candidates, space)
     except InvalidInputError:
         return  # expressions have checks of their own

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from coarse_spark.address import overlap
 from coarse_spark.config.checks.problem import NAMES, VALUES, Check, Problem, Values
+from coarse_spark.text import redact
 
 # characters that a column of a Delta table cannot have
 _REFUSED = frozenset(" ,;{}()\n\t=")
@@ -70,6 +72,22 @@ def _one_output(path: str | None, catalog: str | None, schema: str | None) -> It
             "found no place for the tables, expected exactly one of path, schema (with or "
             "without catalog)",
         )
+
+
+def _places(values: Values) -> Iterator[Problem]:
+    """Yield a problem for an output that is, holds or lies in an input.
+
+    VACUUM of the one deletes what belongs to the other, and a run reads what it writes.
+    """
+    output = values.get("output.path")
+    for name in ("experiment", "population"):
+        source = values.get(f"{name}.path")
+        if output is not None and source is not None and overlap(output, source):
+            yield Problem(
+                ("output", "path"),
+                f"found {redact(output)}, which is, holds or lies in {name}.path, expected a "
+                "folder apart from the inputs",
+            )
 
 
 def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
@@ -149,6 +167,7 @@ CHECKS: tuple[Check, ...] = (
     (("experiment.table", "experiment.path", "experiment.bundled"), _one_source),
     (("population.table", "population.path"), _one_population),
     (("output.path", "output.catalog", "output.schema"), _one_output),
+    ((VALUES,), _places),
     ((VALUES, NAMES), _column_roles),
     ((NAMES,), _written_names),
     (("experiment.unit_id", NAMES), _id_parts),

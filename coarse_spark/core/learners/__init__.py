@@ -11,7 +11,8 @@ encoding : features as numbers f(x), f₀ = 1; a coefficient function is C f(x).
 sieve : ridge regression on f(x) ⊗ z(t), solved from sums over rows.
 booster : trees whose leaves hold coefficients.
 pooled model : the sieve of all partitions, which the models of partitions may lean on.
-scale : additive, or relative to a baseline b(x) that is divided out of the outcome.
+scale : additive, or in proportion to a baseline b(x) (relative) or to b (1 − b) (logistic), which
+    is divided out of the outcome.
 member, blend : a fit and its share, weighed by what it predicts for held-out rows.
 record : a fitted model as plain values, a row of the models table.
 
@@ -20,8 +21,8 @@ To read, from the outside in
 1. ``response`` : the learner as users call it; ``settings``, ``choose_basis`` and
    ``choose_scale`` are its choices.
 2. ``crossfit`` : one model a fold, in memory or from sums over many machines; ``folds``.
-3. ``encoding`` : ``rows``, ``features``, ``whitening``, ``baseline`` (of relative responses) and
-   ``screening``, put together by ``preparation``.
+3. ``encoding`` : ``rows``, ``features``, ``whitening``, ``baseline`` (of responses that are not
+   additive) and ``screening``, put together by ``preparation``.
 4. ``ridge`` : ``gram`` (the sums), ``penalties`` (empirical Bayes) and ``axes``; the ``sieve`` is
    made of them.
 5. ``boosting`` : ``trees`` and the ``booster``.

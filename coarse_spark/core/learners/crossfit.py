@@ -139,7 +139,7 @@ def fit_models(
 def held_out_sieve(
     rows: TrialRows, *, basis: Basis, settings: LearnerSettings, seed: int = 0
 ) -> tuple[FloatArray, FloatArray]:
-    """Return θ(x) (n, p) of sieves that did not see a row, and b(x) (n,).
+    """Return θ(x) (n, p) of sieves that did not see a row, and the scale's m(x) (n,).
 
     Parameters
     ----------
@@ -152,14 +152,15 @@ def held_out_sieve(
     order, preparation, prepared = _prepared(rows, basis, settings, seed)
     part = prepared.part
     (sieve,) = _sieves(preparation, _sums(prepared), rows.folds, settings)
-    theta, baseline = np.empty(prepared.z.shape), prepared.baseline[:, 0]
+    theta, scaled = np.empty(prepared.z.shape), prepared.scaled
     for number, functions in zip(sieve.parts, sieve.fit.shown().held_out, strict=True):
         here = np.flatnonzero(part == number)
         theta[here] = prepared.features[here] @ functions.T
     means = preparation.held_out_means(prepared.features, part)
-    theta = preparation.raw(theta, means, baseline)
+    offset, multiplier = scaled.offset[:, 0], scaled.multiplier[:, 0]
+    theta = preparation.raw(theta, means, (offset, multiplier))
     place = np.argsort(order)
-    return theta[place], baseline[place]
+    return theta[place], multiplier[place]
 
 
 def _prepared(

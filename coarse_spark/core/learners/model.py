@@ -46,7 +46,7 @@ class AdditiveModel:
     trees : with leaf values (p,); None without boosting.
     pooled : the pooled model's share, in the whitened coefficients of this model but with the
         pooled encoding; None without.
-    baseline : b(x) on the relative scale, where θ is a multiple of it; None on the additive one.
+    baseline : b(x) of the scale of responses; None on the additive one.
     treatment_mean : E[z | x] of residualized treatments, where the first coefficient is E[y | x];
         None of others, where it is the response to z = 0.
     constraints : (c, p) half-spaces a·θ_z ≥ 0 that predictions are projected to; None without a
@@ -89,7 +89,7 @@ class AdditiveModel:
         return self.preparation.raw(
             theta,
             None if self.treatment_mean is None else self.treatment_mean(features, plain),
-            None if self.baseline is None else self.baseline(features),
+            None if self.baseline is None else self.baseline.terms(features),
         )
 
     def to_record(
@@ -109,7 +109,7 @@ class AdditiveModel:
         if self.trees is not None:
             arrays |= self.trees.to_arrays("tree")
         # of the baselines and means only those of this model are of use to predictions
-        preparation = replace(self.preparation, relative=None)
+        preparation = replace(self.preparation, baselines=None)
         specification = {"kind": KIND, "preparation": preparation.to_dict()}
         if self.baseline is not None:
             specification["baseline"] = self.baseline.to_dict()

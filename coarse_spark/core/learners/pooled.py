@@ -96,7 +96,7 @@ class PooledModels:
 
     def _in_coordinates_of(self, own: Preparation, functions: FloatArray) -> FloatArray:
         """C (p, m) for the whitened coefficients and the standardized outcome of ``own``."""
-        if (own.relative is None) != (self.preparation.relative is None):
+        if own.response_scale != self.preparation.response_scale:
             raise InvalidInputError("the pooled model and the partition's are of different scales")
         if own.basis.columns != self.preparation.basis.columns:
             raise InvalidInputError(

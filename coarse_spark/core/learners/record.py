@@ -14,8 +14,9 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.errors import InvalidInputError
 
 # 2 added pooled_encoder and pooled_coefficients, 3 the baseline of relative responses, 4 bent
-# features, 5 the means of residualized treatments; rows of earlier versions are read as before
-FORMAT_VERSION = 5
+# features, 5 the means of residualized treatments, 6 the scale of a baseline; rows of earlier
+# versions are read as before
+FORMAT_VERSION = 6
 
 
 @dataclass(frozen=True)

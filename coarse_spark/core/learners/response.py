@@ -38,7 +38,7 @@ class ResponseLearner:
     learner : auto, sieve, boosting or constant (``LearnerSettings``).
     random_state : seed of the validation parts.
     space : the treatments; default the box of the observed ones with the control at its lower end.
-    scale : additive, relative or auto (``LearnerSettings``).
+    scale : additive, relative, logistic or auto (``LearnerSettings``).
     settings : further settings of ``LearnerSettings``.
 
     Attributes
@@ -46,7 +46,7 @@ class ResponseLearner:
     record_ : ModelRecord, the fitted model as plain values.
     basis_ : Basis on the space that was used; splines have their knots in its name.
     basis_losses_ : held-out mean squared error of every basis compared; empty where one was given.
-    scale_ : additive or relative.
+    scale_ : additive, relative or logistic.
 
     Examples
     --------

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from coarse_spark.errors import InvalidInputError, nearest
 
 LEARNERS = ("auto", "sieve", "boosting", "constant")
-SCALES = ("auto", "additive", "relative")
+SCALES = ("auto", "additive", "relative", "logistic")
 
 _ROWS_A_COLUMN = 20
 _LEAST = {"validation_parts": 2, "knots": 0, "max_columns": 2, "min_level_rows": 1, "max_levels": 1}
@@ -24,8 +24,9 @@ class LearnerSettings:
         leaves), ``auto`` (both, stacked by held-out R-loss), or ``constant`` (one effect for all).
         Any of them falls back to the constant effect where the data show no heterogeneity.
     scale : ``additive``, E[y | x, t] = φ(t)·θ(x) as it stands, ``relative``, a multiple of a
-        positive baseline, b(x)·φ(t)·ρ(x), for outcomes whose effects and noise grow with the unit;
-        or ``auto``, what held-out rows and the outcome's sign speak for (``choose_scale``), to be
+        positive baseline, b(x)·φ(t)·ρ(x), for outcomes whose effects and noise grow with the unit,
+        ``logistic``, b(x) + b(x)(1 − b(x))·φ(t)·ρ(x), for chances and shares from 0 to 1; or
+        ``auto``, what held-out rows and the outcomes' range speak for (``choose_scale``), to be
         settled before a fit.
     validation_parts : parts the rows are cut into for choosing penalties, rounds and weights; where
         models are cross-fitted the folds take their place and are cut further only if there are

@@ -7,11 +7,11 @@ its weight by the effects alone. Every member's final fit is on all rows, or the
 all parts but one.
 
 Multiples of a baseline are learned one unit like another, but what all units together do, which the
-best single treatment rests on, is a mean weighed by their baselines. A constant multiple more or
-less puts it right at last, such that held-out outcomes are met on average: calibration in the
-large, or the targeting step of van der Laan & Rubin (2006) for the mean response. Models of
-partitions that lean on pooled ones do without: a mean of few rows is noisier than what it would
-put right.
+best single treatment rests on, is a mean weighed by what they are multiples of (m(x) in
+``encoding.baseline``). A constant multiple more or less puts it right at last, such that held-out
+outcomes are met on average: calibration in the large, or the targeting step of van der Laan & Rubin
+(2006) for the mean response. Models of partitions that lean on pooled ones do without: a mean of
+few rows is noisier than what it would put right.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def stacked_record(
     part, z = place[rows.part[used]], rows.z[used]
     weight = rows.weight[used] * sums.rows_a_weight
     number = preparation.outcome_number(sieve.fold)
-    outcome, multiplied = rows.outcomes[used, number], rows.baseline[used, number]
+    outcome, multiplied = rows.outcomes[used, number], rows.scaled.multiplier[used, number]
     inputs = binned.take(used)
     # each booster is fitted without a share of the parts
     five = sieve.fold == ALL_FOLDS and len(rows.part) <= _FIVE_BOOSTERS_ROWS
@@ -173,7 +173,7 @@ def stacked_record(
         # company
         return sieve_record(preparation, sieve, settings)
     model = _assembled(preparation, sieve, baseline, blend, pooled)
-    if preparation.relative is not None and pooled is None:
+    if preparation.baselines is not None and pooled is None:
         share = weight * multiplied
         effect = _lacking(moving, residual, blend.held_out, share)
         left = whole - np.einsum("ij,ij->i", z[:, 1:], blend.held_out + effect)

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.choose_basis import BasisChoice
 from coarse_spark.core.learners.choose_scale import ScaleChoice
+from coarse_spark.core.learners.encoding.baseline import check_range
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.support import support_problems
 from coarse_spark.distributed.basis import settle_form
@@ -31,15 +32,19 @@ def fit(run: Run) -> None:
 
     Raises
     ------
+    InvalidInputError : outcomes that ``response.scale`` is not for.
     RunError : more than ``response.max_failed_share`` of the rows are in partitions that failed.
     """
     validate(run)
     with run.step("fit"):
         setup = experiment_setup(run.declared)
         with materialized(experiment_units(run.experiment, setup)) as kept:
-            outcomes = kept.agg(F.min("outcome"), F.max("outcome")).collect()[0]
+            row = kept.agg(F.min("outcome"), F.max("outcome")).collect()[0]
+            outcomes = (float(row[0]), float(row[1]))
             learner = learner_settings(run.declared)
-            choice, scale = settle_form(kept, setup, run.declared.bases, learner)
+            if not learner.winsorize:  # else the fit checks what it clips
+                check_range(learner.scale, *outcomes)
+            choice, scale = settle_form(kept, setup, run.declared.bases, learner, outcomes)
             _log(choice, scale)
             support = experiment_support(kept, choice.basis)
             observed = support.observed(setup.space)
@@ -52,7 +57,7 @@ def fit(run: Run) -> None:
         run.keep(
             FitResult(
                 observed_treatments=observed.values,
-                outcomes=tuple(map(float, outcomes)),
+                outcomes=outcomes,
                 support=support,
                 basis=choice.basis.name,
                 basis_losses=choice.losses,

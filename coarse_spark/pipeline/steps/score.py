@@ -112,11 +112,13 @@ def _warn_of_rates(run: Run, responses: DataFrame, units: int) -> int | None:
     outside = F.when((least < 0) | (greatest > 1), F.lit(1))
     row = responses.agg(F.count(outside), F.min(least), F.max(greatest)).collect()[0]
     if row[0]:
+        remedy = "use a smaller basis or fewer features"
+        if run.result(FitResult).scale != "logistic":
+            remedy = f"compare response.scale: logistic, or {remedy}"
         run.warn(
             f"outcomes lie between 0 and 1, but those predicted for {row[0]} of "
             f"{counted(units, 'unit')} ({row[0] / units:.1%}) leave that range at some treatment "
-            f"({row[1]:.3g} to {row[2]:.3g}): what such units seem to gain is overstated; compare "
-            "the other response.scale, or use a smaller basis or fewer features"
+            f"({row[1]:.3g} to {row[2]:.3g}): what such units seem to gain is overstated; {remedy}"
         )
     return int(row[0])
 

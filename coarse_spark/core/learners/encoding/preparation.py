@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.encoding.baseline import Baseline, RelativeScale
+from coarse_spark.core.learners.encoding.baseline import Baseline, Baselines, ScaledRows
 from coarse_spark.core.learners.encoding.conditional_mean import ConditionalMean, cross_fitted
 from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.rows import TrialRows
@@ -41,9 +41,9 @@ class PreparedRows:
     z : whitened basis (n, p), z₀ = 1; the others less their means given x where those are learned.
     strata : (n, s) centred indicators of all strata but the first and, where those are few, their
         products with the plain features; s = 0 without strata.
-    outcomes : (n, k) standardized; of relative ones (k = 1 + folds) the column depends on the fold
-        that a model leaves out (``Preparation.outcome_number``).
-    baseline : (n, k) b(x) that they were divided by; 1 for additive ones.
+    outcomes : (n, k) on the scale of responses, standardized; by baselines (k = 1 + folds) the
+        column depends on the fold that a model leaves out (``Preparation.outcome_number``).
+    scaled : what they were scaled by.
     weight : (n,).
     part : (n,) validation part, numbered over all folds (``learners.folds``).
     cluster : (n,) labels; None where every row is a cluster of its own.
@@ -53,7 +53,7 @@ class PreparedRows:
     z: FloatArray
     strata: FloatArray
     outcomes: FloatArray
-    baseline: FloatArray
+    scaled: ScaledRows
     weight: FloatArray
     part: IntArray
     cluster: IntArray | None
@@ -68,9 +68,9 @@ class Preparation:
     encoder : of the features.
     basis : of the treatments.
     whitening : of the basis columns.
-    relative : of relative responses, whose outcomes are y / b(x); None of additive ones.
-    center : mean of the outcome.
+    center : mean of the outcome on the scale of responses.
     scale : its standard deviation.
+    baselines : what outcomes are scaled by; None on the additive scale.
     clip : bounds that outcomes are winsorized to.
     strata : labels of the strata, sorted, at most 200 of the largest; empty without strata.
     strata_shares : weight share of every stratum.
@@ -86,7 +86,7 @@ class Preparation:
     whitening: Whitening
     center: float
     scale: float
-    relative: RelativeScale | None = None
+    baselines: Baselines | None = None
     clip: tuple[float, float] = (-np.inf, np.inf)
     strata: tuple[str, ...] = ()
     strata_shares: tuple[float, ...] = ()
@@ -111,8 +111,8 @@ class Preparation:
 
         Raises
         ------
-        InvalidInputError : treatments that do not identify the basis, unusable features, or a
-            relative scale for outcomes whose mean is not positive.
+        InvalidInputError : treatments that do not identify the basis, unusable features, or
+            outcomes that the scale is not for.
         """
         settings, weight = settings or LearnerSettings(), rows.weight
         if settings.scale == "auto":
@@ -120,21 +120,22 @@ class Preparation:
         settings = settings.borne_by(len(rows))
         encoder = FeatureEncoder.fit(rows.X, weight, **settings.encoding)
         part = parts_of(rows.fold, rows.cluster, rows.folds, settings, seed)
-        clip, relative = _clip_bounds(rows.y, settings.winsorize), None
+        clip, baselines = _clip_bounds(rows.y, settings.winsorize), None
         y = np.clip(rows.y, *clip)
-        if settings.scale == "relative":
+        if settings.scale != "additive":
             features, phi = encoder.transform(rows.X), basis(rows.T)
             clipped = replace(rows, y=y)
-            relative = RelativeScale.fit(features, phi, clipped, part, encoder.groups)
-            y = y / relative.held_out(features, part)[:, 0]
-            weight = weight * relative.weight(phi)
+            baselines = Baselines.fit(settings.scale, features, phi, clipped, part, encoder.groups)
+            scaled = baselines.scaled(features, phi, part)
+            y = (y - scaled.offset[:, 0]) / scaled.multiplier[:, 0]
+            weight = weight * scaled.weight
         share = weight / weight.sum()
         center = float(share @ y)
         scale = float(np.sqrt(share @ (y - center) ** 2)) or 1.0
         levels, shares = _strata_shares(rows.strata, share)
         whitening = Whitening.fit(basis, rows.T, weight)
         plain = Preparation(
-            encoder, basis, whitening, center, scale, relative, clip, levels, shares
+            encoder, basis, whitening, center, scale, baselines, clip, levels, shares
         )
         plain = replace(plain, clustered=rows.clusters is not None)
         if settings.residualize:
@@ -195,11 +196,16 @@ class Preparation:
 
     def outcome_number(self, fold: int) -> int:
         """Return which prepared outcome is that of the model that leaves out a fold."""
-        return 0 if self.relative is None else 1 + fold
+        return 0 if self.baselines is None else 1 + fold
+
+    @property
+    def response_scale(self) -> str:
+        """Additive, relative or logistic."""
+        return "additive" if self.baselines is None else self.baselines.scale
 
     def baseline(self, fold: int) -> Baseline | None:
         """Return b(x) of the model that leaves out a fold, None on the additive scale."""
-        return None if self.relative is None else self.relative.whole(fold)
+        return None if self.baselines is None else self.baselines.whole(fold)
 
     @cached_property
     def treatment_mean(self) -> ConditionalMean | None:
@@ -221,7 +227,10 @@ class Preparation:
         return means
 
     def raw(
-        self, theta: FloatArray, means: FloatArray | None, baseline: FloatArray | None
+        self,
+        theta: FloatArray,
+        means: FloatArray | None,
+        terms: tuple[FloatArray, FloatArray] | None,
     ) -> FloatArray:
         """Return θ (n, p) in the columns of the raw basis, of outcomes as they are.
 
@@ -229,14 +238,17 @@ class Preparation:
         ----------
         theta : (n, p) whitened coefficients of standardized outcomes.
         means : E[z | x] (n, p − 1) of residualized treatments; None of others.
-        baseline : b(x) (n,) that outcomes were divided by; None of additive ones.
+        terms : o(x) and m(x) (n,) that outcomes were scaled by; None of additive ones.
         """
         theta = theta * self.scale
         if means is not None:
             theta[:, 0] -= (means * theta[:, 1:]).sum(axis=1)
         theta[:, 0] += self.center
         theta = self.whitening.raw(theta)
-        return theta if baseline is None else theta * baseline[:, None]
+        if terms is None:
+            return theta
+        offset, multiplier = terms
+        return theta * multiplier[:, None] + np.outer(offset, self.basis.constant)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -262,12 +274,11 @@ class Preparation:
         phi, features = self.basis(rows.T), self.encoder.transform(rows.X)
         z = self.whitening(phi)
         z[:, 1:] -= self.held_out_means(features, part)
-        outcomes, weight = np.clip(rows.y, *self.clip)[:, None], rows.weight
-        baseline = np.ones_like(outcomes)
-        if self.relative is not None:
-            baseline = self.relative.held_out(features, part)
-            weight = weight * self.relative.weight(phi)
-        outcomes = (outcomes / baseline - self.center) / self.scale
+        scaled = ScaledRows.additive(len(rows))
+        if self.baselines is not None:
+            scaled = self.baselines.scaled(features, phi, part)
+        outcomes = (np.clip(rows.y, *self.clip)[:, None] - scaled.offset) / scaled.multiplier
+        outcomes = (outcomes - self.center) / self.scale
         indicators = self._indicators(rows.strata, len(rows))
         if (self.strata_groups >= 0).any():
             products = (indicators[:, :, None] * features[:, None, self.encoder.plain]).reshape(
@@ -279,8 +290,8 @@ class Preparation:
             z,
             indicators,
             outcomes,
-            baseline,
-            weight,
+            scaled,
+            rows.weight * scaled.weight,
             part,
             rows.clusters,
         )
@@ -314,7 +325,7 @@ class Preparation:
             "whitening": self.whitening.to_list(),
             "center": self.center,
             "scale": self.scale,
-            "relative": None if self.relative is None else self.relative.to_dict(),
+            "baselines": None if self.baselines is None else self.baselines.to_dict(),
             "clip": list(self.clip) if np.isfinite(self.clip).all() else None,
             "strata": list(self.strata),
             "strata_shares": list(self.strata_shares),
@@ -330,7 +341,7 @@ class Preparation:
             Whitening.restore(content["whitening"]),
             float(content["center"]),
             float(content["scale"]),
-            RelativeScale.from_dict(content["relative"]) if content.get("relative") else None,
+            Baselines.from_dict(content["baselines"]) if content.get("baselines") else None,
             tuple(content["clip"] or (-np.inf, np.inf)),
             tuple(content["strata"]),
             tuple(content["strata_shares"]),

@@ -83,15 +83,15 @@ class MenuProblem:
 
         Raises
         ------
-        InvalidInputError : a basis of another space, an unknown name in the profit, or a profit
-            that is not finite somewhere.
+        InvalidInputError : a basis of another space, unknown names or levels in the profit, or a
+            profit that is not finite somewhere.
         """
         basis = Basis(basis, space) if isinstance(basis, str) else basis
         if basis.space != space:
             raise InvalidInputError(
                 f"basis '{basis.name}' was built on another treatment space; build it on the menu's"
             )
-        profit.require_names(space.names)
+        profit.check(space)
         problem = MenuProblem(space, basis, profit, space.candidates, np.empty((0, 0)))
         edges: list[FloatArray] = []
         if problem.is_searched and space.is_restricted:
@@ -152,7 +152,14 @@ class MenuProblem:
         )
 
     def with_spending(self, spending: Profit | None) -> MenuProblem:
-        """Return the problem that knows what counts against a budget: ``Budget.row_profit``."""
+        """Return the problem that knows what counts against a budget: ``Budget.row_profit``.
+
+        Raises
+        ------
+        ExpressionError : spending in unknown names or levels.
+        """
+        if spending is not None:
+            spending.check(self.space)
         return replace(self, spending=spending)
 
     def at_budget_price(self, price: float) -> MenuProblem:

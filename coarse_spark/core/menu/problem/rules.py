@@ -179,12 +179,12 @@ def eligibility_rules(
 
     Raises
     ------
-    ExpressionError : an expression outside the safe subset or with unknown names.
+    ExpressionError : an expression outside the safe subset or with unknown names or levels.
     """
     rules = []
     for text, share in zip(expressions, ineligible, strict=True):
         expression = Expression(text)
-        expression.require_names(space.names)
+        space.check(expression)
         few = max(share if share > 0 else 1.0, _LEAST_SHARE)
         rules.append(Eligibility(expression, 2.0 * worth / few))
     return tuple(rules)

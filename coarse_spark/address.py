@@ -1,0 +1,75 @@
+"""Places of tables, pages and files: local paths, and addresses that the storage system reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from coarse_spark.errors import InvalidInputError
+
+# two letters at least: C:/ is a drive
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+_SAME = {"s3a": "s3", "s3n": "s3", "abfs": "abfss", "wasb": "wasbs"}  # other clients of one store
+
+
+def resolved(place: str) -> str:
+    """Return the absolute local path of a place, or its address as it is.
+
+    A local one may be written file:/… or file:///…, or begin with ~.
+
+    Raises
+    ------
+    InvalidInputError : variables, which nothing fills in, the home of nobody, or a file elsewhere.
+
+    Examples
+    --------
+    >>> resolved("file:///data/out"), resolved("dbfs:/data/out")
+    ('/data/out', 'dbfs:/data/out')
+    """
+    if "${" in place:
+        raise InvalidInputError(f"'{place}' has a variable, which nothing fills in; write the path")
+    scheme = _SCHEME.match(place)
+    if scheme is None or scheme[1].lower() == "file":
+        rest = place if scheme is None else place[len("file:") :]
+        if scheme is not None and re.match(r"//[^/]", rest):
+            raise InvalidInputError(f"'{place}' is on another machine; expected file:///…")
+        local = rest if scheme is None else "/" + rest.lstrip("/")
+        try:
+            return str(Path(local).expanduser().resolve())
+        except RuntimeError:
+            raise InvalidInputError(f"'{place}': nobody here is called so") from None
+    return place.rstrip("/") if _words(place[scheme.end() - 1 :]) else place
+
+
+def is_local(place: str) -> bool:
+    """Return whether a resolved place is a local path."""
+    return _SCHEME.match(place) is None
+
+
+def overlap(one: str, other: str) -> bool:
+    """Return whether two resolved places are one, or one lies in the other.
+
+    Examples
+    --------
+    >>> overlap("s3://shop/run", "s3a://shop/run/tables/")
+    True
+    >>> overlap("/data/run", "/data/run-2")
+    False
+    """
+    first, second = _parts(one), _parts(other)
+    shorter = min(len(first), len(second))
+    return first[:shorter] == second[:shorter]
+
+
+def _parts(place: str) -> list[str]:
+    scheme = _SCHEME.match(place)
+    if scheme is None:
+        words = _words(place)
+        # /dbfs/… is what local programs call dbfs:/…
+        return words if words[:1] == ["dbfs"] else ["file", *words]
+    name = scheme[1].lower()
+    return [_SAME.get(name, name), *_words(place[scheme.end() - 1 :])]
+
+
+def _words(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]

@@ -87,7 +87,7 @@ progress.SHOWN = 0.1
 spark = SparkSession.builder.getOrCreate()
 with progress.display_on(Lines()), progress.of("sum", spark):
     # longer than the server is silent about tasks
-    spark.range(0, 6_000_000_000, 1, 24).selectExpr("sum(sqrt(id) * sin(id))").collect()
+    spark.range(0, 1_000_000_000, 1, 24).selectExpr("sum(sqrt(id) * sin(id))").collect()
 """
 
 

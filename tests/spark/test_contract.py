@@ -456,7 +456,7 @@ def test_rows_that_break_the_constraint_stop_a_migration_before_it_starts(old: L
     from coarse_spark.lake.migrate import migrate
 
     old.spark.sql(f"UPDATE {old.reference('assignments')} SET regret = double('NaN')")  # noqa: S608
-    with pytest.raises(TableError, match=r"assignments: 1 rows break .*of the runs old \(1\)"):
+    with pytest.raises(TableError, match=r"assignments: 1 row breaks .*of the runs old \(1\)"):
         migrate(old, LAYOUT)
     assert "revision" not in old.read("runs").columns
 

@@ -51,7 +51,7 @@ def overlap(one: str, other: str) -> bool:
 
     Examples
     --------
-    >>> overlap("s3://shop/run", "s3a://shop/run/tables/")
+    >>> overlap("s3://bucket/run", "s3a://bucket/run/tables/")
     True
     >>> overlap("/data/run", "/data/run-2")
     False

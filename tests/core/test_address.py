@@ -31,8 +31,8 @@ output: {path: OUTPUT}
         ("a:b", str(Path.cwd() / "a:b")),
         ("hdfs:/data/out", "hdfs:/data/out"),
         ("dbfs:/data/out", "dbfs:/data/out"),
-        ("s3://shop/out/", "s3://shop/out"),
-        ("abfss://shop@account/out", "abfss://shop@account/out"),
+        ("s3://bucket/out/", "s3://bucket/out"),
+        ("abfss://bucket@account/out", "abfss://bucket@account/out"),
     ],
 )
 def test_places_are_local_paths_or_addresses(place: str, expected: str) -> None:
@@ -47,7 +47,7 @@ def test_places_are_local_paths_or_addresses(place: str, expected: str) -> None:
         ("${HOME}/out", "has a variable, which nothing fills in"),
         ("s3://${BUCKET}/out", "has a variable, which nothing fills in"),
         ("~nosuchuser/out", "nobody here is called so"),
-        ("file://elsewhere/out", "is on another machine"),
+        ("file://bucket/out", "is on another machine"),
     ],
 )
 def test_places_that_cannot_be_meant(place: str, message: str, tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_places_that_cannot_be_meant(place: str, message: str, tmp_path: Path) -
         ("/data/run/tables", "/data/run", True),
         ("/data", "/data/run", True),
         ("/data/run-2", "/data/run", False),
-        ("s3a://shop/run", "s3://shop/run/experiment", True),
-        ("s3://shop/run", "s3://other/run", False),
+        ("s3a://bucket/run", "s3://bucket/run/experiment", True),
+        ("s3://bucket/run", "hdfs://bucket/run", False),
         ("/dbfs/run", "dbfs:/run", True),
-        ("/s3/run", "s3://run", False),
+        ("/s3/bucket/run", "s3://bucket/run", False),
         ("/data/run", "hdfs:/data/run", False),
     ],
 )

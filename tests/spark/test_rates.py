@@ -56,5 +56,5 @@ def test_chances_outside_their_range_are_counted_and_told(
     assert 0 < outside < UNITS
     assert run.result(ScoreResult).outside_rates == outside
     assert len(told) == 1
-    assert f"{outside} of {UNITS} units" in told[0]
+    assert f"{outside:,} of {UNITS:,} units" in told[0]
     assert f"({predicted.min():.3g} to {predicted.max():.3g})" in told[0]

@@ -116,7 +116,7 @@ def _warn_of_rates(run: Run, responses: DataFrame, units: int) -> int | None:
         if run.result(FitResult).scale != "logistic":
             remedy = f"compare response.scale: logistic, or {remedy}"
         run.warn(
-            f"outcomes lie between 0 and 1, but those predicted for {row[0]} of "
+            f"outcomes lie between 0 and 1, but those predicted for {row[0]:,} of "
             f"{counted(units, 'unit')} ({row[0] / units:.1%}) leave that range at some treatment "
             f"({row[1]:.3g} to {row[2]:.3g}): what such units seem to gain is overstated; {remedy}"
         )

@@ -146,7 +146,7 @@ def test_strata_that_do_not_identify_it_are_merged_and_counted(run: Run) -> None
     (told,) = (text for text in run.record.warnings if "strata do not identify 'levels + q" in text)
     assert f"{LONE + 1} of {LONE + 3} strata do not identify" in told
     assert "wave=left alone (200 units)" in told
-    assert f"the {LONE + 200 + late} units of 2 groups" in told
+    assert f"the {LONE + 200 + late:,} units of 2 groups" in told
     assert not any("have fewer than 30 effective rows" in text for text in run.record.warnings)
 
 

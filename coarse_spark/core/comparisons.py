@@ -31,6 +31,7 @@ from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.problem import MenuProblem, row_blocks
 from coarse_spark.core.menu.problem.rules import allowed
+from coarse_spark.core.menu.search.table import ProfitTable
 from coarse_spark.core.menu.sketch import profit_metric
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, assign
 from coarse_spark.core.policies import PolicyMap, PolicyUnits, menu_policy
@@ -277,25 +278,9 @@ def best_columns(profits: FloatArray, weights: FloatArray, k: int) -> list[int]:
 
     if comb(profits.shape[1], k) <= _ENUMERATED:
         return list(max(combinations(range(profits.shape[1]), k), key=value))
-    chosen: list[int] = []
-    taken = np.full(len(profits), -np.inf)
-    for _ in range(k):
-        gains = weights @ np.maximum(profits, taken[:, None])
-        gains[chosen] = -np.inf
-        chosen.append(int(gains.argmax()))
-        taken = np.maximum(taken, profits[:, chosen[-1]])
-    best, place, stale = value(chosen), 0, 0
-    while stale < k:
-        rest = [column for position, column in enumerate(chosen) if position != place]
-        base = profits[:, rest].max(axis=1, initial=-np.inf)
-        gains = weights @ np.maximum(profits, base[:, None])
-        found = int(gains.argmax())
-        if gains[found] > best * (1 + np.sign(best) * 1e-12):
-            chosen[place], best, stale = found, float(gains[found]), 0
-        else:
-            stale += 1
-        place = (place + 1) % k
-    return chosen
+    table = ProfitTable(profits, weights)
+    columns: list[int] = table.swap(table.greedy(k, np.array([], dtype=np.intp))).tolist()
+    return columns
 
 
 def _random_menu(problem: MenuProblem, k: int, seed: int) -> PricedMenu:

@@ -17,19 +17,11 @@ import numpy.typing as npt
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
-from coarse_spark.core.treatments import Continuous, TreatmentSpace
 from coarse_spark.core.values import ScoreMoments
 
 MOST_TREATMENTS = 64  # with more, too few units got any one of them
 _ALIKE = 1e-5  # of the range of an entry of ψ: treatments are stored in single precision at times
 _OVERLAP = 4.0  # standard errors that the mean of the weights may be from 1
-
-
-def is_discrete(space: TreatmentSpace) -> bool:
-    """Whether only listed treatments, steps and levels are offered, so that units got the same."""
-    return space.finite is not None or not any(
-        isinstance(dimension, Continuous) and dimension.between for dimension in space.dimensions
-    )
 
 
 @dataclass(frozen=True, eq=False)

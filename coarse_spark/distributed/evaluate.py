@@ -28,7 +28,6 @@ from coarse_spark.core.model_free import (
     MOST_TREATMENTS,
     GivenShares,
     ModelFreeRows,
-    is_discrete,
 )
 from coarse_spark.core.policies import PolicyMap, PolicyUnits, menu_policy, rule_policy
 from coarse_spark.core.values import Policy, ScoreMoments
@@ -302,7 +301,7 @@ def given_shares(units: DataFrame, problem: MenuProblem) -> GivenShares | None:
     problem : the treatments that are offered, and their profit.
     """
     names = treatment_columns(problem.candidates.shape[1])
-    if not is_discrete(problem.space):
+    if problem.space.continuous.any():
         return None
     few = units.select(*names).distinct().limit(MOST_TREATMENTS + 1)
     if few.count() > MOST_TREATMENTS:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coarse_spark.core.menu.problem.problem import MenuProblem
-from coarse_spark.core.model_free import GivenShares, is_discrete, model_free_values
+from coarse_spark.core.model_free import GivenShares, model_free_values
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.core.values import ScoreMoments
@@ -90,7 +90,7 @@ def test_units_of_a_cluster_count_together() -> None:
 
 def test_steps_and_levels_are_discrete_and_ranges_are_not() -> None:
     def discrete(**dimension: object) -> bool:
-        return is_discrete(TreatmentSpace.from_dict({"t": dimension}))
+        return not TreatmentSpace.from_dict({"t": dimension}).continuous.any()
 
     ends = {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}
     assert discrete(**ends, step=0.5)

@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from batches import solved_in_batches
 from scipy.special import expit
 
 from coarse_spark import ResponseLearner, TreatmentSpace
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import corrected, representer
 from coarse_spark.core.learners.choose_scale import choose_scale
-from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
+from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.encoding.baseline import Baseline
-from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import load_model
@@ -207,15 +207,7 @@ def test_arms_are_the_same_chances_as_a_line_through_them():
 
 def test_batches_add_up_and_partitions_lean_on_the_pooled_model():
     trial = purchases("middle", 4_000, folds=3)
-    order = np.random.default_rng(1).permutation(len(trial))
-    preparation = Preparation.fit(trial, basis=LINEAR, settings=LOGISTIC)
-    preparation = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
-    sums = {}
-    for rows in np.array_split(order, 4):
-        batch = accumulate(preparation, trial.take(rows), folds=3, settings=LOGISTIC)
-        for part, found in batch.items():
-            sums[part] = sums[part] + found if part in sums else found
-    records, pooled = solve(preparation, sums, folds=3, settings=LOGISTIC)
+    records, pooled = solved_in_batches(trial, LINEAR, LOGISTIC)
     whole = fit_models(trial, basis=LINEAR, settings=LOGISTIC)
     for fold, record in whole.items():
         np.testing.assert_allclose(

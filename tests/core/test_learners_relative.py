@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from batches import solved_in_batches
 
 from coarse_spark import ResponseLearner, TreatmentSpace
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import corrected, representer
 from coarse_spark.core.learners.choose_scale import choose_scale
-from coarse_spark.core.learners.crossfit import accumulate, fit_models, held_out_sieve, solve
+from coarse_spark.core.learners.crossfit import fit_models, held_out_sieve
 from coarse_spark.core.learners.encoding.baseline import Baseline
-from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import load_model
@@ -187,15 +187,7 @@ def test_a_relative_model_is_plain_values(learner):
 
 def test_batches_add_up_to_the_fit_in_memory():
     trial, _ = spend(1_500, folds=3)
-    order = np.random.default_rng(1).permutation(len(trial))
-    preparation = Preparation.fit(trial, basis=LINEAR, settings=RELATIVE)
-    preparation = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
-    sums = {}
-    for rows in np.array_split(order, 4):
-        batch = accumulate(preparation, trial.take(rows), folds=3, settings=RELATIVE)
-        for part, found in batch.items():
-            sums[part] = sums[part] + found if part in sums else found
-    records, _ = solve(preparation, sums, folds=3, settings=RELATIVE)
+    records, _ = solved_in_batches(trial, LINEAR, RELATIVE)
     whole = fit_models(trial, basis=LINEAR, settings=RELATIVE)
     for fold, record in whole.items():
         np.testing.assert_allclose(

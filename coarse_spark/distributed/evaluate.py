@@ -312,32 +312,6 @@ def given_shares(units: DataFrame, problem: MenuProblem) -> GivenShares | None:
     )
 
 
-def tuning_sample(
-    predictions: DataFrame, units: DataFrame, coefficients: int, size: int, total: int
-) -> dict[int, pd.DataFrame]:
-    """Return units by hash that what is compared may be tuned on, by the fold that is left out.
-
-    Parameters
-    ----------
-    predictions : the experiment by the models of every fold.
-    units : of the experiment, with key and feature_0 …
-    coefficients : p.
-    size : units wanted in all folds together.
-    total : units of the experiment.
-
-    Returns
-    -------
-    weight, theta_0 … by that fold's models, and feature_0 …, in the order of hashes.
-    """
-    names, limit = theta_columns(coefficients), hash_limit(size, total)
-    features = [name for name in units.columns if name.startswith("feature_")]
-    known = seen(predictions.where(F.col("key") <= limit))
-    rows = known.select("sketch_group", "key", "weight", *names).toPandas()
-    few = units.where(F.col("key") <= limit).select("key", *features).toPandas()
-    rows = rows.merge(few.drop_duplicates("key"), on="key")
-    return dict(parts(rows.sort_values(["sketch_group", "key"], kind="stable"), "sketch_group"))
-
-
 def with_features(held: DataFrame, units: DataFrame) -> DataFrame:
     """Return held-out rows with the features of their units, which predictions leave out."""
     features = [name for name in units.columns if name.startswith("feature_")]

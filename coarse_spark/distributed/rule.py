@@ -1,43 +1,19 @@
-"""The rule of a menu on Spark: a sample of units to fit it on, and who gets what by it.
+"""Who gets what by the rule of a menu on Spark.
 
-Units are in the shape of ``distributed.frames``, and who gets what is the very SQL that is
-published, on the internal names of their columns.
+Units are in the shape of ``distributed.frames``, and it is the very SQL that is published, on the
+internal names of their columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.policy_tree.rule import AssignmentRule
 from coarse_spark.core.policy_tree.sql import to_sql
-from coarse_spark.distributed.frames import eligibility_columns, feature_columns, hash_limit
-
-SAMPLE_UNITS = 20_000
-
-
-def rule_sample(
-    units: DataFrame, scored: DataFrame, columns: Sequence[str], features: int, count: int
-) -> pd.DataFrame:
-    """Return a hash sample of scored units with their features, in the order of their keys.
-
-    Parameters
-    ----------
-    units : unit_id, key, feature_0 ….
-    scored : unit_id and ``columns``; a unit may have several rows.
-    columns : to return besides the features.
-    features : how many.
-    count : units there are, of which about 20,000 are taken.
-    """
-    names = feature_columns(features)
-    few = units.where(F.col("key") <= hash_limit(SAMPLE_UNITS, count))
-    few = few.select("unit_id", F.col("key").alias("sample_key"), *names)
-    joined = scored.select("unit_id", *columns).join(F.broadcast(few), "unit_id")
-    rows = joined.drop("unit_id").toPandas()
-    return rows.sort_values("sample_key", kind="stable", ignore_index=True)
+from coarse_spark.distributed.frames import eligibility_columns, feature_columns
 
 
 def ruled_treatment(

@@ -1,18 +1,21 @@
-"""A sample of the experiment for what one machine decides for all rows.
+"""Samples of units for what one machine decides for all of them.
 
-That is the places of knots, levels, scales and whitening.
+That is the places of knots, levels, scales and whitening, and policies that look at features.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.treatments import Categorical
-from coarse_spark.distributed.frames import ExperimentSetup
+from coarse_spark.distributed.frames import ExperimentSetup, hash_limit
 
 _LEAST = 200  # rows that every group gets, as far as it has them
+_SCORED = 20_000  # what earns most for a segment of all units is hardly something else
 _MOST_GROUPS = 1_000  # rarer strata and treatments beyond so many get no more than their share
 
 
@@ -72,6 +75,26 @@ def representative_sample(
         .toPandas()
         .sort_values("key", kind="stable", ignore_index=True)
     )
+
+
+def scored_sample(
+    units: DataFrame, scored: DataFrame, columns: Sequence[str], count: int
+) -> pd.DataFrame:
+    """Return a hash sample of scored units with their features, in the order of their keys.
+
+    Parameters
+    ----------
+    units : unit_id, key, feature_0 ….
+    scored : unit_id and ``columns``; a unit may have several rows.
+    columns : to return besides the features.
+    count : units there are, of which about 20,000 are taken.
+    """
+    names = [name for name in units.columns if name.startswith("feature_")]
+    few = units.where(F.col("key") <= hash_limit(_SCORED, count))
+    few = few.select("unit_id", F.col("key").alias("sample_key"), *names)
+    joined = scored.select("unit_id", *columns).join(F.broadcast(few), "unit_id")
+    rows = joined.drop("unit_id").toPandas()
+    return rows.sort_values("sample_key", kind="stable", ignore_index=True)
 
 
 def _cell(setup: ExperimentSetup, *, arms: bool) -> Column:

@@ -17,15 +17,11 @@ from coarse_spark.distributed.evaluate import (
     FoldMenus,
     evaluate,
     held_out,
-    tuning_sample,
     with_features,
 )
 from coarse_spark.distributed.frames import feature_columns, matrix, theta_columns
 from coarse_spark.pipeline.experiment import CrossFitted
 from coarse_spark.pipeline.run import Run
-
-# of all folds together; the treatment that is best for a segment of them is hardly another
-_SAMPLE_UNITS = 20_000
 
 
 def compared(
@@ -65,16 +61,9 @@ def compared(
     held = held_out(experiment.predictions)
     if set(names) & set(ON_FEATURES):
         held = with_features(held, experiment.units)
-    samples = tuning_sample(
-        experiment.predictions,
-        experiment.units,
-        problem.coefficients,
-        _SAMPLE_UNITS,
-        moments.units,
-    )
     menus = {}
     for fold, units in sketched.items():
-        rows = samples[fold]
+        rows = experiment.samples[fold]
         sample = PolicyUnits(
             problem,
             matrix(rows, theta_columns(problem.coefficients)),

@@ -12,18 +12,18 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.policy_tree.menu_rule import fit_menu_rule
 from coarse_spark.core.policy_tree.rule import AssignmentRule, number_text
 from coarse_spark.core.policy_tree.sql import to_sql
-from coarse_spark.distributed.evaluate import FoldMenus, seen
+from coarse_spark.distributed.evaluate import FoldMenus
 from coarse_spark.distributed.frames import (
     feature_frame,
     matrix,
-    parts,
     population_units,
     theta_columns,
 )
 from coarse_spark.distributed.population import ResponseTable
-from coarse_spark.distributed.rule import rule_sample, ruled_treatment
+from coarse_spark.distributed.rule import ruled_treatment
+from coarse_spark.distributed.sample import scored_sample
 from coarse_spark.errors import InvalidInputError, TableError
-from coarse_spark.lake.step_results import ChooseResult, ScoreResult, ValidateResult
+from coarse_spark.lake.step_results import ChooseResult, ScoreResult
 from coarse_spark.pipeline.experiment import CrossFitted
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.run import Run
@@ -46,11 +46,10 @@ def population_menu_rules(
     setup = experiment_setup(run.configuration)
     table = run.experiment if run.population is None else run.population
     columns = ["weight", *theta_columns(population.problem.coefficients)]
-    sample = rule_sample(
+    sample = scored_sample(
         population_units(table, setup, unit_weight(run.configuration)),
         population.rows,
         columns,
-        len(setup.features),
         run.result(ScoreResult).units,
     )
     return _fitted(run, population.problem, sample, menus)
@@ -70,17 +69,9 @@ def fold_menu_rules(
     """
     if not sizes:
         return {fold: {} for fold in fold_menus}
-    problem = experiment.problem
-    sample = rule_sample(
-        experiment.units,
-        seen(experiment.predictions),
-        ["model_fold", "weight", *theta_columns(problem.coefficients)],
-        len(run.configuration.experiment.features),
-        run.result(ValidateResult).usable_rows,
-    )
     return {
-        fold: _fitted(run, problem, rows, {k: fold_menus[fold].sized[k] for k in sizes})
-        for fold, rows in parts(sample, "model_fold")
+        fold: _fitted(run, experiment.problem, rows, {k: fold_menus[fold].sized[k] for k in sizes})
+        for fold, rows in experiment.samples.items()
     }
 
 

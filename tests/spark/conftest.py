@@ -15,7 +15,7 @@ from command_line import QUICK, Outcome, own_environment, run_command, thornton_
 from outputs import LAYOUT
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import Column, SparkSession
 
     from coarse_spark.config.models import Configuration
     from coarse_spark.lake.tables import Lake
@@ -81,6 +81,17 @@ class Promotions:
     configure: Callable[..., Configuration]
     config: Path
     tables: Path
+
+    def with_columns(
+        self, spark: SparkSession, folder: Path, columns: dict[str, Column]
+    ) -> dict[str, str]:
+        """Write both tables with further columns; return where, by key of ``configure``."""
+        places = {}
+        for name in ("experiment", "population"):
+            place = places[f"{name}__path"] = str(folder / name)
+            units = spark.read.format("delta").load(self.paths[name])
+            units.withColumns(columns).write.format("delta").save(place)
+        return places
 
 
 @pytest.fixture(scope="session")

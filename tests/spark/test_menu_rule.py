@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from command_line import run_command, started_after
+from outputs import rows_of
 
 from coarse_spark.core.policy_tree.rule import fit_rule
 from coarse_spark.core.policy_tree.sql import to_sql
@@ -42,15 +43,10 @@ def ruled(
     from coarse_spark.pipeline import assign, choose, evaluate, publish, score
 
     folder = tmp_path_factory.mktemp("ruled")
-    paths = {}
-    for name in ("experiment", "population"):
-        paths[name] = str(folder / name)
-        member = F.when(F.col("unit_id") % 5 != 0, F.col("distance_km") < 5)
-        units = spark.read.format("delta").load(promotions.paths[name])
-        units.withColumn("member", member).write.format("delta").save(paths[name])
+    member = F.when(F.col("unit_id") % 5 != 0, F.col("distance_km") < 5)
+    places = promotions.with_columns(spark, folder, {"member": member})
     configuration = promotions.configure(
-        experiment__path=paths["experiment"],
-        population__path=paths["population"],
+        **places,
         output__path=folder / "tables",
         menu__eligibility="{member: depth > 12}",
         menu__assignment="rule",
@@ -62,11 +58,6 @@ def ruled(
         for step in (score, choose, evaluate, assign, publish):
             step(run)
     return run
-
-
-def _rows(run: Run, table: str) -> pd.DataFrame:
-    rows = run.lake.read(table, run.run_id).drop("run_id").toPandas()
-    return rows.sort_values("unit_id", ignore_index=True) if "unit_id" in rows else rows
 
 
 def _exported(run: Run, dialect: str) -> str:
@@ -86,7 +77,7 @@ def _by_sql(run: Run) -> np.ndarray:
 
 
 def test_every_unit_gets_what_the_exported_sql_says(ruled: Run) -> None:
-    given = _rows(ruled, "assignments")["treatment_id"].to_numpy()
+    given = rows_of(ruled, "assignments")["treatment_id"].to_numpy()
     assert len(set(given.tolist())) > 1
     np.testing.assert_array_equal(_by_sql(ruled), given)
     people = ruled.spark.read.format("delta").load(ruled.configuration.population.path)
@@ -98,15 +89,15 @@ def test_every_unit_gets_what_the_exported_sql_says(ruled: Run) -> None:
     assert kept.by_rule
     assert kept.rule is not None
     # in the table for those who have nothing but SQL
-    found = json.loads(_rows(ruled, "runs")["diagnostics"][0])["assign"]["rule"]
+    found = json.loads(rows_of(ruled, "runs")["diagnostics"][0])["assign"]["rule"]
     assert found == kept.rule == _exported(ruled, "spark").rstrip("\n")
 
 
 def test_eligibility_is_kept_and_profits_are_those_of_the_rule(ruled: Run) -> None:
-    responses, assignments = _rows(ruled, "responses"), _rows(ruled, "assignments")
+    responses, assignments = rows_of(ruled, "responses"), rows_of(ruled, "assignments")
     assert 0.1 < responses["eligible_member"].mean() < 0.9
     assert (responses["eligible_member"] | (assignments["depth"] <= 12)).all()
-    menu = _rows(ruled, "menu").query("selected").sort_values("treatment_id")
+    menu = rows_of(ruled, "menu").query("selected").sort_values("treatment_id")
     psi = ruled.problem.psi_at(ruled.problem.space.encode(menu))
     profits = responses[THETA].to_numpy() @ psi[:, :-1].T + psi[:, -1]
     given = assignments["treatment_id"].to_numpy()
@@ -118,18 +109,18 @@ def test_eligibility_is_kept_and_profits_are_those_of_the_rule(ruled: Run) -> No
     chosen = ruled.result(ChooseResult).menus[3]
     assert chosen.rule is not None
     assert chosen.value - got.mean() == pytest.approx(chosen.rule.lost, rel=1e-9)
-    values = _rows(ruled, "policy_values").set_index(["policy", "k"])
+    values = rows_of(ruled, "policy_values").set_index(["policy", "k"])
     assert values.loc[("rule", 3), "plug_in_value"] == pytest.approx(got.mean(), rel=1e-9)
-    segments = _rows(ruled, "segments").set_index("treatment_id")
+    segments = rows_of(ruled, "segments").set_index("treatment_id")
     assert segments["size"].sum() == len(given)
     assert not segments["rule"].str.contains("of these units").any()
 
 
 def test_the_honest_loss_is_paired(ruled: Run) -> None:
-    values = _rows(ruled, "policy_values")
+    values = rows_of(ruled, "policy_values")
     assert values.loc[values["policy"] == "rule", "k"].tolist() == [3]
     values = values.set_index(["policy", "k"])
-    pairs = _rows(ruled, "contrasts").query("policy == 'rule'").set_index("versus")
+    pairs = rows_of(ruled, "contrasts").query("policy == 'rule'").set_index("versus")
     assert set(pairs.index) == {"control", "uniform", "granular", "menu of 3"}
     lost = pairs.loc["menu of 3"]
     assert lost["difference"] == pytest.approx(
@@ -158,7 +149,7 @@ def test_units_that_join_later_are_assigned_by_the_rule(ruled: Run) -> None:
     )
     joining.write.format("delta").mode("append").save(path)
     assert assign_new(ruled.spark, ruled.declared).added == 200
-    given = _rows(ruled, "assignments")["treatment_id"].to_numpy()
+    given = rows_of(ruled, "assignments")["treatment_id"].to_numpy()
     np.testing.assert_array_equal(_by_sql(ruled), given)
 
 

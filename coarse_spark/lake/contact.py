@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from coarse_spark.errors import TableError, nearest
-from coarse_spark.lake.tables import CONFLICTS, Lake, quote
+from coarse_spark.lake.conflicts import is_conflict
+from coarse_spark.lake.tables import Lake, quote
 from coarse_spark.text import first_cause
 
 _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_.]+)\] ([^\n]+)")  # of an error of Spark or Delta
@@ -49,9 +50,9 @@ def first_contact(lake: Lake, table: str | None = None) -> Iterator[None]:
     place = f"the output {lake.path or lake.schema}" if table is None else lake.reference(table)
     try:
         yield
-    except CONFLICTS:
-        raise
     except Exception as error:
+        if is_conflict(error):
+            raise
         # Java's own errors come as py4j's, which a client of Spark Connect does not have
         if type(error).__module__.partition(".")[0] not in ("pyspark", "py4j"):
             raise

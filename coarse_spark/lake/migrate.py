@@ -9,9 +9,9 @@ Delta's own feature for that, because readers that do not know it would refuse t
 from __future__ import annotations
 
 from pyspark.sql import functions as F
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from coarse_spark.errors import TableError
+from coarse_spark.lake.conflicts import retried
 from coarse_spark.lake.contact import first_contact
 from coarse_spark.lake.contract import TABLES, VERSION, OutputLayout, TableSchema
 from coarse_spark.lake.output import (
@@ -22,7 +22,7 @@ from coarse_spark.lake.output import (
     property_list,
     table_state,
 )
-from coarse_spark.lake.tables import CONFLICTS, Lake, quote_part
+from coarse_spark.lake.tables import Lake, quote_part
 from coarse_spark.text import counted
 
 
@@ -73,12 +73,7 @@ def _require_kept(lake: Lake, table: TableState) -> None:
         )
 
 
-@retry(
-    retry=retry_if_exception_type(CONFLICTS),
-    stop=stop_after_attempt(6),
-    wait=wait_random_exponential(multiplier=0.5, max=10),
-    reraise=True,
-)
+@retried()
 def _migrated(lake: Lake, schema: TableSchema, layout: OutputLayout) -> list[str]:
     """Migrate one table, from however far an earlier attempt came."""
     table = table_state(lake, schema, layout)

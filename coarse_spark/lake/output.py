@@ -9,16 +9,11 @@ from pathlib import Path
 
 from pyspark.errors import AnalysisException
 from pyspark.sql.types import StructType
-from tenacity import (
-    RetryCallState,
-    retry,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+from tenacity import RetryCallState
 
 from coarse_spark.distributed.at_once import for_each
 from coarse_spark.errors import TableError
+from coarse_spark.lake.conflicts import retried
 from coarse_spark.lake.contact import first_contact, require_schema
 from coarse_spark.lake.contract import (
     TABLES,
@@ -30,7 +25,7 @@ from coarse_spark.lake.contract import (
     columns_of,
     holds,
 )
-from coarse_spark.lake.tables import CONFLICTS, Lake, quote_part
+from coarse_spark.lake.tables import Lake, quote_part
 
 CONSTRAINT_PREFIX = "delta.constraints."
 _ABSENT = {
@@ -274,14 +269,8 @@ def _remove_unfinished(attempts: RetryCallState) -> None:
                 folder.rmdir()
 
 
-@retry(
-    # two processes that create a table at the same moment: the second finds it
-    retry=retry_if_exception_type((*CONFLICTS, _NotThereError)),
-    stop=stop_after_attempt(6),
-    wait=wait_random_exponential(multiplier=0.5, max=4),
-    before_sleep=_remove_unfinished,
-    reraise=True,
-)
+# two processes that create a table at the same moment: the second finds it
+@retried(_NotThereError, longest=4, before_sleep=_remove_unfinished)
 def prepare(lake: Lake, layout: OutputLayout) -> None:
     """Create the tables that are missing, and refuse an output whose tables differ.
 

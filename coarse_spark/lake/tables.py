@@ -16,24 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from delta.exceptions import (
-    ConcurrentAppendException,
-    ConcurrentDeleteDeleteException,
-    ConcurrentDeleteReadException,
-    ConcurrentTransactionException,
-    ConcurrentWriteException,
-    MetadataChangedException,
-    ProtocolChangedException,
-)
 from filelock import FileLock
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import NullType, StructType
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from coarse_spark.address import is_local, resolved
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
+from coarse_spark.lake.conflicts import retried
 from coarse_spark.lake.contract import (
     ASSIGNMENTS,
     CURRENT_ASSIGNMENTS,
@@ -45,17 +36,6 @@ from coarse_spark.lake.contract import (
 
 log = logging.getLogger(__name__)
 
-# conflicts of two processes that write one table at a time; nothing was written, so the write may
-# be tried again
-CONFLICTS = (
-    ConcurrentAppendException,
-    ConcurrentDeleteDeleteException,
-    ConcurrentDeleteReadException,
-    ConcurrentTransactionException,
-    ConcurrentWriteException,
-    MetadataChangedException,
-    ProtocolChangedException,
-)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _BROKEN_CHECK = re.compile(r"CHECK constraint (\S+) ")
 _BROKEN_NOT_NULL = re.compile(r"NOT NULL constraint violated for column: ([^\n]+?)\.?\s*\n")
@@ -290,12 +270,7 @@ class Lake:
         return self.spark.sql(self.current_assignments_query())
 
 
-@retry(
-    retry=retry_if_exception_type(CONFLICTS),
-    stop=stop_after_attempt(6),
-    wait=wait_random_exponential(multiplier=0.5, max=10),
-    reraise=True,
-)
+@retried()
 def _commit(rows: DataFrame, lake: Lake, schema: TableSchema, options: Mapping[str, Any]) -> None:
     writer = rows.write.format("delta").options(**options)
     writer = writer.mode("overwrite" if "replaceWhere" in options else "append")

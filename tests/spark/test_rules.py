@@ -242,7 +242,6 @@ def test_treatments_change_only_where_it_pays(choice: Choice, before: Run) -> No
 
     # without a cost the earlier menu is only one more start of the search, which ends as high
     one_more, plain = (run.result(ChooseResult).menus[3].value for run in (runs[0.0], free))
-    print("VALUES", one_more, plain)
     assert one_more == pytest.approx(plain, rel=1e-4)
     assert rows_of(runs[0.0], "assignments")["changed"].sum() == changes[0.0].changed
 

@@ -27,7 +27,6 @@ _NAMED = re.compile(
     r"|MetadataChanged|ProtocolChanged)Exception\b"
     r"|\bDELTA_(?:CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)\b"
 )
-_ATTEMPTS = 6
 
 
 def is_conflict(error: BaseException) -> bool:
@@ -46,7 +45,8 @@ def is_conflict(error: BaseException) -> bool:
 def retried(
     also: type[Exception] | tuple[()] = (),
     *,
-    longest: float = 10,
+    attempts: int = 20,
+    longest: float = 5,
     before_sleep: Callable[[RetryCallState], None] | None = None,
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
     """Return a decorator that tries a function again after a conflict, a little later each time.
@@ -54,12 +54,14 @@ def retried(
     Parameters
     ----------
     also : further errors after which it is tried again.
+    attempts : at most; each conflict is the success of another one, so that it takes as many of
+        them to use these up.
     longest : seconds between two attempts.
     before_sleep : called between them.
     """
     return retry(
         retry=retry_if_exception(lambda error: isinstance(error, also) or is_conflict(error)),
-        stop=stop_after_attempt(_ATTEMPTS),
+        stop=stop_after_attempt(attempts),
         wait=wait_random_exponential(multiplier=0.5, max=longest),
         before_sleep=before_sleep,
         reraise=True,

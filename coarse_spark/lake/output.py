@@ -270,7 +270,7 @@ def _remove_unfinished(attempts: RetryCallState) -> None:
 
 
 # two processes that create a table at the same moment: the second finds it
-@retried(_NotThereError, longest=4, before_sleep=_remove_unfinished)
+@retried(_NotThereError, attempts=6, longest=4, before_sleep=_remove_unfinished)
 def prepare(lake: Lake, layout: OutputLayout) -> None:
     """Create the tables that are missing, and refuse an output whose tables differ.
 

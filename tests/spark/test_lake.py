@@ -148,3 +148,32 @@ def test_catalog_output_has_a_persistent_view(spark: SparkSession) -> None:
         assert spark.table("promotions_test.current_assignments").count() == 2
     finally:
         spark.sql("DROP SCHEMA promotions_test CASCADE")
+
+
+def test_writers_of_one_run_at_one_time_lose_nothing(spark: SparkSession) -> None:
+    """In a schema, where no lock of ours keeps them apart: conflicts are tried again."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from coarse_spark.lake.contract import ASSIGNMENTS
+    from coarse_spark.lake.output import prepare
+    from coarse_spark.lake.tables import Lake
+
+    spark.sql("CREATE SCHEMA conflicts")
+    try:
+        lake = Lake(spark, schema="conflicts")
+        prepare(lake, LAYOUT)
+
+        def write(writer: int) -> None:
+            for turn in range(4):
+                units = [100 * writer + turn, 100 * writer + turn + 50]
+                lake.replace(ASSIGNMENTS, "same", _assignments(units, depth=10.0 * writer + turn))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+        reference = lake.reference("assignments")
+        history = spark.sql(f"DESCRIBE HISTORY {reference}").where("operation = 'WRITE'")
+        assert history.count() == 16
+        rows = lake.read("assignments", "same").toPandas()
+        assert len(rows) == 2 and rows["depth"].nunique() == 1  # of the last write, whole
+    finally:
+        spark.sql("DROP SCHEMA conflicts CASCADE")

@@ -83,9 +83,9 @@ class Found:
         return float(self.policy_values.loc[self.policy_values["policy"] == policy, column].iloc[0])
 
     def share(self, value: float | pd.Series, column: str, reference: str) -> float | pd.Series:
-        """(value − reference) / (granular − reference) in a column of values."""
+        """(value − reference) / (granular − reference) in a column; NaN where that is nothing."""
         low, high = self.value(reference, column), self.value("granular", column)
-        return (value - low) / (high - low)
+        return (value - low) / (high - low if high - low > 1e-9 * abs(high) else np.nan)
 
     def against(self, policy: str) -> pd.Series:
         """The paired difference of the menu of five and a policy."""
@@ -105,18 +105,17 @@ class Found:
         return row
 
 
-def run(configuration: str, folder: Path, *settings: str) -> Path:
-    """Run a configuration with menus up to eight and five selected; return where its tables are."""
+def run(configuration: str, folder: Path, *settings: str) -> None:
+    """Run a configuration with menus up to eight and five selected, into a folder of its own."""
     shutil.rmtree(folder, ignore_errors=True)
+    coarse_spark("run", *options_of(configuration, folder, *settings))
+
+
+def options_of(configuration: str, folder: Path, *settings: str) -> list[str]:
+    """The options of commands about such a run."""
     given = (f"menu.sizes={SIZES[0]}-{SIZES[-1]}", f"menu.select={FIVE}", f"output.path={folder}")
-    command("run", configuration, *settings, *given)
-    return folder
-
-
-def command(name: str, configuration: str, *settings: str, options: tuple[str, ...] = ()) -> str:
-    """Run ``coarse-spark`` with a configuration; return what it says."""
-    given = [word for setting in settings for word in ("--set", setting)]
-    return coarse_spark(name, "--config", configuration, *given, *options)
+    words = [word for setting in (*settings, *given) for word in ("--set", setting)]
+    return ["--config", configuration, *words]
 
 
 def coarse_spark(*words: str) -> str:
@@ -255,21 +254,20 @@ def verdict(run: Found, reference: str) -> str:
     five = run.menus.loc[FIVE]
     above = {"control": "the control", "uniform": "the best single treatment"}[reference]
     low, high = (five[f"captured_of_{reference}_{end}"] for end in ("low", "high"))
-    if pd.isna(low):
-        said = (
-            "cannot be said from the experiment, because what full personalization earns above "
-            f"{above} may be chance"
-        )
-    else:
-        shares = honest_share(five, reference)
-        if low >= CLAIM:
-            said = f"holds: five keep {shares}"
-        elif high < CLAIM:
-            said = f"does not hold: five keep {shares}"
-        else:
-            said = f"is neither confirmed nor refuted: five keep {shares}"
-    text = f"Of what full personalization earns above {above}, 99.5 % with five {said}."
+    claim = f"Of what full personalization earns above {above}, 99.5 % with five"
     bound = run.share(five["upper_bound"], "plug_in_value", reference)
+    if pd.isna(bound):
+        return f"The learned responses give everybody {above}: there is nothing to keep."
+    if pd.isna(low):
+        text = f"{claim} cannot be said from the experiment: what there is to keep may be chance."
+    else:
+        if low >= CLAIM:
+            said = "holds"
+        elif high < CLAIM:
+            said = "does not hold"
+        else:
+            said = "is neither confirmed nor refuted"
+        text = f"{claim} {said}: five keep {honest_share(five, reference)}."
     text += f" By the learned responses no five treatments could keep more than {percent(bound)}."
     if run.known is not None:
         true = float(run.share(five["true"], "true", reference))
@@ -280,6 +278,39 @@ def verdict(run: Found, reference: str) -> str:
             f"the best five found keep {percent(alone)}."
         )
     return text
+
+
+def beside_others(run: Found) -> str:
+    """Whether the menu of five earns more than each comparison, as sure as it is."""
+    shown = policies_at_five(run)
+    names = [name for name in ("rule", *COMPARISONS) if name in shown.index]
+    found: dict[str, list[str]] = {
+        "it earns more than": [],
+        "less than": [],
+        "the same as": [],
+        "it is not settled against": [],
+    }
+    more, less, same, unsettled = found.values()
+    for name in names:
+        row = run.against(name)
+        if nothing(row, shown.loc[name]):
+            group = same
+        elif row["ci_low"] <= 0 <= row["ci_high"]:
+            group = unsettled
+        else:
+            group = more if row["difference"] > 0 else less
+        group.append(policy_name(name, FIVE))
+    listed = [f"{verb} {', '.join(group)}" for verb, group in found.items() if group]
+    text = f"The menu of five against others, by honest values: {'; '.join(listed)}."
+    if run.known is not None:
+        ours = shown.loc["menu", "true"]
+        ahead = [policy_name(name, FIVE) for name in names if shown.loc[name, "true"] >= ours]
+        text += f" At the truth it earns more than all of them{_but_for(ahead)}."
+    return text
+
+
+def _but_for(names: list[str]) -> str:
+    return f" but for {', '.join(names)}" if names else ""
 
 
 def markdown(columns: list[str], rows: list[list[str]]) -> str:
@@ -313,10 +344,15 @@ def policies_at_five(run: Found) -> pd.DataFrame:
     return chosen.set_index("policy").reindex([p for p in order if p in set(chosen["policy"])])
 
 
+def nothing(difference: pd.Series, row: pd.Series) -> bool:
+    """Whether a difference is rounding beside the standard error of a value."""
+    return max(abs(difference["difference"]), difference["se"]) < 1e-6 * row["se"]
+
+
 def by_policy(run: Found) -> str:
     """The table of all policies with five treatments."""
     shown = policies_at_five(run)
-    digits = decimals_for([*shown["se"], *run.contrasts["se"]])
+    digits = decimals_for(shown["se"])
     true = "true" in shown
     columns = ["policy", "plug-in", "honest (95 % interval)", *(["true"] if true else [])]
     columns += ["menu of 5 less this, honest (95 % interval)", *(["true"] if true else [])]
@@ -331,9 +367,14 @@ def by_policy(run: Found) -> str:
             cells += [NONE, *([NONE] if true else [])]
         else:
             less = run.against(str(name))
-            ends = f"{number(less['ci_low'], digits)} to {number(less['ci_high'], digits)}"
-            cells.append(f"{number(less['difference'], digits)} ({ends})")
-            cells += [number(shown.loc["menu", "true"] - row["true"], digits)] if true else []
+            fine = digits
+            if nothing(less, row):
+                cells.append("the same for every unit")
+            else:
+                fine = decimals_for([less["se"]])
+                ends = f"{number(less['ci_low'], fine)} to {number(less['ci_high'], fine)}"
+                cells.append(f"{number(less['difference'], fine)} ({ends})")
+            cells += [number(shown.loc["menu", "true"] - row["true"], fine)] if true else []
         rows.append(cells)
     return markdown(columns, rows)
 
@@ -348,6 +389,8 @@ def headline(runs: list[Found]) -> str:
         cells = [f"{run.name}, {n:,} units"]
         for reference in REFERENCES:
             text = honest_share(five, reference)
+            if pd.isna(run.share(five["upper_bound"], "plug_in_value", reference)):
+                text = "nothing to keep: all get the same"
             if run.known is not None:
                 true = run.share(five["true"], "true", reference)
                 text += f"; true {percent(float(true))}"
@@ -374,7 +417,7 @@ def picture(run: Found, path: Path) -> None:
 def _shares(axes: Axes, run: Found) -> None:
     menus = run.menus
     axes.axhline(100, color=MUTED, lw=1, ls="--", zorder=1)
-    ends = [0.0, 100.0]
+    ends = [100.0]
     for place, (reference, above) in enumerate(
         zip(REFERENCES, ("the control", "the best single treatment"), strict=True)
     ):
@@ -397,7 +440,8 @@ def _shares(axes: Axes, run: Found) -> None:
             label=f"above {above}, honest, 95% interval",
             **_POINTS,
         )
-    axes.set_ylim(max(min(ends), -40) - 5, min(max(ends), 140) + 5)
+    low, high = max(min(ends), -40), min(max(ends), 140)
+    axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     axes.set_xticks(menus.index)
     axes.set_xlabel("K, number of unique treatments")
     axes.set_title("Captured of full personalization, %")
@@ -428,45 +472,50 @@ def _differences(axes: Axes, run: Found) -> None:
 # --- all together ---------------------------------------------------------------------------------
 
 
-def promotions(units: int, folder: Path) -> Found:
-    data, conf = folder / "promotions-data", "conf/promotions.yml"
-    coarse_spark("simulate", "promotions", "--units", str(units), "--out", str(data))
+def promotions(units: int, folder: Path, *, read: bool) -> Found:
+    data, tables, conf = folder / "promotions-data", folder / "promotions", "conf/promotions.yml"
     settings = [f"{name}.path={data / name}" for name in ("experiment", "population")]
-    tables = run(conf, folder / "promotions", *settings)
+    rule = folder / "rule.sql"
+    if not read:
+        coarse_spark("simulate", "promotions", "--units", str(units), "--out", str(data))
+        run(conf, tables, *settings)
+        about = options_of(conf, tables, *settings)
+        rule.write_text(coarse_spark("export-rule", *about, "--dialect", "duckdb"))
     what = (
         f"Simulated: `coarse-spark simulate promotions --units {units}`, run with {conf}. An "
         f"experiment of {units:,} customers with random discounts of 0 to 40 % that are valid for "
         f"0 to 28 days, and {units:,} others to be served, in 12 markets; the parameters are those "
         "that coarse_spark/simulate/promotions.py documents, and true responses are known."
     )
-    settings += [f"output.path={tables}", "menu.sizes=1-8", f"menu.select={FIVE}"]
-    rule = command("export-rule", conf, *settings, options=("--dialect", "duckdb"))
-    pairs = dict(setting.split("=", 1) for setting in settings)
     result = found("promotions", "Promotions (simulated)", what, tables)
-    return with_truth(result, load_configuration(ROOT / conf, pairs), data, rule)
+    configuration = load_configuration(ROOT / conf, {"output.path": str(tables)})
+    return with_truth(result, configuration, data, rule.read_text())
 
 
-def thornton(folder: Path) -> Found:
+def thornton(folder: Path, *, read: bool) -> Found:
+    tables = folder / "thornton"
+    if not read:
+        run("conf/thornton.yml", tables)
     what = (
         "A field experiment: cash incentives of 0 to 2.84 dollars to collect a test result "
         "(Thornton 2008), run with conf/thornton.yml. True values are not known."
     )
-    tables = run("conf/thornton.yml", folder / "thornton")
     return found("incentives", "Incentives (Thornton 2008)", what, tables)
 
 
-def loans(folder: Path, source: Path) -> Found:
-    mailers = pd.read_parquet(source)
-    mailers = mailers[mailers["s_wave"] > 1]
-    mailers["profit"] = mailers["y_gross_interest"] - mailers["y_past_due_avg"].fillna(0)
-    prepared = folder / "loans.parquet"
-    mailers.rename_axis("mailer").reset_index().to_parquet(prepared)
+def loans(folder: Path, source: Path, *, read: bool) -> Found:
+    tables, prepared = folder / "loans", folder / "loans.parquet"
+    if not read:
+        mailers = pd.read_parquet(source)
+        mailers = mailers[mailers["s_wave"] > 1]
+        mailers["profit"] = mailers["y_gross_interest"] - mailers["y_past_due_avg"].fillna(0)
+        mailers.rename_axis("mailer").reset_index().to_parquet(prepared)
+        run("conf/loans.yml", tables, f"experiment.path={prepared}")
     what = (
         "A field experiment: monthly interest rates of mailed loan offers (Karlan & Zinman 2008), "
         "prepared as conf/loans.yml says and run with it. Profit is rare and heavy-tailed, and "
         "true values are not known."
     )
-    tables = run("conf/loans.yml", folder / "loans", f"experiment.path={prepared}")
     return found("loans", "Interest rates (Karlan & Zinman 2008)", what, tables)
 
 
@@ -482,53 +531,63 @@ def main() -> None:
         default=ROOT.parent / "shared" / "data" / "karlan_zinman_2008.parquet",
         help="the loan experiment; left out where it is not there",
     )
+    parser.add_argument(
+        "--read", action="store_true", help="run nothing: tell again what the last runs found"
+    )
     options = parser.parse_args()
     folder = ROOT / "output" / "headline"
     folder.mkdir(parents=True, exist_ok=True)
-    runs = [promotions(options.units, folder), thornton(folder)]
+    runs = [
+        promotions(options.units, folder, read=options.read),
+        thornton(folder, read=options.read),
+    ]
     left_out = ""
     if options.loans.is_file():
-        runs.append(loans(folder, options.loans))
+        runs.append(loans(folder, options.loans, read=options.read))
     else:
-        left_out = f"The loan experiment is left out: {options.loans.name} is not there.\n\n"
-    images = options.out / "images"
-    images.mkdir(parents=True, exist_ok=True)
+        left_out = f"\nThe loan experiment is left out: {options.loans.name} is not there.\n"
+    (options.out / "images").mkdir(parents=True, exist_ok=True)
+    text = page(runs, options.units, options.out) + left_out
+    (options.out / "headline.md").write_text(text, encoding="utf-8")
+    print(text)
+    readme = ROOT / "README.md"
+    if options.out == ROOT / "docs":
+        before, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
+        after = rest.partition(MARKS[1])[2]
+        marked = f"{MARKS[0]}\n\n{headline(runs)}\n{MARKS[1]}"
+        readme.write_text(before + marked + after, encoding="utf-8")
+
+
+def page(runs: list[Found], units: int, out: Path) -> str:
+    """Return headline.md, and write its pictures beside it."""
     parts = [
         "# The headline: what five treatments keep\n\n"
-        f"Written by `make headline UNITS={options.units}`. Menus of K = 1 to 8 on each data set, "
-        "and whatever else five treatments could be used for, tuned on the same folds and judged "
-        "by the same scores. The published claim of coarse personalization (Zhang & Misra 2022) is "
-        "that five treatments keep over 99.5 % of the incremental profit of full personalization. "
-        "Plug-in values are what responses promise themselves; honest ones are debiased, on folds "
-        "that neither responses nor menus saw; true ones are those of the simulation. Shares are "
-        "of what full personalization *with the learned responses* earns, above the control or "
-        "above the best single treatment; “responses known” is the same with the true ones, "
-        f"where menus are searched on {SEARCHED:,} units.\n\n",
-        headline(runs) + "\n" + left_out,
+        f"Written by `make headline UNITS={units}`. Menus of K = 1 to 8 on each data set, and "
+        "whatever else five treatments could be used for, tuned on the same folds and judged by "
+        "the same scores. The published claim of coarse personalization (Zhang & Misra, arXiv "
+        "2204.05793) is that five treatments keep over 99.5 % of the incremental profit of full "
+        "personalization. Plug-in values are what responses promise themselves; honest ones are "
+        "debiased, on folds that neither responses nor menus saw; true ones are those of the "
+        "simulation. Shares are of what full personalization *with the learned responses* earns, "
+        "above the control or above the best single treatment (uniform); “responses known” is the "
+        f"same with the true ones, where menus are searched on {SEARCHED:,} units.\n",
+        headline(runs),
     ]
     for one in runs:
-        image = f"headline-{one.name}.png"
-        picture(one, images / image)
-        described = f"Captured shares by K, and the menu of five against other policies: {one.name}"
-        parts.append(
-            f"## {one.title}\n\n{one.what}\n\n"
-            + "".join(f"- {verdict(one, reference)}\n" for reference in REFERENCES)
-            + f"\n![{described}](images/{image})\n\n{by_size(one)}\n{by_policy(one)}\n"
-        )
+        said = [*(verdict(one, reference) for reference in REFERENCES), beside_others(one)]
+        parts += [f"## {one.title}\n\n{one.what}\n", "".join(f"- {line}\n" for line in said)]
+        if one.menus["captured_of_control_low"].notna().any():
+            image = f"images/headline-{one.name}.png"
+            picture(one, out / image)
+            about = f"Captured shares by K, and the menu of five against all else: {one.name}"
+            parts.append(f"![{about}]({image})\n")
+        parts += [by_size(one), by_policy(one)]
     parts.append(
         "Plug-in values of comparisons on simulated data, and all true values, are of policies "
         "rebuilt from the published tables, as tests/benchmarks/headline.py says. Elsewhere "
         "comparisons have no plug-in value (–): none is published.\n"
     )
-    text = "".join(parts)
-    (options.out / "headline.md").write_text(text, encoding="utf-8")
-    print(text)
-    readme = ROOT / "README.md"
-    if options.out == ROOT / "docs" and MARKS[0] in readme.read_text(encoding="utf-8"):
-        before, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
-        _, _, after = rest.partition(MARKS[1])
-        table_ = f"{MARKS[0]}\n\n{headline(runs)}\n{MARKS[1]}"
-        readme.write_text(before + table_ + after, encoding="utf-8")
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

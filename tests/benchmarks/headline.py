@@ -11,8 +11,8 @@ is read back from the published tables by a reader that is not Spark.
 True values are those of the simulation's own responses. Policies are rebuilt for them as they were
 published: menus and own best treatments from their tables, the rule by the SQL that ``export-rule``
 prints. Comparisons publish no treatments (each fold has its own), so they are fitted once more by
-the run's own functions, on the published responses of all units. The plug-in values of the rebuilt
-policies have to be the published ones.
+the run's own functions and seeds, on the published responses of all units. The plug-in values of
+the rebuilt policies have to be the published ones.
 
 Writes headline.md, a picture a data set, and the headline table between the marks of the README.
 """
@@ -50,6 +50,11 @@ SIZES = range(1, 9)
 FITTED = 20_000  # units that a run fits comparisons on too
 SEARCHED = 10_000  # units that menus of the true responses are searched on
 REFERENCES = ("control", "uniform")
+_BRIEFLY = {
+    "holds": "at least",
+    "does not hold": "below",
+    "is neither confirmed nor refuted": "not told from",
+}
 _POINTS = {"fmt": "o", "ms": 3.5, "lw": 1.2}
 MARKS = ("<!-- headline: written by make headline -->", "<!-- end of headline -->")
 
@@ -164,7 +169,8 @@ def with_truth(run: Found, configuration: Configuration, data: Path, rule: str) 
     own = responses[[f"best_{name}" for name in configuration.space.names]].to_numpy(np.float64)
     policies["granular", 0] = problem.psi_at(own)
     five = table(folder, "menu").query("k == @FIVE").sort_values("treatment_id")
-    given = duckdb.sql(f"SELECT {rule} AS taken FROM units").df()["taken"].to_numpy()  # noqa: S608
+    query = f"SELECT {rule} AS taken FROM units ORDER BY unit_id"  # noqa: S608
+    given = duckdb.sql(query).df()["taken"].to_numpy()
     offered = five[list(configuration.space.names)].to_numpy(np.float64)
     policies["rule", FIVE] = problem.psi_at(offered)[given]
     earned = pd.DataFrame(
@@ -175,7 +181,8 @@ def with_truth(run: Found, configuration: Configuration, data: Path, rule: str) 
         columns=["policy", "k", "rebuilt", "true"],
     )
     run.policy_values = run.policy_values.merge(earned, how="left", on=["policy", "k"])
-    published = run.policy_values.dropna(subset="plug_in_value")
+    # what the rule loses a run knows of a sample alone, as far as there are more units
+    published = run.policy_values.dropna(subset="plug_in_value").query("policy != 'rule'")
     off = (published["plug_in_value"] - published["rebuilt"]).abs().max()
     if not off < 1e-6 * published["plug_in_value"].abs().max():
         raise SystemExit(f"rebuilt policies are not the published ones: plug-in is off by {off}")
@@ -191,15 +198,19 @@ def rebuilt(
     everyone = WeightedUnits.of(theta, np.ones(len(theta)))
     drawn = np.random.default_rng(0).permutation(len(theta))[:FITTED]
     sample = PolicyUnits(problem, theta[drawn], known.features.iloc[drawn])
-    fitted = fit_comparisons(
-        COMPARISONS,
-        FIVE,
-        sketch=everyone,
-        sample=sample,
-        weights=np.ones(len(drawn)),
-        grid_points=configuration.evaluation.grid_points,
-        seed=configuration.menu.seed,
-    )
+    # folds draw random menus of their own: a mean of rows ψ has the mean of their values
+    fitted = [
+        fit_comparisons(
+            COMPARISONS,
+            FIVE,
+            sketch=everyone,
+            sample=sample,
+            weights=np.ones(len(drawn)),
+            grid_points=configuration.evaluation.grid_points,
+            seed=configuration.menu.seed + fold,
+        )
+        for fold in range(configuration.response.folds)
+    ]
     names = list(configuration.space.names)
     offered = {
         ("menu", int(k)): PricedMenu.build(problem, rows[names].to_numpy(np.float64))
@@ -207,7 +218,8 @@ def rebuilt(
     }
     offered["uniform", 1] = best_single(problem, everyone)
     rows = {key: menu_policy(menu)(known) for key, menu in offered.items()}
-    rows |= {(name, FIVE): policy(known) for name, policy in fitted.items()}
+    for name in COMPARISONS:
+        rows[name, FIVE] = np.mean([policies[name](known) for policies in fitted], axis=0)
     return rows | {("control", 1): np.tile(problem.control_psi, (len(theta), 1))}
 
 
@@ -249,26 +261,30 @@ def honest_share(row: pd.Series, reference: str) -> str:
     return f"{percent(row[f'captured_of_{reference}'])} ({percent(low)} to {percent(high)})"
 
 
+def claimed(row: pd.Series, reference: str) -> str | None:
+    """Whether the claim holds of a captured share, or None where the share is not identified."""
+    low, high = (row[f"captured_of_{reference}_{end}"] for end in ("low", "high"))
+    if pd.isna(low):
+        return None
+    if low >= CLAIM:
+        return "holds"
+    return "does not hold" if high < CLAIM else "is neither confirmed nor refuted"
+
+
 def verdict(run: Found, reference: str) -> str:
     """Whether five keep 99.5 % of full personalization above a reference, as sure as it is."""
     five = run.menus.loc[FIVE]
     above = {"control": "the control", "uniform": "the best single treatment"}[reference]
-    low, high = (five[f"captured_of_{reference}_{end}"] for end in ("low", "high"))
+    said = claimed(five, reference)
     claim = f"Of what full personalization earns above {above}, 99.5 % with five"
     bound = run.share(five["upper_bound"], "plug_in_value", reference)
     if pd.isna(bound):
         return f"The learned responses give everybody {above}: there is nothing to keep."
-    if pd.isna(low):
+    if said is None:
         text = f"{claim} cannot be said from the experiment: what there is to keep may be chance."
     else:
-        if low >= CLAIM:
-            said = "holds"
-        elif high < CLAIM:
-            said = "does not hold"
-        else:
-            said = "is neither confirmed nor refuted"
         text = f"{claim} {said}: five keep {honest_share(five, reference)}."
-    text += f" By the learned responses no five treatments could keep more than {percent(bound)}."
+    text += f" By plug-in values, no five treatments could keep more than {percent(bound)}."
     if run.known is not None:
         true = float(run.share(five["true"], "true", reference))
         holds = "holds" if true >= CLAIM else "does not hold"
@@ -394,6 +410,8 @@ def headline(runs: list[Found]) -> str:
             if run.known is not None:
                 true = run.share(five["true"], "true", reference)
                 text += f"; true {percent(float(true))}"
+            if (answer := claimed(five, reference)) is not None:
+                text += f": {_BRIEFLY[answer]} 99.5 %"
             cells.append(text)
         rows.append(cells)
     return markdown(columns, rows)
@@ -435,7 +453,7 @@ def _shares(axes: Axes, run: Found) -> None:
         axes.errorbar(
             honest.index + 0.12 * (place - 0.5),
             share,
-            [share - low, high - share],
+            [(share - low).clip(lower=0), (high - share).clip(lower=0)],  # 0 but for rounding
             color=colour(place),
             label=f"above {above}, honest, 95% interval",
             **_POINTS,

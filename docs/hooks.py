@@ -68,15 +68,24 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def _key_tables() -> Iterator[str]:
     from coarse_spark.config.models import Configuration
+    from coarse_spark.config.treatments import DIMENSIONS, CandidateList
     from coarse_spark.report.wording import sentence
 
     for block, field in Configuration.model_fields.items():
         yield f"\n### {block}\n\n{sentence(_cell(field.description))}\n"
         model = field.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):
-            yield from _table("key", "default")
-            for name, key in model.model_fields.items():
-                yield f"| `{key.alias or name}` | {_default(key)} | {_cell(key.description)} |"
+            yield from _keys(model)
+        elif block == "treatments":
+            for form in (*DIMENSIONS.values(), CandidateList):
+                yield f"\n{_cell(form.__doc__)}\n"
+                yield from _keys(form)
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    yield from _table("key", "default")
+    for name, key in model.model_fields.items():
+        yield f"| `{key.alias or name}` | {_default(key)} | {_cell(key.description)} |"
 
 
 def _column_tables() -> Iterator[str]:

@@ -173,8 +173,8 @@ def page(runs: list[Found], units: int, out: Path) -> str:
             image = f"images/headline-{one.name}.png"
             picture(one, out / image)
             about = f"Captured shares by K, and the menu of five against all else: {one.name}"
-            parts.append(f"![{about}]({image})\n")
-        parts += [by_size(one), by_policy(one)]
+            parts += [f"![{about}]({image})\n", by_size(one)]
+        parts.append(by_policy(one))
     parts.append(
         "Plug-in values of comparisons on simulated data, and all true values, are of policies "
         "rebuilt from the published tables, as tests/benchmarks/headline_found.py does. Elsewhere "

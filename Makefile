@@ -32,6 +32,9 @@ java: $(INSTALLED)
 .PHONY: run
 run: java ## Run the main job (CONFIG=conf/thornton.yml) on local Spark and Delta
 	@$(BIN)/coarse-spark run --config $(CONFIG)
+ifeq ($(CONFIG),conf/thornton.yml)
+	@echo "next:   make simulate, then make run CONFIG=conf/promotions.yml: a simulated promotion in which several treatments pay"
+endif
 
 .PHONY: simulate
 simulate: java ## Write a simulated promotion of UNITS (20000) units for conf/promotions.yml
@@ -43,12 +46,13 @@ format: setup ## Format and mend what can be mended
 	@$(BIN)/ruff check --fix .
 
 .PHONY: lint
-lint: setup ## Format, lint, types, layers and safety, in seconds
+lint: setup ## Format, lint, types, layers, documentation and safety, in seconds
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/bandit -q -r coarse_spark jobs
+	@$(BIN)/mkdocs build --strict --quiet
 	@$(BIN)/pytest --durations=0 tests/test_safety.py
 
 # side by side: Spark's tests wait for its driver most of the time, the others keep one core busy
@@ -103,6 +107,15 @@ bench-scale: java ## Menus and assignments of 10 million units beside MLlib and 
 .PHONY: bench-publish
 bench-publish: java ## Contract and checks of 10 million assignments beside a plain Delta copy
 	@$(BIN)/python tests/benchmarks/bench_publish.py
+
+.PHONY: headline
+headline: java ## What five treatments keep, on UNITS (200000) simulated units and real experiments, into docs/
+	@$(BIN)/python tests/benchmarks/headline.py --units $(or $(UNITS),200000)
+
+.PHONY: docs
+docs: setup ## Build the pages of docs/ into output/site
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "output/site/index.html"
 
 .PHONY: wheel
 wheel: setup ## Build the wheel and the source package into dist/

@@ -1,4 +1,4 @@
-"""The readers and queries of notebooks/queries.md, as the page has them."""
+"""The readers and queries of docs/queries.md, as the page has them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-PAGE = Path(__file__).parents[2] / "notebooks" / "queries.md"
+PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
 
 # answers a query
 Reader = Callable[[str], pd.DataFrame]

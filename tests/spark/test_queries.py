@@ -1,4 +1,4 @@
-"""Every query of notebooks/queries.md answers what it says, in Spark SQL and in DuckDB."""
+"""Every query of docs/queries.md answers what it says, in Spark SQL and in DuckDB."""
 
 from __future__ import annotations
 

@@ -1,12 +1,112 @@
-"""The walk-through runs as it is, and ends where it says."""
+"""Every notebook runs as it is, opens in Jupyter, draws readable pictures, and claims what it may.
+
+Notebooks of ``notebooks/`` are found by their numbers. The long ones are slow tests; those on Spark
+run in ``tests/spark``.
+"""
 
 from __future__ import annotations
 
 import runpy
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import jupytext
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.py"))
+QUICK = ("01_quick_start",)
+
+Cells = dict[str, Any]
 
 
-def test_the_walk_through_earns_more_than_nobody_treated() -> None:
-    cells = runpy.run_path(str(Path(__file__).parents[1] / "notebooks" / "walk_through.py"))
-    assert cells["menu"].k == 3
-    assert cells["earned"] > cells["nobody"] + 0.1
+def ids(path: Path) -> str:
+    return path.stem
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_a_notebook_opens_in_jupyter_by_jupytext(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    percent = runpy.run_path(str(path.parent / "to_jupyter.py"))["percent"]
+    cells = jupytext.reads(percent(source), fmt="py:percent").cells
+    assert source.startswith("# Databricks notebook source\n")
+    assert len(cells) == source.count("# COMMAND ----------") + 1
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    codes = [cell.source for cell in cells if cell.cell_type == "code"]
+    assert texts[0].startswith(f"# {int(path.stem[:2])}. ")
+    assert len(texts) > 4
+    assert not [cell for cell in texts + codes if "MAGIC" in cell or not cell.strip()]
+    for code in codes:
+        compile(code, path.name, "exec")
+    # every figure that is made is shown
+    assert source.count("plt.show()") == source.count("plt.subplots(") > 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[] if p.stem in QUICK else pytest.mark.slow) for p in NOTEBOOKS],
+    ids=ids,
+)
+def test_a_notebook_runs_and_its_claims_hold(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plt, "show", lambda: None)
+    with plt.rc_context():
+        cells = runpy.run_path(str(path))
+        figures = [plt.figure(number) for number in plt.get_fignums()]
+        try:
+            assert len(figures) == path.read_text(encoding="utf-8").count("plt.subplots(")
+            for figure in figures:
+                check_picture(figure)
+        finally:
+            plt.close("all")
+    CLAIMS[path.stem](cells)
+
+
+def check_picture(figure: Figure) -> None:
+    """Titles, labels, data, and a legend that lies on none of it."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        if axes.get_label() == "<colorbar>":
+            assert axes.get_ylabel()
+            continue
+        assert axes.get_title()
+        assert axes.get_xlabel(), axes.get_title()
+        assert axes.get_ylabel() or axes.get_subplotspec().colspan.start > 0, axes.get_title()
+        assert axes.has_data(), axes.get_title()
+        assert axes.get_legend() is None, f"{axes.get_title()}: put the legend outside"
+        check_words(axes)
+
+
+def check_words(axes: Axes) -> None:
+    """No tick label covers the next one."""
+    for labels, low, high in ((axes.get_xticklabels(), 0, 2), (axes.get_yticklabels(), 1, 3)):
+        boxes = [one.get_window_extent().extents for one in labels if one.get_text()]
+        boxes.sort(key=lambda box: box[low])
+        for before, after in pairwise(boxes):
+            assert before[high] <= after[low] + 1, axes.get_title()
+
+
+def quick_start(cells: Cells) -> None:
+    menus, gain, true_gain = (cells[name] for name in ("menus", "gain", "true_gain"))
+    assert [menu.k for menu in menus] == [1, 2, 3, 4, 5, 6]
+    assert menus[4].captured_of_control > 0.97
+    assert menus[4].captured_of_uniform > 0.9
+    assert max(menu.gap for menu in menus) < 0.002
+    # plug-in values are optimistic, the honest interval holds the truth
+    assert cells["plug_in"][2] > true_gain[2] > 0.08
+    assert gain.loc[3, "ci_low"] < true_gain[2] < gain.loc[3, "ci_high"]
+    assert gain.loc[2, "ci_low"] > 0
+    assert cells["more"]["ci_low"] < 0 < cells["more"]["ci_high"]
+
+
+CLAIMS: dict[str, Callable[[Cells], None]] = {"01_quick_start": quick_start}
+
+
+def test_every_notebook_has_its_claims_checked() -> None:
+    assert list(CLAIMS) == [path.stem for path in NOTEBOOKS]

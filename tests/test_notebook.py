@@ -105,7 +105,25 @@ def quick_start(cells: Cells) -> None:
     assert cells["more"]["ci_low"] < 0 < cells["more"]["ci_high"]
 
 
-CLAIMS: dict[str, Callable[[Cells], None]] = {"01_quick_start": quick_start}
+def pricing(cells: Cells) -> None:
+    menus, gain, over_one, truth = (cells[n] for n in ("menus", "gain", "over_one", "truth"))
+    assert menus[1].captured_of_uniform == pytest.approx(0, abs=1e-9)
+    assert menus[3].captured_of_uniform > 0.85
+    assert menus[5].captured_of_control > 0.95
+    assert max(menu.gap for menu in menus.values()) < 0.002
+    assert over_one.loc[3, "ci_low"] > 0.2
+    assert gain.loc[3, "ci_low"] < truth[3] < gain.loc[3, "ci_high"]
+    assert 0.6 < cells["kept"] < 1
+    assert set(cells["menu"].treatments["price"]) <= set(cells["PRICES"])
+    # who changes, does so for more than it costs
+    assert 0.3 < 1 - cells["calm"].changed_share < 0.7
+    assert 9.99 in set(cells["calm"].treatments["price"])
+
+
+CLAIMS: dict[str, Callable[[Cells], None]] = {
+    "01_quick_start": quick_start,
+    "03_pricing": pricing,
+}
 
 
 def test_every_notebook_has_its_claims_checked() -> None:

@@ -14,9 +14,12 @@ from typing import Any
 
 import jupytext
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from coarse_spark.core.menu.menu import Menu
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.py"))
 QUICK = ("01_quick_start",)
@@ -120,9 +123,42 @@ def pricing(cells: Cells) -> None:
     assert 9.99 in set(cells["calm"].treatments["price"])
 
 
+def incentives(cells: Cells) -> None:
+    # the real experiment: one voucher for all, and a budget whose price is the slope of the value
+    assert cells["one"]["ci_low"] > 0.5
+    assert abs(cells["more"]["difference"]) < 0.05
+    assert cells["more"]["ci_low"] < 0 < cells["more"]["ci_high"]
+    check_slopes(cells["budgets"], cells["limited"], cells["prices"])
+    assert cells["prices"][0] > 0.3
+    assert cells["prices"][-1] == 0
+
+    # the simulated one: both limits are kept, and two offers earn more than one
+    kept, over_one, truth = cells["kept"], cells["over_one"], cells["truth"]
+    for menu in list(kept.values())[1:]:
+        visits = menu.shares[menu.treatments["visit"] == 1].sum()
+        assert visits <= cells["CAPACITY"] + 1e-3
+        assert menu.limits.spending <= cells["MONEY"] + 1e-9
+    assert kept[4].captured_of_control < 0.85 < 0.95 < cells["free"][4].captured_of_control
+    assert over_one.loc[2, "ci_low"] > 0.3
+    assert over_one.loc[2, "ci_low"] < truth[2] < over_one.loc[2, "ci_high"]
+    check_slopes(cells["capacities"], cells["more_visits"], cells["shadow"])
+    assert min(cells["shadow"]) > 1
+
+
+def check_slopes(limits: np.ndarray, menus: list[Menu], prices: list[float]) -> None:
+    """Between two limits, values rise by at most the first one's price, at least the last one's.
+
+    Within what dividing units by whole ones and prices found to some digits cost.
+    """
+    slopes = np.diff([menu.value for menu in menus]) / np.diff(limits)
+    assert (slopes <= np.array(prices[:-1]) * 1.05 + 0.02).all()
+    assert (slopes >= np.array(prices[1:]) * 0.95 - 0.02).all()
+
+
 CLAIMS: dict[str, Callable[[Cells], None]] = {
     "01_quick_start": quick_start,
     "03_pricing": pricing,
+    "04_incentives": incentives,
 }
 
 

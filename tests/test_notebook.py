@@ -145,6 +145,26 @@ def incentives(cells: Cells) -> None:
     assert min(cells["shadow"]) > 1
 
 
+def other_domains(cells: Cells) -> None:
+    letters, gain, truth = cells["letters"], cells["gain"], cells["truth"]
+    assert letters[3].captured_of_uniform > 0.8
+    # the text says that the experiment cannot be sure of the gain; it is one
+    assert gain.loc[3, "ci_low"] < 0 < truth[3] < gain.loc[3, "ci_high"]
+    assert truth[3] > truth[2] > 0.05
+
+    lines, row = cells["lines"], cells["line_gain"]
+    assert lines[4].captured_of_uniform > 0.8
+    assert lines[4].gap < 0.002
+    assert 0 < row["ci_low"] < cells["line_truth"] < row["ci_high"]
+    assert cells["lengths"] == sorted(cells["lengths"], reverse=True)
+    assert cells["lengths"][1] == 4
+    means = cells["customers"].groupby(cells["offered"]).mean()
+    organic = means.index.str.contains("organic")
+    assert means.loc[organic, "green"].min() > means.loc[~organic, "green"].max()
+    small = means.index.str.startswith("500")
+    assert means.loc[small, "household"].max() < means.loc[~small, "household"].min()
+
+
 def check_slopes(limits: np.ndarray, menus: list[Menu], prices: list[float]) -> None:
     """Between two limits, values rise by at most the first one's price, at least the last one's.
 
@@ -159,6 +179,7 @@ CLAIMS: dict[str, Callable[[Cells], None]] = {
     "01_quick_start": quick_start,
     "03_pricing": pricing,
     "04_incentives": incentives,
+    "05_other_domains": other_domains,
 }
 
 

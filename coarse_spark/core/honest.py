@@ -55,7 +55,8 @@ def honest_values(
 
     Treatments have to be randomized, for all alike or within strata. Menus may be chosen on these
     ``theta``: outcomes are not in them. Every unit counts by its debiased coefficients
-    (``core.design.corrected``).
+    (``core.design.corrected``), which is honest as far as responses follow the basis; ``arms``, a
+    column a candidate, assumes nothing of them.
 
     Parameters
     ----------

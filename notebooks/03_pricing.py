@@ -91,7 +91,7 @@ plt.show()
 # MAGIC ## Responses and menus
 # MAGIC One half of the readers teaches how the chance depends on price and reader, the other
 # MAGIC half will judge. Prices end in .99, so the space lists them; 9.99, today's price, is the
-# MAGIC control.
+# MAGIC control. Honest values need a basis that fits: `lack_of_fit` tests it (a small p says no).
 
 # COMMAND ----------
 
@@ -109,6 +109,7 @@ theta = learner.predict(judge[FEATURES])
 menus = {k: choose_menu(theta, k=k, **problem) for k in range(1, 6)}
 honest = honest_values(theta, judge[["price"]], judge["subscribed"], menus.values(), **problem)
 
+print(honest.lack_of_fit)
 table = pd.DataFrame(
     {
         "prices": [", ".join(f"{p:.2f}" for p in m.treatments["price"]) for m in menus.values()],

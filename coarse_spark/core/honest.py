@@ -9,9 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import corrected, moment_sums, representer, row_moments
+from coarse_spark.core.lack_of_fit import (
+    LackOfFit,
+    TreatmentBins,
+    bin_columns,
+    bin_scatter,
+    bin_sums,
+    lack_of_fit,
+)
 from coarse_spark.core.menu.menu import Menu
 from coarse_spark.core.menu.population import validated_units
 from coarse_spark.core.menu.problem.problem import MenuProblem
@@ -31,10 +39,12 @@ class HonestValues(NamedTuple):
     policy_values : one row a policy, control, best single treatment (``uniform``), menus by K and
         full personalization (``granular``): value, se, interval, captured shares with intervals.
     contrasts : paired differences between policies, with intervals.
+    lack_of_fit : the test that responses follow the basis, without which values are not honest.
     """
 
     policy_values: pd.DataFrame
     contrasts: pd.DataFrame
+    lack_of_fit: LackOfFit
 
 
 def honest_values(
@@ -55,8 +65,8 @@ def honest_values(
 
     Treatments have to be randomized, for all alike or within strata. Menus may be chosen on these
     ``theta``: outcomes are not in them. Every unit counts by its debiased coefficients
-    (``core.design.corrected``), which is honest as far as responses follow the basis; ``arms``, a
-    column a candidate, assumes nothing of them.
+    (``core.design.corrected``), which is honest as far as responses follow the basis:
+    ``lack_of_fit`` tests that, and ``arms``, a column a candidate, assumes nothing.
 
     Parameters
     ----------
@@ -120,8 +130,27 @@ def honest_values(
     found = ScoreMoments.of(ScoreMoments.sums(scores, weight, center, cluster), center)
     policies = list(given)
     return HonestValues(
-        policy_values(policies, found, confidence), contrasts(policies, found, confidence)
+        policy_values(policies, found, confidence),
+        contrasts(policies, found, confidence),
+        _fit(
+            space,
+            treatments,
+            bin_columns(treatments, phi, outcome, (phi * units).sum(axis=1)),
+            cluster,
+        ),
     )
+
+
+def _fit(
+    space: TreatmentSpace, treatments: FloatArray, columns: FloatArray, cluster: IntArray | None
+) -> LackOfFit:
+    bins = TreatmentBins.fit(treatments, space, max_bins=min(30, len(treatments) // 10))
+    number = bins.assign(treatments)
+    sums = bin_sums(bins.size, number, columns)
+    if cluster is None:
+        return lack_of_fit(bins, sums)
+    scatter = bin_scatter(bins.size, number, columns, cluster)
+    return lack_of_fit(bins, sums, scatter, int(cluster.max()) + 1)
 
 
 def _check(units: FloatArray, menus: list[Menu], columns: dict[str, Any]) -> None:

@@ -87,6 +87,23 @@ def test_strata_and_weights_count_as_repeated_rows_do() -> None:
     assert (alone.policy_values["se"] < 0.75 * repeated.policy_values["se"]).all()
 
 
+def test_a_basis_that_misses_the_response_is_told() -> None:
+    trial = field_simulation(4_000, dimensions=1, seed=0)
+    fits, y = {}, trial.y - 2 * trial.T["t1"].to_numpy() ** 2
+    for basis in ("linear", "quadratic"):
+        learner = ResponseLearner(basis=basis, learner="sieve", space=BOX, scale="additive")
+        theta = learner.fit(trial.X[::2], trial.T[::2], y[::2]).predict(trial.X[1::2])
+        problem = {**FIELD, "basis": basis}
+        menus = [choose_menu(theta, k=2, **problem)]
+        for groups in (None, np.arange(2_000)):
+            found = honest_values(theta, trial.T[1::2], y[1::2], menus, groups=groups, **problem)
+            fits[basis, groups is None] = found.lack_of_fit.p_value
+    assert fits["linear", True] < 1e-6
+    assert fits["linear", False] < 1e-6
+    assert fits["quadratic", True] > 0.05
+    assert fits["quadratic", False] > 0.05
+
+
 def test_the_best_single_treatment_needs_no_menu_of_one() -> None:
     theta, arm, y, menus = arms(300, seed=2)
     both, one = (honest_values(theta, names(arm), y, some, **ARMS) for some in (menus, menus[1:]))

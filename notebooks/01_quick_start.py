@@ -6,7 +6,8 @@
 # MAGIC department and the call centre can carry. *Which few values should it offer, and who
 # MAGIC gets which?*
 # MAGIC
-# MAGIC **The data** are simulated, so that the truth is known at the end. No Spark is needed.
+# MAGIC **The data** are simulated, so that the truth is known at the end. No Spark is needed:
+# MAGIC `pip install coarse-spark` is enough.
 # MAGIC
 # MAGIC | | |
 # MAGIC |---|---|
@@ -109,7 +110,7 @@ plt.show()
 # COMMAND ----------
 
 menus = [
-    choose_menu(theta, space=space, basis="quadratic", profit=profit, k=k) for k in range(1, 7)
+    choose_menu(theta, space=space, basis="quadratic", profit=profit, k=k) for k in range(1, 6)
 ]
 table = pd.DataFrame(
     {
@@ -132,6 +133,7 @@ axes.plot(table.index, 100 * table["of_control"], "o-", label="above nobody trea
 axes.plot(table.index, 100 * table["of_single"], "s--", label="above the best single voucher")
 axes.axhline(100, color="0.4", lw=1)
 axes.text(1, 101, "full personalization", color="0.4")
+axes.set_xticks(table.index)
 axes.set_ylim(-5, 110)
 axes.set_title("A few vouchers keep nearly all that full personalization gains")
 axes.set_xlabel("K, number of different vouchers")

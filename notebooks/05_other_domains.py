@@ -224,7 +224,7 @@ taster.fit(who[teach], box[teach], bought[teach])
 tastes = taster.predict(who[test])
 lines = {k: choose_menu(tastes, k=k, **line) for k in range(1, 9)}
 judged = honest_values(tastes, box[test], bought[test], lines.values(), **line)
-print(judged.lack_of_fit)
+print(judged.lack_of_fit)  # a small p would say that the basis misses the responses
 print(lines[4])
 
 # COMMAND ----------

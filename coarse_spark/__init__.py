@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from coarse_spark.core.honest import honest_values as honest_values
     from coarse_spark.core.learners.response import ResponseLearner as ResponseLearner
     from coarse_spark.core.menu.choose import choose_menu as choose_menu
     from coarse_spark.core.profit import Profit as Profit
@@ -18,8 +19,16 @@ _PUBLIC = {
     "Profit": "coarse_spark.core.profit",
     "choose_menu": "coarse_spark.core.menu.choose",
     "ResponseLearner": "coarse_spark.core.learners.response",
+    "honest_values": "coarse_spark.core.honest",
 }
-__all__ = ["Profit", "ResponseLearner", "TreatmentSpace", "__version__", "choose_menu"]
+__all__ = [
+    "Profit",
+    "ResponseLearner",
+    "TreatmentSpace",
+    "__version__",
+    "choose_menu",
+    "honest_values",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -187,6 +188,9 @@ def test_arms_choose_among_a_finite_list() -> None:
         max(profits[:, list(rows)].max(axis=1).mean() for rows in combinations(range(3), 2))
     )
     assert "Menu of 2 treatments" in str(menu)
+    one = replace(menu, value=menu.uniform_value - 1e-13)  # the best single treatment, rounded
+    assert one.captured_of_uniform < 0
+    assert "-0.00%" not in str(one)
 
 
 def test_categories_and_numbers_are_chosen_together() -> None:

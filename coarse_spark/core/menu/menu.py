@@ -371,8 +371,9 @@ class Menu:
             table.to_string(float_format=lambda v: f"{v:.6g}"),
             f"profit a unit: {self.value:.6g}   control {self.control_value:.6g}, "
             f"best single treatment {self.uniform_value:.6g}, granular {self.granular_value:.6g}",
-            f"captured: {self.captured_of_control:.2%} of granular over control, "
-            f"{self.captured_of_uniform:.2%} of granular over best single treatment",
+            # z: a menu of one, which is the best single treatment up to rounding, captured 0.00%
+            f"captured: {self.captured_of_control:z.2%} of granular over control, "
+            f"{self.captured_of_uniform:z.2%} of granular over best single treatment",
             f"no menu of {self.k} earns more than {self.upper_bound:.6g} (gap {self.gap:.3%})",
         ]
         if self.limits is not None and np.isfinite(self.limits.budget):

@@ -1,0 +1,175 @@
+"""Honest values in memory: menus judged by the outcomes of units that no learner has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.design import corrected, moment_sums, representer, row_moments
+from coarse_spark.core.lack_of_fit import (
+    LackOfFit,
+    TreatmentBins,
+    bin_columns,
+    bin_scatter,
+    bin_sums,
+    lack_of_fit,
+)
+from coarse_spark.core.menu.menu import Menu
+from coarse_spark.core.menu.population import validated_units
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.search import best_single
+from coarse_spark.core.menu.units import WeightedUnits
+from coarse_spark.core.profit import Profit
+from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.core.values import Policy, ScoreMoments, contrasts, policy_values
+from coarse_spark.errors import InvalidInputError
+
+
+class HonestValues(NamedTuple):
+    """What policies earn per unit weight.
+
+    Attributes
+    ----------
+    policy_values : one row a policy, control, best single treatment (``uniform``), menus by K and
+        full personalization (``granular``): value, se, interval, captured shares with intervals.
+    contrasts : paired differences between policies, with intervals.
+    lack_of_fit : the test that responses follow the basis, without which values are not honest.
+    """
+
+    policy_values: pd.DataFrame
+    contrasts: pd.DataFrame
+    lack_of_fit: LackOfFit
+
+
+def honest_values(
+    theta: npt.ArrayLike | pd.DataFrame,
+    T: pd.DataFrame | npt.ArrayLike,
+    y: npt.ArrayLike,
+    menus: Iterable[Menu],
+    *,
+    space: TreatmentSpace,
+    basis: Basis | str,
+    profit: Profit,
+    weights: npt.ArrayLike | None = None,
+    strata: npt.ArrayLike | None = None,
+    groups: npt.ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> HonestValues:
+    """Judge menus by units of an experiment whose outcomes taught nobody anything yet.
+
+    Treatments have to be randomized, for all alike or within strata. Menus may be chosen on these
+    ``theta``: outcomes are not in them. Every unit counts by its debiased coefficients
+    (``core.design.corrected``), which is honest as far as responses follow the basis:
+    ``lack_of_fit`` tests that, and ``arms``, a column a candidate, assumes nothing.
+
+    Parameters
+    ----------
+    theta : (n, p) responses of the units, predicted by a learner that was fitted on others.
+    T : (n, d) or (n,) the treatments that they got, in the user's values.
+    y : (n,) their outcomes.
+    menus : of different K, without eligibility or switching costs. The best single treatment is the
+        menu of one where there is one, and else what earns most with all by ``theta``.
+    space, basis, profit : as the menus were chosen with.
+    weights : (n,), default 1.
+    strata : (n,) labels of the randomization strata; default none.
+    groups : (n,) labels of clusters, such as households, whose outcomes go together; default none.
+    confidence : of the intervals.
+
+    Raises
+    ------
+    InvalidInputError : rows that do not match, menus that cannot be judged here, or treatments that
+        do not identify the basis.
+
+    Examples
+    --------
+    >>> from coarse_spark import Profit, TreatmentSpace, choose_menu
+    >>> space = TreatmentSpace.from_dict(
+    ...     {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
+    ... )
+    >>> problem = {"space": space, "basis": "quadratic", "profit": Profit()}
+    >>> theta = np.tile([[0, 1.0, -0.5], [0, 2.0, -0.5]], (50, 1))  # best at 1 and 2
+    >>> T = np.linspace(0, 2, 100)
+    >>> y = theta[:, 1] * T - 0.5 * T**2  # without noise, what was predicted
+    >>> menus = [choose_menu(theta, k=k, **problem) for k in (1, 2)]
+    >>> found = honest_values(theta, T, y, menus, **problem)
+    >>> found.policy_values.set_index(["policy", "k"])["value"].round(3).to_dict()
+    {('control', 1): 0.0, ('uniform', 1): 1.125, ('menu', 1): 1.125, ('menu', 2): 1.25, \
+('granular', 0): 1.25}
+    """
+    problem, menus = MenuProblem.build(space, basis, profit), list(menus)
+    units, weight, _ = validated_units(problem, theta, weights)
+    treatments, outcome = space.encode(T), np.asarray(y, dtype=np.float64).ravel()
+    labels = [None if one is None else np.ravel(one) for one in (strata, groups)]
+    _check(units, menus, {"T": treatments, "y": outcome, "strata": labels[0], "groups": labels[1]})
+    phi = problem.basis(treatments)
+    moments = row_moments(moment_sums(phi, labels[0], weight), labels[0], len(phi))
+    debiased = corrected(units, phi, outcome, representer(phi, moments))
+
+    sized = {menu.k: menu for menu in sorted(menus, key=lambda menu: menu.k)}
+    single = (
+        sized[1].psi if 1 in sized else best_single(problem, WeightedUnits.of(units, weight)).psi
+    )
+    everyone = np.zeros(len(units), dtype=np.intp)
+    given = {
+        Policy("control", 1): problem.control_psi[None, :][everyone],
+        Policy("uniform", 1): single[everyone],
+        **{Policy("menu", k): menu.psi[menu.assign(units)] for k, menu in sized.items()},
+        Policy("granular", 0): problem.psi_at(problem.granular(units)[0]),
+    }
+    scores = np.column_stack(
+        [(debiased * psi[:, :-1]).sum(axis=1) + psi[:, -1] for psi in given.values()]
+    )
+    center = np.average(scores, axis=0, weights=weight)
+    cluster = None if labels[1] is None else np.unique(labels[1], return_inverse=True)[1]
+    found = ScoreMoments.of(ScoreMoments.sums(scores, weight, center, cluster), center)
+    policies = list(given)
+    return HonestValues(
+        policy_values(policies, found, confidence),
+        contrasts(policies, found, confidence),
+        _fit(
+            space,
+            treatments,
+            bin_columns(treatments, phi, outcome, (phi * units).sum(axis=1)),
+            cluster,
+        ),
+    )
+
+
+def _fit(
+    space: TreatmentSpace, treatments: FloatArray, columns: FloatArray, cluster: IntArray | None
+) -> LackOfFit:
+    bins = TreatmentBins.fit(treatments, space, max_bins=min(30, len(treatments) // 10))
+    number = bins.assign(treatments)
+    sums = bin_sums(bins.size, number, columns)
+    if cluster is None:
+        return lack_of_fit(bins, sums)
+    scatter = bin_scatter(bins.size, number, columns, cluster)
+    return lack_of_fit(bins, sums, scatter, int(cluster.max()) + 1)
+
+
+def _check(units: FloatArray, menus: list[Menu], columns: dict[str, Any]) -> None:
+    for name, column in columns.items():
+        if column is not None and len(column) != len(units):
+            raise InvalidInputError(
+                f"honest values: {name} has {len(column)} rows and theta {len(units)}, expected "
+                "one row a unit"
+            )
+    if not np.isfinite(columns["y"]).all():
+        raise InvalidInputError(
+            "honest values: y has missing or infinite outcomes; leave these out"
+        )
+    sizes = [menu.k for menu in menus]
+    if len(set(sizes)) < len(sizes):
+        raise InvalidInputError(
+            f"honest values: menus of K = {sizes}, expected different sizes; judge one of a size"
+        )
+    if any(menu.rules.all for menu in menus):
+        raise InvalidInputError(
+            "honest values: a menu has eligibility or a switching cost, which only a run judges"
+        )

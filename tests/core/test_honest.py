@@ -1,0 +1,125 @@
+"""Honest values in memory: by hand, at the truth, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coarse_spark import Profit, ResponseLearner, TreatmentSpace, choose_menu, honest_values
+from coarse_spark.core.menu.menu import Menu
+from coarse_spark.errors import InvalidInputError
+from coarse_spark.simulate.field import field_simulation
+
+SPACE = TreatmentSpace.from_dict(
+    {"arm": {"kind": "categorical", "levels": ["none", "letter"], "control": "none"}}
+)
+ARMS = {"space": SPACE, "basis": "arms", "profit": Profit(cost="where(arm == 'letter', 0.2, 0)")}
+BOX = TreatmentSpace.from_dict({"t1": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
+FIELD = {"space": BOX, "basis": "quadratic", "profit": Profit(cost="0.3 * t1")}
+
+
+def arms(units: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Menu]]:
+    """Predictions, arms, outcomes, and menus of one and two arms."""
+    rng = np.random.default_rng(seed)
+    theta = np.column_stack([np.ones(units), 1 + rng.normal(0.3, 0.5, units)])
+    arm = rng.integers(0, 2, units)
+    y = theta[np.arange(units), arm] + rng.normal(size=units)
+    return theta, arm, y, [choose_menu(theta, k=k, **ARMS) for k in (1, 2)]
+
+
+def names(arm: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"arm": np.array(["none", "letter"])[arm]})
+
+
+def test_with_one_column_an_arm_they_are_augmented_inverse_propensity_weighting() -> None:
+    theta, arm, y, menus = arms(400, seed=0)
+    given = menus[1].treatments["arm"].eq("letter").to_numpy()[menus[1].assign(theta)].astype(int)
+    rows = np.arange(len(y))
+    share = np.array([np.mean(arm == number) for number in (0, 1)])
+    residual = (y - theta[rows, arm]) / share[arm] * (arm == given)
+    score = theta[rows, given] + residual - 0.2 * given
+
+    found = honest_values(theta, names(arm), y, menus, **ARMS)
+
+    value = found.policy_values.query("policy == 'menu' and k == 2").iloc[0]
+    assert value["value"] == pytest.approx(score.mean())
+    assert value["se"] == pytest.approx(score.std(ddof=1) / 20)
+    assert value["n"] == 400
+    # full personalization has nothing beyond the two arms
+    granular = found.contrasts.query("policy == 'menu' and versus == 'granular' and k == 2")
+    assert granular["difference"].iloc[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_intervals_of_a_learned_menu_hold_the_truth() -> None:
+    covered = []
+    for seed in range(12):
+        trial = field_simulation(1_200, dimensions=1, seed=seed)
+        learn, judge = np.arange(1_200) < 600, np.arange(1_200) >= 600
+        learner = ResponseLearner(learner="sieve", space=BOX, scale="additive")
+        learner.fit(trial.X[learn], trial.T[learn], trial.y[learn])
+        theta = learner.predict(trial.X[judge])
+        menu = choose_menu(theta, k=3, **FIELD)
+        found = honest_values(theta, trial.T[judge], trial.y[judge], [menu], **FIELD)
+        given = menu.treatments["t1"].to_numpy()[menu.assign(theta)]
+        phi = np.column_stack([np.ones_like(given), given, given**2])
+        earned = float(np.mean((phi * trial.theta[judge]).sum(axis=1) - 0.3 * given))
+        row = found.policy_values.query("policy == 'menu'").iloc[0]
+        covered.append(row["ci_low"] < earned < row["ci_high"])
+    assert sum(covered) >= 9  # of 12; fewer has a chance of 2 in 1,000 at 95 %
+
+
+def test_strata_and_weights_count_as_repeated_rows_do() -> None:
+    theta, arm, y, menus = arms(300, seed=1)
+    strata = np.where(theta[:, 1] > 1.3, "high", "low")
+    twice = np.repeat(np.arange(300), 2)
+    options = {"strata": strata[twice], **ARMS}
+    weighted = honest_values(
+        theta, names(arm), y, menus, weights=np.full(300, 2.0), strata=strata, **ARMS
+    )
+    repeated = honest_values(
+        theta[twice], names(arm[twice]), y[twice], menus, groups=twice, **options
+    )
+    columns = ["value", "se"]
+    assert np.allclose(weighted.policy_values[columns], repeated.policy_values[columns])
+    # the same rows taken for independent ones look surer than they are
+    alone = honest_values(theta[twice], names(arm[twice]), y[twice], menus, **options)
+    assert (alone.policy_values["se"] < 0.75 * repeated.policy_values["se"]).all()
+
+
+def test_a_basis_that_misses_the_response_is_told() -> None:
+    trial = field_simulation(4_000, dimensions=1, seed=0)
+    fits, y = {}, trial.y - 2 * trial.T["t1"].to_numpy() ** 2
+    for basis in ("linear", "quadratic"):
+        learner = ResponseLearner(basis=basis, learner="sieve", space=BOX, scale="additive")
+        theta = learner.fit(trial.X[::2], trial.T[::2], y[::2]).predict(trial.X[1::2])
+        problem = {**FIELD, "basis": basis}
+        menus = [choose_menu(theta, k=2, **problem)]
+        for groups in (None, np.arange(2_000)):
+            found = honest_values(theta, trial.T[1::2], y[1::2], menus, groups=groups, **problem)
+            fits[basis, groups is None] = found.lack_of_fit.p_value
+    assert fits["linear", True] < 1e-6
+    assert fits["linear", False] < 1e-6
+    assert fits["quadratic", True] > 0.05
+    assert fits["quadratic", False] > 0.05
+
+
+def test_the_best_single_treatment_needs_no_menu_of_one() -> None:
+    theta, arm, y, menus = arms(300, seed=2)
+    both, one = (honest_values(theta, names(arm), y, some, **ARMS) for some in (menus, menus[1:]))
+    single = "policy == 'uniform'"
+    assert both.policy_values.query(single).equals(one.policy_values.query(single))
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    theta, arm, y, menus = arms(50, seed=3)
+    T = names(arm)
+    with pytest.raises(InvalidInputError, match=r"y has 49 rows and theta 50"):
+        honest_values(theta, T, y[1:], menus, **ARMS)
+    with pytest.raises(InvalidInputError, match="missing or infinite outcomes"):
+        honest_values(theta, T, np.where(y > 0, y, np.nan), menus, **ARMS)
+    with pytest.raises(InvalidInputError, match=r"K = \[1, 2, 2\], expected different sizes"):
+        honest_values(theta, T, y, [*menus, menus[1]], **ARMS)
+    few = choose_menu(theta, k=2, eligible={"arm == 'letter'": np.arange(50) > 9}, **ARMS)
+    with pytest.raises(InvalidInputError, match="eligibility or a switching cost"):
+        honest_values(theta, T, y, [few], **ARMS)

@@ -28,6 +28,7 @@ from coarse_spark.errors import InvalidInputError, nearest
 # near a thousand, so that a profit matrix of a few thousand rows fits in cache-sized blocks.
 _GRID_POINTS = {1: 257, 2: 21, 3: 11, 4: 6}
 _MAX_CANDIDATES = 20_000
+_SHOWN = 6  # dimensions whose sizes a message tells
 
 # of the width of a dimension: values stored in single precision miss a declared one by up to that
 STORED = 1e-6
@@ -409,9 +410,12 @@ class TreatmentSpace:
         lengths = self._grid_sizes(self._grid_points)
         size = prod(lengths)
         if size > _MAX_CANDIDATES:
-            sizes = " x ".join(map(str, lengths))
+            sizes = " x ".join(map(str, lengths[:_SHOWN]))
+            count = (
+                f" = {size}" if len(lengths) <= _SHOWN else f" x ... ({len(lengths)} treatments)"
+            )
             limit = f"at most {_MAX_CANDIDATES} are searched; use larger steps"
-            raise InvalidInputError(f"the treatment grid has {sizes} = {size} points, {limit}")
+            raise InvalidInputError(f"the treatment grid has {sizes}{count} points, {limit}")
         axes = [
             np.arange(len(d.levels), dtype=np.float64)
             if isinstance(d, Categorical)

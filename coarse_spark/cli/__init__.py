@@ -8,13 +8,15 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coarse_spark import __version__, progress
+from coarse_spark.causes import first_cause, without_kind
 from coarse_spark.cli.common import (
     Config,
     Set,
@@ -26,12 +28,14 @@ from coarse_spark.cli.common import (
     start,
 )
 from coarse_spark.cli.operators import runs
-from coarse_spark.cli.terminal import progress_shown
+from coarse_spark.cli.terminal import lenient_streams, progress_shown
 from coarse_spark.errors import CoarseSparkError
-from coarse_spark.text import counted, first_cause, printable
+from coarse_spark.text import counted, printable
 
 if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
+
+log = logging.getLogger(__name__)
 
 _STOPPED = (130, 143)  # exit codes of a command that was stopped by hand, or by SIGTERM
 
@@ -214,7 +218,7 @@ def report(
     configuration, session = start(config, settings)
     from coarse_spark.pipeline import read_run
 
-    _present(read_run(session, configuration, run_id), report)
+    _present(read_run(session, configuration, run_id), report, asked=True)
 
 
 @app.command("export-rule")
@@ -346,17 +350,39 @@ def promotions(
         say(f"{name}: {path}")
 
 
-def _present(run: Run, path: Path | None) -> None:
+def _present(run: Run, path: Path | None, *, asked: bool = False) -> None:
+    """Print the summary and write the page.
+
+    Where nobody asked for them alone, nothing in their way fails a run that is published.
+    """
     from coarse_spark.pipeline.present import report as write_page
     from coarse_spark.pipeline.present import report_content
     from coarse_spark.report.summary import print_summary
 
-    with progress.of("report", run.spark):
+    content = page = None
+    with _told(run, "its page could not be written", asked), progress.of("report", run.spark):
         content = report_content(run)
         page = write_page(run, content, path)
-    print_summary(content, console())
+    with _told(run, "its summary could not be printed", asked):
+        if content is not None:
+            print_summary(content, console())
     say(f"tables: {run.lake.path or run.lake.schema} (run {run.run_id})")
-    say(f"page:   {page}")
+    if page is not None:
+        say(f"page:   {page}")
+
+
+@contextmanager
+def _told(run: Run, missing: str, asked: bool) -> Iterator[None]:
+    """Make a warning of a failure in the block where the run is published."""
+    from coarse_spark.lake.runs import PUBLISHED
+
+    try:
+        yield
+    except Exception as error:
+        if asked or run.record.status != PUBLISHED:
+            raise
+        why = without_kind(first_cause(f"{type(error).__name__}: {error}"))
+        log.warning("run %s is published, but %s: %s", run.run_id, missing, why)
 
 
 def _quieten() -> None:
@@ -383,7 +409,7 @@ def guarded(command: Callable[[], object]) -> int:
     except (
         Exception
     ) as error:  # a bug or an outage: a sentence for the user above the traceback for us
-        cause = f"{type(error).__name__}: {first_cause(str(error))}"
+        cause = first_cause(f"{type(error).__name__}: {error}")
         told = f"error: {cause}\n{traceback.format_exc()}"
         sys.stderr.write(printable(told))
         return 1
@@ -409,7 +435,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = typer.main.get_command(app)
     given = None if arguments is None else list(arguments)
     try:
-        with progress_shown():
+        with lenient_streams(), progress_shown():
             sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))
     finally:
         if main_thread:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +18,8 @@ from coarse_spark.text import printable
 
 if TYPE_CHECKING:
     from coarse_spark.config.models import Configuration
+
+log = logging.getLogger(__name__)
 
 WIDTH = 110  # of a file or a pipe, which have no width of their own
 
@@ -65,15 +69,27 @@ def start(config: Path, settings: Sequence[str]):  # type: ignore[no-untyped-def
     return configuration, open_session_of(configuration)
 
 
+class _Console(Console):
+    """Standard output, which may be a pipe that nobody reads to its end."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from here on: the command is not over."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 def say(text: str) -> None:
-    """Print a text as it is."""
-    Console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
+    """Print a text as it is; where standard output takes none, it is a warning."""
+    try:
+        _Console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
+    except OSError as error:
+        log.warning("standard output cannot be written (%s): %s", error.strerror, text)
 
 
 def console() -> Console:
     """Return a console that is wide enough for tables."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=WIDTH)
+    found = _Console(highlight=False)
+    return found if found.is_terminal else _Console(highlight=False, width=WIDTH)
 
 
 def show_table(table: Table) -> None:

@@ -14,11 +14,14 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from coarse_spark import TreatmentSpace
+from coarse_spark import Profit, ResponseLearner, TreatmentSpace, choose_menu
 from coarse_spark.config.load import load_configuration
 from coarse_spark.core.expressions import Expression
 from coarse_spark.errors import CoarseSparkError, ConfigurationError
@@ -58,6 +61,10 @@ SPACE = TreatmentSpace.from_dict(
         "gift": {"kind": "categorical", "levels": ["none", "mug"], "control": "none"},
         "price": {"kind": "continuous", "values": [40, 60, 100], "control": 0},
     }
+)
+
+PRICES = TreatmentSpace.from_dict(
+    {"price": {"kind": "continuous", "lower": 0, "upper": 1, "step": 0.5, "control": 0}}
 )
 
 
@@ -100,6 +107,24 @@ def expressed(written: str) -> str:
     """Return what is told of an expression in the treatments of ``SPACE``."""
     with pytest.raises(CoarseSparkError) as caught:
         SPACE.check(Expression(written))
+    return str(caught.value)
+
+
+def called(written: str) -> str:
+    """Return what is told of a call of Python, with 20 units of a quadratic response."""
+    names = {
+        "TreatmentSpace": TreatmentSpace,
+        "choose_menu": partial(choose_menu, space=PRICES, basis="quadratic", profit=Profit(), k=2),
+        "ResponseLearner": ResponseLearner,
+        "np": np,
+        "pd": pd,
+        "theta": np.c_[np.ones(20), np.linspace(-1, 1, 20), -np.ones(20)],
+        "age": pd.DataFrame({"age": np.arange(20.0)}),
+        "discount": np.arange(20.0) % 3,
+        "spend": np.arange(20.0) % 7,
+    }
+    with pytest.raises(CoarseSparkError) as caught:
+        eval(written, names)  # noqa: S307
     return str(caught.value)
 
 
@@ -184,6 +209,31 @@ TOPICS = (
             ("eligibility: {member: age > 60}", f"menu.eligibility.member: 'age > 60' uses 'age', which is a column of the units (experiment.features), expected treatments alone: arm, discount; {OF_UNITS}"),
         ),
         configured,
+    ),
+    Topic(
+        "Arguments of the Python functions",
+        "Numbers may have any type of numpy and pandas; only ratios of weights count.",
+        (
+            ("choose_menu(theta, weights=np.zeros(20))", "no unit has weight: theta has 20 rows, 20 of them with finite numbers"),
+            ("choose_menu(theta, weights=['a'] * 20)", "weights: found 'a', expected real numbers"),
+            ("choose_menu(theta, weights=pd.Series([1] * 19 + [pd.NA], dtype='Int64'))", "1 of 20 units have missing or infinite coefficients or weights: rows 19; mend them, or leave them out with invalid='drop'"),
+            ("choose_menu(theta * 1e300)", "theta: found 1e+300, expected at most 1e+30; use a larger unit"),
+            ("choose_menu(theta + 0j)", "theta: found (1+0j), expected real numbers"),
+            ("choose_menu(theta, budget='a lot')", "budget: found 'a lot', expected real numbers"),
+            ("choose_menu(theta, min_share=pd.NA)", "min_share is missing, expected a share between 0 and 1"),
+            ("ResponseLearner().fit(age, discount, ['yes'] * 20)", "outcomes: found 'yes', expected real numbers"),
+            ("ResponseLearner().fit(age, discount, spend * 1e300)", "outcomes: found 6e+300, expected at most 1e+30; use a larger unit"),
+            ("ResponseLearner().fit(age, discount, spend, sample_weight=np.zeros(20))", "weights must not be negative, and at least one must be above zero"),
+            ("ResponseLearner().fit(pd.concat([age, age], axis=1), discount, spend)", "feature 'age' occurs twice, expected it once"),
+            ("ResponseLearner().fit(age, discount * 1e-300, spend)", "treatment 't1': upper is 2e-300 above lower, expected at least 1e-30; use a smaller unit"),
+            ("ResponseLearner().fit(age, pd.DataFrame({'at': pd.date_range('2024', periods=20)}), spend)", "treatment 'at' holds Timestamp('2024-01-01 00:00:00'), expected numbers or text; turn dates into numbers first"),
+            ("TreatmentSpace.from_dict({'arm': {'kind': 'categorical', 'levels': ['a', pd.NA], 'control': 'a'}})", "treatment 'arm': levels are ['a', <NA>] and control is 'a', expected texts, numbers or booleans, none of them missing"),
+            ("TreatmentSpace.from_dict({'arm': {'kind': 'categorical', 'levels': 'abc', 'control': 'a'}})", "treatment 'arm': levels are 'abc', expected a list"),
+            ("TreatmentSpace.from_dict({'d': {'kind': 'continuous', 'lower': 0, 'upper': 1e308, 'control': 0}})", "treatment 'd': upper is 1e+308, expected at most 1e+30; use a larger unit"),
+            ("TreatmentSpace.from_dict({'d': {'kind': 'continuous', 'lower': 0, 'upper': 1, 'step': 1e-300, 'control': 0}}).candidates", "the treatment grid has over 10^12 = over 10^12 points, at most 20000 are searched; use larger steps"),
+            ("TreatmentSpace.from_candidates([{'price': 1}], {'price': 1})", "candidates are a list, expected a DataFrame, one row a candidate"),
+        ),
+        called,
     ),
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.models import OptionInfo
 
 from coarse_spark import __version__, progress
 from coarse_spark.causes import first_cause, without_kind
@@ -50,11 +51,33 @@ simulate = typer.Typer(no_args_is_help=True, help="Write simulated data with kno
 app.add_typer(simulate, name="simulate")
 app.add_typer(runs, name="runs")
 
-RunId = Annotated[
+
+def _run_id(meaning: str) -> OptionInfo:
+    """Return the option ``--run-id`` of a command."""
+    return typer.Option("--run-id", help=meaning)  # type: ignore[no-any-return]
+
+
+_NEW = "such as a scheduler's job run (default: made of the time)"
+RunId = Annotated[str | None, _run_id("The run (default: the one that started last).")]
+GoneOnWith = Annotated[
+    str | None, _run_id("The unfinished run to go on with (default: the one that started last).")
+]
+Resumed = Annotated[str | None, _run_id("The run that stopped (default: the last one that did).")]
+NewRun = Annotated[
+    str | None, _run_id(f"Id of the new run, {_NEW}; an unfinished run of this id starts anew.")
+]
+NewOrStopped = Annotated[
     str | None,
-    typer.Option(
-        "--run-id",
-        help="The run to go on with (default: the last started), or the id of a new run.",
+    _run_id(
+        f"Id of the run, {_NEW}. One of this id that stopped goes on after its last finished step; "
+        "of a published one only the summary and the page are made again."
+    ),
+]
+GoneOnWithOrCurrent = Annotated[
+    str | None,
+    _run_id(
+        "The unfinished run to go on with (default: the one that started last); with --new the "
+        "current run, and no other."
     ),
 ]
 ReportPath = Annotated[
@@ -79,7 +102,7 @@ def _go_on(steps: Sequence[str], config: Path, run_id: str | None, settings: Seq
 @app.command()
 def run(
     config: Config,
-    run_id: RunId = None,
+    run_id: NewOrStopped = None,
     settings: Set = [],  # noqa: B006  # typer copies it
     report: ReportPath = None,
     publish: Annotated[
@@ -121,7 +144,7 @@ def run(
 @app.command()
 def resume(
     config: Config,
-    run_id: RunId = None,
+    run_id: Resumed = None,
     settings: Set = [],  # noqa: B006
     report: ReportPath = None,
 ) -> None:
@@ -137,7 +160,7 @@ def resume(
 
 
 @app.command()
-def fit(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
+def fit(config: Config, run_id: NewRun = None, settings: Set = []) -> None:  # noqa: B006
     """Start a run: fit response models per partition, and score the population."""
     configuration, session = start(config, settings)
     from coarse_spark import pipeline
@@ -149,19 +172,19 @@ def fit(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # no
 
 
 @app.command()
-def score(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
+def score(config: Config, run_id: GoneOnWith = None, settings: Set = []) -> None:  # noqa: B006
     """Score the population again with the models of a run."""
     _go_on(["score"], config, run_id, settings)
 
 
 @app.command()
-def choose(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
+def choose(config: Config, run_id: GoneOnWith = None, settings: Set = []) -> None:  # noqa: B006
     """Choose a menu of every size on the sketch and the full population."""
     _go_on(["choose"], config, run_id, settings)
 
 
 @app.command()
-def evaluate(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
+def evaluate(config: Config, run_id: GoneOnWith = None, settings: Set = []) -> None:  # noqa: B006
     """Estimate honest values of all policies and select the menu size."""
     _go_on(["evaluate"], config, run_id, settings)
 
@@ -169,7 +192,7 @@ def evaluate(config: Config, run_id: RunId = None, settings: Set = []) -> None: 
 @app.command()
 def assign(
     config: Config,
-    run_id: RunId = None,
+    run_id: GoneOnWithOrCurrent = None,
     settings: Set = [],  # noqa: B006
     publish: Annotated[
         bool, typer.Option(help="Also make these assignments the current ones.")

@@ -27,9 +27,7 @@ _STATE = re.compile(r"[.;]? *SQLSTATE: \w{5}\b;?")
 def _file(found: re.Match[str]) -> str:
     why, place = found[1], re.sub(r"^file:/+", "/", found[2])
     if why == "FILE_NOT_EXIST":
-        return (
-            f"the file {place} is no longer there; restore it, or start anew on what is there now"
-        )
+        return f"the file {place} does not exist any more; restore it, or start anew without it"
     if why == "PARQUET_COLUMN_DATA_TYPE_MISMATCH":
         column = re.search(r"column \[([^\]]*)\]", found.string)
         named = f"'{column[1]}'" if column else "a column"

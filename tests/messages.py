@@ -10,6 +10,7 @@ asserted by a test under tests/spark that reads its rows.
 from __future__ import annotations
 
 import html
+import json
 import re
 import tempfile
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import pandas as pd
 import pytest
 
 from coarse_spark import Profit, ResponseLearner, TreatmentSpace, choose_menu
+from coarse_spark.causes import first_cause
 from coarse_spark.config.load import load_configuration
 from coarse_spark.core.expressions import Expression
 from coarse_spark.errors import CoarseSparkError, ConfigurationError
@@ -78,12 +80,14 @@ class Topic:
     about : a sentence or two above the rows.
     rows : what is written, and what is told.
     told : returns what is told of a text; None where only Spark tells it.
+    heading : of the first column.
     """
 
     title: str
     about: str
     rows: tuple[tuple[str, str], ...]
     told: Callable[[str], str] | None = None
+    heading: str = "you write"
 
 
 def configured(written: str) -> str:
@@ -126,6 +130,15 @@ def called(written: str) -> str:
     with pytest.raises(CoarseSparkError) as caught:
         eval(written, names)  # noqa: S307
     return str(caught.value)
+
+
+CAUSES = json.loads(Path(__file__).with_name("core").joinpath("causes.json").read_text("utf-8"))
+
+
+def failed(written: str) -> str:
+    """Return what is told of a failure, from the text that Spark gave of it."""
+    (error,) = (row["error"] for row in CAUSES if row["situation"] == written)
+    return first_cause(error)
 
 
 OF_UNITS = "columns of the units may be experiment.features, or name in menu.eligibility who may get a treatment, and cannot stand in expressions yet"
@@ -230,10 +243,17 @@ TOPICS = (
             ("TreatmentSpace.from_dict({'arm': {'kind': 'categorical', 'levels': ['a', pd.NA], 'control': 'a'}})", "treatment 'arm': levels are ['a', <NA>] and control is 'a', expected texts, numbers or booleans, none of them missing"),
             ("TreatmentSpace.from_dict({'arm': {'kind': 'categorical', 'levels': 'abc', 'control': 'a'}})", "treatment 'arm': levels are 'abc', expected a list"),
             ("TreatmentSpace.from_dict({'d': {'kind': 'continuous', 'lower': 0, 'upper': 1e308, 'control': 0}})", "treatment 'd': upper is 1e+308, expected at most 1e+30; use a larger unit"),
-            ("TreatmentSpace.from_dict({'d': {'kind': 'continuous', 'lower': 0, 'upper': 1, 'step': 1e-300, 'control': 0}}).candidates", "the treatment grid has over 10^12 = over 10^12 points, at most 20000 are searched; use larger steps"),
+            ("TreatmentSpace.from_dict({'d': {'kind': 'continuous', 'lower': 0, 'upper': 1, 'step': 1e-300, 'control': 0}}).candidates", "the treatment grid has over 10^12 points, at most 20000 are searched; use larger steps"),
             ("TreatmentSpace.from_candidates([{'price': 1}], {'price': 1})", "candidates are a list, expected a DataFrame, one row a candidate"),
         ),
         called,
+    ),
+    Topic(
+        "Failures of Spark, by what is the matter",
+        "What Spark, Delta and Java print of a failure, and where they print the cause in it, differs. Told are the file, column, feature or host, and what to do.",
+        tuple((row["situation"], row["cause"]) for row in CAUSES),
+        failed,
+        heading="what is the matter",
     ),
 )  # fmt: skip
 
@@ -245,11 +265,12 @@ def page() -> str:
         "Every row is asserted by a test: the page is written from `tests/messages.py`.\n",
     ]
     for topic in TOPICS:
-        rows = [f"| {_code(written)} | {_text(told)} |" for written, told in topic.rows]
+        cell = _code if topic.heading == "you write" else _text
+        rows = [f"| {cell(written)} | {_text(told)} |" for written, told in topic.rows]
         parts += [
             f"## {topic.title}\n",
             *([f"{topic.about}\n"] if topic.about else []),
-            "\n".join(["| you write | you are told |", "| --- | --- |", *rows]) + "\n",
+            "\n".join([f"| {topic.heading} | you are told |", "| --- | --- |", *rows]) + "\n",
         ]
     return "\n".join(parts)
 

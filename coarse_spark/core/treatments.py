@@ -421,13 +421,12 @@ class TreatmentSpace:
         size = prod(lengths)
         if size > _MAX_CANDIDATES:
             sizes = " x ".join(map(_count, lengths[:_SHOWN]))
-            count = (
-                f" = {_count(size)}"
-                if len(lengths) <= _SHOWN
-                else f" x ... ({len(lengths)} treatments)"
-            )
+            if len(lengths) > _SHOWN:
+                sizes += f" x ... ({len(lengths)} treatments)"
+            elif len(lengths) > 1:
+                sizes += f" = {_count(size)}"
             limit = f"at most {_MAX_CANDIDATES} are searched; use larger steps"
-            raise InvalidInputError(f"the treatment grid has {sizes}{count} points, {limit}")
+            raise InvalidInputError(f"the treatment grid has {sizes} points, {limit}")
         axes = [
             np.arange(len(d.levels), dtype=np.float64)
             if isinstance(d, Categorical)

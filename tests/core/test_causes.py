@@ -12,10 +12,7 @@ import pytest
 
 from coarse_spark.causes import first_cause, without_kind
 
-GIVEN = [
-    tuple(row.values())
-    for row in json.loads(Path(__file__).with_name("causes.json").read_text(encoding="utf-8"))
-]
+GIVEN = json.loads(Path(__file__).with_name("causes.json").read_text(encoding="utf-8"))
 
 JAVA = "An error occurred while calling o7.save.\n"
 
@@ -45,11 +42,13 @@ def test_the_cause_of_a_failure_is_found_below_what_wraps_it(message: str, cause
     assert first_cause(message) == cause
 
 
-@pytest.mark.parametrize(("error", "cause"), GIVEN, ids=[row[0][:60] for row in GIVEN])
-def test_what_spark_says_is_told_in_a_sentence(error: str, cause: str) -> None:
-    assert first_cause(error) == cause
+@pytest.mark.parametrize("given", GIVEN, ids=[row["situation"] for row in GIVEN])
+def test_what_spark_says_is_told_in_a_sentence(given: dict[str, str]) -> None:
+    cause = first_cause(given["error"])
+    assert cause == given["cause"]
     assert "\n" not in cause
     assert len(cause) < 400
+    assert not any(word in cause for word in ("java.", "org.apache", "coarse_spark.errors"))
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,16 @@ def test_characters_that_a_stream_lacks_are_replaced(
     assert command("run", "--help", encoding=encoding, **settings).returncode == 0
 
 
+def test_a_system_that_lacks_the_characters_of_a_path_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.yml"
+    path.write_text(CONFIG.replace("path: out", "path: sortie-é"), encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = command("validate", "-c", str(path), encoding="utf-8", **ascii_only)
+    assert done.returncode == 2
+    message = "output.path: 'sortie-é': names of files are ascii here and lack 'é'; set PYTHONUTF8"
+    assert message in done.stderr.decode()
+
+
 def test_a_disk_that_is_full_or_a_pipe_that_is_closed_is_a_warning() -> None:
     with Path("/dev/full").open("wb") as full:
         done = command("version", encoding="utf-8", stdout=full)

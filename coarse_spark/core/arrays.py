@@ -68,6 +68,14 @@ def numbers(
     return result
 
 
+def number(value: Any, what: str) -> float:
+    """Return one finite number; errors as in ``numbers``, and for more, less or a missing one."""
+    found = numbers(value, what)
+    if found.size != 1 or not np.isfinite(found).all():
+        raise InvalidInputError(f"{what}: found {value!r}, expected one finite number")
+    return float(found.reshape(-1)[0])
+
+
 def relative(weights: FloatArray) -> FloatArray:
     """Return weights of which the largest is from 1 to 2: only their ratios count.
 

@@ -291,7 +291,13 @@ def required_treatments(
     if isinstance(always_offer, pd.DataFrame):
         frame = always_offer
     else:
-        frame = pd.DataFrame([dict(row) for row in always_offer or ()])
+        rows = list(always_offer or ())
+        if isinstance(always_offer, Mapping) or not all(isinstance(row, Mapping) for row in rows):
+            raise InvalidInputError(
+                "always_offer is no list of mappings of treatments to values, such as "
+                f"[{{'{space.names[0]}': ...}}]"
+            )
+        frame = pd.DataFrame(rows)
     if frame.empty:
         return np.empty((0, len(space.dimensions)))
     encoded = space.encode(frame)

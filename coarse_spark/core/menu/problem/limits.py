@@ -202,7 +202,7 @@ def _shares(
         raise InvalidInputError(f"{name} is missing, expected a share between 0 and 1")
     if isinstance(given, Mapping):
         for row, share in given.items():
-            if not 0 <= int(row) < candidates:
+            if not isinstance(row, int | np.integer) or not 0 <= row < candidates:
                 raise InvalidInputError(
                     f"{name}: there is no candidate row {row}; rows are 0 to {candidates - 1}"
                 )

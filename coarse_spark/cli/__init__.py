@@ -27,6 +27,7 @@ from coarse_spark.cli.common import (
     overrides_of,
     say,
     start,
+    write,
 )
 from coarse_spark.cli.operators import runs
 from coarse_spark.cli.terminal import lenient_streams, progress_shown
@@ -262,7 +263,7 @@ def export_rule(
     from coarse_spark.pipeline import read_run
     from coarse_spark.pipeline.menu_rule import selected_rule
 
-    typer.echo(selected_rule(read_run(session, configuration, run_id), dialect))
+    write(selected_rule(read_run(session, configuration, run_id), dialect))
 
 
 @app.command()
@@ -336,8 +337,7 @@ def grants(
     """Print the GRANT statements that let somebody read the published results; run none."""
     from coarse_spark.lake.grants import grants as statements
 
-    for line in statements(load(config, settings).output, to, everything=everything):
-        typer.echo(line)
+    write("\n".join(statements(load(config, settings).output, to, everything=everything)))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coarse_spark import progress
-from coarse_spark.errors import ConfigurationError
+from coarse_spark.errors import ConfigurationError, InvalidInputError
 from coarse_spark.text import printable
 
 if TYPE_CHECKING:
@@ -84,6 +85,23 @@ def say(text: str) -> None:
         _Console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
     except OSError as error:
         log.warning("standard output cannot be written (%s): %s", error.strerror, text)
+
+
+def write(statement: str) -> None:
+    """Print SQL, of which no character may be replaced.
+
+    Raises
+    ------
+    InvalidInputError : standard output lacks one.
+    """
+    try:
+        statement.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"standard output is {error.encoding} and lacks '{statement[error.start]}' of the "
+            "statement; set PYTHONIOENCODING=utf-8"
+        ) from None
+    typer.echo(statement)
 
 
 def console() -> Console:

@@ -53,6 +53,17 @@ def test_characters_that_a_stream_lacks_are_replaced(
     assert command("run", "--help", encoding=encoding, **settings).returncode == 0
 
 
+def test_a_statement_is_written_as_it_is_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "run.yml"
+    path.write_text(CONFIG.replace("path: out", "schema: coarse"))
+    grants = ("grants", "-c", str(path), "--to", "Zoë")
+    done = command(*grants, encoding="latin-1")
+    assert (done.returncode, "Zoë" in done.stdout.decode("latin-1")) == (0, True)
+    refused = command(*grants, encoding="ascii")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert b"error: standard output is ascii and lacks '?' of the statement" in refused.stderr
+
+
 def test_a_system_that_lacks_the_characters_of_a_path_is_named(tmp_path: Path) -> None:
     path = tmp_path / "run.yml"
     path.write_text(CONFIG.replace("path: out", "path: sortie-é"), encoding="utf-8")

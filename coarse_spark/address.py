@@ -19,7 +19,8 @@ def resolved(place: str) -> str:
 
     Raises
     ------
-    InvalidInputError : variables, which nothing fills in, the home of nobody, or a file elsewhere.
+    InvalidInputError : variables, which nothing fills in, the home of nobody, a file elsewhere, or
+        a name that this system cannot encode.
 
     Examples
     --------
@@ -38,6 +39,11 @@ def resolved(place: str) -> str:
             return str(Path(local).expanduser().resolve())
         except RuntimeError:
             raise InvalidInputError(f"'{place}': nobody here is called so") from None
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                f"'{place}': names of files are {error.encoding} here and lack "
+                f"'{error.object[error.start]}'; set PYTHONUTF8=1"
+            ) from None
     return place.rstrip("/") if _words(place[scheme.end() - 1 :]) else place
 
 

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,8 @@ def of(name: str, spark: Any = None) -> Iterator[None]:
             with _lock:  # nothing is told from here on
                 _going_on.remove(work)
                 if _display is not None:
-                    _display.clear()
+                    with suppress(Exception):  # it is gone: nobody looks on
+                        _display.clear()
             teller.join(timeout=1)  # it may wait for an answer of Spark
 
 
@@ -164,7 +165,8 @@ def _tasks_of(spark: Any) -> Iterator[Tasks]:
     try:
         yield heard
     finally:
-        spark.removeProgressHandler(hear)
+        with suppress(Exception):  # the session ended
+            spark.removeProgressHandler(hear)
 
 
 def _tracked(spark: Any) -> Tasks:

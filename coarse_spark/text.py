@@ -33,10 +33,6 @@ _DONE = r"""\*\*\*(?![^\s,;&"')\]}])"""
 _VALUE = rf"""(?:{_DONE}|{_QUOTED}|(?:Bearer|Basic)\s+[^\s"']+|[^\s&;"']+)"""
 # what programs put in quotes, and numbers; names of columns stand between backticks
 _LITERAL = re.compile(rf"""{_QUOTED}|(?<![\w`])[-+]?\d[\w.:+-]*""")
-# what programs print of an error: "module.KindError: why", and of its cause in Java,
-# "Caused by: java.io.IOException: why", without the package
-_NAMED_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception): \S")
-_JAVA_CAUSE = re.compile(r"(?:Caused by)?: (?:\w+\.)+([\w$]+: \S.*)")
 
 _RULES = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
@@ -105,17 +101,6 @@ def shown_parts(names: Sequence[str], values: Iterable[object], *, private: bool
 def printable(text: str) -> str:
     """Return a text without secrets and without control characters but newline and tab."""
     return redact(_CONTROL.sub(lambda c: c[0] if c[0] in "\n\t" else _escaped(c), text))
-
-
-def first_cause(message: str) -> str:
-    """Return what a person can act on: the last Python error, else the last Java cause."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    # the name of an error without its message tells nothing: remote stack traces have such lines
-    python = [line for line in lines if _NAMED_ERROR.match(line)]
-    chosen = [line for line in python if "PythonException" not in line and "Py4J" not in line]
-    java = [cause[1] for line in lines if (cause := _JAVA_CAUSE.match(line))]
-    told = [*lines[:1], *java, *chosen]  # the least telling first
-    return told[-1] if told else "unknown cause"
 
 
 def without_values(message: str) -> str:

@@ -8,13 +8,16 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.models import OptionInfo
 
 from coarse_spark import __version__, progress
+from coarse_spark.causes import first_cause, without_kind
 from coarse_spark.cli.common import (
     Config,
     Set,
@@ -24,14 +27,17 @@ from coarse_spark.cli.common import (
     overrides_of,
     say,
     start,
+    write,
 )
 from coarse_spark.cli.operators import runs
-from coarse_spark.cli.terminal import progress_shown
+from coarse_spark.cli.terminal import lenient_streams, progress_shown
 from coarse_spark.errors import CoarseSparkError
-from coarse_spark.text import counted, first_cause, printable
+from coarse_spark.text import counted, printable
 
 if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
+
+log = logging.getLogger(__name__)
 
 _STOPPED = (130, 143)  # exit codes of a command that was stopped by hand, or by SIGTERM
 
@@ -46,11 +52,33 @@ simulate = typer.Typer(no_args_is_help=True, help="Write simulated data with kno
 app.add_typer(simulate, name="simulate")
 app.add_typer(runs, name="runs")
 
-RunId = Annotated[
+
+def _run_id(meaning: str) -> OptionInfo:
+    """Return the option ``--run-id`` of a command."""
+    return typer.Option("--run-id", help=meaning)  # type: ignore[no-any-return]
+
+
+_NEW = "such as a scheduler's job run (default: made of the time)"
+RunId = Annotated[str | None, _run_id("The run (default: the one that started last).")]
+GoneOnWith = Annotated[
+    str | None, _run_id("The unfinished run to go on with (default: the one that started last).")
+]
+Resumed = Annotated[str | None, _run_id("The run that stopped (default: the last one that did).")]
+NewRun = Annotated[
+    str | None, _run_id(f"Id of the new run, {_NEW}; an unfinished run of this id starts anew.")
+]
+NewOrStopped = Annotated[
     str | None,
-    typer.Option(
-        "--run-id",
-        help="The run to go on with (default: the last started), or the id of a new run.",
+    _run_id(
+        f"Id of the run, {_NEW}. One of this id that stopped goes on after its last finished step; "
+        "of a published one only the summary and the page are made again."
+    ),
+]
+GoneOnWithOrCurrent = Annotated[
+    str | None,
+    _run_id(
+        "The unfinished run to go on with (default: the one that started last); with --new the "
+        "current run, and no other."
     ),
 ]
 ReportPath = Annotated[
@@ -75,7 +103,7 @@ def _go_on(steps: Sequence[str], config: Path, run_id: str | None, settings: Seq
 @app.command()
 def run(
     config: Config,
-    run_id: RunId = None,
+    run_id: NewOrStopped = None,
     settings: Set = [],  # noqa: B006  # typer copies it
     report: ReportPath = None,
     publish: Annotated[
@@ -117,7 +145,7 @@ def run(
 @app.command()
 def resume(
     config: Config,
-    run_id: RunId = None,
+    run_id: Resumed = None,
     settings: Set = [],  # noqa: B006
     report: ReportPath = None,
 ) -> None:
@@ -133,7 +161,7 @@ def resume(
 
 
 @app.command()
-def fit(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
+def fit(config: Config, run_id: NewRun = None, settings: Set = []) -> None:  # noqa: B006
     """Start a run: fit response models per partition, and score the population."""
     configuration, session = start(config, settings)
     from coarse_spark import pipeline
@@ -145,19 +173,19 @@ def fit(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # no
 
 
 @app.command()
-def score(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
+def score(config: Config, run_id: GoneOnWith = None, settings: Set = []) -> None:  # noqa: B006
     """Score the population again with the models of a run."""
     _go_on(["score"], config, run_id, settings)
 
 
 @app.command()
-def choose(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
+def choose(config: Config, run_id: GoneOnWith = None, settings: Set = []) -> None:  # noqa: B006
     """Choose a menu of every size on the sketch and the full population."""
     _go_on(["choose"], config, run_id, settings)
 
 
 @app.command()
-def evaluate(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
+def evaluate(config: Config, run_id: GoneOnWith = None, settings: Set = []) -> None:  # noqa: B006
     """Estimate honest values of all policies and select the menu size."""
     _go_on(["evaluate"], config, run_id, settings)
 
@@ -165,7 +193,7 @@ def evaluate(config: Config, run_id: RunId = None, settings: Set = []) -> None: 
 @app.command()
 def assign(
     config: Config,
-    run_id: RunId = None,
+    run_id: GoneOnWithOrCurrent = None,
     settings: Set = [],  # noqa: B006
     publish: Annotated[
         bool, typer.Option(help="Also make these assignments the current ones.")
@@ -214,7 +242,7 @@ def report(
     configuration, session = start(config, settings)
     from coarse_spark.pipeline import read_run
 
-    _present(read_run(session, configuration, run_id), report)
+    _present(read_run(session, configuration, run_id), report, asked=True)
 
 
 @app.command("export-rule")
@@ -235,7 +263,7 @@ def export_rule(
     from coarse_spark.pipeline import read_run
     from coarse_spark.pipeline.menu_rule import selected_rule
 
-    typer.echo(selected_rule(read_run(session, configuration, run_id), dialect))
+    write(selected_rule(read_run(session, configuration, run_id), dialect))
 
 
 @app.command()
@@ -309,8 +337,7 @@ def grants(
     """Print the GRANT statements that let somebody read the published results; run none."""
     from coarse_spark.lake.grants import grants as statements
 
-    for line in statements(load(config, settings).output, to, everything=everything):
-        typer.echo(line)
+    write("\n".join(statements(load(config, settings).output, to, everything=everything)))
 
 
 @app.command()
@@ -346,17 +373,39 @@ def promotions(
         say(f"{name}: {path}")
 
 
-def _present(run: Run, path: Path | None) -> None:
+def _present(run: Run, path: Path | None, *, asked: bool = False) -> None:
+    """Print the summary and write the page.
+
+    Where nobody asked for them alone, nothing in their way fails a run that is published.
+    """
     from coarse_spark.pipeline.present import report as write_page
     from coarse_spark.pipeline.present import report_content
     from coarse_spark.report.summary import print_summary
 
-    with progress.of("report", run.spark):
+    content = page = None
+    with _told(run, "its page could not be written", asked), progress.of("report", run.spark):
         content = report_content(run)
         page = write_page(run, content, path)
-    print_summary(content, console())
+    with _told(run, "its summary could not be printed", asked):
+        if content is not None:
+            print_summary(content, console())
     say(f"tables: {run.lake.path or run.lake.schema} (run {run.run_id})")
-    say(f"page:   {page}")
+    if page is not None:
+        say(f"page:   {page}")
+
+
+@contextmanager
+def _told(run: Run, missing: str, asked: bool) -> Iterator[None]:
+    """Make a warning of a failure in the block where the run is published."""
+    from coarse_spark.lake.runs import PUBLISHED
+
+    try:
+        yield
+    except Exception as error:
+        if asked or run.record.status != PUBLISHED:
+            raise
+        why = without_kind(first_cause(f"{type(error).__name__}: {error}"))
+        log.warning("run %s is published, but %s: %s", run.run_id, missing, why)
 
 
 def _quieten() -> None:
@@ -383,7 +432,7 @@ def guarded(command: Callable[[], object]) -> int:
     except (
         Exception
     ) as error:  # a bug or an outage: a sentence for the user above the traceback for us
-        cause = f"{type(error).__name__}: {first_cause(str(error))}"
+        cause = first_cause(f"{type(error).__name__}: {error}")
         told = f"error: {cause}\n{traceback.format_exc()}"
         sys.stderr.write(printable(told))
         return 1
@@ -409,7 +458,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = typer.main.get_command(app)
     given = None if arguments is None else list(arguments)
     try:
-        with progress_shown():
+        with lenient_streams(), progress_shown():
             sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))
     finally:
         if main_thread:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from coarse_spark import progress
-from coarse_spark.errors import ConfigurationError
+from coarse_spark.errors import ConfigurationError, InvalidInputError
 from coarse_spark.text import printable
 
 if TYPE_CHECKING:
     from coarse_spark.config.models import Configuration
+
+log = logging.getLogger(__name__)
 
 WIDTH = 110  # of a file or a pipe, which have no width of their own
 
@@ -65,15 +70,44 @@ def start(config: Path, settings: Sequence[str]):  # type: ignore[no-untyped-def
     return configuration, open_session_of(configuration)
 
 
+class _Console(Console):
+    """Standard output, which may be a pipe that nobody reads to its end."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from here on: the command is not over."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 def say(text: str) -> None:
-    """Print a text as it is."""
-    Console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
+    """Print a text as it is; where standard output takes none, it is a warning."""
+    try:
+        _Console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
+    except OSError as error:
+        log.warning("standard output cannot be written (%s): %s", error.strerror, text)
+
+
+def write(statement: str) -> None:
+    """Print SQL, of which no character may be replaced.
+
+    Raises
+    ------
+    InvalidInputError : standard output lacks one.
+    """
+    try:
+        statement.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"standard output is {error.encoding} and lacks '{statement[error.start]}' of the "
+            "statement; set PYTHONIOENCODING=utf-8"
+        ) from None
+    typer.echo(statement)
 
 
 def console() -> Console:
     """Return a console that is wide enough for tables."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=WIDTH)
+    found = _Console(highlight=False)
+    return found if found.is_terminal else _Console(highlight=False, width=WIDTH)
 
 
 def show_table(table: Table) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -59,6 +60,27 @@ class _Terminal(logging.Handler):
 
 
 @contextmanager
+def lenient_streams() -> Iterator[None]:
+    """Let standard output and error show "?" for characters that their encoding lacks.
+
+    What they cannot take at the end, on a disk that is full, is dropped.
+    """
+    streams = [
+        stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)
+    ]
+    for stream in streams:
+        stream.reconfigure(errors="replace")
+    try:
+        yield
+    finally:
+        for stream in streams:
+            try:
+                stream.flush()
+            except OSError:  # Python would fail at its own end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
 def progress_shown() -> Iterator[None]:
     """Send the pipeline's progress and the package's warnings to standard error.
 
@@ -89,6 +111,8 @@ def _terminal() -> _Terminal | None:
     if not sys.stderr.isatty():
         return None
     # of its own: what is written while the Java process starts goes to a file (``lake.session``)
-    own = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding)
+    own = os.fdopen(
+        os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace"
+    )
     console = Console(file=own, highlight=False)
     return None if console.is_dumb_terminal else _Terminal(console)

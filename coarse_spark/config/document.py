@@ -10,13 +10,15 @@ from typing import Any
 import yaml
 
 from coarse_spark.config.checks.problem import Key, Problem
+from coarse_spark.config.nodes import Record, merged_keys
+from coarse_spark.config.readings import Reading
 from coarse_spark.errors import ConfigurationError
+from coarse_spark.text import counted
 
-_STRING = "tag:yaml.org,2002:str"
-_MERGE = "tag:yaml.org,2002:merge"
-_LARGEST = (
-    1_000_000  # bytes; far beyond any configuration, and small enough to parse whatever it holds
-)
+# far beyond any configuration, and small enough to parse whatever it holds
+_LARGEST = 1_000_000  # bytes
+_MOST_MERGED = 100_000  # keys of all mappings, with those that << repeats
+_MOST_TOLD = 100  # problems in one report
 
 
 @dataclass
@@ -28,12 +30,14 @@ class Document:
     path : of the file.
     content : the values.
     places : text such as "run.yml:12" by the path of a key.
+    readings : values that YAML reads as something else than they look.
     problems : those of the YAML itself.
     """
 
     path: Path
     content: dict[str, Any] = field(default_factory=dict)
     places: dict[Key, str] = field(default_factory=dict)
+    readings: dict[Key, Reading] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def place(self, key: Key) -> str:
@@ -53,12 +57,14 @@ class Document:
             return order.get(key, 0)
 
         lines = []
-        for problem in sorted(problems, key=position):
+        for problem in sorted(problems, key=position)[:_MOST_TOLD]:
             name = dotted(problem.key)
             lines.append(
                 ": ".join(part for part in (self.place(problem.key), name, problem.message) if part)
             )
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        if len(problems) > _MOST_TOLD:
+            lines.append(f"and {counted(len(problems) - _MOST_TOLD, 'further problem')}")
+        count = counted(len(problems), "problem")
         return f"{self.path} has {count}:\n" + "\n".join(f"  {line}" for line in lines)
 
 
@@ -101,7 +107,7 @@ def read_document(path: Path, overrides: Mapping[str, str]) -> Document:
             f"{path} has {size} bytes, expected a configuration of at most {_LARGEST}"
         )
     document = Document(path)
-    content = _parse(text, str(path), document)
+    content = _parse(text, str(path), document, ())
     if content is None:
         raise ConfigurationError(
             f"{path} is empty; expected a mapping with blocks such as experiment, treatments "
@@ -118,14 +124,19 @@ def read_document(path: Path, overrides: Mapping[str, str]) -> Document:
     return document
 
 
-def _parse(text: str, source: str, document: Document) -> Any:
+def _parse(text: str, source: str, document: Document, key: Key) -> Any:
+    """Return the values of a text, and keep in ``document`` what is to know of them at ``key``."""
     try:
         loader = yaml.SafeLoader(text)
         try:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _record(node, (), source, document, set())
+            Record(loader, text, source, document).keep(node, key)
+            if merged_keys(node) > _MOST_MERGED:
+                raise ValueError(
+                    f"its merges (<<) repeat keys, expected at most {_MOST_MERGED} in all"
+                )
             return loader.construct_document(node)
         finally:
             loader.dispose()
@@ -133,38 +144,11 @@ def _parse(text: str, source: str, document: Document) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         detail = ", ".join(part for part in (error.context, error.problem) if part)
+        if "found '<scalar>'" in detail:
+            detail += "; a value that begins with a quote ends with it: put all of it in quotes"
         raise ConfigurationError(f"{source}{line}: not valid YAML: {detail}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{source}: not valid YAML: {error}") from None
-
-
-def _record(node: yaml.Node, key: Key, source: str, document: Document, seen: set[int]) -> None:
-    """Keep the lines of all keys below ``node``, and the keys that occur twice."""
-    document.places.setdefault(key, f"{source}:{node.start_mark.line + 1}")
-    if id(node) in seen:  # an alias: its keys have places where they are written
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        lines: dict[str, int] = {}
-        for name, value in node.value:
-            if not isinstance(name, yaml.ScalarNode) or name.tag == _MERGE:
-                continue
-            # a key is always a name: YAML would read the keys `on` and `no` as true and false
-            name.tag = _STRING
-            line = name.start_mark.line + 1
-            if name.value in lines:
-                message = (
-                    f"the key occurs twice, first in line {lines[name.value]}; expected it once"
-                )
-                document.places[(*key, name.value)] = f"{source}:{line}"
-                document.problems.append(Problem((*key, name.value), message))
-                continue
-            lines[name.value] = line
-            document.places[(*key, name.value)] = f"{source}:{line}"
-            _record(value, (*key, name.value), source, document, seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, item in enumerate(node.value):
-            _record(item, (*key, position), source, document, seen)
 
 
 def _override(document: Document, key: str, value: str) -> None:
@@ -176,7 +160,6 @@ def _override(document: Document, key: str, value: str) -> None:
             Problem((key,), "found an empty part, expected a dotted key such as menu.seed")
         )
         return
-    parsed = _parse(value, source, Document(document.path))
     block = document.content
     for depth, name in enumerate(path[:-1], start=1):
         inner = block.get(name)
@@ -193,7 +176,12 @@ def _override(document: Document, key: str, value: str) -> None:
             )
             return
         block = inner
-    block[path[-1]] = parsed
-    for known in [known for known in document.places if known[: len(path)] == path]:
-        del document.places[known]
-    document.places[path] = source
+    for known in (document.places, document.readings):
+        for inner in _below(path, known):
+            del known[inner]
+    block[path[-1]] = _parse(value, source, document, path)
+    document.places |= dict.fromkeys([path, *_below(path, document.places)], source)
+
+
+def _below(path: Key, known: Mapping[Key, Any]) -> list[Key]:
+    return [key for key in known if key[: len(path)] == path]

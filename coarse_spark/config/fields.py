@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -60,7 +61,7 @@ def _names(value: Any) -> tuple[str, ...]:
     ):
         raise expected("a list of column names")
     names = [name.strip() for name in names]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise expected(f"distinct column names; repeated: {', '.join(repeated)}")
     return tuple(names)
@@ -202,6 +203,14 @@ def _flag(value: Any) -> bool:
     return value
 
 
+def _level(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise expected("a text in quotes, a number, or true or false")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise expected("a finite number")
+    return value
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -239,4 +248,4 @@ SparkSettings = Annotated[
     PlainSerializer(_redacted_settings, when_used="json"),
 ]
 Flag = Annotated[bool, BeforeValidator(_flag)]
-Level = bool | int | float | str
+Level = Annotated[bool | int | float | str, BeforeValidator(_level)]

@@ -17,6 +17,7 @@ from coarse_spark.config.checks.problem import brief
 from coarse_spark.config.document import dotted, read_document
 from coarse_spark.config.fields import EXPECTED, EXPLAINED
 from coarse_spark.config.models import Configuration
+from coarse_spark.config.readings import explained, refuse
 from coarse_spark.config.retired import without_retired
 from coarse_spark.config.treatments import DIMENSIONS, CandidateList, beside, treatment_names
 from coarse_spark.errors import ConfigurationError, nearest
@@ -58,13 +59,14 @@ def read_configuration(
     Parameters and errors are those of ``load_configuration``.
     """
     document = read_document(Path(path), overrides or {})
+    refused = list(refuse(document.content, document.readings))
     content = {key: {} if value is None else value for key, value in document.content.items()}
     content = beside(content, Path(path).absolute().parent)
     content, retired, problems = without_retired(content)
     problems += _field_problems(content)
     names = treatment_names(content.get("treatments"))
     problems += find_problems(_valid_values(content), names, _given(content))
-    problems += document.problems
+    problems = explained(problems, refused, document.readings) + refused + document.problems
     if problems:
         raise ConfigurationError(document.report(problems))
     notes = [

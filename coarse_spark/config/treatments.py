@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 
+from coarse_spark.address import is_local, resolved
 from coarse_spark.config.fields import Level, Number, expected
 from coarse_spark.config.section import Section
 from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
 
 _ROWS = (
     "a CSV or Parquet file beside the configuration, such as offers.csv, or a list of treatments "
@@ -84,7 +86,10 @@ def _rows(value: Any, info: ValidationInfo) -> tuple[dict[str, Any], ...]:
 
 def _read(text: str, control: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of a file of candidates."""
-    path = Path(text)
+    try:
+        path = Path(resolved(text))
+    except InvalidInputError as error:
+        raise expected(f"{_ROWS}; {error}") from None
     kind = path.suffix.lower()
     if kind not in (".csv", ".parquet"):
         raise expected(f"{_ROWS}; the file's name has to end in .csv or .parquet")
@@ -193,5 +198,7 @@ def beside(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     treatments: Any = content.get("treatments")
     if _form(treatments) != "candidates" or not isinstance(treatments["candidates"], str):
         return content
-    place = str(folder / Path(treatments["candidates"]).expanduser())
+    place = treatments["candidates"]
+    if is_local(place) and not place.startswith("~"):
+        place = str(folder / place)
     return {**content, "treatments": {**treatments, "candidates": place}}

@@ -47,6 +47,8 @@ class ObservedTreatments:
     def problems(self, *, private: bool = False) -> list[str]:
         """Return a sentence for every dimension that offers more than was observed.
 
+        The control aside, of which ``support_problems`` tells.
+
         Parameters
         ----------
         private : show hashes of what was observed.
@@ -56,7 +58,7 @@ class ObservedTreatments:
             zip(self.space.dimensions, self.values, strict=True)
         ):
             if isinstance(dimension, Categorical):
-                offered = np.unique(self.space.candidates[:, position])
+                offered = np.unique(self._treated[:, position])
                 unseen = [
                     str(dimension.levels[int(code)]) for code in offered if code not in observed
                 ]
@@ -68,14 +70,21 @@ class ObservedTreatments:
                     )
                 continue
             low, high = self._offered[position]
-            slack = EDGE * (high - low)
-            if low < observed[0] - slack or high > observed[1] + slack:
+            treated, slack = self._treated[:, position], EDGE * (high - low)
+            if treated.min() < observed[0] - slack or treated.max() > observed[1] + slack:
                 least, most = (shown(f"{value:g}", private=private) for value in observed)
                 sentences.append(
                     f"treatment '{dimension.name}' is offered from {low:g} to {high:g} but was "
                     f"observed from {least} to {most}: responses beyond that are extrapolated"
                 )
         return sentences
+
+    @property
+    def _treated(self) -> FloatArray:
+        """(j, d) candidates other than the control; it too where there are no others."""
+        candidates = self.space.candidates
+        others = candidates[~self.space.same(candidates, self.space.control)]
+        return others if len(others) else candidates
 
     @property
     def _offered(self) -> FloatArray:

@@ -7,18 +7,18 @@ own values: ``encode`` and ``decode`` translate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import floor, isfinite, log10, prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import BoolArray, FloatArray
+from coarse_spark.core.arrays import LARGEST, BoolArray, FloatArray, plain, shortest
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.levels import require_levels
 from coarse_spark.errors import InvalidInputError, nearest
@@ -28,6 +28,7 @@ from coarse_spark.errors import InvalidInputError, nearest
 # near a thousand, so that a profit matrix of a few thousand rows fits in cache-sized blocks.
 _GRID_POINTS = {1: 257, 2: 21, 3: 11, 4: 6}
 _MAX_CANDIDATES = 20_000
+_SHOWN = 6  # dimensions whose sizes a message tells
 
 # of the width of a dimension: values stored in single precision miss a declared one by up to that
 STORED = 1e-6
@@ -90,9 +91,19 @@ class Continuous:
                     f"treatment '{self.name}': {label} is {getattr(self, label)}, expected a "
                     "finite number"
                 )
+            if abs(getattr(self, label)) > LARGEST:
+                raise InvalidInputError(
+                    f"treatment '{self.name}': {label} is {getattr(self, label):g}, expected at "
+                    f"most {LARGEST:g}; use a larger unit"
+                )
         if not self.lower < self.upper:
             raise InvalidInputError(
                 f"treatment '{self.name}': lower {self.lower:g} is not below upper {self.upper:g}"
+            )
+        if self.upper - self.lower < 1 / LARGEST:
+            raise InvalidInputError(
+                f"treatment '{self.name}': upper is {self.upper - self.lower:g} above lower, "
+                f"expected at least {1 / LARGEST:g}; use a smaller unit"
             )
         if self.step is not None and not 0 < self.step <= self.upper - self.lower:
             expected = f"above 0 and at most upper - lower = {self.upper - self.lower:g}"
@@ -146,6 +157,14 @@ class Categorical:
     control: Any
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", tuple(map(plain, self.levels)))
+        object.__setattr__(self, "control", plain(self.control))
+        for value in (*self.levels, self.control):
+            if not isinstance(value, Hashable) or pd.isna(cast(Any, value)):
+                raise InvalidInputError(
+                    f"treatment '{self.name}': levels are {list(self.levels)} and control is "
+                    f"{self.control!r}, expected texts, numbers or booleans, none of them missing"
+                )
         if not self.levels or len(set(self.levels)) != len(self.levels):
             raise InvalidInputError(
                 f"treatment '{self.name}': levels are {list(self.levels)}, expected distinct values"
@@ -226,6 +245,13 @@ class TreatmentSpace:
         ------
         InvalidInputError : an unknown kind or key, a missing one, or bounds that leave nothing.
         """
+        if not isinstance(spec, Mapping) or not all(
+            isinstance(entry, Mapping) for entry in spec.values()
+        ):
+            raise InvalidInputError(
+                "the treatment space is no mapping of names to mappings, such as {'price': "
+                "{'kind': 'continuous', 'lower': 1, 'upper': 2, 'control': 2}}"
+            )
         return TreatmentSpace(
             tuple(_dimension(str(name), dict(entry)) for name, entry in spec.items()),
             None if exclude is None else Expression(exclude),
@@ -255,6 +281,11 @@ class TreatmentSpace:
         >>> [space.describe(candidate) for candidate in space.candidates]
         ['price = 9.9, gift = none', 'price = 8.9, gift = mug']
         """
+        if not isinstance(candidates, pd.DataFrame):
+            raise InvalidInputError(
+                f"candidates are a {type(candidates).__name__}, expected a DataFrame, one row a "
+                "candidate"
+            )
         if candidates.empty:
             raise InvalidInputError(
                 "the list of candidates is empty; expected at least one row and one column"
@@ -269,30 +300,10 @@ class TreatmentSpace:
             raise InvalidInputError(
                 f"control names {found}; expected a value for each of {expected}"
             )
-        dimensions: list[Dimension] = []
-        for name in candidates.columns:
-            values = candidates[name]
-            if values.isna().any():
-                raise InvalidInputError(
-                    f"candidate column '{name}' has missing values in rows {_rows(values.isna())}"
-                )
-            levels = list(dict.fromkeys([*values.tolist(), control[name]]))
-            if (
-                pd.api.types.is_numeric_dtype(values)
-                and not pd.api.types.is_bool_dtype(values)
-                and len(levels) > 1
-            ):
-                try:
-                    base = float(control[name])
-                except (TypeError, ValueError):
-                    raise InvalidInputError(
-                        f"control is {control[name]!r} in column '{name}', whose candidates are "
-                        "numbers; expected a number, or candidates that are texts"
-                    ) from None
-                numbers = [float(value) for value in values.unique()]
-                dimensions.append(Continuous.of_values(str(name), numbers, base))
-            else:
-                dimensions.append(Categorical(str(name), tuple(levels), control[name]))
+        dimensions = [
+            _listed_dimension(str(name), shortest(candidates[name]), plain(control[name]))
+            for name in candidates.columns
+        ]
         if len(candidates) > _MAX_CANDIDATES:
             raise InvalidInputError(
                 f"the list of candidates has {len(candidates)} rows, at most {_MAX_CANDIDATES} are "
@@ -409,9 +420,13 @@ class TreatmentSpace:
         lengths = self._grid_sizes(self._grid_points)
         size = prod(lengths)
         if size > _MAX_CANDIDATES:
-            sizes = " x ".join(map(str, lengths))
+            sizes = " x ".join(map(_count, lengths[:_SHOWN]))
+            if len(lengths) > _SHOWN:
+                sizes += f" x ... ({len(lengths)} treatments)"
+            elif len(lengths) > 1:
+                sizes += f" = {_count(size)}"
             limit = f"at most {_MAX_CANDIDATES} are searched; use larger steps"
-            raise InvalidInputError(f"the treatment grid has {sizes} = {size} points, {limit}")
+            raise InvalidInputError(f"the treatment grid has {sizes} points, {limit}")
         axes = [
             np.arange(len(d.levels), dtype=np.float64)
             if isinstance(d, Categorical)
@@ -479,9 +494,11 @@ class TreatmentSpace:
                 )
         columns = []
         for dimension in self.dimensions:
-            values = treatments[dimension.name]
+            values = shortest(treatments[dimension.name])
             if isinstance(dimension, Categorical):
-                codes = values.map({level: code for code, level in enumerate(dimension.levels)})
+                codes = values.map(plain).map(
+                    {level: code for code, level in enumerate(dimension.levels)}
+                )
                 if codes.isna().any():
                     found = values[codes.isna()].iloc[0]
                     hint = nearest(found, dimension.levels)
@@ -590,6 +607,42 @@ class TreatmentSpace:
         return TreatmentSpace(dimensions, None if exclude is None else Expression(exclude), rows)
 
 
+def _listed_dimension(name: str, values: pd.Series[Any], control: Any) -> Dimension:
+    """Return the dimension of a column of candidates."""
+    if values.isna().any():
+        raise InvalidInputError(
+            f"candidate column '{name}' has missing values in rows {_rows(values.isna())}"
+        )
+    levels = list(dict.fromkeys([*map(plain, values), control]))
+    number = pd.api.types.is_any_real_numeric_dtype(values)
+    if not number or len(levels) < 2:
+        return Categorical(name, tuple(levels), control)
+    try:
+        base = float(control)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            f"control is {control!r} in column '{name}', whose candidates are numbers; expected a "
+            "number, or candidates that are texts"
+        ) from None
+    return Continuous.of_values(name, [float(value) for value in values.unique()], base)
+
+
+def _listed(name: str, key: str, values: Any) -> list[Any]:
+    """Return levels or values of a dimension as a list, in an order that does not depend on luck.
+
+    Raises
+    ------
+    InvalidInputError : a text, a set or a mapping, or nothing with entries.
+    """
+    if isinstance(values, str | Set | Mapping) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"treatment '{name}': {key} are {values!r}, expected a list")
+    return list(map(plain, shortest(values) if isinstance(values, pd.Series) else values))
+
+
+def _count(number: int) -> str:
+    return str(number) if number < 10**12 else "over 10^12"
+
+
 def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
     kind = entry.pop("kind", None)
     expected: dict[str, tuple[str, ...]] = {
@@ -614,6 +667,10 @@ def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
                 f"treatment '{name}': '{key}' is missing; a {kind} dimension needs "
                 f"{', '.join(keys)}{' or values, control' if 'lower' in keys else ''}"
             )
+    entry = {
+        key: _listed(name, key, value) if key in ("levels", "values") else plain(value)
+        for key, value in entry.items()
+    }
     if kind == "categorical":
         return Categorical(name, tuple(entry["levels"]), entry["control"])
     step = entry.get("step")

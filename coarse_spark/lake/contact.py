@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from coarse_spark.causes import first_cause, without_kind
 from coarse_spark.errors import TableError, nearest
 from coarse_spark.lake.conflicts import is_conflict
 from coarse_spark.lake.tables import Lake, quote
-from coarse_spark.text import first_cause
 
 _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_.]+)\] ([^\n]+)")  # of an error of Spark or Delta
-_JAVA_NAME = re.compile(r"(?:[\w$]+\.)+[\w$]*(?:Exception|Error): ")
 
 _NEWER = "was written by a newer Delta Lake, which this one cannot {verb}; use its version or later"
 _DAMAGED = "has a damaged log (_delta_log); restore it, or use another output"
@@ -93,5 +92,5 @@ def _told(message: str) -> str:
     for condition, sentence in _SENTENCES.items():
         if any(name == condition or name.startswith(f"{condition}.") for name in found):
             return sentence
-    told = next(iter(found.values()), first_cause(message))
-    return f"cannot be used: {_JAVA_NAME.sub('', told)}"
+    told = next(iter(found.values()), None) or without_kind(first_cause(message))
+    return f"cannot be used: {told}"

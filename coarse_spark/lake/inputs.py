@@ -6,14 +6,19 @@ of anything else the files as they are, with a fingerprint by which a change is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 
-from coarse_spark.address import resolved
+from coarse_spark.address import is_local, resolved
+from coarse_spark.causes import first_cause, without_kind
 from coarse_spark.config.models import Experiment, Population
 from coarse_spark.errors import TableError
 from coarse_spark.lake.snapshots import (
@@ -33,10 +38,7 @@ from coarse_spark.text import redact
 NOT_PINNED = "-"  # the snapshot of what has no versions and no files, such as a table behind JDBC
 
 _FILES, _CONTENT = "files:", "content:"
-# what stands before the sentence in errors that come through Java
-_JAVA = re.compile(
-    r"(An error occurred while calling \S+)?([:(\s]*([a-z]\w*\.)+[\w$]*(Exception|Error)[):\s]*)*"
-)
+_LOOKED_AT = 20  # files in which columns of types that Spark does not read are looked for
 
 
 def read_input(
@@ -68,7 +70,8 @@ def read_input(
     try:
         return _load(spark.read, source)
     except Exception as error:
-        raise TableError(f"{label}: {_name(source)} cannot be read: {_cause(error)}") from None
+        why = _cause(error) + _columns_hint(source, error)
+        raise TableError(f"{label}: {_name(source)} cannot be read: {why}") from None
 
 
 def snapshot_of(spark: SparkSession, source: Experiment | Population, label: str) -> str:
@@ -283,10 +286,26 @@ def _content_of(frame: pd.DataFrame) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """Return the first sentence of an error, without names of Java."""
-    text = str(error)
-    start = _JAVA.match(text)
-    return text[start.end() if start else 0 :].partition("\n")[0]
+    return without_kind(first_cause(f"{type(error).__name__}: {error}"))
+
+
+def _columns_hint(source: Experiment | Population, error: Exception) -> str:
+    """Return the columns of local Parquet files whose types Spark does not read; it names none."""
+    place = _location(source) if source.path is not None else ""
+    if "PARQUET_TYPE_ILLEGAL" not in str(error) or not is_local(place):
+        return ""
+    files = [Path(place)] if Path(place).is_file() else Path(place).rglob("*.parquet")
+    fields: list[pa.Field] = []
+    with suppress(OSError, pa.ArrowInvalid):  # another file may be no Parquet
+        for file in islice(files, _LOOKED_AT):
+            fields += pq.read_schema(file)
+    unread = {
+        field.name: None
+        for field in fields
+        if pa.types.is_float16(field.type)
+        or (not pa.types.is_duration(field.type) and getattr(field.type, "unit", "") == "ns")
+    }
+    return f" (columns: {', '.join(unread)})" if unread else ""
 
 
 def _thornton() -> pd.DataFrame:

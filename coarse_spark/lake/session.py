@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import tempfile
@@ -14,8 +13,6 @@ from pyspark.sql import SparkSession
 
 from coarse_spark.errors import RuntimeSetupError
 from coarse_spark.lake.java import check_java
-
-log = logging.getLogger(__name__)
 
 # what a session on one machine with small tables should not spend its time on
 _LOCAL_DEFAULTS = {
@@ -100,7 +97,8 @@ def _quiet_start() -> Iterator[Path]:
     """Send the standard error of the Java process to a file.
 
     It inherits ours at its start and keeps it for good; its dependency resolver and log would else
-    bury the progress that a person reads.
+    bury the progress that a person reads. The file has a name only until the process has started:
+    what it writes later goes with it, and a file that tells why it did not start stays.
     """
     handle, name = tempfile.mkstemp(prefix="coarse-spark-", suffix=".log")
     sys.stderr.flush()
@@ -108,8 +106,9 @@ def _quiet_start() -> Iterator[Path]:
     os.dup2(handle, 2)
     try:
         yield Path(name)
+        with contextlib.suppress(OSError):  # a system may keep files that are open
+            Path(name).unlink()
     finally:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(handle)
-        log.debug("log of the Java process: %s", name)

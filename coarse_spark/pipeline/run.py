@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from threadpoolctl import threadpool_limits
 
 from coarse_spark import progress
+from coarse_spark.causes import first_cause
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
@@ -28,7 +29,7 @@ from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
 from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
 from coarse_spark.lake.tables import Lake
-from coarse_spark.text import first_cause, printable, without_values
+from coarse_spark.text import printable, without_values
 
 log = logging.getLogger(__name__)
 

@@ -41,9 +41,10 @@ def write_report(content: ReportContent, path: str | Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # names that the system cannot encode are the latter
+        why = error.strerror if isinstance(error, OSError) else error
         raise InvalidInputError(
-            f"the page cannot be written to {path}: {error.strerror}; expected a file's path"
+            f"the page cannot be written to {path}: {why}; expected a file's path"
         ) from None
     return path
 

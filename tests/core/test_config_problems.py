@@ -70,6 +70,8 @@ def test_the_good_one_is_good(tmp_path: Path) -> None:
     assert load_configuration(tmp_path / "run.yml").menu.sizes == (2, 3, 4)
 
 
+OF_UNITS = "columns of the units may be experiment.features, or name in menu.eligibility who may get a treatment, and cannot stand in expressions yet"
+
 # (what is replaced in the good configuration, by what, the whole message)
 ONE = [
     ("unit_id: customer", "# none", "run.yml:1: experiment.unit_id: the key is missing; expected column that identifies a unit, or a list of columns that do so together; unique and never null"),
@@ -108,7 +110,7 @@ ONE = [
     ("kind: continuous, ", "", "run.yml:10: treatments.depth.kind: found no kind, expected continuous or categorical"),
     ("upper: 40", "upper: forty", "run.yml:10: treatments.depth.upper: found 'forty', expected a valid number, unable to parse string as a number"),
     ("upper: 40", "upper: .inf", "run.yml:10: treatments.depth.upper: found inf, expected a finite number"),
-    ("upper: 40", "upper: yes", "run.yml:10: treatments.depth.upper: found True, expected a number"),
+    ("upper: 40", "upper: yes", "run.yml:10: treatments.depth.upper: found true, expected a number (YAML reads yes as true; in quotes, \"yes\", it is a text)"),
     ("upper: 40", "upper: -1", "run.yml:10: treatments.depth.lower: lower 0 is not below upper -1"),
     ("step: 10", "step: 41", "run.yml:10: treatments.depth.step: step is 41, expected above 0 and at most upper - lower = 40"),
     ("levels: [mail, phone]", "levels: [mail, mail, phone]", "run.yml:11: treatments.arm.levels: levels are ['mail', 'mail', 'phone'], expected distinct values"),
@@ -125,7 +127,12 @@ ONE = [
     ("folds: 3", "shrink_to_pooled: 1", "run.yml:13: response.shrink_to_pooled: found 1, expected true or false"),
     ("folds: 3", "folds: 2.5", "run.yml:13: response.folds: found 2.5, expected a valid integer, got a number with a fractional part"),
     ("folds: 3", "min_rows: 9, max_rows: 8", "run.yml:13: response.min_rows: found 9, expected at most response.max_rows = 8"),
-    ("margin: 0.4 - depth / 100", "margin: 0.4 - dept / 100", "run.yml:15: profit.margin: '0.4 - dept / 100' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth"),
+    ("margin: 0.4 - depth / 100", "margin: 0.4 - dept / 100", f"run.yml:15: profit.margin: '0.4 - dept / 100' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth; {OF_UNITS}"),
+    ("margin: 0.4 - depth / 100", "margin: 0.4 - age / 100", f"run.yml:15: profit.margin: '0.4 - age / 100' uses 'age', which is a column of the units (experiment.features), expected treatments alone: depth, arm; {OF_UNITS}"),
+    ("cost: where(arm == 'phone', 2, 0.5)", "cost: 2 * market + depth", f"run.yml:16: profit.cost: '2 * market + depth' uses 'market', which is a column of the units (experiment.partition_by), expected treatments alone: depth, arm; {OF_UNITS}"),
+    ("exclude: depth == 40", "exclude: spend > 40", f"run.yml:22: menu.exclude: 'spend > 40' uses 'spend', which is a column of the units (experiment.outcome), expected treatments alone: depth, arm; {OF_UNITS}"),
+    ("select: 3", "eligibility: {member: channel == 'web' and depth > 1}", f"run.yml:19: menu.eligibility.member: 'channel == 'web' and depth > 1' uses 'channel', which is a column of the units (experiment.features), expected treatments alone: depth, arm; {OF_UNITS}"),
+    ("select: 3", "eligibility: {member: member}", f"run.yml:19: menu.eligibility.member: 'member' uses 'member', which is a column of the units (menu.eligibility), expected treatments alone: depth, arm; {OF_UNITS}"),
     ("margin: 0.4 - depth / 100", "margin: 1 / depth", "run.yml:15: profit.margin: the margin '1 / depth' is inf at depth = 0, arm = mail, expected a finite number"),
     ("margin: 0.4 - depth / 100", "margin: __import__('os').system('true')", "run.yml:15: profit.margin: '__import__('os').system('true')' contains '__import__('os').system('true')', which is not allowed; allowed: numbers, names, + - * / **, comparisons, and, or, not, min, max, abs, exp, log, where"),
     ("margin: 0.4 - depth / 100", "margin: [1]", "run.yml:15: profit.margin: found [1], expected a text; put it in quotes where YAML reads it as something else"),
@@ -145,7 +152,7 @@ ONE = [
     ("select: 3", "cost_per_treatment: -1", "run.yml:19: menu.cost_per_treatment: found -1, expected greater than or equal to 0"),
     ("select: 3", "min_share: 1.5", "run.yml:19: menu.min_share: found 1.5, expected a share from 0 to 1, or a list with one share for every place on the menu"),
     ("select: 3", "eligibility: member", "run.yml:19: menu.eligibility: found 'member', expected a mapping of boolean columns to expressions in the treatment names, such as {member: price < 1}"),
-    ("select: 3", "eligibility: {member: dpth > 20}", "run.yml:19: menu.eligibility.member: 'dpth > 20' uses the unknown name 'dpth' (did you mean 'depth'?); known names: arm, depth"),
+    ("select: 3", "eligibility: {member: dpth > 20}", f"run.yml:19: menu.eligibility.member: 'dpth > 20' uses the unknown name 'dpth' (did you mean 'depth'?); known names: arm, depth; {OF_UNITS}"),
     ("select: 3", "eligibility: {member: 'depth >'}", "run.yml:19: menu.eligibility.member: 'depth >' is not an arithmetic expression: invalid syntax"),
     ("select: 3", "eligibility: {member: arm == 'fax'}", "run.yml:19: menu.eligibility.member: 'arm == 'fax'' compares 'arm' with 'fax', which is none of its levels; its levels: 'mail', 'phone'"),
     ("select: 3", "eligibility: {member: depth < 20}", "run.yml:19: menu.eligibility.member: 'depth < 20' is not 0 at the control (depth = 0, arm = mail), expected 0: any unit may be left alone"),
@@ -159,7 +166,7 @@ ONE = [
     ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {resamples: 1}", "run.yml:24: evaluation.resamples: found 1, which shows no spread, expected 0 or at least 2"),
     ("select: 3", "method: greedy", "run.yml:19: menu.method: found 'greedy', expected auto: other searches are gone"),
     ("select: 3", "update: debiased", "run.yml:19: menu.update: found 'debiased', expected plain: other updates are gone"),
-    ("select: 3", "update:", "run.yml:19: menu.update: found None, expected plain: other updates are gone"),
+    ("select: 3", "update:", "run.yml:19: menu.update: found null, expected plain: other updates are gone"),
     ("select: 3", "method: auto\n  update: plain\n  seed: x", "run.yml:21: menu.seed: found 'x', expected a valid integer, unable to parse string as an integer"),
     ("select: 3", "max_share: 0.4", "run.yml:19: menu.max_share: a menu of 2 cannot keep it: max_share 0.4 leaves 0.2 of the population without a treatment; the nearest feasible maximum for k = 2 is 0.5; or leave small sizes out of menu.sizes"),
     ("select: 3", "min_share: 0.3", "run.yml:19: menu.min_share: a menu of 4 cannot keep it: min_share 0.3 asks for 1.2 of the population in all, more than 1; the nearest feasible minimum is 0.25; or leave large sizes out of menu.sizes"),
@@ -168,7 +175,7 @@ ONE = [
     ("sizes: 2-4\n  select: 3", "sizes: [2]\n  max_share: [0.2, 0.7]", "run.yml:19: menu.max_share: a menu of 2 cannot keep it: max_share (0.2, 0.7) leaves 0.1 of the population without a treatment; the nearest feasible maximum for k = 2 is each times 1.11112"),
     ("select: 3", "budget: .inf", "run.yml:19: menu.budget: found inf, expected a finite number"),
     ("select: 3", "spending_per_outcome: depth / 100", "run.yml:19: menu.spending_per_outcome: found spending without a budget, expected menu.budget beside it"),
-    ("select: 3", "budget: 1\n  spending_per_unit: dept", "run.yml:20: menu.spending_per_unit: 'dept' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth"),
+    ("select: 3", "budget: 1\n  spending_per_unit: dept", f"run.yml:20: menu.spending_per_unit: 'dept' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth; {OF_UNITS}"),
     ("select: 3", "budget: 1\n  spending_per_unit: 1 / depth", "run.yml:20: menu.spending_per_unit: '1 / depth' is inf at depth = 0, arm = mail, expected a finite number"),
     ("select: 3", "assignment: ruel", "run.yml:19: menu.assignment: found 'ruel', expected exact or rule (did you mean 'rule'?)"),
     ("select: 3", "assignment: rule\n  budget: 1\n  max_share: 0.9", "run.yml:19: menu.assignment: found rule beside menu.max_share and menu.budget, which no rule over features can keep; expected exact, or no limits"),
@@ -180,7 +187,7 @@ ONE = [
     ("- {depth: 0, arm: mail}", "- {depth: 12, arm: mail}", "run.yml:21: menu.always_offer[0].depth: found 12, expected 0 plus whole steps of 10, such as 10 or 20"),
     ("- {depth: 0, arm: mail}", "- {depth: 40, arm: mail}", "run.yml:21: menu.always_offer[0]: found a treatment that menu.exclude leaves out ('depth == 40')"),
     ("- {depth: 0, arm: mail}", "- {depth: 0, arm: mail}\n    - {depth: 10, arm: mail}\n    - {depth: 20, arm: mail}", "run.yml:20: menu.always_offer: found 3 treatments, expected no more than the smallest of menu.sizes, 2"),
-    ("exclude: depth == 40", "exclude: dpth > 3", "run.yml:22: menu.exclude: 'dpth > 3' uses the unknown name 'dpth' (did you mean 'depth'?); known names: arm, depth"),
+    ("exclude: depth == 40", "exclude: dpth > 3", f"run.yml:22: menu.exclude: 'dpth > 3' uses the unknown name 'dpth' (did you mean 'depth'?); known names: arm, depth; {OF_UNITS}"),
     ("exclude: depth == 40", "exclude: depth >= 0", "run.yml:22: menu.exclude: 'depth >= 0' leaves nothing but the control (depth = 0, arm = mail), expected 0 for other treatments too"),
     ("exclude: depth == 40", "exclude: log(depth - 5) > 2", "run.yml:22: menu.exclude: the exclusion 'log(depth - 5) > 2' is not a number at depth = 0, arm = mail"),
     ("exclude: depth == 40", "exclude: log(depth - 5)", "run.yml:22: menu.exclude: the exclusion 'log(depth - 5)' is not a number at depth = 0, arm = mail"),

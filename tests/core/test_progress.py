@@ -256,3 +256,19 @@ def test_what_is_no_terminal_gets_plain_lines() -> None:
     )
     assert done.stdout == "done\n"
     assert re.fullmatch(r"\d\d:\d\d:\d\d  a line of the log x{100}\n", done.stderr)
+
+
+def test_a_display_or_session_that_is_gone_at_the_end_fails_nothing() -> None:
+    class Gone(Lines):
+        def clear(self) -> None:
+            raise UnicodeEncodeError("ascii", "→", 0, 1, "not in range")
+
+    class Ended(Connect):
+        def removeProgressHandler(self, _: Any) -> None:
+            raise ConnectionError("the session ended")
+
+    done = []
+    with progress.display_on(Gone()), progress.of("publish", Ended()):
+        done.append("published")
+    assert done == ["published"]
+    assert not tellers()

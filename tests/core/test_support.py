@@ -235,6 +235,21 @@ def test_a_control_that_nobody_got_is_told_and_stays() -> None:
         )
 
 
+def test_of_one_level_one_thing_is_told() -> None:
+    # nobody got the control: that is told, and not also that a dimension is offered down to it
+    space = TreatmentSpace.from_dict({"t": amount(10, 1, control=0, lower=2)})
+    basis = Basis("linear", space)
+    tried = Support.of(repeated(*range(2, 11)), basis)
+    assert len(support_problems(basis, tried, "marked")) == 1
+    assert tried.observed(space).problems() == []
+    # nobody got more than 5: where that is not offered, it is not extrapolated either
+    narrow = Support.of(repeated(0, *range(2, 6)), basis)
+    for rule, told in (("marked", 1), ("observed", 0)):
+        offered = offered_space(basis, narrow, rule)
+        assert len(narrow.observed(offered).problems()) == told
+        assert len(support_problems(basis, narrow, rule)) == 1 - told
+
+
 def test_one_column_a_candidate_keeps_all_of_them() -> None:
     space = TreatmentSpace.from_dict({"channel": CHANNEL})
     basis = Basis("arms", space)

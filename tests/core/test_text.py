@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coarse_spark.text import first_cause, is_secret, printable, redact, shown
+from coarse_spark.text import is_secret, printable, redact, shown
 
 CONTROLS = "".join(
     chr(code)
@@ -112,31 +112,3 @@ def test_settings_that_are_secret() -> None:
     assert [key for key in secret if not is_secret(key)] == []
     for key in ("spark.sql.shuffle.partitions", "spark.hadoop.fs.s3a.endpoint", "spark.key.size"):
         assert not is_secret(key)
-
-
-JAVA = "An error occurred while calling o7.save.\n"
-
-
-@pytest.mark.parametrize(
-    ("message", "cause"),
-    [
-        (
-            f"{JAVA}: java.io.IOException: No space left on device\n\tat a.b.C.d(C.java:1)",
-            "IOException: No space left on device",
-        ),
-        (
-            f"{JAVA}: org.apache.spark.SparkException: Job aborted\n\tat a.b.C.d(C.java:1)\n"
-            "Caused by: java.io.IOException: No space left on device\n\tat e.f.G.h(G.java:1)",
-            "IOException: No space left on device",
-        ),
-        (
-            "Exception thrown in awaitResult: \nCaused by: org.apache.spark.api.python."
-            "PythonException: Traceback\n  File worker.py\nValueError: no rows\n\tat a.b.C.d",
-            "ValueError: no rows",
-        ),
-        ("only this", "only this"),
-        ("\n\n", "unknown cause"),
-    ],
-)
-def test_the_cause_of_a_failure_is_found_below_what_wraps_it(message: str, cause: str) -> None:
-    assert first_cause(message) == cause

@@ -380,3 +380,16 @@ def test_bad_treatments() -> None:
         InvalidInputError, match=r"treatments have shape \(3, 1\), expected \(n, 2\)"
     ):
         space.encode(np.zeros(3))
+
+
+def test_a_grid_of_more_points_than_python_writes_is_one_sentence() -> None:
+    many = {
+        f"t{number}": {"kind": "categorical", "levels": [0, 1], "control": 0}
+        for number in range(14_300)
+    }
+    space = TreatmentSpace.from_dict(many)
+    told = (
+        r"^the treatment grid has 2 x 2 x 2 x 2 x 2 x 2 x ... \(14300 treatments\) points, at most"
+    )
+    with pytest.raises(InvalidInputError, match=told):
+        _ = space.candidates

@@ -116,6 +116,12 @@ def test_small_partitions_are_counted_on_usable_rows(spark: Any) -> None:
     assert report.warnings[-1] == f"experiment: {sizes}; the pooled model serves them"
 
 
+def test_an_experiment_without_partitions_has_no_small_ones(spark: Any) -> None:
+    whole = configuration(experiment={"partition_by": []}, response={"min_rows": 100})
+    report = check_tables(whole, table(spark, rows()))
+    assert (report.partitions, report.small_partitions, report.warnings) == (1, 1, ())
+
+
 def test_strata_that_do_not_identify_the_basis_are_named_counted_and_merged(spark: Any) -> None:
     content = rows(16)
     for row in content[:7]:

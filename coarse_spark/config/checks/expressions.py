@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Problem, Values
-from coarse_spark.core.expressions import Expression
+from coarse_spark.config.checks.tables import unit_columns
+from coarse_spark.core.expressions import Expression, shown
 from coarse_spark.core.menu.problem.rules import eligibility_rules
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import TreatmentSpace
@@ -21,6 +22,11 @@ _EXPRESSIONS = (
     "menu.spending_per_outcome",
 )
 
+_OF_UNITS = (
+    "columns of the units may be experiment.features, or name in menu.eligibility who may get a "
+    "treatment, and cannot stand in expressions yet"
+)
+
 
 def _expressions(values: Values) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the key and the text of every expression in the treatment names."""
@@ -32,11 +38,22 @@ def _expressions(values: Values) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
+    units = unit_columns(values)
     for key, text in _expressions(values):
+        expression = Expression(text)
+        of_units = sorted(expression.names & (units.keys() - set(treatments)))
+        if of_units:
+            message = (
+                f"'{shown(text)}' uses '{of_units[0]}', which is a column of the units "
+                f"({units[of_units[0]]}), expected treatments alone: {', '.join(treatments)}; "
+                f"{_OF_UNITS}"
+            )
+            yield Problem(key, message)
+            continue
         try:
-            Expression(text).require_names(treatments)
+            expression.require_names(treatments)
         except ExpressionError as error:
-            yield Problem(key, str(error))
+            yield Problem(key, f"{error}; {_OF_UNITS}")
 
 
 def _eligibility(values: Values, space: TreatmentSpace) -> Iterator[Problem]:

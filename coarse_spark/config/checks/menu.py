@@ -59,9 +59,9 @@ def _always_fits(
 
 
 def _always_offered(
-    always: tuple[Mapping[str, Any], ...], space: TreatmentSpace
+    sizes: tuple[int, ...], always: tuple[Mapping[str, Any], ...], space: TreatmentSpace
 ) -> Iterator[Problem]:
-    for position, treatment in enumerate(always):
+    for position, treatment in enumerate(always[: sizes[-1]]):  # _always_fits tells of more
         yield from _offered(("menu", "always_offer", position), treatment, space)
 
 
@@ -228,7 +228,7 @@ CHECKS: tuple[Check, ...] = (
     (("menu.sizes", "menu.select"), _selected),
     (("menu.sizes", "menu.exclude", SPACE), _enough_treatments),
     (("menu.sizes", "menu.always_offer"), _always_fits),
-    (("menu.always_offer", SPACE), _always_offered),
+    (("menu.sizes", "menu.always_offer", SPACE), _always_offered),
     (("menu.sizes", "menu.min_share", "menu.max_share"), _shares),
     (("menu.budget", "menu.spending_per_unit", "menu.spending_per_outcome"), _spending),
     (

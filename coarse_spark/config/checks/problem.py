@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 Key = tuple[str | int, ...]
@@ -24,14 +25,29 @@ class Problem:
     message: str
 
 
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = 60
-_repr.maxlevel = 2
+class _Brief(reprlib.Repr):
+    """Values as YAML has them, and short however large they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 60
+        self.maxlevel = 2
+
+    def repr_bool(self, value: bool, _: int) -> str:
+        return str(value).lower()
+
+    def repr_NoneType(self, *_: object) -> str:  # noqa: N802  # reprlib looks for a type's name
+        return "null"
+
+    def repr_date(self, value: date, _: int) -> str:
+        return f"the date {value}"
+
+    repr_datetime = repr_date
 
 
 def brief(value: object) -> str:
-    """Return a value as a problem shows it: short, however large the value is."""
-    return _repr.repr(value)
+    """Return a value as a problem shows it."""
+    return _Brief().repr(value)
 
 
 # what a check reads, in the order of its arguments, and the check

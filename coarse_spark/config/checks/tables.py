@@ -12,6 +12,10 @@ from coarse_spark.text import redact
 _REFUSED = frozenset(" ,;{}()\n\t=")
 _PLAIN_NAME = "expected one without spaces and , ; { } ( ) =, which Delta tables refuse"
 
+# roles of columns of the experiment; the latter describe a unit
+_DESCRIPTIVE = ("features", "partition_by", "strata", "cluster")
+_ROLES = ("unit_id", "outcome", "weight", *_DESCRIPTIVE)
+
 # columns of the table `assignments` beside those of the treatments and of a composite unit_id
 ASSIGNMENT_COLUMNS = frozenset(
     {
@@ -90,18 +94,28 @@ def _places(values: Values) -> Iterator[Problem]:
             )
 
 
+def unit_columns(values: Values) -> dict[str, str]:
+    """Return the columns of units that a configuration names, with the key that names each."""
+    roles = [*(f"experiment.{role}" for role in _ROLES), "population.weight", "menu.eligibility"]
+    named = {role: values.get(role) or () for role in roles}
+    return {
+        column: role
+        for role, columns in reversed(named.items())
+        for column in ((columns,) if isinstance(columns, str) else columns)
+    }
+
+
 def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
     """Yield a problem for every column with two roles that exclude each other."""
     taken: dict[str, str] = dict.fromkeys(treatments, "a treatment")
-    descriptive = ("features", "partition_by", "strata", "cluster")
     unit_id = values.get("experiment.unit_id")
     parts = set() if isinstance(unit_id, str) else set(unit_id or ())
-    for role in ("unit_id", "outcome", "weight", *descriptive):
+    for role in _ROLES:
         found = values.get(f"experiment.{role}") or ()
         columns = (found,) if isinstance(found, str) else found
         for position, column in enumerate(columns):
             # a part of an id, such as the market, may also describe a unit
-            if column in taken and not (role in descriptive and column in parts):
+            if column in taken and not (role in _DESCRIPTIVE and column in parts):
                 key = (
                     ("experiment", role)
                     if isinstance(found, str)
@@ -113,7 +127,7 @@ def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem
                 )
         # a column may describe a unit, cut partitions, be a stratum and a rule of eligibility at
         # once
-        if role not in descriptive:
+        if role not in _DESCRIPTIVE:
             taken |= {column: f"experiment.{role}" for column in columns if column not in taken}
     for column in values.get("menu.eligibility", {}):
         key = ("menu", "eligibility", column)

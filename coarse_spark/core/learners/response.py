@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import FloatArray, IntArray, numbers, plain, relative
 from coarse_spark.core.basis import candidate_bases
 from coarse_spark.core.learners.choose_basis import choose_basis
 from coarse_spark.core.learners.choose_scale import choose_scale
 from coarse_spark.core.learners.crossfit import fit_models
-from coarse_spark.core.learners.encoding.features import as_frame
+from coarse_spark.core.learners.encoding.features import as_frame, is_numeric
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import load_model
@@ -108,10 +109,12 @@ class ResponseLearner:
         InvalidInputError : rows that do not match or cannot be used, or treatments that do not
             identify the basis.
         """
-        outcome = np.asarray(y, dtype=np.float64).ravel()
+        outcome = numbers(y, "outcomes").ravel()
         given = T if isinstance(T, pd.DataFrame) else np.asarray(T)
         labels = [None if one is None else np.asarray(one) for one in (strata, groups)]
-        weight = np.ones(len(outcome)) if sample_weight is None else np.ravel(sample_weight)
+        weight = np.ones(len(outcome))
+        if sample_weight is not None:
+            weight = relative(numbers(sample_weight, "weights", largest=inf).ravel())
         frame, given, outcome, weight, *labels = _weighed(
             weight, as_frame(X), given, outcome, weight, *labels
         )
@@ -158,13 +161,14 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
     spec: dict[str, dict[str, Any]] = {}
     for name in T.columns:
         values = T[name].dropna()
-        distinct = sorted(values.unique().tolist())
+        number = is_numeric(values, "treatment")
+        distinct = sorted(map(plain, values.unique()), key=None if number else str)
         if len(distinct) < 2:
             raise InvalidInputError(
                 f"treatment '{name}' has {len(distinct)} distinct values, expected at least 2 to "
                 "learn a response"
             )
-        if pd.api.types.is_numeric_dtype(values):
+        if number:
             lower, upper = float(distinct[0]), float(distinct[-1])
             spec[str(name)] = {
                 "kind": "continuous",

@@ -17,7 +17,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.additive import Additive
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import FloatArray, IntArray, number
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.assignment.feasible import unmet_limits
 from coarse_spark.core.menu.certificate.bound import Certificate, DualSums
@@ -384,13 +384,15 @@ def choose_menu(
     >>> menu.assign(theta).tolist()
     [0, 1, 1]
     """
+    cost_per_treatment = number(cost_per_treatment, "cost_per_treatment")
+    switching_cost = number(switching_cost, "switching_cost")
     if cost_per_treatment < 0 or switching_cost < 0:
         raise InvalidInputError("cost_per_treatment and switching_cost cannot be negative")
     if not isinstance(k, int | np.integer) or k < 1:
         raise InvalidInputError(f"k is {k!r}, expected a whole number from 1")
     problem = MenuProblem.build(space, basis, profit)
-    if isinstance(budget, int | float):
-        budget = Budget(float(budget), Profit("0", profit.cost))
+    if budget is not None and not isinstance(budget, Budget):
+        budget = Budget(number(budget, "budget"), Profit("0", profit.cost))
     units, mass, kept = validated_units(problem, theta, weights, invalid)
     if k > len(units):
         raise InvalidInputError(

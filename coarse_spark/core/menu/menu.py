@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray, numbers
 from coarse_spark.core.menu.assignment.assign import AssignmentProblem
 from coarse_spark.core.menu.assignment.transport import exact_assignment
 from coarse_spark.core.menu.problem.limits import SizeLimits
@@ -344,17 +345,23 @@ class Menu:
 
         Raises
         ------
-        InvalidInputError : another number of coefficients than the menu was chosen with, or
-            eligibility that does not fit.
+        InvalidInputError : another number of coefficients than the menu was chosen with, one
+            that is missing or infinite, or eligibility that does not fit.
         """
-        array = np.asarray(theta, dtype=np.float64)
+        array = numbers(theta, "theta")
         p = self.psi.shape[1] - 1 - len(self.rules.all)
         if array.ndim != 2 or array.shape[1] != p:
             raise InvalidInputError(f"theta has shape {array.shape}, expected (n, {p})")
+        broken = np.flatnonzero(~np.isfinite(array).all(axis=1))
+        if broken.size:
+            raise InvalidInputError(
+                f"{broken.size} of {len(array)} units have missing or infinite coefficients, the "
+                f"first in row {broken[0]}; mend them, or leave them out"
+            )
         units = self.rules.extended(array, eligible, previous_rows)
         chosen = assign(units, self.priced.priced_psi)
         if exact and self.limits is not None and self.limits.of_shares:
-            mass = np.ones(len(array)) if weights is None else np.asarray(weights, np.float64)
+            mass = np.ones(len(array)) if weights is None else numbers(weights, "weights", inf)
             total, profits = float(mass.sum()), profit_matrix(units, self.priced.net_psi)
             lower, upper = self.limits.lower * total, self.limits.upper * total
             return exact_assignment(profits, mass, lower, upper, self.prices)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from coarse_spark.core.additive import Additive, Flat
-from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray, numbers, relative
 from coarse_spark.core.menu.menu import Menu, PricedMenu
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.problem.rules import TieBreak
@@ -224,7 +225,7 @@ def validated_units(
     weights: npt.ArrayLike | None,
     invalid: str = "raise",
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Return coefficients (m, p) and weights (m,) as floats, and which rows (n,) have weight.
+    """Return coefficients (m, p), ``relative`` weights (m,), and which rows (n,) have weight.
 
     Parameters
     ----------
@@ -240,11 +241,8 @@ def validated_units(
     """
     if invalid not in ("raise", "drop"):
         raise InvalidInputError(f"invalid is {invalid!r}, expected 'raise' or 'drop'")
-    try:
-        units = np.asarray(theta, dtype=np.float64)
-        mass = np.ones(len(units)) if weights is None else np.asarray(weights, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"theta and weights must be numbers: {error}") from None
+    units = numbers(theta, "theta")
+    mass = np.ones(len(units)) if weights is None else numbers(weights, "weights", largest=inf)
     p = problem.basis.size
     if units.ndim != 2 or units.shape[1] != p:
         raise InvalidInputError(
@@ -270,7 +268,8 @@ def validated_units(
             f"{int((mass < 0).sum())} weights are negative, the first in row "
             f"{int((mass < 0).argmax())}"
         )
-    kept = whole & (mass > 0)
+    mass = relative(np.where(whole, mass, 0.0))
+    kept = mass > 0
     if not kept.any():
         raise InvalidInputError(
             f"no unit has weight: theta has {len(units)} rows, {int(whole.sum())} of them with "
@@ -292,7 +291,13 @@ def required_treatments(
     if isinstance(always_offer, pd.DataFrame):
         frame = always_offer
     else:
-        frame = pd.DataFrame([dict(row) for row in always_offer or ()])
+        rows = list(always_offer or ())
+        if isinstance(always_offer, Mapping) or not all(isinstance(row, Mapping) for row in rows):
+            raise InvalidInputError(
+                "always_offer is no list of mappings of treatments to values, such as "
+                f"[{{'{space.names[0]}': ...}}]"
+            )
+        frame = pd.DataFrame(rows)
     if frame.empty:
         return np.empty((0, len(space.dimensions)))
     encoded = space.encode(frame)

@@ -76,7 +76,7 @@ def check_identification(
         lacks = _lacking(by_basis, least)
     small = [rows for rows in sizes.values() if rows < least]
     warnings = []
-    if small:
+    if small and setup.partition_by:  # else there is one model of everybody whatever their number
         warnings.append(
             f"experiment: {len(small)} of {counted(len(sizes), 'partition')} "
             f"{'has' if len(small) == 1 else 'have'} fewer usable rows than response.min_rows = "

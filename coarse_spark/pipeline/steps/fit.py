@@ -10,7 +10,7 @@ from coarse_spark.core.learners.choose_basis import BasisChoice
 from coarse_spark.core.learners.choose_scale import ScaleChoice
 from coarse_spark.core.learners.encoding.baseline import check_range
 from coarse_spark.core.learners.folds import ALL_FOLDS
-from coarse_spark.core.support import support_problems
+from coarse_spark.core.support import offered_space, support_problems
 from coarse_spark.distributed.basis import settle_form
 from coarse_spark.distributed.fit import fit_responses
 from coarse_spark.distributed.frames import experiment_units
@@ -47,7 +47,9 @@ def fit(run: Run) -> None:
             choice, scale = settle_form(kept, setup, run.declared.bases, learner, outcomes)
             _log(choice, scale)
             support = experiment_support(kept, choice.basis)
-            observed = support.observed(setup.space)
+            # of what is offered: where menu.support leaves treatments out, another sentence says so
+            offered = offered_space(choice.basis, support, run.declared.menu.support)
+            observed = support.observed(offered)
             run.warn(*observed.problems(private=run.declared.privacy))
             run.warn(*support_problems(choice.basis, support, run.declared.menu.support))
             configuration = run.declared.with_response(basis=choice.basis.name, scale=scale.scale)

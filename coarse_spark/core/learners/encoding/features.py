@@ -385,10 +385,14 @@ def as_frame(X: Any) -> pd.DataFrame:
 
     Raises
     ------
-    InvalidInputError : not two-dimensional.
+    InvalidInputError : not two-dimensional, or two features of one name.
     """
     if isinstance(X, pd.DataFrame):
-        return X.rename(columns=str)
+        frame = X.rename(columns=str)
+        repeated = frame.columns[frame.columns.duplicated()]
+        if len(repeated):
+            raise InvalidInputError(f"feature '{repeated[0]}' occurs twice, expected it once")
+        return frame
     array = np.asarray(X)
     if array.ndim != 2:
         raise InvalidInputError(f"features have shape {array.shape}, expected (rows, features)")
@@ -405,26 +409,26 @@ def numeric_values(values: pd.Series[Any]) -> FloatArray:
         ) from None
 
 
-def is_numeric(values: pd.Series[Any]) -> bool:
-    """Return whether a feature is one of numbers (of any width, Decimal, bool), not of levels.
+def is_numeric(values: pd.Series[Any], what: str = "feature") -> bool:
+    """Return whether a feature, or what else, has numbers (any width, Decimal, bool), not levels.
 
     Raises
     ------
     InvalidInputError : neither, such as dates or lists.
     """
-    if pd.api.types.is_numeric_dtype(values):
+    if pd.api.types.is_any_real_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         return True
     if isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(
         values.dropna()
     ):
         return False
     known = values.dropna()
-    if all(isinstance(value, numbers.Number | Decimal | np.bool_) for value in known):
+    if all(isinstance(value, numbers.Real | Decimal | np.bool_) for value in known):
         return True
-    if all(isinstance(value, str | bool | numbers.Number | Decimal) for value in known):
+    if all(isinstance(value, str | bool | numbers.Real | Decimal) for value in known):
         return False
     raise InvalidInputError(
-        f"feature '{values.name}' holds {known.iloc[0]!r}, expected numbers or text; turn dates "
+        f"{what} '{values.name}' holds {known.iloc[0]!r}, expected numbers or text; turn dates "
         "into numbers first"
     )
 

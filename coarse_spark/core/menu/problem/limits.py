@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import FloatArray, IntArray, numbers
 from coarse_spark.core.profit import Profit
 from coarse_spark.errors import InvalidInputError
 
@@ -197,9 +197,12 @@ def _shares(
     named: dict[int, float] = {}
     if given is None:
         return places, named
+    shares = list(given.values()) if isinstance(given, Mapping) else given
+    if np.isnan(numbers(shares, name)).any():
+        raise InvalidInputError(f"{name} is missing, expected a share between 0 and 1")
     if isinstance(given, Mapping):
         for row, share in given.items():
-            if not 0 <= int(row) < candidates:
+            if not isinstance(row, int | np.integer) or not 0 <= row < candidates:
                 raise InvalidInputError(
                     f"{name}: there is no candidate row {row}; rows are 0 to {candidates - 1}"
                 )

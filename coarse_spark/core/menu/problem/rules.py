@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.expressions import Expression
@@ -238,6 +239,12 @@ def ineligible(
         if name not in eligible:
             raise InvalidInputError(f"eligible: rule '{name}' is missing; give one boolean a unit")
         column = np.asarray(eligible[name])
+        missing = int(pd.isna(column).sum())
+        if missing:
+            raise InvalidInputError(
+                f"eligible: rule '{name}' is missing for {missing} of {units} units, expected true "
+                "or false"
+            )
         if column.shape != (units,) or not np.isin(column, (0, 1)).all():
             raise InvalidInputError(
                 f"eligible: rule '{name}' has shape {column.shape} and type {column.dtype}, "

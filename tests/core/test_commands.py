@@ -1,0 +1,62 @@
+"""``--run-id`` says what it does to each command, and quiet starts leave no logs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import typer
+
+from coarse_spark.cli import app
+
+NEW = "such as a scheduler's job run (default: made of the time)"
+GO_ON = "The unfinished run to go on with (default: the one that started last)"
+LAST = "The run (default: the one that started last)."
+MEANINGS = {
+    "run": f"Id of the run, {NEW}. One of this id that stopped goes on after its last finished "
+    "step; of a published one only the summary and the page are made again.",
+    "resume": "The run that stopped (default: the last one that did).",
+    "fit": f"Id of the new run, {NEW}; an unfinished run of this id starts anew.",
+    "score": f"{GO_ON}.",
+    "choose": f"{GO_ON}.",
+    "evaluate": f"{GO_ON}.",
+    "assign": f"{GO_ON}; with --new the current run, and no other.",
+    "publish": LAST,
+    "report": LAST,
+    "export-rule": LAST,
+}
+
+
+def test_every_command_with_a_run_id_says_what_it_does() -> None:
+    command = typer.main.get_command(app)
+    told = {
+        name: option.help
+        for name, one in command.commands.items()  # type: ignore[attr-defined]
+        for option in one.params
+        if "--run-id" in option.opts
+    }
+    assert told == MEANINGS
+
+
+def test_the_log_of_a_session_that_started_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coarse_spark.lake.session import _quiet_start
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with _quiet_start() as record:
+        assert record.parent == tmp_path
+        os.write(2, b"noise of a start\n")
+    assert list(tmp_path.iterdir()) == []
+
+    def fail() -> None:
+        with _quiet_start():
+            os.write(2, b"why\n")
+            raise ValueError("did not start")
+
+    with pytest.raises(ValueError, match="did not start"):
+        fail()
+    (kept,) = tmp_path.iterdir()
+    assert kept.read_text() == "why\n"

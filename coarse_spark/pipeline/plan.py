@@ -32,7 +32,9 @@ def plan(spark: SparkSession, configuration: Configuration) -> list[str]:
     inputs, tables, lines = snapshots(spark, configuration), {}, []
     for label, source in sources(configuration).items():
         name = input_name(source)
-        tables[label] = read_input(spark, source, label, inputs[name])
+        tables[label] = read_input(
+            spark, source, label, inputs[name], texts=configuration.text_columns
+        )
         lines.append(f"would read {label}: {name}, version {inputs[name]}")
     found = check_tables(configuration, tables["experiment"], tables.get("population"))
     lines += [f"note: {warning}" for warning in found.warnings]

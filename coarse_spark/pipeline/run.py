@@ -148,7 +148,13 @@ class Run:
         return self._read("population", self.declared.population)
 
     def _read(self, label: str, source: Experiment | Population) -> DataFrame:
-        return read_input(self.spark, source, label, self.record.inputs[input_name(source)])
+        return read_input(
+            self.spark,
+            source,
+            label,
+            self.record.inputs[input_name(source)],
+            texts=self.declared.text_columns,
+        )
 
     def replace(self, schema: TableSchema, rows: DataFrame | pd.DataFrame) -> None:
         """Replace the run's rows in a table; errors as in ``Lease.replace``."""

@@ -80,10 +80,11 @@ def read_tables(
     ------
     TableError : see ``read_input``.
     """
-    experiment = read_input(spark, configuration.experiment, "experiment")
+    texts = configuration.text_columns
+    experiment = read_input(spark, configuration.experiment, "experiment", texts=texts)
     if not configuration.population.given:
         return experiment, None
-    return experiment, read_input(spark, configuration.population, "population")
+    return experiment, read_input(spark, configuration.population, "population", texts=texts)
 
 
 def check_tables(

@@ -311,6 +311,14 @@ class Population(Section):
         description="column with the weight of a unit; default: every unit weighs 1; rows of "
         "weight 0 are no units",
     )
+    max_unseen_share: Number = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="largest share of units with a level of a text or boolean feature that no row "
+        "of the experiment has, by feature other than those of partition_by; models know nothing "
+        "of such levels, which mostly are known ones spelt otherwise",
+    )
 
     @property
     def given(self) -> bool:

@@ -23,11 +23,12 @@ from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.support import Support
 from coarse_spark.errors import CoarseSparkError, RunError, TableError
 from coarse_spark.lake.contract import TableSchema
-from coarse_spark.lake.inputs import check_unchanged, input_name, read_input, snapshot_of
+from coarse_spark.lake.inputs import check_unchanged, input_name, snapshot_of
 from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
 from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
 from coarse_spark.lake.tables import Lake
+from coarse_spark.pipeline.settings import read_source
 from coarse_spark.text import first_cause, printable, without_values
 
 log = logging.getLogger(__name__)
@@ -148,12 +149,12 @@ class Run:
         return self._read("population", self.declared.population)
 
     def _read(self, label: str, source: Experiment | Population) -> DataFrame:
-        return read_input(
+        return read_source(
             self.spark,
-            source,
+            self.declared,
             label,
             self.record.inputs[input_name(source)],
-            texts=self.declared.text_columns,
+            experiment=None if label == "experiment" else self.experiment,
         )
 
     def replace(self, schema: TableSchema, rows: DataFrame | pd.DataFrame) -> None:

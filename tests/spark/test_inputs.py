@@ -19,7 +19,7 @@ from coarse_spark.lake.inputs import (
     read_input,
     snapshot_of,
 )
-from coarse_spark.pipeline.settings import read_tables
+from coarse_spark.pipeline.settings import read_source, read_tables
 
 pytestmark = pytest.mark.spark
 
@@ -235,6 +235,16 @@ def test_csv_files_keep_names_as_texts(spark: SparkSession, tmp_path: Path) -> N
             ("012e3", "1.0", "1e1", 9, None, True),
             ("123456789012345678901234567890123456789", "01", "010", 10, 4.0, False),
         ]
+    # digits are levels of texts where the experiment has other texts
+    (tmp_path / "people.csv").write_text("id,market,age\n1,01,0012\n")
+    for experiment, kind in (("id string, age string", "string"), ("age double", "int")):
+        people = read_source(
+            spark,
+            config.model_copy(update={"population": source(tmp_path / "people.csv", "csv")}),
+            "population",
+            experiment=spark.createDataFrame([], experiment),
+        )
+        assert people.schema["age"].dataType.simpleString() == kind
     # of folders too: a key of the path is no number either
     folder = tmp_path / "folder"
     spark.createDataFrame([("1", "01"), ("2", "1")], "id string, market string").write.partitionBy(

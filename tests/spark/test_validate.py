@@ -360,13 +360,13 @@ def test_treatments_outside_the_space(spark: Any) -> None:
         5: 40.0000001,
     }.items():
         content[position]["depth"] = value
-    content[6]["arm"], content[7]["arm"] = "fax", "Mail"
+    content[6]["arm"], content[7]["arm"] = "fax", "Mail "
     assert problems(spark, content, configuration(response={"basis": "arms"})) == [
         "experiment: 1 of 12 rows have NaN as treatment 'depth', expected a number or null",
         "experiment: 3 of 12 rows have a treatment 'depth' outside the declared space "
         "(from -5.0 to inf), expected 0 to 40 or the control 0",
-        "experiment: 2 of 12 rows have an undeclared level of treatment 'arm' (from Mail to fax), "
-        "expected one of mail, phone",
+        "experiment: 2 of 12 rows have an undeclared level of treatment 'arm' (from Mail  to fax), "
+        "expected one of mail, phone (for 'Mail ' did you mean 'mail'?)",
         "experiment: 1 of 12 rows have a treatment 'depth' between candidates (from 12.5 to 12.5), "
         "expected steps of 10 from 0 with response.basis arms, or another basis",
     ]

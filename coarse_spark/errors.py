@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from unicodedata import normalize
 
 
 class CoarseSparkError(Exception):
@@ -70,6 +71,22 @@ def nearest(name: object, valid: Iterable[object], *, label: str = "did you mean
     --------
     >>> nearest("pirce", ["price", "depth"])
     " (did you mean 'price'?)"
+    >>> nearest("EAST ", ["East", "West"])
+    " (did you mean 'East'?)"
     """
-    matches = get_close_matches(str(name), [str(item) for item in valid], n=1, cutoff=0.5)
-    return f" ({label} '{matches[0]}'?)" if matches else ""
+    text = str(name)
+    known: dict[str, str] = {}
+    for item in map(str, valid):
+        known.setdefault(_folded(item), item)
+    matches = get_close_matches(_folded(text), known, n=1, cutoff=0.5)
+    if not matches:
+        return ""
+    found = known[matches[0]]
+    if found != text and normalize("NFKC", found) == normalize("NFKC", text):
+        return f" ({label} {found!a}, which looks like {text!a}?)"
+    return f" ({label} '{found}'?)"
+
+
+def _folded(text: str) -> str:
+    """Return what a reader takes a name for, whatever its case, blanks at its ends and encoding."""
+    return normalize("NFKC", text).strip().casefold()

@@ -54,13 +54,17 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
+def _column(value: Any) -> str:
+    _text(value)
+    return str(value)  # blanks at its ends are of the name: the file has it in quotes
+
+
 def _names(value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not all(
         isinstance(name, str) and name.strip() for name in names
     ):
         raise expected("a list of column names")
-    names = [name.strip() for name in names]
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise expected(f"distinct column names; repeated: {', '.join(repeated)}")
@@ -75,7 +79,7 @@ def _at_least_one(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _unit_id(value: Any) -> str | tuple[str, ...]:
     if not isinstance(value, list | tuple):
-        return _text(value)
+        return _column(value)
     names = _at_least_one(_names(value))
     return names if len(names) > 1 else names[0]
 
@@ -220,7 +224,7 @@ def _is_number(value: Any) -> bool:
 
 
 Text = Annotated[str, BeforeValidator(_text)]
-Column = Text
+Column = Annotated[str, BeforeValidator(_column)]
 UnitId = Annotated[str | tuple[str, ...], BeforeValidator(_unit_id)]
 Columns = Annotated[tuple[str, ...], BeforeValidator(_names)]
 SomeColumns = Annotated[Columns, AfterValidator(_at_least_one)]

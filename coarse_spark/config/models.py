@@ -49,14 +49,15 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.policies import COMPARISONS
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.support import Support, offered_space, tried_levels
-from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 Format = Annotated[
     Literal["delta", "parquet", "csv"],
     Field(
-        description="format of path: delta, parquet or csv (with a header line); default: by its "
-        "end, .csv or .parquet, else delta"
+        description="format of path: delta, parquet or csv (with a header line; ids, keys, strata "
+        "and levels of texts stay as they are written); default: by its end, .csv or .parquet, "
+        "else delta"
     ),
 ]
 
@@ -310,6 +311,14 @@ class Population(Section):
         description="column with the weight of a unit; default: every unit weighs 1; rows of "
         "weight 0 are no units",
     )
+    max_unseen_share: Number = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="largest share of units with a level of a text or boolean feature that no row "
+        "of the experiment has, by feature other than those of partition_by; models know nothing "
+        "of such levels, which mostly are known ones spelt otherwise",
+    )
 
     @property
     def given(self) -> bool:
@@ -454,6 +463,20 @@ class Configuration(Section):
     def space(self) -> TreatmentSpace:
         """The treatments that may be offered."""
         return build_space(self.treatments, self.menu.exclude)
+
+    @property
+    def text_columns(self) -> frozenset[str]:
+        """Columns whose values are names of something, whatever they look like: 012 is not 12."""
+        experiment = self.experiment
+        levels = {
+            dimension.name
+            for dimension in self.space.dimensions
+            if isinstance(dimension, Categorical)
+            and all(isinstance(level, str) for level in dimension.levels)
+        }
+        cluster = {experiment.cluster} if experiment.cluster is not None else set()
+        keys = {*experiment.id_columns, *experiment.partition_by, *experiment.strata}
+        return frozenset(keys | cluster | levels)
 
     @property
     def bases(self) -> tuple[str, ...]:

@@ -107,10 +107,12 @@ def _read(text: str, control: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _read_csv(path: Path, control: Mapping[str, Any]) -> pd.DataFrame:
+    names = {name: str(name).strip() for name in pd.read_csv(path, nrows=0).columns}
     # a column whose control is a text, such as "none", has texts, even where they look like numbers
-    texts = {name: str for name, value in control.items() if isinstance(value, str)}
+    texts = {name: str for name, plain in names.items() if isinstance(control.get(plain), str)}
     # only an empty field is missing: "none" and "NA" may be levels
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
+    return frame.rename(columns=names)
 
 
 class CandidateList(Section):

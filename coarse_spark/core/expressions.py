@@ -3,17 +3,20 @@
 Allowed: names, numbers, ``+ - * / **``, comparisons, the words and, or and not, and the functions
 min, max, abs, exp, log and where; texts beside == and != alone, to compare with levels. Signs and
 words bind as in Python and SQL: ``not`` more than ``and``, ``and`` more than ``or``, comparisons
-more than all three. An expression never reaches ``eval``: it is parsed once into Python's syntax
-tree, every node is checked, and the checked tree is walked.
+more than all three. A name that is no identifier stands between backticks, its own backticks
+doubled, as in SQL: ```price net` > 2``. An expression never reaches ``eval``: it is parsed once
+into Python's syntax tree, every node is checked, and the checked tree is walked.
 """
 
 from __future__ import annotations
 
 import ast
+import keyword
 import operator
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -30,6 +33,13 @@ _MAX_DEPTH = 100
 
 _LARGEST = sys.float_info.max  # Python's float, which compares with integers of any size
 _SHOWN = 120  # characters of an expression that messages repeat
+
+# texts, which may hold anything; names in backticks; words with characters beyond ASCII
+_NAME = re.compile(
+    r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
+    r"""|(?P<quoted>`(?:[^`]|``)+`(?!`))"""
+    r"""|(?P<word>(?<![\w.])(?:[A-Za-z_]\w*)?[^\x00-\x7f][\w\u0080-\U0010ffff]*)"""
+)
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -108,11 +118,13 @@ class Expression:
                 f"the expression has {len(text)} characters; at most {_MAX_LENGTH} are read"
             )
         brief = shown(text)
+        plain, names = _without_names(text)
         try:
-            tree = ast.parse(text, mode="eval").body
+            tree = _Named(names).visit(ast.parse(plain, mode="eval").body)
         except SyntaxError as error:
             raise ExpressionError(
-                f"'{brief}' is not an arithmetic expression: {error.msg}{_word_hint(text)}"
+                f"'{brief}' is not an arithmetic expression: {error.msg}"
+                f"{_word_hint(text) or _name_hint(text)}"
             ) from None
         except ValueError as error:  # null bytes, lone surrogates
             raise ExpressionError(f"'{brief}' is not an arithmetic expression: {error}") from None
@@ -131,7 +143,7 @@ class Expression:
     def require_names(self, valid: Collection[str]) -> None:
         """Raise ExpressionError when the expression uses a name outside ``valid``."""
         for name in sorted(self.names - set(valid)):
-            known = ", ".join(sorted(valid)) or "none"
+            known = ", ".join(map(quoted, sorted(valid))) or "none"
             raise ExpressionError(
                 f"'{shown(self.text)}' uses the unknown name '{name}'{nearest(name, valid)}; "
                 f"known names: {known}"
@@ -167,6 +179,62 @@ class Expression:
         if value.dtype.kind not in "biuf":
             raise ExpressionError(f"'{shown(self.text)}' gives texts, expected numbers")
         return np.array(np.broadcast_to(value, (size,)), dtype=np.float64)
+
+
+def quoted(name: str) -> str:
+    """Return a name as expressions write it, and SQL: in backticks unless it is an identifier.
+
+    Examples
+    --------
+    >>> quoted("depth"), quoted("price net"), quoted("in")
+    ('depth', '`price net`', '`in`')
+    """
+    plain = name.isidentifier() and not keyword.iskeyword(name)
+    return name if plain else "`" + name.replace("`", "``") + "`"
+
+
+def unparsed(node: ast.expr) -> str:
+    """Return a part of a tree as its text."""
+    return ast.unparse(_Quoted().visit(deepcopy(node)))
+
+
+class _Quoted(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(quoted(node.id), node.ctx)
+
+
+@dataclass(frozen=True)
+class _Named(ast.NodeTransformer):
+    """Puts names in the place of the words that stood for them."""
+
+    names: Mapping[str, str]
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self.names.get(node.id, node.id), node.ctx)
+
+
+def _without_names(text: str) -> tuple[str, dict[str, str]]:
+    """Return a text with a plain word in place of every name that Python would not read as it is.
+
+    Those are names in backticks, and identifiers beyond ASCII, of which Python's parser makes
+    others that look alike: of the micro sign the Greek letter.
+    """
+    word = "name"
+    while word in text:
+        word += "_"
+    names: dict[str, str] = {}
+
+    def replaced(found: re.Match[str]) -> str:
+        if found["quoted"] is not None:
+            name = found["quoted"][1:-1].replace("``", "`")
+        elif found["word"] is not None and found["word"].isidentifier():
+            name = found["word"]
+        else:
+            return found[0]
+        names[f"{word}{len(names)}"] = name
+        return f" {word}{len(names) - 1} "
+
+    return _NAME.sub(replaced, text).strip(), names
 
 
 def _deeper_than(tree: ast.expr, levels: int) -> bool:
@@ -218,7 +286,7 @@ def _check(node: ast.expr, text: str) -> set[str]:
             _check_call(name, len(args), text)
             children = args
         case _:
-            raise _refusal(f"'{shown(ast.unparse(node))}'", text)
+            raise _refusal(f"'{shown(unparsed(node))}'", text)
     return set().union(*(_check(child, text) for child in children))
 
 
@@ -242,14 +310,29 @@ def _check_call(name: str, arguments: int, text: str) -> None:
 
 def _refusal(found: str, text: str) -> ExpressionError:
     return ExpressionError(
-        f"'{text}' contains {found}, which is not allowed; allowed: {_ALLOWED}{_word_hint(found)}"
+        f"'{text}' contains {found}, which is not allowed; allowed: {_ALLOWED}"
+        f"{_word_hint(found) or _name_hint(found)}"
     )
 
 
 def _word_hint(text: str) -> str:
-    outside = re.sub(r"'[^']*'|\"[^\"]*\"", "", text.removeprefix("'").removesuffix("'"))
-    found = [word for word in re.findall(r"\w+|[&|~]", outside) if word in _OTHER_WORDS]
+    found = [word for word in re.findall(r"\w+|[&|~]", _outside(text)) if word in _OTHER_WORDS]
     return f" (write '{_OTHER_WORDS[found[0]]}' for '{found[0]}')" if found else ""
+
+
+def _name_hint(text: str) -> str:
+    """Return how to write words that may be one name, or a word of Python that may be one."""
+    for found in re.findall(r"[^\W\d]\w*(?:(?: +|\.)[^\W\d]\w*)*", _outside(text)):
+        words = re.split(r" +|\.", found)
+        reserved = sum(map(keyword.iskeyword, words))
+        if reserved == (len(words) == 1) and found not in _OTHER_WORDS.values():
+            return f" (where it is a name, write `{found}` with its backticks)"
+    return ""
+
+
+def _outside(text: str) -> str:
+    """Return a text without what stands in quotes or backticks."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "", text.removeprefix("'").removesuffix("'"))
 
 
 def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from coarse_spark.core.expressions import Expression, is_text, shown
+from coarse_spark.core.expressions import Expression, is_text, quoted, shown, unparsed
 from coarse_spark.errors import ExpressionError, nearest
 
 Levels = Mapping[str, Sequence[Any] | None]  # by name; None for numbers of any value
@@ -54,27 +54,27 @@ def _problems(tree: ast.expr, levels: Levels) -> Iterator[str]:
             if texts:
                 yield (
                     f"takes '{node.id}' for a number or a condition, whose levels are texts; "
-                    f"compare it, such as {node.id} == {texts[0]!r}"
+                    f"compare it, such as {quoted(node.id)} == {texts[0]!r}"
                 )
 
 
 def _comparison(op: ast.cmpop, left: ast.expr, right: ast.expr, levels: Levels) -> Iterator[str]:
-    whole = ast.unparse(ast.Compare(left, [op], [right]))
+    whole = unparsed(ast.Compare(left, [op], [right]))
     known, other = _own_levels(left, levels), _own_levels(right, levels)
     if not isinstance(op, _EQUALITY):
         for node, own in ((left, known), (right, other)):
             if _texts(own):
-                yield f"orders the levels of {ast.unparse(node)}, which are texts, in '{whole}'"
+                yield f"orders the levels of {unparsed(node)}, which are texts, in '{whole}'"
     elif known is not None and other is not None:
         if not any(_equal(one, two) for one in known for two in other):
             yield f"compares names that have no level in common, in '{whole}'"
     elif known is not None or other is not None:
         name, own, value = (left, known, right) if known is not None else (right, other, left)
-        yield from _with_level(ast.unparse(name), own or (), value, whole)
+        yield from _with_level(unparsed(name), own or (), value, whole)
     else:
         for node in (left, right):
             if is_text(node):
-                yield f"compares a number with the text {ast.unparse(node)}, in '{whole}'"
+                yield f"compares a number with the text {unparsed(node)}, in '{whole}'"
 
 
 def _with_level(name: str, own: Sequence[Any], value: ast.expr, whole: str) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _with_level(name: str, own: Sequence[Any], value: ast.expr, whole: str) -> I
     elif not any(_equal(level, constant) for level in own):
         listed = ", ".join(map(repr, own[:_SHOWN])) + (", ..." if len(own) > _SHOWN else "")
         yield (
-            f"compares '{name}' with {ast.unparse(value)}, which is none of its levels"
+            f"compares '{name}' with {unparsed(value)}, which is none of its levels"
             f"{_nearest(constant, own)}; its levels: {listed}"
         )
 
@@ -114,7 +114,7 @@ def _constant(node: ast.expr) -> str | float | None:
         return str(ast.literal_eval(node))
     if any(isinstance(part, ast.Name) for part in ast.walk(node)):
         return None
-    return float(Expression(ast.unparse(node)).evaluate({}, 1)[0])
+    return float(Expression(unparsed(node)).evaluate({}, 1)[0])
 
 
 def _equal(level: Any, value: Any) -> bool:

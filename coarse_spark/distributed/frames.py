@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import NumericType
+from pyspark.sql.types import DecimalType, FractionalType, NumericType
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.encoding.rows import TrialRows
@@ -24,6 +24,8 @@ from coarse_spark.core.treatments import Categorical, TreatmentSpace
 
 POOLED = "<pooled>"
 ALL = "all"
+
+_EXACT = 2.0**53  # a double below it is exactly the integer that it looks like
 
 
 @dataclass(frozen=True)
@@ -103,22 +105,34 @@ def theta_columns(count: int) -> list[str]:
     return [f"theta_{position}" for position in range(count)]
 
 
-def label(columns: Sequence[str], otherwise: str) -> Column:
+def label(table: DataFrame, columns: Sequence[str], otherwise: str) -> Column:
     """Return one readable text for a combination of values, such as ``market=CH/product=3``.
 
-    Nulls keep apart from empty texts.
+    Nulls keep apart from empty texts; whole numbers are written alike whatever their type.
     """
     if not columns:
         return F.lit(otherwise)
     parts = [
-        F.concat(F.lit(f"{name}="), F.coalesce(column(name).cast("string"), F.lit("<null>")))
+        F.concat(F.lit(f"{name}="), F.coalesce(_text(table, name), F.lit("<null>")))
         for name in columns
     ]
     return F.concat_ws("/", *parts)
 
 
-def _feature(table: DataFrame, name: str) -> Column:
-    """A feature as double or string; NaN becomes null, so that missing is missing in one way."""
+def _text(table: DataFrame, name: str) -> Column:
+    """The text of a value, without a fraction of nothing: 1 of 1.0 and 1.00 too."""
+    kind, value = table.schema[name].dataType, column(name)
+    text = value.cast("string")
+    if isinstance(kind, DecimalType):
+        return F.regexp_replace(text, r"\.0+$", "")
+    if isinstance(kind, FractionalType):
+        whole = (value == F.rint(value)) & (F.abs(value) < F.lit(_EXACT))
+        return F.when(whole, value.cast("bigint").cast("string")).otherwise(text)
+    return text
+
+
+def feature(table: DataFrame, name: str) -> Column:
+    """Return a feature as double or string, NaN as null: missing is missing in one way."""
     if isinstance(table.schema[name].dataType, NumericType):
         value = column(name).cast("double")
         return F.when(~F.isnan(value), value)
@@ -226,11 +240,11 @@ def _unit_columns(table: DataFrame, setup: ExperimentSetup, weight: str | None) 
     unit = unit_id(setup.unit_id)
     return [
         unit.alias("unit_id"),
-        label(setup.partition_by, ALL).alias("partition"),
+        label(table, setup.partition_by, ALL).alias("partition"),
         unit_hash(unit, setup.seed, "key").alias("key"),
         (F.lit(1.0) if weight is None else column(weight).cast("double")).alias("weight"),
         *(
-            _feature(table, name).alias(alias)
+            feature(table, name).alias(alias)
             for name, alias in zip(setup.features, names, strict=True)
         ),
         # who may get what is never guessed: unknown is no
@@ -296,7 +310,7 @@ def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
     return table.where(usable(setup)).select(
         *_unit_columns(table, setup, setup.weight),
         column(setup.outcome).cast("double").alias("outcome"),
-        label(setup.strata, ALL).alias("stratum"),
+        label(table, setup.strata, ALL).alias("stratum"),
         fold_column(setup).alias("fold"),
         *([] if setup.cluster is None else [cluster_hash(setup, setup.seed).alias("cluster")]),
         *(

@@ -6,7 +6,7 @@ of anything else the files as they are, with a fingerprint by which a change is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
 
 from coarse_spark.address import is_local, resolved
 from coarse_spark.causes import first_cause, without_kind
@@ -29,6 +30,7 @@ from coarse_spark.lake.snapshots import (
     find_commit,
     fingerprint,
     latest_commit,
+    literal,
     path_reference,
     table_facts,
 )
@@ -42,7 +44,12 @@ _LOOKED_AT = 20  # files in which columns of types that Spark does not read are 
 
 
 def read_input(
-    spark: SparkSession, source: Experiment | Population, label: str, snapshot: str | None = None
+    spark: SparkSession,
+    source: Experiment | Population,
+    label: str,
+    snapshot: str | None = None,
+    *,
+    texts: Collection[str] = (),
 ) -> DataFrame:
     """Return the table that a block of the configuration names.
 
@@ -53,6 +60,8 @@ def read_input(
     label : its name, for messages.
     snapshot : of ``snapshot_of``. Of a Delta table exactly that version is returned, whatever is
         written to the table meanwhile; files are read as they are, see ``check_unchanged``.
+    texts : columns whose values files without types hold as they are: 000012 and 012e3 are no
+        numbers where they are ids.
 
     Raises
     ------
@@ -68,9 +77,9 @@ def read_input(
         # missing as null, also where the platform's conversion would keep NaN
         return spark.createDataFrame(frame.astype(object).where(frame.notna(), None))
     try:
-        return _load(spark.read, source)
+        return _load(spark.read, source, texts)
     except Exception as error:
-        why = _cause(error) + _columns_hint(source, error)
+        why = _cause(error) + _columns_hint(source, error) + _pattern_hint(source)
         raise TableError(f"{label}: {_name(source)} cannot be read: {why}") from None
 
 
@@ -189,16 +198,42 @@ def _location(source: Experiment | Population) -> str:
     return resolved(str(source.path))
 
 
-def _load(reader: DataFrameReader, source: Experiment | Population) -> DataFrame:
+def _load(
+    reader: DataFrameReader, source: Experiment | Population, texts: Collection[str] = ()
+) -> DataFrame:
     """Return the table as Spark reads it; Spark's errors as they are, all of them here."""
     if source.table is not None:
         table = reader.table(quote(source.table))
     elif source.format == "csv":
-        table = reader.csv(_location(source), header=True, inferSchema=True)
+        table = _read_csv(reader, literal(_location(source)), texts)
+    elif source.format == "delta":
+        table = reader.format("delta").load(_location(source))  # which knows no patterns
     else:
-        table = reader.format(source.format).load(_location(source))
+        table = reader.format(source.format).load(literal(_location(source)))
     table.schema  # noqa: B018  # Connect analyses only on use
     return table
+
+
+def _read_csv(reader: DataFrameReader, path: str, texts: Collection[str]) -> DataFrame:
+    """Return the rows of CSV files, of which names lose the blanks around them."""
+    found = reader.csv(path, header=True, inferSchema=True)
+    schema, plain = found.schema, [name.strip() for name in found.columns]
+    if len(plain) == 1 and (signs := set(";\t|") & set(plain[0])):
+        raise TableError(f"its columns are separated by {min(signs)!r}, expected commas")
+    names = [
+        name if plain.count(name) == 1 else written
+        for name, written in zip(plain, found.columns, strict=True)
+    ]
+    for name, field in zip(names, schema, strict=True):
+        field.dataType = StringType() if name in texts else field.dataType
+    return reader.schema(schema).csv(path, header=True).toDF(*names)
+
+
+def _pattern_hint(source: Experiment | Population) -> str:
+    """Return what to write in place of a pattern."""
+    if source.path is None or literal(source.path) == source.path:
+        return ""
+    return "; signs of patterns stand for themselves: name the folder that holds the files"
 
 
 def _delta_reference(source: Experiment | Population) -> str | None:
@@ -253,7 +288,9 @@ def _files_of(spark: SparkSession, source: Experiment | Population, label: str) 
     try:
         facts = _facts(spark, source)
     except Exception as error:
-        raise TableError(f"{label}: {_name(source)} cannot be read: {_cause(error)}") from None
+        raise TableError(
+            f"{label}: {_name(source)} cannot be read: {_cause(error)}{_pattern_hint(source)}"
+        ) from None
     return _FILES + fingerprint(facts) if facts else NOT_PINNED
 
 

@@ -81,6 +81,11 @@ def path_reference(path: str) -> str:
     return "delta.`" + path.replace("`", "``") + "`"
 
 
+def literal(path: str) -> str:
+    """Return a path as readers of plain files take it, to whom some characters are a pattern."""
+    return _GLOB.sub(r"\\\1", path)
+
+
 def files_of(spark: SparkSession, paths: str | list[str]) -> list[str]:
     """Return address, size and time of change of files, each as one text, sorted.
 
@@ -89,14 +94,15 @@ def files_of(spark: SparkSession, paths: str | list[str]) -> list[str]:
     Parameters
     ----------
     spark : the session.
-    paths : a folder, file or pattern, read as Spark reads data there; or addresses as
-        ``DataFrame.inputFiles`` has them.
+    paths : a folder or file; or addresses as ``DataFrame.inputFiles`` has them.
     """
     reader = spark.read.format("binaryFile")
     if isinstance(paths, list):
         # no partition columns from a list; and a Hive table says its folder in place of its files
         reader = reader.option("recursiveFileLookup", "true")
-        paths = _escaped(unquote(path) for path in paths)
+        paths = [literal(unquote(path)) for path in paths]
+    else:
+        paths = literal(paths)
     facts = reader.load(paths).select(
         "_metadata.file_path",
         "_metadata.file_size",
@@ -148,16 +154,13 @@ def fingerprint(facts: Iterable[str]) -> str:
 
 def _found(spark: SparkSession, paths: list[str]) -> bool:
     try:
-        _ = spark.read.format("binaryFile").load(_escaped(paths)).schema  # Connect: on use
+        _ = (
+            spark.read.format("binaryFile").load([literal(path) for path in paths]).schema
+        )  # Connect: on use
     except Exception as error:
         # what may not be looked at may still be there: reading tells
         return "PATH_NOT_FOUND" not in str(error)
     return True
-
-
-def _escaped(paths: Iterable[str]) -> list[str]:
-    """Return paths whose characters are no pattern to a reader."""
-    return [_GLOB.sub(r"\\\1", path) for path in paths]
 
 
 def _table_folder(file: str) -> str:

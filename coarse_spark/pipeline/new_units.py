@@ -16,7 +16,7 @@ from coarse_spark.core.menu.extend import extend
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.settle import Settled
 from coarse_spark.distributed.changes import PopulationChanges, changes_between, changes_in_feed
-from coarse_spark.distributed.frames import id_parts
+from coarse_spark.distributed.frames import id_parts, unit_id
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.distributed.published import segment_sums
@@ -28,13 +28,12 @@ from coarse_spark.errors import (
     TableError,
 )
 from coarse_spark.lake.contact import first_contact
-from coarse_spark.lake.contract import ASSIGNMENTS, RESPONSES
+from coarse_spark.lake.contract import ASSIGNMENTS, RESPONSES, holds
 from coarse_spark.lake.inputs import (
     NOT_PINNED,
     change_feed,
     check_unchanged,
     input_name,
-    read_input,
     snapshot_of,
 )
 from coarse_spark.lake.lease import Lease, worked_on_by
@@ -45,7 +44,7 @@ from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.menu_rule import given_by, published_rule
 from coarse_spark.pipeline.rules import population_rules
 from coarse_spark.pipeline.run import Run, lake_of, sources
-from coarse_spark.pipeline.settings import experiment_setup, unit_weight
+from coarse_spark.pipeline.settings import experiment_setup, read_source, unit_weight
 from coarse_spark.pipeline.start import read_run
 from coarse_spark.pipeline.steps.assign import assignment_rows
 from coarse_spark.pipeline.steps.score import response_rows, warn_of_unseen
@@ -166,6 +165,7 @@ class _Population:
     source, label : block of the configuration that they come from, and its name.
     since, snapshot : of the last look at them and of this one.
     table : the units now.
+    experiment : of the run, where the population is a table of its own.
     """
 
     run: Run
@@ -174,6 +174,7 @@ class _Population:
     since: str
     snapshot: str
     table: DataFrame
+    experiment: DataFrame | None
 
     @staticmethod
     def of(run: Run, known: NewUnits) -> _Population:
@@ -182,16 +183,16 @@ class _Population:
         if known.extensions:
             since = known.extensions[-1].snapshot
         snapshot = snapshot_of(run.spark, source, label)
-        table = read_input(run.spark, source, label, snapshot)
-        given = run.declared.population.given
-        experiment = run.declared.experiment
-        check_columns(
-            experiment_setup(run.configuration),
-            read_input(run.spark, experiment, "experiment") if given else table,
-            table if given else None,
-            run.declared.population.weight,
-        )
-        return _Population(run, source, label, since, snapshot, table)
+        experiment = None
+        if run.declared.population.given:
+            experiment = read_source(run.spark, run.declared, "experiment")
+        table = read_source(run.spark, run.declared, label, snapshot, experiment=experiment)
+        setup, weight = experiment_setup(run.configuration), run.declared.population.weight
+        if experiment is None:
+            check_columns(setup, table, None, weight)
+        else:
+            check_columns(setup, experiment, table, weight)
+        return _Population(run, source, label, since, snapshot, table, experiment)
 
     def changes(self) -> PopulationChanges:
         """Return what is new, changed and gone; from the table's change feed where it has one."""
@@ -200,6 +201,15 @@ class _Population:
             return PopulationChanges(self.table.limit(0), 0, 0)
         known = self.run.lake.read("responses", self.run.run_id).select("unit_id")
         setup, weight = experiment_setup(configuration), unit_weight(configuration)
+        had, has = (
+            rows.schema["unit_id"].dataType.simpleString()
+            for rows in (known, self.table.select(unit_id(setup.unit_id).alias("unit_id")))
+        )
+        if not holds(had, has):
+            raise TableError(
+                f"{self.label}: the unit_id is of type {has}, expected {had}, as in run "
+                f"{self.run.run_id}: units of other ids cannot be told from new ones"
+            )
         feed = change_feed(spark, self.source, self.since, self.snapshot)
         found = None if feed is None else changes_in_feed(known, feed, setup, weight)
         if found is None:
@@ -212,7 +222,13 @@ class _Population:
             return None
         try:
             check_unchanged(self.run.spark, self.source, self.label, self.since)
-            return read_input(self.run.spark, self.source, self.label, self.since)
+            return read_source(
+                self.run.spark,
+                self.run.declared,
+                self.label,
+                self.since,
+                experiment=self.experiment,
+            )
         except TableError as error:
             log.info("%s", error)
             return None
@@ -230,7 +246,9 @@ def _score(run: Run, lease: Lease, population: _Population, rows: DataFrame) -> 
     configuration = run.configuration
     setup, weight = experiment_setup(configuration), unit_weight(configuration)
     with materialized(rows) as kept:
-        count, warnings = validate_new_units(setup, kept, weight, population.label)
+        count, warnings = validate_new_units(
+            setup, kept, weight, population.label, population.experiment
+        )
         if not count:
             return
         log.info("%d new units", count)

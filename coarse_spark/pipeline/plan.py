@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.errors import TableError
-from coarse_spark.lake.inputs import input_name, read_input
+from coarse_spark.lake.inputs import input_name
 from coarse_spark.lake.runs import RunRecord, published_runs
 from coarse_spark.lake.step_results import ValidateResult
 from coarse_spark.lake.tables import Lake
 from coarse_spark.pipeline.run import lake_of, snapshots, sources
-from coarse_spark.pipeline.settings import check_tables
+from coarse_spark.pipeline.settings import check_tables, read_source
 from coarse_spark.text import counted
 
 # measured on two cores: good for minutes or hours, not for seconds
@@ -29,10 +29,13 @@ def plan(spark: SparkSession, configuration: Configuration) -> list[str]:
     TableError : the tables have problems, see ``check_tables``.
     """
     lake = lake_of(spark, configuration)
-    inputs, tables, lines = snapshots(spark, configuration), {}, []
+    inputs, lines = snapshots(spark, configuration), []
+    tables: dict[str, DataFrame] = {}
     for label, source in sources(configuration).items():
         name = input_name(source)
-        tables[label] = read_input(spark, source, label, inputs[name])
+        tables[label] = read_source(
+            spark, configuration, label, inputs[name], experiment=tables.get("experiment")
+        )
         lines.append(f"would read {label}: {name}, version {inputs[name]}")
     found = check_tables(configuration, tables["experiment"], tables.get("population"))
     lines += [f"note: {warning}" for warning in found.warnings]

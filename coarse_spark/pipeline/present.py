@@ -8,7 +8,7 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from coarse_spark.address import is_local
-from coarse_spark.distributed.frames import unit_hash
+from coarse_spark.distributed.frames import column, unit_hash
 from coarse_spark.errors import TableError
 from coarse_spark.lake.step_results import (
     AssignResult,
@@ -82,7 +82,7 @@ def _own_best(run: Run) -> pd.DataFrame:
     chosen = hashed < round(share * _HASHES)
     own = run.lake.read("responses", run.run_id).where(chosen)
     given = run.lake.read("assignments", run.run_id).where(chosen).select("unit_id", "treatment_id")
-    best = [F.col(f"best_{name}").alias(name) for name in names]
+    best = [column(f"best_{name}").alias(name) for name in names]
     rows = own.select("unit_id", *best).join(given, "unit_id").toPandas()
     return rows.sort_values("unit_id", ignore_index=True).drop(columns="unit_id")
 

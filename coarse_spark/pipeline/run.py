@@ -24,11 +24,12 @@ from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.support import Support
 from coarse_spark.errors import CoarseSparkError, RunError, TableError
 from coarse_spark.lake.contract import TableSchema
-from coarse_spark.lake.inputs import check_unchanged, input_name, read_input, snapshot_of
+from coarse_spark.lake.inputs import check_unchanged, input_name, snapshot_of
 from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
 from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
 from coarse_spark.lake.tables import Lake
+from coarse_spark.pipeline.settings import read_source
 from coarse_spark.text import printable, without_values
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,13 @@ class Run:
         return self._read("population", self.declared.population)
 
     def _read(self, label: str, source: Experiment | Population) -> DataFrame:
-        return read_input(self.spark, source, label, self.record.inputs[input_name(source)])
+        return read_source(
+            self.spark,
+            self.declared,
+            label,
+            self.record.inputs[input_name(source)],
+            experiment=None if label == "experiment" else self.experiment,
+        )
 
     def replace(self, schema: TableSchema, rows: DataFrame | pd.DataFrame) -> None:
         """Replace the run's rows in a table; errors as in ``Lease.replace``."""

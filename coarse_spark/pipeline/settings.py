@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StringType
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.basis import Basis
@@ -80,10 +81,42 @@ def read_tables(
     ------
     TableError : see ``read_input``.
     """
-    experiment = read_input(spark, configuration.experiment, "experiment")
+    experiment = read_source(spark, configuration, "experiment")
     if not configuration.population.given:
         return experiment, None
-    return experiment, read_input(spark, configuration.population, "population")
+    return experiment, read_source(spark, configuration, "population", experiment=experiment)
+
+
+def read_source(
+    spark: SparkSession,
+    configuration: Configuration,
+    label: str,
+    snapshot: str | None = None,
+    *,
+    experiment: DataFrame | None = None,
+) -> DataFrame:
+    """Return an input of a configuration.
+
+    Parameters
+    ----------
+    spark : the session.
+    configuration : that names the input.
+    label : its block, experiment or population.
+    snapshot : see ``read_input``.
+    experiment : beside a population, whose levels of digits are texts where those of the experiment
+        are, also in files without types.
+
+    Raises
+    ------
+    TableError : see ``read_input``.
+    """
+    texts = configuration.text_columns
+    if experiment is not None:
+        texts |= {
+            field.name for field in experiment.schema if isinstance(field.dataType, StringType)
+        }
+    source = configuration.experiment if label == "experiment" else configuration.population
+    return read_input(spark, source, label, snapshot, texts=texts)
 
 
 def check_tables(
@@ -104,6 +137,7 @@ def check_tables(
         # of the bases that auto compares, those that the treatments do not suit are left out
         arms=configuration.response.basis != "auto" and "arms" in configuration.bases,
         min_rows=configuration.response.min_rows,
+        max_unseen_share=configuration.population.max_unseen_share,
     )
 
 

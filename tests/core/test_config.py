@@ -172,7 +172,8 @@ def test_finite_lists_that_are_none(rows: str, message: str, tmp_path: Path) -> 
 def test_levels_of_a_file_that_look_like_numbers_are_texts_where_the_control_is_one(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "offers.csv").write_text("price,gift\n9,01\n8,2\n")
+    # with the mark and the blanks that spreadsheets and people put into its first line
+    (tmp_path / "offers.csv").write_text("\ufeffprice, gift \n9,01\n8,2\n", encoding="utf-8")
     path = write(tmp_path, LISTED.replace("CANDIDATES", "offers.csv"))
     space = load_configuration(path).space
     assert space.decode(space.candidates).to_numpy().tolist() == [

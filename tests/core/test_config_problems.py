@@ -80,12 +80,19 @@ ONE = [
     ("unit_id: customer", "unit_id: []", "run.yml:3: experiment.unit_id: found [], expected at least one column name"),
     ("unit_id: customer", "unit_id: [shop, 7]", "run.yml:3: experiment.unit_id: found ['shop', 7], expected a list of column names"),
     ("unit_id: customer", "unit_id: [shop, depth]", "run.yml:3: experiment.unit_id[1]: found 'depth', which is a treatment already, expected another column"),
-    ("unit_id: customer", "unit_id: [shop, Depth]", "run.yml:3: experiment.unit_id[1]: found 'Depth', which is a treatment, expected another name for this part of the id; rename the column in the tables, for instance to id_depth"),
+    ("unit_id: customer", "unit_id: [shop, Depth]", "run.yml:3: experiment.unit_id[1]: found 'Depth' beside 'depth', which Spark takes for the same column, expected one spelling or another column"),
     ("unit_id: customer", "unit_id: [shop, Unit_ID]", "run.yml:3: experiment.unit_id[1]: found 'Unit_ID', which is a column of its own in the table assignments, expected another name for this part of the id; rename the column in the tables, for instance to id_unit_id"),
     ("unit_id: customer", "unit_id: [run_id, shop]", "run.yml:3: experiment.unit_id[0]: found 'run_id', which is a column of its own in the table assignments, expected another name for this part of the id; rename the column in the tables, for instance to id_run_id"),
-    ("unit_id: customer", "unit_id: [shop, SHOP]", "run.yml:3: experiment.unit_id[1]: found 'SHOP', which is another part but for its capitals, expected another name for this part of the id; rename the column in the tables, for instance to id_shop"),
+    ("unit_id: customer", "unit_id: [shop, SHOP]", "run.yml:3: experiment.unit_id[1]: found 'SHOP' beside 'shop', which Spark takes for the same column, expected one spelling or another column"),
     ("unit_id: customer", "unit_id: [shop, 'no (old)']", "run.yml:3: experiment.unit_id[1]: found the column 'no (old)', expected one without spaces and , ; { } ( ) =, which Delta tables refuse"),
     ("unit_id: customer", "unit_id: [shop, spend]", "run.yml:6: experiment.outcome: found 'spend', which is experiment.unit_id already, expected another column"),
+    ("features: [age, channel]", "features: [age, Age]", "run.yml:5: experiment.features[1]: found 'Age' beside 'age', which Spark takes for the same column, expected one spelling or another column"),
+    ("outcome: spend", "outcome: DEPTH", "run.yml:6: experiment.outcome: found 'DEPTH' beside 'depth', which Spark takes for the same column, expected one spelling or another column"),
+    ("select: 3", "eligibility: {WAVE: depth > 20}", "run.yml:19: menu.eligibility.WAVE: found 'WAVE' beside 'wave', which Spark takes for the same column, expected one spelling or another column"),
+    ("features: [age, channel]", "features: [age, ' ']", "run.yml:5: experiment.features: found ['age', ' '], expected a list of column names"),
+    ("margin: 0.4 - depth / 100", "margin: 0.4 - price net / 100", "run.yml:15: profit.margin: '0.4 - price net / 100' is not an arithmetic expression: invalid syntax (where it is a name, write `price net` with its backticks)"),
+    ("margin: 0.4 - depth / 100", "margin: 0.4 - `price net` / 100", "run.yml:15: profit.margin: '0.4 - `price net` / 100' uses the unknown name 'price net'; known names: arm, depth"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\npopulation: {table: units, max_unseen_share: 5}", "run.yml:24: population.max_unseen_share: found 5, expected less than or equal to 1"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nprivacy: maybe", "run.yml:24: privacy: found 'maybe', expected true or false"),
     ("table: main.trial.units", "table: main.trial;drop", "run.yml:2: experiment.table: found 'main.trial;drop', expected a name such as catalog.schema.table, of letters, digits, _ and -"),
     ("table: main.trial.units", "table: a.b.c.d", "run.yml:2: experiment.table: found 'a.b.c.d', expected a name such as catalog.schema.table, of letters, digits, _ and -"),
@@ -322,6 +329,31 @@ def test_treatment_names_that_the_tables_cannot_hold(tmp_path: Path) -> None:
     assert problems(text, tmp_path) == [
         f"run.yml:10: treatments.depth (%): found the name 'depth (%)', {refused}"
     ]
+
+
+def test_names_are_read_as_they_are_written(tmp_path: Path) -> None:
+    """Blanks in quotes, look-alikes, words of Python, dots and backticks: one name everywhere."""
+    micro, greek = "\u00b5", "\u03bc"
+    for name, written in {
+        "preis.netto": "`preis.netto`",
+        "lambda": "`lambda`",
+        "a`b": "`a``b`",
+        micro: micro,
+        "caf\u00e9": "caf\u00e9",
+        "cafe\u0301": "`cafe\u0301`",
+    }.items():
+        text = GOOD.replace(
+            "features: [age, channel]", f'features: [" age", "{greek}", "stra\u00dfe", strasse]'
+        )
+        text = text.replace("  depth:", f'  "{name}":').replace("{depth:", f'{{"{name}":')
+        text = text.replace("margin: 0.4 - depth", f"margin: 0.4 - {written}")
+        text = text.replace("exclude: depth", f"exclude: '{written}").replace("== 40", "== 40'")
+        (tmp_path / "run.yml").write_text(text, encoding="utf-8")
+        found = load_configuration(tmp_path / "run.yml")
+        assert found.experiment.features == (" age", greek, "stra\u00dfe", "strasse")
+        assert found.space.names == (name, "arm")
+        assert found.profit_function.check(found.space) is None
+        assert len(found.space.candidates) == 8  # 40 is excluded
 
 
 def test_the_names_of_written_columns_are_those_of_the_tables() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from coarse_spark.config.models import Experiment, Population
+from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.errors import TableError
 from coarse_spark.lake.inputs import (
     NOT_PINNED,
@@ -19,6 +19,7 @@ from coarse_spark.lake.inputs import (
     read_input,
     snapshot_of,
 )
+from coarse_spark.pipeline.settings import read_source, read_tables
 
 pytestmark = pytest.mark.spark
 
@@ -146,9 +147,7 @@ def test_files_that_change_are_refused(spark: SparkSession, tmp_path: Path, kind
     folder = tmp_path / ODD.replace("=", "")
     rows = units(spark, 6).selectExpr("*", "concat('a b/%', unit_id % 2) as path")
     rows.write.partitionBy("path").format(kind).option("header", "true").save(str(folder))
-    # the configuration takes patterns, so that these signs are escaped in it
-    pattern = "".join(f"\\{sign}" if sign in "[]{}*?" else sign for sign in str(folder))
-    place = Population(path=pattern, format=kind)
+    place = Population(path=str(folder), format=kind)
     snapshot = snapshot_of(spark, place, "population")
     assert snapshot.startswith("files:")
     assert read_input(spark, place, "population", snapshot).count() == 6
@@ -170,6 +169,96 @@ def test_files_that_change_are_refused(spark: SparkSession, tmp_path: Path, kind
     file.unlink()
     with pytest.raises(TableError, match="changed since"):
         check_unchanged(spark, place, "population", snapshot)
+
+
+@pytest.mark.parametrize("kind", ["delta", "parquet", "csv"])
+def test_a_path_is_what_is_read_whatever_its_signs(
+    spark: SparkSession, tmp_path: Path, kind: str
+) -> None:
+    def written(name: str, count: int) -> Population:
+        units(spark, count).write.format(kind).save(str(tmp_path / name), header=True)
+        return source(tmp_path / name, kind)
+
+    # beside each what a reader that takes its name for a pattern would find
+    signs = {"a[bc]d": "abd", "e*": "ef", "g?": "gh", "{i,j}": "i", "k\\*": "k*", "l:m": "lm"}
+    for number, (name, other) in enumerate(signs.items()):
+        place, beside = written(name, number + 1), written(other, 90 + number)
+        snapshot = snapshot_of(spark, place, "population")
+        for pin in (None, snapshot):
+            assert read_input(spark, place, "population", pin).count() == number + 1, name
+        assert read_input(spark, beside, "population").count() == 90 + number
+        check_unchanged(spark, place, "population", snapshot)
+    for read in (read_input, snapshot_of):
+        with pytest.raises(TableError) as refused:
+            read(spark, source(tmp_path / "ab*", kind), "population")
+        told = "signs of patterns stand for themselves: name the folder that holds the files"
+        assert str(refused.value).endswith(f"; {told}")
+
+
+CSV = """\ufeffid, market ,arm,age ,spend,flag
+000012,01,010,7,1.5,true
+12,1,10,8,2.5,false
+012e3,1.0,1e1,9,,true
+123456789012345678901234567890123456789,01,010,10,4,false
+"""
+
+
+def test_csv_files_keep_names_as_texts(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "trial.csv").write_text(CSV, encoding="utf-8")
+    arm = {"kind": "categorical", "levels": ["010", "10", "1e1"], "control": "010"}
+    config = Configuration.model_validate(
+        {
+            "experiment": {
+                "path": str(tmp_path / "trial.csv"),
+                "format": "csv",
+                "unit_id": "id",
+                "partition_by": ["market"],
+                "features": ["age", "flag"],
+                "outcome": "spend",
+            },
+            "treatments": {"arm": arm},
+            "menu": {"sizes": [1]},
+            "population": {"path": str(tmp_path / "trial.csv"), "format": "csv"},
+            "output": {"path": str(tmp_path / "output")},
+        }
+    )
+    assert config.text_columns == {"id", "market", "arm"}
+    for table in read_tables(spark, config):
+        assert table is not None
+        types = {field.name: field.dataType.simpleString() for field in table.schema}
+        kinds = {"age": "int", "spend": "double", "flag": "boolean"}
+        assert types == dict.fromkeys(("id", "market", "arm"), "string") | kinds
+        rows = [tuple(row) for row in table.collect()]
+        assert rows == [
+            ("000012", "01", "010", 7, 1.5, True),
+            ("12", "1", "10", 8, 2.5, False),
+            ("012e3", "1.0", "1e1", 9, None, True),
+            ("123456789012345678901234567890123456789", "01", "010", 10, 4.0, False),
+        ]
+    # digits are levels of texts where the experiment has other texts
+    (tmp_path / "people.csv").write_text("id,market,age\n1,01,0012\n")
+    for experiment, kind in (("id string, age string", "string"), ("age double", "int")):
+        people = read_source(
+            spark,
+            config.model_copy(update={"population": source(tmp_path / "people.csv", "csv")}),
+            "population",
+            experiment=spark.createDataFrame([], experiment),
+        )
+        assert people.schema["age"].dataType.simpleString() == kind
+    # of folders too: a key of the path is no number either
+    folder = tmp_path / "folder"
+    spark.createDataFrame([("1", "01"), ("2", "1")], "id string, market string").write.partitionBy(
+        "market"
+    ).csv(str(folder), header=True)
+    table = read_input(spark, source(folder, "csv"), "population", texts=config.text_columns)
+    assert {tuple(row) for row in table.collect()} == {("1", "01"), ("2", "1")}
+
+    (tmp_path / "semicolons.csv").write_text("id;age\n1;2\n")
+    with pytest.raises(TableError, match=r"columns are separated by ';', expected commas$"):
+        read_input(spark, source(tmp_path / "semicolons.csv", "csv"), "population")
+    (tmp_path / "twice.csv").write_text("id,age,age \n1,2,3\n")
+    table = read_input(spark, source(tmp_path / "twice.csv", "csv"), "population")
+    assert table.columns == ["id", "age", "age "]
 
 
 def test_files_of_catalog_tables_and_of_views_over_them(spark: SparkSession) -> None:

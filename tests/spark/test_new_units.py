@@ -288,6 +288,8 @@ def test_an_overwrite_changes_only_who_differs(case: Case) -> None:
 
 
 def test_without_a_change_feed_two_versions_are_compared_while_both_are_there(case: Case) -> None:
+    from pyspark.sql import functions as F
+
     case.sql("ALTER TABLE {} SET TBLPROPERTIES (delta.enableChangeDataFeed = false)")
     case.sql("DELETE FROM {} WHERE unit_id IN (11, 12)")
     # another value in a column that the run does not read is no change
@@ -311,6 +313,13 @@ def test_without_a_change_feed_two_versions_are_compared_while_both_are_there(ca
     assert "cannot be read any more as it was at" in str(found.untold)
     assert "changed units cannot be counted" in str(found)
     case.assert_publishable()
+    texts = case.spark.read.parquet(str(copy)).withColumn("unit_id", F.expr("string(unit_id)"))
+    texts.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(
+        str(case.path)
+    )
+    told = "population: the unit_id is of type string, expected bigint, as in run part: units of"
+    with pytest.raises(TableError, match=told):
+        case.extend()
 
 
 def test_only_the_current_run_gets_units(

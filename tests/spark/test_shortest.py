@@ -11,6 +11,7 @@ import pytest
 from fundraising import CELLS, NAMES, donors, named
 
 from coarse_spark.config.load import load_configuration
+from coarse_spark.config.models import Configuration
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -105,3 +106,71 @@ output: {{path: FOLDER/tables}}
     # chances may be predicted a little outside 0 … 1, which is told; there is nothing else to mend
     told = [text for text in run.record.warnings if "outcomes lie between 0 and 1" not in text]
     assert told == []
+
+
+def test_columns_of_any_name_and_ids_of_any_digits(spark: SparkSession, tmp_path: Path) -> None:
+    """A whole run of CSV files whose names no language takes for names, and units that join it."""
+    from coarse_spark.pipeline import assign_new, read_run, run_all
+    from coarse_spark.pipeline.present import report, report_content
+
+    price, word, may, shop = "preis.`netto`", "lambda", "darf.`er`", "shop.nr"
+    ids = [shop, "k`"]
+    micro, composed, decomposed = "\u00b5", "caf\u00e9", "cafe\u0301"
+    features = [micro, "\u03bc", composed, decomposed, "a = b, (c)", shop]
+    rng = np.random.default_rng(0)
+    n = 600
+    trial = pd.DataFrame({name: rng.normal(size=n).round(3) for name in features[:4]})
+    trial["a = b, (c)"] = [("East", "West")[i % 2] for i in range(n)]
+    trial[shop] = [("01", "1", "1.0")[i % 3] for i in range(n)]
+    trial["k`"] = [f"{number:06d}" for number in range(n)]
+    trial[may] = [str(number % 4 > 0).lower() for number in range(n)]
+    trial[price] = rng.integers(0, 2, n)
+    trial[word] = [("010", "1e1")[i] for i in rng.integers(0, 2, n)]
+    trial["in"] = (trial[price] * (trial[micro] > 0) + rng.normal(size=n) / 4).round(3)
+    trial.to_csv(tmp_path / "trial.csv", index=False)
+    people = trial[[*ids, *features[:5], may]].head(100)
+    people.to_csv(tmp_path / "people.csv", index=False)
+    number = {"kind": "continuous", "lower": 0, "upper": 1, "step": 1, "control": 0}
+    configuration = Configuration.model_validate(
+        {
+            "experiment": {
+                "path": str(tmp_path / "trial.csv"),
+                "unit_id": ids,
+                "partition_by": [shop],
+                "features": features,
+                "outcome": "in",
+            },
+            "population": {"path": str(tmp_path / "people.csv")},
+            "treatments": {
+                price: number,
+                word: {"kind": "categorical", "levels": ["010", "1e1"], "control": "010"},
+            },
+            "profit": {"cost": "0.1 * `preis.``netto``` + 0.01 * (`lambda` == '1e1')"},
+            "response": {"learner": "sieve", "folds": 2, "min_rows": 100, "scale": "additive"},
+            "evaluation": {"resamples": 0, "comparisons": []},
+            "menu": {"sizes": [2], "eligibility": {may: "`preis.``netto``` > 0"}},
+            "output": {"path": str(tmp_path / "tables [1]*")},
+        }
+    )
+    run = run_all(spark, configuration)
+    assert run.record.warnings == []
+    page = report(run, report_content(run), tmp_path / "report.html").read_text()
+    assert price in page
+    assigned = run.lake.current_assignments().toPandas()
+    assert {tuple(unit) for unit in assigned[ids].to_numpy()} == {
+        tuple(unit) for unit in people[ids].to_numpy()
+    }
+    barred = people.loc[people[may] == "false", "k`"]
+    assert (assigned.loc[assigned["k`"].isin(barred), price] == 0).all()
+    assert assigned[price].max() == 1
+    partitions = run.lake.read("responses", run.run_id).select("partition").distinct().collect()
+    assert {row[0] for row in partitions} == {f"{shop}={key}" for key in ("01", "1", "1.0")}
+
+    more = pd.concat([people, trial[people.columns].iloc[[200]]])
+    more.loc[more.index[-1], "a = b, (c)"] = "east"
+    more.to_csv(tmp_path / "people.csv", index=False)
+    added = assign_new(spark, configuration)
+    assert added.extensions[-1].added == 1
+    told = "usable row of the experiment has, such as 'east' (did you mean 'East'?)"
+    warnings = read_run(spark, configuration).record.warnings
+    assert [told in warning for warning in warnings] == [True]

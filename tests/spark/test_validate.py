@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from coarse_spark.config.models import Configuration
+from coarse_spark.distributed.frames import experiment_units
 from coarse_spark.distributed.validate import TableReport
 from coarse_spark.errors import TableError
-from coarse_spark.pipeline.settings import check_tables
+from coarse_spark.pipeline.settings import check_tables, experiment_setup
 
 pytestmark = pytest.mark.spark
 
@@ -44,7 +45,7 @@ def configuration(**changes: Any) -> Configuration:
         "output": {"path": "output"},
     }
     for key, value in changes.items():
-        content[key] = content.get(key, {}) | value
+        content[key] = content.get(key, {}) | value if isinstance(value, dict) else value
     return Configuration.model_validate(content)
 
 
@@ -244,9 +245,96 @@ def test_a_feature_must_be_of_like_type_in_both_tables(spark: Any) -> None:
     with pytest.raises(
         TableError,
         match=r"population: feature 'age' is of type string, "
-        r"expected a type like the experiment's, double",
+        r"expected a type like the experiment's, double, such as CAST\(age AS double\) makes",
     ):
         check_tables(configuration(), table(spark, rows()), people)
+    # 'true' is no text that people write, and 1 is none either
+    flags = table(spark, rows()).selectExpr("* EXCEPT (channel)", "age > 25 AS `my channel`")
+    config = configuration(experiment={"features": ["age", "my channel"]})
+    for there in ("'True'", "1"):
+        people = flags.selectExpr("unit_id", "market", "age", f"{there} AS `my channel`")
+        with pytest.raises(TableError, match=r"such as CAST\(`my channel` AS boolean\) makes"):
+            check_tables(config, flags, people)
+
+
+def test_levels_and_partitions_that_the_population_spells_otherwise(spark: Any) -> None:
+    content = [
+        row | {"channel": ("web", "Caf\u00e9", "mail order")[row["unit_id"] % 3]}
+        for row in rows(36)
+    ]
+    trial = table(spark, content)
+    people = [row | ({"channel": "web "} if i < 2 else {}) for i, row in enumerate(content)]
+    people[2] |= {"channel": None}  # what is missing is no level
+    people[3] |= {"channel": "Cafe\u0301", "w": 0.0}  # who has no weight is no unit
+    report = check_tables(
+        configuration(population={"weight": "w"}), trial, population(spark, people)
+    )
+    told = (
+        "2 of 35 units (5.7%) have a level of the feature 'channel' that no usable row of the "
+        "experiment has, such as 'web ' (did you mean 'web'?)"
+    )
+    assert report.warnings == (
+        "population: 1 of 36 rows have weight 0 in 'w', so they are left out",
+        f"population: {told}; no model knows it",
+    )
+
+    def found(changed: dict[str, Any], **config: Any) -> list[str]:
+        there = population(spark, [row | changed for row in content])
+        with pytest.raises(TableError) as caught:
+            check_tables(configuration(**config), trial, there)
+        return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+    limit = (
+        "expected at most 5.0% (population.max_unseen_share): write levels alike in both tables, "
+        "or leave the feature out"
+    )
+    config = configuration(population={"weight": "w", "max_unseen_share": 0.05})
+    with pytest.raises(TableError) as caught:
+        check_tables(config, trial, population(spark, people))
+    assert str(caught.value).endswith(f"  population: {told}, {limit}")
+    all_of = "36 of 36 units (100.0%) have a level of the feature 'channel' that no usable row"
+    (problem,) = found({"channel": "WEB"})
+    assert f"{all_of} of the experiment has, such as 'WEB' (did you mean 'web'?), expec" in problem
+    (problem,) = found({"channel": "Cafe\u0301"})
+    assert r"(did you mean 'Caf\xe9', which looks like 'Cafe\u0301'?), expected" in problem
+    (problem,) = found({"channel": "7"})
+    assert "such as '7' (the experiment has mostly 'web'), expected" in problem
+    (problem,) = found({"channel": "WEB"}, privacy=True)
+    assert problem.startswith(f"population: {all_of} of the experiment has, such as '#")
+    assert "web" not in problem
+    assert found({"market": "a"}) == [
+        "population: no partition is one of the experiment's: such as market=a here, market=A "
+        "there; expected the values of experiment.partition_by to be written alike in both tables"
+    ]
+    # one market of theirs is enough: others may be new, which models of the feature do not know
+    some = population(spark, [*content[:1], *(row | {"market": "C"} for row in content[1:])])
+    assert check_tables(configuration(), trial, some).warnings == ()
+    keyed = configuration(experiment={"features": ["age", "market"]})
+    assert check_tables(keyed, trial, some).warnings == (
+        "population: 35 of 36 units (97.2%) have a level of the feature 'market' that no usable "
+        "row of the experiment has, such as 'C' (the experiment has mostly 'B'); no model knows it",
+    )
+
+
+def test_keys_of_whole_numbers_are_written_alike_whatever_their_type(spark: Any) -> None:
+    def keyed(kind: str, key: str = "unit_id % 2 + 1") -> Any:
+        return table(spark, rows()).selectExpr("* EXCEPT (market)", f"CAST({key} AS {kind}) market")
+
+    for kind in ("double", "float", "decimal(9, 2)", "string"):
+        report = check_tables(configuration(), keyed("bigint"), keyed(kind))
+        assert (report.partitions, report.warnings) == (2, ())
+        assert check_tables(configuration(), keyed(kind)).partitions == 2
+    zeros = keyed("string", "concat('0', unit_id % 2 + 1)")
+    with pytest.raises(TableError, match="market=02 here, market=2 there"):
+        check_tables(configuration(), keyed("double"), zeros)
+    # fractions stay what they are
+    halves = keyed("decimal(9, 2)", "unit_id % 2 + 1.5")
+    with pytest.raises(TableError, match=r"market=2.50 here, market=2 there"):
+        check_tables(configuration(), keyed("int"), halves)
+    units = experiment_units(
+        keyed("double", "IF(unit_id = 0, 'NaN', '-0.0')"), experiment_setup(configuration())
+    )
+    assert {row["partition"] for row in units.collect()} == {"market=NaN", "market=0"}
 
 
 def test_columns_that_differ_in_case_only(spark: Any) -> None:
@@ -278,13 +366,13 @@ def test_treatments_outside_the_space(spark: Any) -> None:
         5: 40.0000001,
     }.items():
         content[position]["depth"] = value
-    content[6]["arm"], content[7]["arm"] = "fax", "Mail"
+    content[6]["arm"], content[7]["arm"] = "fax", "Mail "
     assert problems(spark, content, configuration(response={"basis": "arms"})) == [
         "experiment: 1 of 12 rows have NaN as treatment 'depth', expected a number or null",
         "experiment: 3 of 12 rows have a treatment 'depth' outside the declared space "
         "(from -5.0 to inf), expected 0 to 40 or the control 0",
-        "experiment: 2 of 12 rows have an undeclared level of treatment 'arm' (from Mail to fax), "
-        "expected one of mail, phone",
+        "experiment: 2 of 12 rows have an undeclared level of treatment 'arm' (from Mail  to fax), "
+        "expected one of mail, phone (for 'Mail ' did you mean 'mail'?)",
         "experiment: 1 of 12 rows have a treatment 'depth' between candidates (from 12.5 to 12.5), "
         "expected steps of 10 from 0 with response.basis arms, or another basis",
     ]

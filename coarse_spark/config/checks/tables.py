@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from coarse_spark.address import overlap
-from coarse_spark.config.checks.problem import NAMES, VALUES, Check, Problem, Values
+from coarse_spark.config.checks.problem import NAMES, VALUES, Check, Key, Problem, Values
 from coarse_spark.text import redact
 
 # characters that a column of a Delta table cannot have
@@ -94,15 +94,43 @@ def _places(values: Values) -> Iterator[Problem]:
             )
 
 
+def _columns(values: Values) -> Iterator[tuple[str, Key, str]]:
+    """Yield role, key and name of every column of the block experiment."""
+    for role in _ROLES:
+        found = values.get(f"experiment.{role}") or ()
+        if isinstance(found, str):
+            yield role, ("experiment", role), found
+        else:
+            yield from ((role, ("experiment", role, i), name) for i, name in enumerate(found))
+
+
 def unit_columns(values: Values) -> dict[str, str]:
     """Return the columns of units that a configuration names, with the key that names each."""
-    roles = [*(f"experiment.{role}" for role in _ROLES), "population.weight", "menu.eligibility"]
-    named = {role: values.get(role) or () for role in roles}
-    return {
-        column: role
-        for role, columns in reversed(named.items())
-        for column in ((columns,) if isinstance(columns, str) else columns)
-    }
+    weight = values.get("population.weight")
+    named = [
+        *((name, f"experiment.{role}") for role, _, name in _columns(values)),
+        *([] if weight is None else [(weight, "population.weight")]),
+        *((name, "menu.eligibility") for name in values.get("menu.eligibility") or ()),
+    ]
+    return dict(reversed(named))
+
+
+def _twins(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for every column that Spark does not tell from another one."""
+    first: dict[str, str] = {}
+    named = [
+        *((("treatments", name), name) for name in treatments),
+        *((key, name) for _, key, name in _columns(values)),
+        *((("menu", "eligibility", name), name) for name in values.get("menu.eligibility", {})),
+    ]
+    for key, name in named:
+        other = first.setdefault(name.lower(), name)
+        if name != other:
+            yield Problem(
+                key,
+                f"found '{name}' beside '{other}', which Spark takes for the same column, expected "
+                "one spelling or another column",
+            )
 
 
 def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
@@ -110,25 +138,16 @@ def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem
     taken: dict[str, str] = dict.fromkeys(treatments, "a treatment")
     unit_id = values.get("experiment.unit_id")
     parts = set() if isinstance(unit_id, str) else set(unit_id or ())
-    for role in _ROLES:
-        found = values.get(f"experiment.{role}") or ()
-        columns = (found,) if isinstance(found, str) else found
-        for position, column in enumerate(columns):
-            # a part of an id, such as the market, may also describe a unit
-            if column in taken and not (role in _DESCRIPTIVE and column in parts):
-                key = (
-                    ("experiment", role)
-                    if isinstance(found, str)
-                    else ("experiment", role, position)
-                )
-                yield Problem(
-                    key,
-                    f"found '{column}', which is {taken[column]} already, expected another column",
-                )
+    for role, key, column in _columns(values):
+        # a part of an id, such as the market, may also describe a unit
+        if column in taken and not (role in _DESCRIPTIVE and column in parts):
+            yield Problem(
+                key, f"found '{column}', which is {taken[column]} already, expected another column"
+            )
         # a column may describe a unit, cut partitions, be a stratum and a rule of eligibility at
         # once
-        if role not in _DESCRIPTIVE:
-            taken |= {column: f"experiment.{role}" for column in columns if column not in taken}
+        elif role not in _DESCRIPTIVE:
+            taken[column] = f"experiment.{role}"
     for column in values.get("menu.eligibility", {}):
         key = ("menu", "eligibility", column)
         if column in taken:
@@ -142,7 +161,7 @@ def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem
 def _written_names(treatments: Sequence[str]) -> Iterator[Problem]:
     """Yield a problem for every name that cannot be a column of the tables that a run writes."""
     for name in treatments:
-        if name.casefold() in WRITTEN_COLUMNS:
+        if name.lower() in WRITTEN_COLUMNS:
             message = (
                 f"'{name}' is a column of its own in the tables that a run writes, expected "
                 "another name"
@@ -155,26 +174,21 @@ def _written_names(treatments: Sequence[str]) -> Iterator[Problem]:
             yield Problem(("treatments", name), f"found the name '{name}', {_PLAIN_NAME}")
 
 
-def _id_parts(unit_id: str | tuple[str, ...], treatments: Sequence[str]) -> Iterator[Problem]:
+def _id_parts(unit_id: str | tuple[str, ...]) -> Iterator[Problem]:
     """Yield a problem for every part of an id that cannot be a column of table `assignments`."""
     if isinstance(unit_id, str):
         return
-    taken = {
-        **{name.casefold(): "a treatment" for name in treatments},
-        **dict.fromkeys(ASSIGNMENT_COLUMNS, "a column of its own in the table assignments"),
-    }
     for position, name in enumerate(unit_id):
-        key, folded = ("experiment", "unit_id", position), name.casefold()
-        # _column_roles tells of a treatment's very name
-        if folded in taken and name not in treatments:
+        key = ("experiment", "unit_id", position)
+        if name.lower() in ASSIGNMENT_COLUMNS:
             yield Problem(
                 key,
-                f"found '{name}', which is {taken[folded]}, expected another name for this part of "
-                f"the id; rename the column in the tables, for instance to id_{folded}",
+                f"found '{name}', which is a column of its own in the table assignments, expected "
+                "another name for this part of the id; rename the column in the tables, for "
+                f"instance to id_{name.lower()}",
             )
         elif set(name) & _REFUSED:
             yield Problem(key, f"found the column '{name}', {_PLAIN_NAME}")
-        taken.setdefault(folded, "another part but for its capitals")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -182,7 +196,8 @@ CHECKS: tuple[Check, ...] = (
     (("population.table", "population.path"), _one_population),
     (("output.path", "output.catalog", "output.schema"), _one_output),
     ((VALUES,), _places),
+    ((VALUES, NAMES), _twins),
     ((VALUES, NAMES), _column_roles),
     ((NAMES,), _written_names),
-    (("experiment.unit_id", NAMES), _id_parts),
+    (("experiment.unit_id",), _id_parts),
 )

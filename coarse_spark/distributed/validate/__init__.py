@@ -2,7 +2,8 @@
 
 Checks of names and types (``columns``) read the schema alone. Those of values (``values``) are
 native aggregates: one pass a table for nearly everything, one for repeated unit ids, and those for
-clusters (``clusters``). Tables whose values have no problems are asked what their treatments
+clusters (``clusters``); and one pass a table for levels that the population alone has
+(``levels``). Tables whose values have no problems are asked what their treatments
 identify (``identification``).
 """
 
@@ -22,6 +23,7 @@ from coarse_spark.distributed.validate.clusters import (
 )
 from coarse_spark.distributed.validate.columns import column_problems
 from coarse_spark.distributed.validate.identification import check_identification
+from coarse_spark.distributed.validate.levels import check_levels
 from coarse_spark.distributed.validate.values import Findings, check_experiment, check_population
 from coarse_spark.errors import TableError
 
@@ -61,6 +63,7 @@ def validate_tables(
     bases: Sequence[str] = ("linear",),
     arms: bool = False,
     min_rows: int = 1,
+    max_unseen_share: float = 1.0,
 ) -> TableReport:
     """Return what the tables hold; every problem in them is raised at once.
 
@@ -74,27 +77,35 @@ def validate_tables(
     bases : names of the bases that may be chosen.
     arms : whether every treatment must be a candidate, as the basis ``arms`` asks for.
     min_rows : the pooled model serves partitions with fewer usable rows.
+    max_unseen_share : largest share of the population's units whose level of a feature no usable
+        row of the experiment has, by feature.
 
     Raises
     ------
     TableError : missing columns, unfit types, null or repeated unit ids, treatments outside the
         space or without variation, levels that nobody got, outcomes, weights or features that are
-        no finite numbers, null strata, fewer clusters than folds, no usable row, or treatments that
-        identify no basis. One line a problem.
+        no finite numbers, null strata, fewer clusters than folds, no usable row, a population of
+        other levels or partitions, or treatments that identify no basis. One line a problem.
     """
     # values are read by the declared names and types, so these come first
     check_columns(setup, experiment, population, population_weight)
 
     found = Findings("experiment", setup.privacy)
     people = Findings("population", setup.privacy)
+
+    def served_units() -> int | None:
+        if population is None:
+            return None
+        served = check_population(setup, population, population_weight, people)
+        check_levels(
+            setup, experiment, population, population_weight, people, most=max_unseen_share
+        )
+        return served
+
     counts, served = at_once(
         experiment.sparkSession,
         lambda: check_experiment(setup, experiment, found, arms=arms),
-        lambda: (
-            None
-            if population is None
-            else check_population(setup, population, population_weight, people)
-        ),
+        served_units,
     )
     clusters, narrow = None, 0
     if setup.cluster is not None and counts.usable:
@@ -126,7 +137,11 @@ def validate_tables(
 
 
 def validate_new_units(
-    setup: ExperimentSetup, rows: DataFrame, weight: str | None, label: str
+    setup: ExperimentSetup,
+    rows: DataFrame,
+    weight: str | None,
+    label: str,
+    experiment: DataFrame | None = None,
 ) -> tuple[int, tuple[str, ...]]:
     """Return how many units join a population, and warnings; every problem is raised at once.
 
@@ -136,6 +151,7 @@ def validate_new_units(
     rows : one a unit.
     weight : column with their weight; None for weight 1.
     label : what the table is called that they come from.
+    experiment : whose levels of features they should have; None where they are of it themselves.
 
     Raises
     ------
@@ -143,6 +159,8 @@ def validate_new_units(
     """
     found = Findings(label, setup.privacy)
     count = check_population(setup, rows, weight, found, whole=False)
+    if experiment is not None:
+        check_levels(setup, experiment, rows, weight, found, most=None)
     _refuse(found.problems)
     return count, tuple(found.warnings)
 

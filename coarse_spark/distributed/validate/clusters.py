@@ -106,7 +106,7 @@ def warn_of_shared_treatments(
     names = _candidates(setup, table)
     if not names:
         return
-    stratum = label(setup.strata, ALL) if setup.design == "stratified" else F.lit(ALL)
+    stratum = label(table, setup.strata, ALL) if setup.design == "stratified" else F.lit(ALL)
     units = table.where(usable(setup)).select(
         stratum.alias("stratum"),
         F.xxhash64(*(column(name) for name in setup.space.names)).alias("treatment"),
@@ -165,13 +165,13 @@ def _candidates(setup: ExperimentSetup, table: DataFrame) -> list[str]:
     if setup.design == "learned":
         taken |= declared
     kinds = (StringType, NumericType, DateType)
-    folded = Counter(name.casefold() for name in table.columns)
+    folded = Counter(name.lower() for name in table.columns)
     names = [
         field.name
         for field in table.schema.fields
         if isinstance(field.dataType, kinds)
         and field.name not in taken
-        and folded[field.name.casefold()] == 1  # Spark does not tell "Shop" from "shop"
+        and folded[field.name.lower()] == 1  # Spark does not tell "Shop" from "shop"
     ]
     return sorted(names, key=lambda name: name not in declared)[:_MOST_COLUMNS]
 

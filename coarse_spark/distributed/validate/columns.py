@@ -19,6 +19,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
+from coarse_spark.core.expressions import quoted
 from coarse_spark.core.treatments import Categorical, Continuous
 from coarse_spark.distributed.frames import ExperimentSetup
 from coarse_spark.errors import nearest
@@ -47,12 +48,19 @@ def column_problems(
             for table in (experiment, population)
             if name in table.columns
         ]
-        if len(types) == 2 and len({isinstance(kind, NumericType) for kind in types}) == 2:
+        if len(types) == 2 and len({_family(kind) for kind in types}) == 2:
             here, there = (kind.simpleString() for kind in types)
             yield (
                 f"population: feature '{name}' is of type {there}, "
-                f"expected a type like the experiment's, {here}"
+                f"expected a type like the experiment's, {here}, such as "
+                f"CAST({quoted(name)} AS {here}) makes"
             )
+
+
+def _family(kind: DataType) -> str:
+    """Return what values of a type are written like: true is neither 1 nor the text True."""
+    kinds = {"number": NumericType, "flag": BooleanType}
+    return next((name for name, types in kinds.items() if isinstance(kind, types)), "text")
 
 
 def _unit_roles(setup: ExperimentSetup, weight: str | None) -> _Roles:
@@ -107,7 +115,7 @@ _FITS: dict[str, tuple[tuple[type[DataType], ...], str]] = {
 
 def _problems(label: str, schema: StructType, roles: _Roles) -> Iterator[str]:
     for name, (role, need) in roles.items():
-        alike = [other for other in schema.names if other.casefold() == name.casefold()]
+        alike = [other for other in schema.names if other.lower() == name.lower()]
         if name not in schema.names:
             hint = nearest(alike[0], alike) if alike else nearest(name, schema.names)
             yield (

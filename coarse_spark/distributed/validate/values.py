@@ -21,6 +21,7 @@ from coarse_spark.distributed.frames import (
     unit_id,
     usable,
 )
+from coarse_spark.errors import nearest
 from coarse_spark.text import shown, shown_parts
 
 _EXAMPLES = 3
@@ -56,7 +57,8 @@ class Findings:
 class _Rule:
     """Rows where ``broken`` is true are counted and must be none.
 
-    The lowest and highest ``value`` of theirs are reported; it may be a struct of named parts.
+    The lowest and highest ``value`` of theirs are reported; it may be a struct of named parts, or
+    a text that is none of the ``known`` ones.
     """
 
     broken: Column
@@ -65,6 +67,7 @@ class _Rule:
     value: Column | None = None
     parts: Sequence[str] = ()
     warning: bool = False
+    known: Sequence[object] = ()
 
     def aggregates(self) -> list[Column]:
         value = F.lit(None) if self.value is None else F.when(self.broken, self.value)
@@ -77,7 +80,9 @@ class _Rule:
             extent = f" (such as {' and '.join(dict.fromkeys(examples))})"
         elif self.value is not None:
             extent = f" (from {shown(low, private=private)} to {shown(high, private=private)})"
-        return f"{self.found}{extent}, {self.hint}"
+        # in quotes, for a blank at its end may be all that is wrong
+        meant = nearest(low, self.known, label=f"for {low!r} did you mean")
+        return f"{self.found}{extent}, {self.hint}{'' if private else meant}"
 
 
 def check_experiment(
@@ -254,6 +259,7 @@ def _treatment_rules(dimension: Continuous | Categorical) -> Iterator[_Rule]:
             f"have an undeclared level of treatment '{name}'",
             f"expected one of {levels}",
             column(name),
+            known=[level for level in dimension.levels if isinstance(level, str)],
         )
         return
     value = column(name).cast("double")

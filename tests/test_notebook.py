@@ -23,13 +23,18 @@ from matplotlib.figure import Figure
 from coarse_spark.core.menu.menu import Menu
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.py"))
-QUICK = ("01_quick_start",)
+QUICK, ON_SPARK = ("01_quick_start",), ("02_promotions",)
 
 Cells = dict[str, Any]
 
 
 def ids(path: Path) -> str:
     return path.stem
+
+
+def marks(path: Path) -> list[pytest.MarkDecorator]:
+    slow = [] if path.stem in QUICK else [pytest.mark.slow]
+    return [*slow, pytest.mark.spark] if path.stem in ON_SPARK else slow
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
@@ -54,7 +59,7 @@ def test_a_notebook_opens_in_jupyter_by_jupytext(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(p, marks=[] if p.stem in QUICK else pytest.mark.slow) for p in NOTEBOOKS],
+    [pytest.param(path, marks=marks(path)) for path in NOTEBOOKS],
     ids=ids,
 )
 @pytest.mark.timeout(1_800)

@@ -169,6 +169,17 @@ TOPICS = (
         configured,
     ),
     Topic(
+        "Names of columns",
+        "Names are those of the table, letter by letter. In expressions a name that is no identifier stands in backticks, as in SQL.",
+        (
+            ("features: [age, Age]", "experiment.features[1]: found 'Age' beside 'age', which Spark takes for the same column, expected one spelling or another column"),
+            ("partition_by: [Id]", "experiment.partition_by[0]: found 'Id' beside 'id', which Spark takes for the same column, expected one spelling or another column"),
+            ("exclude: price net > 2", "menu.exclude: 'price net > 2' is not an arithmetic expression: invalid syntax (where it is a name, write `price net` with its backticks)"),
+            ("exclude: price.net > 2", "menu.exclude: 'price.net > 2' contains 'price.net', which is not allowed; allowed: numbers, names, + - * / **, comparisons, and, or, not, min, max, abs, exp, log, where (where it is a name, write `price.net` with its backticks)"),
+        ),
+        configured,
+    ),
+    Topic(
         "What YAML reads texts without quotes as",
         "YAML 1.1 has readings of its own of texts without quotes. Where a text could be meant as well, they are refused.",
         (

@@ -112,6 +112,7 @@ def test_public_names() -> None:
         "TreatmentSpace",
         "__version__",
         "choose_menu",
+        "honest_values",
     }
     assert all(getattr(coarse_spark, name) is not None for name in coarse_spark.__all__)
     parameters = inspect.signature(choose_menu).parameters

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pyspark.errors import PySparkException
+
 from coarse_spark.causes import first_cause, without_kind
 from coarse_spark.errors import TableError, nearest
 from coarse_spark.lake.conflicts import is_conflict
@@ -31,6 +33,11 @@ _SENTENCES = {
 }
 # Derby's code for a database that another process has open, and all that Hive tells of that
 _METASTORE = ("XSDB6", "Unable to instantiate org.apache.hadoop.hive.ql.metadata")
+
+
+def condition_of(error: PySparkException) -> str | None:
+    """Return the name that Spark or Delta gives an error, which Spark calls otherwise since 4.0."""
+    return error.getCondition() if hasattr(error, "getCondition") else error.getErrorClass()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from tenacity import RetryCallState
 from coarse_spark.distributed.at_once import for_each
 from coarse_spark.errors import TableError
 from coarse_spark.lake.conflicts import retried
-from coarse_spark.lake.contact import first_contact, require_schema
+from coarse_spark.lake.contact import condition_of, first_contact, require_schema
 from coarse_spark.lake.contract import (
     TABLES,
     VERSION,
@@ -235,7 +235,7 @@ def table_state(lake: Lake, schema: TableSchema, layout: OutputLayout) -> TableS
         try:
             found = lake.spark.table(reference).schema
         except AnalysisException as error:
-            if error.getCondition() in _ABSENT:
+            if condition_of(error) in _ABSENT:
                 return None
             raise
         rows = lake.spark.sql(f"SHOW TBLPROPERTIES {reference}").collect()
@@ -313,7 +313,7 @@ def _create(lake: Lake, schema: TableSchema, layout: OutputLayout) -> None:
         try:
             lake.spark.sql(_definition(lake, schema, layout))
         except AnalysisException as error:
-            if error.getCondition() not in _RACED:
+            if condition_of(error) not in _RACED:
                 raise
 
 

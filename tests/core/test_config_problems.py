@@ -91,7 +91,7 @@ ONE = [
     ("select: 3", "eligibility: {WAVE: depth > 20}", "run.yml:19: menu.eligibility.WAVE: found 'WAVE' beside 'wave', which Spark takes for the same column, expected one spelling or another column"),
     ("features: [age, channel]", "features: [age, ' ']", "run.yml:5: experiment.features: found ['age', ' '], expected a list of column names"),
     ("margin: 0.4 - depth / 100", "margin: 0.4 - price net / 100", "run.yml:15: profit.margin: '0.4 - price net / 100' is not an arithmetic expression: invalid syntax (where it is a name, write `price net` with its backticks)"),
-    ("margin: 0.4 - depth / 100", "margin: 0.4 - `price net` / 100", "run.yml:15: profit.margin: '0.4 - `price net` / 100' uses the unknown name 'price net'; known names: arm, depth"),
+    ("margin: 0.4 - depth / 100", "margin: 0.4 - `price net` / 100", "run.yml:15: profit.margin: '0.4 - `price net` / 100' uses the unknown name 'price net'; known names: arm, depth; " + OF_UNITS),
     ("output: {schema: coarse}", "output: {schema: coarse}\npopulation: {table: units, max_unseen_share: 5}", "run.yml:24: population.max_unseen_share: found 5, expected less than or equal to 1"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nprivacy: maybe", "run.yml:24: privacy: found 'maybe', expected true or false"),
     ("table: main.trial.units", "table: main.trial;drop", "run.yml:2: experiment.table: found 'main.trial;drop', expected a name such as catalog.schema.table, of letters, digits, _ and -"),

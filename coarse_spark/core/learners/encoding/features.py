@@ -23,6 +23,7 @@ from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.errors import InvalidInputError, nearest
 
 _CLAMP = 0.001  # share of the rows beyond which a numeric feature is clamped on either side
+_SMALLEST_RATIO = 1e-300
 _FAR = 7.0  # median absolute deviations from the median: 4.7 standard deviations of a normal one
 _OTHER = "other"
 _BLOCK_ROWS = 2_048  # encoded at once: few enough for the cache, many enough for numpy
@@ -463,7 +464,9 @@ def _fence(values: FloatArray, weight: FloatArray) -> tuple[float, float | None]
     middle = float(_quantiles(others, mass, np.array([0.5]))[0])
     distance = np.abs(others - middle)
     reach = _FAR * float(_quantiles(distance, mass, np.array([0.5]))[0])
-    return middle, reach if 0 < reach < np.abs(values - middle).max() else None
+    furthest = np.abs(values - middle).max()
+    # the ratio of the two is to be a number
+    return middle, reach if furthest * _SMALLEST_RATIO < reach < furthest else None
 
 
 def _bent(values: FloatArray, middle: float, reach: float | None) -> FloatArray:

@@ -175,6 +175,7 @@ TOPICS = (
             ("features: [age, Age]", "experiment.features[1]: found 'Age' beside 'age', which Spark takes for the same column, expected one spelling or another column"),
             ("partition_by: [Id]", "experiment.partition_by[0]: found 'Id' beside 'id', which Spark takes for the same column, expected one spelling or another column"),
             ("exclude: price net > 2", "menu.exclude: 'price net > 2' is not an arithmetic expression: invalid syntax (where it is a name, write `price net` with its backticks)"),
+            ("exclude: '`price net > 2'", "menu.exclude: '`price net > 2' is not an arithmetic expression: invalid syntax (a name in backticks ends with one; a backtick inside is written twice)"),
             ("exclude: price.net > 2", "menu.exclude: 'price.net > 2' contains 'price.net', which is not allowed; allowed: numbers, names, + - * / **, comparisons, and, or, not, min, max, abs, exp, log, where (where it is a name, write `price.net` with its backticks)"),
         ),
         configured,

@@ -322,6 +322,8 @@ def _word_hint(text: str) -> str:
 
 def _name_hint(text: str) -> str:
     """Return how to write words that may be one name, or a word of Python that may be one."""
+    if "`" in _outside(text):
+        return " (a name in backticks ends with one; a backtick inside is written twice)"
     for found in re.findall(r"[^\W\d]\w*(?:(?: +|\.)[^\W\d]\w*)*", _outside(text)):
         words = re.split(r" +|\.", found)
         reserved = sum(map(keyword.iskeyword, words))

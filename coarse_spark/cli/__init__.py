@@ -450,16 +450,57 @@ def _terminate(*_: object) -> None:
     raise Terminated(_STOPPED[1])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``coarse-spark`` and of the files in ``jobs/``."""
+@contextmanager
+def _as_command() -> Iterator[None]:
+    """Show progress and warnings, and let a request to end the process be recorded."""
     _quieten()
     main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
-    command = typer.main.get_command(app)
-    given = None if arguments is None else list(arguments)
     try:
         with lenient_streams(), progress_shown():
-            sys.exit(guarded(lambda: command.main(args=given, prog_name="coarse-spark")))
+            yield
     finally:
         if main_thread:
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _command(arguments: Sequence[str] | None, *, standalone: bool) -> int:
+    """Run a command, whose exit code it is where no error says more."""
+    given = None if arguments is None else list(arguments)
+    command = typer.main.get_command(app)
+    return command.main(given, "coarse-spark", standalone_mode=standalone) or 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``coarse-spark`` and of the files in ``jobs/``.
+
+    It tells errors, and returns when the command is done: some schedulers take every end of the
+    process for a failure.
+
+    Raises
+    ------
+    SystemExit : with the code of what failed.
+    """
+    try:
+        with _as_command():
+            code = guarded(lambda: _command(arguments, standalone=True))
+    except SystemExit as end:
+        if end.code:
+            raise
+        code = 0
+    if code:
+        sys.exit(code)
+
+
+def task(arguments: Sequence[str] | None = None) -> None:
+    """Entry point for schedulers that call it in a process of their own, such as wheel tasks.
+
+    It returns when the command is done, and lets errors through.
+
+    Raises
+    ------
+    CoarseSparkError : what the user can mend, or a run that failed.
+    Exception : whatever else went wrong, from unknown options on.
+    """
+    with _as_command():
+        _command(arguments, standalone=False)

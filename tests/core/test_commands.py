@@ -1,4 +1,4 @@
-"""``--run-id`` says what it does to each command, and quiet starts leave no logs."""
+"""How commands begin and end: what ``--run-id`` does, exit codes, no logs of quiet starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from coarse_spark.cli import app
+from coarse_spark.cli import app, main, task
+from coarse_spark.errors import ConfigurationError
 
 NEW = "such as a scheduler's job run (default: made of the time)"
 GO_ON = "The unfinished run to go on with (default: the one that started last)"
@@ -60,3 +61,24 @@ def test_the_log_of_a_session_that_started_is_gone(
         fail()
     (kept,) = tmp_path.iterdir()
     assert kept.read_text() == "why\n"
+
+
+def test_an_end_without_failure_ends_no_process(capsys: pytest.CaptureFixture[str]) -> None:
+    """Some schedulers take any SystemExit for a failure, even one with 0."""
+    main(["version"])
+    task(["version"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+
+def test_a_task_lets_errors_through(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = ["validate", "--config", str(tmp_path / "none.yml")]
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        task(missing)
+    with pytest.raises(Exception, match="No such option: --colour"):
+        task([*missing, "--colour"])
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit) as end:
+        main(missing)
+    assert end.value.code == 2
+    assert "does not exist" in capsys.readouterr().err

@@ -45,10 +45,8 @@ def test_a_page_or_summary_that_cannot_be_written_is_a_warning(
     with (
         open("/dev/full", "w", encoding="ascii") as full,  # noqa: PTH123
         redirect_stdout(full),
-        pytest.raises(SystemExit) as end,
     ):
         main([*run, *page])
-    assert end.value.code == 0
     err = capsys.readouterr().err
     assert "run first is published, but its summary could not be printed: " in err
     assert "No space left on device" in err
@@ -56,7 +54,6 @@ def test_a_page_or_summary_that_cannot_be_written_is_a_warning(
 
     bytes_of = io.BytesIO()
     ascii_only = io.TextIOWrapper(bytes_of, encoding="ascii")
-    with redirect_stdout(ascii_only), pytest.raises(SystemExit) as end:
+    with redirect_stdout(ascii_only):
         main([*run, *page])
-    assert end.value.code == 0
     assert b"? Choice of K" in bytes_of.getvalue()

@@ -464,11 +464,10 @@ def _as_command() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _command(arguments: Sequence[str] | None, *, standalone: bool) -> int:
-    """Run a command, whose exit code it is where no error says more."""
+def _command(arguments: Sequence[str] | None, *, standalone: bool) -> None:
+    """Run a command; standalone, it tells of unknown options and ends in SystemExit."""
     given = None if arguments is None else list(arguments)
-    command = typer.main.get_command(app)
-    return command.main(given, "coarse-spark", standalone_mode=standalone) or 0
+    typer.main.get_command(app).main(given, "coarse-spark", standalone_mode=standalone)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -483,13 +482,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         with _as_command():
-            code = guarded(lambda: _command(arguments, standalone=True))
+            sys.exit(guarded(lambda: _command(arguments, standalone=True)))
     except SystemExit as end:
         if end.code:
             raise
-        code = 0
-    if code:
-        sys.exit(code)
 
 
 def task(arguments: Sequence[str] | None = None) -> None:

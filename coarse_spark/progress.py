@@ -9,17 +9,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
+
+from coarse_spark.compatibility import Tasks, tasks_of
 
 log = logging.getLogger(__name__)
 
 SHOWN, LOGGED = 1.0, 30.0  # seconds between lines on a display, and in the log
 
 Item = TypeVar("Item")
-Tasks = Callable[[], tuple[int, int]]
-"""Returns the finished tasks of the stages that run, and all of theirs."""
 
 
 class Display(Protocol):
@@ -81,7 +81,7 @@ def of(name: str, spark: Any = None) -> Iterator[None]:
     """
     work, ended = _Work(name), threading.Event()
     teller = threading.Thread(target=_tell, args=(work, ended), name="progress", daemon=True)
-    with _tasks_of(spark) as work.tasks:
+    with tasks_of(spark) as work.tasks:
         _going_on.append(work)
         teller.start()
         try:
@@ -138,52 +138,6 @@ def _tell(work: _Work, ended: threading.Event) -> None:
                     _display.show(line)
         except Exception:  # such as of a session that ended: the work itself tells that
             log.debug("no progress of %s", work.name, exc_info=True)
-
-
-@contextmanager
-def _tasks_of(spark: Any) -> Iterator[Tasks]:
-    """Count tasks by what a session of this kind has: a handler on Connect, else a tracker."""
-    stages: dict[str, tuple[int, int]] = {}  # of Connect, by operation
-
-    def hear(**told: Any) -> None:
-        running = [] if told["done"] else [stage for stage in told["stages"] if not stage.done]
-        done, total = (
-            sum(getattr(stage, name) for stage in running)
-            for name in ("num_completed_tasks", "num_tasks")
-        )
-        stages[str(told["operation_id"])] = done, total
-
-    def heard() -> tuple[int, int]:
-        found = list(stages.values())
-        return sum(done for done, _ in found), sum(total for _, total in found)
-
-    try:
-        spark.registerProgressHandler(hear)
-    except Exception:  # a session in this process, or none
-        yield _tracked(spark)
-        return
-    try:
-        yield heard
-    finally:
-        with suppress(Exception):  # the session ended
-            spark.removeProgressHandler(hear)
-
-
-def _tracked(spark: Any) -> Tasks:
-    try:
-        tracker = spark.sparkContext.statusTracker()
-    except Exception:
-        return lambda: (0, 0)
-
-    def asked() -> tuple[int, int]:
-        stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
-        known = [stage for stage in stages if stage is not None]
-        return (
-            sum(stage.numCompletedTasks for stage in known),
-            sum(stage.numTasks for stage in known),
-        )
-
-    return asked
 
 
 def _of(done: int, total: int, noun: str) -> str:

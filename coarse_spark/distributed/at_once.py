@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import pyspark
-from pyspark import inheritable_thread_target
 from pyspark.sql import SparkSession
+
+from coarse_spark.compatibility import in_session
 
 First = TypeVar("First")
 Second = TypeVar("Second")
@@ -39,14 +39,5 @@ def for_each(
     Exception : that of the first item that failed, when all are done.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [pool.submit(_in_session(spark, work), item) for item in items]
+        found = [pool.submit(in_session(spark, work), item) for item in items]
     return [future.result() for future in found]
-
-
-def _in_session(spark: SparkSession, work: Callable[[Item], Result]) -> Callable[[Item], Result]:
-    """Return a function for one thread, with this thread's settings of the session."""
-    inherit: Callable[[Callable[[Item], Result]], Callable[[Item], Result]]
-    # before Spark 4 it takes no session
-    old = int(pyspark.__version__.partition(".")[0]) < 4
-    inherit = inheritable_thread_target if old else inheritable_thread_target(spark)
-    return inherit(work)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from pyspark.sql import DataFrame
 
+from coarse_spark.compatibility import keeps_nothing
+
 
 @contextmanager
 def materialized(frame: DataFrame) -> Iterator[DataFrame]:
@@ -21,7 +23,7 @@ def materialized(frame: DataFrame) -> Iterator[DataFrame]:
     try:
         kept = frame.persist()
     except Exception as error:
-        if "PERSIST" not in str(error).upper() and "CACHE" not in str(error).upper():
+        if not keeps_nothing(error):
             raise
         yield frame
         return

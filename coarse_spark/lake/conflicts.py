@@ -1,13 +1,7 @@
-"""Conflicts of processes that commit to one table at the same time: one of them wrote nothing.
-
-Depending on the versions of Spark and Delta, on Spark Connect, and on what is installed beside
-them, a conflict comes as a class of Delta's Python package, of pyspark, py4j or gRPC. All of them
-name Delta's own class, or its condition.
-"""
+"""Conflicts of processes that commit to one table at the same time: one of them wrote nothing."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -19,27 +13,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from coarse_spark.compatibility import is_conflict
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-
-_NAMED = re.compile(
-    r"\b(?:Concurrent(?:Write|Append|DeleteRead|DeleteDelete|Transaction|Modification)"
-    r"|MetadataChanged|ProtocolChanged)Exception\b"
-    r"|\bDELTA_(?:CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)\b"
-)
-
-
-def is_conflict(error: BaseException) -> bool:
-    """Whether another process was first, so that the commit may be tried again.
-
-    Examples
-    --------
-    >>> is_conflict(RuntimeError("[DELTA_CONCURRENT_APPEND] Files were added by another one."))
-    True
-    >>> is_conflict(RuntimeError("[DELTA_TABLE_NOT_FOUND] There is no such table."))
-    False
-    """
-    return _NAMED.search(f"{type(error).__name__}: {error}") is not None
 
 
 def retried(

@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyspark.errors import PySparkException
-
 from coarse_spark.causes import first_cause, without_kind
+from coarse_spark.compatibility import is_conflict, is_of_spark
 from coarse_spark.errors import TableError, nearest
-from coarse_spark.lake.conflicts import is_conflict
 from coarse_spark.lake.tables import Lake, quote
 
 _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_.]+)\] ([^\n]+)")  # of an error of Spark or Delta
@@ -35,11 +33,6 @@ _SENTENCES = {
 _METASTORE = ("XSDB6", "Unable to instantiate org.apache.hadoop.hive.ql.metadata")
 
 
-def condition_of(error: PySparkException) -> str | None:
-    """Return the name that Spark or Delta gives an error, which Spark calls otherwise since 4.0."""
-    return error.getCondition() if hasattr(error, "getCondition") else error.getErrorClass()
-
-
 @contextmanager
 def first_contact(lake: Lake, table: str | None = None) -> Iterator[None]:
     """Turn what Spark, Delta or the storage says of an output into one sentence.
@@ -57,10 +50,7 @@ def first_contact(lake: Lake, table: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_conflict(error):
-            raise
-        # Java's own errors come as py4j's, which a client of Spark Connect does not have
-        if type(error).__module__.partition(".")[0] not in ("pyspark", "py4j"):
+        if is_conflict(error) or not is_of_spark(error):
             raise
         raise TableError(f"{place} {_told(str(error))}") from error
 

@@ -9,13 +9,8 @@ import subprocess  # nosec B404  # to ask Java for its version
 import sys
 from pathlib import Path
 
+from coarse_spark.compatibility import java_versions
 from coarse_spark.errors import RuntimeSetupError
-
-SUPPORTED = (17, 21)
-_WANTED = (
-    f"Spark needs Java {' or '.join(map(str, SUPPORTED))}: install it and put it on PATH, or set "
-    "JAVA_HOME to its folder"
-)
 
 
 def check_java() -> int:
@@ -23,18 +18,30 @@ def check_java() -> int:
 
     Raises
     ------
-    RuntimeSetupError : no Java is found, it does not run, or Spark does not support its version.
+    RuntimeSetupError : no Java is found, it does not run, or Spark does not support its version;
+        or there is no Spark.
     """
+    try:
+        supported = java_versions()
+    except ImportError:
+        raise RuntimeSetupError(
+            "pyspark is not installed; install the extra: pip install 'coarse-spark[spark]'"
+        ) from None
+    *others, last = map(str, supported)
+    wanted = (
+        f"Spark needs Java {', '.join(others)} or {last}: install it and put it on PATH, or set "
+        "JAVA_HOME to its folder"
+    )
     home = os.environ.get("JAVA_HOME")
     if home:
         java = str(Path(home) / "bin" / "java")
         if not Path(java).exists():
-            raise RuntimeSetupError(f"JAVA_HOME is {home}, but {java} does not exist. {_WANTED}.")
+            raise RuntimeSetupError(f"JAVA_HOME is {home}, but {java} does not exist. {wanted}.")
     else:
         found = shutil.which("java")
         if found is None:
             raise RuntimeSetupError(
-                f"no Java was found (JAVA_HOME is not set and no java is on PATH). {_WANTED}."
+                f"no Java was found (JAVA_HOME is not set and no java is on PATH). {wanted}."
             )
         java = found
     try:
@@ -42,15 +49,15 @@ def check_java() -> int:
             [java, "-version"], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise RuntimeSetupError(f"{java} did not run: {error}. {_WANTED}.") from None
+        raise RuntimeSetupError(f"{java} did not run: {error}. {wanted}.") from None
     match = re.search(r'version "(\d+)(?:\.(\d+))?', answer.stderr + answer.stdout)
     if match is None:
-        raise RuntimeSetupError(f"{java} -version said nothing that names a version. {_WANTED}.")
+        raise RuntimeSetupError(f"{java} -version said nothing that names a version. {wanted}.")
     major = (
         int(match[2]) if match[1] == "1" and match[2] else int(match[1])
     )  # Java 8 calls itself 1.8
-    if major not in SUPPORTED:
-        raise RuntimeSetupError(f"{java} is Java {major}. {_WANTED}.")
+    if major not in supported:
+        raise RuntimeSetupError(f"{java} is Java {major}. {wanted}.")
     return major
 
 

@@ -11,10 +11,11 @@ from pyspark.errors import AnalysisException
 from pyspark.sql.types import StructType
 from tenacity import RetryCallState
 
+from coarse_spark.compatibility import condition_of
 from coarse_spark.distributed.at_once import for_each
 from coarse_spark.errors import TableError
 from coarse_spark.lake.conflicts import retried
-from coarse_spark.lake.contact import condition_of, first_contact, require_schema
+from coarse_spark.lake.contact import first_contact, require_schema
 from coarse_spark.lake.contract import (
     TABLES,
     VERSION,

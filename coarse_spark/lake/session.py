@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from coarse_spark.compatibility import is_client_alone, with_delta
 from coarse_spark.errors import RuntimeSetupError
 from coarse_spark.lake.java import check_java
 
@@ -50,8 +51,8 @@ def open_session(
 
     Raises
     ------
-    RuntimeSetupError : a local session is needed and Java or Delta's jars are missing, or Spark
-        does not start.
+    RuntimeSetupError : a local session is needed and there is only Spark Connect's client, Java or
+        Delta's jars are missing, or Spark does not start.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
@@ -61,13 +62,12 @@ def open_session(
         for name in ("PYSPARK_GATEWAY_PORT", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
     ):
         return SparkSession.builder.getOrCreate()
-    check_java()
-    try:
-        from delta import configure_spark_with_delta_pip
-    except ImportError:
+    if is_client_alone():
         raise RuntimeSetupError(
-            "delta-spark is not installed; install the extra: pip install 'coarse-spark[spark]'"
-        ) from None
+            "there is only Spark Connect's client here, which needs a server: set SPARK_REMOTE to "
+            "its address, such as sc://host:15002"
+        )
+    check_java()
     # executors must run the interpreter that has this package, whatever `python3` is on PATH
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     partitions = shuffle_partitions or (os.cpu_count() or 2)
@@ -82,9 +82,15 @@ def open_session(
     builder = SparkSession.builder.appName("coarse_spark").master(master)
     for key, value in settings.items():
         builder = builder.config(key, value)
+    try:
+        builder = with_delta(builder)
+    except ImportError:
+        raise RuntimeSetupError(
+            "delta-spark is not installed; install the extra: pip install 'coarse-spark[spark]'"
+        ) from None
     with _quiet_start() as record:
         try:
-            return configure_spark_with_delta_pip(builder).getOrCreate()
+            return builder.getOrCreate()
         except Exception as error:
             tail = "\n".join(record.read_text(errors="replace").splitlines()[-15:])
             raise RuntimeSetupError(

@@ -72,6 +72,14 @@ test-spark: java
 test-all: lint java ## Lint, then every test
 	@$(BIN)/pytest
 
+.PHONY: test-lowest
+test-lowest: setup ## The lowest versions that pyproject.toml allows, in .venv-lowest: core tests
+	@$(BIN)/python tests/matrix/lowest.py
+
+.PHONY: test-matrix
+test-matrix: java ## Every pair of Spark and Delta and Connect alone, in .venv-matrix, an hour of it
+	@$(BIN)/python tests/matrix/matrix.py
+
 .venv/.bench: $(INSTALLED)
 	@$(PIP) -e '.[bench]'
 	@touch $@
@@ -122,5 +130,5 @@ wheel: setup ## Build the wheel and the source package into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist
 
 .PHONY: clean
-clean: ## Remove what the targets made, except .venv
+clean: ## Remove what the targets made, except environments
 	@rm -rf dist output spark-warehouse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -25,8 +25,8 @@ Tasks = Callable[[], tuple[int, int]]
 # class of Delta's Python package, of pyspark, py4j or gRPC. All of them name Delta's own class, or
 # its condition.
 _CONFLICT = re.compile(
-    r"\b(?:Delta)?(?:Concurrent(?:Write|Append|DeleteRead|DeleteDelete|Transaction|Modification)"
-    r"|MetadataChanged|ProtocolChanged)Exception\b"
+    r"\b(?:Concurrent(?:Write|Append|DeleteRead|DeleteDelete|Transaction)"
+    r"|DeltaConcurrentModification|MetadataChanged|ProtocolChanged)Exception\b"
     r"|\bDELTA_(?:CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)\b"
 )
 # serverless runtimes keep no intermediate results

@@ -65,7 +65,7 @@ def open_session(
     if is_client_alone():
         raise RuntimeSetupError(
             "there is only Spark Connect's client here, which needs a server: set SPARK_REMOTE to "
-            "its address, such as sc://host:15002"
+            "its address, such as sc://localhost:15002"
         )
     check_java()
     # executors must run the interpreter that has this package, whatever `python3` is on PATH

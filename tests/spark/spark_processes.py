@@ -130,6 +130,21 @@ def wait_until(
         time.sleep(0.3)
 
 
+@contextmanager
+def connect_server(log: Path) -> Iterator[str]:
+    """Run a Spark Connect server for the block; yield its address."""
+    port = free_port()
+    address = {
+        "spark__connect__grpc__binding__address": LOOPBACK,
+        "spark__connect__grpc__binding__port": port,
+    }
+    service = ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
+    command = [PROGRAMS / "spark-submit", "--master", "local[2]", *settings(**address), *service]
+    with running(command, log) as process:
+        wait_until(lambda: listening(port), process, log)
+        yield f"sc://{LOOPBACK}:{port}"
+
+
 def submit(
     job: str, config: Path, options: Sequence[str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:

@@ -12,15 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from spark_processes import (
-    LOOPBACK,
-    PROGRAMS,
     assert_same_result,
+    connect_server,
     environment,
-    free_port,
-    listening,
-    running,
-    settings,
-    wait_until,
 )
 
 if TYPE_CHECKING:
@@ -36,18 +30,8 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Connect server on this machine."""
-    port, log = free_port(), tmp_path_factory.mktemp("server") / "server.log"
-    address = {
-        "spark__connect__grpc__binding__address": LOOPBACK,
-        "spark__connect__grpc__binding__port": port,
-    }
-    service = ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
-
-    with running(
-        [PROGRAMS / "spark-submit", "--master", "local[2]", *settings(**address), *service], log
-    ) as process:
-        wait_until(lambda: listening(port), process, log)
-        yield f"sc://{LOOPBACK}:{port}"
+    with connect_server(tmp_path_factory.mktemp("server") / "server.log") as address:
+        yield address
 
 
 def _client(server: str, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

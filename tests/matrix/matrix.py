@@ -78,30 +78,27 @@ ROWS = [
 
 
 def run(row: Row) -> dict[str, Any]:
-    """Return what the tests and the whole run of a row came to."""
+    """Return what the whole run and the tests of a row came to."""
     python = row.environment()
     folder = Path(tempfile.mkdtemp(prefix=f"{row.name}-"))
     with _server(row, folder) as address:
         own = {"SPARK_REMOTE": address, "JAVA_HOME": str(folder / "no-java")} if address else {}
         environment = {**os.environ, **own}
         environment.pop("PYTHONPATH", None)
-        command = [python, "-m", "pytest", "-p", "no:cacheprovider", *CORE]
-        tests = _said(command, environment, folder / "tests.log")
-        whole = _said(
-            [python, Path(__file__).with_name("whole_run.py"), folder / "tables"],
-            environment,
-            folder / "run.log",
-        )
-    lines = [line for line in (folder / "run.log").read_text().splitlines() if line[:1] == "{"]
-    found = json.loads(lines[-1]) if whole == 0 and lines else {}
+        whole = [python, Path(__file__).with_name("whole_run.py"), folder / "tables"]
+        ran = _said(whole, environment, folder / "run.log")
+        tests = [python, "-m", "pytest", "-p", "no:cacheprovider", *CORE]
+        tested = _said(tests, environment, folder / "tests.log")
+    told = (folder / "run.log").read_text().splitlines()[-1:]
+    found = json.loads(told[0]) if ran == 0 else {}
     return {
         "pins": row.pins(),
-        "tests": _counted((folder / "tests.log").read_text()),
+        "tests": counted((folder / "tests.log").read_text()),
         "checksum": found.get("checksum"),
         "tables": found.get("tables"),
         "seconds": found.get("seconds"),
         "logs": str(folder),
-        "good": tests == 0 and bool(found),
+        "good": ran == 0 and tested == 0,
     }
 
 
@@ -130,12 +127,12 @@ def _server(row: Row, folder: Path) -> Iterator[str | None]:
         program.wait(timeout=60)
 
 
-def _counted(log: str) -> dict[str, int]:
+def counted(log: str) -> dict[str, int]:
     """Return how many tests had which outcome, from the last line of pytest.
 
     Examples
     --------
-    >>> _counted("...\n1 failed, 30 passed, 2 skipped in 4.20s")
+    >>> counted("...\n1 failed, 30 passed, 2 skipped in 4.20s")
     {'failed': 1, 'passed': 30, 'skipped': 2}
     """
     last = log.strip().rpartition("\n")[2]
@@ -174,11 +171,20 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def differing(found: list[dict[str, Any]]) -> list[str]:
+    """Return the tables whose rows are not the same in all outcomes that have any."""
+    ran = [one["tables"] for one in found if one["tables"]]
+    return sorted({name for one in ran for name in one if one[name] != ran[0].get(name)})
+
+
 def agree(rows: list[Row]) -> bool:
-    """Whether all outcomes that are there are good and have one checksum."""
+    """Whether all outcomes that are there are good and have one checksum; says what differs."""
     places = [OUTCOMES / f"{row.name}.json" for row in rows]
     found = [json.loads(place.read_text()) for place in places if place.exists()]
-    return all(one["good"] for one in found) and len({one["checksum"] for one in found}) <= 1
+    tables = differing(found)
+    if tables:
+        print(f"not the same everywhere: {', '.join(tables)}")
+    return all(one["good"] for one in found) and not tables
 
 
 def _number(version: str) -> tuple[int, ...]:

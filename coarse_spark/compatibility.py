@@ -8,6 +8,7 @@ through here, and knows no Spark.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,8 @@ _CONFLICT = re.compile(
     r"|DeltaConcurrentModification|MetadataChanged|ProtocolChanged)Exception\b"
     r"|\bDELTA_(?:CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)\b"
 )
+# variables that spark-submit, a client's user and a managed runtime set
+_PLATFORMS = {"PYSPARK_GATEWAY_PORT", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION"}
 # serverless runtimes keep no intermediate results
 _NOT_KEPT = re.compile(r"PERSIST|CACHE", re.IGNORECASE)
 
@@ -62,6 +65,11 @@ def is_client_alone() -> bool:
     except ImportError:  # Spark 3.5, whose client comes with all of it
         return False
     return bool(is_remote_only())
+
+
+def has_platform_session() -> bool:
+    """Whether spark-submit, Spark Connect or a managed runtime has a session for this process."""
+    return not _PLATFORMS.isdisjoint(os.environ)
 
 
 def with_delta(builder: SparkSession.Builder) -> SparkSession.Builder:

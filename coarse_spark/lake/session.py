@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from coarse_spark.compatibility import is_client_alone, with_delta
+from coarse_spark.compatibility import has_platform_session, is_client_alone, with_delta
 from coarse_spark.errors import RuntimeSetupError
 from coarse_spark.lake.java import check_java
 
@@ -57,10 +57,7 @@ def open_session(
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
-    if any(
-        name in os.environ
-        for name in ("PYSPARK_GATEWAY_PORT", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
-    ):
+    if has_platform_session():
         return SparkSession.builder.getOrCreate()
     if is_client_alone():
         raise RuntimeSetupError(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TESTS = ["pytest", "pytest-timeout", "hypothesis", "packaging", "build", "hatchling"]
+TESTS = ["pytest", "pytest-timeout", "hypothesis", "packaging", "duckdb"]
 
 
 def interpreter(version: str) -> str | None:
@@ -72,10 +74,9 @@ def build(
     lowest : whether what pyproject.toml asks for comes in the lowest version that it allows.
     """
     stamp = folder / "built-from"
-    project = (ROOT / "pyproject.toml").read_bytes()
-    wanted = hashlib.sha256(
-        b"\0".join([project, python.encode(), *map(str.encode, [*requirements, *constraints])])
-    ).hexdigest()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    made_of = [project, python, requirements, constraints, TESTS, lowest]
+    wanted = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
     own = folder / "bin" / "python"
     if stamp.exists() and stamp.read_text() == wanted:
         return own

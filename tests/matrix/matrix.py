@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,8 @@ from environments import ROOT, build, interpreter, over, pinned
 
 PAIRS = Path(__file__).parent / "pairs"
 ENVIRONMENTS, OUTCOMES = ROOT / ".venv-matrix", ROOT / "output" / "matrix"
-# tables and writers at one time, the contract of tables and its errors, who works on a run
-CORE = [f"tests/spark/test_{name}.py" for name in ("lake", "contract", "runs")]
+# tables, their view and writers at one time; who works on a run
+CORE = [f"tests/spark/test_{name}.py" for name in ("lake", "runs")]
 PYTHONS = ["3.11", "3.12", "3.13"]
 # pyspark 3.5 imports distutils, which Python took away in 3.12
 LAST_PYTHON = {"spark-3.5": "3.11"}
@@ -77,8 +78,8 @@ ROWS = [
 ]
 
 
-def run(row: Row) -> dict[str, Any]:
-    """Return what the whole run and the tests of a row came to."""
+def run(row: Row) -> Iterator[dict[str, Any]]:
+    """Yield what a row came to after its whole run, and again after its tests."""
     python = row.environment()
     folder = Path(tempfile.mkdtemp(prefix=f"{row.name}-"))
     with _server(row, folder) as address:
@@ -87,19 +88,22 @@ def run(row: Row) -> dict[str, Any]:
         environment.pop("PYTHONPATH", None)
         whole = [python, Path(__file__).with_name("whole_run.py"), folder / "tables"]
         ran = _said(whole, environment, folder / "run.log")
+        told = (folder / "run.log").read_text().splitlines()[-1:]
+        found = json.loads(told[0]) if ran == 0 else {}
+        outcome = {
+            "pins": row.pins(),
+            "tests": {},
+            "checksum": found.get("checksum"),
+            "tables": found.get("tables"),
+            "seconds": found.get("seconds"),
+            "logs": str(folder),
+            "good": False,
+        }
+        yield outcome
         tests = [python, "-m", "pytest", "-p", "no:cacheprovider", *CORE]
         tested = _said(tests, environment, folder / "tests.log")
-    told = (folder / "run.log").read_text().splitlines()[-1:]
-    found = json.loads(told[0]) if ran == 0 else {}
-    return {
-        "pins": row.pins(),
-        "tests": counted((folder / "tests.log").read_text()),
-        "checksum": found.get("checksum"),
-        "tables": found.get("tables"),
-        "seconds": found.get("seconds"),
-        "logs": str(folder),
-        "good": ran == 0 and tested == 0,
-    }
+        counts = counted((folder / "tests.log").read_text())
+        yield {**outcome, "tests": counts, "good": ran == 0 and tested == 0}
 
 
 @contextmanager
@@ -193,6 +197,7 @@ def _number(version: str) -> tuple[int, ...]:
 
 def main() -> int:
     """Run what is asked for, print the table, and return the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends a server that runs
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="rows whose name begins so, such as spark-3.5")
     parser.add_argument("--table", action="store_true", help="run nothing")
@@ -202,8 +207,8 @@ def main() -> int:
         if row.left_out is not None:
             print(f"{row.name}: left out, {row.left_out}", flush=True)
             continue
-        found = run(row)
-        (OUTCOMES / f"{row.name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        for found in run(row):
+            (OUTCOMES / f"{row.name}.json").write_text(json.dumps(found, indent=1) + "\n")
         print(
             f"{row.name}: {'good' if found['good'] else 'FAILED, see ' + found['logs']}", flush=True
         )

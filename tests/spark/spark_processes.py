@@ -141,7 +141,7 @@ def connect_server(log: Path) -> Iterator[str]:
     service = ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
     command = [PROGRAMS / "spark-submit", "--master", "local[2]", *settings(**address), *service]
     with running(command, log) as process:
-        wait_until(lambda: listening(port), process, log)
+        wait_until(lambda: listening(port), process, log, seconds=180)
         yield f"sc://{LOOPBACK}:{port}"
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from filelock import FileLock
@@ -155,11 +154,11 @@ class Lake:
             Spark DataFrames derive from units whose ids were checked at the start of the run.)
         RunError : a row breaks the table's constraint.
         """
-        self._write(schema, run_id, rows, number, replaced=f"run_id = '{check_run_id(run_id)}'")
+        self._write(schema, run_id, rows, number, replaced=True)
 
     def append(self, schema: TableSchema, run_id: str, rows: DataFrame, number: int) -> None:
         """Add rows of units that a run does not have yet, in one commit; see ``replace``."""
-        self._write(schema, check_run_id(run_id), rows, number, replaced=None)
+        self._write(schema, run_id, rows, number, replaced=False)
 
     def _write(
         self,
@@ -168,17 +167,16 @@ class Lake:
         rows: DataFrame | pd.DataFrame,
         number: int | None,
         *,
-        replaced: str | None,
+        replaced: bool,
     ) -> None:
+        check_run_id(run_id)
         table = self.read(schema.name).schema
         if isinstance(rows, pd.DataFrame):
             rows = self._from_driver(schema, rows, table)
         rows = _conformed(rows.withColumn("run_id", F.lit(run_id)), table, schema.name)
-        options: dict[str, Any] = {} if replaced is None else {"replaceWhere": replaced}
-        if number is not None:
-            options |= {"txnAppId": run_id, "txnVersion": number}
+        options = {} if number is None else {"txnAppId": run_id, "txnVersion": str(number)}
         with self.alone(schema.name):
-            _commit(rows, self, schema, options)
+            _commit(rows, self, schema, run_id if replaced else None, options)
 
     @contextmanager
     def alone(self, table: str) -> Iterator[None]:
@@ -271,20 +269,41 @@ class Lake:
 
 
 @retried()
-def _commit(rows: DataFrame, lake: Lake, schema: TableSchema, options: Mapping[str, Any]) -> None:
-    writer = rows.write.format("delta").options(**options)
-    writer = writer.mode("overwrite" if "replaceWhere" in options else "append")
+def _commit(
+    rows: DataFrame,
+    lake: Lake,
+    schema: TableSchema,
+    replaced: str | None,
+    options: Mapping[str, str],
+) -> None:
+    """Write rows in one commit, in place of those of the run ``replaced`` where there is one."""
     try:
-        if lake.path is not None:
-            writer.save(f"{lake.path}/{schema.name}")
-        else:
-            writer.saveAsTable(lake.reference(schema.name))
+        if lake.path is None:
+            # saveAsTable would put a new table in the place of the old one, and several releases of
+            # Spark and Delta do not agree on how
+            _commit_to_catalog(rows, lake.reference(schema.name), replaced, options)
+            return
+        writer = rows.write.format("delta").mode("append").options(**options)
+        if replaced is not None:
+            # run ids hold no quotes
+            writer = writer.mode("overwrite").options(replaceWhere=f"run_id = '{replaced}'")
+        writer.save(f"{lake.path}/{schema.name}")
     except Exception as error:
         broken = _broken_rule(schema, str(error))
         if broken is None:
             raise
         # without its cause, which prints the row
         raise RunError(f"table {schema.name}: a row breaks {broken}; nothing was written") from None
+
+
+def _commit_to_catalog(
+    rows: DataFrame, table: str, replaced: str | None, options: Mapping[str, str]
+) -> None:
+    writer = rows.writeTo(table).options(**options)
+    if replaced is None:
+        writer.append()
+    else:
+        writer.overwrite(F.col("run_id") == F.lit(replaced))
 
 
 def _broken_rule(schema: TableSchema, message: str) -> str | None:

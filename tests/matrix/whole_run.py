@@ -1,6 +1,8 @@
 """Run conf/thornton.yml as a whole and print what came of it as one line of JSON.
 
-python tests/matrix/whole_run.py FOLDER      the folder takes the tables
+python tests/matrix/whole_run.py FOLDER [OPTION …]
+
+The folder takes the tables; further options are those of `coarse-spark run`.
 """
 
 from __future__ import annotations
@@ -24,20 +26,22 @@ def checksum(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def checksums(tables: str) -> dict[str, str]:
-    """Return the checksum of each table of the run but ``runs``, which tells of times."""
+    """Return the checksum of each table of the run, but for how long what took."""
     from coarse_spark.lake.contract import RUNS, TABLES
     from coarse_spark.lake.session import open_session
     from coarse_spark.lake.tables import Lake
 
     lake = Lake(open_session(), path=tables)
     return {
-        name: checksum(row.asDict(recursive=True) for row in lake.read(name, RUN).collect())
+        name: checksum(
+            row.asDict(recursive=True) for row in lake.read(name, RUN).drop("seconds").collect()
+        )
         for name in TABLES
         if name != RUNS.name
     }
 
 
-def main(folder: str) -> None:
+def main(folder: str, *options: str) -> None:
     """Run, and tell versions, seconds and checksums."""
     import pyspark
 
@@ -48,6 +52,7 @@ def main(folder: str) -> None:
         [
             *("run", "--config", str(ROOT / "conf" / "thornton.yml")),
             *("--run-id", RUN, "--set", f"output.path={folder}"),
+            *options,
         ]
     )
     seconds = time.monotonic() - start
@@ -65,4 +70,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

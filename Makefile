@@ -121,23 +121,29 @@ docs: setup ## Build the pages of docs/ into output/site
 wheel: setup ## Build the wheel and the source package into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist
 
+PACKAGE := $(shell find coarse_spark -name '*.py' -o -name '*.j2') pyproject.toml
+
 # a wheel is a zip file of the package; Spark puts it on the workers' path under this ending alone
-.PHONY: zip
-zip: setup ## Build dist/coarse_spark.zip, the package for spark-submit --py-files
+dist/coarse_spark.zip: $(INSTALLED) $(PACKAGE)
 	@rm -rf dist/zip
 	@$(BIN)/python -m build --no-isolation --wheel --outdir dist/zip >/dev/null
-	@mv dist/zip/*.whl dist/coarse_spark.zip && rmdir dist/zip
-	@echo "dist/coarse_spark.zip"
+	@mv dist/zip/*.whl $@ && rmdir dist/zip
+
+.PHONY: zip
+zip: dist/coarse_spark.zip ## Build dist/coarse_spark.zip, the package for spark-submit --py-files
+	@echo "$<"
 
 # the package as it is installed, not as it is edited, and all that it needs but Spark
-.PHONY: archive
-archive: setup ## Pack package and libraries into dist/coarse_spark_environment.tar.gz for spark-submit --archives
-	@rm -rf dist/environment dist/coarse_spark_environment.tar.gz
+dist/coarse_spark_environment.tar.gz: $(INSTALLED) $(PACKAGE) constraints.txt
+	@rm -rf dist/environment $@
 	@$(BIN)/python -m venv dist/environment
 	@PIP_CONSTRAINT=constraints.txt dist/environment/bin/python -m pip install --quiet --disable-pip-version-check .
-	@$(BIN)/python -m venv_pack --quiet --prefix dist/environment --output dist/coarse_spark_environment.tar.gz
+	@$(BIN)/python -m venv_pack --quiet --prefix dist/environment --output $@ $(if $(PYTHON_PREFIX),--python-prefix $(PYTHON_PREFIX))
 	@rm -rf dist/environment
-	@echo "dist/coarse_spark_environment.tar.gz"
+
+.PHONY: archive
+archive: dist/coarse_spark_environment.tar.gz ## Pack package and libraries for spark-submit --archives (PYTHON_PREFIX of the workers)
+	@echo "$<"
 
 .PHONY: clean
 clean: ## Remove what the targets made, except .venv

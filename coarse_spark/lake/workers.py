@@ -22,7 +22,8 @@ _RECIPE = (
     "bring it to them: 'make zip' and --py-files dist/coarse_spark.zip where they have the "
     "libraries that it needs; or 'make archive' and --archives "
     "dist/coarse_spark_environment.tar.gz#environment with "
-    "--conf spark.pyspark.python=./environment/bin/python; or install it on every worker. "
+    "--conf spark.pyspark.python=./environment/bin/python and --conf "
+    "spark.pyspark.driver.python=python3.11; or install it on every worker. "
     "A .whl in --py-files is shipped and ignored; see 'Clusters' in the documentation"
 )
 

@@ -33,7 +33,7 @@ def test_a_session_that_is_there_is_used_as_it_is(
     given = {"shuffle_partitions": 77, "conf": {"spark.sql.session.timeZone": "Asia/Tokyo"}}
     assert open_session(master="local[7]", **given) is spark
     # the platform's, where nobody has it yet
-    monkeypatch.setattr(type(spark), "getActiveSession", classmethod(lambda cls: None))
+    monkeypatch.setattr(type(spark), "getActiveSession", classmethod(lambda _: None))
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
     assert open_session(master="local[7]", **given) is spark
     assert dict(spark.conf.getAll) == before
@@ -46,11 +46,11 @@ def test_workers_of_other_machines_are_asked_for_the_package(
 
     monkeypatch.setattr(workers, "_NEEDED", ("no_such_module",))
     workers.check_workers(spark)  # they are processes of this machine: nothing is asked
-    monkeypatch.setattr(workers, "_at_home", lambda spark: False)
+    monkeypatch.setattr(workers, "_at_home", lambda _: False)
     with pytest.raises(RuntimeSetupError, match="No module named 'no_such_module'; bring it to"):
         workers.check_workers(spark)
     monkeypatch.undo()
-    monkeypatch.setattr(workers, "_at_home", lambda spark: False)
+    monkeypatch.setattr(workers, "_at_home", lambda _: False)
     workers.check_workers(spark)
     monkeypatch.setattr(workers, "__version__", "0.0.1")
     with pytest.raises(RuntimeSetupError, match=rf"has coarse_spark {__version__}, but this is 0"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # what functions on workers import, and with it every library that they need
 _NEEDED = ("coarse_spark.distributed.fit", "coarse_spark.distributed.score")
 _ANSWER = "place string, version string, trouble string"
-_RECIPE = (
+RECIPE = (
     "bring it to them: 'make zip' and --py-files dist/coarse_spark.zip where they have the "
     "libraries that it needs; or 'make archive' and --archives "
     "dist/coarse_spark_environment.tar.gz#environment with "
@@ -51,12 +51,12 @@ def check_workers(spark: SparkSession) -> None:
         if trouble:
             raise RuntimeSetupError(
                 f"the Python of the workers ({place}) cannot import what coarse_spark "
-                f"{__version__} needs there: {trouble}; {_RECIPE}"
+                f"{__version__} needs there: {trouble}; {RECIPE}"
             )
         if version != __version__:
             raise RuntimeSetupError(
                 f"the Python of the workers ({place}) has coarse_spark {version}, but this is "
-                f"{__version__}; {_RECIPE}"
+                f"{__version__}; {RECIPE}"
             )
 
 

@@ -1,4 +1,4 @@
-"""The bundle of Databricks jobs and the workflow of the CI host are of the form that these read.
+"""What other programs read: the bundle of Databricks jobs, settings of clusters, the CI workflow.
 
 The rules of the bundle are those of ``bundle/schema/jsonschema.json`` in the repository
 databricks/cli at commit 3798248c9b10: the keys of every mapping, which allows no others, and those
@@ -203,6 +203,36 @@ def test_the_configuration_of_the_jobs_is_one_for_a_catalog() -> None:
         },
     )
     assert same.fingerprint() == configuration.fingerprint()
+
+
+def test_settings_of_a_cluster_name_the_delta_lake_that_belongs_to_spark() -> None:
+    lines = (ROOT / "conf" / "spark-defaults.conf").read_text().splitlines()
+    settings = dict(line.split(None, 1) for line in lines if line and not line.startswith("#"))
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line.startswith(("pyspark=", "delta_spark="))
+    )
+    spark = ".".join(pins["pyspark"].split(".")[:2])
+    packages = f"io.delta:delta-spark_{spark}_2.13:{pins['delta_spark']}"
+    assert settings["spark.jars.packages"] == packages
+    assert settings["spark.sql.extensions"] == "io.delta.sql.DeltaSparkSessionExtension"
+
+
+def test_the_message_and_the_documentation_have_the_same_recipes() -> None:
+    from coarse_spark.lake.workers import RECIPE
+
+    page = (ROOT / "docs" / "clusters.md").read_text()
+    for words in (
+        "make zip",
+        "--py-files dist/coarse_spark.zip",
+        "make archive",
+        "--archives dist/coarse_spark_environment.tar.gz#environment",
+        "--conf spark.pyspark.python=./environment/bin/python",
+        "--conf spark.pyspark.driver.python=",
+    ):
+        assert words in page
+        assert words in RECIPE
 
 
 def test_the_workflow_calls_targets_of_the_makefile() -> None:

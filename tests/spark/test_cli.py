@@ -143,49 +143,6 @@ def test_report_of_a_finished_run_writes_its_page_again(
     )
 
 
-def test_the_page_of_tables_elsewhere_goes_where_it_was_declared_or_nowhere(
-    spark: SparkSession,
-    published: Outcome,
-    finished: Run,
-    config: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from coarse_spark.lake.contract import TABLES
-
-    working = tmp_path / "working"
-    working.mkdir()
-    monkeypatch.chdir(working)
-    spark.sql("CREATE DATABASE pages")
-    try:
-        for table in TABLES.values():
-            place = f"{finished.lake.path}/{table.name}"
-            spark.sql(f"CREATE TABLE pages.{table.name} USING DELTA LOCATION '{place}'")
-        catalog = ("--set", "output.path=null", "--set", "output.schema=pages")
-        options = ("--config", config, "--run-id", "first", *catalog)
-        summary = published.out.partition("tables:")[0]
-        found = run_command("report", *options)
-        assert found.code == 0, found.err
-        assert found.out.startswith(summary)
-        assert "page:   none, because the tables are in no folder of this machine; set output" in (
-            found.out
-        )
-        pages = tmp_path / "pages"
-        declared = run_command("report", *options, "--set", f"output.page={pages}")
-        assert f"page:   {pages / 'report.html'}" in declared.out
-        page = (pages / "report.html").read_text()
-        assert run_command("report", *options, "--report", "one.html").code == 0
-        assert (working / "one.html").read_text() == page
-        # what cannot be written is told before a run begins
-        _refused(
-            run_command("run", "--config", config, *catalog, "--set", "output.page=dbfs:/pages"),
-            "output.page: /dbfs/pages/report.html cannot be written, because this machine has no",
-        )
-    finally:
-        spark.sql("DROP DATABASE pages CASCADE")
-    assert [path.name for path in working.iterdir()] == ["one.html"]
-
-
 def test_validate_prints_what_it_found(spark: SparkSession, config: Path) -> None:
     found = run_command("validate", "--config", config)
     assert found.code == 0, found.err

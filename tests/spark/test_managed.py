@@ -1,6 +1,6 @@
 """Sessions that are not ours: used as they are, without caching where that is refused.
 
-And workers of other machines, which are asked for the package.
+And workers of other machines, which are asked for the package; and pages of tables elsewhere.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from command_line import Outcome, run_command
 
 from coarse_spark import __version__
 from coarse_spark.errors import RuntimeSetupError
@@ -55,6 +56,51 @@ def test_workers_of_other_machines_are_asked_for_the_package(
     monkeypatch.setattr(workers, "__version__", "0.0.1")
     with pytest.raises(RuntimeSetupError, match=rf"has coarse_spark {__version__}, but this is 0"):
         workers.check_workers(spark)
+
+
+def test_the_page_of_tables_elsewhere_goes_where_it_was_declared_or_nowhere(
+    spark: SparkSession,
+    published: Outcome,
+    finished: Run,
+    promotions: Promotions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from coarse_spark.lake.contract import TABLES
+
+    working = tmp_path / "working"
+    working.mkdir()
+    monkeypatch.chdir(working)
+    spark.sql("CREATE DATABASE pages")
+    try:
+        for table in TABLES.values():
+            place = f"{finished.lake.path}/{table.name}"
+            spark.sql(f"CREATE TABLE pages.{table.name} USING DELTA LOCATION '{place}'")
+        catalog = ("--set", "output.path=null", "--set", "output.schema=pages")
+        options = ("--config", promotions.config, "--run-id", "first", *catalog)
+        summary = published.out.partition("tables:")[0]
+        found = run_command("report", *options)
+        assert found.code == 0, found.err
+        assert found.out.startswith(summary)
+        assert "page:   none, because the tables are in no folder of this machine; set output" in (
+            found.out
+        )
+        pages = tmp_path / "pages"
+        declared = run_command("report", *options, "--set", f"output.page={pages}")
+        assert f"page:   {pages / 'report.html'}" in declared.out
+        page = (pages / "report.html").read_text()
+        assert run_command("report", *options, "--report", "one.html").code == 0
+        assert (working / "one.html").read_text() == page
+        # what cannot be written is told before a run begins
+        options = ("--config", promotions.config, *catalog)
+        refused = run_command("run", *options, "--set", "output.page=dbfs:/pages")
+        assert refused.code == 2
+        assert "output.page: /dbfs/pages/report.html cannot be written, because this machine" in (
+            refused.err
+        )
+    finally:
+        spark.sql("DROP DATABASE pages CASCADE")
+    assert [path.name for path in working.iterdir()] == ["one.html"]
 
 
 @pytest.mark.slow

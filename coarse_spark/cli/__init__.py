@@ -31,7 +31,7 @@ from coarse_spark.cli.common import (
 )
 from coarse_spark.cli.operators import runs
 from coarse_spark.cli.terminal import lenient_streams, progress_shown
-from coarse_spark.errors import CoarseSparkError
+from coarse_spark.errors import CoarseSparkError, RunError
 from coarse_spark.text import counted, printable
 
 if TYPE_CHECKING:
@@ -518,8 +518,11 @@ def task(arguments: Sequence[str] | None = None) -> None:
 
     Raises
     ------
-    CoarseSparkError : what the user can mend, or a run that failed.
+    CoarseSparkError : what the user can mend, a run that failed, or one that was stopped.
     Exception : whatever else went wrong, from unknown options on.
     """
-    with _as_command():
-        _command(arguments, standalone=False)
+    try:
+        with _as_command():
+            _command(arguments, standalone=False)
+    except SystemExit as end:
+        raise RunError(f"the process was asked to end ({end})") from end

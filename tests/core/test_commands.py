@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
 import typer
 
+from coarse_spark import cli
 from coarse_spark.cli import app, main, task
-from coarse_spark.errors import ConfigurationError
+from coarse_spark.errors import ConfigurationError, RunError
 
 NEW = "such as a scheduler's job run (default: made of the time)"
 ONLY = "(default: the only one of this configuration; with several it has to be given)"
@@ -113,3 +115,13 @@ def test_no_end_of_a_task_is_a_system_exit(
         raised = type(found).__name__
     assert raised == error
     assert error is not None or "Usage: coarse-spark" in capsys.readouterr().out
+
+
+def test_a_task_that_is_stopped_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "say", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(RunError, match=r"asked to end \(SIGTERM\)"):
+        task(["version"])
+    with pytest.raises(SystemExit, match="SIGTERM"):
+        main(["version"])
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -129,6 +129,30 @@ docs: setup ## Build the pages of docs/ into output/site
 wheel: setup ## Build the wheel and the source package into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist
 
+PACKAGE := $(shell find coarse_spark -name '*.py' -o -name '*.j2') pyproject.toml
+
+# a wheel is a zip file of the package; Spark puts it on the workers' path under this ending alone
+dist/coarse_spark.zip: $(INSTALLED) $(PACKAGE)
+	@rm -rf dist/zip
+	@$(BIN)/python -m build --no-isolation --wheel --outdir dist/zip >/dev/null
+	@mv dist/zip/*.whl $@ && rmdir dist/zip
+
+.PHONY: zip
+zip: dist/coarse_spark.zip ## Build dist/coarse_spark.zip, the package for spark-submit --py-files
+	@echo "$<"
+
+# the package as it is installed, not as it is edited, and all that it needs but Spark
+dist/coarse_spark_environment.tar.gz: $(INSTALLED) $(PACKAGE) constraints.txt
+	@rm -rf dist/environment $@
+	@$(BIN)/python -m venv dist/environment
+	@PIP_CONSTRAINT=constraints.txt dist/environment/bin/python -m pip install --quiet --disable-pip-version-check .
+	@$(BIN)/python -m venv_pack --quiet --prefix dist/environment --output $@ $(if $(PYTHON_PREFIX),--python-prefix $(PYTHON_PREFIX))
+	@rm -rf dist/environment
+
+.PHONY: archive
+archive: dist/coarse_spark_environment.tar.gz ## Pack package and libraries for spark-submit --archives (PYTHON_PREFIX of the workers)
+	@echo "$<"
+
 .PHONY: clean
 clean: ## Remove what the targets made, except environments
 	@rm -rf dist output spark-warehouse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,6 +9,7 @@ from coarse_spark.errors import InvalidInputError
 
 # two letters at least: C:/ is a drive
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+_VOLUMES = "Volumes"  # /Volumes/catalog/schema/volume/… are files of a Unity Catalog
 _SAME = {"s3a": "s3", "s3n": "s3", "abfs": "abfss", "wasb": "wasbs"}  # other clients of one store
 
 
@@ -52,6 +53,45 @@ def is_local(place: str) -> bool:
     return _SCHEME.match(place) is None
 
 
+def local_path(place: str) -> str | None:
+    """Return the path under which local programs reach a resolved place, None where they cannot.
+
+    Managed platforms show dbfs:/… as /dbfs/…, and a Volume as /Volumes/… whatever its address.
+
+    Examples
+    --------
+    >>> local_path("dbfs:/pages"), local_path("dbfs:/Volumes/main/shop/pages")
+    ('/dbfs/pages', '/Volumes/main/shop/pages')
+    >>> local_path("s3://bucket/pages") is None
+    True
+    """
+    if is_local(place):
+        return place
+    kind, *words = _parts(place)
+    mounted = {"file": "/", "dbfs": "/dbfs/"}.get(kind)
+    return None if mounted is None else mounted + "/".join(words)
+
+
+def on_volume(place: str) -> bool:
+    """Return whether a resolved place is on a Volume of a Unity Catalog."""
+    return _parts(place)[:2] == ["file", _VOLUMES]
+
+
+def mount(path: str) -> str | None:
+    """Return what has to be there before a local path: a Volume or /dbfs; None for other paths.
+
+    Who makes a folder of this name would write to the machine's own disk.
+
+    Examples
+    --------
+    >>> mount("/Volumes/main/shop/files/pages"), mount("/dbfs/pages"), mount("/data/pages")
+    ('/Volumes/main/shop/files', '/dbfs', None)
+    """
+    words = _words(path)
+    depth = {_VOLUMES: 4, "dbfs": 1}.get(words[0], 0) if words else 0
+    return "/" + "/".join(words[:depth]) if depth else None
+
+
 def overlap(one: str, other: str) -> bool:
     """Return whether two resolved places are one, or one lies in the other.
 
@@ -73,8 +113,10 @@ def _parts(place: str) -> list[str]:
         words = _words(place)
         # /dbfs/… is what local programs call dbfs:/…
         return words if words[:1] == ["dbfs"] else ["file", *words]
-    name = scheme[1].lower()
-    return [_SAME.get(name, name), *_words(place[scheme.end() - 1 :])]
+    name, words = scheme[1].lower(), _words(place[scheme.end() - 1 :])
+    if name == "dbfs" and words[:1] == [_VOLUMES]:
+        name = "file"  # the other name of a Volume
+    return [_SAME.get(name, name), *words]
 
 
 def _words(path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Choose a menu of every size for the last run, or the one of --run-id.
+"""Choose a menu of every size for the run of --run-id, or the only unfinished one.
 
 spark-submit jobs/choose_menu.py --config conf/NAME.yml
 """

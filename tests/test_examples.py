@@ -13,6 +13,7 @@ import coarse_spark.core
 import coarse_spark.simulate.field
 
 MODULES = [
+    "coarse_spark.address",
     "coarse_spark.causes",
     "coarse_spark.errors",
     "coarse_spark.text",

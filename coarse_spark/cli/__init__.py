@@ -31,7 +31,7 @@ from coarse_spark.cli.common import (
 )
 from coarse_spark.cli.operators import runs
 from coarse_spark.cli.terminal import lenient_streams, progress_shown
-from coarse_spark.errors import CoarseSparkError
+from coarse_spark.errors import CoarseSparkError, RunError
 from coarse_spark.text import counted, printable
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NO_PAGE = (
+    "none, because the tables are in no folder of this machine; set output.page to a folder, or "
+    "use 'coarse-spark report --report FILE'"
+)
 _STOPPED = (130, 143)  # exit codes of a command that was stopped by hand, or by SIGTERM
 
 app = typer.Typer(
@@ -59,11 +63,16 @@ def _run_id(meaning: str) -> OptionInfo:
 
 
 _NEW = "such as a scheduler's job run (default: made of the time)"
-RunId = Annotated[str | None, _run_id("The run (default: the one that started last).")]
-GoneOnWith = Annotated[
-    str | None, _run_id("The unfinished run to go on with (default: the one that started last).")
+RunId = Annotated[
+    str | None,
+    _run_id(
+        "The run (default: the one of this configuration that was published last, or the only "
+        "unfinished one that started after it)."
+    ),
 ]
-Resumed = Annotated[str | None, _run_id("The run that stopped (default: the last one that did).")]
+_ONLY = "(default: the only one of this configuration; with several it has to be given)"
+GoneOnWith = Annotated[str | None, _run_id(f"The unfinished run to go on with {_ONLY}.")]
+Resumed = Annotated[str | None, _run_id(f"The unfinished run {_ONLY}.")]
 NewRun = Annotated[
     str | None, _run_id(f"Id of the new run, {_NEW}; an unfinished run of this id starts anew.")
 ]
@@ -76,15 +85,14 @@ NewOrStopped = Annotated[
 ]
 GoneOnWithOrCurrent = Annotated[
     str | None,
-    _run_id(
-        "The unfinished run to go on with (default: the one that started last); with --new the "
-        "current run, and no other."
-    ),
+    _run_id(f"The unfinished run to go on with {_ONLY}; with --new the current run, and no other."),
 ]
 ReportPath = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--report", help="Where the page goes (default: report.html in the output folder)."
+        "--report",
+        help="File for the page (default: report.html in output.page, or in the output folder "
+        "where that is local).",
     ),
 ]
 
@@ -126,6 +134,7 @@ def run(
     """
     configuration, session = start(config, settings)
     from coarse_spark.pipeline import run_all
+    from coarse_spark.pipeline.present import asked_page
 
     inputs = None
     if repeat is not None:
@@ -139,7 +148,8 @@ def run(
         for line in plan(session, configuration):
             say(line)
         return
-    _present(run_all(session, configuration, run_id, publish=publish, inputs=inputs), report)
+    page = asked_page(configuration, report)
+    _present(run_all(session, configuration, run_id, publish=publish, inputs=inputs), page)
 
 
 @app.command()
@@ -152,12 +162,16 @@ def resume(
     """Go on with a run that stopped, after its last finished step, and publish it."""
     configuration, session = start(config, settings)
     from coarse_spark.pipeline import read_run, run_all
-    from coarse_spark.pipeline.operate import last_unfinished
+    from coarse_spark.pipeline.present import asked_page
     from coarse_spark.pipeline.run import lake_of
+    from coarse_spark.pipeline.which import run_to_go_on_with
 
-    name = last_unfinished(lake_of(session, configuration)) if run_id is None else run_id
-    read_run(session, configuration, name)  # it has to be there, with this configuration
-    _present(run_all(session, configuration, name), report)
+    page = asked_page(configuration, report)
+    if run_id is None:
+        lake = lake_of(session, configuration)
+        run_id = run_to_go_on_with(lake, configuration, fitted=False)
+    read_run(session, configuration, run_id)  # it has to be there, with this configuration
+    _present(run_all(session, configuration, run_id), page)
 
 
 @app.command()
@@ -221,12 +235,16 @@ def _assign_new(config: Path, run_id: str | None, settings: Sequence[str]) -> No
 
 
 @app.command()
-def publish(config: Config, run_id: RunId = None, settings: Set = []) -> None:  # noqa: B006
+def publish(config: Config, run_id: GoneOnWith = None, settings: Set = []) -> None:  # noqa: B006
     """Make a run's assignments the current ones."""
     configuration, session = start(config, settings)
     from coarse_spark.pipeline import read_run
     from coarse_spark.pipeline.operate import publish_run
+    from coarse_spark.pipeline.run import lake_of
+    from coarse_spark.pipeline.which import run_to_go_on_with
 
+    if run_id is None:
+        run_id = run_to_go_on_with(lake_of(session, configuration), configuration)
     found = read_run(session, configuration, run_id)
     say(publish_run(found.lake, found.run_id))
 
@@ -241,8 +259,10 @@ def report(
     """Print the summary of a run and write its page."""
     configuration, session = start(config, settings)
     from coarse_spark.pipeline import read_run
+    from coarse_spark.pipeline.present import asked_page
 
-    _present(read_run(session, configuration, run_id), report, asked=True)
+    page = asked_page(configuration, report)
+    _present(read_run(session, configuration, run_id), page, asked=True)
 
 
 @app.command("export-rule")
@@ -286,10 +306,12 @@ def validate(
         return
     session = open_session_of(configuration)
     from coarse_spark.lake.output import difference
+    from coarse_spark.lake.workers import check_workers
     from coarse_spark.pipeline.run import lake_of
     from coarse_spark.pipeline.settings import check_tables, output_layout, read_tables
 
     with progress.of("validate", session):
+        check_workers(session)
         experiment, population = read_tables(session, configuration)
         found = check_tables(configuration, experiment, population)
     say(
@@ -350,7 +372,8 @@ def version() -> None:
 def promotions(
     units: Annotated[int, typer.Option(min=1, help="Units of the population.")],
     out: Annotated[
-        Path, typer.Option(help="Folder for the Delta tables experiment, population and truth.")
+        str,
+        typer.Option(help="Folder or address for the Delta tables experiment, population, truth."),
     ],
     experiment_units: Annotated[
         int | None,
@@ -366,9 +389,7 @@ def promotions(
 
     session = open_session_of()
     with progress.of("simulate", session):
-        paths = write_promotions(
-            session, units, str(out), experiment_units=experiment_units, seed=seed
-        )
+        paths = write_promotions(session, units, out, experiment_units=experiment_units, seed=seed)
     for name, path in paths.items():
         say(f"{name}: {path}")
 
@@ -383,15 +404,17 @@ def _present(run: Run, path: Path | None, *, asked: bool = False) -> None:
     from coarse_spark.report.summary import print_summary
 
     content = page = None
+    written = False
     with _told(run, "its page could not be written", asked), progress.of("report", run.spark):
         content = report_content(run)
         page = write_page(run, content, path)
+        written = True
     with _told(run, "its summary could not be printed", asked):
         if content is not None:
             print_summary(content, console())
     say(f"tables: {run.lake.path or run.lake.schema} (run {run.run_id})")
-    if page is not None:
-        say(f"page:   {page}")
+    if written:
+        say(f"page:   {_NO_PAGE if page is None else page}")
 
 
 @contextmanager
@@ -495,8 +518,11 @@ def task(arguments: Sequence[str] | None = None) -> None:
 
     Raises
     ------
-    CoarseSparkError : what the user can mend, or a run that failed.
+    CoarseSparkError : what the user can mend, a run that failed, or one that was stopped.
     Exception : whatever else went wrong, from unknown options on.
     """
-    with _as_command():
-        _command(arguments, standalone=False)
+    try:
+        with _as_command():
+            _command(arguments, standalone=False)
+    except SystemExit as end:
+        raise RunError(f"the process was asked to end ({end})") from end

@@ -368,6 +368,12 @@ class Output(Section):
     schema_name: NamePart | None = Field(
         None, alias="schema", description="schema (database) that holds the tables"
     )
+    page: Location | None = Field(
+        None,
+        description="folder of the page report.html, one that programs of the machine reach: "
+        "local, /Volumes/catalog/schema/volume/… or dbfs:/…; default: the folder of the tables "
+        "where that is local, else no page is written",
+    )
 
 
 class Spark(Section):

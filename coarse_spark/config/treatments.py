@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 
-from coarse_spark.address import is_local, resolved
+from coarse_spark.address import is_local, local_path, resolved
 from coarse_spark.config.fields import Level, Number, expected
 from coarse_spark.config.section import Section
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
+from coarse_spark.text import redact
 
 _ROWS = (
     "a CSV or Parquet file beside the configuration, such as offers.csv, or a list of treatments "
@@ -87,9 +88,13 @@ def _rows(value: Any, info: ValidationInfo) -> tuple[dict[str, Any], ...]:
 def _read(text: str, control: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of a file of candidates."""
     try:
-        path = Path(resolved(text))
+        place = resolved(text)
     except InvalidInputError as error:
         raise expected(f"{_ROWS}; {error}") from None
+    local = local_path(place)
+    if local is None:
+        raise expected(f"{_ROWS}; programs of this machine cannot read {redact(place)}")
+    path = Path(local)
     kind = path.suffix.lower()
     if kind not in (".csv", ".parquet"):
         raise expected(f"{_ROWS}; the file's name has to end in .csv or .parquet")

@@ -113,22 +113,18 @@ class RunRecord:
         return RunRecord.of(found[0]) if found else None
 
     @staticmethod
-    def load(lake: Lake, run_id: str | None = None) -> RunRecord:
-        """Return the record of a run, by default of the one that started last.
+    def load(lake: Lake, run_id: str) -> RunRecord:
+        """Return the record of a run.
 
         Raises
         ------
         TableError : there is no such run, or another version of the package wrote it.
         """
-        rows = lake.read(RUNS.name, None if run_id is None else check_run_id(run_id))
-        if run_id is None:
-            rows = rows.where(~F.col("status").isin(ABANDONED, PRUNED))
-        found = rows.orderBy(F.col("started_at").desc()).limit(1).collect()
+        found = lake.read(RUNS.name, check_run_id(run_id)).collect()
         if not found:
-            raise TableError(
-                f"there is no run{'' if run_id is None else f' {run_id!r}'} "
-                f"in {lake.reference(RUNS.name)}{_nearest(lake, run_id)}"
-            )
+            known = lake.read(RUNS.name).select("run_id").limit(_LOOKED_AT).collect()
+            hint = nearest(run_id, [row["run_id"] for row in known])
+            raise TableError(f"there is no run {run_id!r} in {lake.reference(RUNS.name)}{hint}")
         return RunRecord.of(found[0])
 
     @staticmethod
@@ -175,13 +171,6 @@ class RunRecord:
             sorted(seconds.items(), key=lambda taken: order.get(taken[0], len(order)))
         )
         return RunRecord(**values)
-
-
-def _nearest(lake: Lake, run_id: str | None) -> str:
-    if run_id is None:
-        return ""
-    known = lake.read(RUNS.name).select("run_id").limit(_LOOKED_AT).collect()
-    return nearest(run_id, [row["run_id"] for row in known])
 
 
 def published_runs(lake: Lake) -> list[str]:

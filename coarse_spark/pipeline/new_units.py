@@ -39,6 +39,7 @@ from coarse_spark.lake.inputs import (
 from coarse_spark.lake.lease import Lease, worked_on_by
 from coarse_spark.lake.runs import current_run
 from coarse_spark.lake.step_results import ChooseResult, Extension, NewUnits, ScoreResult
+from coarse_spark.lake.workers import check_workers
 from coarse_spark.pipeline.limits import boundary_treatments, deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.menu_rule import given_by, published_rule
@@ -126,6 +127,7 @@ def _current(spark: SparkSession, configuration: Configuration, run_id: str | No
     who = worked_on_by(lake, run.record)
     if who is not None:
         raise RunTakenError(f"run {current} is being worked on ({who}); wait for it")
+    check_workers(spark)
     return run
 
 

@@ -258,16 +258,3 @@ def repeated(
     # the earlier run that it was compared with, not the one that is current now
     own["menu"]["previous_run"] = validated.previous_run
     return Configuration.model_validate(own), record.inputs
-
-
-def last_unfinished(lake: Lake) -> str:
-    """Return the run that started last of those that can be gone on with.
-
-    Raises
-    ------
-    TableError : there is none.
-    """
-    for line in list_runs(lake):
-        if not line.record.final and line.record.status != ABANDONED:
-            return line.record.run_id
-    raise TableError(f"no run in {lake.reference(RUNS.name)} is unfinished")

@@ -59,6 +59,8 @@ def run_all(
     try:
         started = start_run(spark, configuration, run_id, resume=True, inputs=inputs)
     except RunFinalError:
+        if run_id is None:
+            raise
         record = RunRecord.load(lake_of(spark, configuration), run_id)
         if record.status != PUBLISHED:
             raise

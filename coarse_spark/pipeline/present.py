@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 from pyspark.sql import functions as F
 
-from coarse_spark.address import is_local
+from coarse_spark.address import is_local, local_path, mount, resolved
+from coarse_spark.config.models import Configuration
 from coarse_spark.distributed.frames import column, unit_hash
-from coarse_spark.errors import TableError
+from coarse_spark.errors import InvalidInputError, TableError
+from coarse_spark.lake.contract import RUNS
 from coarse_spark.lake.step_results import (
     AssignResult,
     ChooseResult,
@@ -23,6 +25,7 @@ from coarse_spark.report.content import ReportContent
 from coarse_spark.report.page import write_report
 from coarse_spark.text import redact
 
+_PAGE = "report.html"
 _DOTS, _HASHES = 1_500, 1_000_000  # units in the picture; the resolution of a share of units
 
 
@@ -93,20 +96,61 @@ def _title(run: Run) -> str:
     return f"{' and '.join(run.configuration.space.names)} on {name}"
 
 
-def report(run: Run, content: ReportContent, path: Path | None = None) -> Path:
-    """Write the page and return where it is.
+def asked_page(configuration: Configuration, place: str | None = None) -> Path | None:
+    """Return the file that somebody wants the page in, None where nobody says.
+
+    Parameters
+    ----------
+    configuration : its ``output.page`` is a folder.
+    place : a file, which comes first.
+
+    Raises
+    ------
+    InvalidInputError : programs of this machine do not reach it.
+    """
+    if place is None:
+        folder = configuration.output.page
+        if folder is None:
+            return None
+        place, label = f"{folder}/{_PAGE}", "output.page"
+    else:
+        label = "--report"
+    path = local_path(resolved(place))
+    if path is None:
+        raise InvalidInputError(
+            f"{label}: programs of this machine cannot write {redact(place)}; expected a local "
+            "path, /Volumes/catalog/schema/volume/… or dbfs:/…"
+        )
+    needed = mount(path)
+    if needed is not None and not Path(needed).is_dir():
+        raise InvalidInputError(
+            f"{label}: {path} cannot be written, because this machine has no {needed}; expected a "
+            "local path, or a Volume that the session may write"
+        )
+    return Path(path)
+
+
+def report(run: Run, content: ReportContent, path: Path | None = None) -> Path | None:
+    """Write the page and return where it is, None where there is no place for it.
+
+    Never in the working directory: jobs are not promised one that lasts.
 
     Parameters
     ----------
     run : the run.
     content : what the page says.
-    path : by default report.html in the output folder, or here where that is not local.
+    path : by default report.html in ``output.page``, or in the folder of the tables where they are
+        on this machine.
+
+    Raises
+    ------
+    InvalidInputError : the page cannot be written there.
     """
+    path = path or asked_page(run.declared)
     if path is None:
         folder = run.lake.path
-        path = (
-            Path(folder) / "report.html"
-            if folder is not None and is_local(folder)
-            else Path("report.html")
-        )
+        # Spark may find a path without a scheme on a file system of its own
+        if folder is None or not is_local(folder) or not (Path(folder) / RUNS.name).is_dir():
+            return None
+        path = Path(folder) / _PAGE
     return write_report(content, path)

@@ -15,8 +15,10 @@ from coarse_spark.lake.lease import Lease, worked_on_by
 from coarse_spark.lake.output import prepare
 from coarse_spark.lake.runs import ABANDONED, PUBLISHED, RunRecord, new_run_id
 from coarse_spark.lake.tables import Lake, check_run_id
+from coarse_spark.lake.workers import check_workers
 from coarse_spark.pipeline.run import Run, lake_of, snapshots
 from coarse_spark.pipeline.settings import output_layout
+from coarse_spark.pipeline.which import run_to_go_on_with, run_to_look_at
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +51,11 @@ def start_run(
     RunTakenError : another process works on it.
     TableError : inputs that cannot be read, or an output that cannot be written or was made for
         other columns.
+    RuntimeSetupError : the workers cannot import this package.
     """
     run_id = new_run_id() if run_id is None else check_run_id(run_id)
     with progress.of("start", spark):
+        check_workers(spark)
         return _started(spark, configuration, run_id, resume=resume, inputs=inputs)
 
 
@@ -87,19 +91,24 @@ def _started(
 
 
 def open_run(spark: SparkSession, configuration: Configuration, run_id: str | None = None) -> Run:
-    """Go on with a run whose first steps are done: the one named, or the one that started last.
+    """Go on with a run whose first steps are done: the one named, or else the only unfinished one.
 
     Raises
     ------
     TableError : there is no such run, or another version of the package wrote it.
-    InvalidInputError : the run was made with another configuration, or was given up.
+    InvalidInputError : the run was made with another configuration, or was given up; or none is
+        named, and there are several (see ``run_to_go_on_with``).
     RunFinalError : the run was published.
     RunTakenError : another process works on it.
+    RuntimeSetupError : the workers cannot import this package.
     """
+    if run_id is None:
+        run_id = run_to_go_on_with(lake_of(spark, configuration), configuration)
     run = read_run(spark, configuration, run_id)
     _require_free(run.lake, run.record)
     if run.record.status == ABANDONED:
         raise InvalidInputError(f"run {run.run_id} was given up; start a new run with 'fit'")
+    check_workers(spark)
     run.lease = Lease(run.lake, run.record)
     run.record = run.lease.record
     return run
@@ -108,12 +117,18 @@ def open_run(spark: SparkSession, configuration: Configuration, run_id: str | No
 def read_run(spark: SparkSession, configuration: Configuration, run_id: str | None = None) -> Run:
     """Return a run to look at: nothing of it can be changed.
 
+    By default the one of the configuration that was published last, or the only unfinished one that
+    started after it.
+
     Raises
     ------
     TableError : there is no such run, or another version of the package wrote it.
-    InvalidInputError : the run was made with another configuration.
+    InvalidInputError : the run was made with another configuration; or none is named, and there are
+        several (see ``run_to_look_at``).
     """
     lake = lake_of(spark, configuration)
+    if run_id is None:
+        run_id = run_to_look_at(lake, configuration)
     record = RunRecord.load(lake, run_id)
     if record.config_hash != configuration.fingerprint():
         raise InvalidInputError(

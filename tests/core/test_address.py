@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coarse_spark.address import is_local, overlap, resolved
+from coarse_spark.address import is_local, local_path, on_volume, overlap, resolved
 from coarse_spark.config.load import load_configuration
 from coarse_spark.errors import ConfigurationError, InvalidInputError
+from coarse_spark.pipeline.present import asked_page
 
 CONFIG = """
 experiment: {path: EXPERIMENT, unit_id: id, features: [age], outcome: y}
@@ -70,6 +71,7 @@ def test_places_that_cannot_be_meant(place: str, message: str, tmp_path: Path) -
         ("s3a://bucket/run", "s3://bucket/run/experiment", True),
         ("s3://bucket/run", "hdfs://bucket/run", False),
         ("/dbfs/run", "dbfs:/run", True),
+        ("dbfs:/run", "/Volumes/run", False),
         ("/s3/bucket/run", "s3://bucket/run", False),
         ("/data/run", "hdfs:/data/run", False),
     ],
@@ -85,6 +87,60 @@ def test_an_output_lies_apart_from_the_inputs(
         return
     with pytest.raises(ConfigurationError, match=r"lies in experiment\.path, expected a folder"):
         load_configuration(file)
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("/data/out", "/data/out"),
+        ("file:///data/out", "/data/out"),
+        ("dbfs:/data/out/", "/dbfs/data/out"),
+        ("DBFS:///data/out", "/dbfs/data/out"),
+        ("/Volumes/main/shop/files/out", "/Volumes/main/shop/files/out"),
+        ("dbfs:/Volumes/main/shop/files/out", "/Volumes/main/shop/files/out"),
+        ("s3://bucket/out", None),
+        ("abfss://bucket@account/out", None),
+        ("hdfs:/data/out", None),
+    ],
+)
+def test_where_local_programs_find_a_place(place: str, expected: str | None) -> None:
+    assert local_path(resolved(place)) == expected
+    assert on_volume(resolved(place)) == ("/Volumes" in place)
+
+
+def test_a_page_beside_the_tables_of_an_input_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "run.yml"
+    places = CONFIG.replace("EXPERIMENT", "dbfs:/data/in").replace(
+        "OUTPUT", "/data/out, page: PAGE"
+    )
+    for page in ("/dbfs/data/in/pages", "dbfs:/data"):
+        file.write_text(places.replace("PAGE", page))
+        with pytest.raises(ConfigurationError, match=r"output\.page: .*lies in experiment\.path"):
+            load_configuration(file)
+    file.write_text(places.replace("PAGE", "dbfs:/data/pages"))
+    assert asked_page(load_configuration(file), str(tmp_path / "a.html")) == tmp_path / "a.html"
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("/Volumes/no/such/volume/pages/a.html", "this machine has no /Volumes/no/such/volume;"),
+        ("dbfs:/pages/a.html", "/dbfs/pages/a.html cannot be written, .* has no /dbfs;"),
+        (
+            "s3://_me:word@bucket/a.html",
+            r"cannot write s3://\*\*\*@bucket/a.html; expected a local",
+        ),
+    ],
+)
+def test_a_page_that_programs_of_this_machine_do_not_reach(
+    page: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yml"
+    file.write_text(CONFIG.replace("EXPERIMENT", "/data/in").replace("OUTPUT", str(tmp_path)))
+    with pytest.raises(InvalidInputError, match=f"--report: .*{message}"):
+        asked_page(load_configuration(file), page)
+    assert not Path("dbfs:").exists()
+    assert not Path("/Volumes").exists()
 
 
 PARTS = st.lists(st.sampled_from(["a", "b", "c.d", "e f"]), max_size=4)

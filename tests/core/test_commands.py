@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
 import typer
 
+from coarse_spark import cli
 from coarse_spark.cli import app, main, task
-from coarse_spark.errors import ConfigurationError
+from coarse_spark.errors import ConfigurationError, RunError
 
 NEW = "such as a scheduler's job run (default: made of the time)"
-GO_ON = "The unfinished run to go on with (default: the one that started last)"
-LAST = "The run (default: the one that started last)."
+ONLY = "(default: the only one of this configuration; with several it has to be given)"
+GO_ON = f"The unfinished run to go on with {ONLY}"
+LAST = (
+    "The run (default: the one of this configuration that was published last, or the only "
+    "unfinished one that started after it)."
+)
 MEANINGS = {
     "run": f"Id of the run, {NEW}. One of this id that stopped goes on after its last finished "
     "step; of a published one only the summary and the page are made again.",
-    "resume": "The run that stopped (default: the last one that did).",
+    "resume": f"The unfinished run {ONLY}.",
     "fit": f"Id of the new run, {NEW}; an unfinished run of this id starts anew.",
     "score": f"{GO_ON}.",
     "choose": f"{GO_ON}.",
     "evaluate": f"{GO_ON}.",
     "assign": f"{GO_ON}; with --new the current run, and no other.",
-    "publish": LAST,
+    "publish": f"{GO_ON}.",
     "report": LAST,
     "export-rule": LAST,
 }
@@ -82,3 +88,40 @@ def test_a_task_lets_errors_through(tmp_path: Path, capsys: pytest.CaptureFixtur
         main(missing)
     assert end.value.code == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--help"], None),
+        (["fit", "--help"], None),
+        (["runs", "show", "--help"], None),
+        ([], "NoArgsIsHelpError"),
+        (["runs"], "NoArgsIsHelpError"),
+        (["fti"], "UsageError"),
+        (["fit"], "MissingParameter"),
+        (["fit", "--config"], "BadOptionUsage"),
+        (["simulate", "promotions", "--units", "0", "--out", "x"], "BadParameter"),
+        (["runs", "list"], "ConfigurationError"),
+    ],
+)
+def test_no_end_of_a_task_is_a_system_exit(
+    arguments: list[str], error: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        task(arguments)
+        raised = None
+    except Exception as found:  # SystemExit is none
+        raised = type(found).__name__
+    assert raised == error
+    assert error is not None or "Usage: coarse-spark" in capsys.readouterr().out
+
+
+def test_a_task_that_is_stopped_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "say", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(RunError, match=r"asked to end \(SIGTERM\)"):
+        task(["version"])
+    with pytest.raises(SystemExit, match="SIGTERM"):
+        main(["version"])
+    assert signal.getsignal(signal.SIGTERM) is before

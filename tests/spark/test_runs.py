@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from outputs import LAYOUT
 from pyspark.sql import Row
 
-from coarse_spark.errors import RunError, RunTakenError, TableError
+from coarse_spark.errors import InvalidInputError, RunError, RunTakenError, TableError
 from coarse_spark.lake.processes import Process
 
 if TYPE_CHECKING:
@@ -254,3 +255,57 @@ def test_what_spark_says_of_a_failure_holds_no_values_where_they_are_private(
     assert "cannot be cast" in told
     assert "Zo" not in told
     assert "Zo" not in lake.read("runs", "r").collect()[0]["error"]
+
+
+def test_a_run_that_nobody_names_is_one_that_nobody_can_mistake(
+    lake: Lake, promotions: Promotions
+) -> None:
+    from coarse_spark.pipeline.which import run_to_go_on_with, run_to_look_at
+
+    configuration = promotions.configure()
+    other = promotions.configure(menu__seed=9)
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def save(run_id: str, hour: int, status: str, **changes: object) -> RunRecord:
+        record = _record(
+            run_id,
+            **{
+                "config_hash": configuration.fingerprint(),
+                "started_at": moment + timedelta(hours=hour),
+                "status": status,
+                "step_seconds": {"fit": 1.0},
+                **changes,
+            },
+        )
+        return record.save(lake)
+
+    def refused(which: Callable[..., str], kind: type[Exception], *words: str) -> None:
+        with pytest.raises(kind) as error:
+            which(lake, configuration)
+        for word in words:
+            assert word in str(error.value)
+
+    save("others", 1, "open", config_hash=other.fingerprint())
+    save("given-up", 2, "abandoned")
+    for which in (run_to_go_on_with, run_to_look_at):
+        assert which(lake, other) == "others"
+        refused(which, TableError, "run others was started with another configuration")
+    save("lost", 3, "failed", step_seconds={})
+    # it has no model to go on with: only its own step says so, where there is no other
+    assert run_to_go_on_with(lake, configuration) == "lost"
+    first = save("first", 4, "open")
+    for which in (run_to_go_on_with, run_to_look_at):
+        assert which(lake, configuration) == "first"
+    with pytest.raises(InvalidInputError, match=r"2 runs .* lost \(failed, .*, first \(open, "):
+        run_to_go_on_with(lake, configuration, fitted=False)
+    save("second", 5, "failed")
+    for which in (run_to_go_on_with, run_to_look_at):
+        words = ("first (open, started 2026-01-01 04:00:00 UTC, last step fit)", "second (failed")
+        refused(which, InvalidInputError, "2 runs of this configuration", *words, "--run-id")
+    first.with_changes(status="published", published_at=moment + timedelta(days=1)).save(lake)
+    # one that started after the published one is still looked at, one before it no more
+    assert run_to_look_at(lake, configuration) == "second"
+    assert run_to_go_on_with(lake, configuration) == "second"
+    save("last", 6, "published", published_at=moment + timedelta(days=2))
+    assert run_to_look_at(lake, configuration) == "last"
+    assert run_to_go_on_with(lake, configuration) == "second"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from coarse_spark.address import overlap
+from coarse_spark.address import local_path, on_volume, overlap
 from coarse_spark.config.checks.problem import NAMES, VALUES, Check, Key, Problem, Values
 from coarse_spark.text import redact
 
@@ -83,15 +83,35 @@ def _places(values: Values) -> Iterator[Problem]:
 
     VACUUM of the one deletes what belongs to the other, and a run reads what it writes.
     """
-    output = values.get("output.path")
-    for name in ("experiment", "population"):
-        source = values.get(f"{name}.path")
-        if output is not None and source is not None and overlap(output, source):
-            yield Problem(
-                ("output", "path"),
-                f"found {redact(output)}, which is, holds or lies in {name}.path, expected a "
-                "folder apart from the inputs",
-            )
+    for key in ("path", "page"):
+        output = values.get(f"output.{key}")
+        for name in ("experiment", "population"):
+            source = values.get(f"{name}.path")
+            if output is not None and source is not None and overlap(output, source):
+                yield Problem(
+                    ("output", key),
+                    f"found {redact(output)}, which is, holds or lies in {name}.path, expected a "
+                    "folder apart from the inputs",
+                )
+
+
+def _no_tables_on_a_volume(path: str | None) -> Iterator[Problem]:
+    if path is not None and on_volume(path):
+        yield Problem(
+            ("output", "path"),
+            f"found {path}; a table may not be defined on a folder of a Volume, expected "
+            "catalog.schema in its place: output.catalog and output.schema (output.page may be on "
+            "a Volume)",
+        )
+
+
+def _page(page: str | None) -> Iterator[Problem]:
+    if page is not None and local_path(page) is None:
+        yield Problem(
+            ("output", "page"),
+            f"found {redact(page)}, which programs of this machine cannot write, expected a local "
+            "folder, /Volumes/catalog/schema/volume/… or dbfs:/…",
+        )
 
 
 def _columns(values: Values) -> Iterator[tuple[str, Key, str]]:
@@ -196,6 +216,8 @@ CHECKS: tuple[Check, ...] = (
     (("population.table", "population.path"), _one_population),
     (("output.path", "output.catalog", "output.schema"), _one_output),
     ((VALUES,), _places),
+    (("output.path",), _no_tables_on_a_volume),
+    (("output.page",), _page),
     ((VALUES, NAMES), _twins),
     ((VALUES, NAMES), _column_roles),
     ((NAMES,), _written_names),

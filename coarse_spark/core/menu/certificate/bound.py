@@ -225,8 +225,9 @@ def _without_limits(
 ) -> Relaxed:
     """Return relaxations that bound all sizes of menus without limits.
 
-    Any prices bound menus of any size: a size to which those of its neighbours give a bound within
-    the tolerance of its own is left out.
+    Any prices bound menus of any size, and a pass over all units takes in proportion to how many
+    there are: a size to which those of its neighbours give a bound within the tolerance of its own,
+    or with a gap that is larger by half at most, is left out.
     """
     profits, none = profit_matrix(units.theta, rounding.psi), np.zeros(len(rounding.psi))
     duals = {}
@@ -236,7 +237,11 @@ def _without_limits(
     sizes, each = tuple(duals), np.arange(len(units))
     sums = dual_sums(Relaxed(rounding, duals, sizes), units.theta, units.weights, each)
     bound = {(k, key): dual.bound(sums[key], k) for k in sizes for key, dual in duals.items()}
-    limit = {k: min(bound[k, key] for key in sizes) + tolerance for k in sizes}
+    value = {
+        k: float(units.weights @ _best(duals[k].psi, units.theta)) / units.total for k in sizes
+    }
+    least = {k: min(bound[k, key] for key in sizes) for k in sizes}
+    limit = {k: least[k] + max(tolerance, (least[k] - value[k]) / 2) for k in sizes}
     kept = sorted(sizes)
     for key in sorted(sizes):
         others = [other for other in kept if other != key]

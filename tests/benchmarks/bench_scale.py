@@ -69,11 +69,9 @@ class Steps:
         self.line("step", step=name, units=units or self.units, **asdict(used))
 
     def ratio(self, name: str, ours: str, peer: str, target: float | None = None) -> None:
-        one, other = self.taken[ours], self.taken[peer]
-        seconds, cpu = one.seconds / other.seconds, one.cpu_seconds / other.cpu_seconds
-        self.line(
-            "ratio", ratio=name, seconds=round(seconds, 3), cpu_seconds=round(cpu, 3), target=target
-        )
+        one, other = asdict(self.taken[ours]), asdict(self.taken[peer])
+        ratios = {part: round(one[part] / other[part], 3) for part in ("seconds", "cpu_seconds")}
+        self.line("ratio", ratio=name, **ratios, target=target)
 
     def line(self, kind: str, **found: Any) -> None:
         print(json.dumps({"kind": kind, "units": self.units, **found}), flush=True)

@@ -72,12 +72,11 @@ def grown(
     """
     for small, large in pairwise(sorted(found)):
         for step in [name for name in found[small] if name in found[large]]:
-            before, after = found[small][step], found[large][step]
-            exponents = {
-                name: round(log(after[name] / before[name]) / log(large / small), 2)
-                for name in before
-                if before[name] and after.get(name)
-            }
+            after, exponents = found[large][step], {}
+            for name, one in found[small][step].items():
+                other = after.get(name)
+                if one and other:
+                    exponents[name] = round(log(other / one) / log(large / small), 2)
             yield {"kind": "growth", "from": small, "to": large, "step": step, **exponents}
 
 

@@ -35,7 +35,9 @@ _ROUNDS = 12
 _MARGIN, _LEAST_BOUNDARY = 50, 5_000
 # a pass of prices costs less than to look at the units of a larger shortfall, while it halves it
 _NEAR = 3e-4
-_INDIFFERENT = 1e-9  # of the largest profit: what rounding may make of no difference
+# of the largest profit: far above what rounding makes of no difference, also that of treatments
+# which are read back from a table, and below nearly every unit's difference
+_INDIFFERENT = 1e-8
 
 log = logging.getLogger(__name__)
 

@@ -109,8 +109,14 @@ bench-menu: setup ## Menus beside k-means, greedy and oracles, one JSON object a
 	@$(BIN)/python tests/benchmarks/bench_menu.py
 
 .PHONY: bench-scale
-bench-scale: java ## Menus and assignments of 10 million units beside MLlib and plain Delta
+bench-scale: java ## Menus and assignments of 1, 10 and 50 million units beside MLlib and plain Delta, hours of it
 	@$(BIN)/python tests/benchmarks/bench_scale.py
+	@$(BIN)/python tests/benchmarks/bench_scale.py --units 1000000 10000000 --largest 20 --arms 20
+
+.PHONY: bench-run
+bench-run: java ## A whole run of 1 million experiment rows and 10 million units, step by step, hours of it
+	@$(BIN)/python tests/benchmarks/bench_run.py
+	@$(BIN)/python tests/benchmarks/bench_run.py --rows 5000000 --units 1000000
 
 .PHONY: bench-publish
 bench-publish: java ## Contract and checks of 10 million assignments beside a plain Delta copy

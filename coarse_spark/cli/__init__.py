@@ -127,6 +127,14 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be read, fitted and written.")
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Only print Spark's plans of the main queries, of a run as far as it is done "
+            "(default: the last one).",
+        ),
+    ] = False,
 ) -> None:
     """Run all steps, print the summary and write the page.
 
@@ -142,6 +150,12 @@ def run(
         from coarse_spark.pipeline.run import lake_of
 
         configuration, inputs = repeated(lake_of(session, configuration), configuration, repeat)
+    if explain:
+        from coarse_spark.pipeline.explain import explained
+
+        for plan_text in explained(session, configuration, run_id):
+            say(plan_text)
+        return
     if dry_run:
         from coarse_spark.pipeline.plan import plan
 

@@ -91,6 +91,8 @@ def progress_shown() -> Iterator[None]:
     handler.setFormatter(_Printable("%(asctime)s  %(message)s", "%H:%M:%S"))
     package = logging.getLogger("coarse_spark")
     telling = [package.getChild(name) for name in ("pipeline", "progress")]
+    if terminal is None:  # lines for machines, which nobody reads on a terminal
+        telling.append(package.getChild("steps"))
     before = package.handlers, package.propagate, package.level, [each.level for each in telling]
     package.handlers, package.propagate = [handler], False
     package.setLevel(logging.WARNING)

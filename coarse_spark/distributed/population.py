@@ -36,6 +36,7 @@ from coarse_spark.core.menu.sketch import Sketch
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, preferred, segment_sums
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.frames import column, hash_limit, matrix, theta_columns, unit_hash
+from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.sketch import sketches
 from coarse_spark.errors import RunError
 
@@ -127,10 +128,11 @@ class ResponseTable:
         most = 2 * self.boundary_units
         for _ in range(_HALVINGS):
             psi = {k: (menu.priced_psi, reach[k]) for k, (menu, _) in menus.items()}
-            found = units.mapInArrow(_boundary_rows(psi, names), schema)
-            if self.size().units * len(menus) <= most or found.count() <= most:
-                rows = found.toPandas().sort_values(["menu", *names], kind="stable")
-                return {k: _boundary(rows[rows["menu"] == k], names, reach[k]) for k in menus}
+            # counted before they come: looking for them is what costs, and is done once
+            with materialized(units.mapInArrow(_boundary_rows(psi, names), schema)) as found:
+                if self.size().units * len(menus) <= most or found.count() <= most:
+                    rows = found.toPandas().sort_values(["menu", *names], kind="stable")
+                    return {k: _boundary(rows[rows["menu"] == k], names, reach[k]) for k in menus}
             reach = {k: within / 2 for k, within in reach.items()}
         raise RunError(
             f"more than {most} units are indifferent between treatments and nothing tells them "

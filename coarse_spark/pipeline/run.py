@@ -27,9 +27,16 @@ from coarse_spark.lake.contract import TableSchema
 from coarse_spark.lake.inputs import check_unchanged, input_name, snapshot_of
 from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
-from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
+from coarse_spark.lake.step_results import (
+    STEPS_WITH_RESULTS,
+    EvaluateResult,
+    FitResult,
+    StepResult,
+    ValidateResult,
+)
 from coarse_spark.lake.tables import Lake
 from coarse_spark.pipeline.settings import read_source
+from coarse_spark.pipeline.step_log import told as step_told
 from coarse_spark.text import printable, without_values
 
 log = logging.getLogger(__name__)
@@ -194,7 +201,13 @@ class Run:
             cause.
         """
         start = time.perf_counter()
-        with self._lease.working(), progress.of(name, self.spark):
+        named = progress.named(self.spark, f"coarse_spark run {self.run_id}", name)
+        with (
+            self._lease.working(),
+            step_told(self.run_id, name, self.spark, self._rows),
+            progress.of(name, self.spark),
+            named,
+        ):
             try:
                 log.info("%s ...", name)
                 self._forget(name)
@@ -224,6 +237,18 @@ class Run:
                 self._save_failure(name, f"{type(end).__name__}: {end}")
                 raise
         log.info("%s done in %.1f s", name, seconds)
+
+    def _rows(self, step: str) -> int | None:
+        """Return how many rows of its input a step has read, None where that is not known."""
+        found = self.record.results.get(ValidateResult.step)
+        if not isinstance(found, ValidateResult):
+            return None
+        if step == ValidateResult.step:
+            population = found.population_rows if self.declared.population.given else 0
+            return found.experiment_rows + population
+        if step in (FitResult.step, EvaluateResult.step):
+            return found.usable_rows
+        return found.population_rows
 
     def _forget(self, step: str) -> None:
         """Forget what this step and those after it found: their tables are about to change."""

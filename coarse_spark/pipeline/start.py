@@ -75,7 +75,7 @@ def _started(
         record = _going_on(found, configuration) if resume else None
         goes_on = record is not None
         if record is None:
-            record = _new_record(spark, configuration, run_id, found, inputs)
+            record = new_record(spark, configuration, run_id, found, inputs)
         run = Run(spark, configuration, lake, record)
         prepare(lake, output_layout(configuration, run.experiment, run.population))
         try:
@@ -161,13 +161,23 @@ def _going_on(found: RunRecord | None, configuration: Configuration) -> RunRecor
     return found if found.config_hash == configuration.fingerprint() else None
 
 
-def _new_record(
+def new_record(
     spark: SparkSession,
     configuration: Configuration,
     run_id: str,
     earlier: RunRecord | None,
     inputs: dict[str, str] | None,
 ) -> RunRecord:
+    """Return the record of a run that has done nothing yet, not written anywhere.
+
+    Parameters
+    ----------
+    spark : the session.
+    configuration : of the run.
+    run_id : of the run.
+    earlier : the record of a run of this id, None without one.
+    inputs : snapshots by name; None for the inputs as they are now.
+    """
     return RunRecord(
         run_id,
         configuration.to_json(),

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from math import log
 from typing import Any
 
 import numpy as np
@@ -31,16 +33,51 @@ def learner_options(
     return parser
 
 
-def own_process(script: str, *arguments: object, options: Sequence[str] = ()) -> dict[str, Any]:
-    """What ``script options --worker`` prints last, as JSON, of a process with one thread."""
+def own_process(
+    script: str, *arguments: object, options: Sequence[str] = (), shown: bool = False
+) -> dict[str, Any]:
+    """What ``script options --worker`` prints last, as JSON, of a process with one thread.
+
+    Where they are shown, its other lines are printed as they come.
+    """
     command = [sys.executable, script, *options, "--worker", *map(str, arguments)]
-    done = subprocess.run(
-        command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, arguments))} failed:\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    lines: list[str] = []
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **THREADS},
+        stdout=subprocess.PIPE,
+        stderr=None if shown else subprocess.PIPE,
+        text=True,
+    ) as process:
+        if shown and process.stdout is not None:
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith('{"kind"'):
+                    print(line, end="", flush=True)
+        rest, errors = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, arguments))} failed:\n{errors or ''}")
+    found: dict[str, Any] = json.loads((lines or rest.splitlines())[-1])
     return found
+
+
+def grown(
+    found: Mapping[int, Mapping[str, Mapping[str, float | None]]],
+) -> Iterator[dict[str, Any]]:
+    """Yield how steps grow from one size to the next, as exponents of the size.
+
+    Parameters
+    ----------
+    found : what every step took, by size, step and figure.
+    """
+    for small, large in pairwise(sorted(found)):
+        for step in [name for name in found[small] if name in found[large]]:
+            after, exponents = found[large][step], {}
+            for name, one in found[small][step].items():
+                other = after.get(name)
+                if one and other:
+                    exponents[name] = round(log(other / one) / log(large / small), 2)
+            yield {"kind": "growth", "from": small, "to": large, "step": step, **exponents}
 
 
 def captured(theta: np.ndarray, truth: np.ndarray, psi: np.ndarray) -> float:

@@ -12,10 +12,13 @@ from oracles import enumeration, greedy
 from scipy.optimize import linprog
 
 from coarse_spark import Profit, TreatmentSpace, choose_menu
+from coarse_spark.core.menu.certificate import bound
 from coarse_spark.core.menu.certificate.bound import Certificate, Dual, Relaxed, dual_sums
 from coarse_spark.core.menu.certificate.rounding import Rounding
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.search import search_menus
+from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.sketch import Sketch, SketchTree
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits
 from coarse_spark.core.profit import profit_matrix
@@ -67,6 +70,30 @@ def test_no_menu_of_candidates_is_above_the_bound(seed: int, k: int) -> None:
     assert menu.upper_bound >= enumeration(theta, psi, k, weights=weights).value - 1e-9
     assert menu.value >= greedy(theta, psi, k, weights=weights)[0] - 1e-9
     assert menu.upper_bound >= menu.value
+
+
+def test_sizes_share_relaxations_for_a_part_of_their_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    units = WeightedUnits.of(_units(800), np.ones(800))
+    problem = MenuProblem.build(PLANE, "quadratic", Profit("1", "0.2 * a"))
+    settings_ = SearchSettings(starts=2)
+    menus = search_menus(problem, units, range(2, 9), settings_)
+    found, each = {}, np.arange(len(units))
+    for given_away in (0.0, 0.4):
+        monkeypatch.setattr(bound, "_GIVEN_AWAY", given_away)
+        certificate = Certificate.search(problem, menus, units)
+        sums = certificate.sums(units.theta, units.weights, each)
+        total = np.append(units.theta.sum(axis=0), len(units))
+        found[given_away] = certificate.keys, certificate.bounds(sums, total)
+    (own, tight), (shared, bounds) = found.values()
+    assert len(shared) < len(own) <= len(menus)
+    profits = {
+        k: profit_matrix(units.theta, menu.psi).max(axis=1).mean() for k, menu in menus.items()
+    }
+    gain = problem.granular(units.theta)[1].mean() - units.theta[:, 0].mean()
+    for k, value in profits.items():
+        gap = tight[k] - value
+        assert value <= tight[k] + 1e-9
+        assert bounds[k] - value <= gap + max(0.4 * gap, 3e-4 * gain)
 
 
 RULES = {

@@ -11,7 +11,9 @@ from coarse_spark.core.menu.choose import ChosenMenu, choose_menus
 from coarse_spark.core.menu.population import ArrayPopulation
 from coarse_spark.core.menu.problem.limits import Budget, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.lloyd import ValuedMenu
 from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.core.menu.settle import Settled, settle_boundary
 from coarse_spark.core.menu.units import assign
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
@@ -52,6 +54,20 @@ def _settled(
     return units, curve.chosen, chosen
 
 
+def _settled_again(theta: np.ndarray, told: Settled) -> Settled:
+    """Settle by what a run keeps of a menu: its prices and how near its boundary is."""
+    problem = MenuProblem.build(PLANE, "quadratic", Profit("1", COST))
+    units = ArrayPopulation(problem, theta, np.ones(len(theta)), boundary_units=8_000).told_apart()
+    menu = told.deciding
+    sums = units.sums({menu.k: menu})[0][menu.k]
+    boundary = units.boundary({menu.k: (menu, told.boundary.reach)})[menu.k]
+    assert set(boundary.ids) == set(told.boundary.ids)
+    found = ValuedMenu(menu, sums, menu.lagrangian(sums))
+    settled = settle_boundary(found, boundary, units.size())
+    assert settled is not None
+    return settled
+
+
 @pytest.mark.parametrize(
     "limits",
     [
@@ -65,7 +81,13 @@ def test_whole_population_is_served_as_by_the_transport_of_all_units(limits: Lim
     theta = _theta()
     _, settled, chosen = _settled(theta, limits, [4])
     menu, taken = settled[4].menu, chosen[4]
-    assert 0 < len(settled[4].settled.boundary.ids) < UNITS / 3
+    # the final prices decide about all but the few that they leave indifferent
+    told = settled[4].settled
+    assert 0 < len(told.boundary.ids) < 20
+    np.testing.assert_array_equal(told.deciding.prices, menu.prices)
+    again = _settled_again(theta, told)
+    np.testing.assert_array_equal(again.sums.units, told.sums.units)
+    assert again.sums.value(menu.psi) == pytest.approx(told.sums.value(menu.psi), rel=1e-12)
     lower, upper = whole_limits(np.ones(UNITS), menu.lower * UNITS, menu.upper * UNITS)
     counts = np.bincount(taken, minlength=4)
     assert (counts >= lower).all()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -272,3 +273,45 @@ def test_a_display_or_session_that_is_gone_at_the_end_fails_nothing() -> None:
         done.append("published")
     assert done == ["published"]
     assert not tellers()
+
+
+# --- names of jobs --------------------------------------------------------------------------------
+
+
+class Named:
+    """The part of a session in this process that names jobs."""
+
+    def __init__(self) -> None:
+        self.sparkContext = self
+        self.properties: dict[str, str | None] = {}
+
+    def getLocalProperty(self, name: str) -> str | None:
+        return self.properties.get(name)
+
+    def setLocalProperty(self, name: str, value: str | None) -> None:
+        self.properties[name] = value
+
+
+def test_jobs_have_the_name_of_their_work_and_then_the_one_before() -> None:
+    spark = Named()
+    with progress.named(spark, "run a", "fit"):
+        assert spark.properties["spark.jobGroup.id"] == "run a"
+        assert spark.properties["spark.job.description"] == "run a: fit"
+    assert set(spark.properties.values()) == {None}
+    # a notebook stops its cell by the cell's group
+    spark.properties = {"spark.jobGroup.id": "cell", "spark.job.description": "of the cell"}
+    with suppress(KeyError), progress.named(spark, "run a", "fit"):
+        assert spark.properties["spark.jobGroup.id"] == "cell"
+        assert spark.properties["spark.job.description"] == "run a: fit"
+        raise KeyError
+    assert spark.properties["spark.job.description"] == "of the cell"
+
+
+def test_operations_of_connect_have_a_tag_and_no_session_has_none() -> None:
+    tags: list[str] = []
+    spark = SimpleNamespace(addTag=tags.append, removeTag=tags.remove)
+    with progress.named(spark, "run a", "fit, then score"):
+        assert tags == ["run a: fit; then score"]
+    assert tags == []
+    with progress.named(None, "run a", "fit"):
+        pass

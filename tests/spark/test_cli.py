@@ -84,6 +84,29 @@ def test_run_prints_progress_summary_and_where_everything_is(
     } == {"first"}
 
 
+def test_run_tells_machines_one_line_a_step(published: Outcome, lake: Lake) -> None:
+    from coarse_spark.lake.runs import RunRecord
+    from coarse_spark.lake.step_results import ValidateResult
+
+    lines = re.findall(r'^[\d:]+  ({"time".*})$', published.err, flags=re.MULTILINE)
+    told = {line["step"]: line for line in map(json.loads, lines)}
+    steps = ("validate", "fit", "score", "choose", "evaluate", "assign", "publish")
+    assert tuple(told) == steps
+    assert len(lines) == len(steps)
+    record = RunRecord.load(lake, "first")
+    found = record.results["validate"]
+    assert isinstance(found, ValidateResult)
+    for step, line in told.items():
+        assert line["run"] == "first"
+        assert line["status"] == "done"
+        assert line["seconds"] == pytest.approx(record.step_seconds[step], abs=5)
+        assert line["cpu_seconds"] > 0
+        assert min(line[f"{of}_peak_mb"] for of in ("driver", "java")) > 50
+    assert told["fit"]["rows"] == told["evaluate"]["rows"] == found.usable_rows
+    assert told["assign"]["rows"] == lake.read("assignments", "first").count()
+    assert told["fit"]["workers_peak_mb"] > 50
+
+
 @pytest.mark.slow
 def test_steps_one_by_one_give_what_run_gives(
     spark: SparkSession, finished: Run, config: Path, tmp_path: Path

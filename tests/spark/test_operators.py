@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace as changed
@@ -291,6 +292,31 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     ):
         assert words in told.out
     assert _runs("list", output=output).out == before
+
+
+def test_plans_are_told_as_far_as_a_run_is_done_and_nothing_is_run(
+    spark: SparkSession, promotions: Promotions, output: Path, tmp_path: Path
+) -> None:
+    before = _runs("list", output=output).out
+    elsewhere = ("--config", promotions.config, "--set", f"output.path={output}")
+    told = run_command("run", *elsewhere, "--explain", "--run-id", "first")
+    assert told.code == 0, told.err
+    titles = re.findall(r"^== (\w+): ", told.out, flags=re.MULTILINE)
+    assert titles == ["fit", "score", "choose", "assign"]
+    texts = re.split(r"^== \w+: .*$", told.out, flags=re.MULTILINE)[1:]
+    plans = dict(zip(titles, texts, strict=True))
+    assert all("Physical Plan" in plan for plan in plans.values())
+    assert "FlatMapCoGroupsInPandas" in plans["score"]
+    assert not re.search("Python|Pandas|Arrow", plans["assign"])  # native expressions alone
+    assert _runs("list", output=output).out == before
+    fresh = ("--config", promotions.config, "--set", f"output.path={tmp_path / 'none'}")
+    told = run_command("run", *fresh, "--explain")
+    assert told.code == 0, told.err
+    assert re.findall(r"^== [\w, ]+: .*$", told.out, flags=re.MULTILINE) == [
+        "== fit: the experiment's units",
+        "== score, choose, assign: no plan before a run has done step 'fit'",
+    ]
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow

@@ -7,11 +7,16 @@ import re
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from command_line import run_command, thornton_command
 
 from coarse_spark import progress
+from coarse_spark.distributed.at_once import at_once
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = [
     pytest.mark.spark,
@@ -60,3 +65,16 @@ def test_a_terminal_shows_how_far_every_step_is(
     assert "\r" not in logged.err
     assert "\x1b" not in logged.err
     assert re.search(r"\d\d:\d\d:\d\d  fit done in", logged.err)
+
+
+def test_spark_knows_whose_its_jobs_are(spark: SparkSession) -> None:
+    tracker = spark.sparkContext.statusTracker()
+    with progress.named(spark, "run of this test", "count"):
+        spark.range(10).count()
+        alone = tracker.getJobIdsForGroup("run of this test")
+        at_once(spark, lambda: spark.range(5).count(), lambda: spark.range(6).count())
+        together = tracker.getJobIdsForGroup("run of this test")
+    assert alone
+    assert len(together) == 3 * len(alone)
+    spark.range(10).count()
+    assert len(tracker.getJobIdsForGroup("run of this test")) == len(together)

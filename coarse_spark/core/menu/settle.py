@@ -3,7 +3,8 @@
 At the prices of a pass, shares and spending are nearly what the limits ask. The rest is settled
 unit by unit: only those at the boundary, within reach of indifference, are looked at one by one and
 assigned by an exact transport into the room that all others leave. Prices then move by less than
-the reach, so that no other unit would change its mind: the assignment is optimal for everyone.
+the reach, so that no other unit would change its mind: the assignment is optimal for everyone, and
+the final prices decide about all units but the few that they leave indifferent.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ _ROUNDS = 12
 # units that are looked at: so many times those that have to change their treatment, and so many
 # more
 _MARGIN, _LEAST_BOUNDARY = 50, 5_000
+# a pass of prices costs less than to look at the units of a larger shortfall, while it halves it
+_NEAR = 3e-4
+# of the largest profit: far above what rounding makes of no difference, also that of treatments
+# which are read back from a table, and below nearly every unit's difference
+_INDIFFERENT = 1e-8
 
 log = logging.getLogger(__name__)
 
@@ -73,28 +79,24 @@ def settle(
     pricing = PricedPass(lambda menus: population.sums(menus)[0], sample)
     size = population.size()
     result: dict[int, Settled] = {}
-    missing = dict(menus)
+    missing, short = dict(menus), dict[int, float]()
     for _ in range(_ROUNDS):
         sums = pricing.sums(missing)
         open_ = {k: ValuedMenu(m, sums[k], m.lagrangian(sums[k])) for k, m in missing.items()}
         for k in [k for k, found in open_.items() if _rests(found, size)]:
             result[k] = unsettled(open_.pop(k))
-        if not open_:
-            break
-        room = population.boundary_units / len(open_) / size.units
-        reach = {
-            k: _reach(found.menu, sample, min(room, _wanted(found, size)))
-            for k, found in open_.items()
-        }
-        near = population.boundary({k: (found.menu, reach[k]) for k, found in open_.items()})
-        missing = {}
+        off = {k: found.menu.shortfall(found.sums) for k, found in open_.items()}
+        far = {k: open_.pop(k) for k in off if _NEAR < off[k] <= short.get(k, np.inf) / 2}
+        missing, short = {k: kept(pricing.priced(m.menu, m), m.menu) for k, m in far.items()}, off
+        near = _boundaries(population, open_, sample, size)
         for k, found in open_.items():
             settled = settle_boundary(found, near[k], size)
             if settled is None:
                 missing[k] = kept(pricing.priced(found.menu, found), found.menu)
                 continue
-            result[k] = settled
-            if _drift(found.menu, settled.menu, sample) > near[k].reach:
+            drift = _drift(found.menu, settled.menu, sample)
+            result[k] = _narrowed(settled, near[k].reach - drift)
+            if drift > near[k].reach:
                 missing[k] = settled.menu
         if not missing:
             break
@@ -106,6 +108,49 @@ def settle(
                 "near to them"
             )
     return {k: result[k] for k in menus}
+
+
+def _boundaries(
+    population: Population,
+    menus: Mapping[int, ValuedMenu],
+    sample: WeightedUnits,
+    size: PopulationSize,
+) -> dict[int, Boundary]:
+    """Return the units to look at for every menu."""
+    if not menus:
+        return {}
+    room = population.boundary_units / len(menus) / size.units
+    return population.boundary(
+        {
+            k: (found.menu, _reach(found.menu, sample, min(room, _wanted(found, size))))
+            for k, found in menus.items()
+        }
+    )
+
+
+def _narrowed(settled: Settled, clear: float) -> Settled:
+    """Return a menu whose final prices decide about all units that they do not leave indifferent.
+
+    Parameters
+    ----------
+    settled : a menu, with the boundary that was looked at.
+    clear : how much better than the next best what all other units take is at the final prices, at
+        least.
+    """
+    menu, looked, taken = settled.menu, settled.boundary, settled.taken
+    units = looked.units
+    if not len(units) or clear <= 0:
+        return settled
+    preferring, gap = preferred(units.theta, menu.priced_psi)
+    size = float(np.abs(profit_matrix(units.theta, menu.priced_psi)).max())
+    otherwise = gap[preferring != taken].max(initial=0.0)
+    reach = max(_INDIFFERENT * size, 2 * float(otherwise))
+    if reach >= clear:
+        return settled
+    left = np.flatnonzero(gap < reach)
+    few = WeightedUnits.of(units.theta[left], units.weights[left])
+    boundary = Boundary(few, preferring[left], reach if len(left) else 0.0, looked.ids[left])
+    return Settled(menu, settled.sums, menu, boundary, taken[left])
 
 
 def unsettled(found: ValuedMenu) -> Settled:

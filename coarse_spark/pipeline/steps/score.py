@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.folds import ALL_FOLDS
@@ -32,6 +32,7 @@ def score(run: Run) -> None:
             F.sum("weight").alias("weight"),
             F.sum(F.col("weight") * F.col("granular_profit")).alias("granular"),
             F.sum((F.col("partition") != F.col("served_by")).cast("long")).alias("pooled"),
+            *_of_rates(run),
         ).collect()[0]
         run.keep(
             ScoreResult(
@@ -39,7 +40,7 @@ def score(run: Run) -> None:
                 granular_value=row["granular"] / row["weight"],
                 pooled_units=row["pooled"],
                 unseen_units=warn_of_unseen(run, responses) if row["pooled"] else 0,
-                outside_rates=_warn_of_rates(run, responses, row["units"]),
+                outside_rates=_warn_of_rates(run, row),
             )
         )
 
@@ -104,23 +105,41 @@ def warn_of_unseen(run: Run, responses: DataFrame) -> int:
     return unseen.units
 
 
-def _warn_of_rates(run: Run, responses: DataFrame, units: int) -> int | None:
-    """Count predictions of chances and shares that are none, and warn of them."""
+def _of_rates(run: Run) -> list[Column]:
+    """Return what counts predictions of chances and shares that are none; nothing of others."""
     if not run.result(FitResult).of_rates:
-        return None
+        return []
     least, greatest = predicted_range(run.problem)
     outside = F.when((least < 0) | (greatest > 1), F.lit(1))
-    row = responses.agg(F.count(outside), F.min(least), F.max(greatest)).collect()[0]
-    if row[0]:
+    return [
+        F.count(outside).alias("outside"),
+        F.min(least).alias("least"),
+        F.max(greatest).alias("greatest"),
+    ]
+
+
+def _warn_of_rates(run: Run, row: Row) -> int | None:
+    """Return how many units have such predictions, with a warning; None where there are no rates.
+
+    Parameters
+    ----------
+    run : that warns.
+    row : units, and what ``_of_rates`` counts.
+    """
+    if not run.result(FitResult).of_rates:
+        return None
+    outside, units = int(row["outside"]), int(row["units"])
+    if outside:
         remedy = "use a smaller basis or fewer features"
         if run.result(FitResult).scale != "logistic":
             remedy = f"compare response.scale: logistic, or {remedy}"
         run.warn(
-            f"outcomes lie between 0 and 1, but those predicted for {row[0]:,} of "
-            f"{counted(units, 'unit')} ({row[0] / units:.1%}) leave that range at some treatment "
-            f"({row[1]:.3g} to {row[2]:.3g}): what such units seem to gain is overstated; {remedy}"
+            f"outcomes lie between 0 and 1, but those predicted for {outside:,} of "
+            f"{counted(units, 'unit')} ({outside / units:.1%}) leave that range at some treatment "
+            f"({row['least']:.3g} to {row['greatest']:.3g}): what such units seem to gain is "
+            f"overstated; {remedy}"
         )
-    return int(row[0])
+    return outside
 
 
 def _models(run: Run) -> DataFrame:

@@ -33,6 +33,7 @@ from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.profit import profit_matrix
 
 _TOLERANCE = 2e-4  # of granular − control: what the search for a bound may leave open
+_GIVEN_AWAY = 0.4  # of its gap: by how much that of a size may grow to spare its own relaxation
 _TILE = 256  # units whose profits under all treatments are held at once: they stay in the cache
 
 
@@ -225,8 +226,9 @@ def _without_limits(
 ) -> Relaxed:
     """Return relaxations that bound all sizes of menus without limits.
 
-    Any prices bound menus of any size: a size to which those of its neighbours give a bound within
-    the tolerance of its own is left out.
+    Any prices bound menus of any size, and a pass over all units takes in proportion to how many
+    there are: a size to which those of its neighbours give a bound within the tolerance of its own,
+    or a gap that is larger by a part of it at most, is left out.
     """
     profits, none = profit_matrix(units.theta, rounding.psi), np.zeros(len(rounding.psi))
     duals = {}
@@ -236,13 +238,22 @@ def _without_limits(
     sizes, each = tuple(duals), np.arange(len(units))
     sums = dual_sums(Relaxed(rounding, duals, sizes), units.theta, units.weights, each)
     bound = {(k, key): dual.bound(sums[key], k) for k in sizes for key, dual in duals.items()}
-    limit = {k: min(bound[k, key] for key in sizes) + tolerance for k in sizes}
-    kept = sorted(sizes)
-    for key in sorted(sizes):
-        others = [other for other in kept if other != key]
-        if others and all(min(bound[k, other] for other in others) <= limit[k] for k in sizes):
-            kept = others
-    return Relaxed(rounding, {key: duals[key] for key in kept}, sizes)
+    value = {
+        k: float(units.weights @ _best(duals[k].psi, units.theta)) / units.total for k in sizes
+    }
+    least = {k: min(bound[k, key] for key in sizes) for k in sizes}
+    limit = {k: least[k] + max(tolerance, _GIVEN_AWAY * (least[k] - value[k])) for k in sizes}
+    kept = set(sizes)
+    while len(kept) > 1:
+        # without each of them, the bounds that the others give
+        without = {
+            key: {k: min(bound[k, other] for other in kept - {key}) for k in sizes} for key in kept
+        }
+        enough = [key for key in sorted(kept) if all(without[key][k] <= limit[k] for k in sizes)]
+        if not enough:
+            break
+        kept.remove(min(enough, key=lambda key: sum(without[key].values())))
+    return Relaxed(rounding, {key: duals[key] for key in sorted(kept)}, sizes)
 
 
 def _within_limits(

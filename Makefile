@@ -72,6 +72,10 @@ test-spark: java
 test-all: lint java ## Lint, then every test
 	@$(BIN)/pytest
 
+.PHONY: test-fire
+test-fire: java ## Kill processes of a cluster amid the tasks of runs, KILLS (5) times a step
+	@COARSE_SPARK_KILLS=$(or $(KILLS),5) $(BIN)/pytest -s tests/spark/test_under_fire.py
+
 .venv/.bench: $(INSTALLED)
 	@$(PIP) -e '.[bench]'
 	@touch $@

@@ -101,7 +101,7 @@ def every_kind(
 
 @contextmanager
 def set_to(spark: SparkSession, changes: dict[str, str]) -> Iterator[None]:
-    before = {name: spark.conf.get(name, None) for name in changes}
+    before = {name: spark.conf.get(name) for name in changes}
     try:
         for name, value in changes.items():
             assert before[name] != value, f"{name} is {value} anyway"
@@ -109,10 +109,7 @@ def set_to(spark: SparkSession, changes: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            if value is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, value)
+            spark.conf.set(name, value)
 
 
 def configured(promotions: Promotions, every_kind: dict[str, str], folder: Path) -> Path:
@@ -135,6 +132,8 @@ def plain(
         "run", "--config", configured(promotions, every_kind, folder), "--run-id", "one"
     )
     assert done.code == 0, done.err
+    (warnings,) = tables_of(folder / "tables", "one")["runs"]["warnings"]
+    assert any("more rows than response.max_rows = 700, the largest" in told for told in warnings)
     return folder / "tables"
 
 

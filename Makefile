@@ -80,6 +80,10 @@ test-lowest: setup ## The lowest versions that pyproject.toml allows, in .venv-l
 test-matrix: java ## Every pair of Spark and Delta and Connect alone, in .venv-matrix, an hour of it
 	@$(BIN)/python tests/matrix/matrix.py
 
+.PHONY: test-fire
+test-fire: java ## Kill processes of a cluster amid the tasks of runs, KILLS (5) times a step
+	@COARSE_SPARK_KILLS=$(or $(KILLS),5) $(BIN)/pytest -s tests/spark/test_under_fire.py
+
 .venv/.bench: $(INSTALLED)
 	@$(PIP) -e '.[bench]'
 	@touch $@

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import DecimalType, FractionalType, NumericType
+from pyspark.sql.types import DecimalType, FractionalType, NumericType, TimestampType
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.learners.encoding.rows import TrialRows
@@ -121,14 +121,23 @@ def label(table: DataFrame, columns: Sequence[str], otherwise: str) -> Column:
 
 def _text(table: DataFrame, name: str) -> Column:
     """The text of a value, without a fraction of nothing: 1 of 1.0 and 1.00 too."""
-    kind, value = table.schema[name].dataType, column(name)
-    text = value.cast("string")
+    kind, value, text = table.schema[name].dataType, column(name), _plain_text(table, name)
     if isinstance(kind, DecimalType):
         return F.regexp_replace(text, r"\.0+$", "")
     if isinstance(kind, FractionalType):
         whole = (value == F.rint(value)) & (F.abs(value) < F.lit(_EXACT))
         return F.when(whole, value.cast("bigint").cast("string")).otherwise(text)
     return text
+
+
+def _plain_text(table: DataFrame, name: str) -> Column:
+    """The text of a value as SQL has it, of an instant in UTC whatever the session's time zone."""
+    value = column(name)
+    if isinstance(table.schema[name].dataType, TimestampType):
+        seconds = (F.unix_micros(value).cast("decimal(20,0)") / 1_000_000).cast("decimal(18,6)")
+        epoch = F.lit("1970-01-01 00:00:00").cast("timestamp_ntz")
+        value = epoch + F.make_dt_interval(secs=seconds)
+    return value.cast("string")
 
 
 def feature(table: DataFrame, name: str) -> Column:
@@ -184,33 +193,34 @@ def unit_hash(unit: Column | str = "unit_id", *purpose: int | str) -> Column:
     return F.xxhash64(*salt, found.cast("string"))
 
 
-def cluster_label(name: str) -> Column:
+def cluster_label(table: DataFrame, name: str) -> Column:
     """Return the text of a unit's cluster, null where it has none.
 
     Numbers with gaps often come as double, with NaN for them.
     """
-    text = column(name).cast("string")
+    text = _plain_text(table, name)
     return F.when(text != "NaN", text)
 
 
-def cluster_hash(setup: ExperimentSetup, *purpose: int | str) -> Column:
+def cluster_hash(table: DataFrame, setup: ExperimentSetup, *purpose: int | str) -> Column:
     """Return a 64-bit hash of the unit's cluster, of its id where it has none.
 
     Parameters
     ----------
+    table : with the cluster.
     setup : what the columns are called.
     purpose : as in ``unit_hash``.
     """
     own = unit_hash(unit_id(setup.unit_id), *purpose)
     if setup.cluster is None:
         return own
-    found = cluster_label(setup.cluster)
+    found = cluster_label(table, setup.cluster)
     return F.when(found.isNull(), own).otherwise(unit_hash(found, *purpose, "cluster"))
 
 
-def fold_column(setup: ExperimentSetup) -> Column:
+def fold_column(table: DataFrame, setup: ExperimentSetup) -> Column:
     """Return the fold of a unit, 0 … folds − 1, which is that of its whole cluster."""
-    return F.pmod(cluster_hash(setup, setup.seed, "fold"), F.lit(setup.folds)).cast("int")
+    return F.pmod(cluster_hash(table, setup, setup.seed, "fold"), F.lit(setup.folds)).cast("int")
 
 
 def hash_limit(wanted: int, units: int) -> int:
@@ -311,8 +321,12 @@ def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
         *_unit_columns(table, setup, setup.weight),
         column(setup.outcome).cast("double").alias("outcome"),
         label(table, setup.strata, ALL).alias("stratum"),
-        fold_column(setup).alias("fold"),
-        *([] if setup.cluster is None else [cluster_hash(setup, setup.seed).alias("cluster")]),
+        fold_column(table, setup).alias("fold"),
+        *(
+            []
+            if setup.cluster is None
+            else [cluster_hash(table, setup, setup.seed).alias("cluster")]
+        ),
         *(
             _treatment(setup.space, position).alias(name)
             for position, name in enumerate(setup.treatments)

@@ -115,19 +115,24 @@ def _levels(
         F.struct(F.lit(name).alias("feature"), F.col(alias).alias("level"))
         for name, alias in zip(names, aliases, strict=True)
     ]
-    rows = (
+    counts = (
         joined.select("treatment_id", F.explode(F.array(*pairs)).alias("pair"))
         .groupBy("treatment_id", "pair.feature", "pair.level")
         .count()
         .where(F.col("level").isNotNull())
-        .toPandas()
     )
+    most, level = _MAX_LEVELS * len(names), ["feature", "level"]
+    # a feature may have as many levels as there are units: only the frequent ones leave Spark
+    frequent = (
+        counts.groupBy(*level)
+        .agg(F.sum("count").alias("units"))
+        .orderBy(F.desc("units"), F.concat_ws("=", *level))
+        .limit(most)
+    )
+    rows = counts.join(F.broadcast(frequent.select(*level)), level, "left_semi").toPandas()
     rows["name"] = rows["feature"] + "=" + rows["level"]
     table = rows.pivot_table(
         index="treatment_id", columns="name", values="count", fill_value=0, aggfunc="sum"
     ).reindex(sizes.index, fill_value=0)
-    frequent = (
-        table.sum().sort_values(ascending=False, kind="stable").index[: _MAX_LEVELS * len(names)]
-    )
-    table = table[sorted(frequent)]
+    table = table[sorted(table.columns)]
     return table.div(sizes, axis=0), table.sum() / sizes.sum()

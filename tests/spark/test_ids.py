@@ -237,3 +237,27 @@ def test_private_messages_hold_hashes_that_can_be_compared(spark: SparkSession) 
         f"experiment: 1 unit ids occur in 2 rows, expected one row a unit; such as {sign(7)} "
         "(2 times)"
     ]
+
+
+def test_instants_are_called_alike_in_every_time_zone(spark: SparkSession) -> None:
+    # a model must be found by the name of its partition in a session of another time zone
+    setup = ExperimentSetup(
+        ("unit_id",), (), "y", SPACE, partition_by=("wave",), strata=("wave",), cluster="wave"
+    )
+    texts = ["2024-03-31 00:30:00", "2024-11-03 05:59:59.000001", "1883-11-18 12:00:00", None]
+    rows = [(number, text, 1.0, 0.0) for number, text in enumerate(texts)]
+    table = spark.createDataFrame(rows, "unit_id int, text string, y double, depth double")
+    instant = F.to_timestamp(F.concat("text", F.lit("+00:00")))
+    table = table.withColumn("wave", instant)
+    columns = ["unit_id", "partition", "stratum", "fold", "cluster"]
+    zone, found = "spark.sql.session.timeZone", {}
+    before = spark.conf.get(zone)
+    try:
+        for name in ("UTC", "Asia/Kathmandu", "America/St_Johns"):
+            spark.conf.set(zone, name)
+            units = experiment_units(table, setup).select(*columns)
+            found[name] = sorted(map(tuple, units.collect()))
+    finally:
+        spark.conf.set(zone, before)
+    assert [row[1] for row in found["UTC"]] == [f"wave={text or '<null>'}" for text in texts]
+    assert found["Asia/Kathmandu"] == found["America/St_Johns"] == found["UTC"]

@@ -198,7 +198,10 @@ def test_segments_describe_all_units(finished: Run) -> None:
 
 @pytest.fixture(scope="module")
 def rerun(finished: Run, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run like the first, of tables in another order and with other settings of Spark."""
+    """A run like the first, of tables in another order and with other settings of Spark.
+
+    One at a time the settings have a slow test (test_settings.py).
+    """
     from coarse_spark.pipeline import run_all
 
     spark, folder = finished.spark, tmp_path_factory.mktemp("rerun")
@@ -215,6 +218,10 @@ def rerun(finished: Run, promotions: Promotions, tmp_path_factory: pytest.TempPa
         spark,
         {
             "spark.sql.shuffle.partitions": "5",
+            "spark.sql.session.timeZone": "Asia/Kathmandu",
+            "spark.sql.ansi.enabled": "false",
+            "spark.sql.caseSensitive": "true",
+            "spark.sql.execution.arrow.maxRecordsPerBatch": "100",
             "spark.sql.adaptive.enabled": "true",
             "spark.sql.codegen.wholeStage": "true",
         },

@@ -41,7 +41,8 @@ _EVIDENCE = 4.0  # standard errors of it under chance
 def count_clusters(setup: ExperimentSetup, table: DataFrame, found: Findings) -> int:
     """Return the number of clusters with usable rows; too few to cut into folds are a problem."""
     hashed = table.where(usable(setup)).select(
-        fold_column(setup).alias("fold"), cluster_hash(setup, setup.seed).alias("cluster")
+        fold_column(table, setup).alias("fold"),
+        cluster_hash(table, setup, setup.seed).alias("cluster"),
     )
     counts = hashed.groupBy("fold").agg(F.count_distinct("cluster").alias("n")).collect()
     clusters = sum(int(row["n"]) for row in counts)
@@ -66,7 +67,7 @@ def warn_of_narrow_partitions(
 ) -> int:
     """Return how many partitions of enough usable rows have them in too few folds, and warn."""
     keys = [column(name).alias(f"k{i}") for i, name in enumerate(setup.partition_by)]
-    units = table.where(usable(setup)).select(*keys, fold_column(setup).alias("fold"))
+    units = table.where(usable(setup)).select(*keys, fold_column(table, setup).alias("fold"))
     sizes = units.groupBy(*(f"k{i}" for i in range(len(keys)))).agg(
         F.count(F.lit(1)).alias("rows"), F.count_distinct("fold").alias("folds")
     )

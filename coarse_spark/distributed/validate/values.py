@@ -107,7 +107,7 @@ def check_experiment(
         ),
         *(
             _Rule(
-                counted & cluster_label(name).isNull(),
+                counted & cluster_label(table, name).isNull(),
                 f"have a null cluster '{name}'",
                 "so each is a cluster of its own",
                 warning=True,

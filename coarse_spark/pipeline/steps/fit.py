@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.choose_basis import BasisChoice
@@ -22,7 +23,7 @@ from coarse_spark.lake.step_results import FitResult, ModelCounts, ValidateResul
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, fit_settings, learner_settings
 from coarse_spark.pipeline.steps.validate import validate
-from coarse_spark.text import shown
+from coarse_spark.text import counted, shown
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,15 @@ def _model_counts(run: Run) -> ModelCounts:
     rows = run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
     counts = (
         rows.groupBy("status")
-        .agg(F.count_distinct("partition").alias("models"), F.sum("rows").alias("rows"))
+        .agg(
+            F.count_distinct("partition").alias("models"),
+            F.sum("rows").alias("rows"),
+            F.max("member").alias("member"),
+        )
         .collect()
     )
+    if max(row["member"] for row in counts):
+        run.warn(_told_of_shards(run, rows))
     models = {row["status"]: int(row["models"]) for row in counts}
     by_rows = {row["status"]: int(row["rows"]) for row in counts}
     large = F.col("rows") >= run.declared.response.min_rows
@@ -107,4 +114,23 @@ def _model_counts(run: Run) -> ModelCounts:
         pooled=models.get("pooled", 0),
         unidentified=unidentified,
         failed=models.get("failed", 0),
+    )
+
+
+def _told_of_shards(run: Run, models: DataFrame) -> str:
+    """Say which partitions were too large for one model, and what was done about it."""
+    cut = (
+        models.groupBy("partition")
+        .agg(F.count("*").alias("shards"), F.sum("rows").alias("rows"))
+        .where(F.col("shards") > 1)
+        .orderBy(F.col("rows").desc(), "partition")
+        .collect()
+    )
+    largest, limit = cut[0], run.declared.response.max_rows
+    return (
+        f"{counted(len(cut), 'partition has', 'partitions have')} more rows than "
+        f"response.max_rows = {limit:,}, the largest "
+        f"{shown(largest['partition'], private=run.declared.privacy)} with {largest['rows']:,}: "
+        f"each was cut by a hash of its units into shards, the largest into {largest['shards']}, "
+        "whose models are averaged"
     )

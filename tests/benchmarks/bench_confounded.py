@@ -12,6 +12,12 @@ prices had been randomized. ``menus`` tells what the menu of two earns at the tr
 what full personalization earns above the best single price, beside EconML's CausalForestDML with
 histogram boosting for outcome and price, and how much more than that, with the standard error of
 the seeds' differences. Fits run in processes of one thread.
+
+At 5,000 rows (12 seeds) our menu earns 93.1 %, the peer's 93.4 %: a difference of -0.26 points with
+a standard error of 0.14. What is lost is units within 2 % of the step, as a step lies within one of
+255 bins of income and a forest splits anywhere. Twice as many bins (tried) make it -0.02 (0.13),
+but nothing is gained on the other simulations (field 10,000 rows -0.03 points, promotions 20,000
++0.1 points, the standard error 0.3), at 1.4 to 1.9 times the CPU where all features are continuous.
 """
 
 from __future__ import annotations

@@ -10,7 +10,14 @@ menu of two and of full personalization are from what these policies earn in a l
 how often the 95 % intervals cover it: with the learned design, and with the same responses as if
 prices had been randomized. ``menus`` tells what the menu of two earns at the truth, as a share of
 what full personalization earns above the best single price, beside EconML's CausalForestDML with
-histogram boosting for outcome and price. Fits run in processes of one thread.
+histogram boosting for outcome and price, and how much more than that, with the standard error of
+the seeds' differences. Fits run in processes of one thread.
+
+At 5,000 rows (12 seeds) our menu earns 93.1 %, the peer's 93.4 %: a difference of -0.26 points with
+a standard error of 0.14. What is lost is units within 2 % of the step, as a step lies within one of
+255 bins of income and a forest splits anywhere. Twice as many bins (tried) make it -0.02 (0.13),
+but nothing is gained on the other simulations (field 10,000 rows -0.03 points, promotions 20,000
++0.1 points, the standard error 0.3), at 1.4 to 1.9 times the CPU where all features are continuous.
 """
 
 from __future__ import annotations
@@ -190,6 +197,29 @@ def print_values(rows: int, seeds: int) -> None:
             print(json.dumps(result), flush=True)
 
 
+def print_menus(rows: int, seeds: int) -> None:
+    shares = {}
+    for learner in ("ours", "CausalForestDML"):
+        found = [own_process(__file__, learner, rows, seed) for seed in range(seeds)]
+        shares[learner] = np.array([one["share"] for one in found])
+        result = {
+            "name": f"confounded n={rows} {learner}, menu of 2",
+            "share": round(float(shares[learner].mean()), 4),
+            "least": round(float(shares[learner].min()), 4),
+            "cpu": round(float(np.mean([one["cpu"] for one in found])), 1),
+            "unit": "share of granular - uniform",
+        }
+        print(json.dumps(result), flush=True)
+    more = shares["ours"] - shares["CausalForestDML"]
+    result = {
+        "name": f"confounded n={rows} ours - CausalForestDML, menu of 2",
+        "difference": round(float(more.mean()), 4),
+        "se": round(float(more.std(ddof=1) / np.sqrt(seeds)), 4) if seeds > 1 else None,
+        "seeds": seeds,
+    }
+    print(json.dumps(result), flush=True)
+
+
 def main() -> None:
     parser = learner_options(__doc__, [2_000], 500)
     parser.add_argument("parts", nargs="*", default=["values", "menus"])
@@ -202,17 +232,7 @@ def main() -> None:
         if "values" in options.parts:
             print_values(rows, options.seeds)
         if "menus" in options.parts:
-            for learner in ("ours", "CausalForestDML"):
-                seeds = range(min(options.seeds, 20))
-                found = [own_process(__file__, learner, rows, seed) for seed in seeds]
-                result = {
-                    "name": f"confounded n={rows} {learner}, menu of 2",
-                    "share": round(float(np.mean([one["share"] for one in found])), 4),
-                    "least": round(min(one["share"] for one in found), 4),
-                    "cpu": round(float(np.mean([one["cpu"] for one in found])), 1),
-                    "unit": "share of granular - uniform",
-                }
-                print(json.dumps(result), flush=True)
+            print_menus(rows, min(options.seeds, 20))
 
 
 if __name__ == "__main__":

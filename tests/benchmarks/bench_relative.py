@@ -6,8 +6,10 @@
 The data are ``simulate promotions``, pooled over markets and on all features: spend and its noise
 grow with the customer, and the margin falls with the discount. Accuracy is the share of
 (granular − best uniform) profit that the estimated granular policy earns at the truth, on 20,000
-new units. Every fit runs in a process of its own with one thread. EconML has no baseline: it gets
-the mean outcome of scikit-learn's histogram boosting less what it thinks the treatments did.
+new units; ``menu_of_8`` is that of a menu of eight, and ``known_of_8`` what the best eight that are
+found earn with responses that are known: no menu of so many earns more than ``bound_of_8``. Every
+fit runs in a process of its own with one thread. EconML has no baseline: it gets the mean outcome
+of scikit-learn's histogram boosting less what it thinks the treatments did.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +28,7 @@ TARGETS = {20_000: 0.74, 60_000: 0.82}
 OURS = ("auto", "additive")
 PEERS = ("LinearDML", "CausalForestDML")
 TREATMENTS = ["depth", "days"]
+SIZES, SEARCHED = (8, 16), 10_000  # of menus, and new units that they are searched on
 
 
 def customers(rows: int, seed: int, *, experiment: bool) -> pd.DataFrame:
@@ -40,7 +44,7 @@ def customers(rows: int, seed: int, *, experiment: bool) -> pd.DataFrame:
     )
 
 
-def predicted(learner: str, sample: pd.DataFrame, new: pd.DataFrame) -> tuple[np.ndarray, object]:
+def predicted(learner: str, sample: pd.DataFrame, new: pd.DataFrame) -> tuple[np.ndarray, Any]:
     """Response coefficients of new units, and their basis."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -69,6 +73,28 @@ def predicted(learner: str, sample: pd.DataFrame, new: pd.DataFrame) -> tuple[np
     return theta, basis
 
 
+def menus(
+    theta: np.ndarray, truth: np.ndarray, basis: Any, profit: Any, psi: np.ndarray
+) -> dict[str, float]:
+    """Shares, as of ``captured``, of menus of learned responses and of those that are known."""
+    from coarse_spark import choose_menu
+    from coarse_spark.core.profit import profit_matrix
+
+    everything = profit_matrix(truth, psi)
+    uniform, granular = everything.mean(axis=0).max(), everything.max(axis=1).mean()
+    found = {}
+    for k in SIZES:
+        for name, responses in (("menu", theta), ("known", truth)):
+            menu = choose_menu(
+                responses[:SEARCHED], space=basis.space, basis=basis, profit=profit, k=k
+            )
+            earned = profit_matrix(truth, menu.psi)[np.arange(len(truth)), menu.assign(responses)]
+            found[f"{name}_of_{k}"] = float((earned.mean() - uniform) / (granular - uniform))
+        gain = menu.granular_value - menu.uniform_value
+        found[f"bound_of_{k}"] = (menu.upper_bound - menu.uniform_value) / gain
+    return found
+
+
 def worker(learner: str, rows: int, seed: int) -> None:
     from coarse_spark import Profit
 
@@ -83,7 +109,11 @@ def worker(learner: str, rows: int, seed: int) -> None:
         margin="0.45 - depth / 100", cost="where(depth + days > 0, 0.15, 0) + 0.01 * days"
     )
     truth = new[[f"theta_{j}" for j in range(6)]].to_numpy()
-    print(json.dumps({"share": captured(theta, truth, profit.psi(grid, basis)), "cpu": cpu}))
+    psi = profit.psi(grid, basis)
+    found = {"share": captured(theta, truth, psi), "cpu": cpu}
+    if learner == "auto":
+        found |= menus(theta, truth, basis, profit, psi)
+    print(json.dumps(found))
 
 
 def main() -> None:
@@ -98,6 +128,7 @@ def main() -> None:
             found = [own_process(__file__, learner, rows, seed) for seed in range(options.seeds)]
             means[learner] = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
         shares = {learner: round(mean["share"], 4) for learner, mean in means.items()}
+        sized = {name: round(value, 4) for name, value in means["auto"].items() if "_of_" in name}
         cpu = {f"cpu_{learner}": round(mean["cpu"], 1) for learner, mean in means.items()}
         print(
             json.dumps(
@@ -109,6 +140,7 @@ def main() -> None:
                     target=TARGETS.get(rows),
                     seeds=options.seeds,
                     **shares,
+                    **sized,
                     **cpu,
                 )
             ),

@@ -47,7 +47,7 @@ from coarse_spark.core.basis import Basis, candidate_bases
 from coarse_spark.core.menu.problem.limits import Budget, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.policies import COMPARISONS
-from coarse_spark.core.profit import Profit
+from coarse_spark.core.profit import Profit, ProfitCoefficients
 from coarse_spark.core.support import Support, offered_space, tried_levels
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -184,12 +184,19 @@ class ProfitTerms(Section):
     """Profit of serving a unit with treatment t: margin(t) x expected outcome - cost(t)."""
 
     margin: ExpressionText = Field(
-        "1", description="money per unit of outcome, an expression in the treatment names"
+        "1",
+        description="money per unit of outcome, an expression in the treatment names and "
+        "profit.unit_columns",
     )
     cost: ExpressionText = Field(
         "0",
         description="money per treated unit whatever the outcome, an expression in the treatment "
-        "names",
+        "names and profit.unit_columns",
+    )
+    unit_columns: Columns = Field(
+        (),
+        description="numeric columns of experiment and population that may stand in margin, cost "
+        "and menu.spending_*, in what expands into a sum of products of treatments and columns",
     )
 
 
@@ -507,16 +514,27 @@ class Configuration(Section):
     @cached_property
     def profit_function(self) -> Profit:
         """The profit of a treatment."""
-        return Profit(self.profit.margin, self.profit.cost)
+        return Profit(self.profit.margin, self.profit.cost, self.profit.unit_columns)
 
     @cached_property
     def limits(self) -> Limits:
         """What every menu has to keep."""
         menu, budget = self.menu, None
         if menu.budget is not None:
-            spending = Profit(menu.spending_per_outcome, menu.spending_per_unit or self.profit.cost)
+            per_unit = menu.spending_per_unit or self.profit.cost
+            spending = Profit(menu.spending_per_outcome, per_unit, self.profit.unit_columns)
             budget = Budget(menu.budget, spending)
         return Limits(menu.min_share, menu.max_share, budget)
+
+    @cached_property
+    def unit_factors(self) -> int:
+        """Number of factors of units that profit and spending are linear in."""
+        return len(ProfitCoefficients.of(1, self._profits).factors)
+
+    @property
+    def _profits(self) -> list[Profit]:
+        budget = self.limits.budget
+        return [self.profit_function, *([] if budget is None else [budget.row_profit])]
 
     @cached_property
     def always_offered(self) -> FloatArray | None:
@@ -540,12 +558,15 @@ class Configuration(Section):
         required = np.empty((0, len(self.space.dimensions)))
         if self.always_offered is not None:
             required = self.always_offered
+        spending = None if self.limits.budget is None else self.limits.budget.row_profit
+        profit = self.profit_function
         if support is None:
-            return MenuProblem.build(self.space, self.basis, self.profit_function, required)
+            return MenuProblem.build(self.space, self.basis, profit, required, spending=spending)
         space = offered_space(self.basis, support, self.menu.support)
         basis = Basis(self.basis.name, space)
         levels = tried_levels(space)
-        problem = MenuProblem.build(space, basis, self.profit_function, [*levels, *required])
+        extra = [*levels, *required]
+        problem = MenuProblem.build(space, basis, profit, extra, spending=spending)
         count, largest = len(problem.candidates), max(self.menu.sizes)
         if space.offered is not None and not problem.searched.any() and count < largest:
             raise InvalidInputError(

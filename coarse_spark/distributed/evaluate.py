@@ -34,6 +34,7 @@ from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.design import representer_columns
 from coarse_spark.distributed.frames import (
+    factor_columns,
     hash_limit,
     matrix,
     parts,
@@ -139,14 +140,14 @@ def evaluate(
 ) -> Evaluation:
     """Return the score moments of all policies over units that their learner and menus never saw.
 
-    Rules of the problem have their coefficients behind those of the basis, among the rows' theta
-    and in the scores alike.
+    Coefficients of profit beside the responses, and those of rules, stand behind the responses,
+    among the rows' theta and in the scores alike.
 
     Parameters
     ----------
-    held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, and theta_0 … of
-        models fitted on the other folds; cluster, where units share clusters; feature_0 …, where
-        policies look at them; ruled_K, where rules are judged.
+    held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, factor_0 …, and
+        theta_0 … of models fitted on the other folds; cluster, where units share clusters;
+        feature_0 …, where policies look at them; ruled_K, where rules are judged.
     policies : control, uniform, menus of K treatments, their rules, granular and others, in the
         order of the scores.
     fold_menus : by fold.
@@ -155,7 +156,8 @@ def evaluate(
     given : shares of the treatments that the experiment gave, for values without a model too;
         ``held`` has stratum then.
     """
-    size = problem.basis.size
+    size, of_profit = problem.basis.size, problem.of_profit
+    factor_names = factor_columns(len(of_profit.factors))
     names, weights = theta_columns(problem.coefficients), representer_columns(size)
     dimensions = treatment_columns(problem.candidates.shape[1])
     clustered = "cluster" in held.columns
@@ -170,13 +172,15 @@ def evaluate(
     def scored(fold: int, rows: pd.DataFrame) -> _Scored:
         theta, treatments = matrix(rows, names), matrix(rows, dimensions)
         phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
-        learned, rules = theta[:, :size], theta[:, size:]
-        debiased = np.hstack([corrected(learned, phi, y, matrix(rows, weights)), rules])
+        learned, rules = theta[:, :size], theta[:, of_profit.size :]
+        factors = matrix(rows, factor_names) if factor_names else np.empty((len(rows), 0))
+        responses = corrected(learned, phi, y, matrix(rows, weights))
+        debiased = np.hstack([of_profit.extended(responses, factors), rules])
         by_rule = {k: rows[name].to_numpy() for k, name in zip(sizes, ruled, strict=True)}
         units = PolicyUnits(problem, theta, rows[features], by_rule)
         free = None
         if given is not None:
-            free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y)
+            free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y, factors)
         scores, without = policy_scores(units, debiased, policies, fold_menus[fold], free)
         return _Scored(
             ScoreMoments.totals(scores, rows["weight"].to_numpy(np.float64), center),
@@ -191,7 +195,16 @@ def evaluate(
 
     key = ["cluster"] * clustered + ["stratum"] * (given is not None)
     needed = held.select(
-        *key, "fold", "weight", "outcome", *dimensions, *weights, *ruled, *names, *features
+        *key,
+        "fold",
+        "weight",
+        "outcome",
+        *dimensions,
+        *weights,
+        *ruled,
+        *names,
+        *factor_names,
+        *features,
     )
     if clustered:
         flat = _add_up_clusters(needed, scored, bins.size, len(center), len(policies))

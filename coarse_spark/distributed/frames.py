@@ -45,6 +45,7 @@ class ExperimentSetup:
         every unit without such a column, is a cluster of its own.
     weight : column with the weight of an experiment row; None for weight 1.
     eligibility : boolean columns, true for the units that a rule of eligibility lets through.
+    unit_columns : numeric columns that profit speaks of.
     folds : number of folds of cross-fitting.
     seed : of the hashes that order units and cut them into folds, and of the learners.
     privacy : whether messages show values of the tables as hashes only.
@@ -60,6 +61,7 @@ class ExperimentSetup:
     cluster: str | None = None
     weight: str | None = None
     eligibility: tuple[str, ...] = ()
+    unit_columns: tuple[str, ...] = ()
     folds: int = 5
     seed: int = 0
     privacy: bool = False
@@ -93,6 +95,16 @@ def feature_columns(count: int) -> list[str]:
 def eligibility_columns(count: int) -> list[str]:
     """Internal names of the rules of eligibility."""
     return [f"eligible_{position}" for position in range(count)]
+
+
+def number_columns(count: int) -> list[str]:
+    """Internal names of the columns of units that profit speaks of."""
+    return [f"number_{position}" for position in range(count)]
+
+
+def factor_columns(count: int) -> list[str]:
+    """Names of the factors of units in profit (``core.profit.ProfitCoefficients``)."""
+    return [f"factor_{position}" for position in range(count)]
 
 
 def treatment_columns(count: int) -> list[str]:
@@ -252,14 +264,20 @@ def _unit_columns(table: DataFrame, setup: ExperimentSetup, weight: str | None) 
             F.coalesce(column(name), F.lit(False)).alias(alias)
             for name, alias in zip(setup.eligibility, rules, strict=True)
         ),
+        *(
+            column(name).cast("double").alias(alias)
+            for name, alias in zip(
+                setup.unit_columns, number_columns(len(setup.unit_columns)), strict=True
+            )
+        ),
     ]
 
 
 def population_units(table: DataFrame, setup: ExperimentSetup, weight: str | None) -> DataFrame:
     """Return units to be scored; rows of weight 0 are no units.
 
-    Columns: unit_id, partition, key (a hash of the id), weight, feature_0 … and eligible_0 …
-    (booleans).
+    Columns: unit_id, partition, key (a hash of the id), weight, feature_0 …, eligible_0 …
+    (booleans) and number_0 … (``unit_columns``).
 
     Parameters
     ----------

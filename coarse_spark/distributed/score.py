@@ -25,9 +25,11 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.distributed.frames import (
     POOLED,
     eligibility_columns,
+    factor_columns,
     feature_columns,
     feature_frame,
     matrix,
+    number_columns,
     theta_columns,
 )
 
@@ -51,8 +53,9 @@ def score(
 ) -> DataFrame:
     """Return one row a unit and model fold.
 
-    Its columns are ``keep``, served_by, model_fold and theta_0 … theta_{p−1}. Units whose partition
-    has no fitted model are served by the pooled one; shards of a partition are averaged by rows.
+    Its columns are ``keep``, served_by, model_fold, the responses theta_0 … theta_{p−1}, and
+    factor_0 … of the units in profit. Units whose partition has no fitted model are served by the
+    pooled one; shards of a partition are averaged by rows.
 
     Parameters
     ----------
@@ -86,7 +89,8 @@ def score(
     kept = [name for name in chunked.columns if name in {*keep, "served_by"}]
     fields = [chunked.schema[name] for name in kept]
     numbers = [
-        *theta_columns(problem.coefficients),
+        *theta_columns(problem.of_profit.responses),
+        *factor_columns(len(problem.of_profit.factors)),
         *([*granular_columns(problem), "granular_profit"] if granular else []),
     ]
     schema = StructType(
@@ -104,6 +108,7 @@ def score(
                 *group,
                 *feature_columns(len(features)),
                 *eligibility_columns(len(eligibility)),
+                *number_columns(len(problem.of_profit.unit_columns)),
             }
         )
         .groupBy(*group)
@@ -151,7 +156,8 @@ def _scorer(
     eligibility: Sequence[str],
     schema: StructType,
 ) -> Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]:
-    columns = [field.name for field in schema]
+    columns, of_profit = [field.name for field in schema], problem.of_profit
+    numbers = number_columns(len(of_profit.unit_columns))
 
     def score_chunk(units: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
         if units.empty:
@@ -159,13 +165,18 @@ def _scorer(
         # Spark already runs a task on every core
         with threadpool_limits(limits=1):
             X = feature_frame(units, features)
+            factors = np.empty((len(units), 0))
+            if of_profit.factors:
+                factors = of_profit.factor_values(matrix(units, numbers))
             scored = []
             for fold, theta in predict_folds(models, X).items():
                 part = units[list(keep)].copy()
                 part["model_fold"] = fold
                 part[theta_columns(theta.shape[1])] = theta
+                part[factor_columns(factors.shape[1])] = factors
                 if granular:
-                    treatments, profit = _granular(problem, theta, units, eligibility)
+                    coefficients = of_profit.extended(theta, factors)
+                    treatments, profit = _granular(problem, coefficients, units, eligibility)
                     part[granular_columns(problem)] = treatments
                     part["granular_profit"] = profit
                 scored.append(part)

@@ -31,6 +31,7 @@ class OutputLayout:
     coefficients : response coefficients, of the largest basis that is compared.
     eligibility : names of the rules of eligibility.
     ids : further columns that say who a unit is → their SQL types.
+    factors : number of factors of units in profit.
     """
 
     unit_id: str
@@ -38,6 +39,7 @@ class OutputLayout:
     coefficients: int
     eligibility: tuple[str, ...] = ()
     ids: Mapping[str, str] = field(default_factory=dict)
+    factors: int = 0
 
 
 @dataclass(frozen=True)
@@ -316,6 +318,13 @@ RESPONSES = TableSchema(
             "Whether the unit may get the treatments that menu.eligibility names for {suffix}",
             lambda layout: dict.fromkeys(layout.eligibility, "boolean"),
             "eligible_",
+        ),
+        Family(
+            "granular_profit",
+            "Number {suffix} of the unit that profit is linear in beside its responses: a factor "
+            "in profit.unit_columns, of profit.margin first, then of profit.cost",
+            lambda layout: {str(number): "double" for number in range(layout.factors)},
+            "factor_",
         ),
     ),
     Constraint(

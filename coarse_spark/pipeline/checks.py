@@ -24,6 +24,7 @@ from coarse_spark.lake.step_results import (
 )
 from coarse_spark.pipeline.limits import deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
+from coarse_spark.pipeline.rules import profit_responses
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, unit_weight
 from coarse_spark.text import counted
@@ -163,7 +164,8 @@ def _limits(
 ) -> list[str]:
     problem = run.search_settings().posed(run.problem)
     priced = deciding_menu(problem, menu, kept)
-    sums = segment_sums(assignments, responses, len(menu), run.problem.coefficients)
+    with_factors = profit_responses(run, responses)
+    sums = segment_sums(assignments, with_factors, len(menu), run.problem.coefficients)
     heaviest = responses.agg(F.max("weight")).collect()[0][0]
     slack = heaviest / sums.weight.sum() * (1 + 1e-9) + 1e-12  # shares hold to the weight of a unit
     problems = []

@@ -30,6 +30,7 @@ def experiment_setup(configuration: Configuration) -> ExperimentSetup:
         cluster=experiment.cluster,
         weight=experiment.weight,
         eligibility=tuple(configuration.menu.eligibility),
+        unit_columns=configuration.profit.unit_columns,
         folds=configuration.response.folds,
         seed=configuration.menu.seed,
         privacy=configuration.privacy,
@@ -161,6 +162,7 @@ def output_layout(
         max(Basis(basis, space).size for basis in configuration.bases),
         tuple(configuration.menu.eligibility),
         parts,
+        configuration.unit_factors,
     )
 
 

@@ -10,7 +10,7 @@ from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Prob
 from coarse_spark.config.checks.tables import unit_columns
 from coarse_spark.core.expressions import Expression, shown
 from coarse_spark.core.menu.problem.rules import eligibility_rules
-from coarse_spark.core.profit import Profit
+from coarse_spark.core.profit import Profit, ProfitCoefficients
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError
 
@@ -23,8 +23,8 @@ _EXPRESSIONS = (
 )
 
 _OF_UNITS = (
-    "columns of the units may be experiment.features, or name in menu.eligibility who may get a "
-    "treatment, and cannot stand in expressions yet"
+    "columns of the units may be experiment.features, name in menu.eligibility who may get a "
+    "treatment, or be profit.unit_columns, which may stand in profit and spending"
 )
 
 
@@ -41,17 +41,21 @@ def _names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
     units = unit_columns(values)
     for key, text in _expressions(values):
         expression = Expression(text)
-        of_units = sorted(expression.names & (units.keys() - set(treatments)))
+        known, expected = list(treatments), "treatments alone"
+        if key[0] == "profit" or key[1].startswith("spending"):
+            known += values.get("profit.unit_columns", ())
+            expected = "treatments or profit.unit_columns"
+        of_units = sorted(expression.names & (units.keys() - set(known)))
         if of_units:
             message = (
                 f"'{shown(text)}' uses '{of_units[0]}', which is a column of the units "
-                f"({units[of_units[0]]}), expected treatments alone: {', '.join(treatments)}; "
+                f"({units[of_units[0]]}), expected {expected}: {', '.join(known)}; "
                 f"{_OF_UNITS}"
             )
             yield Problem(key, message)
             continue
         try:
-            expression.require_names(treatments)
+            expression.require_names(known)
         except ExpressionError as error:
             yield Problem(key, f"{error}; {_OF_UNITS}")
 
@@ -82,21 +86,24 @@ def _terms(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
 
     Those are comparisons that can never hold, and values that are no finite numbers.
     """
+    columns = values.get("profit.unit_columns", ())
+    if set(columns) & set(space.names):
+        return  # reported with the roles of columns
     for key in _EXPRESSIONS:
         text = values.get(key)
         if (
             key != "menu.exclude"
             and text is not None
-            and Expression(text).names <= set(space.names)
+            and Expression(text).names <= {*space.names, *columns}
         ):
             block, name = key.split(".")
             try:
                 # one expression at a time, so that each is reported by itself
-                profit = Profit(
-                    **{"margin" if name in ("margin", "spending_per_outcome") else "cost": text}
-                )
+                of_outcome = name in ("margin", "spending_per_outcome")
+                profit = Profit(text, "0", columns) if of_outcome else Profit("0", text, columns)
                 profit.check(space)
-                profit.terms(space.candidates, space)
+                coefficients = ProfitCoefficients.of(1, [profit])
+                coefficients.amounts(profit, space.candidates, space)
             except ExpressionError as error:
                 yield Problem((block, name), str(error))
             except InvalidInputError as error:

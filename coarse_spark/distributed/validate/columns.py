@@ -69,6 +69,7 @@ def _unit_roles(setup: ExperimentSetup, weight: str | None) -> _Roles:
     roles |= dict.fromkeys(setup.unit_id, ("unit_id", "id"))
     if weight is not None:
         roles[weight] = ("weight", "number")
+    roles |= dict.fromkeys(setup.unit_columns, ("profit.unit_columns", "number"))
     # last: a column that is a feature as well has to be boolean
     return roles | dict.fromkeys(setup.eligibility, ("eligibility", "boolean"))
 

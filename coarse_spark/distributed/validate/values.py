@@ -227,6 +227,14 @@ def _unit_rules(setup: ExperimentSetup, table: DataFrame, weight: str | None) ->
         )
         for name in setup.eligibility
     ]
+    rules += [
+        _Rule(
+            column(name).isNull() | _not_finite(name),
+            f"have a '{name}' of profit.unit_columns that is null, NaN or infinite",
+            "expected a number in every row",
+        )
+        for name in setup.unit_columns
+    ]
     if weight is not None:
         value = column(weight).cast("double")
         rules += [

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import corrected, moment_sums, representer, row_moments
 from coarse_spark.core.lack_of_fit import (
@@ -77,7 +77,9 @@ def honest_values(
     T : (n, d) or (n,) the treatments that they got, in the user's values.
     y : (n,) their outcomes; of several a mapping from each, or (n, outcomes) in the order of
         ``profit.outcomes``. Their scores are added up before errors are taken, so that what goes
-        together counts together.
+        together counts together. One of several may be NaN for some units: the others count for as
+        many more as their stratum has, which is honest where its lack tells nothing of outcomes
+        beyond treatment and stratum.
     menus : of different K, without eligibility or switching costs. The best single treatment is the
         menu of one where there is one, and else what earns most with all by ``theta``.
     space, basis, profit : as the menus were chosen with.
@@ -117,13 +119,19 @@ def honest_values(
     columns = {"T": treatments, "y": outcomes, "strata": labels[0], "groups": labels[1]}
     _check(coefficients, menus, columns)
     phi = problem.basis(treatments)
-    moments = row_moments(moment_sums(phi, labels[0], weight), labels[0], len(phi))
-    turned, size = representer(phi, moments), problem.basis.size
+    size = problem.basis.size
     learned = [responses[:, start : start + size] for start in range(0, of_profit.responses, size)]
-    pairs = list(zip(learned, outcomes.T, strict=True))
+    known = np.isfinite(outcomes)
+    pairs = list(zip(learned, np.where(known, outcomes, 0.0).T, known.T, strict=True))
     factors = of_profit.factor_values(of_profit.columns(units, len(kept))[kept])
     debiased = of_profit.extended(
-        np.hstack([corrected(theta_hat, phi, one, turned) for theta_hat, one in pairs]), factors
+        np.hstack(
+            [
+                corrected(theta_hat, phi, one, _representer(phi, labels[0], weight, has))
+                for theta_hat, one, has in pairs
+            ]
+        ),
+        factors,
     )
 
     sized = {menu.k: menu for menu in sorted(menus, key=lambda menu: menu.k)}
@@ -149,11 +157,11 @@ def honest_values(
     fits = [
         _fit(
             space,
-            treatments,
-            bin_columns(treatments, phi, one, (phi * theta_hat).sum(axis=1)),
-            cluster,
+            treatments[has],
+            bin_columns(treatments, phi, one, (phi * theta_hat).sum(axis=1))[has],
+            None if cluster is None else np.unique(cluster[has], return_inverse=True)[1],
         )
-        for theta_hat, one in pairs
+        for theta_hat, one, has in pairs
     ]
     worst = min(fits, key=lambda fit: fit.p_value)
     return HonestValues(
@@ -161,6 +169,30 @@ def honest_values(
         contrasts(policies, found, confidence),
         replace(worst, p_value=min(worst.p_value * len(fits), 1.0)),
     )
+
+
+def _representer(
+    phi: FloatArray, strata: npt.NDArray[Any] | None, weight: FloatArray, known: BoolArray
+) -> FloatArray:
+    """Return α (n, p), 0 for units whose outcome is not ``known`` and larger for the others.
+
+    So that those stand for all of their stratum: α is of E[R φφᵀ], R telling who is known.
+    """
+    some = None if strata is None else strata[known]
+    sums = moment_sums(phi[known], some, weight[known])
+    found = np.zeros_like(phi)
+    found[known] = representer(phi[known], row_moments(sums, some, int(known.sum())))
+    if known.all():
+        return found
+    labels = np.zeros(len(phi)) if strata is None else np.unique(strata, return_inverse=True)[1]
+    group = labels.astype(np.intp)
+    whole, there = np.bincount(group, weight), np.bincount(group, weight * known)
+    if (there <= 0).any():
+        raise InvalidInputError(
+            f"honest values: nobody of {int((there <= 0).sum())} strata has an outcome that y has "
+            "for others; merge strata, or leave these units out"
+        )
+    return np.asarray(found * (whole / there)[group][:, None])
 
 
 def _outcomes(y: npt.ArrayLike | Mapping[str, npt.ArrayLike], names: tuple[str, ...]) -> FloatArray:
@@ -202,7 +234,10 @@ def _check(units: FloatArray, menus: list[Menu], columns: dict[str, Any]) -> Non
                 f"honest values: {name} has {len(column)} rows and theta {len(units)}, expected "
                 "one row a unit"
             )
-    if not np.isfinite(columns["y"]).all():
+    y = columns["y"]
+    # of several outcomes, one may not be there yet
+    lacking = np.isnan(y).all(axis=0).any() if y.shape[1] > 1 else np.isnan(y).any()
+    if lacking or np.isinf(y).any():
         raise InvalidInputError(
             "honest values: y has missing or infinite outcomes; leave these out"
         )

@@ -131,6 +131,38 @@ def test_honest_values_of_two_outcomes_hold_the_truth_and_count_them_together(
     assert menu["se"] < 0.995 * apart
 
 
+def test_an_outcome_that_some_lack_counts_by_those_who_have_it(
+    learned: tuple[Trial, dict[str, np.ndarray]],
+) -> None:
+    new, theta = learned
+    menu = choose_menu(theta, k=2, units=new.units, **COMMON)
+    rows = np.array([SPACE.candidates[:, 0].tolist().index(v) for v in menu.encoded[:, 0]])
+    taken = rows[menu.assign(theta, units=new.units)]
+    truth = new.profits[np.arange(len(taken)), taken].mean()
+    T = pd.DataFrame({"voucher": new.T})
+    strata = np.where(new.X["a"] > 0, "high", "low")
+    # a bad prediction, so that the corrections count; who is known depends on treatment and stratum
+    guess = {**theta, "redeemed": 0.5 * theta["redeemed"]}
+    chance = np.where(strata == "high", 0.9, 0.4) - 0.02 * new.T
+    known = np.random.default_rng(6).random(len(chance)) < chance
+    y = {**new.y, "redeemed": np.where(known, new.y["redeemed"], np.nan)}
+    common = {**COMMON, "units": new.units, "strata": strata}
+    whole, part = (
+        honest_values(guess, T, one, [menu], **common).policy_values.query("k == 2").iloc[0]
+        for one in (new.y, y)
+    )
+    for found in (whole, part):
+        assert abs(found["value"] - truth) < 4 * found["se"]
+    assert whole["se"] < part["se"] < 2 * whole["se"]
+    # who lacks the outcome has not one of 0
+    zeros = {**y, "redeemed": np.nan_to_num(y["redeemed"])}
+    naive = honest_values(guess, T, zeros, [menu], **common).policy_values.query("k == 2").iloc[0]
+    assert abs(naive["value"] - truth) > 6 * naive["se"]
+    nobody = {**y, "redeemed": np.full(len(T), np.nan)}
+    with pytest.raises(InvalidInputError, match="missing or infinite outcomes"):
+        honest_values(guess, T, nobody, [menu], **common)
+
+
 def test_outcomes_have_to_be_those_of_the_margin() -> None:
     few = trial(30, seed=3)
     menu = choose_menu(few.theta, k=1, units=few.units, **COMMON)

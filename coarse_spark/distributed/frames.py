@@ -46,6 +46,7 @@ class ExperimentSetup:
     weight : column with the weight of an experiment row; None for weight 1.
     eligibility : boolean columns, true for the units that a rule of eligibility lets through.
     unit_columns : numeric columns that profit speaks of.
+    further_outcomes : as ``outcome``; of them a usable row lacks none.
     folds : number of folds of cross-fitting.
     seed : of the hashes that order units and cut them into folds, and of the learners.
     privacy : whether messages show values of the tables as hashes only.
@@ -62,14 +63,20 @@ class ExperimentSetup:
     weight: str | None = None
     eligibility: tuple[str, ...] = ()
     unit_columns: tuple[str, ...] = ()
+    further_outcomes: tuple[str, ...] = ()
     folds: int = 5
     seed: int = 0
     privacy: bool = False
 
     @property
+    def outcomes(self) -> tuple[str, ...]:
+        """All outcomes."""
+        return (self.outcome, *self.further_outcomes)
+
+    @property
     def needed(self) -> tuple[str, ...]:
-        """Columns without which an experiment row says nothing: the outcome and the treatments."""
-        return (self.outcome, *self.space.names)
+        """Columns without which an experiment row says nothing: outcomes and treatments."""
+        return (*self.outcomes, *self.space.names)
 
     @property
     def least_folds(self) -> int:
@@ -110,6 +117,11 @@ def factor_columns(count: int) -> list[str]:
 def treatment_columns(count: int) -> list[str]:
     """Internal names of the treatment dimensions."""
     return [f"treatment_{position}" for position in range(count)]
+
+
+def outcome_columns(count: int) -> list[str]:
+    """Internal names of the outcomes; of one, ``outcome``."""
+    return ["outcome", *(f"outcome_{position}" for position in range(1, count))]
 
 
 def theta_columns(count: int) -> list[str]:
@@ -316,9 +328,9 @@ def usable(setup: ExperimentSetup) -> Column:
 def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
     """Return usable experiment rows: those of ``population_units``, and what the experiment adds.
 
-    These columns are outcome, stratum, fold, treatment_0 … and, of an experiment in clusters,
-    cluster (a hash). Rows without an outcome, a treatment or a weight other than 0 are left out;
-    ``validate_tables`` counts them.
+    These columns are outcome (of several outcome_1 … too), stratum, fold, treatment_0 … and, of an
+    experiment in clusters, cluster (a hash). Rows without one of the outcomes, a treatment or a
+    weight other than 0 are left out; ``validate_tables`` counts them.
 
     Parameters
     ----------
@@ -327,7 +339,12 @@ def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
     """
     return table.where(usable(setup)).select(
         *_unit_columns(table, setup, setup.weight),
-        column(setup.outcome).cast("double").alias("outcome"),
+        *(
+            column(name).cast("double").alias(alias)
+            for name, alias in zip(
+                setup.outcomes, outcome_columns(len(setup.outcomes)), strict=True
+            )
+        ),
         label(table, setup.strata, ALL).alias("stratum"),
         fold_column(setup).alias("fold"),
         *([] if setup.cluster is None else [cluster_hash(setup, setup.seed).alias("cluster")]),

@@ -71,9 +71,8 @@ def score(
     """
     fitted = models.where(F.col("status") == "ok")
     own = (
-        fitted.where(F.col("partition") != POOLED)
-        .select("partition")
-        .distinct()
+        fitted_partitions(models, len(problem.of_profit.outcomes))
+        .where(F.col("partition") != POOLED)
         .withColumn("served_by", F.col("partition"))
     )
     served = units.join(F.broadcast(own), "partition", "left").fillna({"served_by": POOLED})
@@ -117,6 +116,21 @@ def score(
             _scorer(kept, list(features), problem, granular, list(eligibility), schema), schema
         )
     )
+
+
+def fitted_partitions(models: DataFrame, outcomes: int) -> DataFrame:
+    """Return the partitions with fitted models, of every outcome where there are several.
+
+    Parameters
+    ----------
+    models : partition and status; outcome, where there are several.
+    outcomes : number of outcomes.
+    """
+    fitted = models.where(F.col("status") == "ok")
+    if outcomes == 1:
+        return fitted.select("partition").distinct()
+    known = fitted.groupBy("partition").agg(F.count_distinct("outcome").alias("known"))
+    return known.where(F.col("known") == outcomes).select("partition")
 
 
 @dataclass(frozen=True)
@@ -169,7 +183,7 @@ def _scorer(
             if of_profit.factors:
                 factors = of_profit.factor_values(matrix(units, numbers))
             scored = []
-            for fold, theta in predict_folds(models, X).items():
+            for fold, theta in predict_outcomes(models, X, len(of_profit.outcomes)).items():
                 part = units[list(keep)].copy()
                 part["model_fold"] = fold
                 part[theta_columns(theta.shape[1])] = theta
@@ -195,6 +209,16 @@ def _granular(
     )
     eligible = matrix(units, eligibility_columns(len(eligibility)))
     return ruled.granular(np.hstack([theta, 1.0 - eligible]))
+
+
+def predict_outcomes(models: pd.DataFrame, X: pd.DataFrame, outcomes: int) -> dict[int, FloatArray]:
+    """Return what ``predict_folds`` does, those of several outcomes side by side."""
+    if outcomes == 1:
+        return predict_folds(models, X)
+    found = [predict_folds(models[models["outcome"] == outcome], X) for outcome in range(outcomes)]
+    # a fold in which one of them has no model is none
+    folds = sorted(set.intersection(*map(set, found)))
+    return {fold: np.hstack([one[fold] for one in found]) for fold in folds}
 
 
 def predict_folds(models: pd.DataFrame, X: pd.DataFrame) -> dict[int, FloatArray]:

@@ -32,6 +32,7 @@ class OutputLayout:
     eligibility : names of the rules of eligibility.
     ids : further columns that say who a unit is → their SQL types.
     factors : number of factors of units in profit.
+    outcomes : number of outcomes.
     """
 
     unit_id: str
@@ -40,6 +41,7 @@ class OutputLayout:
     eligibility: tuple[str, ...] = ()
     ids: Mapping[str, str] = field(default_factory=dict)
     factors: int = 0
+    outcomes: int = 1
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,13 @@ MODELS = TableSchema(
             "together",
         ),
     },
+    (
+        Family(
+            "member",
+            "Which of experiment.outcome the model is of, 0 being the first",
+            lambda layout: {"outcome": "int"} if layout.outcomes > 1 else {},
+        ),
+    ),
 )
 RESPONSES = TableSchema(
     "responses",
@@ -303,7 +312,7 @@ RESPONSES = TableSchema(
         Family(
             "partition",
             "Response coefficient {suffix}: column {suffix} of the treatment basis, 0 being the "
-            "constant; null where the run's basis has fewer",
+            "constant; null where the run's basis has fewer; of several outcomes one after another",
             lambda layout: {str(number): "double" for number in range(layout.coefficients)},
             "theta_",
         ),

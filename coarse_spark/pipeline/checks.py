@@ -11,6 +11,7 @@ from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.menu.population import may_be_offered
 from coarse_spark.distributed.frames import population_units
 from coarse_spark.distributed.published import assigned_treatments, segment_sums, unit_set
+from coarse_spark.distributed.score import fitted_partitions
 from coarse_spark.errors import RunError
 from coarse_spark.lake.runs import RunRecord, published_runs
 from coarse_spark.lake.step_results import (
@@ -137,7 +138,7 @@ def _chain(run: Run, groups: pd.DataFrame) -> list[str]:
     lake, problems = run.lake, []
     models = run.result(FitResult).models
     rows = lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
-    fitted = rows.where(F.col("status") == "ok").select("partition").distinct().count()
+    fitted = fitted_partitions(rows, len(run.problem.of_profit.outcomes)).count()
     if fitted != models.own + 1:
         problems.append(f"table 'models' has {fitted} fitted partitions, expected {models.own + 1}")
     sizes = groups.groupby("treatment_id")["units"].sum()

@@ -54,7 +54,7 @@ def report_content(run: Run) -> ReportContent:
         title=_title(run),
         run_id=run.run_id,
         started_at=f"{run.record.started_at:%Y-%m-%d %H:%M} UTC",
-        outcome=run.configuration.experiment.outcome,
+        outcome=" and ".join(run.configuration.experiment.outcomes),
         basis=run.problem.basis,
         profit=run.problem.profit,
         validated=run.result(ValidateResult),

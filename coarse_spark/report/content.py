@@ -137,6 +137,24 @@ class ReportContent:
         """The treatments that could be offered."""
         return self.basis.space
 
+    @property
+    def first_outcome(self) -> str:
+        """The outcome that responses are drawn of: the first of several."""
+        return self.profit.outcomes[0] if len(self.profit.outcomes) > 1 else self.outcome
+
+    @property
+    def judged_outcome(self) -> str:
+        """What the fit is tested on: of several outcomes their sum in money."""
+        return self.outcome if len(self.profit.outcomes) == 1 else f"{self.outcome} in money"
+
+    @property
+    def margin(self) -> str:
+        """The margin as the user wrote it, of several outcomes each."""
+        margin = self.profit.margin
+        if isinstance(margin, str):
+            return margin
+        return ", ".join(f"{text} for {name}" for name, text in margin.items())
+
     @cached_property
     def of_profit(self) -> ProfitCoefficients:
         """What ``segment_theta`` is of."""

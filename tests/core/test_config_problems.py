@@ -141,6 +141,10 @@ ONE = [
     ("margin: 0.4 - depth / 100", "unit_columns: [spend]\n  margin: 0.4 - spend", "run.yml:15: profit.unit_columns[0]: found 'spend', which is experiment.outcome already, expected another column"),
     ("margin: 0.4 - depth / 100", "unit_columns: [age, depth]", "run.yml:15: profit.unit_columns[1]: found 'depth', which is a treatment already, expected another column"),
     ("margin: 0.4 - depth / 100", "unit_columns: [fee]\n  margin: fee / depth", "run.yml:16: profit.margin: the margin 'fee / depth' is inf at depth = 0, arm = mail, expected a finite number"),
+    ("margin: 0.4 - depth / 100", "margin: {spent: 0.4}", "run.yml:15: profit.margin.spent: found the outcome 'spent' (did you mean 'spend'?), expected one of spend (experiment.outcome)"),
+    ("margin: 0.4 - depth / 100", "margin: {spend: 0.4 - dept}", f"run.yml:15: profit.margin.spend: '0.4 - dept' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth; {OF_UNITS}"),
+    ("folds: 3", "scale: {spent: additive}", "run.yml:13: response.scale.spent: found the outcome 'spent' (did you mean 'spend'?), expected one of spend (experiment.outcome)"),
+    ("outcome: spend", "outcome: [spend, redeemed]", "run.yml:15: profit.margin: found '0.4 - depth / 100' beside several outcomes, expected a mapping with an expression for each of spend, redeemed"),
     ("exclude: depth == 40", "exclude: spend > 40", f"run.yml:22: menu.exclude: 'spend > 40' uses 'spend', which is a column of the units (experiment.outcome), expected treatments alone: depth, arm; {OF_UNITS}"),
     ("select: 3", "eligibility: {member: channel == 'web' and depth > 1}", f"run.yml:19: menu.eligibility.member: 'channel == 'web' and depth > 1' uses 'channel', which is a column of the units (experiment.features), expected treatments alone: depth, arm; {OF_UNITS}"),
     ("select: 3", "eligibility: {member: member}", f"run.yml:19: menu.eligibility.member: 'member' uses 'member', which is a column of the units (menu.eligibility), expected treatments alone: depth, arm; {OF_UNITS}"),
@@ -255,7 +259,7 @@ def test_a_misspelt_key_and_what_its_absence_means(tmp_path: Path) -> None:
 
 def test_everything_at_once_and_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = (
-        GOOD.replace("outcome: spend", "outcome: [spend]")
+        GOOD.replace("outcome: spend", "outcome: {spend: 1}")
         .replace("folds: 3", "folds: x")
         .replace("- depth / 100", "- dpth / 100")
     )

@@ -1,4 +1,4 @@
-"""Profit with columns of the units on Spark: choices, values and tables count each unit's own."""
+"""Profit of two outcomes and of columns of the units in a run: fit to published, by the formula."""
 
 from __future__ import annotations
 
@@ -7,164 +7,218 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
-from command_line import started_after
 from outputs import rows_of
 
 from coarse_spark.core.menu.choose import choose_menu
 from coarse_spark.errors import TableError
-from coarse_spark.lake.step_results import AssignResult, ChooseResult
+from coarse_spark.lake.step_results import ChooseResult, FitResult
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pyspark.sql import SparkSession
 
+    from coarse_spark.config.models import Configuration
     from coarse_spark.pipeline import Run
 
-    from .conftest import Promotions
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(400)]
 
-pytestmark = pytest.mark.spark
+UNITS, LATER = 4_000, 3_900
+SPEND, REDEEMED = (
+    [f"theta_{position}" for position in range(start, start + 3)] for start in (0, 3)
+)
 
-THETA = [f"theta_{position}" for position in range(6)]
-SETTINGS = {
-    "profit__unit_columns": "[unit_margin, cost_to_serve]",
-    "profit__margin": "unit_margin - depth / 100",
-    "profit__cost": "where(depth + days > 0, cost_to_serve, 0) + 0.01 * days",
-    "menu__select": 3,
-    "menu__budget": 1.2,
-    "menu__spending_per_unit": "where(depth + days > 0, 1 / cost_to_serve, 0)",
-}
+
+def trial() -> pd.DataFrame:
+    """Spend rises with the voucher, whose cost is redeemed; rate and postage are of the unit."""
+    rng = np.random.default_rng(5)
+    a, b = rng.uniform(-1, 1, (2, UNITS))
+    voucher = 2.0 * rng.integers(0, 6, UNITS)
+    spend = 30 + (2.6 + 2.2 * a) * voucher - 0.1 * voucher**2 + rng.normal(0, 4, UNITS)
+    redeemed = (rng.random(UNITS) < (0.04 + 0.02 * a) * voucher).astype(np.int32)
+    return pd.DataFrame(
+        {
+            "unit_id": np.arange(UNITS),
+            "a": a,
+            "b": b,
+            "rate": 0.35 + 0.15 * b,
+            "postage": rng.uniform(0.2, 1.0, UNITS),
+            "voucher": voucher,
+            "spend": spend,
+            "redeemed": redeemed,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
-def places(
-    spark: SparkSession, promotions: Promotions, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
-    """Both tables with what a unit brings and costs."""
-    from pyspark.sql import functions as F
+def configuration(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Configuration:
+    from coarse_spark.config.models import Configuration
 
-    own = F.pmod(F.col("unit_id"), F.lit(7))
-    columns = {"unit_margin": 0.3 + own / 20, "cost_to_serve": 0.05 + own / 10}
-    return promotions.with_columns(spark, tmp_path_factory.mktemp("unit_columns"), columns)
+    folder = tmp_path_factory.mktemp("vouchers")
+    rows = spark.createDataFrame(trial()).coalesce(2)
+    rows.write.format("delta").save(str(folder / "trial"))
+    rows.where(f"unit_id < {LATER}").write.format("delta").save(str(folder / "people"))
+    return Configuration.model_validate(
+        {
+            "experiment": {
+                "path": str(folder / "trial"),
+                "unit_id": "unit_id",
+                "features": ["a", "b"],
+                "outcome": ["spend", "redeemed"],
+            },
+            "population": {"path": str(folder / "people")},
+            "treatments": {
+                "voucher": {"kind": "continuous", "lower": 0, "upper": 10, "step": 2, "control": 0}
+            },
+            "response": {
+                "basis": "quadratic",
+                "learner": "sieve",
+                "scale": {"spend": "additive", "redeemed": "additive"},
+                "folds": 2,
+            },
+            "profit": {
+                "unit_columns": ["rate", "postage"],
+                "margin": {"spend": "rate", "redeemed": "-voucher"},
+                "cost": "where(voucher > 0, postage, 0)",
+            },
+            "menu": {
+                "sizes": [2],
+                "select": 2,
+                "sketch_cells": 300,
+                "starts": 2,
+                "budget": 0.6,
+                "spending_per_unit": "where(voucher > 0, 0.1 / postage, 0)",
+                "spending_per_outcome": {"redeemed": "voucher"},
+            },
+            "evaluation": {"resamples": 2},
+            "output": {"path": str(folder / "tables")},
+        }
+    )
 
 
 @pytest.fixture(scope="module")
-def run(
-    spark: SparkSession,
-    finished: Run,
-    promotions: Promotions,
-    places: dict[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Run:
-    """A run with the models of another, whose profit is of each unit's own numbers."""
-    from coarse_spark.pipeline import assign, choose, evaluate, publish, score
+def run(spark: SparkSession, configuration: Configuration) -> Run:
+    from coarse_spark.pipeline import assign, choose, evaluate, fit, publish, score, start_run
 
-    folder = tmp_path_factory.mktemp("tables")
-    configuration = promotions.configure(**places, **SETTINGS, output__path=folder)
-    with started_after("fit", finished, configuration, "own") as found:
-        for step in (score, choose, evaluate, assign, publish):
+    with start_run(spark, configuration, "vouchers") as found:
+        for step in (fit, score, choose, evaluate, assign, publish):
             step(found)
     return found
 
 
-def _units(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Responses, and what their units bring and cost, in one order."""
-    responses = rows_of(run, "responses")
-    own = responses["unit_id"].to_numpy() % 7
-    return responses, pd.DataFrame(
-        {"unit_margin": 0.3 + own / 20, "cost_to_serve": 0.05 + own / 10}
+def _earned(responses: pd.DataFrame, voucher: pd.Series, run: Run) -> pd.DataFrame:
+    """Profit and spending of units under a voucher, by the formulas themselves."""
+    units = trial().loc[responses["unit_id"]].reset_index(drop=True)
+    phi = run.problem.basis(voucher.to_numpy(np.float64)[:, None])
+    spend, redeemed = ((phi * responses[names]).sum(axis=1) for names in (SPEND, REDEEMED))
+    postage = np.where(voucher > 0, units["postage"], 0)
+    return pd.DataFrame(
+        {
+            "profit": units["rate"] * spend - voucher * redeemed - postage,
+            "spending": voucher * redeemed + np.where(voucher > 0, 0.1 / units["postage"], 0),
+        }
     )
 
 
-def _profit(
-    run: Run, responses: pd.DataFrame, units: pd.DataFrame, treatments: pd.DataFrame
-) -> np.ndarray:
-    """Profit by the formula itself."""
-    problem = run.problem
-    depth, days = (treatments[name].to_numpy() for name in ("depth", "days"))
-    outcome = (problem.basis(problem.space.encode(treatments)) * responses[THETA]).sum(axis=1)
-    cost = np.where(depth + days > 0, units["cost_to_serve"], 0) + 0.01 * days
-    return np.asarray((units["unit_margin"] - depth / 100) * outcome - cost)
-
-
-def test_assignments_earn_what_the_formula_says(run: Run) -> None:
-    responses, units = _units(run)
-    given = rows_of(run, "assignments")
-    expected = _profit(run, responses, units, given)
-    np.testing.assert_allclose(given["expected_profit"], expected, rtol=1e-9, atol=1e-9)
-    nothing = pd.DataFrame({"depth": 0.0, "days": 0.0}, index=range(len(given)))
-    gained = expected - _profit(run, responses, units, nothing)
+def test_a_published_run_earns_and_spends_what_the_formulas_say(run: Run) -> None:
+    responses, given = rows_of(run, "responses"), rows_of(run, "assignments")
+    assert len(given) == LATER
+    earned = _earned(responses, given["voucher"], run)
+    control = _earned(responses, 0 * given["voucher"], run)
+    np.testing.assert_allclose(given["expected_profit"], earned["profit"], rtol=1e-9)
+    gained = earned["profit"] - control["profit"]
     np.testing.assert_allclose(given["expected_incremental_profit"], gained, atol=1e-9)
-    best = responses[["best_depth", "best_days"]].set_axis(["depth", "days"], axis=1)
-    own = _profit(run, responses, units, best)
-    np.testing.assert_allclose(responses["granular_profit"], own, rtol=1e-6, atol=1e-6)
-    assert (own >= expected - 1e-6).all()
-
-
-def test_the_budget_counts_each_units_own_spending(run: Run) -> None:
-    _, units = _units(run)
-    given = rows_of(run, "assignments")
-    treated = (given["depth"] + given["days"]).to_numpy() > 0
-    spent = np.where(treated, 1 / units["cost_to_serve"], 0).mean()
-    limits = run.result(ChooseResult).menus[3].limits
+    own = _earned(responses, responses["best_voucher"], run)["profit"]
+    np.testing.assert_allclose(responses["granular_profit"], own, rtol=1e-9)
+    limits = run.result(ChooseResult).menus[2].limits
     assert limits is not None
-    assert spent <= 1.2 + 1e-9
-    assert limits.spending == pytest.approx(spent, abs=2e-3)
     assert limits.budget_price > 0
+    assert earned["spending"].mean() <= 0.6 + 1e-9
+    assert earned["spending"].mean() == pytest.approx(0.6, abs=0.005)
+
+
+def test_each_outcome_has_models_of_its_own(run: Run) -> None:
+    assert rows_of(run, "models").groupby("outcome").size().to_dict() == {0: 6, 1: 6}
+    assert run.result(FitResult).scale == "additive"
+    responses, units = rows_of(run, "responses"), trial().head(LATER)
+    mean = np.column_stack([30 + 0 * units["a"], 2.6 + 2.2 * units["a"]])
+    assert np.abs(responses[SPEND[:2]].to_numpy() - mean).mean() < 1.0
+    rate = 0.04 + 0.02 * units["a"]
+    at_five = responses[REDEEMED].to_numpy() @ [1, 5, 25]
+    assert np.abs(at_five - 5 * rate).mean() < 0.03
 
 
 def test_the_menu_is_the_one_of_arrays(run: Run) -> None:
-    responses, units = _units(run)
-    configuration = run.configuration
+    responses = rows_of(run, "responses")
+    found = run.result(ChooseResult).menus[2]
     menu = choose_menu(
-        responses[THETA],
+        {"spend": responses[SPEND], "redeemed": responses[REDEEMED]},
         space=run.problem.space,
-        basis=run.problem.basis,
-        profit=configuration.profit_function,
-        k=3,
-        units=units,
-        budget=configuration.limits.budget,
+        basis="quadratic",
+        profit=run.declared.profit_function,
+        k=2,
+        units=trial().head(LATER),
+        budget=run.declared.limits.budget,
     )
-    found = run.result(ChooseResult).menus[3]
-    assert found.value == pytest.approx(menu.value, rel=5e-3)
+    assert found.value == pytest.approx(menu.value, rel=2e-3)
     assert found.upper_bound >= menu.value - 1e-9
 
 
-def test_honest_values_are_of_the_same_profit(run: Run) -> None:
+def test_honest_values_hold_the_truth(run: Run) -> None:
     values = rows_of(run, "policy_values").set_index(["policy", "k"])
-    menu = values.loc[("menu", 3)]
-    assert (
-        abs(menu["value"] - menu["plug_in_value"]) < 4 * menu["se"] + 0.05 * menu["plug_in_value"]
-    )
+    units = trial()
     control = values.loc[("control", 1)]
-    assert menu["value"] > control["value"]
-    assert run.result(AssignResult).k == 3
+    assert abs(control["value"] - (30 * units["rate"]).mean()) < 4 * control["se"]
+    given = rows_of(run, "assignments")["voucher"]
+    a, rate, postage = (units[name].head(LATER) for name in ("a", "rate", "postage"))
+    spend = 30 + (2.6 + 2.2 * a) * given - 0.1 * given**2
+    paid = given * (0.04 + 0.02 * a) * given
+    truth = (rate * spend - paid - np.where(given > 0, postage, 0)).mean()
+    menu = values.loc[("menu", 2)]
+    assert abs(menu["value"] - truth) < 5 * menu["se"]
+    assert abs(menu["model_free_value"] - truth) < 5 * menu["model_free_se"]
 
 
-def test_the_page_can_be_drawn(run: Run, tmp_path: object) -> None:
+def test_the_page_names_both(run: Run, tmp_path: Path) -> None:
     from coarse_spark.pipeline.present import report, report_content
 
     content = report_content(run)
-    page = report(run, content, tmp_path / "page.html")  # type: ignore[operator]
-    assert "unit_margin - depth / 100" in page.read_text()
-    menu = rows_of(run, "menu").query("k == 3").sort_values("treatment_id")
+    page = report(run, content, tmp_path / "page.html").read_text()
+    assert "rate for spend, -voucher for redeemed" in page
+    menu = rows_of(run, "menu").sort_values("treatment_id")
     earned = content.segment_profits[:, :-1].diagonal()
     np.testing.assert_allclose(earned, menu["expected_profit"], rtol=1e-9)
 
 
 def test_tables_without_the_numbers_are_refused(
-    spark: SparkSession, promotions: Promotions, places: dict[str, str], tmp_path: object
+    spark: SparkSession, configuration: Configuration
 ) -> None:
     from pyspark.sql import functions as F
 
     from coarse_spark.pipeline.settings import check_tables, read_tables
 
-    configuration = promotions.configure(**places, **SETTINGS)
     experiment, population = read_tables(spark, configuration)
     assert population is not None
-    with pytest.raises(TableError, match=r"population: the profit\.unit_columns column 'unit_m"):
-        check_tables(configuration, experiment, population.drop("unit_margin"))
-    unknown = F.when(F.col("unit_id") % 2 == 0, F.col("unit_margin"))
-    with pytest.raises(TableError, match=r"'unit_margin' of profit\.unit_columns that is null"):
-        check_tables(configuration, experiment, population.withColumn("unit_margin", unknown))
-    text = experiment.withColumn("cost_to_serve", F.lit("much"))
-    with pytest.raises(TableError, match="'cost_to_serve' is of type string, expected a numeric"):
+    with pytest.raises(TableError, match=r"population: the profit\.unit_columns column 'rate' is"):
+        check_tables(configuration, experiment, population.drop("rate"))
+    with pytest.raises(TableError, match="outcome column 'redeemed' is missing"):
+        check_tables(configuration, experiment.drop("redeemed"), population)
+    text = experiment.withColumn("postage", F.lit("much"))
+    with pytest.raises(TableError, match="'postage' is of type string, expected a numeric"):
         check_tables(configuration, text, population)
+    unknown = F.when(F.col("unit_id") % 2 == 0, F.col("rate"))
+    with pytest.raises(TableError, match=r"'rate' of profit\.unit_columns that is null"):
+        check_tables(configuration, experiment, population.withColumn("rate", unknown))
+
+
+def test_units_that_join_are_served_alike(spark: SparkSession, run: Run) -> None:
+    from coarse_spark.pipeline import assign_new
+
+    people = spark.createDataFrame(trial()).where(f"unit_id >= {LATER}")
+    people.write.format("delta").mode("append").save(str(run.declared.population.path))
+    assert assign_new(spark, run.declared).extensions[-1].added == UNITS - LATER
+    responses, given = rows_of(run, "responses"), rows_of(run, "assignments")
+    assert len(given) == UNITS
+    earned = _earned(responses, given["voucher"], run)
+    np.testing.assert_allclose(given["expected_profit"], earned["profit"], rtol=1e-9)
+    assert earned["spending"].mean() <= 0.6 + 1e-6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -31,8 +31,12 @@ _OF_UNITS = (
 def _expressions(values: Values) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the key and the text of every expression in the treatment names."""
     for key in _EXPRESSIONS:
-        if values.get(key) is not None:
-            yield tuple(key.split(".")), values[key]
+        block, field = key.split(".")
+        found = values.get(key)
+        if isinstance(found, Mapping):
+            yield from (((block, field, outcome), text) for outcome, text in found.items())
+        elif found is not None:
+            yield (block, field), found
     for name, text in values.get("menu.eligibility", {}).items():
         yield ("menu", "eligibility", name), text
 
@@ -89,29 +93,25 @@ def _terms(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
     columns = values.get("profit.unit_columns", ())
     if set(columns) & set(space.names):
         return  # reported with the roles of columns
-    for key in _EXPRESSIONS:
-        text = values.get(key)
-        if (
-            key != "menu.exclude"
-            and text is not None
-            and Expression(text).names <= {*space.names, *columns}
-        ):
-            block, name = key.split(".")
-            try:
-                # one expression at a time, so that each is reported by itself
-                of_outcome = name in ("margin", "spending_per_outcome")
-                profit = Profit(text, "0", columns) if of_outcome else Profit("0", text, columns)
-                profit.check(space)
-                coefficients = ProfitCoefficients.of(1, [profit])
-                coefficients.amounts(profit, space.candidates, space)
-            except ExpressionError as error:
-                yield Problem((block, name), str(error))
-            except InvalidInputError as error:
-                message = str(error).removeprefix("profit: ")
-                # core calls the two parts of spending by the names of profit's
-                yield Problem(
-                    (block, name), message if block == "profit" else message.split(" ", 2)[2]
-                )
+    for key, text in _expressions(values):
+        field = key[1]
+        if field in ("exclude", "eligibility") or not Expression(text).names <= {
+            *space.names,
+            *columns,
+        }:
+            continue
+        try:
+            # one expression at a time, so that each is reported by itself
+            of_outcome = field in ("margin", "spending_per_outcome")
+            profit = Profit(text, "0", columns) if of_outcome else Profit("0", text, columns)
+            profit.check(space)
+            ProfitCoefficients.of(1, [profit]).amounts(profit, space.candidates, space)
+        except ExpressionError as error:
+            yield Problem(key, str(error))
+        except InvalidInputError as error:
+            message = str(error).removeprefix("profit: ")
+            # core calls the two parts of spending by the names of profit's
+            yield Problem(key, message if key[0] == "profit" else message.split(" ", 2)[2])
 
 
 CHECKS: tuple[Check, ...] = (

@@ -82,7 +82,7 @@ def _trial_roles(setup: ExperimentSetup) -> _Roles:
     }
     if setup.cluster is not None:
         roles[setup.cluster] = ("cluster", "key")
-    roles[setup.outcome] = ("outcome", "number")
+    roles |= dict.fromkeys(setup.outcomes, ("outcome", "number"))
     for dimension in setup.space.dimensions:
         roles[dimension.name] = (
             "treatment",

@@ -141,7 +141,7 @@ def failed(written: str) -> str:
     return first_cause(error)
 
 
-OF_UNITS = "columns of the units may be experiment.features, or name in menu.eligibility who may get a treatment, and cannot stand in expressions yet"
+OF_UNITS = "columns of the units may be experiment.features, name in menu.eligibility who may get a treatment, or be profit.unit_columns, which may stand in profit and spending"
 
 TOPICS = (
     Topic(
@@ -228,7 +228,7 @@ TOPICS = (
         "Columns of the units in expressions",
         "",
         (
-            ("cost: 0.1 * pc_count", f"profit.cost: '0.1 * pc_count' uses 'pc_count', which is a column of the units (experiment.features), expected treatments alone: arm, discount; {OF_UNITS}"),
+            ("cost: 0.1 * pc_count", f"profit.cost: '0.1 * pc_count' uses 'pc_count', which is a column of the units (experiment.features), expected treatments or profit.unit_columns: arm, discount; {OF_UNITS}"),
             ("margin: discont", f"profit.margin: 'discont' uses the unknown name 'discont' (did you mean 'discount'?); known names: arm, discount; {OF_UNITS}"),
             ("exclude: spend > 100", f"menu.exclude: 'spend > 100' uses 'spend', which is a column of the units (experiment.outcome), expected treatments alone: arm, discount; {OF_UNITS}"),
             ("eligibility: {member: age > 60}", f"menu.eligibility.member: 'age > 60' uses 'age', which is a column of the units (experiment.features), expected treatments alone: arm, discount; {OF_UNITS}"),

@@ -84,6 +84,19 @@ def _unit_id(value: Any) -> str | tuple[str, ...]:
     return names if len(names) > 1 else names[0]
 
 
+def _for_each(check: Callable[[Any], str]) -> Callable[[Any], str | dict[str, str]]:
+    """Return a check of one setting, or of a mapping of outcomes to settings."""
+
+    def check_all(value: Any) -> str | dict[str, str]:
+        if not isinstance(value, Mapping):
+            return check(value)
+        if not value:
+            raise expected("a mapping that names an outcome")
+        return {_column(name): check(one) for name, one in value.items()}
+
+    return check_all
+
+
 def _identifier(value: Any) -> str:
     parts = _text(value).replace("`", "").split(".")
     if len(parts) > 3 or not all(_IDENTIFIER_PART.fullmatch(part) for part in parts):
@@ -226,6 +239,7 @@ def _is_number(value: Any) -> bool:
 Text = Annotated[str, BeforeValidator(_text)]
 Column = Annotated[str, BeforeValidator(_column)]
 UnitId = Annotated[str | tuple[str, ...], BeforeValidator(_unit_id)]
+Outcome = Annotated[str | tuple[str, ...], BeforeValidator(_unit_id)]
 Columns = Annotated[tuple[str, ...], BeforeValidator(_names)]
 SomeColumns = Annotated[Columns, AfterValidator(_at_least_one)]
 TableName = Annotated[str, BeforeValidator(_identifier)]
@@ -234,14 +248,15 @@ NamePart = Annotated[str, BeforeValidator(_identifier_part)]
 Address = Annotated[Text, PlainSerializer(redact, when_used="json")]
 Location = Annotated[str, BeforeValidator(_location), PlainSerializer(redact, when_used="json")]
 ExpressionText = Annotated[str, BeforeValidator(_expression)]
+ByOutcome = Annotated[str | dict[str, str], BeforeValidator(_for_each(_expression))]
 Eligibility = Annotated[dict[Column, ExpressionText], BeforeValidator(_eligibility)]
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 Integer = Annotated[int, BeforeValidator(_no_boolean)]
 Sizes = Annotated[tuple[int, ...], BeforeValidator(_sizes)]
 Select = Annotated[int | str, BeforeValidator(_select)]
 Share = Annotated[float | tuple[float, ...], BeforeValidator(_share)]
-Learner = Annotated[str, BeforeValidator(_one_of(LEARNERS))]
-Scale = Annotated[str, BeforeValidator(_one_of(SCALES))]
+Learner = Annotated[str | dict[str, str], BeforeValidator(_for_each(_one_of(LEARNERS)))]
+Scale = Annotated[str | dict[str, str], BeforeValidator(_for_each(_one_of(SCALES)))]
 SupportRule = Annotated[str, BeforeValidator(_one_of(SUPPORTS))]
 Bases = Annotated[str | tuple[str, ...], BeforeValidator(_bases)]
 Comparisons = Annotated[tuple[str, ...], BeforeValidator(_comparisons)]

@@ -16,6 +16,7 @@ from coarse_spark.config.defaults import settled
 from coarse_spark.config.fields import (
     Address,
     Bases,
+    ByOutcome,
     Column,
     Columns,
     Comparisons,
@@ -29,6 +30,7 @@ from coarse_spark.config.fields import (
     Memory,
     NamePart,
     Number,
+    Outcome,
     Scale,
     Select,
     Share,
@@ -47,7 +49,7 @@ from coarse_spark.core.basis import Basis, candidate_bases
 from coarse_spark.core.menu.problem.limits import Budget, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.policies import COMPARISONS
-from coarse_spark.core.profit import Profit
+from coarse_spark.core.profit import Profit, ProfitCoefficients
 from coarse_spark.core.support import Support, offered_space, tried_levels
 from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -90,7 +92,10 @@ class Experiment(Section):
     features: SomeColumns = Field(
         description="columns that describe a unit before its treatment; numbers, booleans or texts"
     )
-    outcome: Column = Field(description="numeric column with what the treatment is meant to change")
+    outcome: Outcome = Field(
+        description="numeric column with what the treatment is meant to change, or a list of them, "
+        "each with a margin of its own"
+    )
     weight: Column | None = Field(
         None,
         description="column with the weight of a row; default: every row weighs 1; rows of weight "
@@ -105,6 +110,11 @@ class Experiment(Section):
         "or were treated alike: no fold splits a cluster, and standard errors count clusters; "
         "a unit with null or NaN is one of its own; default: every unit is",
     )
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The columns with outcomes, mostly one."""
+        return (self.outcome,) if isinstance(self.outcome, str) else self.outcome
 
     @property
     def id_columns(self) -> tuple[str, ...]:
@@ -134,13 +144,17 @@ class Response(Section):
         "any+log1p, or arms; of a list of bases, or of auto for a list that suits the "
         "treatments, the one with the least held-out loss is taken",
     )
-    learner: Learner = Field("auto", description="what learns the response coefficients")
+    learner: Learner = Field(
+        "auto",
+        description="what learns the response coefficients; of several outcomes maybe a mapping",
+    )
     scale: Scale = Field(
         "auto",
         description="additive; relative: responses are multiples of each unit's expected outcome, "
         "for amounts and counts whose effects and noise grow with it; logistic: they are in "
         "proportion to b (1 - b) of each unit's expected outcome b, for chances and shares from 0 "
-        "to 1; auto: what the outcomes' range and noise and held-out rows speak for",
+        "to 1; auto: what the outcomes' range and noise and held-out rows speak for; of several "
+        "outcomes each by itself, or as a mapping says",
     )
     winsorize: Number = Field(
         0.0,
@@ -183,13 +197,20 @@ class Response(Section):
 class ProfitTerms(Section):
     """Profit of serving a unit with treatment t: margin(t) x expected outcome - cost(t)."""
 
-    margin: ExpressionText = Field(
-        "1", description="money per unit of outcome, an expression in the treatment names"
+    margin: ByOutcome = Field(
+        "1",
+        description="money per unit of outcome, an expression in the treatment names and "
+        "profit.unit_columns; of several outcomes a mapping, outcome to expression",
     )
     cost: ExpressionText = Field(
         "0",
         description="money per treated unit whatever the outcome, an expression in the treatment "
-        "names",
+        "names and profit.unit_columns",
+    )
+    unit_columns: Columns = Field(
+        (),
+        description="numeric columns of experiment and population that may stand in margin, cost "
+        "and menu.spending_*, in what expands into a sum of products of treatments and columns",
     )
 
 
@@ -263,7 +284,7 @@ class Menu(Section):
         description="what counts against the budget for every unit that gets a treatment, money, "
         "an expression in the treatment names; default: profit.cost",
     )
-    spending_per_outcome: ExpressionText = Field(
+    spending_per_outcome: ByOutcome = Field(
         "0",
         description="what counts against the budget per unit of outcome, such as an incentive "
         "paid on success; money, an expression in the treatment names",
@@ -513,16 +534,31 @@ class Configuration(Section):
     @cached_property
     def profit_function(self) -> Profit:
         """The profit of a treatment."""
-        return Profit(self.profit.margin, self.profit.cost)
+        margin = self.profit.margin
+        if not isinstance(margin, str):
+            # in the order of the responses; nothing is paid for an outcome that is not named
+            margin = {name: margin.get(name, "0") for name in self.experiment.outcomes}
+        return Profit(margin, self.profit.cost, self.profit.unit_columns)
 
     @cached_property
     def limits(self) -> Limits:
         """What every menu has to keep."""
         menu, budget = self.menu, None
         if menu.budget is not None:
-            spending = Profit(menu.spending_per_outcome, menu.spending_per_unit or self.profit.cost)
+            per_unit = menu.spending_per_unit or self.profit.cost
+            spending = Profit(menu.spending_per_outcome, per_unit, self.profit.unit_columns)
             budget = Budget(menu.budget, spending)
         return Limits(menu.min_share, menu.max_share, budget)
+
+    @cached_property
+    def unit_factors(self) -> int:
+        """Number of factors of units that profit and spending are linear in."""
+        return len(ProfitCoefficients.of(1, self._profits).factors)
+
+    @property
+    def _profits(self) -> list[Profit]:
+        budget = self.limits.budget
+        return [self.profit_function, *([] if budget is None else [budget.row_profit])]
 
     @cached_property
     def always_offered(self) -> FloatArray | None:
@@ -546,12 +582,15 @@ class Configuration(Section):
         required = np.empty((0, len(self.space.dimensions)))
         if self.always_offered is not None:
             required = self.always_offered
+        spending = None if self.limits.budget is None else self.limits.budget.row_profit
+        profit = self.profit_function
         if support is None:
-            return MenuProblem.build(self.space, self.basis, self.profit_function, required)
+            return MenuProblem.build(self.space, self.basis, profit, required, spending=spending)
         space = offered_space(self.basis, support, self.menu.support)
         basis = Basis(self.basis.name, space)
         levels = tried_levels(space)
-        problem = MenuProblem.build(space, basis, self.profit_function, [*levels, *required])
+        extra = [*levels, *required]
+        problem = MenuProblem.build(space, basis, profit, extra, spending=spending)
         count, largest = len(problem.candidates), max(self.menu.sizes)
         if space.offered is not None and not problem.searched.any() and count < largest:
             raise InvalidInputError(

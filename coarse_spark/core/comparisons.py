@@ -135,9 +135,9 @@ class _Leaves:
     ) -> _Leaves:
         points = coordinates(units)
         # squared distances of these targets are those of profits, over treatments
-        basis, psi = units.problem.layout.basis, units.problem.psi
-        theta = units.theta[:, basis]
-        target = theta @ profit_metric(theta, np.column_stack([psi[:, basis], psi[:, -1]]))
+        profit, psi = units.problem.layout.profit, units.problem.psi
+        theta = units.theta[:, profit]
+        target = theta @ profit_metric(theta, np.column_stack([psi[:, profit], psi[:, -1]]))
         tree = DecisionTreeRegressor(
             max_leaf_nodes=k, min_weight_fraction_leaf=_TREE_LEAF, random_state=seed
         ).fit(points, target, sample_weight=weights)
@@ -223,7 +223,7 @@ def _all_together(units: PolicyUnits) -> IntArray:
 def _scaled_responses(
     units: PolicyUnits, weights: FloatArray
 ) -> Callable[[PolicyUnits], FloatArray]:
-    theta = units.theta[:, units.problem.layout.basis]
+    theta = units.theta[:, units.problem.layout.profit]
     center = weights @ theta / weights.sum()
     scale = np.sqrt(weights @ (theta - center) ** 2 / weights.sum())
     # what does not vary but for rounding says nothing

@@ -140,6 +140,16 @@ class Expression:
         object.__setattr__(self, "tree", tree)
         object.__setattr__(self, "names", frozenset(_check(tree, brief)))
 
+    @staticmethod
+    def of_tree(tree: ast.expr) -> Expression:
+        """Return the expression of a tree that is made of parts of checked ones."""
+        expression = object.__new__(Expression)
+        text = unparsed(tree)
+        object.__setattr__(expression, "text", text)
+        object.__setattr__(expression, "tree", tree)
+        object.__setattr__(expression, "names", frozenset(_check(tree, shown(text))))
+        return expression
+
     def require_names(self, valid: Collection[str]) -> None:
         """Raise ExpressionError when the expression uses a name outside ``valid``."""
         for name in sorted(self.names - set(valid)):

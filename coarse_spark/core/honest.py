@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import corrected, moment_sums, representer, row_moments
 from coarse_spark.core.lack_of_fit import (
@@ -39,7 +40,8 @@ class HonestValues(NamedTuple):
     policy_values : one row a policy, control, best single treatment (``uniform``), menus by K and
         full personalization (``granular``): value, se, interval, captured shares with intervals.
     contrasts : paired differences between policies, with intervals.
-    lack_of_fit : the test that responses follow the basis, without which values are not honest.
+    lack_of_fit : the test that responses follow the basis, without which values are not honest; of
+        several outcomes the one that follows it least, its p-value times their number.
     """
 
     policy_values: pd.DataFrame
@@ -48,14 +50,15 @@ class HonestValues(NamedTuple):
 
 
 def honest_values(
-    theta: npt.ArrayLike | pd.DataFrame,
+    theta: npt.ArrayLike | pd.DataFrame | Mapping[str, npt.ArrayLike],
     T: pd.DataFrame | npt.ArrayLike,
-    y: npt.ArrayLike,
+    y: npt.ArrayLike | Mapping[str, npt.ArrayLike],
     menus: Iterable[Menu],
     *,
     space: TreatmentSpace,
     basis: Basis | str,
     profit: Profit,
+    units: pd.DataFrame | None = None,
     weights: npt.ArrayLike | None = None,
     strata: npt.ArrayLike | None = None,
     groups: npt.ArrayLike | None = None,
@@ -72,10 +75,15 @@ def honest_values(
     ----------
     theta : (n, p) responses of the units, predicted by a learner that was fitted on others.
     T : (n, d) or (n,) the treatments that they got, in the user's values.
-    y : (n,) their outcomes.
+    y : (n,) their outcomes; of several a mapping from each, or (n, outcomes) in the order of
+        ``profit.outcomes``. Their scores are added up before errors are taken, so that what goes
+        together counts together. One of several may be NaN for some units: the others count for as
+        many more as their stratum has, which is honest where its lack tells nothing of outcomes
+        beyond treatment and stratum.
     menus : of different K, without eligibility or switching costs. The best single treatment is the
         menu of one where there is one, and else what earns most with all by ``theta``.
     space, basis, profit : as the menus were chosen with.
+    units : n rows with the ``unit_columns`` of the profit.
     weights : (n,), default 1.
     strata : (n,) labels of the randomization strata; default none.
     groups : (n,) labels of clusters, such as households, whose outcomes go together; default none.
@@ -103,24 +111,41 @@ def honest_values(
 ('granular', 0): 1.25}
     """
     problem, menus = MenuProblem.build(space, basis, profit), list(menus)
-    units, weight, _ = validated_units(problem, theta, weights)
-    treatments, outcome = space.encode(T), np.asarray(y, dtype=np.float64).ravel()
+    of_profit = problem.of_profit
+    coefficients, weight, kept = validated_units(problem, theta, weights, columns=units)
+    responses = coefficients[:, : of_profit.responses]
+    treatments, outcomes = space.encode(T), _outcomes(y, of_profit.outcomes)
     labels = [None if one is None else np.ravel(one) for one in (strata, groups)]
-    _check(units, menus, {"T": treatments, "y": outcome, "strata": labels[0], "groups": labels[1]})
+    columns = {"T": treatments, "y": outcomes, "strata": labels[0], "groups": labels[1]}
+    _check(coefficients, menus, columns)
     phi = problem.basis(treatments)
-    moments = row_moments(moment_sums(phi, labels[0], weight), labels[0], len(phi))
-    debiased = corrected(units, phi, outcome, representer(phi, moments))
+    size = problem.basis.size
+    learned = [responses[:, start : start + size] for start in range(0, of_profit.responses, size)]
+    known = np.isfinite(outcomes)
+    pairs = list(zip(learned, np.where(known, outcomes, 0.0).T, known.T, strict=True))
+    factors = of_profit.factor_values(of_profit.columns(units, len(kept))[kept])
+    debiased = of_profit.extended(
+        np.hstack(
+            [
+                corrected(theta_hat, phi, one, _representer(phi, labels[0], weight, has))
+                for theta_hat, one, has in pairs
+            ]
+        ),
+        factors,
+    )
 
     sized = {menu.k: menu for menu in sorted(menus, key=lambda menu: menu.k)}
     single = (
-        sized[1].psi if 1 in sized else best_single(problem, WeightedUnits.of(units, weight)).psi
+        sized[1].psi
+        if 1 in sized
+        else best_single(problem, WeightedUnits.of(coefficients, weight)).psi
     )
-    everyone = np.zeros(len(units), dtype=np.intp)
+    everyone = np.zeros(len(coefficients), dtype=np.intp)
     given = {
         Policy("control", 1): problem.control_psi[None, :][everyone],
         Policy("uniform", 1): single[everyone],
-        **{Policy("menu", k): menu.psi[menu.assign(units)] for k, menu in sized.items()},
-        Policy("granular", 0): problem.psi_at(problem.granular(units)[0]),
+        **{Policy("menu", k): m.psi[m.assign_known(coefficients)] for k, m in sized.items()},
+        Policy("granular", 0): problem.psi_at(problem.granular(coefficients)[0]),
     }
     scores = np.column_stack(
         [(debiased * psi[:, :-1]).sum(axis=1) + psi[:, -1] for psi in given.values()]
@@ -129,16 +154,65 @@ def honest_values(
     cluster = None if labels[1] is None else np.unique(labels[1], return_inverse=True)[1]
     found = ScoreMoments.of(ScoreMoments.sums(scores, weight, center, cluster), center)
     policies = list(given)
+    fits = [
+        _fit(
+            space,
+            treatments[has],
+            bin_columns(treatments, phi, one, (phi * theta_hat).sum(axis=1))[has],
+            None if cluster is None else np.unique(cluster[has], return_inverse=True)[1],
+        )
+        for theta_hat, one, has in pairs
+    ]
+    worst = min(fits, key=lambda fit: fit.p_value)
     return HonestValues(
         policy_values(policies, found, confidence),
         contrasts(policies, found, confidence),
-        _fit(
-            space,
-            treatments,
-            bin_columns(treatments, phi, outcome, (phi * units).sum(axis=1)),
-            cluster,
-        ),
+        replace(worst, p_value=min(worst.p_value * len(fits), 1.0)),
     )
+
+
+def _representer(
+    phi: FloatArray, strata: npt.NDArray[Any] | None, weight: FloatArray, known: BoolArray
+) -> FloatArray:
+    """Return α (n, p), 0 for units whose outcome is not ``known`` and larger for the others.
+
+    So that those stand for all of their stratum: α is of E[R φφᵀ], R telling who is known.
+    """
+    some = None if strata is None else strata[known]
+    sums = moment_sums(phi[known], some, weight[known])
+    found = np.zeros_like(phi)
+    found[known] = representer(phi[known], row_moments(sums, some, int(known.sum())))
+    if known.all():
+        return found
+    labels = np.zeros(len(phi)) if strata is None else np.unique(strata, return_inverse=True)[1]
+    group = labels.astype(np.intp)
+    whole, there = np.bincount(group, weight), np.bincount(group, weight * known)
+    if (there <= 0).any():
+        raise InvalidInputError(
+            f"honest values: nobody of {int((there <= 0).sum())} strata has an outcome that y has "
+            "for others; merge strata, or leave these units out"
+        )
+    return np.asarray(found * (whole / there)[group][:, None])
+
+
+def _outcomes(y: npt.ArrayLike | Mapping[str, npt.ArrayLike], names: tuple[str, ...]) -> FloatArray:
+    """Return outcomes (n, ·) in the order of their names."""
+    if isinstance(y, Mapping | pd.DataFrame) and len(names) > 1:
+        if {*map(str, y)} != {*names}:
+            raise InvalidInputError(
+                f"honest values: y is of {sorted(map(str, y))}, expected the outcomes of the "
+                f"profit's margin: {sorted(names)}"
+            )
+        return np.column_stack([np.asarray(y[name], dtype=np.float64) for name in names])
+    found = np.asarray(y, dtype=np.float64)
+    if len(names) == 1:
+        return found.reshape(-1, 1)
+    if found.ndim != 2 or found.shape[1] != len(names):
+        raise InvalidInputError(
+            f"honest values: y has shape {found.shape}, expected (n, {len(names)}), a column each "
+            f"of {', '.join(names)}"
+        )
+    return found
 
 
 def _fit(
@@ -160,7 +234,10 @@ def _check(units: FloatArray, menus: list[Menu], columns: dict[str, Any]) -> Non
                 f"honest values: {name} has {len(column)} rows and theta {len(units)}, expected "
                 "one row a unit"
             )
-    if not np.isfinite(columns["y"]).all():
+    y = columns["y"]
+    # of several outcomes, one may not be there yet
+    lacking = np.isnan(y).all(axis=0).any() if y.shape[1] > 1 else np.isnan(y).any()
+    if lacking or np.isinf(y).any():
         raise InvalidInputError(
             "honest values: y has missing or infinite outcomes; leave these out"
         )

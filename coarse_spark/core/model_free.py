@@ -56,20 +56,29 @@ class GivenShares:
         return GivenShares(distinct, psi, shares)
 
     def rows(
-        self, problem: MenuProblem, treatments: FloatArray, strata: npt.ArrayLike, y: FloatArray
+        self,
+        problem: MenuProblem,
+        treatments: FloatArray,
+        strata: npt.ArrayLike,
+        y: FloatArray,
+        factors: FloatArray | None = None,
     ) -> ModelFreeRows:
         """Return what policies of units are valued by.
 
         Parameters
         ----------
         problem : whose profit counts.
-        treatments, strata, y : (n, d) that the units got, (n,) where, (n,) outcomes.
+        treatments, strata : (n, d) that the units got, (n,) where.
+        y : (n,) outcomes, or of several (n, ·).
+        factors : (n, f) of the units (``core.profit.ProfitCoefficients``), where profit has any.
         """
         place = self._places(treatments)
-        margin, cost = problem.profit.terms(treatments, problem.space)
+        amounts = problem.of_profit.amounts(problem.profit, treatments, problem.space)
+        given = np.empty((len(y), 0)) if factors is None else factors
+        earned = problem.of_profit.earned(amounts, y.reshape(len(y), -1), given)
         labels, codes = np.unique(np.asarray(strata).astype(str), return_inverse=True)
         shares = np.stack([self.shares[str(label)] for label in labels])[codes.ravel(), place]
-        return ModelFreeRows(self.psi[place], _scale(problem), 1 / shares, margin * y - cost)
+        return ModelFreeRows(self.psi[place], _scale(problem), 1 / shares, earned)
 
     def _places(self, treatments: FloatArray) -> IntArray:
         position = {row.tobytes(): number for number, row in enumerate(self.treatments + 0.0)}

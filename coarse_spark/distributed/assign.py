@@ -66,7 +66,7 @@ def assign(
     """
     psi, k, layout = menu.psi, menu.k, problem.layout
     earned, control_psi = psi.copy(), problem.control_psi.copy()
-    earned[:, layout.basis.stop : -1] = control_psi[layout.basis.stop : -1] = 0.0
+    earned[:, layout.profit.stop : -1] = control_psi[layout.profit.stop : -1] = 0.0
     # what tells in the choice only: rules, prices of limits, and what spending costs
     extra = menu.priced_psi - earned
     profits = responses.withColumns(

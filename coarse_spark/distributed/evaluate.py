@@ -34,8 +34,10 @@ from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.design import representer_columns
 from coarse_spark.distributed.frames import (
+    factor_columns,
     hash_limit,
     matrix,
+    outcome_columns,
     parts,
     theta_columns,
     treatment_columns,
@@ -139,14 +141,14 @@ def evaluate(
 ) -> Evaluation:
     """Return the score moments of all policies over units that their learner and menus never saw.
 
-    Rules of the problem have their coefficients behind those of the basis, among the rows' theta
-    and in the scores alike.
+    Coefficients of profit beside the responses, and those of rules, stand behind the responses,
+    among the rows' theta and in the scores alike.
 
     Parameters
     ----------
-    held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, and theta_0 … of
-        models fitted on the other folds; cluster, where units share clusters; feature_0 …, where
-        policies look at them; ruled_K, where rules are judged.
+    held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, factor_0 …, and
+        theta_0 … of models fitted on the other folds; cluster, where units share clusters;
+        feature_0 …, where policies look at them; ruled_K, where rules are judged.
     policies : control, uniform, menus of K treatments, their rules, granular and others, in the
         order of the scores.
     fold_menus : by fold.
@@ -155,7 +157,9 @@ def evaluate(
     given : shares of the treatments that the experiment gave, for values without a model too;
         ``held`` has stratum then.
     """
-    size = problem.basis.size
+    size, of_profit = problem.basis.size, problem.of_profit
+    factor_names = factor_columns(len(of_profit.factors))
+    outcome_names = outcome_columns(len(of_profit.outcomes))
     names, weights = theta_columns(problem.coefficients), representer_columns(size)
     dimensions = treatment_columns(problem.candidates.shape[1])
     clustered = "cluster" in held.columns
@@ -163,25 +167,40 @@ def evaluate(
     sizes = [policy.k for policy in policies if policy.name == "rule"]
     ruled = ruled_columns(sizes)
 
+    judged = _outcome_weights(problem)
     if given is not None:  # h · profit and h of every policy follow
         further = np.column_stack([center, np.ones(len(center))]).ravel()
         center = np.concatenate([center, further])
 
     def scored(fold: int, rows: pd.DataFrame) -> _Scored:
         theta, treatments = matrix(rows, names), matrix(rows, dimensions)
-        phi, y = problem.basis(treatments), rows["outcome"].to_numpy(np.float64)
-        learned, rules = theta[:, :size], theta[:, size:]
-        debiased = np.hstack([corrected(learned, phi, y, matrix(rows, weights)), rules])
+        phi, y = problem.basis(treatments), matrix(rows, outcome_names)
+        learned, rules = theta[:, : of_profit.responses], theta[:, of_profit.size :]
+        by_outcome = np.split(learned, len(outcome_names), axis=1)
+        factors = matrix(rows, factor_names) if factor_names else np.empty((len(rows), 0))
+        turned = matrix(rows, weights)
+        responses = np.hstack(
+            [corrected(one, phi, y[:, o], turned) for o, one in enumerate(by_outcome)]
+        )
+        debiased = np.hstack([of_profit.extended(responses, factors), rules])
         by_rule = {k: rows[name].to_numpy() for k, name in zip(sizes, ruled, strict=True)}
         units = PolicyUnits(problem, theta, rows[features], by_rule)
         free = None
         if given is not None:
-            free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y)
+            free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y, factors)
         scores, without = policy_scores(units, debiased, policies, fold_menus[fold], free)
         return _Scored(
             ScoreMoments.totals(scores, rows["weight"].to_numpy(np.float64), center),
             bins.assign(treatments),
-            bin_columns(treatments, phi, y, np.einsum("ij,ij->i", phi, learned)),
+            bin_columns(
+                treatments,
+                phi,
+                y @ judged,
+                sum(
+                    factor * np.einsum("ij,ij->i", phi, one)
+                    for factor, one in zip(judged, by_outcome, strict=True)
+                ),
+            ),
             without.astype(np.float64),
         )
 
@@ -191,7 +210,16 @@ def evaluate(
 
     key = ["cluster"] * clustered + ["stratum"] * (given is not None)
     needed = held.select(
-        *key, "fold", "weight", "outcome", *dimensions, *weights, *ruled, *names, *features
+        *key,
+        "fold",
+        "weight",
+        *outcome_names,
+        *dimensions,
+        *weights,
+        *ruled,
+        *names,
+        *factor_names,
+        *features,
     )
     if clustered:
         flat = _add_up_clusters(needed, scored, bins.size, len(center), len(policies))
@@ -203,6 +231,22 @@ def evaluate(
     free = None if given is None else moments.of_some(slice(count, None))
     some = moments.of_some(slice(count))
     return Evaluation(some, total.bins, total.refused, scatter, free)
+
+
+def _outcome_weights(problem: MenuProblem) -> FloatArray:
+    """Return what outcomes count for in the test of the fit: 1 for the only one.
+
+    Of several their sum is tested, each at its mean absolute margin over the candidates. Where
+    every outcome follows the basis so does the sum; what departs counts as the money that it is.
+    """
+    of_profit, outcomes = problem.of_profit, len(problem.of_profit.outcomes)
+    if outcomes == 1:
+        return np.ones(1)
+    amounts = of_profit.amounts(problem.profit, problem.candidates, problem.space)
+    weights = np.zeros(outcomes)
+    for block, (position, _) in enumerate(of_profit.margin):
+        weights[position] += np.abs(amounts[:, block]).mean()
+    return weights if weights.any() else np.ones(outcomes)
 
 
 def _add_up_clusters(

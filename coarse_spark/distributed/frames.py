@@ -45,6 +45,8 @@ class ExperimentSetup:
         every unit without such a column, is a cluster of its own.
     weight : column with the weight of an experiment row; None for weight 1.
     eligibility : boolean columns, true for the units that a rule of eligibility lets through.
+    unit_columns : numeric columns that profit speaks of.
+    further_outcomes : as ``outcome``; of them a usable row lacks none.
     folds : number of folds of cross-fitting.
     seed : of the hashes that order units and cut them into folds, and of the learners.
     privacy : whether messages show values of the tables as hashes only.
@@ -60,14 +62,21 @@ class ExperimentSetup:
     cluster: str | None = None
     weight: str | None = None
     eligibility: tuple[str, ...] = ()
+    unit_columns: tuple[str, ...] = ()
+    further_outcomes: tuple[str, ...] = ()
     folds: int = 5
     seed: int = 0
     privacy: bool = False
 
     @property
+    def outcomes(self) -> tuple[str, ...]:
+        """All outcomes."""
+        return (self.outcome, *self.further_outcomes)
+
+    @property
     def needed(self) -> tuple[str, ...]:
-        """Columns without which an experiment row says nothing: the outcome and the treatments."""
-        return (self.outcome, *self.space.names)
+        """Columns without which an experiment row says nothing: outcomes and treatments."""
+        return (*self.outcomes, *self.space.names)
 
     @property
     def least_folds(self) -> int:
@@ -95,9 +104,24 @@ def eligibility_columns(count: int) -> list[str]:
     return [f"eligible_{position}" for position in range(count)]
 
 
+def number_columns(count: int) -> list[str]:
+    """Internal names of the columns of units that profit speaks of."""
+    return [f"number_{position}" for position in range(count)]
+
+
+def factor_columns(count: int) -> list[str]:
+    """Names of the factors of units in profit (``core.profit.ProfitCoefficients``)."""
+    return [f"factor_{position}" for position in range(count)]
+
+
 def treatment_columns(count: int) -> list[str]:
     """Internal names of the treatment dimensions."""
     return [f"treatment_{position}" for position in range(count)]
+
+
+def outcome_columns(count: int) -> list[str]:
+    """Internal names of the outcomes; of one, ``outcome``."""
+    return ["outcome", *(f"outcome_{position}" for position in range(1, count))]
 
 
 def theta_columns(count: int) -> list[str]:
@@ -262,14 +286,20 @@ def _unit_columns(table: DataFrame, setup: ExperimentSetup, weight: str | None) 
             F.coalesce(column(name), F.lit(False)).alias(alias)
             for name, alias in zip(setup.eligibility, rules, strict=True)
         ),
+        *(
+            column(name).cast("double").alias(alias)
+            for name, alias in zip(
+                setup.unit_columns, number_columns(len(setup.unit_columns)), strict=True
+            )
+        ),
     ]
 
 
 def population_units(table: DataFrame, setup: ExperimentSetup, weight: str | None) -> DataFrame:
     """Return units to be scored; rows of weight 0 are no units.
 
-    Columns: unit_id, partition, key (a hash of the id), weight, feature_0 … and eligible_0 …
-    (booleans).
+    Columns: unit_id, partition, key (a hash of the id), weight, feature_0 …, eligible_0 …
+    (booleans) and number_0 … (``unit_columns``).
 
     Parameters
     ----------
@@ -308,9 +338,9 @@ def usable(setup: ExperimentSetup) -> Column:
 def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
     """Return usable experiment rows: those of ``population_units``, and what the experiment adds.
 
-    These columns are outcome, stratum, fold, treatment_0 … and, of an experiment in clusters,
-    cluster (a hash). Rows without an outcome, a treatment or a weight other than 0 are left out;
-    ``validate_tables`` counts them.
+    These columns are outcome (of several outcome_1 … too), stratum, fold, treatment_0 … and, of an
+    experiment in clusters, cluster (a hash). Rows without one of the outcomes, a treatment or a
+    weight other than 0 are left out; ``validate_tables`` counts them.
 
     Parameters
     ----------
@@ -319,7 +349,12 @@ def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
     """
     return table.where(usable(setup)).select(
         *_unit_columns(table, setup, setup.weight),
-        column(setup.outcome).cast("double").alias("outcome"),
+        *(
+            column(name).cast("double").alias(alias)
+            for name, alias in zip(
+                setup.outcomes, outcome_columns(len(setup.outcomes)), strict=True
+            )
+        ),
         label(table, setup.strata, ALL).alias("stratum"),
         fold_column(table, setup).alias("fold"),
         *(

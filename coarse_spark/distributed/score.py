@@ -25,9 +25,11 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.distributed.frames import (
     POOLED,
     eligibility_columns,
+    factor_columns,
     feature_columns,
     feature_frame,
     matrix,
+    number_columns,
     theta_columns,
 )
 
@@ -51,8 +53,9 @@ def score(
 ) -> DataFrame:
     """Return one row a unit and model fold.
 
-    Its columns are ``keep``, served_by, model_fold and theta_0 … theta_{p−1}. Units whose partition
-    has no fitted model are served by the pooled one; shards of a partition are averaged by rows.
+    Its columns are ``keep``, served_by, model_fold, the responses theta_0 … theta_{p−1}, and
+    factor_0 … of the units in profit. Units whose partition has no fitted model are served by the
+    pooled one; shards of a partition are averaged by rows.
 
     Parameters
     ----------
@@ -68,9 +71,8 @@ def score(
     """
     fitted = models.where(F.col("status") == "ok")
     own = (
-        fitted.where(F.col("partition") != POOLED)
-        .select("partition")
-        .distinct()
+        fitted_partitions(models, len(problem.of_profit.outcomes))
+        .where(F.col("partition") != POOLED)
         .withColumn("served_by", F.col("partition"))
     )
     served = units.join(F.broadcast(own), "partition", "left").fillna({"served_by": POOLED})
@@ -86,7 +88,8 @@ def score(
     kept = [name for name in chunked.columns if name in {*keep, "served_by"}]
     fields = [chunked.schema[name] for name in kept]
     numbers = [
-        *theta_columns(problem.coefficients),
+        *theta_columns(problem.of_profit.responses),
+        *factor_columns(len(problem.of_profit.factors)),
         *([*granular_columns(problem), "granular_profit"] if granular else []),
     ]
     schema = StructType(
@@ -104,6 +107,7 @@ def score(
                 *group,
                 *feature_columns(len(features)),
                 *eligibility_columns(len(eligibility)),
+                *number_columns(len(problem.of_profit.unit_columns)),
             }
         )
         .groupBy(*group)
@@ -112,6 +116,21 @@ def score(
             _scorer(kept, list(features), problem, granular, list(eligibility), schema), schema
         )
     )
+
+
+def fitted_partitions(models: DataFrame, outcomes: int) -> DataFrame:
+    """Return the partitions with fitted models, of every outcome where there are several.
+
+    Parameters
+    ----------
+    models : partition and status; outcome, where there are several.
+    outcomes : number of outcomes.
+    """
+    fitted = models.where(F.col("status") == "ok")
+    if outcomes == 1:
+        return fitted.select("partition").distinct()
+    known = fitted.groupBy("partition").agg(F.count_distinct("outcome").alias("known"))
+    return known.where(F.col("known") == outcomes).select("partition")
 
 
 @dataclass(frozen=True)
@@ -151,7 +170,8 @@ def _scorer(
     eligibility: Sequence[str],
     schema: StructType,
 ) -> Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]:
-    columns = [field.name for field in schema]
+    columns, of_profit = [field.name for field in schema], problem.of_profit
+    numbers = number_columns(len(of_profit.unit_columns))
 
     def score_chunk(units: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
         if units.empty:
@@ -159,13 +179,18 @@ def _scorer(
         # Spark already runs a task on every core
         with threadpool_limits(limits=1):
             X = feature_frame(units, features)
+            factors = np.empty((len(units), 0))
+            if of_profit.factors:
+                factors = of_profit.factor_values(matrix(units, numbers))
             scored = []
-            for fold, theta in predict_folds(models, X).items():
+            for fold, theta in predict_outcomes(models, X, len(of_profit.outcomes)).items():
                 part = units[list(keep)].copy()
                 part["model_fold"] = fold
                 part[theta_columns(theta.shape[1])] = theta
+                part[factor_columns(factors.shape[1])] = factors
                 if granular:
-                    treatments, profit = _granular(problem, theta, units, eligibility)
+                    coefficients = of_profit.extended(theta, factors)
+                    treatments, profit = _granular(problem, coefficients, units, eligibility)
                     part[granular_columns(problem)] = treatments
                     part["granular_profit"] = profit
                 scored.append(part)
@@ -184,6 +209,16 @@ def _granular(
     )
     eligible = matrix(units, eligibility_columns(len(eligibility)))
     return ruled.granular(np.hstack([theta, 1.0 - eligible]))
+
+
+def predict_outcomes(models: pd.DataFrame, X: pd.DataFrame, outcomes: int) -> dict[int, FloatArray]:
+    """Return what ``predict_folds`` does, those of several outcomes side by side."""
+    if outcomes == 1:
+        return predict_folds(models, X)
+    found = [predict_folds(models[models["outcome"] == outcome], X) for outcome in range(outcomes)]
+    # a fold in which one of them has no model is none
+    folds = sorted(set.intersection(*map(set, found)))
+    return {fold: np.hstack([one[fold] for one in found]) for fold in folds}
 
 
 def predict_folds(models: pd.DataFrame, X: pd.DataFrame) -> dict[int, FloatArray]:

@@ -31,6 +31,8 @@ class OutputLayout:
     coefficients : response coefficients, of the largest basis that is compared.
     eligibility : names of the rules of eligibility.
     ids : further columns that say who a unit is → their SQL types.
+    factors : number of factors of units in profit.
+    outcomes : number of outcomes.
     """
 
     unit_id: str
@@ -38,6 +40,8 @@ class OutputLayout:
     coefficients: int
     eligibility: tuple[str, ...] = ()
     ids: Mapping[str, str] = field(default_factory=dict)
+    factors: int = 0
+    outcomes: int = 1
 
 
 @dataclass(frozen=True)
@@ -282,6 +286,13 @@ MODELS = TableSchema(
             "together",
         ),
     },
+    (
+        Family(
+            "member",
+            "Which of experiment.outcome the model is of, 0 being the first",
+            lambda layout: {"outcome": "int"} if layout.outcomes > 1 else {},
+        ),
+    ),
 )
 RESPONSES = TableSchema(
     "responses",
@@ -301,7 +312,7 @@ RESPONSES = TableSchema(
         Family(
             "partition",
             "Response coefficient {suffix}: column {suffix} of the treatment basis, 0 being the "
-            "constant; null where the run's basis has fewer",
+            "constant; null where the run's basis has fewer; of several outcomes one after another",
             lambda layout: {str(number): "double" for number in range(layout.coefficients)},
             "theta_",
         ),
@@ -316,6 +327,13 @@ RESPONSES = TableSchema(
             "Whether the unit may get the treatments that menu.eligibility names for {suffix}",
             lambda layout: dict.fromkeys(layout.eligibility, "boolean"),
             "eligible_",
+        ),
+        Family(
+            "granular_profit",
+            "Number {suffix} of the unit that profit is linear in beside its responses: a factor "
+            "in profit.unit_columns, of profit.margin first, then of profit.cost",
+            lambda layout: {str(number): "double" for number in range(layout.factors)},
+            "factor_",
         ),
     ),
     Constraint(

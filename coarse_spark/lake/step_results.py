@@ -81,13 +81,14 @@ class FitResult(StepResult):
     ----------
     observed_treatments : by dimension, the smallest and the largest value that the experiment gave;
         of a categorical one all observed codes.
-    outcomes : the smallest and the largest usable one; None in runs of versions without.
+    outcomes : the smallest and the largest usable one; None of several outcomes, and in runs of
+        versions without.
     support : of the experiment under that basis; None in runs of versions without one.
     basis : name of the basis of the run, with its knots.
     basis_losses : held-out mean squared error of every basis compared, by name; empty where one was
         given.
     bases_left_out : why a basis was not compared, by name.
-    scale : additive, relative or logistic.
+    scale : additive, relative or logistic; of outcomes that differ in it, of each in turn.
     scale_losses : held-out loss of the scales that were compared.
     models : how partitions are served.
     """

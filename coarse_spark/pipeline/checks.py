@@ -11,6 +11,7 @@ from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.menu.population import may_be_offered
 from coarse_spark.distributed.frames import population_units
 from coarse_spark.distributed.published import assigned_treatments, segment_sums, unit_set
+from coarse_spark.distributed.score import fitted_partitions
 from coarse_spark.errors import RunError
 from coarse_spark.lake.runs import RunRecord, published_runs
 from coarse_spark.lake.step_results import (
@@ -24,6 +25,7 @@ from coarse_spark.lake.step_results import (
 )
 from coarse_spark.pipeline.limits import deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
+from coarse_spark.pipeline.rules import profit_responses
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, unit_weight
 from coarse_spark.text import counted
@@ -136,7 +138,7 @@ def _chain(run: Run, groups: pd.DataFrame) -> list[str]:
     lake, problems = run.lake, []
     models = run.result(FitResult).models
     rows = lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
-    fitted = rows.where(F.col("status") == "ok").select("partition").distinct().count()
+    fitted = fitted_partitions(rows, len(run.problem.of_profit.outcomes)).count()
     if fitted != models.own + 1:
         problems.append(f"table 'models' has {fitted} fitted partitions, expected {models.own + 1}")
     sizes = groups.groupby("treatment_id")["units"].sum()
@@ -163,7 +165,8 @@ def _limits(
 ) -> list[str]:
     problem = run.search_settings().posed(run.problem)
     priced = deciding_menu(problem, menu, kept)
-    sums = segment_sums(assignments, responses, len(menu), run.problem.coefficients)
+    with_factors = profit_responses(run, responses)
+    sums = segment_sums(assignments, with_factors, len(menu), run.problem.coefficients)
     heaviest = responses.agg(F.max("weight")).collect()[0][0]
     slack = heaviest / sums.weight.sum() * (1 + 1e-9) + 1e-12  # shares hold to the weight of a unit
     problems = []

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.distributed.coefficients import with_coefficients
 from coarse_spark.distributed.design import Design, design_of, with_representer
 from coarse_spark.distributed.evaluate import seen
 from coarse_spark.distributed.frames import (
@@ -39,7 +40,7 @@ class CrossFitted:
     units : usable rows.
     design : how they were treated.
     predictions : one row a unit and model fold: the columns of ``units`` but its features, those of
-        the design, theta_0 … with the coefficients of eligibility last.
+        the design, factor_0 …, and theta_0 … with the coefficients of eligibility last.
     problem : the run's, with rules of eligibility. Units of an experiment have no earlier
         treatment: it may have been learned from the very outcomes that it would be judged on.
     usable_rows : number of ``units``.
@@ -77,6 +78,7 @@ def cross_fitted(run: Run) -> Iterator[CrossFitted]:
             keep=[c for c in designed.columns if not c.startswith("feature_")],
             granular=False,
         )
+        scored = with_coefficients(scored, problem.of_profit)
         with materialized(with_rules(scored, problem.coefficients, rules)) as predictions:
             by_column = dict(zip(rules, configuration.menu.eligibility.values(), strict=True))
             ruled = with_eligibility(problem, predictions, by_column)

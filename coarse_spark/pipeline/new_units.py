@@ -43,7 +43,7 @@ from coarse_spark.lake.workers import check_workers
 from coarse_spark.pipeline.limits import boundary_treatments, deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.menu_rule import given_by, published_rule
-from coarse_spark.pipeline.rules import population_rules
+from coarse_spark.pipeline.rules import population_rules, profit_responses
 from coarse_spark.pipeline.run import Run, lake_of, sources
 from coarse_spark.pipeline.settings import experiment_setup, read_source, unit_weight
 from coarse_spark.pipeline.start import read_run
@@ -295,7 +295,7 @@ def _assign(run: Run, lease: Lease, population: _Population) -> None:
 
 def _settled(run: Run, units: ResponseTable, menu: PricedMenu, count: int) -> Settled:
     """Return who gets what within limits over published and new units together."""
-    responses = run.lake.read("responses", run.run_id)
+    responses = profit_responses(run)
     assignments = run.lake.read("assignments", run.run_id)
     served = segment_sums(assignments, responses, menu.k, run.problem.coefficients)
     everyone = ResponseTable(responses, run.problem).size()

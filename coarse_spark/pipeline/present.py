@@ -52,11 +52,12 @@ def report_content(run: Run) -> ReportContent:
             f"run {run.run_id} has assignments of its menu of {assigned.k}, but the menu of "
             f"{evaluated.k} is selected; run the step 'assign' first"
         )
+    budget = run.configuration.limits.budget
     return ReportContent(
         title=_title(run),
         run_id=run.run_id,
         started_at=f"{run.record.started_at:%Y-%m-%d %H:%M} UTC",
-        outcome=run.configuration.experiment.outcome,
+        outcome=" and ".join(run.configuration.experiment.outcomes),
         basis=run.problem.basis,
         profit=run.problem.profit,
         validated=run.result(ValidateResult),
@@ -74,6 +75,7 @@ def report_content(run: Run) -> ReportContent:
         warnings=tuple(run.record.warnings),
         confidence=run.configuration.evaluation.confidence,
         design=run.configuration.design.kind,
+        spending=None if budget is None else budget.row_profit,
     )
 
 

@@ -15,6 +15,7 @@ from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.menu.population import may_be_offered
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.problem.rules import Switching
+from coarse_spark.distributed.coefficients import with_coefficients
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.distributed.rules import changed, with_eligibility, with_previous, with_rules
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
@@ -176,6 +177,13 @@ def _encoded(run: Run, row: pd.DataFrame) -> FloatArray:
         return np.full((1, len(run.declared.space.names)), np.nan)
 
 
+def profit_responses(run: Run, responses: DataFrame | None = None) -> DataFrame:
+    """Return responses with all coefficients that profit is linear in, by default all of a run."""
+    if responses is None:
+        responses = run.lake.read("responses", run.run_id)
+    return with_coefficients(responses, run.problem.of_profit)
+
+
 def population_rules(run: Run, responses: DataFrame | None = None) -> PopulationRules:
     """Return responses with everything that rules need to know of a unit.
 
@@ -185,8 +193,7 @@ def population_rules(run: Run, responses: DataFrame | None = None) -> Population
     responses : rows of its table; by default all.
     """
     configuration, problem = run.configuration, run.problem
-    if responses is None:
-        responses = run.lake.read("responses", run.run_id)
+    responses = profit_responses(run, responses)
     size = problem.coefficients
     eligibility, cost = configuration.menu.eligibility, configuration.menu.switching_cost
     written = written_rules(configuration)

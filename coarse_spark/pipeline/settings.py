@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StringType
 
@@ -22,7 +24,8 @@ def experiment_setup(configuration: Configuration) -> ExperimentSetup:
     return ExperimentSetup(
         unit_id=experiment.id_columns,
         features=experiment.features,
-        outcome=experiment.outcome,
+        outcome=experiment.outcomes[0],
+        further_outcomes=experiment.outcomes[1:],
         space=configuration.space,
         design=configuration.design.kind,
         partition_by=experiment.partition_by,
@@ -30,6 +33,7 @@ def experiment_setup(configuration: Configuration) -> ExperimentSetup:
         cluster=experiment.cluster,
         weight=experiment.weight,
         eligibility=tuple(configuration.menu.eligibility),
+        unit_columns=configuration.profit.unit_columns,
         folds=configuration.response.folds,
         seed=configuration.menu.seed,
         privacy=configuration.privacy,
@@ -43,20 +47,24 @@ def unit_weight(configuration: Configuration) -> str | None:
     return configuration.experiment.weight
 
 
-def learner_settings(configuration: Configuration) -> LearnerSettings:
-    """Return the settings of a response model."""
+def learner_settings(configuration: Configuration, outcome: str | None = None) -> LearnerSettings:
+    """Return the settings of a response model, by default of any outcome's."""
     response = configuration.response
+
+    def own(setting: str | Mapping[str, str]) -> str:
+        return setting if isinstance(setting, str) else setting.get(str(outcome), "auto")
+
     return LearnerSettings(
-        learner=response.learner,
-        scale=response.scale,
+        learner=own(response.learner),
+        scale=own(response.scale),
         residualize=configuration.design.kind == "learned",
         winsorize=response.winsorize,
         shape=response.shape or None,
     )
 
 
-def fit_settings(configuration: Configuration) -> FitSettings:
-    """Return how response models are fitted, partition by partition.
+def fit_settings(configuration: Configuration, outcome: str | None = None) -> FitSettings:
+    """Return how response models of an outcome are fitted, partition by partition.
 
     Raises
     ------
@@ -65,7 +73,7 @@ def fit_settings(configuration: Configuration) -> FitSettings:
     response = configuration.response
     return FitSettings(
         configuration.basis,
-        learner_settings(configuration),
+        learner_settings(configuration, outcome),
         min_rows=response.min_rows,
         max_rows=response.max_rows,
         shrink_to_pooled=response.shrink_to_pooled,
@@ -158,9 +166,12 @@ def output_layout(
     return OutputLayout(
         "string" if parts else units.schema[names[0]].dataType.simpleString(),
         {dimension.name: _sql_type(dimension) for dimension in space.dimensions},
-        max(Basis(basis, space).size for basis in configuration.bases),
+        max(Basis(basis, space).size for basis in configuration.bases)
+        * len(configuration.experiment.outcomes),
         tuple(configuration.menu.eligibility),
         parts,
+        configuration.unit_factors,
+        len(configuration.experiment.outcomes),
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.policies import COMPARISONS
-from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.profit import Profit, ProfitCoefficients, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
 from coarse_spark.lake.step_results import (
@@ -78,6 +78,7 @@ class ReportContent:
     warnings : sentences.
     confidence : of all intervals.
     design : how the experiment gave treatments: randomized, stratified or learned.
+    spending : what counts against the budget, where there is one.
 
     Raises
     ------
@@ -105,6 +106,7 @@ class ReportContent:
     warnings: tuple[str, ...] = ()
     confidence: float = 0.95
     design: str = "randomized"
+    spending: Profit | None = None
 
     def __post_init__(self) -> None:
         for name, columns in _NEEDED.items():
@@ -126,7 +128,7 @@ class ReportContent:
                     f"report: {name} has no menu of {self.selected_k}, the selected size"
                 )
         found = np.shape(self.chosen.menus[self.selected_k].segment_theta)
-        expected = (self.selected_k, self.basis.size)
+        expected = (self.selected_k, self.of_profit.size)
         if found != expected:
             raise InvalidInputError(f"report: segment_theta has shape {found}, expected {expected}")
 
@@ -134,6 +136,30 @@ class ReportContent:
     def space(self) -> TreatmentSpace:
         """The treatments that could be offered."""
         return self.basis.space
+
+    @property
+    def first_outcome(self) -> str:
+        """The outcome that responses are drawn of: the first of several."""
+        return self.profit.outcomes[0] if len(self.profit.outcomes) > 1 else self.outcome
+
+    @property
+    def judged_outcome(self) -> str:
+        """What the fit is tested on: of several outcomes their sum in money."""
+        return self.outcome if len(self.profit.outcomes) == 1 else f"{self.outcome} in money"
+
+    @property
+    def margin(self) -> str:
+        """The margin as the user wrote it, of several outcomes each."""
+        margin = self.profit.margin
+        if isinstance(margin, str):
+            return margin
+        return ", ".join(f"{text} for {name}" for name, text in margin.items())
+
+    @cached_property
+    def of_profit(self) -> ProfitCoefficients:
+        """What ``segment_theta`` is of."""
+        profits = [self.profit, *([] if self.spending is None else [self.spending])]
+        return ProfitCoefficients.of(self.basis.size, profits)
 
     @property
     def selected_k(self) -> int:
@@ -147,7 +173,7 @@ class ReportContent:
 
     @cached_property
     def segment_theta(self) -> FloatArray:
-        """(m, p) mean response coefficients of the segments of ``selected``."""
+        """(m, p) mean coefficients of the segments of ``selected``, responses first."""
         by_rule = self.assigned.segment_theta
         theta = by_rule or self.chosen.menus[self.selected_k].segment_theta
         some = (self.menu_of(self.selected_k)["share"] > 0).to_numpy()
@@ -207,13 +233,14 @@ class ReportContent:
 
     def outcomes(self, treatments: FloatArray) -> FloatArray:
         """Return the segments' mean outcomes (m, n) at encoded treatments (n, d)."""
-        return np.asarray(self.segment_theta @ self.basis(treatments).T, dtype=np.float64)
+        responses = self.segment_theta[:, : self.basis.size]
+        return np.asarray(responses @ self.basis(treatments).T, dtype=np.float64)
 
     def profits(self, treatments: FloatArray) -> FloatArray:
         """Return mean profits (m, n) of the segments at encoded treatments (n, d)."""
+        amounts = self.of_profit.amounts(self.profit, treatments, self.space)
         return profit_matrix(
-            self.segment_theta,
-            self.profit.psi(treatments, self.basis),
+            self.segment_theta, self.of_profit.psi(amounts, self.basis(treatments))
         )
 
     def value_of(self, policy: str, k: int | None = None) -> pd.Series[Any]:

@@ -249,11 +249,11 @@ def fit_picture(content: ReportContent) -> str:
                 label=f"fitted by the basis “{content.basis.name}”",
             )
             axes.set_xlabel(names[0])
-            axes.set_ylabel(f"mean of {content.outcome}")
+            axes.set_ylabel(f"mean of {content.judged_outcome}")
         else:
             ends = [min(x.min(), bins["observed"].min()), max(x.max(), bins["observed"].max())]
             axes.plot(ends, ends, color=MUTED, lw=1, ls="--", label="perfect fit", zorder=1)
-            axes.set_xlabel(f"fitted mean of {content.outcome}, by bin of treatment")
+            axes.set_xlabel(f"fitted mean of {content.judged_outcome}, by bin of treatment")
             axes.set_ylabel("observed mean")
         axes.yaxis.set_major_locator(MaxNLocator(5))
         calm(axes)
@@ -263,6 +263,6 @@ def fit_picture(content: ReportContent) -> str:
         return to_svg(
             figure,
             "fit",
-            f"Observed and fitted means of {content.outcome} in "
+            f"Observed and fitted means of {content.judged_outcome} in "
             f"{counted(len(bins), 'bin')} of treatment.",
         )

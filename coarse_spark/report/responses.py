@@ -92,7 +92,7 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
         axes.set_xlabel(name)
         axes.yaxis.set_major_locator(MaxNLocator(6))
     left, right = figure.axes
-    left.set_title(f"Expected {content.outcome}")
+    left.set_title(f"Expected {content.first_outcome}")
     right.set_title("Expected profit per unit")
     bins = content.evaluated.lack_of_fit.table
     left.errorbar(

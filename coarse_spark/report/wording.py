@@ -483,6 +483,8 @@ def scale_sentence(content: ReportContent) -> str:
     scale, losses = content.fitted.scale, content.fitted.scale_losses
     if scale == "additive":
         return ""
+    if "," in scale:
+        return f"The outcomes are learned on scales of their own: {scale}."
     sentence, reason = {
         "relative": (
             "The coefficients are learned as multiples of each unit's expected outcome",

@@ -70,7 +70,7 @@ def test_the_good_one_is_good(tmp_path: Path) -> None:
     assert load_configuration(tmp_path / "run.yml").menu.sizes == (2, 3, 4)
 
 
-OF_UNITS = "columns of the units may be experiment.features, or name in menu.eligibility who may get a treatment, and cannot stand in expressions yet"
+OF_UNITS = "columns of the units may be experiment.features, name in menu.eligibility who may get a treatment, or be profit.unit_columns, which may stand in profit and spending"
 
 # (what is replaced in the good configuration, by what, the whole message)
 ONE = [
@@ -135,8 +135,16 @@ ONE = [
     ("folds: 3", "folds: 2.5", "run.yml:13: response.folds: found 2.5, expected a valid integer, got a number with a fractional part"),
     ("folds: 3", "min_rows: 9, max_rows: 8", "run.yml:13: response.min_rows: found 9, expected at most response.max_rows = 8"),
     ("margin: 0.4 - depth / 100", "margin: 0.4 - dept / 100", f"run.yml:15: profit.margin: '0.4 - dept / 100' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth; {OF_UNITS}"),
-    ("margin: 0.4 - depth / 100", "margin: 0.4 - age / 100", f"run.yml:15: profit.margin: '0.4 - age / 100' uses 'age', which is a column of the units (experiment.features), expected treatments alone: depth, arm; {OF_UNITS}"),
-    ("cost: where(arm == 'phone', 2, 0.5)", "cost: 2 * market + depth", f"run.yml:16: profit.cost: '2 * market + depth' uses 'market', which is a column of the units (experiment.partition_by), expected treatments alone: depth, arm; {OF_UNITS}"),
+    ("margin: 0.4 - depth / 100", "margin: 0.4 - age / 100", f"run.yml:15: profit.margin: '0.4 - age / 100' uses 'age', which is a column of the units (experiment.features), expected treatments or profit.unit_columns: depth, arm; {OF_UNITS}"),
+    ("cost: where(arm == 'phone', 2, 0.5)", "cost: 2 * market + depth", f"run.yml:16: profit.cost: '2 * market + depth' uses 'market', which is a column of the units (experiment.partition_by), expected treatments or profit.unit_columns: depth, arm; {OF_UNITS}"),
+    ("margin: 0.4 - depth / 100", "unit_columns: [fee]\n  margin: max(depth, fee)", "run.yml:16: profit.margin: 'max(depth, fee)': 'max(depth, fee)' is no sum of products of treatments and columns of the units; prepare a column of the units for each value of depth that holds it, such as fee_at_5 for the value 5, name it in unit_columns, and write where(depth == 5, fee_at_5, ...)"),
+    ("margin: 0.4 - depth / 100", "unit_columns: [spend]\n  margin: 0.4 - spend", "run.yml:15: profit.unit_columns[0]: found 'spend', which is experiment.outcome already, expected another column"),
+    ("margin: 0.4 - depth / 100", "unit_columns: [age, depth]", "run.yml:15: profit.unit_columns[1]: found 'depth', which is a treatment already, expected another column"),
+    ("margin: 0.4 - depth / 100", "unit_columns: [fee]\n  margin: fee / depth", "run.yml:16: profit.margin: the margin 'fee / depth' is inf at depth = 0, arm = mail, expected a finite number"),
+    ("margin: 0.4 - depth / 100", "margin: {spent: 0.4}", "run.yml:15: profit.margin.spent: found the outcome 'spent' (did you mean 'spend'?), expected one of spend (experiment.outcome)"),
+    ("margin: 0.4 - depth / 100", "margin: {spend: 0.4 - dept}", f"run.yml:15: profit.margin.spend: '0.4 - dept' uses the unknown name 'dept' (did you mean 'depth'?); known names: arm, depth; {OF_UNITS}"),
+    ("folds: 3", "scale: {spent: additive}", "run.yml:13: response.scale.spent: found the outcome 'spent' (did you mean 'spend'?), expected one of spend (experiment.outcome)"),
+    ("outcome: spend", "outcome: [spend, redeemed]", "run.yml:15: profit.margin: found '0.4 - depth / 100' beside several outcomes, expected a mapping with an expression for each of spend, redeemed"),
     ("exclude: depth == 40", "exclude: spend > 40", f"run.yml:22: menu.exclude: 'spend > 40' uses 'spend', which is a column of the units (experiment.outcome), expected treatments alone: depth, arm; {OF_UNITS}"),
     ("select: 3", "eligibility: {member: channel == 'web' and depth > 1}", f"run.yml:19: menu.eligibility.member: 'channel == 'web' and depth > 1' uses 'channel', which is a column of the units (experiment.features), expected treatments alone: depth, arm; {OF_UNITS}"),
     ("select: 3", "eligibility: {member: member}", f"run.yml:19: menu.eligibility.member: 'member' uses 'member', which is a column of the units (menu.eligibility), expected treatments alone: depth, arm; {OF_UNITS}"),
@@ -254,7 +262,7 @@ def test_a_misspelt_key_and_what_its_absence_means(tmp_path: Path) -> None:
 
 def test_everything_at_once_and_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = (
-        GOOD.replace("outcome: spend", "outcome: [spend]")
+        GOOD.replace("outcome: spend", "outcome: {spend: 1}")
         .replace("folds: 3", "folds: x")
         .replace("- depth / 100", "- dpth / 100")
     )

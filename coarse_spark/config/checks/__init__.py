@@ -8,6 +8,7 @@ tables : experiment, population, output.
 estimation : design, response, evaluation.
 menu : menu, with its limits.
 expressions : all that is written in the treatment names, in profit and menu.
+outcomes : several of them.
 treatments : the space that others need.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from coarse_spark.config.checks import estimation, expressions, menu, tables
+from coarse_spark.config.checks import estimation, expressions, menu, outcomes, tables
 from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Problem, Values
 from coarse_spark.config.checks.treatments import treatment_space
 from coarse_spark.config.defaults import settled
@@ -24,7 +25,13 @@ from coarse_spark.core.treatments import TreatmentSpace
 
 __all__ = ["Problem", "find_problems"]
 
-_CHECKS: tuple[Check, ...] = (*tables.CHECKS, *estimation.CHECKS, *menu.CHECKS, *expressions.CHECKS)
+_CHECKS: tuple[Check, ...] = (
+    *tables.CHECKS,
+    *estimation.CHECKS,
+    *menu.CHECKS,
+    *expressions.CHECKS,
+    *outcomes.CHECKS,
+)
 
 
 def find_problems(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Prob
 from coarse_spark.config.checks.tables import unit_columns
 from coarse_spark.core.expressions import Expression, shown
 from coarse_spark.core.menu.problem.rules import eligibility_rules
-from coarse_spark.core.profit import Profit
+from coarse_spark.core.profit import Profit, ProfitCoefficients
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import ExpressionError, InvalidInputError
 
@@ -23,16 +23,20 @@ _EXPRESSIONS = (
 )
 
 _OF_UNITS = (
-    "columns of the units may be experiment.features, or name in menu.eligibility who may get a "
-    "treatment, and cannot stand in expressions yet"
+    "columns of the units may be experiment.features, name in menu.eligibility who may get a "
+    "treatment, or be profit.unit_columns, which may stand in profit and spending"
 )
 
 
 def _expressions(values: Values) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the key and the text of every expression in the treatment names."""
     for key in _EXPRESSIONS:
-        if values.get(key) is not None:
-            yield tuple(key.split(".")), values[key]
+        block, field = key.split(".")
+        found = values.get(key)
+        if isinstance(found, Mapping):
+            yield from (((block, field, outcome), text) for outcome, text in found.items())
+        elif found is not None:
+            yield (block, field), found
     for name, text in values.get("menu.eligibility", {}).items():
         yield ("menu", "eligibility", name), text
 
@@ -41,17 +45,21 @@ def _names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
     units = unit_columns(values)
     for key, text in _expressions(values):
         expression = Expression(text)
-        of_units = sorted(expression.names & (units.keys() - set(treatments)))
+        known, expected = list(treatments), "treatments alone"
+        if key[0] == "profit" or key[1].startswith("spending"):
+            known += values.get("profit.unit_columns", ())
+            expected = "treatments or profit.unit_columns"
+        of_units = sorted(expression.names & (units.keys() - set(known)))
         if of_units:
             message = (
                 f"'{shown(text)}' uses '{of_units[0]}', which is a column of the units "
-                f"({units[of_units[0]]}), expected treatments alone: {', '.join(treatments)}; "
+                f"({units[of_units[0]]}), expected {expected}: {', '.join(known)}; "
                 f"{_OF_UNITS}"
             )
             yield Problem(key, message)
             continue
         try:
-            expression.require_names(treatments)
+            expression.require_names(known)
         except ExpressionError as error:
             yield Problem(key, f"{error}; {_OF_UNITS}")
 
@@ -82,29 +90,28 @@ def _terms(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
 
     Those are comparisons that can never hold, and values that are no finite numbers.
     """
-    for key in _EXPRESSIONS:
-        text = values.get(key)
-        if (
-            key != "menu.exclude"
-            and text is not None
-            and Expression(text).names <= set(space.names)
-        ):
-            block, name = key.split(".")
-            try:
-                # one expression at a time, so that each is reported by itself
-                profit = Profit(
-                    **{"margin" if name in ("margin", "spending_per_outcome") else "cost": text}
-                )
-                profit.check(space)
-                profit.terms(space.candidates, space)
-            except ExpressionError as error:
-                yield Problem((block, name), str(error))
-            except InvalidInputError as error:
-                message = str(error).removeprefix("profit: ")
-                # core calls the two parts of spending by the names of profit's
-                yield Problem(
-                    (block, name), message if block == "profit" else message.split(" ", 2)[2]
-                )
+    columns = values.get("profit.unit_columns", ())
+    if set(columns) & set(space.names):
+        return  # reported with the roles of columns
+    for key, text in _expressions(values):
+        field = key[1]
+        if field in ("exclude", "eligibility") or not Expression(text).names <= {
+            *space.names,
+            *columns,
+        }:
+            continue
+        try:
+            # one expression at a time, so that each is reported by itself
+            of_outcome = field in ("margin", "spending_per_outcome")
+            profit = Profit(text, "0", columns) if of_outcome else Profit("0", text, columns)
+            profit.check(space)
+            ProfitCoefficients.of(1, [profit]).amounts(profit, space.candidates, space)
+        except ExpressionError as error:
+            yield Problem(key, str(error))
+        except InvalidInputError as error:
+            message = str(error).removeprefix("profit: ")
+            # core calls the two parts of spending by the names of profit's
+            yield Problem(key, message if key[0] == "profit" else message.split(" ", 2)[2])
 
 
 CHECKS: tuple[Check, ...] = (

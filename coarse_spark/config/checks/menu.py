@@ -155,12 +155,14 @@ def _shares(
             return
 
 
-def _spending(budget: float | None, per_unit: str | None, per_outcome: str) -> Iterator[Problem]:
+def _spending(
+    budget: float | None, per_unit: str | None, per_outcome: str | Mapping[str, str]
+) -> Iterator[Problem]:
     given = [
         name
         for name, text in (
             ("spending_per_unit", per_unit or "0"),
-            ("spending_per_outcome", per_outcome),
+            ("spending_per_outcome", _paid(per_outcome)),
         )
         if text != "0"
     ]
@@ -170,14 +172,25 @@ def _spending(budget: float | None, per_unit: str | None, per_outcome: str) -> I
         )
 
 
+def _paid(per_outcome: str | Mapping[str, str]) -> str:
+    """Return what is spent per unit of outcome; of several outcomes, 0 where none costs any."""
+    if isinstance(per_outcome, str):
+        return per_outcome
+    return next((text for text in per_outcome.values() if text != "0"), "0")
+
+
 def _budget(
-    budget: float | None, per_unit: str | None, per_outcome: str, cost: str, space: TreatmentSpace
+    budget: float | None,
+    per_unit: str | None,
+    per_outcome: str | Mapping[str, str],
+    cost: str,
+    space: TreatmentSpace,
 ) -> Iterator[Problem]:
     """Yield a problem for a budget that nothing counts against, or that no treatment is within."""
     if budget is None:
         return
     try:
-        spending = Profit(per_outcome, cost if per_unit is None else per_unit)
+        spending = Profit(_paid(per_outcome), cost if per_unit is None else per_unit)
         spending.check(space)
         an_outcome, a_unit = spending.terms(space.candidates, space)
     except InvalidInputError:

@@ -131,8 +131,14 @@ def unit_columns(values: Values) -> dict[str, str]:
         *((name, f"experiment.{role}") for role, _, name in _columns(values)),
         *([] if weight is None else [(weight, "population.weight")]),
         *((name, "menu.eligibility") for name in values.get("menu.eligibility") or ()),
+        *((name, "profit.unit_columns") for name in values.get("profit.unit_columns") or ()),
     ]
     return dict(reversed(named))
+
+
+def _profit_columns(values: Values) -> Iterator[tuple[Key, str]]:
+    for position, name in enumerate(values.get("profit.unit_columns", ())):
+        yield ("profit", "unit_columns", position), name
 
 
 def _twins(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
@@ -142,6 +148,7 @@ def _twins(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
         *((("treatments", name), name) for name in treatments),
         *((key, name) for _, key, name in _columns(values)),
         *((("menu", "eligibility", name), name) for name in values.get("menu.eligibility", {})),
+        *_profit_columns(values),
     ]
     for key, name in named:
         other = first.setdefault(name.lower(), name)
@@ -168,6 +175,12 @@ def _column_roles(values: Values, treatments: Sequence[str]) -> Iterator[Problem
         # once
         elif role not in _DESCRIPTIVE:
             taken[column] = f"experiment.{role}"
+    for key, column in _profit_columns(values):
+        # a weight may well be a number that costs depend on
+        if taken.get(column, "experiment.weight") != "experiment.weight":
+            yield Problem(
+                key, f"found '{column}', which is {taken[column]} already, expected another column"
+            )
     for column in values.get("menu.eligibility", {}):
         key = ("menu", "eligibility", column)
         if column in taken:

@@ -321,12 +321,13 @@ def best_size(values: Mapping[int, float], cost_per_treatment: float) -> int:
 
 
 def choose_menu(
-    theta: npt.ArrayLike | pd.DataFrame,
+    theta: npt.ArrayLike | pd.DataFrame | Mapping[str, npt.ArrayLike],
     *,
     space: TreatmentSpace,
     basis: Basis | str,
     profit: Profit,
     k: int,
+    units: pd.DataFrame | None = None,
     weights: npt.ArrayLike | None = None,
     min_share: Shares = None,
     max_share: Shares = None,
@@ -345,11 +346,14 @@ def choose_menu(
 
     Parameters
     ----------
-    theta : (n, p) response coefficients of the units, in the order of the basis's columns.
+    theta : (n, p) response coefficients of the units, in the order of the basis's columns. Of
+        several outcomes a mapping from each to its own, or all side by side in the order of
+        ``profit.outcomes``.
     space : what may be offered.
     basis : how responses depend on it.
     profit : what a response is worth.
     k : number of treatments; with ``cost_per_treatment`` the largest number.
+    units : n rows with the ``unit_columns`` of the profit, in the order of ``theta``.
     weights : (n,), default 1.
     min_share, max_share : a share for every treatment; or k shares, one a position of the menu
         (which treatment takes which is part of the choice); or {candidate row: share}, where a
@@ -383,6 +387,14 @@ def choose_menu(
     ([1.0, 2.0], [0.333, 0.667])
     >>> menu.assign(theta).tolist()
     [0, 1, 1]
+
+    Where a unit's own numbers tell what a treatment costs:
+
+    >>> profit = Profit(cost="rate * t", unit_columns=["rate"])
+    >>> units = pd.DataFrame({"rate": [0.0, 0.0, 1.0]})
+    >>> menu = choose_menu(theta, space=space, basis="quadratic", profit=profit, k=2, units=units)
+    >>> menu.assign(theta, units=units).tolist()
+    [0, 1, 0]
     """
     cost_per_treatment = number(cost_per_treatment, "cost_per_treatment")
     switching_cost = number(switching_cost, "switching_cost")
@@ -390,14 +402,16 @@ def choose_menu(
         raise InvalidInputError("cost_per_treatment and switching_cost cannot be negative")
     if not isinstance(k, int | np.integer) or k < 1:
         raise InvalidInputError(f"k is {k!r}, expected a whole number from 1")
-    problem = MenuProblem.build(space, basis, profit)
     if budget is not None and not isinstance(budget, Budget):
-        budget = Budget(number(budget, "budget"), Profit("0", profit.cost))
-    units, mass, kept = validated_units(problem, theta, weights, invalid)
-    if k > len(units):
+        by_cost = Profit("0", profit.cost, profit.unit_columns)
+        budget = Budget(number(budget, "budget"), by_cost)
+    spending = None if budget is None else budget.row_profit
+    problem = MenuProblem.build(space, basis, profit, spending=spending)
+    coefficients, mass, kept = validated_units(problem, theta, weights, invalid, units)
+    if k > len(coefficients):
         raise InvalidInputError(
-            f"a menu of {k} treatments for {len(units)} units with weight; "
-            f"choose k of at most {len(units)}"
+            f"a menu of {k} treatments for {len(coefficients)} units with weight; "
+            f"choose k of at most {len(coefficients)}"
         )
     required = required_treatments(problem, always_offer)
     if eligible:
@@ -405,12 +419,13 @@ def choose_menu(
             name: np.asarray(column)[kept] if np.shape(column) == kept.shape else column
             for name, column in eligible.items()
         }
-    earlier = _earlier(problem, previous_menu, previous_rows, theta, kept)
-    rules = _rules(problem, units, mass, eligible, earlier, switching_cost)
+    earlier = _earlier(problem, previous_menu, previous_rows, coefficients, kept)
+    rules = _rules(problem, coefficients, mass, eligible, earlier, switching_cost)
     rows = [] if previous_menu is None else list(previous_menu.encoded)
     old = [row for row in rows if problem.position(row) is not None or problem.searched.any()]
-    ruled = MenuProblem.build(space, problem.basis, profit, [*required, *old], rules.all)
-    population = ArrayPopulation(ruled, rules.extended(units, eligible), mass)
+    extra = [*required, *old]
+    ruled = MenuProblem.build(space, problem.basis, profit, extra, rules.all, spending)
+    population = ArrayPopulation(ruled, rules.extended(coefficients, eligible), mass)
     settings = SearchSettings(
         Limits(min_share, max_share, budget),
         required,
@@ -423,7 +438,7 @@ def choose_menu(
     curve = choose_menus(population, sizes, settings)
     best = best_size({size: one.value for size, one in curve.chosen.items()}, cost_per_treatment)
     _require_served(curve, best)
-    before = None if earlier is None else (earlier.menu, earlier(units))
+    before = None if earlier is None else (earlier.menu, earlier(coefficients))
     return _result(curve, best, population, rules, before)
 
 
@@ -431,10 +446,10 @@ def _earlier(
     problem: MenuProblem,
     menu: Menu | None,
     rows: npt.ArrayLike | None,
-    theta: npt.ArrayLike | pd.DataFrame,
+    coefficients: FloatArray,
     kept: npt.NDArray[np.bool_],
 ) -> EarlierTreatments | None:
-    """Return which treatment of the earlier menu units have."""
+    """Return which treatment of the earlier menu units have, ``kept`` of them by coefficients."""
     if menu is None:
         if rows is not None:
             raise InvalidInputError("previous_rows are rows of previous_menu, and there is none")
@@ -444,10 +459,12 @@ def _earlier(
             f"previous_menu has {menu.encoded.shape[1]} treatment dimensions, the space has others"
         )
     if rows is None:
-        return EarlierTreatments(menu, None)
+        earlier = EarlierTreatments(menu, None, problem.of_profit)
+        earlier.require_alike()
+        return earlier
     had = rows_of_menu(rows, len(kept), menu.k)
-    units = np.asarray(theta, dtype=np.float64)
-    return EarlierTreatments(menu, KnownUnits.of(units[kept], had[kept]))
+    known = KnownUnits.of(coefficients, had[kept])
+    return EarlierTreatments(menu, known, problem.of_profit)
 
 
 def _rules(
@@ -529,6 +546,7 @@ def _result(
         granular_value=granular,
         found_by=menu.found_by,
         priced=menu,
+        of_profit=problem.of_profit,
         limits=limits,
         rules=rules,
         known=known,

@@ -17,7 +17,7 @@ from coarse_spark.core.menu.problem.limits import SizeLimits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.problem.rules import UnitRules
 from coarse_spark.core.menu.units import KnownUnits, SegmentSums, WeightedUnits, assign
-from coarse_spark.core.profit import profit_matrix
+from coarse_spark.core.profit import ProfitCoefficients, profit_matrix
 from coarse_spark.errors import InvalidInputError
 
 
@@ -266,6 +266,7 @@ class Menu:
     granular_value : of every unit's own best treatment, without limits.
     found_by : the search that found it: exact, lloyd or transport.
     priced : the menu in the form that passes over a population use.
+    of_profit : what coefficients of units its profit is linear in.
     limits : that it keeps, where there are any.
     rules : eligibility and switching, where there are any.
     known : units whose treatment prices do not tell, with their treatment: those that limits
@@ -287,6 +288,7 @@ class Menu:
     granular_value: float
     found_by: str
     priced: PricedMenu = field(repr=False)
+    of_profit: ProfitCoefficients = field(repr=False)
     limits: LimitsKept | None = None
     rules: UnitRules = field(default_factory=UnitRules, repr=False)
     known: KnownUnits | None = field(default=None, repr=False)
@@ -321,8 +323,9 @@ class Menu:
 
     def assign(
         self,
-        theta: npt.ArrayLike | pd.DataFrame,
+        theta: npt.ArrayLike | pd.DataFrame | Mapping[str, npt.ArrayLike],
         *,
+        units: pd.DataFrame | None = None,
         weights: npt.ArrayLike | None = None,
         eligible: Mapping[str, npt.ArrayLike] | None = None,
         previous_rows: npt.ArrayLike | None = None,
@@ -335,7 +338,8 @@ class Menu:
 
         Parameters
         ----------
-        theta : (n, p) response coefficients.
+        theta : (n, p) response coefficients, as the menu was chosen with.
+        units : n rows with the ``unit_columns`` of its profit.
         weights : (n,) of the units, default 1; they matter only with ``exact``.
         eligible : as the menu was chosen with.
         previous_rows : (n,) as the menu was chosen with, of these units; they matter only under a
@@ -346,10 +350,9 @@ class Menu:
         Raises
         ------
         InvalidInputError : another number of coefficients than the menu was chosen with, one
-            that is missing or infinite, or eligibility that does not fit.
+            that is missing or infinite, or eligibility or columns of the units that do not fit.
         """
-        array = numbers(theta, "theta")
-        p = self.psi.shape[1] - 1 - len(self.rules.all)
+        array, p = self.of_profit.side_by_side(theta), self.of_profit.responses
         if array.ndim != 2 or array.shape[1] != p:
             raise InvalidInputError(f"theta has shape {array.shape}, expected (n, {p})")
         broken = np.flatnonzero(~np.isfinite(array).all(axis=1))
@@ -358,14 +361,34 @@ class Menu:
                 f"{broken.size} of {len(array)} units have missing or infinite coefficients, the "
                 f"first in row {broken[0]}; mend them, or leave them out"
             )
-        units = self.rules.extended(array, eligible, previous_rows)
-        chosen = assign(units, self.priced.priced_psi)
+        given = self.of_profit.columns(units, len(array))
+        coefficients = self.of_profit.extended(array, self.of_profit.factor_values(given))
+        return self.assign_known(
+            coefficients,
+            weights=weights,
+            eligible=eligible,
+            previous_rows=previous_rows,
+            exact=exact,
+        )
+
+    def assign_known(
+        self,
+        coefficients: FloatArray,
+        *,
+        weights: npt.ArrayLike | None = None,
+        eligible: Mapping[str, npt.ArrayLike] | None = None,
+        previous_rows: npt.ArrayLike | None = None,
+        exact: bool = False,
+    ) -> IntArray:
+        """Return what ``assign`` does, of units whose coefficients of profit (n, ·) are known."""
+        extended = self.rules.extended(coefficients, eligible, previous_rows)
+        chosen = assign(extended, self.priced.priced_psi)
         if exact and self.limits is not None and self.limits.of_shares:
-            mass = np.ones(len(array)) if weights is None else numbers(weights, "weights", inf)
-            total, profits = float(mass.sum()), profit_matrix(units, self.priced.net_psi)
+            mass = np.ones(len(chosen)) if weights is None else numbers(weights, "weights", inf)
+            total, profits = float(mass.sum()), profit_matrix(extended, self.priced.net_psi)
             lower, upper = self.limits.lower * total, self.limits.upper * total
             return exact_assignment(profits, mass, lower, upper, self.prices)[0]
-        known = chosen if self.known is None else self.known.look_up(units)
+        known = chosen if self.known is None else self.known.look_up(extended)
         return np.where(known >= 0, known, chosen)
 
     def __str__(self) -> str:

@@ -26,6 +26,7 @@ from coarse_spark.core.menu.units import (
     preferred,
     segment_sums,
 )
+from coarse_spark.core.profit import ProfitCoefficients
 from coarse_spark.errors import InvalidInputError
 
 SAMPLE_UNITS = 40_000  # that prices of limits are found on
@@ -203,34 +204,54 @@ class EarlierTreatments:
     ----------
     menu : the earlier one.
     known : its row for the units that are known; others have what the menu assigns to them.
+    of_profit : what coefficients of these units are.
     """
 
     menu: Menu
     known: KnownUnits | None
+    of_profit: ProfitCoefficients
 
     def __call__(self, theta: FloatArray) -> IntArray:
-        """Return the earlier row (n,) of units with coefficients (n, p) of the basis."""
+        """Return the earlier row (n,) of units with coefficients (n, p) of profit.
+
+        Raises
+        ------
+        InvalidInputError : the earlier menu would have to assign units by other coefficients.
+        """
         if self.known is None:
-            return self.menu.assign(theta)
+            return self.menu.assign_known(theta)
         rows = self.known.look_up(theta)
         others = rows < 0
         if others.any():
-            rows[others] = self.menu.assign(theta[others])
+            self.require_alike()
+            rows[others] = self.menu.assign_known(theta[others])
         return rows
+
+    def require_alike(self) -> None:
+        """Raise InvalidInputError where the earlier menu is of other coefficients."""
+        if self.menu.of_profit != self.of_profit:
+            raise InvalidInputError(
+                "previous_menu was chosen with a profit of other outcomes or columns of the units; "
+                "give previous_rows, the row of it that each unit has"
+            )
 
 
 def validated_units(
     problem: MenuProblem,
-    theta: npt.ArrayLike | pd.DataFrame,
+    theta: npt.ArrayLike | pd.DataFrame | Mapping[str, npt.ArrayLike],
     weights: npt.ArrayLike | None,
     invalid: str = "raise",
+    columns: pd.DataFrame | None = None,
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Return coefficients (m, p), ``relative`` weights (m,), and which rows (n,) have weight.
 
+    The coefficients are those that profit is linear in, without those of rules.
+
     Parameters
     ----------
-    theta : (n, p) coefficients of the basis.
+    theta : (n, ·) coefficients of the basis, for each outcome.
     weights : (n,), default 1.
+    columns : n rows with the columns of the units that profit speaks of.
     invalid : "raise" refuses missing or infinite numbers, "drop" leaves their rows out and logs how
         many they are.
 
@@ -241,9 +262,10 @@ def validated_units(
     """
     if invalid not in ("raise", "drop"):
         raise InvalidInputError(f"invalid is {invalid!r}, expected 'raise' or 'drop'")
-    units = numbers(theta, "theta")
+    of_profit = problem.of_profit
+    units = of_profit.side_by_side(theta)
     mass = np.ones(len(units)) if weights is None else numbers(weights, "weights", largest=inf)
-    p = problem.basis.size
+    p = of_profit.responses
     if units.ndim != 2 or units.shape[1] != p:
         raise InvalidInputError(
             f"theta has shape {units.shape}, expected (n, {p}) for basis '{problem.basis.name}'"
@@ -251,7 +273,10 @@ def validated_units(
         )
     if mass.shape != (len(units),):
         raise InvalidInputError(f"weights have shape {mass.shape}, expected ({len(units)},)")
-    whole = np.isfinite(units).all(axis=1) & np.isfinite(mass)
+    numbers_of = of_profit.columns(columns, len(units))
+    if invalid == "raise":
+        of_profit.factor_values(numbers_of)
+    whole = np.isfinite(np.hstack([units, numbers_of])).all(axis=1) & np.isfinite(mass)
     if not whole.all():
         broken = np.flatnonzero(~whole)
         shown = ", ".join(map(str, broken[:5])) + (", …" if broken.size > 5 else "")
@@ -275,7 +300,8 @@ def validated_units(
             f"no unit has weight: theta has {len(units)} rows, {int(whole.sum())} of them with "
             "finite numbers"
         )
-    return units[kept], mass[kept], kept
+    factors = of_profit.factor_values(numbers_of[kept])
+    return of_profit.extended(units[kept], factors), mass[kept], kept
 
 
 def required_treatments(

@@ -160,7 +160,7 @@ def warn_of_shared_treatments(
 def _candidates(setup: ExperimentSetup, table: DataFrame) -> list[str]:
     """Names of the columns that may be clusters, declared ones first."""
     declared = {*setup.features, *setup.partition_by, *setup.strata}
-    taken = {setup.outcome, setup.weight, *setup.space.names}
+    taken = {*setup.outcomes, setup.weight, *setup.space.names}
     if len(setup.unit_id) == 1:
         taken |= set(setup.unit_id)
     if setup.design == "learned":

@@ -69,6 +69,7 @@ def _unit_roles(setup: ExperimentSetup, weight: str | None) -> _Roles:
     roles |= dict.fromkeys(setup.unit_id, ("unit_id", "id"))
     if weight is not None:
         roles[weight] = ("weight", "number")
+    roles |= dict.fromkeys(setup.unit_columns, ("profit.unit_columns", "number"))
     # last: a column that is a feature as well has to be boolean
     return roles | dict.fromkeys(setup.eligibility, ("eligibility", "boolean"))
 
@@ -81,7 +82,7 @@ def _trial_roles(setup: ExperimentSetup) -> _Roles:
     }
     if setup.cluster is not None:
         roles[setup.cluster] = ("cluster", "key")
-    roles[setup.outcome] = ("outcome", "number")
+    roles |= dict.fromkeys(setup.outcomes, ("outcome", "number"))
     for dimension in setup.space.dimensions:
         roles[dimension.name] = (
             "treatment",

@@ -114,10 +114,13 @@ def check_experiment(
             )
             for name in ([] if setup.cluster is None else [setup.cluster])
         ),
-        _Rule(
-            _not_finite(setup.outcome),
-            f"have an outcome '{setup.outcome}' that is NaN or infinite",
-            "expected a number or null",
+        *(
+            _Rule(
+                _not_finite(name),
+                f"have an outcome '{name}' that is NaN or infinite",
+                "expected a number or null",
+            )
+            for name in setup.outcomes
         ),
         *(rule for dimension in space.dimensions for rule in _treatment_rules(dimension)),
         *(_candidate_rules(space) if arms else ()),
@@ -226,6 +229,14 @@ def _unit_rules(setup: ExperimentSetup, table: DataFrame, weight: str | None) ->
             warning=True,
         )
         for name in setup.eligibility
+    ]
+    rules += [
+        _Rule(
+            column(name).isNull() | _not_finite(name),
+            f"have a '{name}' of profit.unit_columns that is null, NaN or infinite",
+            "expected a number in every row",
+        )
+        for name in setup.unit_columns
     ]
     if weight is not None:
         value = column(weight).cast("double")

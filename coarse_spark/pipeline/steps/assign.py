@@ -23,7 +23,12 @@ from coarse_spark.lake.step_results import AssignResult, ChooseResult
 from coarse_spark.pipeline.limits import deciding_menu, settled_units
 from coarse_spark.pipeline.menu_rows import menu_rows, read_menus
 from coarse_spark.pipeline.menu_rule import given_by, published_rule, rule_text
-from coarse_spark.pipeline.rules import PopulationRules, count_changes, population_rules
+from coarse_spark.pipeline.rules import (
+    PopulationRules,
+    count_changes,
+    population_rules,
+    profit_responses,
+)
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.settings import experiment_setup, unit_weight
 
@@ -84,8 +89,7 @@ def _served(
     run: Run, menus: pd.DataFrame, assignments: DataFrame, k: int
 ) -> tuple[tuple[float, ...], ...]:
     """Put into ``menu`` whom a rule serves with the menu of k; return their mean coefficients."""
-    responses = run.lake.read("responses", run.run_id)
-    sums = segment_sums(assignments, responses, k, run.problem.coefficients)
+    sums = segment_sums(assignments, profit_responses(run), k, run.problem.coefficients)
     own = menus["k"] == k
     menu = PricedMenu.build(run.problem, run.problem.space.encode(menus[own]))
     rows = menu_rows(run.problem, menu, sums, selected=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,8 +17,9 @@ from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.support import offered_space, support_problems
 from coarse_spark.distributed.basis import settle_form
 from coarse_spark.distributed.fit import fit_responses
-from coarse_spark.distributed.frames import experiment_units
+from coarse_spark.distributed.frames import ExperimentSetup, experiment_units, outcome_columns
 from coarse_spark.distributed.materialize import materialized
+from coarse_spark.distributed.score import fitted_partitions
 from coarse_spark.distributed.support import experiment_support
 from coarse_spark.errors import RunError
 from coarse_spark.lake.contract import MODELS
@@ -40,36 +44,82 @@ def fit(run: Run) -> None:
     with run.step("fit"):
         setup = experiment_setup(run.declared)
         with materialized(experiment_units(run.experiment, setup)) as kept:
-            row = kept.agg(F.min("outcome"), F.max("outcome")).collect()[0]
-            outcomes = (float(row[0]), float(row[1]))
-            learner = learner_settings(run.declared)
-            if not learner.winsorize:  # else the fit checks what it clips
-                check_range(learner.scale, *outcomes)
-            choice, scale = settle_form(kept, setup, run.declared.bases, learner, outcomes)
-            _log(choice, scale)
+            forms = [_settled(run, units, setup, o) for o, units in _by_outcome(kept, setup)]
+            choice = forms[0].basis
             support = experiment_support(kept, choice.basis)
             # of what is offered: where menu.support leaves treatments out, another sentence says so
             offered = offered_space(choice.basis, support, run.declared.menu.support)
             observed = support.observed(offered)
             run.warn(*observed.problems(private=run.declared.privacy))
             run.warn(*support_problems(choice.basis, support, run.declared.menu.support))
-            configuration = run.declared.with_response(basis=choice.basis.name, scale=scale.scale)
+            configuration = run.declared.with_response(basis=choice.basis.name)
             configuration.problem_within(support)  # fewer treatments than a menu has are told now
-            models = fit_responses(kept, setup, fit_settings(configuration))
-            run.replace(MODELS, models)
+            run.replace(MODELS, _models(run, kept, setup, forms))
         run.keep(
             FitResult(
                 observed_treatments=observed.values,
-                outcomes=outcomes,
+                outcomes=forms[0].range if len(forms) == 1 else None,
                 support=support,
                 basis=choice.basis.name,
                 basis_losses=choice.losses,
                 bases_left_out=choice.left_out,
-                scale=scale.scale,
-                scale_losses=scale.losses,
+                scale=_scales(forms),
+                scale_losses=forms[0].scale.losses if len(forms) == 1 else {},
                 models=_model_counts(run),
             )
         )
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Basis and scale of the responses of one outcome, and its smallest and largest value."""
+
+    basis: BasisChoice
+    scale: ScaleChoice
+    range: tuple[float, float]
+
+
+def _scales(forms: Sequence[_Form]) -> str:
+    """Return the scale, or those of several outcomes in their order where they differ."""
+    scales = [form.scale.scale for form in forms]
+    return scales[0] if len(set(scales)) == 1 else ", ".join(scales)
+
+
+def _by_outcome(units: DataFrame, setup: ExperimentSetup) -> list[tuple[str, DataFrame]]:
+    """Return the units once for each outcome, which is then their column outcome."""
+    columns = outcome_columns(len(setup.outcomes))
+    return [
+        (name, units if column == "outcome" else units.withColumn("outcome", F.col(column)))
+        for name, column in zip(setup.outcomes, columns, strict=True)
+    ]
+
+
+def _settled(run: Run, units: DataFrame, setup: ExperimentSetup, outcome: str) -> _Form:
+    row = units.agg(F.min("outcome"), F.max("outcome")).collect()[0]
+    outcomes = (float(row[0]), float(row[1]))
+    learner = learner_settings(run.declared, outcome)
+    if not learner.winsorize:  # else the fit checks what it clips
+        check_range(learner.scale, *outcomes)
+    choice, scale = settle_form(units, setup, run.declared.bases, learner, outcomes)
+    _log(choice, scale)
+    return _Form(choice, scale, outcomes)
+
+
+def _models(
+    run: Run, units: DataFrame, setup: ExperimentSetup, forms: Sequence[_Form]
+) -> DataFrame:
+    """Return the models of all outcomes, each on its own scale."""
+    found = []
+    for number, (name, own) in enumerate(_by_outcome(units, setup)):
+        form = forms[number]
+        configuration = run.declared.with_response(
+            basis=form.basis.basis.name, scale=form.scale.scale
+        )
+        models = fit_responses(own, setup, fit_settings(configuration, name))
+        if len(forms) > 1:
+            models = models.withColumn("outcome", F.lit(number))
+        found.append(models)
+    return reduce(DataFrame.unionByName, found)
 
 
 def _log(choice: BasisChoice, scale: ScaleChoice) -> None:
@@ -83,8 +133,11 @@ def _log(choice: BasisChoice, scale: ScaleChoice) -> None:
 
 def _model_counts(run: Run) -> ModelCounts:
     rows = run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
+    outcomes = len(run.declared.experiment.outcomes)
+    # what fails, or is too small, for several outcomes does so once
+    each = rows if outcomes == 1 else rows.dropDuplicates(["partition", "member", "status"])
     counts = (
-        rows.groupBy("status")
+        each.groupBy("status")
         .agg(
             F.count_distinct("partition").alias("models"),
             F.sum("rows").alias("rows"),
@@ -95,9 +148,11 @@ def _model_counts(run: Run) -> ModelCounts:
     if max(row["member"] for row in counts):
         run.warn(_told_of_shards(run, rows))
     models = {row["status"]: int(row["models"]) for row in counts}
+    if outcomes > 1:
+        models["ok"] = fitted_partitions(rows, outcomes).count()
     by_rows = {row["status"]: int(row["rows"]) for row in counts}
     large = F.col("rows") >= run.declared.response.min_rows
-    unidentified = rows.where((F.col("status") == "pooled") & large).count()
+    unidentified = each.where((F.col("status") == "pooled") & large).count()
     failed, limit = by_rows.get("failed", 0), run.declared.response.max_failed_share
     share = failed / max(run.result(ValidateResult).usable_rows, 1)
     if failed:

@@ -9,7 +9,12 @@ from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.treatments import Categorical
-from coarse_spark.distributed.frames import eligibility_columns, population_units, theta_columns
+from coarse_spark.distributed.frames import (
+    eligibility_columns,
+    factor_columns,
+    population_units,
+    theta_columns,
+)
 from coarse_spark.distributed.rates import predicted_range
 from coarse_spark.distributed.score import granular_columns, unseen_partitions
 from coarse_spark.distributed.score import score as score_units
@@ -71,11 +76,12 @@ def response_rows(run: Run, table: DataFrame) -> DataFrame:
     return scored.select(
         "unit_id",
         "partition",
-        *theta_columns(problem.coefficients),
+        *theta_columns(problem.of_profit.responses),
         "weight",
         "served_by",
         "granular_profit",
         *granular,
+        *factor_columns(len(problem.of_profit.factors)),
         *(
             F.col(name).alias(written)
             for name, written in zip(eligible, written_rules(configuration), strict=True)

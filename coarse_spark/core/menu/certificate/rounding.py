@@ -69,7 +69,8 @@ class Rounding:
                 found.append(part)
         deficits, widths = np.vstack(rows), np.vstack(margins)
         # a corner is open to every unit that may get the treatment, so rules only lower deficits
-        deficits[:, problem.basis.size : -1] = widths[:, problem.basis.size : -1] = 0.0
+        rules = slice(problem.layout.profit.stop, -1)
+        deficits[:, rules] = widths[:, rules] = 0.0
         kept = _needed(np.hstack([deficits, widths]), np.abs(problem.psi).max())
         return Rounding(
             np.vstack([problem.psi, _apart(np.vstack(extra), problem.psi)]),
@@ -148,7 +149,7 @@ class _Cells:
         # the movement of a smooth profit over the nudge is far smaller than any jump that matters;
         # rules are looked at apart
         apart = np.abs(limit - exact) > 1e-4 * (np.abs(problem.psi).max(axis=0) + 1e-300)
-        apart[:, problem.basis.size : -1] = False
+        apart[:, problem.layout.profit.stop : -1] = False
         jumps = apart.any(axis=1)
         psi = np.where(jumps[:, None], limit, exact)
         return psi, np.where(jumps[:, None], nudged, point)

@@ -40,7 +40,8 @@ class Budget:
     @property
     def row_profit(self) -> Profit:
         """Spending in the sign convention of Profit, whose cost is subtracted."""
-        return Profit(self.spending.margin, f"-({self.spending.cost})")
+        spending = self.spending
+        return Profit(spending.margin, f"-({spending.cost})", spending.unit_columns)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from coarse_spark.core.menu.problem.rules import (
     eligibility_rules,
     widest_range,
 )
-from coarse_spark.core.profit import Profit, profit_matrix
+from coarse_spark.core.profit import Profit, ProfitCoefficients, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -52,7 +52,8 @@ class MenuProblem:
     candidates : (J, d) encoded treatments that menus are searched over; continuous dimensions are
         searched between them too.
     psi : (J, p + 1) rows ψ(t) of the candidates: profit is ψ(t)·(θ, 1).
-    rules : one coefficient each after those of the basis (see ``rules``); p counts them.
+    of_profit : what coefficients of a unit profit and spending are linear in.
+    rules : one coefficient each after those of profit (see ``rules``); p counts them.
     spending : what counts against a budget, itself a profit; None without a budget.
     budget_price : profit is less so many times the spending: a budget is a price of spending.
     """
@@ -62,6 +63,7 @@ class MenuProblem:
     profit: Profit
     candidates: FloatArray
     psi: FloatArray
+    of_profit: ProfitCoefficients
     rules: tuple[Rule, ...] = ()
     spending: Profit | None = None
     budget_price: float = 0.0
@@ -73,6 +75,7 @@ class MenuProblem:
         profit: Profit,
         extra: Sequence[FloatArray] | FloatArray = (),
         rules: Sequence[Rule] = (),
+        spending: Profit | None = None,
     ) -> MenuProblem:
         """Build the problem.
 
@@ -80,11 +83,12 @@ class MenuProblem:
         ----------
         extra : encoded treatments (d,) that are candidates too.
         rules : in the order of their coefficients.
+        spending : what will count against a budget, which may need further coefficients of units.
 
         Raises
         ------
-        InvalidInputError : a basis of another space, unknown names or levels in the profit, or a
-            profit that is not finite somewhere.
+        InvalidInputError : a basis of another space, unknown names or levels in the profit, a
+            profit that is not finite somewhere, or spending on outcomes that the profit lacks.
         """
         basis = Basis(basis, space) if isinstance(basis, str) else basis
         if basis.space != space:
@@ -92,7 +96,10 @@ class MenuProblem:
                 f"basis '{basis.name}' was built on another treatment space; build it on the menu's"
             )
         profit.check(space)
-        problem = MenuProblem(space, basis, profit, space.candidates, np.empty((0, 0)))
+        of_profit = ProfitCoefficients.of(
+            basis.size, [profit] if spending is None else [profit, spending]
+        )
+        problem = MenuProblem(space, basis, profit, space.candidates, np.empty((0, 0)), of_profit)
         edges: list[FloatArray] = []
         if problem.is_searched and space.is_restricted:
             edges = list(last_allowed(space, space.allowed))
@@ -196,12 +203,12 @@ class MenuProblem:
     @property
     def coefficients(self) -> int:
         """p, the number of coefficients of a unit, those of rules included."""
-        return self.basis.size + len(self.rules)
+        return self.of_profit.size + len(self.rules)
 
     @cached_property
     def layout(self) -> Layout:
         """Which of a unit's coefficients say what."""
-        return Layout.of(self.basis.size, self.rules)
+        return Layout.of(self.of_profit.size, self.rules)
 
     @property
     def is_searched(self) -> bool:
@@ -225,20 +232,20 @@ class MenuProblem:
 
     def psi_at(self, treatments: FloatArray) -> FloatArray:
         """Return ψ at encoded treatments (n, d) as (n, p + 1)."""
-        margin, cost = self.profit.terms(treatments, self.space)
+        amounts = self.of_profit.amounts(self.profit, treatments, self.space)
         if self.spending is not None and self.budget_price:
-            more, paid = self.spending.terms(treatments, self.space)
-            margin, cost = margin - self.budget_price * more, cost - self.budget_price * paid
+            spent = self.of_profit.amounts(self.spending, treatments, self.space)
+            amounts = amounts - self.budget_price * spent
         effects = [rule.effect(treatments, self.space) for rule in self.rules]
-        return np.column_stack([margin[:, None] * self.basis(treatments), *effects, -cost])
+        return self.of_profit.psi(amounts, self.basis(treatments), *effects)
 
     def spending_at(self, treatments: FloatArray) -> FloatArray:
         """Return the rows of spending at encoded treatments (n, d) as (n, p + 1)."""
         if self.spending is None:
             return np.zeros((len(treatments), self.coefficients + 1))
-        rows = self.spending.psi(treatments, self.basis)
-        none = np.zeros((len(rows), len(self.rules)))
-        return np.column_stack([rows[:, :-1], none, rows[:, -1]])
+        spent = self.of_profit.amounts(self.spending, treatments, self.space)
+        none = [np.zeros(len(treatments))] * len(self.rules)
+        return self.of_profit.psi(spent, self.basis(treatments), *none)
 
     def position(self, treatment: FloatArray) -> int | None:
         """Return the row of the candidates that equals an encoded treatment, or None."""

@@ -87,20 +87,20 @@ class Layout:
 
     Attributes
     ----------
-    basis : coefficients of the response basis.
+    profit : coefficients that profit is linear in.
     eligibility : 1 where a unit is not eligible, a rule each.
     switching : 1 where a unit had a treatment, an earlier treatment each.
     tie_break : a number in [0, 1), or none.
     """
 
-    basis: slice
+    profit: slice
     eligibility: slice
     switching: slice
     tie_break: slice
 
     @staticmethod
-    def of(basis: int, rules: Sequence[Rule]) -> Layout:
-        """Return the layout of so many basis coefficients and of rules, in the order of kinds.
+    def of(profit: int, rules: Sequence[Rule]) -> Layout:
+        """Return the layout of so many coefficients of profit and of rules, in the order of kinds.
 
         Raises
         ------
@@ -110,10 +110,10 @@ class Layout:
         numbers = [next(n for n, kind in enumerate(kinds) if isinstance(r, kind)) for r in rules]
         if numbers != sorted(numbers):
             raise InvalidInputError("rules have to be eligibility, switching, tie-break in turn")
-        ends = [basis]
+        ends = [profit]
         for kind in range(len(kinds)):
             ends.append(ends[-1] + numbers.count(kind))
-        return Layout(slice(0, basis), *(slice(a, b) for a, b in pairwise(ends)))
+        return Layout(slice(0, profit), *(slice(a, b) for a, b in pairwise(ends)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class UnitRules:
     ----------
     eligibility : rules in the order of their coefficients.
     switching : one for every treatment of an earlier menu, in its order.
-    had : (coefficients of the basis (n, p)) -> (n,) row of the earlier menu that units have.
+    had : (coefficients of profit (n, p)) -> (n,) row of the earlier menu that units have.
     """
 
     eligibility: tuple[Eligibility, ...] = ()
@@ -142,7 +142,7 @@ class UnitRules:
         eligible: Mapping[str, npt.ArrayLike] | None,
         previous_rows: npt.ArrayLike | None = None,
     ) -> FloatArray:
-        """Return response coefficients (n, p) followed by those of the rules.
+        """Return coefficients of profit (n, p) followed by those of the rules.
 
         Parameters
         ----------

@@ -62,7 +62,12 @@ Format = Annotated[
 ]
 
 # where a run goes, what it is computed with and how it speaks: with others it is the same run
-_ELSEWHERE = frozenset({"output", "spark", "privacy"})
+_ELSEWHERE: dict[str, Any] = {
+    "output": True,
+    "spark": True,
+    "privacy": True,
+    "profit": {"currency", "per"},
+}
 
 
 class Experiment(Section):
@@ -190,6 +195,14 @@ class ProfitTerms(Section):
         "0",
         description="money per treated unit whatever the outcome, an expression in the treatment "
         "names",
+    )
+    currency: Text | None = Field(
+        None, description="what amounts are in, such as EUR or €; words of summary and page alone"
+    )
+    per: Text = Field(
+        "unit",
+        description='what one unit\'s profit is of, the words behind "per": unit, customer, or '
+        "customer and month, whose totals are per month; words of summary and page alone",
     )
 
 
@@ -562,7 +575,7 @@ class Configuration(Section):
         it is the order of the response coefficients. Credentials in addresses and secret values of
         ``spark.conf`` are ``***``: the JSON is made to be stored.
         """
-        return self._json(frozenset())
+        return self._json({})
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of what decides on results: ``to_json`` without ``_ELSEWHERE``.
@@ -572,6 +585,6 @@ class Configuration(Section):
         """
         return hashlib.sha256(self._json(_ELSEWHERE).encode()).hexdigest()
 
-    def _json(self, without: frozenset[str]) -> str:
-        values = self.model_dump(mode="json", by_alias=True, exclude=set(without))
+    def _json(self, without: dict[str, Any]) -> str:
+        values = self.model_dump(mode="json", by_alias=True, exclude=without)
         return json.dumps(values, separators=(",", ":"), ensure_ascii=False)

@@ -20,6 +20,7 @@ from coarse_spark.lake.step_results import (
 )
 from coarse_spark.pipeline.run import Run
 from coarse_spark.report.content import ReportContent
+from coarse_spark.report.money import Money
 from coarse_spark.report.page import write_report
 from coarse_spark.text import redact
 
@@ -71,6 +72,8 @@ def report_content(run: Run) -> ReportContent:
         warnings=tuple(run.record.warnings),
         confidence=run.configuration.evaluation.confidence,
         design=run.configuration.design.kind,
+        money=Money(run.declared.profit.currency or "", run.declared.profit.per),
+        population_given=run.declared.population.given,
     )
 
 

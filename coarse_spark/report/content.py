@@ -24,6 +24,7 @@ from coarse_spark.lake.step_results import (
     ScoreResult,
     ValidateResult,
 )
+from coarse_spark.report.money import Money
 
 _NEEDED = {
     "menu": (
@@ -78,6 +79,8 @@ class ReportContent:
     warnings : sentences.
     confidence : of all intervals.
     design : how the experiment gave treatments: randomized, stratified or learned.
+    money : the words of amounts.
+    population_given : whether the population is another table than the experiment's.
 
     Raises
     ------
@@ -105,6 +108,8 @@ class ReportContent:
     warnings: tuple[str, ...] = ()
     confidence: float = 0.95
     design: str = "randomized"
+    money: Money = field(default_factory=Money)
+    population_given: bool = False
 
     def __post_init__(self) -> None:
         for name, columns in _NEEDED.items():

@@ -153,7 +153,7 @@ def _difference(content: ReportContent, row: pd.Series[Any]) -> tuple[str, str]:
         [row["se"]] if row["se"] > _negligible(content) else content.policy_values["se"]
     )
     ends = f"{level(content)} interval {interval(row, digits)}"
-    return number(row["difference"], digits), ends
+    return content.money.amount(number(row["difference"], digits)), ends
 
 
 def level(content: ReportContent) -> str:
@@ -225,9 +225,9 @@ def findings(content: ReportContent) -> list[str]:
     policy, k, digits = content.assigned.policy, content.selected_k, value_decimals(content)
     value, control = content.published, content.value_of("control")
     sentences = [
-        f"Expected profit is {number(value['value'], digits)} per unit ({level(content)} interval "
-        f"{interval(value, digits)}), against {number(control['value'], digits)} under the "
-        "control."
+        f"Expected profit is {content.money.amount(number(value['value'], digits))} "
+        f"{content.money.each} ({level(content)} interval {interval(value, digits)}), against "
+        f"{number(control['value'], digits)} under the control."
     ]
     beyond = int(content.selected["extrapolates"].sum())
     if beyond:

@@ -40,6 +40,7 @@ def score(run: Run) -> None:
                 pooled_units=row["pooled"],
                 unseen_units=warn_of_unseen(run, responses) if row["pooled"] else 0,
                 outside_rates=_warn_of_rates(run, responses, row["units"]),
+                weight=row["weight"],
             )
         )
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from coarse_spark.address import is_path
 from coarse_spark.config.checks import find_problems
-from coarse_spark.config.defaults import settled
+from coarse_spark.config.defaults import format_of, settled
 from coarse_spark.config.fields import (
     Address,
     Bases,
@@ -29,11 +30,11 @@ from coarse_spark.config.fields import (
     Memory,
     NamePart,
     Number,
+    Place,
     Scale,
     Select,
     Share,
     Sizes,
-    SomeColumns,
     SparkSettings,
     SupportRule,
     TableName,
@@ -92,8 +93,10 @@ class Experiment(Section):
         description="business keys such as market; every combination gets models of its own; "
         "name them among features too",
     )
-    features: SomeColumns = Field(
-        description="columns that describe a unit before its treatment; numbers, booleans or texts"
+    features: Columns = Field(
+        (),
+        description="columns that describe a unit before its treatment; numbers, booleans or "
+        "texts; at least one, unless responses are brought along",
     )
     outcome: Column = Field(description="numeric column with what the treatment is meant to change")
     weight: Column | None = Field(
@@ -183,6 +186,64 @@ class Response(Section):
     max_failed_share: Number = Field(
         0.1, ge=0, le=1, description="largest share of rows in failed partitions that a run accepts"
     )
+
+
+class Responses(Section):
+    """Responses brought along: what the user's own models predict, in place of learned ones."""
+
+    experiment: Place | None = Field(
+        None,
+        description="table with the responses of the experiment's units: a name such as "
+        "catalog.schema.table, or a path (with a / or an end such as .parquet); it has "
+        "experiment.unit_id, one row a unit, and columns; others are left alone",
+    )
+    population: Place | None = Field(
+        None,
+        description="the same of the population's units, by models that may have seen the "
+        "experiment's; default, where the experiment's units are the population: experiment",
+    )
+    format: Format = "delta"
+    columns: Columns = Field(
+        (),
+        description="numeric columns with the response coefficients, in the order of the columns "
+        "of response.basis; with basis arms the expected outcome under every treatment",
+    )
+    fold: Column | None = Field(
+        None,
+        description="column of the experiment's table with the fold that was left out by the model "
+        "which predicted the unit; response.folds of them; default: no model saw any unit of the "
+        "experiment",
+    )
+    out_of_fold: Flag = Field(
+        False,
+        description="true: declares that models predicted the experiment's units without having "
+        "seen any of their fold, or, without fold, any of the experiment; honest values rest on it",
+    )
+
+    @property
+    def given(self) -> bool:
+        """Whether responses are brought along."""
+        return self.experiment is not None
+
+    @property
+    def sources(self) -> dict[str, Population]:
+        """The tables by the key that names them: tables of units, as the population is one."""
+        places = {"experiment": self.experiment, "population": self.population}
+        return {
+            f"responses.{name}": self._source(place)
+            for name, place in places.items()
+            if place is not None
+        }
+
+    def _source(self, place: str) -> Population:
+        if not is_path(place):
+            return Population(table=place)
+        return Population(path=place, format=format_of(place) or self.format)
+
+    @property
+    def of_population(self) -> str:
+        """The key of the table with the responses of the units that are served."""
+        return "responses.experiment" if self.population is None else "responses.population"
 
 
 class ProfitTerms(Section):
@@ -414,6 +475,10 @@ class Configuration(Section):
         default_factory=Design, description="how the experiment gave treatments to units"
     )
     response: Response = Field(default_factory=Response, description="how responses are learned")
+    responses: Responses = Field(
+        default_factory=Responses,
+        description="tables with responses that are brought along instead",
+    )
     profit: ProfitTerms = Field(
         default_factory=ProfitTerms, description="margin and cost of a treatment"
     )
@@ -583,7 +648,8 @@ class Configuration(Section):
         It is equal for equal configurations, whatever the order of blocks in their files, and
         whatever the credentials.
         """
-        return hashlib.sha256(self._json(_ELSEWHERE).encode()).hexdigest()
+        without = dict(_ELSEWHERE) if self.responses.given else {**_ELSEWHERE, "responses": True}
+        return hashlib.sha256(self._json(without).encode()).hexdigest()
 
     def _json(self, without: dict[str, Any]) -> str:
         values = self.model_dump(mode="json", by_alias=True, exclude=without)

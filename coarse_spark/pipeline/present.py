@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from coarse_spark.address import is_local
 from coarse_spark.distributed.frames import column, unit_hash
 from coarse_spark.errors import TableError
+from coarse_spark.lake.inputs import input_name
 from coarse_spark.lake.step_results import (
     AssignResult,
     ChooseResult,
@@ -74,6 +75,7 @@ def report_content(run: Run) -> ReportContent:
         design=run.configuration.design.kind,
         money=Money(run.declared.profit.currency or "", run.declared.profit.per),
         population_given=run.declared.population.given,
+        brought=" and ".join(map(input_name, run.declared.responses.sources.values())),
     )
 
 

@@ -29,7 +29,7 @@ from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import FAILED, OPEN, RunRecord
 from coarse_spark.lake.step_results import STEPS_WITH_RESULTS, FitResult, StepResult, ValidateResult
 from coarse_spark.lake.tables import Lake
-from coarse_spark.pipeline.settings import read_source
+from coarse_spark.pipeline.settings import read_source, sources
 from coarse_spark.text import printable, without_values
 
 log = logging.getLogger(__name__)
@@ -148,6 +148,15 @@ class Run:
         if not self.declared.population.given:
             return None
         return self._read("population", self.declared.population)
+
+    @cached_property
+    def responses(self) -> dict[str, DataFrame]:
+        """The responses that are brought along, by key, as they were; none where they are learned.
+
+        Those of the population may be those of the experiment, see ``config.models.Responses``.
+        """
+        places = self.declared.responses.sources
+        return {label: self._read(label, source) for label, source in places.items()}
 
     def _read(self, label: str, source: Experiment | Population) -> DataFrame:
         return read_source(
@@ -285,14 +294,6 @@ def lake_of(spark: SparkSession, configuration: Configuration) -> Lake:
         return Lake(spark, path=output.path)
     name = ".".join(part for part in (output.catalog, output.schema_name) if part)
     return Lake(spark, schema=name)
-
-
-def sources(configuration: Configuration) -> dict[str, Experiment | Population]:
-    """Return the inputs of a configuration by the name of their block."""
-    found: dict[str, Experiment | Population] = {"experiment": configuration.experiment}
-    if configuration.population.given:
-        found["population"] = configuration.population
-    return found
 
 
 def snapshots(spark: SparkSession, configuration: Configuration) -> dict[str, str]:

@@ -45,7 +45,8 @@ def stability_sentence(content: ReportContent) -> str:
     alone = len(published) == 1
     if stability.expected_loss is None:
         often = sum(row.folds >= stability.folds / 2 for row in published)
-        menus = f"{stability.folds} menus that were each chosen without one fold of the experiment"
+        how = "on the responses of one fold" if content.brought else "without one fold"
+        menus = f"{stability.folds} menus that were each chosen {how} of the experiment"
         text = (
             f"the treatment is on {published[0].folds} of the {menus}."
             if alone

@@ -81,6 +81,7 @@ class ReportContent:
     design : how the experiment gave treatments: randomized, stratified or learned.
     money : the words of amounts.
     population_given : whether the population is another table than the experiment's.
+    brought : where the responses were brought along from; empty where they were learned.
 
     Raises
     ------
@@ -110,6 +111,7 @@ class ReportContent:
     design: str = "randomized"
     money: Money = field(default_factory=Money)
     population_given: bool = False
+    brought: str = ""
 
     def __post_init__(self) -> None:
         for name, columns in _NEEDED.items():

@@ -6,6 +6,7 @@ of them:
 
 tables : experiment, population, output.
 estimation : design, response, evaluation.
+responses : responses that are brought along.
 menu : menu, with its limits.
 expressions : all that is written in the treatment names, in profit and menu.
 treatments : the space that others need.
@@ -16,15 +17,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from coarse_spark.config.checks import estimation, expressions, menu, tables
-from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Problem, Values
+from coarse_spark.config.checks import estimation, expressions, menu, responses, tables
+from coarse_spark.config.checks.problem import GIVEN, NAMES, SPACE, VALUES, Check, Problem, Values
 from coarse_spark.config.checks.treatments import treatment_space
 from coarse_spark.config.defaults import settled
 from coarse_spark.core.treatments import TreatmentSpace
 
 __all__ = ["Problem", "find_problems"]
 
-_CHECKS: tuple[Check, ...] = (*tables.CHECKS, *estimation.CHECKS, *menu.CHECKS, *expressions.CHECKS)
+_CHECKS: tuple[Check, ...] = (
+    *tables.CHECKS,
+    *estimation.CHECKS,
+    *responses.CHECKS,
+    *menu.CHECKS,
+    *expressions.CHECKS,
+)
 
 
 def find_problems(
@@ -43,7 +50,7 @@ def find_problems(
     problems = [] if isinstance(space, TreatmentSpace) else space
     built = space if isinstance(space, TreatmentSpace) else None
     values = {**values, **settled(values, given, built)}
-    known: dict[str, Any] = {**values, VALUES: values, NAMES: treatments}
+    known: dict[str, Any] = {**values, VALUES: values, NAMES: treatments, GIVEN: given}
     if built is not None:
         known[SPACE] = built
     for needs, check in _CHECKS:

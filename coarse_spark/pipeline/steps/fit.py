@@ -12,7 +12,7 @@ from coarse_spark.core.learners.encoding.baseline import check_range
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.support import offered_space, support_problems
 from coarse_spark.distributed.basis import settle_form
-from coarse_spark.distributed.fit import fit_responses
+from coarse_spark.distributed.fit import brought_models, fit_responses
 from coarse_spark.distributed.frames import experiment_units
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.support import experiment_support
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 def fit(run: Run) -> None:
     """Fit response models: one set a partition and the pooled one, cross-fitted, into ``models``.
 
+    Where responses are brought along none is fitted, and one row says so.
+
     Raises
     ------
     InvalidInputError : outcomes that ``response.scale`` is not for.
@@ -44,7 +46,11 @@ def fit(run: Run) -> None:
             learner = learner_settings(run.declared)
             if not learner.winsorize:  # else the fit checks what it clips
                 check_range(learner.scale, *outcomes)
-            choice, scale = settle_form(kept, setup, run.declared.bases, learner, outcomes)
+            brought = run.declared.responses.given
+            if brought:
+                choice, scale = BasisChoice(run.declared.basis), ScaleChoice(learner.scale)
+            else:
+                choice, scale = settle_form(kept, setup, run.declared.bases, learner, outcomes)
             _log(choice, scale)
             support = experiment_support(kept, choice.basis)
             # of what is offered: where menu.support leaves treatments out, another sentence says so
@@ -54,7 +60,10 @@ def fit(run: Run) -> None:
             run.warn(*support_problems(choice.basis, support, run.declared.menu.support))
             configuration = run.declared.with_response(basis=choice.basis.name, scale=scale.scale)
             configuration.problem_within(support)  # fewer treatments than a menu has are told now
-            models = fit_responses(kept, setup, fit_settings(configuration))
+            if brought:
+                models = brought_models(run.spark, run.result(ValidateResult).usable_rows)
+            else:
+                models = fit_responses(kept, setup, fit_settings(configuration))
             run.replace(MODELS, models)
         run.keep(
             FitResult(

@@ -160,6 +160,10 @@ def rule_text(run: Run, menu: pd.DataFrame, dialect: str = "spark") -> str:
     """
     rule = run.result(ChooseResult).menus[len(menu)].rule
     if rule is None:
+        if not run.configuration.experiment.features:
+            raise InvalidInputError(
+                f"run {run.run_id} has no rule: there are no experiment.features to look at"
+            )
         raise InvalidInputError(
             f"run {run.run_id} has no rule: its menu keeps limits (menu.min_share, menu.max_share, "
             "menu.budget), which no rule over features can keep, or an earlier version of "

@@ -182,6 +182,13 @@ def test_every_problem_of_the_tables_has_a_sentence(
     assert "2 of 3002 rows have a null, NaN or infinite response 'slope'" in text
     assert "1 of 3002 rows have a null, NaN or infinite response 'curve'" in text
     assert "2 unit ids occur in 4 rows, expected one row a unit; such as 0 (2 times)" in text
+    units = pd.read_parquet(trial.folder / "experiment.parquet")
+    units.assign(village=units["id"] // 4).to_parquet(tmp_path / "villages.parquet", index=False)
+    villages = {"experiment__path": tmp_path / "villages.parquet", "experiment__cluster": "village"}
+    assert (
+        "the folds of 'part' split 750 clusters of 'village', expected all units of a cluster in "
+        "one fold" in refused(responses, **villages)
+    )
     text = refused(responses.assign(part="one"))
     assert "the column 'part' has 1 fold, expected response.folds = 2" in text
     text = refused(responses[7:], responses__population=trial.folder / "of_experiment.parquet")

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.distributed.brought import seen_by_models, with_brought
+from coarse_spark.distributed.brought import seen_by_models, with_brought, with_judging_folds
 from coarse_spark.distributed.frames import (
     ExperimentSetup,
     column,
@@ -132,6 +132,14 @@ def check_responses(
         return
     units = experiment_units(experiment, setup)
     check_covered(setup, units, responses, columns, found, "experiment")
+    if setup.cluster is not None and fold is not None and not found.problems:
+        folds = with_judging_folds(units, responses, setup.unit_id, fold).groupBy("cluster")
+        split = folds.agg(F.count_distinct("fold").alias("folds")).where("folds > 1").count()
+        if split:
+            found.problem(
+                f"the folds of '{fold}' split {counted(split, 'cluster')} of '{setup.cluster}', "
+                "expected all units of a cluster in one fold: what they have in common is no secret"
+            )
     if found.problems or setup.design == "learned":  # features tell treatments then, fairly
         return
     own = seen_by_models(with_brought(units, responses, setup.unit_id, columns), setup, basis)

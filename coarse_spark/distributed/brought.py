@@ -77,15 +77,21 @@ def with_judging_folds(
     """
     if fold is None:
         return units
-    text = column(fold).cast("string")
-    values = sorted(row[0] for row in table.select(text).distinct().collect())
-    place = F.coalesce(*(F.when(text == value, F.lit(i)) for i, value in enumerate(values)))
+    known = with_fold_texts(units, table, ids, fold)
+    found = known.select("fold_text").distinct().collect()  # as few as ``validate`` lets through
+    values = sorted(row[0] for row in found if row[0] is not None)
+    place = F.coalesce(*(F.when(F.col("fold_text") == v, F.lit(i)) for i, v in enumerate(values)))
+    return known.withColumn("fold", place).drop("fold_text")
+
+
+def with_fold_texts(units: DataFrame, table: DataFrame, ids: Sequence[str], fold: str) -> DataFrame:
+    """Return units with fold_text, the fold that their responses name; parameters as above."""
     rows = table.select(
-        unit_id(ids).cast("string").alias("brought_id"), place.alias("brought_fold")
+        unit_id(ids).cast("string").alias("brought_id"),
+        column(fold).cast("string").alias("fold_text"),
     )
     same = F.col("unit_id").cast("string") == F.col("brought_id")
-    joined = units.join(rows, same, "left").withColumn("fold", F.col("brought_fold"))
-    return joined.drop("brought_id", "brought_fold")
+    return units.join(rows, same, "left").drop("brought_id")
 
 
 def with_own_best(units: DataFrame, problem: MenuProblem, eligibility: Sequence[str]) -> DataFrame:

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.distributed.brought import seen_by_models, with_brought, with_judging_folds
+from coarse_spark.distributed.brought import seen_by_models, with_brought, with_fold_texts
 from coarse_spark.distributed.frames import (
     ExperimentSetup,
     column,
@@ -35,7 +35,7 @@ def check_response_table(
     table : one row a unit.
     columns : of the coefficients.
     found : takes the problems.
-    fold : column with the folds of cross-fitting, as many as ``setup`` has; None without.
+    fold : column with the folds of cross-fitting; None without.
     """
     found.problems += response_problems(setup, table, columns, fold, found.label)
     if found.problems:
@@ -59,24 +59,33 @@ def check_response_table(
                 "expected a number in every row"
             )
     check_repeated_ids(table, setup.unit_id, found)
-    if fold is not None:
-        _check_folds(setup, table, fold, found)
 
 
-def _check_folds(setup: ExperimentSetup, table: DataFrame, fold: str, found: Findings) -> None:
-    values = column(fold).cast("string")
-    row = table.agg(F.count_distinct(values), F.count(F.when(values.isNull(), F.lit(1)))).collect()
-    count, unknown = row[0]
-    if unknown:
+def _check_folds(
+    setup: ExperimentSetup, units: DataFrame, table: DataFrame, fold: str, found: Findings
+) -> None:
+    """Check that units have folds, as many as are asked for, which split no cluster."""
+    known = with_fold_texts(units, table, setup.unit_id, fold)
+    text = F.col("fold_text")
+    row = known.agg(F.count_distinct(text), F.count(F.when(text.isNull(), F.lit(1)))).collect()[0]
+    if row[1]:
         found.problem(
-            f"{counted(unknown, 'row has', 'rows have')} a null fold '{fold}', expected the fold "
-            "that the model of the unit left out"
+            f"{counted(row[1], 'unit of the experiment has', 'units of the experiment have')} a "
+            f"null fold '{fold}', expected the fold that the model of the unit left out"
         )
-    elif count != setup.folds:
+    elif row[0] != setup.folds:
         found.problem(
-            f"the column '{fold}' has {counted(count, 'fold')}, expected response.folds = "
+            f"the column '{fold}' has {counted(row[0], 'fold')}, expected response.folds = "
             f"{setup.folds}"
         )
+    elif setup.cluster is not None:
+        folds = known.groupBy("cluster").agg(F.count_distinct(text).alias("folds"))
+        split = folds.where("folds > 1").count()
+        if split:
+            found.problem(
+                f"the folds of '{fold}' split {counted(split, 'cluster')} of '{setup.cluster}', "
+                "expected all units of a cluster in one fold: what they have in common is no secret"
+            )
 
 
 def check_covered(
@@ -132,14 +141,8 @@ def check_responses(
         return
     units = experiment_units(experiment, setup)
     check_covered(setup, units, responses, columns, found, "experiment")
-    if setup.cluster is not None and fold is not None and not found.problems:
-        folds = with_judging_folds(units, responses, setup.unit_id, fold).groupBy("cluster")
-        split = folds.agg(F.count_distinct("fold").alias("folds")).where("folds > 1").count()
-        if split:
-            found.problem(
-                f"the folds of '{fold}' split {counted(split, 'cluster')} of '{setup.cluster}', "
-                "expected all units of a cluster in one fold: what they have in common is no secret"
-            )
+    if fold is not None and not found.problems:
+        _check_folds(setup, units, responses, fold, found)
     if found.problems or setup.design == "learned":  # features tell treatments then, fairly
         return
     own = seen_by_models(with_brought(units, responses, setup.unit_id, columns), setup, basis)

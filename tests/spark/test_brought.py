@@ -152,7 +152,7 @@ def test_in_sample_responses_are_told_and_out_of_fold_ones_are_not(
     responses[NAMES] += drawn
     responses.to_parquet(place, index=False)
     (told,) = warnings(trial.configure(responses__experiment=place))
-    assert told.startswith("responses.experiment: the responses look in-sample: at the treatment")
+    assert told.startswith("responses.experiment: the responses look in-sample: what predictions")
 
 
 def _refused(spark: SparkSession, config: Configuration) -> str:

@@ -148,10 +148,11 @@ def check_responses(
     own = seen_by_models(with_brought(units, responses, setup.unit_id, columns), setup, basis)
     if own.stands_out:
         found.warning(
-            "the responses look in-sample: at the treatment that a unit got, predictions deviate "
-            f"from their mean by {own.ratio:.3g} times the square at the treatments of others "
-            f"(1 is expected, z = {own.z:.1f}), as only models show that saw the unit; predict "
-            "every unit by models that were fitted without it, or honest values are not honest"
+            "the responses look in-sample: what predictions deviate from their mean by has a mean "
+            f"square {own.ratio:.3g} times as large at the treatment that a unit got as at those "
+            f"that others got (1 is expected, z = {own.z:.1f}), as only models show that saw the "
+            "unit; predict every unit by models that were fitted without it, or honest values are "
+            "not honest"
         )
 
 

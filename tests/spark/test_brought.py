@@ -199,6 +199,7 @@ def test_every_problem_of_the_tables_has_a_sentence(
     assert "responses.population: 1500 of 1500 units of the population have no row" in text
 
 
+@pytest.mark.slow
 def test_units_that_join_need_their_responses(spark: SparkSession, trial: Trial, said: str) -> None:
     from coarse_spark.pipeline import assign_new
 

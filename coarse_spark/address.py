@@ -92,6 +92,17 @@ def mount(path: str) -> str | None:
     return "/" + "/".join(words[:depth]) if depth else None
 
 
+def is_path(place: str) -> bool:
+    """Return whether a place is a path or an address, not the name of a table in a catalog.
+
+    Examples
+    --------
+    >>> is_path("responses.parquet"), is_path("./responses"), is_path("main.models.responses")
+    (True, True, False)
+    """
+    return "/" in place or "\\" in place or place.endswith((".csv", ".parquet", ".delta"))
+
+
 def overlap(one: str, other: str) -> bool:
     """Return whether two resolved places are one, or one lies in the other.
 

@@ -34,6 +34,8 @@ _CONFLICT = re.compile(
 _PLATFORMS = {"PYSPARK_GATEWAY_PORT", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION"}
 # serverless runtimes keep no intermediate results
 _NOT_KEPT = re.compile(r"PERSIST|CACHE", re.IGNORECASE)
+# local properties by which Spark's pages group jobs
+_GROUP, _DESCRIPTION = "spark.jobGroup.id", "spark.job.description"
 
 
 # --- what is installed ----------------------------------------------------------------------------
@@ -156,6 +158,42 @@ def _tracked(spark: Any) -> Tasks:
         )
 
     return asked
+
+
+@contextmanager
+def jobs_named(spark: Any, group: str, description: str) -> Iterator[None]:
+    """Let Spark's pages show the jobs of the block under a name.
+
+    In a session of this process as a job group with a description; a group that is there already
+    stays, as notebooks stop their cells by it. On Connect as a tag of the operations. Where neither
+    is to be had nothing happens.
+
+    Parameters
+    ----------
+    spark : the session.
+    group : such as a run.
+    description : what the jobs are for.
+    """
+    before: dict[str, str | None] = {}
+    tag = f"{group}: {description}".replace(",", ";")
+    tagged = False
+    try:
+        context = spark.sparkContext
+        before = {name: context.getLocalProperty(name) for name in (_GROUP, _DESCRIPTION)}
+        context.setLocalProperty(_GROUP, before[_GROUP] or group)
+        context.setLocalProperty(_DESCRIPTION, f"{group}: {description}")
+    except Exception:  # Connect
+        with suppress(Exception):
+            spark.addTag(tag)
+            tagged = True
+    try:
+        yield
+    finally:
+        with suppress(Exception):  # the session ended
+            for name, value in before.items():
+                context.setLocalProperty(name, value)
+            if tagged:
+                spark.removeTag(tag)
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
 """How far something long is: every second where somebody looks on, else every 30 s in the log.
 
 A thread of its own asks Spark for its tasks and tells one line, such as ``fit: 7 of 12 partitions,
-45 s``; Spark's own pages tell by ``named`` whose its jobs are. What it cannot find out it leaves
-out, and it fails nothing. Knows no pyspark itself.
+45 s``. What it cannot find out it leaves out, and it fails nothing. Knows no pyspark itself.
 """
 
 from __future__ import annotations
@@ -95,45 +94,6 @@ def of(name: str, spark: Any = None) -> Iterator[None]:
                     with suppress(Exception):  # it is gone: nobody looks on
                         _display.clear()
             teller.join(timeout=1)  # it may wait for an answer of Spark
-
-
-_GROUP, _DESCRIPTION = "spark.jobGroup.id", "spark.job.description"
-
-
-@contextmanager
-def named(spark: Any, group: str, description: str) -> Iterator[None]:
-    """Let Spark's pages show the jobs of the block under a name.
-
-    In a session of this process as a job group with a description; a group that is there already
-    stays, as notebooks stop their cells by it. On Connect as a tag of the operations. Where neither
-    is to be had nothing happens.
-
-    Parameters
-    ----------
-    spark : the session.
-    group : such as a run.
-    description : what the jobs are for.
-    """
-    before: dict[str, str | None] = {}
-    tag = f"{group}: {description}".replace(",", ";")
-    tagged = False
-    try:
-        context = spark.sparkContext
-        before = {name: context.getLocalProperty(name) for name in (_GROUP, _DESCRIPTION)}
-        context.setLocalProperty(_GROUP, before[_GROUP] or group)
-        context.setLocalProperty(_DESCRIPTION, f"{group}: {description}")
-    except Exception:  # Connect
-        with suppress(Exception):
-            spark.addTag(tag)
-            tagged = True
-    try:
-        yield
-    finally:
-        with suppress(Exception):  # the session ended
-            for name, value in before.items():
-                context.setLocalProperty(name, value)
-            if tagged:
-                spark.removeTag(tag)
 
 
 def counts(noun: str, total: int, before: int = 0) -> None:

@@ -23,7 +23,9 @@ from matplotlib.figure import Figure
 from coarse_spark.core.menu.menu import Menu
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.py"))
-QUICK, ON_SPARK = ("01_quick_start",), ("02_promotions",)
+QUICK = ("01_quick_start",)
+ON_SPARK = ("02_promotions", "06_responses_brought_along")
+NEEDS = {"06_responses_brought_along": ("econml", "lightgbm")}  # of the extra "bench"
 
 Cells = dict[str, Any]
 
@@ -66,6 +68,8 @@ def test_a_notebook_opens_in_jupyter_by_jupytext(path: Path) -> None:
 def test_a_notebook_runs_and_its_claims_hold(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    for package in NEEDS.get(path.stem, ()):
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda: None)
     with plt.rc_context():
@@ -200,6 +204,20 @@ def other_domains(cells: Cells) -> None:
     assert means.loc[small, "household"].max() < means.loc[~small, "household"].min()
 
 
+def brought_along(cells: Cells) -> None:
+    # models that saw the units are told from those that did not, and only the latter are honest
+    for name in ("LightGBM", "EconML"):
+        assert cells["check"].loc[(name, "in sample"), "z"] > 4
+        assert abs(cells["check"].loc[(name, "out of fold"), "z"]) < 3
+        fair, seen = (cells["tables"][name, kind] for kind in ("out of fold", "in sample"))
+        assert ((fair["ci_low"] < fair["truth"]) & (fair["truth"] < fair["ci_high"])).all()
+        assert seen.loc[4, "ci_low"] > seen.loc[4, "truth"]
+    none, one, three, own = cells["policies"].values()
+    assert none < one < three < own
+    assert (three - one) / (own - one) > 0.5
+    assert cells["run"].record.status == "published"
+
+
 def check_slopes(limits: np.ndarray, menus: list[Menu], prices: list[float]) -> None:
     """Between two limits, values rise by at most the first one's price, at least the last one's.
 
@@ -216,6 +234,7 @@ CLAIMS: dict[str, Callable[[Cells], None]] = {
     "03_pricing": pricing,
     "04_incentives": incentives,
     "05_other_domains": other_domains,
+    "06_responses_brought_along": brought_along,
 }
 
 

@@ -322,12 +322,18 @@ def validate(
     from coarse_spark.lake.output import difference
     from coarse_spark.lake.workers import check_workers
     from coarse_spark.pipeline.run import lake_of
-    from coarse_spark.pipeline.settings import check_tables, output_layout, read_tables
+    from coarse_spark.pipeline.settings import (
+        check_tables,
+        output_layout,
+        read_responses,
+        read_tables,
+    )
 
     with progress.of("validate", session):
         check_workers(session)
         experiment, population = read_tables(session, configuration)
-        found = check_tables(configuration, experiment, population)
+        brought = read_responses(session, configuration)
+        found = check_tables(configuration, experiment, population, brought)
     say(
         f"experiment: {found.usable_rows:,} of {found.rows:,} rows usable, in "
         f"{counted(found.partitions, 'partition')}"

@@ -13,6 +13,7 @@ import pandas as pd
 
 from coarse_spark.core.menu.problem.limits import SizeLimits
 from coarse_spark.core.menu.problem.rules import eligibility_rules
+from coarse_spark.core.policies import COMPARISONS, ON_FEATURES
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
@@ -40,14 +41,34 @@ def settled(
             found["response.min_rows"] = most
         elif "response.max_rows" not in given:
             found["response.max_rows"] = least
+    if brought_along(values, given):
+        found |= {key: value for key, value in _brought(values).items() if key not in given}
     if "design.kind" not in given and values.get("experiment.strata"):
         found["design.kind"] = "stratified"
     for block in ("experiment", "population"):
-        path = str(values.get(f"{block}.path") or "").lower().rstrip("/")
-        for suffix, kind in _SUFFIXES.items():
-            if path.endswith(suffix) and f"{block}.format" not in given:
-                found[f"{block}.format"] = kind
+        kind = format_of(str(values.get(f"{block}.path") or ""))
+        if kind is not None and f"{block}.format" not in given:
+            found[f"{block}.format"] = kind
     return found
+
+
+def brought_along(values: Mapping[str, Any], given: Collection[str]) -> bool:
+    """Return whether responses are brought along, be it from a place that is none."""
+    return "responses.experiment" in given and values.get("responses.experiment", "") is not None
+
+
+def _brought(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults where responses are brought along: their models' noise is unknown."""
+    found: dict[str, Any] = {"evaluation.resamples": 0}
+    if not values.get("experiment.features"):
+        found["evaluation.comparisons"] = tuple(n for n in COMPARISONS if n not in ON_FEATURES)
+    return found
+
+
+def format_of(path: str) -> str | None:
+    """Return the format that the end of a path tells; None where it tells none."""
+    plain = path.lower().rstrip("/")
+    return next((kind for suffix, kind in _SUFFIXES.items() if plain.endswith(suffix)), None)
 
 
 def _sizes(values: Mapping[str, Any], space: TreatmentSpace) -> tuple[int, ...]:

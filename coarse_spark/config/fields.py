@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-from coarse_spark.address import resolved
+from coarse_spark.address import is_path, resolved
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.learners.settings import LEARNERS, SCALES
 from coarse_spark.core.policies import COMPARISONS
@@ -115,6 +115,10 @@ def _location(value: Any) -> str:
         return resolved(_text(value))
     except InvalidInputError as error:
         raise PydanticCustomError(EXPLAINED, "{message}", {"message": str(error)}) from None
+
+
+def _place(value: Any) -> str:
+    return _location(value) if is_path(_text(value)) else _identifier(value)
 
 
 def _expression(value: Any) -> str:
@@ -241,12 +245,12 @@ Column = Annotated[str, BeforeValidator(_column)]
 UnitId = Annotated[str | tuple[str, ...], BeforeValidator(_unit_id)]
 Outcome = Annotated[str | tuple[str, ...], BeforeValidator(_unit_id)]
 Columns = Annotated[tuple[str, ...], BeforeValidator(_names)]
-SomeColumns = Annotated[Columns, AfterValidator(_at_least_one)]
 TableName = Annotated[str, BeforeValidator(_identifier)]
 NamePart = Annotated[str, BeforeValidator(_identifier_part)]
 # what may hold secrets is redacted in JSON, which is written to tables, and there alone
 Address = Annotated[Text, PlainSerializer(redact, when_used="json")]
 Location = Annotated[str, BeforeValidator(_location), PlainSerializer(redact, when_used="json")]
+Place = Annotated[str, BeforeValidator(_place), PlainSerializer(redact, when_used="json")]
 ExpressionText = Annotated[str, BeforeValidator(_expression)]
 ByOutcome = Annotated[str | dict[str, str], BeforeValidator(_for_each(_expression))]
 Eligibility = Annotated[dict[Column, ExpressionText], BeforeValidator(_eligibility)]

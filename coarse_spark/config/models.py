@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from coarse_spark.address import is_path
 from coarse_spark.config.checks import find_problems
-from coarse_spark.config.defaults import settled
+from coarse_spark.config.defaults import format_of, settled
 from coarse_spark.config.fields import (
     Address,
     Bases,
@@ -31,11 +32,11 @@ from coarse_spark.config.fields import (
     NamePart,
     Number,
     Outcome,
+    Place,
     Scale,
     Select,
     Share,
     Sizes,
-    SomeColumns,
     SparkSettings,
     SupportRule,
     TableName,
@@ -64,7 +65,12 @@ Format = Annotated[
 ]
 
 # where a run goes, what it is computed with and how it speaks: with others it is the same run
-_ELSEWHERE = frozenset({"output", "spark", "privacy"})
+_ELSEWHERE: dict[str, Any] = {
+    "output": True,
+    "spark": True,
+    "privacy": True,
+    "profit": {"currency", "per"},
+}
 
 
 class Experiment(Section):
@@ -89,8 +95,10 @@ class Experiment(Section):
         description="business keys such as market; every combination gets models of its own; "
         "name them among features too",
     )
-    features: SomeColumns = Field(
-        description="columns that describe a unit before its treatment; numbers, booleans or texts"
+    features: Columns = Field(
+        (),
+        description="columns that describe a unit before its treatment; numbers, booleans or "
+        "texts; at least one, unless responses are brought along",
     )
     outcome: Outcome = Field(
         description="numeric column with what the treatment is meant to change, or a list of them, "
@@ -194,6 +202,64 @@ class Response(Section):
     )
 
 
+class Responses(Section):
+    """Responses brought along: what the user's own models predict, in place of learned ones."""
+
+    experiment: Place | None = Field(
+        None,
+        description="table with the responses of the experiment's units: a name such as "
+        "catalog.schema.table, or a path (with a / or an end such as .parquet); it has "
+        "experiment.unit_id, one row a unit, and columns; others are left alone",
+    )
+    population: Place | None = Field(
+        None,
+        description="the same of the population's units, by models that may have seen the "
+        "experiment's; default, where the experiment's units are the population: experiment",
+    )
+    format: Format = "delta"
+    columns: Columns = Field(
+        (),
+        description="numeric columns with the response coefficients, in the order of the columns "
+        "of response.basis; with basis arms the expected outcome under every treatment",
+    )
+    fold: Column | None = Field(
+        None,
+        description="column of the experiment's table with the fold that was left out by the model "
+        "which predicted the unit; response.folds of them; default: no model saw any unit of the "
+        "experiment",
+    )
+    out_of_fold: Flag = Field(
+        False,
+        description="true: declares that models predicted the experiment's units without having "
+        "seen any of their fold, or, without fold, any of the experiment; honest values rest on it",
+    )
+
+    @property
+    def given(self) -> bool:
+        """Whether responses are brought along."""
+        return self.experiment is not None
+
+    @property
+    def sources(self) -> dict[str, Population]:
+        """The tables by the key that names them: tables of units, as the population is one."""
+        places = {"experiment": self.experiment, "population": self.population}
+        return {
+            f"responses.{name}": self._source(place)
+            for name, place in places.items()
+            if place is not None
+        }
+
+    def _source(self, place: str) -> Population:
+        if not is_path(place):
+            return Population(table=place)
+        return Population(path=place, format=format_of(place) or self.format)
+
+    @property
+    def of_population(self) -> str:
+        """The key of the table with the responses of the units that are served."""
+        return "responses.experiment" if self.population is None else "responses.population"
+
+
 class ProfitTerms(Section):
     """Profit of serving a unit with treatment t: margin(t) x expected outcome - cost(t)."""
 
@@ -211,6 +277,14 @@ class ProfitTerms(Section):
         (),
         description="numeric columns of experiment and population that may stand in margin, cost "
         "and menu.spending_*, in what expands into a sum of products of treatments and columns",
+    )
+    currency: Text | None = Field(
+        None, description="what amounts are in, such as EUR or €; words of summary and page alone"
+    )
+    per: Text = Field(
+        "unit",
+        description='what one unit\'s profit is of, the words behind "per": unit, customer, or '
+        "customer and month, whose totals are per month; words of summary and page alone",
     )
 
 
@@ -428,6 +502,10 @@ class Configuration(Section):
         default_factory=Design, description="how the experiment gave treatments to units"
     )
     response: Response = Field(default_factory=Response, description="how responses are learned")
+    responses: Responses = Field(
+        default_factory=Responses,
+        description="tables with responses that are brought along instead",
+    )
     profit: ProfitTerms = Field(
         default_factory=ProfitTerms, description="margin and cost of a treatment"
     )
@@ -607,7 +685,7 @@ class Configuration(Section):
         it is the order of the response coefficients. Credentials in addresses and secret values of
         ``spark.conf`` are ``***``: the JSON is made to be stored.
         """
-        return self._json(frozenset())
+        return self._json({})
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of what decides on results: ``to_json`` without ``_ELSEWHERE``.
@@ -615,8 +693,9 @@ class Configuration(Section):
         It is equal for equal configurations, whatever the order of blocks in their files, and
         whatever the credentials.
         """
-        return hashlib.sha256(self._json(_ELSEWHERE).encode()).hexdigest()
+        without = dict(_ELSEWHERE) if self.responses.given else {**_ELSEWHERE, "responses": True}
+        return hashlib.sha256(self._json(without).encode()).hexdigest()
 
-    def _json(self, without: frozenset[str]) -> str:
-        values = self.model_dump(mode="json", by_alias=True, exclude=set(without))
+    def _json(self, without: dict[str, Any]) -> str:
+        values = self.model_dump(mode="json", by_alias=True, exclude=without)
         return json.dumps(values, separators=(",", ":"), ensure_ascii=False)

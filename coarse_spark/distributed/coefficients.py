@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import reduce
 
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import DoubleType, StructField, StructType
 
 from coarse_spark.core.profit import ProfitCoefficients
-from coarse_spark.distributed.frames import factor_columns, theta_columns
+from coarse_spark.distributed.frames import factor_columns, matrix, number_columns, theta_columns
+
+
+def with_factors(rows: DataFrame, of_profit: ProfitCoefficients) -> DataFrame:
+    """Return rows with factor_0 … of the units in place of number_0 …, their columns in profit.
+
+    Parameters
+    ----------
+    rows : number_0 …, in the order of the unit columns.
+    of_profit : what the factors are.
+    """
+    numbers = number_columns(len(of_profit.unit_columns))
+    if not of_profit.factors:
+        return rows.drop(*numbers)
+    names = factor_columns(len(of_profit.factors))
+    kept = [name for name in rows.columns if name not in numbers]
+    schema = StructType(
+        [*(rows.schema[name] for name in kept), *(StructField(n, DoubleType()) for n in names)]
+    )
+
+    def add(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            factors = of_profit.factor_values(matrix(batch.select(numbers).to_pandas(), numbers))
+            yield pa.RecordBatch.from_arrays(
+                [*batch.select(kept).columns, *map(pa.array, factors.T)], names=[*kept, *names]
+            )
+
+    return rows.mapInArrow(add, schema)
 
 
 def with_coefficients(rows: DataFrame, of_profit: ProfitCoefficients) -> DataFrame:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
@@ -31,7 +31,7 @@ from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
-from coarse_spark.distributed.frames import POOLED, ExperimentSetup, matrix, trial_rows
+from coarse_spark.distributed.frames import ALL, POOLED, ExperimentSetup, matrix, trial_rows
 from coarse_spark.distributed.sample import representative_sample
 from coarse_spark.text import counted
 
@@ -141,6 +141,18 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
     for part in parts[1:]:
         result = result.unionByName(part)
     return result
+
+
+def brought_models(spark: SparkSession, rows: int) -> DataFrame:
+    """Return the one row of table ``models`` where responses are brought along.
+
+    Parameters
+    ----------
+    spark : the session.
+    rows : of the experiment that they are of.
+    """
+    row = _status_row(ALL, "brought", rows=rows)
+    return spark.createDataFrame([row], MODEL_SCHEMA).coalesce(1)
 
 
 def _status_row(

@@ -190,7 +190,7 @@ def _scorer(
                 part[factor_columns(factors.shape[1])] = factors
                 if granular:
                     coefficients = of_profit.extended(theta, factors)
-                    treatments, profit = _granular(problem, coefficients, units, eligibility)
+                    treatments, profit = own_best(problem, coefficients, units, eligibility)
                     part[granular_columns(problem)] = treatments
                     part["granular_profit"] = profit
                 scored.append(part)
@@ -199,9 +199,18 @@ def _scorer(
     return score_chunk
 
 
-def _granular(
+def own_best(
     problem: MenuProblem, theta: FloatArray, units: pd.DataFrame, eligibility: Sequence[str]
 ) -> tuple[FloatArray, FloatArray]:
+    """Return the units' own best treatments (n, d), encoded, and their profits (n,).
+
+    Parameters
+    ----------
+    problem : without rules.
+    theta : (n, p) coefficients.
+    units : n of them, with eligible_0 ….
+    eligibility : as in ``score``.
+    """
     if not eligibility:
         return problem.granular(theta)
     ruled = problem.with_eligibility(

@@ -60,6 +60,8 @@ def describe_segments(
     segments = [int(number) for number in means.index]
     if rule is not None:
         rules = told_of(rule, segments)
+    elif not names:
+        rules = [""] * len(segments)
     else:
         given = sample["treatment_id"].to_numpy()
         rules = segment_rules(feature_frame(sample, names), given, np.ones(len(sample)), segments)

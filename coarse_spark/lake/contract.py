@@ -270,7 +270,11 @@ MODELS = TableSchema(
             "Rows the model was fitted on; of the partition where the status is pooled or failed",
         ),
         "seconds": ("double", "Seconds of fitting the shard, all folds together"),
-        "status": ("string", "ok, pooled (served by the pooled model) or failed"),
+        "status": (
+            "string",
+            "ok, pooled (served by the pooled model), failed, or brought: responses were brought "
+            "along, and nothing was fitted",
+        ),
         "error": ("string", "Why a model failed, or why the pooled model serves the partition"),
         "warnings": ("array<string>", "What the learner noticed"),
         "diagnostics": (

@@ -122,6 +122,7 @@ class ScoreResult(StepResult):
     unseen_units : those of them whose partition the experiment does not have.
     outside_rates : units whose predicted chance or share leaves 0 … 1 at some treatment; None where
         outcomes are neither.
+    weight : of all units; None in runs of versions without.
     """
 
     step: ClassVar[str] = "score"
@@ -131,6 +132,7 @@ class ScoreResult(StepResult):
     pooled_units: int = 0
     unseen_units: int = 0
     outside_rates: int | None = None
+    weight: float | None = None
 
 
 class DecidingPrices(Record):

@@ -139,8 +139,9 @@ def _chain(run: Run, groups: pd.DataFrame) -> list[str]:
     models = run.result(FitResult).models
     rows = lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
     fitted = fitted_partitions(rows, len(run.problem.of_profit.outcomes)).count()
-    if fitted != models.own + 1:
-        problems.append(f"table 'models' has {fitted} fitted partitions, expected {models.own + 1}")
+    expected = 0 if run.declared.responses.given else models.own + 1  # the pooled one
+    if fitted != expected:
+        problems.append(f"table 'models' has {fitted} fitted partitions, expected {expected}")
     sizes = groups.groupby("treatment_id")["units"].sum()
     segments = lake.read("segments", run.run_id).select("treatment_id", "size").toPandas()
     added = sizes.sub(segments.set_index("treatment_id")["size"], fill_value=0)

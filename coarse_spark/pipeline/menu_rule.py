@@ -33,7 +33,9 @@ from coarse_spark.pipeline.settings import experiment_setup, unit_weight
 def population_menu_rules(
     run: Run, population: ResponseTable, menus: Mapping[int, PricedMenu]
 ) -> dict[int, AssignmentRule]:
-    """Return the rules of menus by size; none where limits are kept, which no rule keeps.
+    """Return the rules of menus by size.
+
+    None where limits are kept, which no rule keeps, or where there are no features to look at.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ def population_menu_rules(
     population : unit_id, weight, theta_0 … of its problem.
     menus : of the sizes.
     """
-    if not run.configuration.limits.free:
+    if not run.configuration.limits.free or not run.configuration.experiment.features:
         return {}
     setup = experiment_setup(run.configuration)
     table = run.experiment if run.population is None else run.population
@@ -158,6 +160,10 @@ def rule_text(run: Run, menu: pd.DataFrame, dialect: str = "spark") -> str:
     """
     rule = run.result(ChooseResult).menus[len(menu)].rule
     if rule is None:
+        if not run.configuration.experiment.features:
+            raise InvalidInputError(
+                f"run {run.run_id} has no rule: there are no experiment.features to look at"
+            )
         raise InvalidInputError(
             f"run {run.run_id} has no rule: its menu keeps limits (menu.min_share, menu.max_share, "
             "menu.budget), which no rule over features can keep, or an earlier version of "

@@ -20,7 +20,11 @@ from coarse_spark.distributed.frames import id_parts, unit_id
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.distributed.published import segment_sums
-from coarse_spark.distributed.validate import check_columns, validate_new_units
+from coarse_spark.distributed.validate import (
+    check_columns,
+    validate_new_responses,
+    validate_new_units,
+)
 from coarse_spark.errors import (
     CoarseSparkError,
     InvalidInputError,
@@ -44,8 +48,13 @@ from coarse_spark.pipeline.limits import boundary_treatments, deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.menu_rule import given_by, published_rule
 from coarse_spark.pipeline.rules import population_rules, profit_responses
-from coarse_spark.pipeline.run import Run, lake_of, sources
-from coarse_spark.pipeline.settings import experiment_setup, read_source, unit_weight
+from coarse_spark.pipeline.run import Run, lake_of
+from coarse_spark.pipeline.settings import (
+    experiment_setup,
+    read_source,
+    sources,
+    unit_weight,
+)
 from coarse_spark.pipeline.start import read_run
 from coarse_spark.pipeline.steps.assign import assignment_rows
 from coarse_spark.pipeline.steps.score import response_rows, warn_of_unseen
@@ -59,8 +68,9 @@ def assign_new(
 ) -> NewUnits:
     """Assign the units of the population that the current run does not have yet.
 
-    They are scored with the run's models and served with its menu, and get what a full run with
-    these would give them. First their responses land, then their assignments, in one commit each;
+    They are scored with the run's models, or get the responses that are brought along for them by
+    now, and are served with the run's menu: they get what a full run with these would give them.
+    First their responses land, then their assignments, in one commit each;
     readers see the second. A call that was cut short is finished by the next one. Published rows
     never change: units that changed, or left the population, are counted and told. Table
     ``segments`` still describes the units at publication.
@@ -83,7 +93,8 @@ def assign_new(
     InvalidInputError : limits that cannot be kept; units that are eligible for nothing on the menu;
         a run that is not the current one, or was made with another configuration.
     TableError : nothing is published; the population cannot be read, or the new units have missing
-        or repeated ids or features that are no numbers.
+        or repeated ids or features that are no numbers, or no responses where these are brought
+        along.
     RunTakenError : another process works on the run.
     """
     run = _current(spark, configuration, run_id)
@@ -180,7 +191,8 @@ class _Population:
 
     @staticmethod
     def of(run: Run, known: NewUnits) -> _Population:
-        label, source = list(sources(run.declared).items())[-1]
+        label = "population" if run.declared.population.given else "experiment"
+        source = sources(run.declared)[label]
         since = run.record.inputs[input_name(source)]
         if known.extensions:
             since = known.extensions[-1].snapshot
@@ -255,8 +267,21 @@ def _score(run: Run, lease: Lease, population: _Population, rows: DataFrame) -> 
             return
         log.info("%d new units", count)
         run.warn(*warnings)
-        lease.append(RESPONSES, response_rows(run, kept))
+        brought = _brought(run, kept) if configuration.responses.given else None
+        lease.append(RESPONSES, response_rows(run, kept, brought))
     check_unchanged(run.spark, population.source, population.label, population.snapshot)
+
+
+def _brought(run: Run, units: DataFrame) -> DataFrame:
+    """Return the responses that are brought along as they are now, which must have new units."""
+    configuration = run.configuration
+    setup, weight = experiment_setup(configuration), unit_weight(configuration)
+    responses = configuration.responses
+    label = responses.of_population
+    snapshot = snapshot_of(run.spark, responses.sources[label], label)
+    table = read_source(run.spark, run.declared, label, snapshot)
+    validate_new_responses(setup, responses.columns, table, label, units=units, weight=weight)
+    return table
 
 
 def _assign(run: Run, lease: Lease, population: _Population) -> None:

@@ -246,15 +246,24 @@ def repeated(
     for block in ("output", "spark", "privacy"):
         own[block] = given[block]
     for block in ("experiment", "population"):
-        path = getattr(stored, block).path
-        if path is not None and REDACTED in path:
-            mine = getattr(configuration, block).path
-            if mine is None or redact(mine) != path:
-                raise InvalidInputError(
-                    f"run {run_id} read {block} from {path}, whose credentials are not stored; "
-                    "give the run's own configuration"
-                )
-            own[block]["path"] = mine
+        mine = getattr(configuration, block).path
+        own[block]["path"] = _with_credentials(run_id, block, own[block]["path"], mine)
+    for name in ("experiment", "population"):
+        own["responses"][name] = _with_credentials(
+            run_id, f"responses.{name}", own["responses"][name], given["responses"][name]
+        )
     # the earlier run that it was compared with, not the one that is current now
     own["menu"]["previous_run"] = validated.previous_run
     return Configuration.model_validate(own), record.inputs
+
+
+def _with_credentials(run_id: str, what: str, stored: str | None, mine: str | None) -> str | None:
+    """Return the address of an input as it was read, which is stored without credentials."""
+    if stored is None or REDACTED not in stored:
+        return stored
+    if mine is None or redact(mine) != stored:
+        raise InvalidInputError(
+            f"run {run_id} read {what} from {stored}, whose credentials are not stored; "
+            "give the run's own configuration"
+        )
+    return mine

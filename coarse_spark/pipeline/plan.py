@@ -10,8 +10,8 @@ from coarse_spark.lake.inputs import input_name
 from coarse_spark.lake.runs import RunRecord, published_runs
 from coarse_spark.lake.step_results import ValidateResult
 from coarse_spark.lake.tables import Lake
-from coarse_spark.pipeline.run import lake_of, snapshots, sources
-from coarse_spark.pipeline.settings import check_tables, read_source
+from coarse_spark.pipeline.run import lake_of, snapshots
+from coarse_spark.pipeline.settings import check_tables, read_source, sources
 from coarse_spark.text import counted
 
 # measured on two cores: good for minutes or hours, not for seconds
@@ -37,14 +37,22 @@ def plan(spark: SparkSession, configuration: Configuration) -> list[str]:
             spark, configuration, label, inputs[name], experiment=tables.get("experiment")
         )
         lines.append(f"would read {label}: {name}, version {inputs[name]}")
-    found = check_tables(configuration, tables["experiment"], tables.get("population"))
+    brought = {label: tables[label] for label in configuration.responses.sources}
+    found = check_tables(configuration, tables["experiment"], tables.get("population"), brought)
     lines += [f"note: {warning}" for warning in found.warnings]
     folds, pooled = configuration.response.folds, found.small_partitions
     own = found.partitions - pooled - found.unidentified_partitions
+    if brought:
+        fitted = f"would take the responses of {found.usable_rows:,} of {found.rows:,} experiment "
+        fitted += "rows as they are, fitting nothing"
+    else:
+        fitted = (
+            f"would fit {found.usable_rows:,} of {found.rows:,} experiment rows: {own} of "
+            f"{counted(found.partitions, 'partition')} with models of their own, and the pooled "
+            f"one, each {folds + 1} times ({folds} folds, and all rows)"
+        )
     lines += [
-        f"would fit {found.usable_rows:,} of {found.rows:,} experiment rows: {own} of "
-        f"{counted(found.partitions, 'partition')} with models of their own, and the pooled one, "
-        f"each {folds + 1} times ({folds} folds, and all rows)",
+        fitted,
         f"would score and assign {counted(found.population_rows, 'unit')}, choosing menus of "
         f"{', '.join(map(str, configuration.menu.sizes))} treatments",
         f"would write to {lake.path or lake.schema}: all tables of a new run",

@@ -12,6 +12,7 @@ from coarse_spark.config.models import Configuration
 from coarse_spark.distributed.frames import column, unit_hash
 from coarse_spark.errors import InvalidInputError, TableError
 from coarse_spark.lake.contract import RUNS
+from coarse_spark.lake.inputs import input_name
 from coarse_spark.lake.step_results import (
     AssignResult,
     ChooseResult,
@@ -22,6 +23,7 @@ from coarse_spark.lake.step_results import (
 )
 from coarse_spark.pipeline.run import Run
 from coarse_spark.report.content import ReportContent
+from coarse_spark.report.money import Money
 from coarse_spark.report.page import write_report
 from coarse_spark.text import redact
 
@@ -76,6 +78,9 @@ def report_content(run: Run) -> ReportContent:
         confidence=run.configuration.evaluation.confidence,
         design=run.configuration.design.kind,
         spending=None if budget is None else budget.row_profit,
+        money=Money(run.declared.profit.currency or "", run.declared.profit.per),
+        population_given=run.declared.population.given,
+        brought=" and ".join(map(input_name, run.declared.responses.sources.values())),
     )
 
 

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from coarse_spark import progress
 from coarse_spark.causes import first_cause
+from coarse_spark.compatibility import jobs_named
 from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
@@ -35,7 +36,7 @@ from coarse_spark.lake.step_results import (
     ValidateResult,
 )
 from coarse_spark.lake.tables import Lake
-from coarse_spark.pipeline.settings import read_source
+from coarse_spark.pipeline.settings import read_source, sources
 from coarse_spark.pipeline.step_log import told as step_told
 from coarse_spark.text import printable, without_values
 
@@ -156,6 +157,15 @@ class Run:
             return None
         return self._read("population", self.declared.population)
 
+    @cached_property
+    def responses(self) -> dict[str, DataFrame]:
+        """The responses that are brought along, by key, as they were; none where they are learned.
+
+        Those of the population may be those of the experiment, see ``config.models.Responses``.
+        """
+        places = self.declared.responses.sources
+        return {label: self._read(label, source) for label, source in places.items()}
+
     def _read(self, label: str, source: Experiment | Population) -> DataFrame:
         return read_source(
             self.spark,
@@ -201,7 +211,7 @@ class Run:
             cause.
         """
         start = time.perf_counter()
-        named = progress.named(self.spark, f"coarse_spark run {self.run_id}", name)
+        named = jobs_named(self.spark, f"coarse_spark run {self.run_id}", name)
         with (
             self._lease.working(),
             step_told(self.run_id, name, self.spark, self._rows),
@@ -310,14 +320,6 @@ def lake_of(spark: SparkSession, configuration: Configuration) -> Lake:
         return Lake(spark, path=output.path)
     name = ".".join(part for part in (output.catalog, output.schema_name) if part)
     return Lake(spark, schema=name)
-
-
-def sources(configuration: Configuration) -> dict[str, Experiment | Population]:
-    """Return the inputs of a configuration by the name of their block."""
-    found: dict[str, Experiment | Population] = {"experiment": configuration.experiment}
-    if configuration.population.given:
-        found["population"] = configuration.population
-    return found
 
 
 def snapshots(spark: SparkSession, configuration: Configuration) -> dict[str, str]:

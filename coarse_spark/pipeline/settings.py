@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StringType
 
-from coarse_spark.config.models import Configuration
+from coarse_spark.config.models import Configuration, Experiment, Population
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import Categorical, Dimension
 from coarse_spark.distributed.fit import FitSettings
 from coarse_spark.distributed.frames import ExperimentSetup, id_parts
-from coarse_spark.distributed.validate import TableReport, check_columns, validate_tables
+from coarse_spark.distributed.validate import (
+    TableReport,
+    check_columns,
+    validate_responses,
+    validate_tables,
+)
 from coarse_spark.lake.contract import OutputLayout
 from coarse_spark.lake.inputs import read_input
 
@@ -56,7 +62,8 @@ def learner_settings(configuration: Configuration, outcome: str | None = None) -
 
     return LearnerSettings(
         learner=own(response.learner),
-        scale=own(response.scale),
+        # coefficients that are brought along are those of outcomes as they are
+        scale="additive" if configuration.responses.given else own(response.scale),
         residualize=configuration.design.kind == "learned",
         winsorize=response.winsorize,
         shape=response.shape or None,
@@ -109,7 +116,7 @@ def read_source(
     ----------
     spark : the session.
     configuration : that names the input.
-    label : its block, experiment or population.
+    label : its block, experiment or population, or its key, such as responses.experiment.
     snapshot : see ``read_input``.
     experiment : beside a population, whose levels of digits are texts where those of the experiment
         are, also in files without types.
@@ -123,19 +130,64 @@ def read_source(
         texts |= {
             field.name for field in experiment.schema if isinstance(field.dataType, StringType)
         }
-    source = configuration.experiment if label == "experiment" else configuration.population
-    return read_input(spark, source, label, snapshot, texts=texts)
+    return read_input(spark, sources(configuration)[label], label, snapshot, texts=texts)
 
 
-def check_tables(
-    configuration: Configuration, experiment: DataFrame, population: DataFrame | None = None
-) -> TableReport:
-    """Return what the tables hold; every problem in them is raised at once.
+def sources(configuration: Configuration) -> dict[str, Experiment | Population]:
+    """Return the inputs of a configuration by the names of their blocks, or of their keys."""
+    found: dict[str, Experiment | Population] = {"experiment": configuration.experiment}
+    if configuration.population.given:
+        found["population"] = configuration.population
+    return found | configuration.responses.sources
+
+
+def read_responses(spark: SparkSession, configuration: Configuration) -> dict[str, DataFrame]:
+    """Return the responses that are brought along, by key; none where they are learned.
 
     Raises
     ------
-    TableError : see ``validate_tables``.
+    TableError : see ``read_input``.
     """
+    return {
+        label: read_source(spark, configuration, label) for label in configuration.responses.sources
+    }
+
+
+def check_tables(
+    configuration: Configuration,
+    experiment: DataFrame,
+    population: DataFrame | None = None,
+    responses: Mapping[str, DataFrame] | None = None,
+) -> TableReport:
+    """Return what the tables hold; every problem in them is raised at once.
+
+    Those of ``responses`` that are brought along (see ``read_responses``) follow when there are no
+    others: they are about units that the other tables have.
+
+    Raises
+    ------
+    TableError : see ``validate_tables`` and ``validate_responses``.
+    """
+    found = _check_units(configuration, experiment, population)
+    if not responses:
+        return found
+    told = validate_responses(
+        experiment_setup(configuration),
+        configuration.basis,
+        configuration.responses.columns,
+        configuration.responses.fold,
+        responses["responses.experiment"],
+        responses.get("responses.population"),
+        experiment=experiment,
+        units=experiment if population is None else population,
+        weight=unit_weight(configuration),
+    )
+    return replace(found, warnings=(*found.warnings, *told))
+
+
+def _check_units(
+    configuration: Configuration, experiment: DataFrame, population: DataFrame | None
+) -> TableReport:
     return validate_tables(
         experiment_setup(configuration),
         experiment,
@@ -144,7 +196,8 @@ def check_tables(
         bases=configuration.bases,
         # of the bases that auto compares, those that the treatments do not suit are left out
         arms=configuration.response.basis != "auto" and "arms" in configuration.bases,
-        min_rows=configuration.response.min_rows,
+        # models of the user's own are of all rows
+        min_rows=1 if configuration.responses.given else configuration.response.min_rows,
         max_unseen_share=configuration.population.max_unseen_share,
     )
 

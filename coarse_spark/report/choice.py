@@ -30,9 +30,10 @@ def changes_sentence(content: ReportContent) -> str:
     text = f"Against run {changes.previous_run}, {moved} {verb} another treatment"
     if changes.new:
         text += f"; {count(changes.new)} had none"
-    cost = content.chosen.menus[content.selected_k].switching_cost
+    cost, money = content.chosen.menus[content.selected_k].switching_cost, content.money
     if cost:
-        text += f". That costs {number(cost, value_decimals(content))} per unit of the population"
+        amount = money.amount(number(cost, value_decimals(content)))
+        text += f". That costs {amount} per unit of the population"
         text += ", which plug-in values of menus are less of and honest values are not"
     return f"{text}."
 
@@ -44,7 +45,8 @@ def stability_sentence(content: ReportContent) -> str:
     alone = len(published) == 1
     if stability.expected_loss is None:
         often = sum(row.folds >= stability.folds / 2 for row in published)
-        menus = f"{stability.folds} menus that were each chosen without one fold of the experiment"
+        how = "on the responses of one fold" if content.brought else "without one fold"
+        menus = f"{stability.folds} menus that were each chosen {how} of the experiment"
         text = (
             f"the treatment is on {published[0].folds} of the {menus}."
             if alone
@@ -53,7 +55,7 @@ def stability_sentence(content: ReportContent) -> str:
         )
     else:
         often = sum((row.frequency or 0.0) >= 0.5 for row in published)
-        loss = number(stability.expected_loss, value_decimals(content) + 1)
+        loss = content.money.amount(number(stability.expected_loss, value_decimals(content) + 1))
         redraws = f"{stability.resamples} redraws of the responses with their estimation noise"
         chosen = (
             f"the treatment is chosen in {percent(published[0].frequency)} of {redraws}"
@@ -61,7 +63,7 @@ def stability_sentence(content: ReportContent) -> str:
             else f"{often} of the {len(published)} treatments {'is' if often == 1 else 'are'} "
             f"chosen in at least half of {redraws}"
         )
-        text = f"{chosen}; such menus lose {loss} per unit on average."
+        text = f"{chosen}; such menus lose {loss} {content.money.each} on average."
     return sentence(f"to the nearest step, {text}" if is_rounded(content) else text)
 
 

@@ -24,6 +24,7 @@ from coarse_spark.lake.step_results import (
     ScoreResult,
     ValidateResult,
 )
+from coarse_spark.report.money import Money
 
 _NEEDED = {
     "menu": (
@@ -79,6 +80,9 @@ class ReportContent:
     confidence : of all intervals.
     design : how the experiment gave treatments: randomized, stratified or learned.
     spending : what counts against the budget, where there is one.
+    money : the words of amounts.
+    population_given : whether the population is another table than the experiment's.
+    brought : where the responses were brought along from; empty where they were learned.
 
     Raises
     ------
@@ -107,6 +111,9 @@ class ReportContent:
     confidence: float = 0.95
     design: str = "randomized"
     spending: Profit | None = None
+    money: Money = field(default_factory=Money)
+    population_given: bool = False
+    brought: str = ""
 
     def __post_init__(self) -> None:
         for name, columns in _NEEDED.items():

@@ -15,11 +15,11 @@ def limit_sentences(content: ReportContent) -> list[str]:
     if limits.budget is None:
         return sentences
     used = (
-        f"The menu spends {_money(limits.spending)} of the {_money(limits.budget)} that the budget "
-        "allows per unit"
+        f"The menu spends {_money(content, limits.spending)} of the "
+        f"{_money(content, limits.budget)} that the budget allows {content.money.each}"
     )
     worth = (
-        f"one more of budget would earn {_money(limits.budget_price)}"
+        f"one more of budget would earn {_money(content, limits.budget_price)}"
         if limits.budget_price
         else "the budget does not bind"
     )
@@ -32,13 +32,15 @@ def _shares(content: ReportContent) -> list[str]:
     for _, row in content.selected.iterrows():
         price, what = float(row["shadow_price"]), treatment_text(content, row)
         if price > 0:
-            sentences.append(f"One more unit that may take {what} would be worth {_money(price)}.")
+            sentences.append(
+                f"One more unit that may take {what} would be worth {_money(content, price)}."
+            )
         elif price < 0:
             sentences.append(
-                f"One unit less that has to take {what} would be worth {_money(-price)}."
+                f"One unit less that has to take {what} would be worth {_money(content, -price)}."
             )
     return sentences or ["The limits on shares bind no treatment."]
 
 
-def _money(value: float) -> str:
-    return number(value, decimals_for([value / 10]) if value else 0)
+def _money(content: ReportContent, value: float) -> str:
+    return content.money.amount(number(value, decimals_for([value / 10]) if value else 0))

@@ -26,6 +26,7 @@ from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.pictures import comparison_picture, fit_picture, k_curve
 from coarse_spark.report.responses import response_picture
 from coarse_spark.report.rule import rule_sentence
+from coarse_spark.report.totals import totals, totals_note
 from coarse_spark.text import printable
 
 
@@ -86,6 +87,8 @@ def render_report(content: ReportContent) -> str:
         level=wording.level(content),
         offers=_offers(content, digits),
         values=_values(content, digits),
+        totals=totals(content),
+        totals_note=totals_note(content),
         differences=_differences(content),
         history=_history(content),
         k_curve=_drawn(k_curve(content)),

@@ -24,6 +24,8 @@ from coarse_spark.report.drawing import (
 from coarse_spark.report.wording import level, number, policy_name, value_decimals
 from coarse_spark.text import counted
 
+_SHORT = 32  # characters of a title that leave room for a note beside it
+
 
 def k_curve(content: ReportContent) -> str:
     """Return the value of menus by size, beside the paired gain over the best single treatment."""
@@ -49,8 +51,8 @@ def k_curve(content: ReportContent) -> str:
         return to_svg(
             figure,
             "kcurve",
-            f"Honest profit per unit by menu size. Control {control}; {points}; granular "
-            f"{granular}.",
+            f"Honest profit{content.money.within} {content.money.each} by menu size. Control "
+            f"{control}; {points}; granular {granular}.",
         )
 
 
@@ -98,7 +100,12 @@ def _values(axes: Axes, content: ReportContent) -> None:
     _control(axes, content, float(control["value"]))
     axes.set_xticks([*x, last], [*(str(k) for k in places), "no limit"])
     axes.set_xlabel("K, number of unique treatments")
-    axes.set_title("Expected profit per unit")
+    title = f"Expected profit{content.money.within} {content.money.each}"
+    if len(title) <= _SHORT:
+        axes.set_title(title)
+    else:  # beside a note on the control
+        axes.set_title("Expected profit")
+        axes.set_ylabel(content.money.unit)
     calm(axes)
     axes.grid(visible=False, axis="x")
 

@@ -93,7 +93,7 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
         axes.yaxis.set_major_locator(MaxNLocator(6))
     left, right = figure.axes
     left.set_title(f"Expected {content.first_outcome}")
-    right.set_title("Expected profit per unit")
+    right.set_title(f"Expected profit{content.money.within} {content.money.each}")
     bins = content.evaluated.lack_of_fit.table
     left.errorbar(
         bins["treatment"].str[0],
@@ -200,7 +200,7 @@ def _maps(content: ReportContent) -> tuple[Figure, str]:
         shrink=0.6,
         aspect=30,
         pad=0.02,
-        label="profit per unit above the control",
+        label=f"profit{content.money.within} {content.money.each} above the control",
     )
     bar.outline.set_visible(False)
     dots = (
@@ -267,7 +267,7 @@ def _points(content: ReportContent) -> tuple[Figure, str]:
             axes.set_ylabel(_two_lines(content.space.names[0]))
         axes.margins(y=0.15 if len(shown) < 6 else 0.06)
         if k + columns >= count:
-            axes.set_xlabel("expected profit per unit")
+            axes.set_xlabel(f"expected profit{content.money.within} {content.money.each}")
     return figure, (
         "Mean profit of each segment under "
         f"{'every treatment' if everything else 'the treatments of the menu and the control'}; "

@@ -11,6 +11,7 @@ from coarse_spark.report.choice import changes_sentence, stability_sentence
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.rule import rule_sentence
+from coarse_spark.report.totals import totals_sentence
 from coarse_spark.report.wording import (
     adds_nothing,
     advice,
@@ -56,7 +57,7 @@ def print_summary(content: ReportContent, console: Console) -> None:
     console.print(_menus(content))
     console.print(
         _text(
-            "Honest: cross-fitted and debiased, per unit. "
+            f"Honest: cross-fitted and debiased, {content.money.unit}. "
             "Plug-in: by the estimated responses themselves, optimistic.",
             "dim",
         )
@@ -79,7 +80,8 @@ def print_summary(content: ReportContent, console: Console) -> None:
     console.print()
     lines = [
         (advice(content), "bold"),
-        *((line, "") for line in (*findings(content), *limit_sentences(content))),
+        *((line, "") for line in findings(content)),
+        *((line, "") for line in (totals_sentence(content), *limit_sentences(content)) if line),
     ]
     lines += [(line, "") for line in comparison_sentences(content)]
     further = [

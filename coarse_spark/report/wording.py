@@ -153,7 +153,7 @@ def _difference(content: ReportContent, row: pd.Series[Any]) -> tuple[str, str]:
         [row["se"]] if row["se"] > _negligible(content) else content.policy_values["se"]
     )
     ends = f"{level(content)} interval {interval(row, digits)}"
-    return number(row["difference"], digits), ends
+    return content.money.amount(number(row["difference"], digits)), ends
 
 
 def level(content: ReportContent) -> str:
@@ -225,9 +225,9 @@ def findings(content: ReportContent) -> list[str]:
     policy, k, digits = content.assigned.policy, content.selected_k, value_decimals(content)
     value, control = content.published, content.value_of("control")
     sentences = [
-        f"Expected profit is {number(value['value'], digits)} per unit ({level(content)} interval "
-        f"{interval(value, digits)}), against {number(control['value'], digits)} under the "
-        "control."
+        f"Expected profit is {content.money.amount(number(value['value'], digits))} "
+        f"{content.money.each} ({level(content)} interval {interval(value, digits)}), against "
+        f"{number(control['value'], digits)} under the control."
     ]
     beyond = int(content.selected["extrapolates"].sum())
     if beyond:
@@ -308,13 +308,14 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
     """Return the captured shares, as far as the gains that they are of are known to exist."""
     known: list[str] = []
     doubts: list[str] = []
+    source = "brought along" if content.brought else "learned here"
     for reference, name in (("control", "the control"), ("uniform", "the best single treatment")):
         gain, share = content.contrast("granular", reference), value[f"captured_of_{reference}"]
         if gain is None or pd.isna(gain["difference"]):
             continue
         if identical(content, gain):
             doubts.append(
-                f"Full personalization as learned here does the same as {name} on every unit: "
+                f"Full personalization as {source} does the same as {name} on every unit: "
                 "there is nothing to capture."
             )
         elif undecided(gain):
@@ -325,7 +326,7 @@ def _captured(content: ReportContent, value: pd.Series[Any]) -> list[str]:
             )
         elif gain["difference"] < 0:
             doubts.append(
-                f"Full personalization as learned here earns less than {name}: "
+                f"Full personalization as {source} earns less than {name}: "
                 f"{difference_text(content, gain)}."
             )
         elif not pd.isna(share):
@@ -531,7 +532,12 @@ def design_sentence(content: ReportContent) -> str:
 
 
 def models_sentence(content: ReportContent) -> str:
-    """Return how the partitions are served, in words."""
+    """Return how the partitions are served, or where responses come from, in words."""
+    if content.brought:
+        return (
+            f"Responses were brought along, from {shown(content.brought)}: no model was fitted "
+            "here, and that those of the experiment are out of fold is declared, not known."
+        )
     models = content.fitted.models
     own, others = ("its" if n == 1 else "their" for n in (models.own, models.unidentified))
     why = f" ({count(models.unidentified)} because {others} treatments do not identify the basis)"

@@ -466,3 +466,12 @@ def test_errors_are_of_the_class_for_configurations(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_configuration(tmp_path / "none.yml")
     assert caught.value.exit_code == 2
+
+
+def test_words_of_money_are_no_part_of_what_a_run_is(small: Path) -> None:
+    plain = load_configuration(small)
+    words = {"profit.currency": "€", "profit.per": "customer and month"}
+    told = load_configuration(small, words)
+    assert (told.profit.currency, told.profit.per) == ("€", "customer and month")
+    assert told.fingerprint() == plain.fingerprint()
+    assert '"currency":"€"' in told.to_json()

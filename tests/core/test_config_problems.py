@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from coarse_spark.config.checks.tables import ASSIGNMENT_COLUMNS, WRITTEN_COLUMNS
 from coarse_spark.config.load import load_configuration
+from coarse_spark.config.models import Configuration
 from coarse_spark.core.learners.settings import LEARNERS
 from coarse_spark.core.menu.problem.limits import Budget
 from coarse_spark.core.profit import Profit
@@ -216,9 +217,9 @@ ONE = [
     ("output: {schema: coarse}", "output: {schema: coarse}\npopulation: {table: t, path: x}", "run.yml:24: population: found table and path, expected one of them, or neither for the experiment's units"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nspark: {driver_memory: much}", "run.yml:24: spark.driver_memory: found 'much', expected a size such as 2g or 512m"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nspark: {conf: {a: [1]}}", "run.yml:24: spark.conf: found {'a': [1]}, expected a mapping of Spark settings to texts, numbers or true and false"),
-    ("output: {schema: coarse}", "output: {schema: coarse}\noutputs: 3", "run.yml:24: outputs: found an unknown key, expected one of experiment, treatments, design, response, profit, menu, population, evaluation, output, spark, privacy (did you mean 'output'?)"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\noutputs: 3", "run.yml:24: outputs: found an unknown key, expected one of experiment, treatments, design, response, responses, profit, menu, population, evaluation, output, spark, privacy (did you mean 'output'?)"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nmenu: {}", "run.yml:24: menu: the key occurs twice, first in line 17; expected it once"),
-    ("output: {schema: coarse}", "output: {schema: coarse}\n3: x", "run.yml:24: 3: found an unknown key, expected one of experiment, treatments, design, response, profit, menu, population, evaluation, output, spark, privacy"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\n3: x", "run.yml:24: 3: found an unknown key, expected one of experiment, treatments, design, response, responses, profit, menu, population, evaluation, output, spark, privacy"),
 ]  # fmt: skip
 
 
@@ -226,6 +227,60 @@ ONE = [
 def test_one_problem(old: str, new: str, message: str, tmp_path: Path) -> None:
     assert GOOD.count(old) >= 1
     assert problems(GOOD.replace(old, new, 1), tmp_path) == [message]
+
+
+BROUGHT = """\
+experiment: {path: trial.parquet, unit_id: id, outcome: y}
+treatments: {price: {kind: continuous, lower: 0, upper: 2, control: 0}}
+design: {kind: randomized}
+response: {basis: quadratic}
+responses: {experiment: main.models.responses, columns: [a, b, c], out_of_fold: true}
+output: {schema: coarse}
+"""
+OF_BROUGHT = [
+    ("responses: {experiment: main.models.responses, ", "responses: {", "run.yml:5: responses: found columns without experiment, expected responses.experiment: the table with out-of-fold responses of the experiment's units"),
+    ("columns: [a, b, c], ", "", "run.yml:5: responses.columns: found none, expected the columns with the response coefficients, in the order of the columns of response.basis"),
+    ("[a, b, c]", "[a, b]", "run.yml:5: responses.columns: found 2, expected 3, one for every column of the basis quadratic in this order: 1, price, price^2"),
+    ("[a, b, c]", "[a, id, c]", "run.yml:5: responses.columns[1]: found 'id', which is the unit_id, expected a column of coefficients"),
+    (", out_of_fold: true", "", "run.yml:5: responses.out_of_fold: found false, expected true, which declares that every unit of responses.experiment was predicted by models that saw none of its fold (responses.fold), or none of the experiment: honest values rest on that"),
+    ("response: {basis: quadratic}\n", "", "run.yml: response.basis: found auto, expected the one basis that responses.columns are coefficients of; arms where they are the expected outcomes under the treatments"),
+    ("basis: quadratic", "basis: spline", "run.yml:4: response.basis: found spline, expected the one basis that responses.columns are coefficients of, with its knots; arms where they are the expected outcomes under the treatments"),
+    ("basis: quadratic", "basis: quadratic, learner: sieve", "run.yml:4: response.learner: found 'sieve', which says how responses are learned, and they are brought along: leave it out"),
+    ("kind: randomized", "kind: learned", "run.yml: experiment.features: found none, expected what treatments were given by: design.kind is learned"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\nmenu: {assignment: rule}", "run.yml: experiment.features: found none, expected what the rule may look at: menu.assignment is rule"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {resamples: 5}", "run.yml:7: evaluation.resamples: found 5, expected 0: responses that are brought along do not tell the noise of the models that gave them"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\nevaluation: {comparisons: [segments_features_tree]}", "run.yml: experiment.features: found none, expected what units are compared by: evaluation.comparisons has segments_features_tree"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\npopulation: {table: people}", "run.yml:5: responses.population: found none, expected the table with the responses of the population's units"),
+    ("main.models.responses", "my table", "run.yml:5: responses.experiment: found 'my table', expected a name such as catalog.schema.table, of letters, digits, _ and -"),
+    ("main.models.responses", "/data/out/mine", "run.yml:6: output.path: found /data/out, which is, holds or lies in responses.experiment, expected a folder apart from the inputs"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), OF_BROUGHT, ids=[c[2][:60] for c in OF_BROUGHT])
+def test_one_problem_of_responses_brought_along(
+    old: str, new: str, message: str, tmp_path: Path
+) -> None:
+    assert BROUGHT.count(old) == 1
+    text = BROUGHT.replace(old, new)
+    if "/data" in new:
+        text = text.replace("output: {schema: coarse}", "output: {path: /data/out}")
+    found = problems(text, tmp_path)
+    assert [line.replace("run.yml:1:", "run.yml:") for line in found] == [message]
+
+
+def test_responses_brought_along_settle_what_follows_from_them(tmp_path: Path) -> None:
+    (tmp_path / "run.yml").write_text(BROUGHT)
+    found = load_configuration(tmp_path / "run.yml")
+    assert found.evaluation.resamples == 0
+    assert not [name for name in found.evaluation.comparisons if "features" in name]
+    assert found.responses.of_population == "responses.experiment"
+    assert found.responses.sources["responses.experiment"].table == "main.models.responses"
+    again = Configuration.model_validate_json(found.to_json())
+    assert again.fingerprint() == found.fingerprint()
+    (tmp_path / "run.yml").write_text(BROUGHT.replace("main.models.responses", "mine.csv"))
+    (source,) = load_configuration(tmp_path / "run.yml").responses.sources.values()
+    assert source.path is not None
+    assert (source.format, source.path.rpartition("/")[2]) == ("csv", "mine.csv")
 
 
 def test_rules_that_are_good(tmp_path: Path) -> None:

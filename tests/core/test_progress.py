@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from coarse_spark import progress
+from coarse_spark.compatibility import jobs_named
 
 
 class Lines:
@@ -294,13 +295,13 @@ class Named:
 
 def test_jobs_have_the_name_of_their_work_and_then_the_one_before() -> None:
     spark = Named()
-    with progress.named(spark, "run a", "fit"):
+    with jobs_named(spark, "run a", "fit"):
         assert spark.properties["spark.jobGroup.id"] == "run a"
         assert spark.properties["spark.job.description"] == "run a: fit"
     assert set(spark.properties.values()) == {None}
     # a notebook stops its cell by the cell's group
     spark.properties = {"spark.jobGroup.id": "cell", "spark.job.description": "of the cell"}
-    with suppress(KeyError), progress.named(spark, "run a", "fit"):
+    with suppress(KeyError), jobs_named(spark, "run a", "fit"):
         assert spark.properties["spark.jobGroup.id"] == "cell"
         assert spark.properties["spark.job.description"] == "run a: fit"
         raise KeyError
@@ -310,8 +311,8 @@ def test_jobs_have_the_name_of_their_work_and_then_the_one_before() -> None:
 def test_operations_of_connect_have_a_tag_and_no_session_has_none() -> None:
     tags: list[str] = []
     spark = SimpleNamespace(addTag=tags.append, removeTag=tags.remove)
-    with progress.named(spark, "run a", "fit, then score"):
+    with jobs_named(spark, "run a", "fit, then score"):
         assert tags == ["run a: fit; then score"]
     assert tags == []
-    with progress.named(None, "run a", "fit"):
+    with jobs_named(None, "run a", "fit"):
         pass

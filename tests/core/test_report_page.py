@@ -263,3 +263,19 @@ def test_discs_do_not_cover_each_other() -> None:
         assert np.isfinite(moved).all()
     far = np.array([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
     np.testing.assert_array_equal(apart(far, np.full(3, 20.0)), far)
+
+
+def test_responses_that_were_brought_along_are_said_to_be(one: ReportContent) -> None:
+    brought = dataclasses.replace(one, brought="main.models.responses")
+    text, learned = Page(render_report(brought)).text, Page(render_report(one)).text
+    assert "Responses were brought along, from main.models.responses: no model was fitted" in text
+    assert "brought along" in flowing(summary_of(brought))
+    for words in (
+        "The coefficients are learned from the experiment",
+        "learner and menu were judged",
+        "assigned; learned from",
+        "responses and menu are learned",
+        "Models that were fitted without one fold",
+    ):
+        assert words in learned
+        assert words not in text

@@ -13,6 +13,7 @@ import pytest
 from command_line import run_command, thornton_command
 
 from coarse_spark import progress
+from coarse_spark.compatibility import jobs_named
 from coarse_spark.distributed.at_once import at_once
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def test_a_terminal_shows_how_far_every_step_is(
 
 def test_spark_knows_whose_its_jobs_are(spark: SparkSession) -> None:
     tracker = spark.sparkContext.statusTracker()
-    with progress.named(spark, "run of this test", "count"):
+    with jobs_named(spark, "run of this test", "count"):
         spark.range(10).count()
         alone = tracker.getJobIdsForGroup("run of this test")
         at_once(spark, lambda: spark.range(5).count(), lambda: spark.range(6).count())

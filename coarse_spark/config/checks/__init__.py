@@ -6,6 +6,7 @@ of them:
 
 tables : experiment, population, output.
 estimation : design, response, evaluation.
+responses : responses that are brought along.
 menu : menu, with its limits.
 expressions : all that is written in the treatment names, in profit and menu.
 outcomes : several of them.
@@ -17,8 +18,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from coarse_spark.config.checks import estimation, expressions, menu, outcomes, tables
-from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Problem, Values
+from coarse_spark.config.checks import (
+    estimation,
+    expressions,
+    menu,
+    outcomes,
+    responses,
+    tables,
+)
+from coarse_spark.config.checks.problem import GIVEN, NAMES, SPACE, VALUES, Check, Problem, Values
 from coarse_spark.config.checks.treatments import treatment_space
 from coarse_spark.config.defaults import settled
 from coarse_spark.core.treatments import TreatmentSpace
@@ -28,6 +36,7 @@ __all__ = ["Problem", "find_problems"]
 _CHECKS: tuple[Check, ...] = (
     *tables.CHECKS,
     *estimation.CHECKS,
+    *responses.CHECKS,
     *menu.CHECKS,
     *expressions.CHECKS,
     *outcomes.CHECKS,
@@ -50,7 +59,7 @@ def find_problems(
     problems = [] if isinstance(space, TreatmentSpace) else space
     built = space if isinstance(space, TreatmentSpace) else None
     values = {**values, **settled(values, given, built)}
-    known: dict[str, Any] = {**values, VALUES: values, NAMES: treatments}
+    known: dict[str, Any] = {**values, VALUES: values, NAMES: treatments, GIVEN: given}
     if built is not None:
         known[SPACE] = built
     for needs, check in _CHECKS:

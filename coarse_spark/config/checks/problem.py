@@ -14,6 +14,7 @@ Values = Mapping[str, Any]  # validated values by dotted key, such as "menu.size
 # what a check may ask for beside the values of single fields
 VALUES = "<values>"  # all that are valid: for checks that also work where some are missing
 NAMES = "<treatment names>"  # names of all treatments of the configuration, valid or not
+GIVEN = "<given keys>"  # dotted keys that the user gave, not left to their defaults
 SPACE = "<space>"  # the treatment space, once it can be built
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from coarse_spark.address import local_path, on_volume, overlap
+from coarse_spark.address import is_path, local_path, on_volume, overlap
 from coarse_spark.config.checks.problem import NAMES, VALUES, Check, Key, Problem, Values
 from coarse_spark.text import redact
 
@@ -83,14 +83,17 @@ def _places(values: Values) -> Iterator[Problem]:
 
     VACUUM of the one deletes what belongs to the other, and a run reads what it writes.
     """
+    sources = {f"{name}.path": values.get(f"{name}.path") for name in ("experiment", "population")}
+    for name in ("responses.experiment", "responses.population"):
+        place = values.get(name)
+        sources[name] = place if place is not None and is_path(place) else None
     for key in ("path", "page"):
         output = values.get(f"output.{key}")
-        for name in ("experiment", "population"):
-            source = values.get(f"{name}.path")
+        for name, source in sources.items():
             if output is not None and source is not None and overlap(output, source):
                 yield Problem(
                     ("output", key),
-                    f"found {redact(output)}, which is, holds or lies in {name}.path, expected a "
+                    f"found {redact(output)}, which is, holds or lies in {name}, expected a "
                     "folder apart from the inputs",
                 )
 

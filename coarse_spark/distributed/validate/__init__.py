@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
+from coarse_spark.core.basis import Basis
 from coarse_spark.distributed.at_once import at_once
-from coarse_spark.distributed.frames import ExperimentSetup
+from coarse_spark.distributed.frames import ExperimentSetup, population_units
 from coarse_spark.distributed.validate.clusters import (
     count_clusters,
     warn_of_narrow_partitions,
@@ -24,6 +25,11 @@ from coarse_spark.distributed.validate.clusters import (
 from coarse_spark.distributed.validate.columns import column_problems
 from coarse_spark.distributed.validate.identification import check_identification
 from coarse_spark.distributed.validate.levels import check_levels
+from coarse_spark.distributed.validate.responses import (
+    check_covered,
+    check_population_responses,
+    check_responses,
+)
 from coarse_spark.distributed.validate.values import Findings, check_experiment, check_population
 from coarse_spark.errors import TableError
 
@@ -134,6 +140,72 @@ def validate_tables(
         warnings=(*found.warnings, *people.warnings, *shown.warnings),
         clusters=clusters,
     )
+
+
+def validate_responses(
+    setup: ExperimentSetup,
+    basis: Basis,
+    columns: Sequence[str],
+    fold: str | None,
+    of_experiment: DataFrame,
+    of_population: DataFrame | None,
+    *,
+    experiment: DataFrame,
+    units: DataFrame,
+    weight: str | None,
+) -> tuple[str, ...]:
+    """Return warnings on responses that are brought along; every problem is raised at once.
+
+    Parameters
+    ----------
+    setup : names the columns and declares the treatments.
+    basis : φ.
+    columns : of the coefficients, one a column of the basis.
+    fold : column of the experiment's responses with their folds; None where no model saw any unit.
+    of_experiment, of_population : the tables, one row a unit; None where the experiment's are those
+        of the units to serve, which are its own.
+    experiment : one row a unit, checked already.
+    units : to serve, checked already.
+    weight : column with their weight; None for weight 1.
+
+    Raises
+    ------
+    TableError : columns that are missing or no numbers, ids that are null or repeated, responses
+        that are no finite numbers, or units without one. One line a problem.
+    """
+    found = Findings("responses.experiment", setup.privacy)
+    check_responses(setup, experiment, of_experiment, columns, basis, found, fold=fold)
+    served = Findings("responses.population", setup.privacy)
+    if of_population is not None:
+        check_population_responses(setup, units, weight, of_population, columns, served)
+    elif not found.problems:
+        served.label = found.label
+        rows = population_units(units, setup, weight)
+        check_covered(setup, rows, of_experiment, columns, served, "population")
+    _refuse(found.problems + served.problems)
+    return (*found.warnings, *served.warnings)
+
+
+def validate_new_responses(
+    setup: ExperimentSetup,
+    columns: Sequence[str],
+    table: DataFrame,
+    label: str,
+    *,
+    units: DataFrame,
+    weight: str | None,
+) -> None:
+    """Check that units which join a population have their responses.
+
+    Parameters are those of ``validate_responses``; ``label`` is what the table is called.
+
+    Raises
+    ------
+    TableError : as in ``validate_responses``.
+    """
+    found = Findings(label, setup.privacy)
+    check_population_responses(setup, units, weight, table, columns, found)
+    _refuse(found.problems)
 
 
 def validate_new_units(

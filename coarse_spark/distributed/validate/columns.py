@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pyspark.sql import DataFrame
 from pyspark.sql.types import (
@@ -55,6 +55,17 @@ def column_problems(
                 f"expected a type like the experiment's, {here}, such as "
                 f"CAST({quoted(name)} AS {here}) makes"
             )
+
+
+def response_problems(
+    setup: ExperimentSetup, table: DataFrame, columns: Sequence[str], fold: str | None, label: str
+) -> list[str]:
+    """Return a sentence for every column that a table of responses lacks, or of an unfit type."""
+    roles: _Roles = dict.fromkeys(setup.unit_id, ("unit_id", "id"))
+    roles |= dict.fromkeys(columns, ("response", "number"))
+    if fold is not None:
+        roles[fold] = ("fold", "key")
+    return list(_problems(label, table.schema, roles))
 
 
 def _family(kind: DataType) -> str:

@@ -150,7 +150,7 @@ def check_experiment(
     if counts.usable:
         flags = dict(zip(levels, values[len(extremes) :], strict=True))
         _check_variation(space, values[: len(extremes)], flags, found)
-    _check_repeated_ids(table.where(has_weight(setup.weight)), setup.unit_id, found)
+    check_repeated_ids(table.where(has_weight(setup.weight)), setup.unit_id, found)
     return counts
 
 
@@ -193,7 +193,7 @@ def check_population(
     """
     rules = _unit_rules(setup, table, weight)
     counts, _ = _measure(table, weight, F.lit(True), rules, [], found, whole=whole)
-    _check_repeated_ids(table.where(has_weight(weight)), setup.unit_id, found)
+    check_repeated_ids(table.where(has_weight(weight)), setup.unit_id, found)
     return counts.usable
 
 
@@ -412,7 +412,8 @@ def _measure(
     return counts, list(values[: len(extras)])
 
 
-def _check_repeated_ids(table: DataFrame, columns: Sequence[str], found: Findings) -> None:
+def check_repeated_ids(table: DataFrame, columns: Sequence[str], found: Findings) -> None:
+    """Check that no id, of these columns together, is in two rows of a table."""
     known = reduce(Column.__and__, [column(name).isNotNull() for name in columns])
     repeated = (
         table.where(known)

@@ -19,7 +19,7 @@ from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.model_free import model_free_values
 from coarse_spark.core.strata import MergedStrata
 from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
-from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, given_shares, held_out, seen
+from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, given_shares, held_out
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
 from coarse_spark.distributed.rule import with_fold_rules
@@ -64,7 +64,7 @@ def evaluate(run: Run) -> None:
         with cross_fitted(run) as experiment:
             predictions, problem = experiment.predictions, experiment.problem
             cells = configuration.menu.sketch_cells
-            sketched = sketches(seen(predictions), problem, cells=cells, groups=list(folds))
+            sketched = sketches(experiment.chosen_on, problem, cells=cells, groups=list(folds))
             fold_menus = {
                 fold: _search(run, problem, sketched[fold].units)
                 for fold in progress.each("menus of fold", folds)

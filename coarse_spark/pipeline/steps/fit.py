@@ -16,7 +16,7 @@ from coarse_spark.core.learners.encoding.baseline import check_range
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.support import offered_space, support_problems
 from coarse_spark.distributed.basis import settle_form
-from coarse_spark.distributed.fit import fit_responses
+from coarse_spark.distributed.fit import brought_models, fit_responses
 from coarse_spark.distributed.frames import ExperimentSetup, experiment_units, outcome_columns
 from coarse_spark.distributed.materialize import materialized
 from coarse_spark.distributed.score import fitted_partitions
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 def fit(run: Run) -> None:
     """Fit response models: one set a partition and the pooled one, cross-fitted, into ``models``.
+
+    Where responses are brought along none is fitted, and one row says so.
 
     Raises
     ------
@@ -100,7 +102,10 @@ def _settled(run: Run, units: DataFrame, setup: ExperimentSetup, outcome: str) -
     learner = learner_settings(run.declared, outcome)
     if not learner.winsorize:  # else the fit checks what it clips
         check_range(learner.scale, *outcomes)
-    choice, scale = settle_form(units, setup, run.declared.bases, learner, outcomes)
+    if run.declared.responses.given:
+        choice, scale = BasisChoice(run.declared.basis), ScaleChoice(learner.scale)
+    else:
+        choice, scale = settle_form(units, setup, run.declared.bases, learner, outcomes)
     _log(choice, scale)
     return _Form(choice, scale, outcomes)
 
@@ -108,7 +113,9 @@ def _settled(run: Run, units: DataFrame, setup: ExperimentSetup, outcome: str) -
 def _models(
     run: Run, units: DataFrame, setup: ExperimentSetup, forms: Sequence[_Form]
 ) -> DataFrame:
-    """Return the models of all outcomes, each on its own scale."""
+    """Return the models of all outcomes, each on its own scale; one row where none are fitted."""
+    if run.declared.responses.given:
+        return brought_models(run.spark, run.result(ValidateResult).usable_rows)
     found = []
     for number, (name, own) in enumerate(_by_outcome(units, setup)):
         form = forms[number]
@@ -146,7 +153,7 @@ def _model_counts(run: Run) -> ModelCounts:
         .collect()
     )
     if max(row["member"] for row in counts):
-        run.warn(_told_of_shards(run, rows))
+        run.warn(_told_of_shards(run, each))
     models = {row["status"]: int(row["models"]) for row in counts}
     if outcomes > 1:
         models["ok"] = fitted_partitions(rows, outcomes).count()

@@ -9,9 +9,12 @@ from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.treatments import Categorical
+from coarse_spark.distributed.brought import with_brought, with_own_best
+from coarse_spark.distributed.coefficients import with_factors
 from coarse_spark.distributed.frames import (
     eligibility_columns,
     factor_columns,
+    number_columns,
     population_units,
     theta_columns,
 )
@@ -46,29 +49,44 @@ def score(run: Run) -> None:
                 pooled_units=row["pooled"],
                 unseen_units=warn_of_unseen(run, responses) if row["pooled"] else 0,
                 outside_rates=_warn_of_rates(run, row),
+                weight=row["weight"],
             )
         )
 
 
-def response_rows(run: Run, table: DataFrame) -> DataFrame:
-    """Return rows of table ``responses`` of units, by the models of the run.
+def response_rows(run: Run, table: DataFrame, brought: DataFrame | None = None) -> DataFrame:
+    """Return rows of table ``responses`` of units, by the models of the run, or as brought along.
 
     Parameters
     ----------
     run : whose models are fitted.
     table : one row a unit, as the user has it.
+    brought : responses of these units, where they are brought along; by default those that the run
+        started with.
     """
     configuration, problem = run.configuration, run.problem
     eligible = eligibility_columns(len(configuration.menu.eligibility))
-    scored = score_units(
-        population_units(table, experiment_setup(configuration), unit_weight(configuration)),
-        _models(run),
-        features=configuration.experiment.features,
-        problem=problem,
-        keep=["unit_id", "partition", "weight", *eligible],
-        granular=True,
-        eligibility=list(configuration.menu.eligibility.values()),
-    )
+    setup, rules = experiment_setup(configuration), list(configuration.menu.eligibility.values())
+    units = population_units(table, setup, unit_weight(configuration))
+    keep = ["unit_id", "partition", "weight", *eligible]
+    if configuration.responses.given:
+        if brought is None:
+            brought = run.responses[configuration.responses.of_population]
+        columns = configuration.responses.columns
+        numbers = number_columns(len(setup.unit_columns))
+        known = with_brought(units.select(*keep, *numbers), brought, setup.unit_id, columns)
+        units = with_factors(known, problem.of_profit)
+        scored = with_own_best(units, problem, rules).withColumn("served_by", F.col("partition"))
+    else:
+        scored = score_units(
+            units,
+            _models(run),
+            features=configuration.experiment.features,
+            problem=problem,
+            keep=keep,
+            granular=True,
+            eligibility=rules,
+        )
     granular = [
         _decoded(run, position).alias(f"best_{name}")
         for position, name in enumerate(configuration.space.names)
@@ -137,7 +155,9 @@ def _warn_of_rates(run: Run, row: Row) -> int | None:
     outside, units = int(row["outside"]), int(row["units"])
     if outside:
         remedy = "use a smaller basis or fewer features"
-        if run.result(FitResult).scale != "logistic":
+        if run.declared.responses.given:
+            remedy = "the models that they were brought along from do so: bound what they predict"
+        elif run.result(FitResult).scale != "logistic":
             remedy = f"compare response.scale: logistic, or {remedy}"
         run.warn(
             f"outcomes lie between 0 and 1, but those predicted for {outside:,} of "

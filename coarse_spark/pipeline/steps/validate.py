@@ -7,8 +7,8 @@ import logging
 from coarse_spark.lake.inputs import NOT_PINNED, input_name
 from coarse_spark.lake.step_results import ValidateResult
 from coarse_spark.pipeline.rules import find_previous
-from coarse_spark.pipeline.run import Run, sources
-from coarse_spark.pipeline.settings import check_tables
+from coarse_spark.pipeline.run import Run
+from coarse_spark.pipeline.settings import check_tables, sources
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 def validate(run: Run) -> None:
     """Check the tables against the configuration, before anything is computed."""
     with run.step("validate"):
-        report = check_tables(run.declared, run.experiment, run.population)
+        report = check_tables(run.declared, run.experiment, run.population, run.responses)
         run.warn(*report.warnings, *_not_pinned(run))
         run.keep(
             ValidateResult(

@@ -691,9 +691,13 @@ class Configuration(Section):
         """Return the SHA-256 of what decides on results: ``to_json`` without ``_ELSEWHERE``.
 
         It is equal for equal configurations, whatever the order of blocks in their files, and
-        whatever the credentials.
+        whatever the credentials; and for those of earlier versions, which lack later keys.
         """
-        without = dict(_ELSEWHERE) if self.responses.given else {**_ELSEWHERE, "responses": True}
+        without = dict(_ELSEWHERE)
+        if not self.responses.given:
+            without["responses"] = True
+        if not self.profit.unit_columns:
+            without["profit"] = {*_ELSEWHERE["profit"], "unit_columns"}
         return hashlib.sha256(self._json(without).encode()).hexdigest()
 
     def _json(self, without: dict[str, Any]) -> str:

@@ -475,3 +475,11 @@ def test_words_of_money_are_no_part_of_what_a_run_is(small: Path) -> None:
     assert (told.profit.currency, told.profit.per) == ("€", "customer and month")
     assert told.fingerprint() == plain.fingerprint()
     assert '"currency":"€"' in told.to_json()
+
+
+def test_a_configuration_of_an_earlier_version_keeps_its_fingerprint() -> None:
+    """Keys that came later are left out at their defaults, so that its runs go on."""
+    thornton = CONF / "thornton.yml"
+    assert load_configuration(thornton).fingerprint().startswith("a3a5b13353fccd88")
+    factor = {"profit.unit_columns": "[distvct]", "profit.cost": "tinc * distvct"}
+    assert not load_configuration(thornton, factor).fingerprint().startswith("a3a5b13353fccd88")

@@ -95,6 +95,17 @@ def is_remote(spark: SparkSession) -> bool:
     return ".connect." in f"{type(spark).__module__}."
 
 
+def works_here(spark: SparkSession) -> bool:
+    """Whether a session's Java is a process of this one, and its workers are processes of that."""
+    if is_remote(spark):
+        return False
+    try:
+        master = spark.conf.get("spark.master", "")
+    except Exception:  # managed runtimes keep some settings to themselves
+        return False
+    return re.fullmatch(r"local(\[[^\]]*\])?", str(master)) is not None
+
+
 def in_session(spark: SparkSession, work: Callable[[Item], Result]) -> Callable[[Item], Result]:
     """Return a function for one other thread, with this thread's settings of the session."""
     from pyspark import inheritable_thread_target

@@ -18,6 +18,8 @@ from typing import Any
 
 import psutil
 
+from coarse_spark.compatibility import works_here
+
 log = logging.getLogger(__name__)
 
 _EVERY = 0.5  # seconds between looks at memory, of which one takes milliseconds
@@ -53,7 +55,7 @@ def measured(spark: Any = None) -> Iterator[Used]:
     spark : session that does the work; None where this process alone does.
     """
     used, ended, start = Used(), threading.Event(), time.perf_counter()
-    processes = _Processes(alone=spark is None, local=spark is not None and _is_local(spark))
+    processes = _Processes(alone=spark is None, local=spark is not None and works_here(spark))
     looker = threading.Thread(target=processes.look_on, args=(ended,), name="usage", daemon=True)
     looker.start()
     try:
@@ -133,14 +135,6 @@ class _Processes:
 
 def _is_java(process: psutil.Process) -> bool:
     return process.name().startswith("java")
-
-
-def _is_local(spark: Any) -> bool:
-    """Whether the tasks of a session run in its own Java process."""
-    try:
-        return str(spark.conf.get("spark.master", "")).startswith("local")
-    except Exception:  # some platforms do not tell
-        return False
 
 
 def _most_ever() -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from pyspark.sql import SparkSession
 
 from coarse_spark import __version__
 from coarse_spark.causes import first_cause
+from coarse_spark.compatibility import works_here
 from coarse_spark.errors import RuntimeSetupError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def check_workers(spark: SparkSession) -> None:
     ------
     RuntimeSetupError : they cannot; the message says how they get it.
     """
-    if _at_home(spark):
+    if works_here(spark):
         return
     # as many tasks as there are cores
     asked = spark.range(1_000).select("id").mapInArrow(_question(_NEEDED), _ANSWER)
@@ -58,17 +58,6 @@ def check_workers(spark: SparkSession) -> None:
                 f"the Python of the workers ({place}) has coarse_spark {version}, but this is "
                 f"{__version__}; {RECIPE}"
             )
-
-
-def _at_home(spark: SparkSession) -> bool:
-    """Return whether the workers are processes of this one, with its Python and its packages."""
-    if "connect" in type(spark).__module__.split("."):
-        return False
-    try:
-        master = spark.conf.get("spark.master", "")
-    except Exception:  # managed runtimes keep some settings to themselves
-        return False
-    return re.fullmatch(r"local(\[[^\]]*\])?", str(master)) is not None
 
 
 def _question(

@@ -47,11 +47,11 @@ def test_workers_of_other_machines_are_asked_for_the_package(
 
     monkeypatch.setattr(workers, "_NEEDED", ("no_such_module",))
     workers.check_workers(spark)  # they are processes of this machine: nothing is asked
-    monkeypatch.setattr(workers, "_at_home", lambda _: False)
+    monkeypatch.setattr(workers, "works_here", lambda _: False)
     with pytest.raises(RuntimeSetupError, match="No module named 'no_such_module'; bring it to"):
         workers.check_workers(spark)
     monkeypatch.undo()
-    monkeypatch.setattr(workers, "_at_home", lambda _: False)
+    monkeypatch.setattr(workers, "works_here", lambda _: False)
     workers.check_workers(spark)
     monkeypatch.setattr(workers, "__version__", "0.0.1")
     with pytest.raises(RuntimeSetupError, match=rf"has coarse_spark {__version__}, but this is 0"):

@@ -80,6 +80,7 @@ class _Processes:
         self.alone, self.local = alone, local
         self._own = psutil.Process()
         self._most: dict[str, float] = {}
+        self._taken: dict[tuple[int, float], float] = {}  # CPU seconds, of ended processes too
         self._before = _most_ever()
         self._cpu = self._look()
 
@@ -102,22 +103,21 @@ class _Processes:
     def _look(self) -> float | None:
         """Note the memory; return the CPU seconds so far, None where some of it is elsewhere."""
         held: dict[str, float] = {}
-        cpu = 0.0
         try:
             for process in self._all():
                 with suppress(psutil.Error):  # it ended meanwhile
                     kind = self._kind(process)
                     held[kind] = held.get(kind, 0.0) + process.memory_info().rss
                     times = process.cpu_times()
-                    # processes that ended count with those that they were children of
-                    ended = (getattr(times, f"children_{part}", 0.0) for part in ("user", "system"))
-                    cpu += times.user + times.system + sum(ended)
+                    key = process.pid, process.create_time()
+                    self._taken[key] = times.user + times.system
         except Exception:
             log.debug("memory could not be looked at", exc_info=True)
             return None
         for kind, now in held.items():
             self._most[kind] = max(self._most.get(kind, 0.0), now)
-        return cpu if self.alone or "java" in held else None
+        known = self.alone or "java" in held
+        return sum(self._taken.values()) if known else None
 
     def _all(self) -> list[psutil.Process]:
         if not self.local:

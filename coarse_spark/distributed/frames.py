@@ -425,4 +425,5 @@ def parts(rows: pd.DataFrame, name: str) -> Iterator[tuple[int, pd.DataFrame]]:
 
 def matrix(rows: pd.DataFrame, columns: Sequence[str]) -> FloatArray:
     """Return columns of collected rows as a float matrix (n, len(columns))."""
-    return np.column_stack([rows[name].to_numpy(np.float64) for name in columns])
+    none = np.empty((len(rows), 0))
+    return np.column_stack([none, *(rows[name].to_numpy(np.float64) for name in columns)])

@@ -193,10 +193,10 @@ def test_every_problem_of_the_tables_has_a_sentence(
     assert "the column 'part' has 1 fold, expected response.folds = 2" in text
     text = refused(responses[7:], responses__population=trial.folder / "of_experiment.parquet")
     assert (
-        "responses.experiment: 7 of 3000 units of the experiment have no row, such as 0, expected "
+        "responses.experiment: 7 of 3,000 units of the experiment have no row, such as 0, expected "
         "the response of every unit" in text
     )
-    assert "responses.population: 1500 of 1500 units of the population have no row" in text
+    assert "responses.population: 1,500 of 1,500 units of the population have no row" in text
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def check_covered(
     row = brought.agg(F.count("*"), F.count(without), F.min(without)).collect()[0]
     if row[1]:
         found.problem(
-            f"{row[1]} of {counted(row[0], 'unit')} of the {whose} have no row, such as "
+            f"{row[1]:,} of {counted(row[0], 'unit')} of the {whose} have no row, such as "
             f"{shown(row[2], private=found.private)}, expected the response of every unit"
         )
 

@@ -1,8 +1,9 @@
 """Whole runs beside each other, read without Spark: no setting of a session has a part in it.
 
 A sum of numbers has another last digit in another order, and what follows from it too. So numbers
-are compared up to ``SAME`` of the largest of their column, and all else to the letter: who gets
-which treatment, which menus there are, what every row is called, how many rows stand behind it.
+are compared up to ``SAME`` of the largest of their column, a few ``ROUGHLY``, and all else to the
+letter: who gets which treatment, which menus there are, what every row is called, how many rows
+stand behind it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from deltalake import DeltaTable
 from coarse_spark.lake.contract import TABLES
 
 SAME = 1e-7
+# what steps of a search end with: they magnify last digits, and each is valid as it is
+ROUGHLY = {"upper_bound": 1e-5, "expected_loss": 1e-6}
 # clocks, who wrote the row, and where the tables of the test are
 ASIDE = {
     "runs": (
@@ -97,7 +100,10 @@ def assert_equal(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -
     apart = furthest(one, other)
     worst = max(apart.values(), default=0.0)
     print(f"\n{len(here)} equal checksums; {len(apart)} columns of numbers differ, by {worst:.1g}")
-    assert {place: by for place, by in apart.items() if by > SAME} == {}
+    far = {
+        place: by for place, by in apart.items() if by > ROUGHLY.get(place.rpartition(".")[2], SAME)
+    }
+    assert far == {}
 
 
 def _texts(cell: Any) -> list[tuple[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from coarse_spark.core.menu.choose import ChosenMenu, MenuCurve, choose_menus
+from coarse_spark.core.menu.problem.rules import Switching
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.core.policy_tree.rule import AssignmentRule
 from coarse_spark.distributed.frames import theta_columns
@@ -53,8 +54,9 @@ def choose(run: Run) -> None:
             frames[k] = rows.assign(extrapolates=beyond, untried=untried)
         run.replace(MENU, pd.concat(frames.values(), ignore_index=True))
         granular, p = run.result(ScoreResult).granular_value, run.problem.coefficients
+        switching = any(isinstance(rule, Switching) for rule in rules.problem.rules)
         kept_menus = {
-            k: _kept(chosen, frames[k], granular, p, menu_rules.get(k))
+            k: _kept(chosen, frames[k], granular, p, menu_rules.get(k), switching)
             for k, chosen in curve.chosen.items()
         }
         run.keep(
@@ -74,6 +76,7 @@ def _kept(
     granular: float,
     coefficients: int,
     rule: AssignmentRule | None,
+    switching: bool,
 ) -> step_results.ChosenMenu:
     """Return what the run keeps of the menu of one size, whose rows of the table are ``rows``."""
     k, value, bound = chosen.menu.k, chosen.value, min(chosen.upper_bound, granular)
@@ -85,7 +88,7 @@ def _kept(
         value=value,
         upper_bound=bound,
         sketch_value=chosen.sketch_value,
-        switching_cost=max(earned - value, 0.0),
+        switching_cost=max(earned - value, 0.0) if switching else 0.0,
         segment_theta=np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0).tolist(),
         limits=limits_kept(chosen),
         rule=rule,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, StructField, StructType
 from threadpoolctl import threadpool_limits
@@ -28,24 +28,6 @@ from coarse_spark.distributed.score import granular_columns, own_best
 _SAMPLE_ROWS = 50_000  # enough to tell whether models saw the units, small enough for the driver
 
 
-def brought_rows(table: DataFrame, ids: Sequence[str], columns: Sequence[str]) -> DataFrame:
-    """Return brought_id (the text of the unit's id) and theta_0 … of a table of responses.
-
-    Parameters
-    ----------
-    table : one row a unit, as the user has it.
-    ids : columns that together identify a unit.
-    columns : of the coefficients, in the order of the basis.
-    """
-    return table.select(
-        unit_id(ids).cast("string").alias("brought_id"),
-        *(
-            column(name).cast("double").alias(theta)
-            for name, theta in zip(columns, theta_columns(len(columns)), strict=True)
-        ),
-    )
-
-
 def with_brought(
     units: DataFrame, table: DataFrame, ids: Sequence[str], columns: Sequence[str]
 ) -> DataFrame:
@@ -54,11 +36,13 @@ def with_brought(
     Parameters
     ----------
     units : rows in the shape of ``distributed.frames``.
-    table, ids, columns : of ``brought_rows``.
+    table : one row a unit, as the user has it.
+    ids : columns that together identify a unit.
+    columns : of the coefficients, in the order of the basis.
     """
-    rows = brought_rows(table, ids, columns)
-    same = F.col("unit_id").cast("string") == F.col("brought_id")
-    return units.join(rows, same, "left").drop("brought_id")
+    theta = theta_columns(len(columns))
+    found = [column(name).cast("double").alias(to) for name, to in zip(columns, theta, strict=True)]
+    return _joined(units, table, ids, found)
 
 
 def with_judging_folds(
@@ -73,7 +57,7 @@ def with_judging_folds(
     Parameters
     ----------
     units : rows in the shape of ``distributed.frames.experiment_units``.
-    table, ids : of ``brought_rows``.
+    table, ids : of ``with_brought``.
     fold : column of the table; None where no model saw any unit, so that any folds will do.
     """
     if fold is None:
@@ -87,10 +71,14 @@ def with_judging_folds(
 
 def with_fold_texts(units: DataFrame, table: DataFrame, ids: Sequence[str], fold: str) -> DataFrame:
     """Return units with fold_text, the fold that their responses name; parameters as above."""
-    rows = table.select(
-        unit_id(ids).cast("string").alias("brought_id"),
-        column(fold).cast("string").alias("fold_text"),
-    )
+    return _joined(units, table, ids, [column(fold).cast("string").alias("fold_text")])
+
+
+def _joined(
+    units: DataFrame, table: DataFrame, ids: Sequence[str], columns: Sequence[Column]
+) -> DataFrame:
+    """Return units with columns of their rows in a table, matched by the texts of their ids."""
+    rows = table.select(unit_id(ids).cast("string").alias("brought_id"), *columns)
     same = F.col("unit_id").cast("string") == F.col("brought_id")
     return units.join(rows, same, "left").drop("brought_id")
 

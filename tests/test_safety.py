@@ -8,11 +8,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from modules import MODULES, ROOT, imported
 
 # the modules whose SQL may hold identifiers that they quote and literals that they make
 QUOTING = {
@@ -43,7 +41,7 @@ def unsafe(source: str, module: str) -> list[str]:
 
 
 def _pickles(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    names = _imported(tree)
+    names = imported(tree)
     for node in ast.walk(tree):
         used: list[str] = []
         if isinstance(node, ast.Import):
@@ -133,23 +131,6 @@ def _dotted(node: ast.AST, names: dict[str, str]) -> str:
     if isinstance(node, ast.Attribute):
         return f"{_dotted(node.value, names)}.{node.attr}"
     return names.get(node.id, node.id) if isinstance(node, ast.Name) else ""
-
-
-def _imported(tree: ast.AST) -> dict[str, str]:
-    names = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {a.asname: a.name for a in node.names if a.asname}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {a.asname or a.name: f"{node.module or ''}.{a.name}" for a in node.names}
-    return names
-
-
-MODULES = sorted(
-    str(path.relative_to(ROOT))
-    for folder in ("coarse_spark", "jobs")
-    for path in (ROOT / folder).rglob("*.py")
-)
 
 
 def test_the_project_is_safe() -> None:

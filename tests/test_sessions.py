@@ -11,11 +11,10 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from modules import MODULES, ROOT, imported
 
-ROOT = Path(__file__).parents[1]
 KNOWS = "coarse_spark/compatibility.py"
 
 # besides SparkContext and all that is private to pyspark's wrappers of Java's objects
@@ -41,7 +40,7 @@ def in_process(source: str) -> list[str]:
 
 
 def _found(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    names = _imported(tree)
+    names = imported(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             of_one = [name for name in _modules(node) if _is_of_one(name)]
@@ -80,25 +79,6 @@ def _dotted(node: ast.AST, names: dict[str, str]) -> str:
     if isinstance(node, ast.Attribute):
         return f"{_dotted(node.value, names)}.{node.attr}"
     return names.get(node.id, node.id) if isinstance(node, ast.Name) else ""
-
-
-def _imported(tree: ast.AST) -> dict[str, str]:
-    names = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.asname: alias.name for alias in node.names if alias.asname}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {
-                alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names
-            }
-    return names
-
-
-MODULES = sorted(
-    str(path.relative_to(ROOT))
-    for folder in ("coarse_spark", "jobs")
-    for path in (ROOT / folder).rglob("*.py")
-)
 
 
 def test_every_session_has_what_the_project_asks_for() -> None:

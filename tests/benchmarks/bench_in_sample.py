@@ -6,9 +6,11 @@ python tests/benchmarks/bench_in_sample.py        needs the extra "bench"; one J
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from econml.dml import CausalForestDML, LinearDML
@@ -16,23 +18,16 @@ from lightgbm import LGBMClassifier, LGBMRegressor
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from noisy_arms import ARMS, simulated
+
 from coarse_spark.core.in_sample import own_treatment
 
-ARMS, ROWS, EXPERIMENTS = 3, 2_000, 4
+ROWS, EXPERIMENTS = 2_000, 4
 HONEST_ROWS, HONEST_EXPERIMENTS = 1_000, 60
 
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-
-
-def simulated(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return features, arms and outcomes of an experiment whose noise has deviation 1.5."""
-    rng = np.random.default_rng(seed)
-    x, arm = rng.uniform(-1, 1, (n, 8)), rng.integers(0, ARMS, n)
-    effect = np.stack(
-        [np.zeros(n), *(0.2 + 0.5 * x[:, j] * (x[:, j + 1] > 0) for j in (1, 2))], axis=1
-    )
-    y = np.sin(np.pi * x[:, 0] * x[:, 1]) + x[:, 2] + effect[range(n), arm]
-    return x, arm, y + 1.5 * rng.normal(size=n)
 
 
 def with_arm(

@@ -6,24 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from noisy_arms import ARMS, simulated
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.model_selection import KFold
 
 from coarse_spark.core.in_sample import own_treatment
 
-ARMS = 3
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-
-
-def simulated(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return features, arms and outcomes of a noisy experiment with three arms."""
-    rng = np.random.default_rng(seed)
-    x, arm = rng.uniform(-1, 1, (n, 8)), rng.integers(0, ARMS, n)
-    effect = np.stack(
-        [np.zeros(n), *(0.2 + 0.5 * x[:, j] * (x[:, j + 1] > 0) for j in (1, 2))], axis=1
-    )
-    y = np.sin(np.pi * x[:, 0] * x[:, 1]) + x[:, 2] + effect[range(n), arm]
-    return x, arm, y + 1.5 * rng.normal(size=n)
 
 
 def boosted(x: np.ndarray, arm: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -9,6 +9,12 @@ with response models of its own as far as it has the rows. The peer of validate,
 reads and writes the same bytes by plain Spark: it sums every column of both inputs, and copies the
 tables ``responses`` and ``assignments`` that the run wrote. With several ``--units`` every size is
 a process of its own, and the last lines are how steps grow, as exponents of the number of units.
+
+    python tests/benchmarks/bench_run.py --units 1000000 --heaviest 0.8 --levels 1000000 \\
+        --learner sieve --max-rows 80000
+
+is the table that nobody wants: one market has 80 % of all rows, ten times what one worker fits at a
+time, and one feature has a text a row.
 """
 
 from __future__ import annotations
@@ -32,8 +38,9 @@ from coarse_spark.lake.session import open_session
 from coarse_spark.pipeline import run_all
 from coarse_spark.resources import Used, measured
 
-FEATURES = [f"x{j}" for j in range(8)]
+NUMBERS = [f"x{j}" for j in range(8)]
 BESIDE_PLAIN = ("validate", "score", "assign")
+SHAPE = ("rows", "partitions", "heaviest", "levels")
 
 
 class StepLines(logging.Handler):
@@ -50,23 +57,31 @@ class StepLines(logging.Handler):
         print(json.dumps({"kind": "step", **line}), flush=True)
 
 
-def units_of(spark: SparkSession, count: int, partitions: int, seed: int) -> DataFrame:
+def units_of(spark: SparkSession, count: int, options: argparse.Namespace, seed: int) -> DataFrame:
     """Return units with features, in markets whose sizes follow Zipf's law."""
     # a market r has the share log(1 + 1/r) / log(partitions + 1), nearly in proportion to 1/r
-    rank = F.floor(F.exp(F.rand(seed) * F.log(F.lit(partitions + 1.0))))
-    features = [(F.rand(seed + 1 + j) * 2 - 1).alias(name) for j, name in enumerate(FEATURES)]
+    rank = F.floor(F.exp(F.rand(seed) * F.log(F.lit(options.partitions + 1.0))))
+    rank = F.when(F.rand(seed + 20) < options.heaviest, F.lit(1)).otherwise(rank)
+    numbers = [(F.rand(seed + 1 + j) * 2 - 1).alias(name) for j, name in enumerate(NUMBERS)]
     market = F.format_string("m%05d", rank).alias("market")
-    return spark.range(count).select(F.col("id").alias("unit_id"), market, *features)
+    texts = [F.format_string("c%08d", F.col("id") % max(options.levels, 1)).alias("customer")]
+    return spark.range(count).select(
+        F.col("id").alias("unit_id"), market, *numbers, *(texts if options.levels else [])
+    )
+
+
+def features(options: argparse.Namespace) -> list[str]:
+    return [*NUMBERS, *(["customer"] if options.levels else [])]
 
 
 def write_inputs(spark: SparkSession, options: argparse.Namespace, folder: Path) -> None:
     """Write an experiment and a population of the two-dimensional field simulation."""
-    units_of(spark, options.units[0], options.partitions, 1).write.format("delta").save(
+    units_of(spark, options.units[0], options, 1).write.format("delta").save(
         str(folder / "population")
     )
     # the noise is the sum of twelve uniform numbers: nearly normal
     noise = sum((F.rand(200 + j) for j in range(12)), F.lit(-6.0))
-    rows = units_of(spark, options.rows, options.partitions, 100).withColumns(
+    rows = units_of(spark, options.rows, options, 100).withColumns(
         {"t1": F.rand(301) * 2, "t2": F.rand(302) * 2, "noise": noise}
     )
     slopes = "".join(
@@ -75,9 +90,9 @@ def write_inputs(spark: SparkSession, options: argparse.Namespace, folder: Path)
         for j in (0, 1)
     )
     outcome = F.expr(f"sin(pi()*x0*x1) + x2 {slopes} - 0.25*t1*t2 + noise").alias("y")
-    rows.select("unit_id", "market", *FEATURES, "t1", "t2", outcome).write.format("delta").save(
-        str(folder / "experiment")
-    )
+    rows.select("unit_id", "market", *features(options), "t1", "t2", outcome).write.format(
+        "delta"
+    ).save(str(folder / "experiment"))
 
 
 def configuration(options: argparse.Namespace, folder: Path) -> Configuration:
@@ -88,7 +103,7 @@ def configuration(options: argparse.Namespace, folder: Path) -> Configuration:
                 "path": str(folder / "experiment"),
                 "unit_id": "unit_id",
                 "partition_by": ["market"],
-                "features": FEATURES,
+                "features": features(options),
                 "outcome": "y",
             },
             "treatments": {"t1": dimension, "t2": dimension},
@@ -98,6 +113,7 @@ def configuration(options: argparse.Namespace, folder: Path) -> Configuration:
                 "learner": options.learner,
                 "scale": "additive",
                 "folds": 3,
+                "max_rows": options.max_rows,
             },
             "profit": {"margin": "1", "cost": "0.3 * (t1 + t2)"},
             "menu": {"sizes": f"1-{options.largest}", "select": "auto"},
@@ -134,7 +150,7 @@ def worker(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         with measured(spark) as used:
             plain(spark, folder)
         lines.taken["plain"] = asdict(used)
-        size = {"rows": options.rows, "units": options.units[0], "partitions": options.partitions}
+        size = {"units": options.units[0], **{name: getattr(options, name) for name in SHAPE}}
         for step in ("whole run", "plain"):
             print(json.dumps({"kind": "step", **size, "step": step, **lines.taken[step]}))
         ratio = {
@@ -160,7 +176,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the experiment")
     parser.add_argument("--units", nargs="+", type=int, default=[10_000_000])
     parser.add_argument("--partitions", type=int, default=1_000)
+    parser.add_argument("--heaviest", type=float, default=0.0, help="share put into one market")
+    parser.add_argument("--levels", type=int, default=0, help="of a text feature more, if any")
     parser.add_argument("--learner", default="auto")
+    parser.add_argument("--max-rows", type=int, default=150_000, help="that one fit sees")
     parser.add_argument("--largest", type=int, default=10, help="largest size of a menu")
     parser.add_argument("--driver-memory", default="6g")
     parser.add_argument("--folder", help="for the tables, which are removed at the end")
@@ -171,7 +190,7 @@ def main() -> None:
         return
     passed = [
         part
-        for name in ("rows", "partitions", "learner", "largest", "driver_memory", "folder")
+        for name in (*SHAPE, "learner", "max_rows", "largest", "driver_memory", "folder")
         if getattr(options, name) is not None
         for part in (f"--{name.replace('_', '-')}", str(getattr(options, name)))
     ]

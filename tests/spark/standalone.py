@@ -44,6 +44,9 @@ def answer(address: str) -> Any:
 class Cluster:
     """A master and two Workers, each with one executor of one core.
 
+    The Workers have loopback addresses of their own: Spark does not run a slow task again on the
+    host where it is slow.
+
     Attributes
     ----------
     address : of the master.
@@ -63,7 +66,8 @@ class Cluster:
         log = self.folder / f"worker-{number}.log"
         command = [
             *(PROGRAMS / "spark-class", "org.apache.spark.deploy.worker.Worker"),
-            *("--host", LOOPBACK, "--cores", 1, "--memory", self.memory, "--webui-port", 0),
+            *("--host", f"127.0.0.{number}", "--cores", 1, "--memory", self.memory),
+            *("--webui-port", 0),
             *("--work-dir", self.folder / f"work-{number}", self.address),
         ]
         self._open[number] = stack = ExitStack()

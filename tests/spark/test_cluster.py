@@ -193,7 +193,9 @@ def test_workers_without_the_package_are_told_of_before_a_run_and_get_it_by_a_zi
             if name == "coarse_spark/__init__.py":
                 content = content.replace(__version__.encode(), b"0.0.1")
             target.writestr(name, content)
-    done = submit("run_pipeline.py", config, [*options, "--py-files", str(other)])
+    # not by --py-files, which the driver would take the package from as well
+    installed = ["--conf", f"spark.executorEnv.PYTHONPATH={other}"]
+    done = submit("run_pipeline.py", config, [*options, *installed])
     assert done.returncode == 2, done.stdout[-5000:]
     assert f"has coarse_spark 0.0.1, but this is {__version__}" in done.stdout
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 
 import numpy as np
 
@@ -168,16 +169,17 @@ def fit_sieve(parts: Sequence[GramStatistics], layout: Layout) -> SieveFit:
     # it
     rest = [_shrunk(total(scaled, without={number}), layout) for number in scaled]
 
+    # fsum, here and elsewhere: the last digits of sum depend on the version of Python
     def held_out_loss(coefficients: FloatArray) -> float:
         return (
-            sum(part.loss(b) for part, b in zip(scaled.values(), coefficients, strict=True))
+            fsum(part.loss(b) for part, b in zip(scaled.values(), coefficients, strict=True))
             / everything.weight
         )
 
     def gain_error(better: FloatArray, worse: FloatArray) -> float:
         # Σ w (e² − (e − δ)²) has the standard error 2 σ sqrt(Σ w δ²), δ being what held-out
         # predictions differ by
-        moved = sum(
+        moved = fsum(
             float(shift @ part.gram @ shift)
             for part, shift in zip(scaled.values(), better - worse, strict=True)
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import fsum
 
 import numpy as np
 from scipy import sparse
@@ -49,7 +50,7 @@ class Node:
     @property
     def value(self) -> float:
         """What the leaves below earn, Σ w π."""
-        return sum(child.value for child in self.children) if self.children else self.earned
+        return fsum(child.value for child in self.children) if self.children else self.earned
 
     @property
     def splits(self) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import fsum
 
 import numpy as np
 
@@ -252,7 +253,7 @@ def _without_limits(
         enough = [key for key in sorted(kept) if all(without[key][k] <= limit[k] for k in sizes)]
         if not enough:
             break
-        kept.remove(min(enough, key=lambda key: sum(without[key].values())))
+        kept.remove(min(enough, key=lambda key: fsum(without[key].values())))
     return Relaxed(rounding, {key: duals[key] for key in sorted(kept)}, sizes)
 
 

@@ -251,9 +251,9 @@ def test_what_spark_says_of_a_failure_holds_no_values_where_they_are_private(
     # Spark 3.5 makes a null of what is no number, unless it is asked to be strict
     strict = run.spark.conf.get("spark.sql.ansi.enabled")
     run.spark.conf.set("spark.sql.ansi.enabled", "true")
+    names = run.spark.createDataFrame([("Zoë 7",)], "name string")
     try:
         with pytest.raises(RunError) as failed, run.step("score"):
-            names = run.spark.createDataFrame([("Zoë 7",)], "name string")
             names.selectExpr("int(name)").collect()
     finally:
         run.spark.conf.set("spark.sql.ansi.enabled", strict)

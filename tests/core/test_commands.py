@@ -7,6 +7,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import click
 import pytest
 import typer
 
@@ -14,6 +15,8 @@ from coarse_spark import cli
 from coarse_spark.cli import app, main, task
 from coarse_spark.errors import ConfigurationError, RunError
 
+# before 8.2 click took no arguments at all for a wish for help
+NO_ARGUMENTS = "NoArgsIsHelpError" if hasattr(click.exceptions, "NoArgsIsHelpError") else None
 NEW = "such as a scheduler's job run (default: made of the time)"
 ONLY = "(default: the only one of this configuration; with several it has to be given)"
 GO_ON = f"The unfinished run to go on with {ONLY}"
@@ -96,8 +99,8 @@ def test_a_task_lets_errors_through(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--help"], None),
         (["fit", "--help"], None),
         (["runs", "show", "--help"], None),
-        ([], "NoArgsIsHelpError"),
-        (["runs"], "NoArgsIsHelpError"),
+        ([], NO_ARGUMENTS),
+        (["runs"], NO_ARGUMENTS),
         (["fti"], "UsageError"),
         (["fit"], "MissingParameter"),
         (["fit", "--config"], "BadOptionUsage"),

@@ -342,5 +342,5 @@ def test_a_run_within_several_limits_keeps_them_all(
     # a floor beyond what anything reaches is named, with the nearest
     beyond = promotions.configure(menu__limits=f"[{mailed}, {floor % 9}]", **common)
     refused = started_after("score", finished, beyond, "refused")
-    with pytest.raises(InvalidInputError, match="limit 'orders' .at_least 9 of the control's. is"):
+    with pytest.raises(InvalidInputError, match=r"limit 'orders' .at_least 9 of the control's. is"):
         choose(refused)

@@ -17,10 +17,14 @@ from coarse_spark import Profit, TreatmentSpace, choose_menu
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.menu.assignment.programme import Programme
 from coarse_spark.core.menu.choose import choose_menus
+from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.population import ArrayPopulation
 from coarse_spark.core.menu.problem.limits import Budget, Limit, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.lloyd import ValuedMenu
 from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.core.menu.search.steps import PricedPass
+from coarse_spark.core.menu.settle import settle, settle_boundary
 from coarse_spark.core.menu.units import assign
 from coarse_spark.errors import InvalidInputError
 
@@ -291,3 +295,32 @@ def _linear(
     )
     assert found.status == 0
     return float(-found.fun)
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_units_at_the_boundary_are_settled_alike_when_others_ask_again(seed: int) -> None:
+    units, theta = 6_000, _theta(6_000, seed)
+    totals = (replace(MAIL, at_most=0.4), replace(STOCK, at_most=0.06))
+    limits = Limits(None, 0.42, Budget(0.12, SPENDING), totals)
+    problem = MenuProblem.build(STEPS, "quadratic", PROFIT, totals=limits.totals)
+    problem = problem.with_totals(limits.totals)
+    coefficients = problem.of_profit.side_by_side(theta)
+    extended = problem.of_profit.extended(coefficients, np.empty((units, 0)))
+    population = ArrayPopulation(problem, extended, np.ones(units), 1_000, 1_500).told_apart()
+    treatments = np.array([[0, 0], [0.5, 1], [1, 0]])
+    given = limits.of_size(3, population.problem)
+    menu = PricedMenu.build(population.problem, treatments, limits=given)
+    sample = population.sample()
+    priced = PricedPass(lambda menus: population.sums(menus)[0], sample).priced(menu)
+    assert priced is not None
+    found = settle(population, {3: priced}, sample)[3]
+    assert 0 < len(found.boundary.ids) < 100
+    assert (np.array(found.menu.limit_prices) > 0).sum() == 2
+    # another command knows the prices that decide and the boundary's reach alone
+    sums = population.sums({3: found.deciding})[0][3]
+    boundary = population.boundary({3: (found.deciding, found.boundary.reach)})[3]
+    again = settle_boundary(ValuedMenu(found.deciding, sums, 0.0), boundary, population.size())
+    assert again is not None
+    np.testing.assert_array_equal(again.taken, found.taken)
+    np.testing.assert_array_equal(again.sums.units, found.sums.units)
+    assert (again.menu.used(again.sums) <= given.most * (1 + 1e-12)).all()

@@ -27,7 +27,7 @@ _ROUNDS = 40
 _DEAREST = 1e6
 _EXACT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 _SHORT = 1e-6  # units of which too much counts, within what HiGHS resolves
-_ROUNDED, _MOST_ROUNDED, _NODES = 40, 700, 500  # units that are made whole together
+_ROUNDED, _MOST_ROUNDED, _NODES = 16, 700, 500  # units that are made whole together
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,12 +263,13 @@ class Programme:
             LinearConstraint(shares, (lower - slack) / mean, (upper + slack) / mean),
             LinearConstraint(counted, -np.inf, most / (mean * sizes) - margin),
         ]
+        # the very optimum: a part of these units, settled again, then finds the same
         solved = milp(
             -weights * self.profits[cells.units, cells.treatments] / scale,
             integrality=np.ones(len(weights)),
             bounds=Bounds(0, 1),
             constraints=limits,
-            options={"node_limit": _NODES, "mip_rel_gap": 1e-3},
+            options={"node_limit": _NODES, "mip_rel_gap": 0.0},
         )
         if solved.x is None:
             return None

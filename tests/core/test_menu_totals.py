@@ -228,7 +228,7 @@ def test_limits_hold_on_a_population_that_is_read_in_passes() -> None:
 def test_limits_that_cannot_be_kept_are_named_with_the_nearest(
     budget: float | None, limits: list[Limit], found: str
 ) -> None:
-    theta = _theta(200)
+    theta = _theta(120)
     common = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 3}
     given = None if budget is None else Budget(budget, SPENDING)
     with pytest.raises(InvalidInputError) as caught:
@@ -248,6 +248,26 @@ def test_limits_that_cannot_be_kept_are_named_with_the_nearest(
     )
     lower = [replace(limits[0], at_least=float(values["redeemed"]) * 0.99)]
     choose_menu(theta, budget=given, limits=lower, **common)
+
+
+def test_what_units_may_not_get_is_no_way_to_keep_a_limit() -> None:
+    theta, member = _theta(300), np.arange(300) % 10 < 3
+    common = {
+        "space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 3,
+        "eligible": {"a > 0.4 or b > 0.4": member}, "budget": Budget(0.15, SPENDING),
+    }  # fmt: skip
+    with pytest.raises(InvalidInputError, match="redeemed") as caught:
+        choose_menu(theta, limits=[replace(FLOOR, at_least=1.6)], **common)
+    assert "cannot be kept together on the menu of" in str(caught.value)
+    nearest = dict(re.findall(r"of (budget|redeemed) (-?[\d.e+-]+)", str(caught.value)))
+    assert list(nearest) == ["redeemed"]  # no budget would do
+    floor = replace(FLOOR, at_least=float(nearest["redeemed"]) * 0.98)
+    menu = choose_menu(theta, limits=[floor], **common)
+    taken = menu.assign(theta, eligible=common["eligible"])
+    assert not (menu.encoded[taken][~member] > 0.4).any()
+    assert menu.limits is not None
+    for total in menu.limits.totals:
+        assert (total.used - total.allowed) * (1 if total.at_most else -1) <= 1e-12
 
 
 def test_a_limit_says_what_is_wrong_with_it() -> None:

@@ -95,7 +95,9 @@ def least_counts(posed: AssignmentProblem, allowed: BoolArray | None = None) -> 
         if others:
             part = replace(none, counted=posed.counted[others], most=posed.most[others])
             solved = part.programme.solved()
-            found = None if solved is None else -float((solved.mass * profits).sum()) / total
+            found = None
+            if solved is not None and (allowed is None or solved.mass[~allowed].sum() <= 0):
+                found = float((solved.mass * counted).sum()) / total
         limit = posed.most[place] / total
         size = float(np.abs(counted).max(initial=0.0)) if others else abs(limit)
         if found is not None and found <= limit + 1e-9 * bool(others) * size + 1e-12 * size:

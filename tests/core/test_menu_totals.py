@@ -228,7 +228,7 @@ def test_limits_hold_on_a_population_that_is_read_in_passes() -> None:
 def test_limits_that_cannot_be_kept_are_named_with_the_nearest(
     budget: float | None, limits: list[Limit], found: str
 ) -> None:
-    theta = _theta(120)
+    theta = _theta(200)
     common = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 3}
     given = None if budget is None else Budget(budget, SPENDING)
     with pytest.raises(InvalidInputError) as caught:

@@ -112,6 +112,10 @@ bench-partitions: java ## Models of 200 partitions through Spark beside the same
 bench-menu: setup ## Menus beside k-means, greedy and oracles, one JSON object a line
 	@$(BIN)/python tests/benchmarks/bench_menu.py
 
+.PHONY: bench-limits
+bench-limits: setup ## A million units in three budgets beside a plain pass, 20,000 beside HiGHS on all
+	@$(BIN)/python tests/benchmarks/bench_limits.py
+
 .PHONY: bench-scale
 bench-scale: java ## Menus and assignments of 1, 10 and 50 million units beside MLlib and plain Delta, hours of it
 	@$(BIN)/python tests/benchmarks/bench_scale.py

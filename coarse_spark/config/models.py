@@ -47,7 +47,7 @@ from coarse_spark.config.section import Section
 from coarse_spark.config.treatments import Treatments, build_space, treatment_names
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis, candidate_bases
-from coarse_spark.core.menu.problem.limits import Budget, Limits
+from coarse_spark.core.menu.problem.limits import Budget, Limit, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.policies import COMPARISONS
 from coarse_spark.core.profit import Profit, ProfitCoefficients
@@ -275,8 +275,9 @@ class ProfitTerms(Section):
     )
     unit_columns: Columns = Field(
         (),
-        description="numeric columns of experiment and population that may stand in margin, cost "
-        "and menu.spending_*, in what expands into a sum of products of treatments and columns",
+        description="numeric columns of experiment and population that may stand in margin, "
+        "cost, menu.spending_* and menu.limits, in what expands into a sum of products of "
+        "treatments and columns",
     )
     currency: Text | None = Field(
         None, description="what amounts are in, such as EUR or €; words of summary and page alone"
@@ -285,6 +286,29 @@ class ProfitTerms(Section):
         "unit",
         description='what one unit\'s profit is of, the words behind "per": unit, customer, or '
         "customer and month, whose totals are per month; words of summary and page alone",
+    )
+
+
+class MenuLimit(Section):
+    """One of menu.limits: what a menu comes to, per unit of population weight, is limited."""
+
+    name: Text = Field(description="what summary and page call it; each has another")
+    per_unit: ExpressionText = Field(
+        "0",
+        description="what counts for every unit that gets a treatment, an expression in the "
+        "treatment names",
+    )
+    per_outcome: ByOutcome = Field(
+        "0",
+        description="what counts per unit of outcome, an expression in the treatment names; of "
+        "several outcomes a mapping",
+    )
+    at_most: Number | None = Field(None, description="the most that may count")
+    at_least: Number | None = Field(None, description="the least that has to count; one of the two")
+    relative_to: Literal["control"] | None = Field(
+        None,
+        description="control: the limit is so many times what would count if every unit got the "
+        "control; default: it is a number of its own",
     )
 
 
@@ -363,11 +387,18 @@ class Menu(Section):
         description="what counts against the budget per unit of outcome, such as an incentive "
         "paid on success; money, an expression in the treatment names",
     )
+    limits: tuple[MenuLimit, ...] = Field(
+        (),
+        description="further limits on what the menu comes to, such as another budget, stock, or a "
+        "floor on an outcome: a list of name, per_unit and per_outcome (what counts), at_most or "
+        "at_least, and relative_to (control)",
+    )
     assignment: Literal["exact", "rule"] = Field(
         "exact",
         description="who gets which treatment: exact, the one that earns most with the unit's own "
         "responses; or rule, what a shallow tree over the features says, which SQL can run "
-        "(coarse-spark export-rule) and which earns less; it keeps no shares and no budget",
+        "(coarse-spark export-rule) and which earns less; it keeps no shares, no budget and "
+        "no other limits",
     )
     rule_depth: Integer = Field(
         3,
@@ -435,7 +466,7 @@ class Evaluation(Section):
         COMPARISONS,
         description="what the menu is compared with, each with as many treatments: segments on "
         "features (k-means, a tree), on responses and on own best treatments (k-means), the best "
-        "of a grid, and a random menu; none within limits on shares or a budget, which they would "
+        "of a grid, and a random menu; none within limits of menu.*, which they would "
         "not keep",
     )
     grid_points: Integer = Field(
@@ -626,7 +657,12 @@ class Configuration(Section):
             per_unit = menu.spending_per_unit or self.profit.cost
             spending = Profit(menu.spending_per_outcome, per_unit, self.profit.unit_columns)
             budget = Budget(menu.budget, spending)
-        return Limits(menu.min_share, menu.max_share, budget)
+        return Limits(menu.min_share, menu.max_share, budget, tuple(map(self._limit, menu.limits)))
+
+    def _limit(self, limit: MenuLimit) -> Limit:
+        amount = Profit(limit.per_outcome, limit.per_unit, self.profit.unit_columns)
+        bounds = limit.at_most, limit.at_least
+        return Limit(limit.name, amount, *bounds, relative_to=limit.relative_to)
 
     @cached_property
     def unit_factors(self) -> int:
@@ -635,8 +671,7 @@ class Configuration(Section):
 
     @property
     def _profits(self) -> list[Profit]:
-        budget = self.limits.budget
-        return [self.profit_function, *([] if budget is None else [budget.row_profit])]
+        return [self.profit_function, *(limit.row_profit for limit in self.limits.totals)]
 
     @cached_property
     def always_offered(self) -> FloatArray | None:
@@ -660,15 +695,14 @@ class Configuration(Section):
         required = np.empty((0, len(self.space.dimensions)))
         if self.always_offered is not None:
             required = self.always_offered
-        spending = None if self.limits.budget is None else self.limits.budget.row_profit
-        profit = self.profit_function
+        totals, profit = self.limits.totals, self.profit_function
         if support is None:
-            return MenuProblem.build(self.space, self.basis, profit, required, spending=spending)
+            return MenuProblem.build(self.space, self.basis, profit, required, totals=totals)
         space = offered_space(self.basis, support, self.menu.support)
         basis = Basis(self.basis.name, space)
         levels = tried_levels(space)
         extra = [*levels, *required]
-        problem = MenuProblem.build(space, basis, profit, extra, spending=spending)
+        problem = MenuProblem.build(space, basis, profit, extra, totals=totals)
         count, largest = len(problem.candidates), max(self.menu.sizes)
         if space.offered is not None and not problem.searched.any() and count < largest:
             raise InvalidInputError(
@@ -698,6 +732,8 @@ class Configuration(Section):
             without["responses"] = True
         if not self.profit.unit_columns:
             without["profit"] = {*_ELSEWHERE["profit"], "unit_columns"}
+        if not self.menu.limits:
+            without["menu"] = {"limits"}
         return hashlib.sha256(self._json(without).encode()).hexdigest()
 
     def _json(self, without: dict[str, Any]) -> str:

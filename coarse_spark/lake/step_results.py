@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import to_json
 
 from coarse_spark.core.menu.menu import Pass
+from coarse_spark.core.menu.problem.limits import BUDGET
 from coarse_spark.core.overlap import Overlap
 from coarse_spark.core.policy_tree.rule import AssignmentRule
 from coarse_spark.core.support import Support
@@ -141,13 +142,32 @@ class DecidingPrices(Record):
     Attributes
     ----------
     prices : (K,) of the treatments.
-    budget_price : of spending.
+    limit_prices : (L,) of what counts against limits on totals.
     reach : the boundary's units prefer their treatment to the next best by less; 0 for none.
     """
 
     prices: tuple[float, ...]
-    budget_price: float
+    limit_prices: tuple[float, ...] = ()
     reach: float
+
+
+class TotalKept(Record):
+    """A limit on what a menu comes to, and what it comes to, per unit weight.
+
+    Attributes
+    ----------
+    name : of the limit, ``budget`` for the budget.
+    at_most : whether more is what the limit forbids, not less.
+    allowed : the limit.
+    used : what counts against it.
+    price : what one more, or one less, that is allowed would earn; 0 where it does not bind.
+    """
+
+    name: str
+    at_most: bool = True
+    allowed: float
+    used: float
+    price: float
 
 
 class LimitsKept(Record):
@@ -157,19 +177,36 @@ class LimitsKept(Record):
     ----------
     min_share, max_share : (K,) of the population's weight.
     tie_break : what the hash of a unit's id adds at most to its profit.
-    budget : most that may be spent per unit weight, None without one.
-    spending : what is spent per unit weight; 0 without a budget.
-    budget_price : what one more unit of money in the budget would earn; 0 where it does not bind.
+    totals : the limits on what the menu comes to, the budget first.
     deciding : prices that tell who gets what.
     """
 
     min_share: tuple[float, ...]
     max_share: tuple[float, ...]
     tie_break: float = 0.0
-    budget: float | None = None
-    spending: float = 0.0
-    budget_price: float = 0.0
+    totals: tuple[TotalKept, ...] = ()
     deciding: DecidingPrices
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, values: Any) -> Any:
+        """Read records of the time when a budget was the one limit on a total."""
+        if not isinstance(values, Mapping) or "totals" in values:
+            return values
+        names = {"budget": "allowed", "spending": "used", "budget_price": "price"}
+        budget = {name: values.get(key, 0.0) for key, name in names.items()}
+        kept = {key: value for key, value in values.items() if key not in names}
+        deciding = kept.get("deciding")
+        limited = values.get("budget") is not None
+        if isinstance(deciding, Mapping) and "budget_price" in deciding:
+            others = {key: value for key, value in deciding.items() if key != "budget_price"}
+            prices = [deciding["budget_price"]] if limited else []
+            kept["deciding"] = {**others, "limit_prices": prices}
+        return {**kept, "totals": [{"name": BUDGET, **budget}]} if limited else kept
+
+    def total(self, name: str) -> TotalKept | None:
+        """Return the limit of a name, None where there is none."""
+        return next((total for total in self.totals if total.name == name), None)
 
     @property
     def of_shares(self) -> bool:

@@ -178,10 +178,14 @@ def _limits(
                 f"treatment {treatment} has a share of {share:.6g}, expected "
                 f"{low[treatment]:.6g} to {high[treatment]:.6g}"
             )
-    if kept.budget is not None:
-        spending = priced.spending(sums)
-        if spending > kept.budget + 1e-9 * max(abs(kept.budget), 1.0):
-            problems.append(f"{spending:.6g} a unit is spent, expected at most {kept.budget:.6g}")
+    for total in priced.totals_kept(problem, sums):
+        over = (total.used - total.allowed) * (1.0 if total.at_most else -1.0)
+        if over > 1e-9 * max(abs(total.allowed), 1.0):
+            side = "most" if total.at_most else "least"
+            problems.append(
+                f"{total.used:.6g} a unit counts for the limit {total.name}, expected at {side} "
+                f"{total.allowed:.6g}"
+            )
     return problems
 
 

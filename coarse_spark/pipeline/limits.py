@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -16,25 +16,28 @@ from coarse_spark.core.menu.search.lloyd import ValuedMenu
 from coarse_spark.core.menu.settle import Settled, settle_boundary
 from coarse_spark.distributed.population import ResponseTable
 from coarse_spark.errors import RunError
-from coarse_spark.lake.step_results import DecidingPrices, LimitsKept
+from coarse_spark.lake.step_results import DecidingPrices, LimitsKept, TotalKept
 
 
-def limits_kept(chosen: ChosenMenu) -> LimitsKept | None:
-    """Return what the run keeps of a menu's limits, None without any."""
+def limits_kept(chosen: ChosenMenu, problem: MenuProblem) -> LimitsKept | None:
+    """Return what the run keeps of a menu's limits, None without any.
+
+    Parameters
+    ----------
+    chosen : the menu of one size.
+    problem : that it was chosen from.
+    """
     menu, deciding = chosen.menu, chosen.settled.deciding
     if menu.free:
         return None
-    limited = np.isfinite(menu.limits.budget)
     return LimitsKept(
         min_share=menu.lower.tolist(),
         max_share=menu.upper.tolist(),
         tie_break=menu.tie_break,
-        budget=menu.limits.budget if limited else None,
-        spending=menu.spending(chosen.sums) if limited else 0.0,
-        budget_price=menu.budget_price,
+        totals=[TotalKept(**asdict(total)) for total in menu.totals_kept(problem, chosen.sums)],
         deciding=DecidingPrices(
             prices=deciding.prices.tolist(),
-            budget_price=deciding.budget_price,
+            limit_prices=deciding.limit_prices,
             reach=chosen.settled.boundary.reach,
         ),
     )
@@ -45,14 +48,14 @@ def deciding_menu(problem: MenuProblem, treatments: pd.DataFrame, kept: LimitsKe
 
     Parameters
     ----------
-    problem : that knows the budget's spending and, where limits are kept, the tie-break.
+    problem : that knows what counts against limits and, where limits are kept, the tie-break.
     treatments : rows of table ``menu``, by treatment_id.
     kept : what the step ``choose`` kept of its limits.
     """
-    budget = np.inf if kept.budget is None else kept.budget
-    limits = SizeLimits(np.array(kept.min_share), np.array(kept.max_share), budget=budget)
+    lower, upper = np.array(kept.min_share), np.array(kept.max_share)
+    limits = SizeLimits(lower, upper, totals=problem.totals)
     menu = PricedMenu.build(problem, problem.space.encode(treatments), limits=limits)
-    menu = menu.at(np.array(kept.deciding.prices), kept.deciding.budget_price)
+    menu = menu.at(np.array(kept.deciding.prices), kept.deciding.limit_prices)
     return replace(menu, tie_break=kept.tie_break)
 
 

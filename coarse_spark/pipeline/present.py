@@ -54,7 +54,6 @@ def report_content(run: Run) -> ReportContent:
             f"run {run.run_id} has assignments of its menu of {assigned.k}, but the menu of "
             f"{evaluated.k} is selected; run the step 'assign' first"
         )
-    budget = run.configuration.limits.budget
     return ReportContent(
         title=_title(run),
         run_id=run.run_id,
@@ -77,7 +76,7 @@ def report_content(run: Run) -> ReportContent:
         warnings=tuple(run.record.warnings),
         confidence=run.configuration.evaluation.confidence,
         design=run.configuration.design.kind,
-        spending=None if budget is None else budget.row_profit,
+        totals=run.configuration.limits.totals,
         money=Money(run.declared.profit.currency or "", run.declared.profit.per),
         population_given=run.declared.population.given,
         brought=" and ".join(map(input_name, run.declared.responses.sources.values())),

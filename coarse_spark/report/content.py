@@ -12,6 +12,7 @@ import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.menu.problem.limits import Limit
 from coarse_spark.core.policies import COMPARISONS
 from coarse_spark.core.profit import Profit, ProfitCoefficients, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
@@ -79,7 +80,7 @@ class ReportContent:
     warnings : sentences.
     confidence : of all intervals.
     design : how the experiment gave treatments: randomized, stratified or learned.
-    spending : what counts against the budget, where there is one.
+    totals : limits on what the menu comes to, such as a budget.
     money : the words of amounts.
     population_given : whether the population is another table than the experiment's.
     brought : where the responses were brought along from; empty where they were learned.
@@ -110,7 +111,7 @@ class ReportContent:
     warnings: tuple[str, ...] = ()
     confidence: float = 0.95
     design: str = "randomized"
-    spending: Profit | None = None
+    totals: tuple[Limit, ...] = ()
     money: Money = field(default_factory=Money)
     population_given: bool = False
     brought: str = ""
@@ -165,7 +166,7 @@ class ReportContent:
     @cached_property
     def of_profit(self) -> ProfitCoefficients:
         """What ``segment_theta`` is of."""
-        profits = [self.profit, *([] if self.spending is None else [self.spending])]
+        profits = [self.profit, *(limit.row_profit for limit in self.totals)]
         return ProfitCoefficients.of(self.basis.size, profits)
 
     @property

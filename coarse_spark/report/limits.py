@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from coarse_spark.core.menu.problem.limits import BUDGET
+from coarse_spark.lake.step_results import TotalKept
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.wording import decimals_for, number, treatment_text
 
@@ -12,18 +14,34 @@ def limit_sentences(content: ReportContent) -> list[str]:
     if limits is None:
         return []
     sentences = _shares(content) if limits.of_shares else []
-    if limits.budget is None:
-        return sentences
-    used = (
-        f"The menu spends {_money(content, limits.spending)} of the "
-        f"{_money(content, limits.budget)} that the budget allows {content.money.each}"
-    )
+    return [*sentences, *(_total(content, total) for total in limits.totals)]
+
+
+def _total(content: ReportContent, total: TotalKept) -> str:
+    """Return what a menu comes to of what a limit allows, and what one more is worth."""
+    if total.name == BUDGET:
+        used = (
+            f"The menu spends {_money(content, total.used)} of the "
+            f"{_money(content, total.allowed)} that the budget allows {content.money.each}"
+        )
+        more, what = "more of budget", "the budget"
+    else:
+        side, way = ("most", "more") if total.at_most else ("least", "less")
+        used = (
+            f"The menu comes to {_count(total.used)} of {total.name} {content.money.each}, which "
+            f"the limit asks to be at {side} {_count(total.allowed)}"
+        )
+        more, what = f"{way} of {total.name} that is allowed", "the limit"
     worth = (
-        f"one more of budget would earn {_money(content, limits.budget_price)}"
-        if limits.budget_price
-        else "the budget does not bind"
+        f"one {more} would earn {_money(content, total.price)}"
+        if total.price
+        else f"{what} does not bind"
     )
-    return [*sentences, f"{used}; {worth}."]
+    return f"{used}; {worth}."
+
+
+def _count(value: float) -> str:
+    return number(value, decimals_for([value / 10]) if value else 0)
 
 
 def _shares(content: ReportContent) -> list[str]:

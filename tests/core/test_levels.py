@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from coarse_spark import Profit, TreatmentSpace
 from coarse_spark.core.expressions import Expression
+from coarse_spark.core.menu.problem.limits import Limit
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.problem.rules import eligibility_rules
 from coarse_spark.errors import ExpressionError
@@ -61,7 +62,7 @@ def test_what_can_never_hold_is_refused_wherever_it_is_given(text: str, message:
     refused(lambda: MenuProblem.build(SPACE, "levels * linear", Profit(cost=text)))
     refused(lambda: MenuProblem.build(SPACE, "levels * linear", Profit(margin=text)))
     problem = MenuProblem.build(SPACE, "levels * linear", Profit())
-    refused(lambda: problem.with_spending(Profit(cost=text)))
+    refused(lambda: problem.with_totals([Limit("x", Profit(cost=text), at_most=1.0)]))
 
 
 @pytest.mark.parametrize(

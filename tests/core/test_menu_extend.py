@@ -11,7 +11,7 @@ from coarse_spark.core.menu.assignment.assign import AssignmentProblem
 from coarse_spark.core.menu.extend import extend
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.population import ArrayPopulation
-from coarse_spark.core.menu.problem.limits import Budget, SizeLimits
+from coarse_spark.core.menu.problem.limits import Budget, Limit, SizeLimits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.settle import Settled
 from coarse_spark.core.menu.units import SegmentSums, assign
@@ -23,8 +23,9 @@ SPACE = TreatmentSpace.from_dict(
     {name: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for name in ("a", "b")}
 )
 COST = "0.2 * a + 0.1 * b"
-SPENDING = Budget(0.0, Profit("0", COST)).row_profit
-PROBLEM = MenuProblem.build(SPACE, "quadratic", Profit("1", COST)).with_spending(SPENDING)
+PROBLEM = MenuProblem.build(SPACE, "quadratic", Profit("1", COST)).with_totals(
+    [Budget(0.0, Profit("0", COST)).as_limit]
+)
 MENU = np.array([[0.0, 0.0], [1.0, 0.5], [2.0, 1.5]])
 SERVED, FURTHER = 9_000, 1_000
 
@@ -37,8 +38,12 @@ def _theta(units: int, seed: int) -> np.ndarray:
     )
 
 
+def _totals(budget: float) -> tuple[Limit, ...]:
+    return (Budget(budget, Profit("0", COST)).as_limit,) if budget < np.inf else ()
+
+
 def _menu(low: float, high: float, budget: float = np.inf) -> PricedMenu:
-    limits = SizeLimits(np.full(3, low), np.full(3, high), budget=budget)
+    limits = SizeLimits(np.full(3, low), np.full(3, high), totals=_totals(budget))
     return PricedMenu.build(PROBLEM, MENU, limits=limits)
 
 
@@ -47,10 +52,10 @@ def _served(
 ) -> tuple[PricedMenu, SegmentSums]:
     """Return the menu at the prices of the best assignment of units, and its sums."""
     population = ArrayPopulation(PROBLEM, theta, weights)
-    best = menu.posed_to(population.sample()).whole(menu.prices, menu.budget_price)
+    best = menu.posed_to(population.sample()).whole(menu.prices, menu.limit_prices)
     assert best is not None
     sums = SegmentSums.of(best.taken, theta, weights, menu.k)
-    return menu.at(best.prices, best.budget_price), sums
+    return menu.at(best.prices, best.limit_prices), sums
 
 
 def _taken(found: Settled, theta: np.ndarray) -> np.ndarray:
@@ -90,17 +95,20 @@ def test_limits_hold_over_everyone_at_the_best_that_is_left(
     mass, slack = served.weight + sums.weight, everyone.heaviest if weighted else 1 - 1e-9
     assert (mass <= high * total + slack).all()
     assert (mass >= low * total - slack).all()
-    spent = profit_matrix(new, menu.spent)[np.arange(FURTHER), taken] if budget < np.inf else 0
-    before = (served.rows * menu.spent).sum()
-    assert before + np.sum(weights[1] * spent) <= budget * total * (1 + 1e-9)
+    counted = np.array([profit_matrix(new, rows) for rows in menu.counted])
+    counted = counted.reshape(-1, FURTHER, 3)
+    used = [(served.rows * rows).sum() for rows in menu.counted]
+    for before, rows in zip(used, counted, strict=True):
+        spent = rows[np.arange(FURTHER), taken]
+        assert before + np.sum(weights[1] * spent) <= budget * total * (1 + 1e-9)
     # no other assignment of the further units within what is left earns more
     posed = AssignmentProblem(
         profit_matrix(new, menu.psi),
-        profit_matrix(new, menu.spent) if budget < np.inf else None,
+        counted,
         weights[1],
         np.maximum(low * total - served.weight, 0),
         high * total - served.weight,
-        budget * total - before,
+        np.array([budget * total - before for before in used]),
     )
     best = posed.split()
     assert best is not None
@@ -113,7 +121,7 @@ def test_units_that_respond_alike_are_told_apart_by_lot() -> None:
     population = ArrayPopulation(PROBLEM, new, np.ones(FURTHER), 500, 400).told_apart()
     plain, served = _served(_menu(1 / 3, 1 / 3), old, np.ones(SERVED))
     menu = PricedMenu.build(population.problem, MENU, limits=plain.limits)
-    menu = replace(menu.at(plain.prices, 0.0), tie_break=1e-7)
+    menu = replace(menu.at(plain.prices, ()), tie_break=1e-7)
     everyone = ArrayPopulation(PROBLEM, np.vstack([old, new]), np.ones(SERVED + FURTHER)).size()
     found = extend(population, menu, served, everyone)
     assert len(found.boundary.ids) > 0
@@ -136,15 +144,15 @@ def test_units_follow_the_prices_of_those_before_where_these_keep_the_limits() -
 def test_a_budget_that_units_served_before_used_up_is_named_with_the_nearest() -> None:
     old, new = _theta(SERVED, 1), _theta(FURTHER, 2)
     # every treatment spends at least what "a" costs here, and the old ones spend all of it
-    limits = SizeLimits(np.array([0.0, 0.0]), np.ones(2), budget=0.26)
+    limits = SizeLimits(np.array([0.0, 0.0]), np.ones(2), totals=_totals(0.26))
     menu = PricedMenu.build(PROBLEM, MENU[1:], limits=limits)
     menu, served = _served(menu, old, np.ones(SERVED))
-    spent = (served.rows * menu.spent).sum()
-    tight = replace(menu, limits=replace(limits, budget=spent / SERVED - 1e-3))
+    spent = (served.rows * menu.counted[0]).sum()
+    tight = replace(menu, limits=replace(limits, totals=_totals(spent / SERVED - 1e-3)))
     everyone = ArrayPopulation(PROBLEM, np.vstack([old, new]), np.ones(SERVED + FURTHER)).size()
     population = ArrayPopulation(PROBLEM, new, np.ones(FURTHER))
     extend(population, menu, served, everyone)
-    tight = replace(tight, limits=replace(limits, budget=0.2505))
+    tight = replace(tight, limits=replace(limits, totals=_totals(0.2505)))
     nearest = (spent + 0.25 * FURTHER) / (SERVED + FURTHER)
     with pytest.raises(InvalidInputError, match=rf"budget 0\.2505 .*nearest .* is {nearest:.6g}"):
         extend(population, tight, served, everyone)
@@ -158,9 +166,9 @@ def test_a_share_that_eligibility_forbids_is_named_with_the_nearest() -> None:
     limits = SizeLimits(np.full(3, 0.3), np.ones(3))
     menu = PricedMenu.build(ruled, MENU, limits=limits)
     sample = ArrayPopulation(ruled, old, np.ones(SERVED)).sample()
-    best = menu.posed_to(sample).whole(menu.prices, 0.0)
+    best = menu.posed_to(sample).whole(menu.prices)
     assert best is not None
-    menu = menu.at(best.prices, 0.0)
+    menu = menu.at(best.prices, ())
     served = SegmentSums.of(best.taken, old[:, :-1], np.ones(SERVED), 3)
     everyone = ArrayPopulation(ruled, np.vstack([old, new]), np.ones(SERVED + FURTHER)).size()
     share = served.weight[2] / (SERVED + FURTHER)

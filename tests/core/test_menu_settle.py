@@ -130,16 +130,18 @@ def test_budget_is_kept_and_used_up(most: float | None) -> None:
     limits = Limits(max_share=most, budget=Budget(0.2, spending))
     units, settled, chosen = _settled(theta, limits, [3])
     menu, every = settled[3].menu, np.arange(UNITS)
-    spent = profit_matrix(units, menu.spent)
+    spent = profit_matrix(units, menu.counted[0])
     used = spent[every, chosen[3]].mean()
-    assert used == pytest.approx(menu.spending(settled[3].sums))
+    assert used == pytest.approx(menu.used(settled[3].sums)[0])
     assert 0.1999 < used <= 0.2 * (1 + 1e-12)
-    assert menu.budget_price > 0
+    assert menu.limit_prices[0] > 0
     assert np.bincount(chosen[3]).max() <= (most or 1.0) * UNITS
     # no assignment of all units to these treatments does better within the budget
     profits, masses = profit_matrix(units, menu.psi), (menu.lower * UNITS, menu.upper * UNITS)
-    posed = AssignmentProblem(profits, spent, np.ones(UNITS), *masses, 0.2 * UNITS)
-    best = posed.whole(menu.prices, menu.budget_price)
+    posed = AssignmentProblem(
+        profits, spent[None], np.ones(UNITS), *masses, np.array([0.2 * UNITS])
+    )
+    best = posed.whole(menu.prices, menu.limit_prices)
     assert best is not None
     mine, theirs = profits[every, chosen[3]].mean(), profits[every, best.taken].mean()
     assert mine == pytest.approx(theirs, abs=1e-5)
@@ -149,7 +151,7 @@ def test_one_treatment_for_all_spends_what_the_budget_allows() -> None:
     limits = Limits(budget=Budget(0.2, Profit("0", COST)))
     _, settled, chosen = _settled(_theta(), limits, [1, 2])
     assert not chosen[1].any()
-    spent = [settled[k].menu.spending(settled[k].sums) for k in (1, 2)]
+    spent = [settled[k].menu.used(settled[k].sums)[0] for k in (1, 2)]
     np.testing.assert_allclose(spent, 0.2, rtol=1e-3)
     assert max(spent) <= 0.2 * (1 + 1e-12)
     assert settled[1].value < settled[2].value
@@ -171,5 +173,5 @@ def test_limits_that_bind_nobody_need_no_prices_and_nobody_to_look_at() -> None:
         [3],
     )
     assert not settled[3].menu.prices.any()
-    assert settled[3].menu.budget_price == 0
+    assert settled[3].menu.limit_prices == (0.0,)
     assert not len(settled[3].settled.boundary.ids)

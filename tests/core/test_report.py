@@ -772,6 +772,20 @@ def test_limits_say_what_binds_and_what_one_more_is_worth() -> None:
         "not bind.",
     ]
     assert limit_sentences(content) == []
+    totals = [
+        {"name": "budget", "allowed": 0.5, "used": 0.5, "price": 1.7},
+        {"name": "mailed", "allowed": 0.4, "used": 0.4, "price": 0.25},
+        {"name": "orders", "at_most": False, "allowed": 0.38, "used": 0.39, "price": 0.0},
+    ]
+    deciding = {"prices": [0.0] * 3, "limit_prices": [1.7, 0.25, 0.0], "reach": 0.0}
+    free = {"min_share": [0.0] * 3, "max_share": [1.0] * 3, "totals": totals, "deciding": deciding}
+    assert limit_sentences(with_limits(content, free)) == [
+        third,
+        "The menu comes to 0.400 of mailed per unit, which the limit asks to be at most 0.400; one "
+        "more of mailed that is allowed would earn 0.250.",
+        "The menu comes to 0.390 of orders per unit, which the limit asks to be at least 0.380; "
+        "the limit does not bind.",
+    ]
 
 
 def test_listed_values_are_shown_as_they_were_written() -> None:

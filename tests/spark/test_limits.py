@@ -91,7 +91,7 @@ def _assigned(
     assert not curve.unserved().unmet
     assert chosen.value <= chosen.upper_bound
     # another command goes on from the table and the record alone
-    kept = limits_kept(chosen)
+    kept = limits_kept(chosen, curve.problem)
     told = population.told_apart()
     menu = deciding_menu(settings.posed(told.problem), SPACE.decode(chosen.menu.treatments), kept)
     settled = settled_units(told, menu, kept.deciding.reach)
@@ -217,8 +217,8 @@ def test_arrays_and_spark_choose_the_same_menus(
 
 def test_best_single_treatment_keeps_the_budget_where_one_can() -> None:
     units = WeightedUnits.of(_theta()[:400], np.ones(400))
-    counted = PROBLEM.with_spending(Profit("1", "0"))
-    outcomes = profit_matrix(units.theta, counted.spending_at(PROBLEM.candidates))
+    counted = PROBLEM.with_totals([Budget(0.0, Profit("1", "0")).as_limit])
+    outcomes = profit_matrix(units.theta, counted.counted_at(PROBLEM.candidates)[0])
     # units whose outcome is lowest under different treatments: two can keep what no single one can
     least = float((outcomes.mean(axis=0).min() + outcomes.min(axis=1).mean()) / 2)
     spent = {}
@@ -276,9 +276,11 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     chosen = run.result(ChooseResult).menus[3]
     limits = chosen.limits
     assert limits is not None
-    assert spent == pytest.approx(limits.spending)
+    (budget,) = limits.totals
+    assert (budget.name, budget.allowed) == ("budget", 0.3)
+    assert spent == pytest.approx(budget.used)
     assert 0.29 < spent <= 0.3 + 1e-9
-    assert limits.budget_price > 0
+    assert budget.price > 0
     assert together["expected_profit"].mean() == pytest.approx(chosen.value)
     # redraws are searched and valued within the limits, where no menu does better than the one
     # chosen on the mean responses
@@ -293,3 +295,52 @@ def test_a_run_within_limits_publishes_what_it_keeps(
     assert "rule" not in values.index
     with pytest.raises(InvalidInputError, match="run limited has no rule: its menu keeps limits"):
         selected_rule(run, "spark")
+
+
+def test_a_run_within_several_limits_keeps_them_all(
+    spark: SparkSession, finished: Run, promotions: Promotions, tmp_path: Path
+) -> None:
+    from coarse_spark.pipeline import assign, choose
+
+    mailed = "{name: treated, per_unit: 'where(depth > 0, 1, 0)', at_most: 0.55}"
+    floor = "{name: orders, per_outcome: '1', at_least: %s, relative_to: control}"
+    common = {
+        "output__path": tmp_path / "tables", "menu__sizes": "[3]", "menu__select": 3,
+        "menu__budget": 0.3, "menu__spending_per_outcome": "depth / 100",
+        "menu__spending_per_unit": "0", "treatments__depth__step": 10,
+        "treatments__days__step": 7, "menu__sketch_cells": 200, "menu__starts": 1,
+    }  # fmt: skip
+    within = promotions.configure(menu__limits=f"[{mailed}, {floor % 1.02}]", **common)
+    run = started_after("score", finished, within, "guarded")
+    for step in (choose, assign):
+        step(run)
+    responses, assignments = (
+        run.lake.read(name, "guarded").drop("run_id").toPandas().sort_values("unit_id")
+        for name in ("responses", "assignments")
+    )
+    theta = responses[[f"theta_{position}" for position in range(6)]].to_numpy()
+    treatments = run.problem.space.encode(assignments)
+    expected = np.einsum("ij,ij->i", theta, run.problem.basis(treatments))
+    control = theta @ run.problem.basis(run.problem.space.control[None, :])[0]
+    counted = {
+        "budget": (expected * treatments[:, 0] / 100).mean(),
+        "treated": (treatments[:, 0] > 0).mean(),
+        "orders": expected.mean(),
+    }
+    limits = run.result(ChooseResult).menus[3].limits
+    assert limits is not None
+    allowed = {"budget": 0.3, "treated": 0.55, "orders": 1.02 * control.mean()}
+    for total in limits.totals:
+        name, sign = total.name, 1 if total.at_most else -1
+        assert total.allowed == pytest.approx(allowed[name], rel=1e-9)
+        assert total.used == pytest.approx(counted[name], rel=1e-9)
+        assert sign * counted[name] <= sign * allowed[name] + 1e-9
+        assert total.price >= 0
+    assert [total.name for total in limits.totals] == ["budget", "treated", "orders"]
+    assert limits.total("treated").price > 0
+    assert counted["treated"] > 0.55 - 2e-3
+    # a floor beyond what anything reaches is named, with the nearest
+    beyond = promotions.configure(menu__limits=f"[{mailed}, {floor % 9}]", **common)
+    refused = started_after("score", finished, beyond, "refused")
+    with pytest.raises(InvalidInputError, match=r"limit 'orders' .at_least 9 of the control's. is"):
+        choose(refused)

@@ -132,7 +132,7 @@ def test_a_published_run_earns_and_spends_what_the_formulas_say(run: Run) -> Non
     np.testing.assert_allclose(responses["granular_profit"], own, rtol=1e-9)
     limits = run.result(ChooseResult).menus[2].limits
     assert limits is not None
-    assert limits.budget_price > 0
+    assert limits.total("budget").price > 0
     assert earned["spending"].mean() <= 0.6 + 1e-9
     assert earned["spending"].mean() == pytest.approx(0.6, abs=0.005)
 

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from coarse_spark.config.checks.problem import NAMES, SPACE, VALUES, Check, Problem, Values
+from coarse_spark.config.checks.problem import (
+    NAMES,
+    SPACE,
+    VALUES,
+    Check,
+    Key,
+    Problem,
+    Values,
+)
 from coarse_spark.config.checks.tables import unit_columns
 from coarse_spark.core.expressions import Expression, shown
 from coarse_spark.core.menu.problem.rules import eligibility_rules
@@ -28,7 +36,7 @@ _OF_UNITS = (
 )
 
 
-def _expressions(values: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+def _expressions(values: Values) -> Iterator[tuple[Key, str]]:
     """Yield the key and the text of every expression in the treatment names."""
     for key in _EXPRESSIONS:
         block, field = key.split(".")
@@ -39,6 +47,14 @@ def _expressions(values: Values) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (block, field), found
     for name, text in values.get("menu.eligibility", {}).items():
         yield ("menu", "eligibility", name), text
+    for place, limit in enumerate(values.get("menu.limits", ())):
+        yield ("menu", "limits", place, "per_unit"), limit.per_unit
+        counted = limit.per_outcome
+        if isinstance(counted, str):
+            counted = {None: counted}
+        for outcome, text in counted.items():
+            further = () if outcome is None else (outcome,)
+            yield ("menu", "limits", place, "per_outcome", *further), text
 
 
 def _names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
@@ -46,7 +62,7 @@ def _names(values: Values, treatments: Sequence[str]) -> Iterator[Problem]:
     for key, text in _expressions(values):
         expression = Expression(text)
         known, expected = list(treatments), "treatments alone"
-        if key[0] == "profit" or key[1].startswith("spending"):
+        if key[0] == "profit" or str(key[1]).startswith(("spending", "limits")):
             known += values.get("profit.unit_columns", ())
             expected = "treatments or profit.unit_columns"
         of_units = sorted(expression.names & (units.keys() - set(known)))
@@ -102,7 +118,7 @@ def _terms(values: Values, space: TreatmentSpace) -> Iterator[Problem]:
             continue
         try:
             # one expression at a time, so that each is reported by itself
-            of_outcome = field in ("margin", "spending_per_outcome")
+            of_outcome = bool({"margin", "spending_per_outcome", "per_outcome"} & set(key))
             profit = Profit(text, "0", columns) if of_outcome else Profit("0", text, columns)
             profit.check(space)
             ProfitCoefficients.of(1, [profit]).amounts(profit, space.candidates, space)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from coarse_spark.config.checks.problem import SPACE, Check, Key, Problem
-from coarse_spark.core.menu.problem.limits import SizeLimits
+from coarse_spark.core.menu.problem.limits import BUDGET, SizeLimits
 from coarse_spark.core.profit import Profit
 from coarse_spark.core.treatments import Categorical, Continuous, TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
@@ -212,13 +212,35 @@ def _budget(
         )
 
 
+def _limits(limits: Sequence[Any]) -> Iterator[Problem]:
+    """Yield a problem for a limit that limits nothing, or twice, or has a name of another."""
+    names = [BUDGET]
+    for place, limit in enumerate(limits):
+        key = ("menu", "limits", place)
+        if limit.name in names:
+            taken = "menu.budget has" if limit.name == BUDGET else "another limit has"
+            yield Problem((*key, "name"), f"found '{limit.name}', which {taken}, expected another")
+        names.append(limit.name)
+        if (limit.at_most is None) == (limit.at_least is None):
+            found = "neither" if limit.at_most is None else "both"
+            yield Problem(key, f"found {found} of at_most and at_least, expected one of them")
+        if _paid(limit.per_outcome) == "0" and limit.per_unit == "0":
+            yield Problem(key, "nothing counts, expected per_unit or per_outcome")
+
+
 def _ruled(
     assignment: str,
     least: float | tuple[float, ...] | None,
     most: float | tuple[float, ...] | None,
     budget: float | None,
+    further: Sequence[Any],
 ) -> Iterator[Problem]:
-    limits = {"min_share": least, "max_share": most, "budget": budget}
+    limits = {
+        "min_share": least,
+        "max_share": most,
+        "budget": budget,
+        "limits": further or None,
+    }
     given = [f"menu.{name}" for name, value in limits.items() if value is not None]
     if assignment == "rule" and given:
         yield Problem(
@@ -254,6 +276,10 @@ CHECKS: tuple[Check, ...] = (
         ),
         _budget,
     ),
-    (("menu.assignment", "menu.min_share", "menu.max_share", "menu.budget"), _ruled),
+    (
+        ("menu.assignment", "menu.min_share", "menu.max_share", "menu.budget", "menu.limits"),
+        _ruled,
+    ),
+    (("menu.limits",), _limits),
     (("menu.previous_run", "menu.switching_cost"), _switching),
 )

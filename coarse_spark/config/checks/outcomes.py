@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from coarse_spark.config.checks.problem import Check, Problem
+from coarse_spark.config.checks.problem import Check, Key, Problem
 from coarse_spark.errors import nearest
 
 _ByOutcome = str | Mapping[str, str]
 
 
-def _paid(
-    outcome: str | tuple[str, ...], key: tuple[str, str], paid: _ByOutcome
-) -> Iterator[Problem]:
+def _paid(outcome: str | tuple[str, ...], key: Key, paid: _ByOutcome) -> Iterator[Problem]:
     known = [outcome] if isinstance(outcome, str) else list(outcome)
     if isinstance(paid, str):
         if len(known) > 1 and paid != "0":
@@ -25,9 +24,7 @@ def _paid(
     yield from _known(outcome, key, paid)
 
 
-def _known(
-    outcome: str | tuple[str, ...], key: tuple[str, str], given: _ByOutcome
-) -> Iterator[Problem]:
+def _known(outcome: str | tuple[str, ...], key: Key, given: _ByOutcome) -> Iterator[Problem]:
     known = [outcome] if isinstance(outcome, str) else list(outcome)
     for name in () if isinstance(given, str) else given:
         if name not in known:
@@ -44,6 +41,11 @@ def _margins(outcome: str | tuple[str, ...], margin: _ByOutcome) -> Iterator[Pro
 
 def _spending(outcome: str | tuple[str, ...], spending: _ByOutcome) -> Iterator[Problem]:
     yield from _paid(outcome, ("menu", "spending_per_outcome"), spending)
+
+
+def _limits(outcome: str | tuple[str, ...], limits: Sequence[Any]) -> Iterator[Problem]:
+    for place, limit in enumerate(limits):
+        yield from _paid(outcome, ("menu", "limits", place, "per_outcome"), limit.per_outcome)
 
 
 def _scales(outcome: str | tuple[str, ...], scale: _ByOutcome) -> Iterator[Problem]:
@@ -75,6 +77,7 @@ def _one_form(
 CHECKS: tuple[Check, ...] = (
     (("experiment.outcome", "profit.margin"), _margins),
     (("experiment.outcome", "menu.spending_per_outcome"), _spending),
+    (("experiment.outcome", "menu.limits"), _limits),
     (("experiment.outcome", "response.scale"), _scales),
     (("experiment.outcome", "response.learner"), _learners),
     (("experiment.outcome", "response.basis", "response.shape"), _one_form),

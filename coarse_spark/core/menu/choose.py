@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_limits
 from coarse_spark.core.additive import Additive
 from coarse_spark.core.arrays import FloatArray, IntArray, number
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.menu.assignment.feasible import unmet_limits
+from coarse_spark.core.menu.assignment.feasible import NamedTotals, unmet_limits
 from coarse_spark.core.menu.certificate.bound import Certificate, DualSums
-from coarse_spark.core.menu.menu import LimitsKept, Menu, Pass, PricedMenu
+from coarse_spark.core.menu.menu import LimitsKept, Menu, Pass, PricedMenu, TotalKept
 from coarse_spark.core.menu.population import (
     ArrayPopulation,
     EarlierTreatments,
@@ -29,7 +29,7 @@ from coarse_spark.core.menu.population import (
     required_treatments,
     validated_units,
 )
-from coarse_spark.core.menu.problem.limits import Budget, Limits, Shares
+from coarse_spark.core.menu.problem.limits import Budget, Limit, Limits, Shares
 from coarse_spark.core.menu.problem.problem import MenuProblem, row_blocks
 from coarse_spark.core.menu.problem.rules import (
     Switching,
@@ -101,7 +101,7 @@ class MenuCurve:
     problem : that menus and sums belong to; where limits may have to divide units that respond
         alike its last coefficient is the tie-break.
     chosen : by size.
-    uniform : the best single treatment, within the budget where one keeps it.
+    uniform : the best single treatment, within limits on totals where one keeps them.
     total : (p + 1,) Σ w (θ, 1) of everyone.
     units : the sketch of everyone.
     history : the passes over everyone.
@@ -124,6 +124,11 @@ class MenuCurve:
         """Profit per unit weight when everybody gets the best single treatment."""
         return float(self.uniform.psi[0] @ self.total / self.total[-1])
 
+    def totals_kept(self, k: int) -> tuple[TotalKept, ...]:
+        """Return what the menu of a size comes to beside its limits on totals."""
+        chosen = self.chosen[k]
+        return chosen.menu.totals_kept(self.problem, chosen.sums)
+
     def unserved(self) -> Unserved:
         """Return whom menus have nothing for because of eligibility, and limits that it breaks."""
         unmet, without = dict[int, str](), dict[int, int]()
@@ -134,7 +139,9 @@ class MenuCurve:
             if not one.menu.free:
                 names = [self.problem.space.describe(row) for row in one.menu.treatments]
                 allowed = self._refused(one.menu) < 0.5
-                why = unmet_limits(one.menu.posed_to(self.units), allowed, names)
+                mean = self.total / self.total[-1]
+                totals = NamedTotals.of(self.problem, one.menu.limits.totals, mean)
+                why = unmet_limits(one.menu.posed_to(self.units), allowed, names, totals)
             if why is not None:
                 unmet[k] = why
             else:
@@ -332,6 +339,7 @@ def choose_menu(
     min_share: Shares = None,
     max_share: Shares = None,
     budget: float | Budget | None = None,
+    limits: Iterable[Limit] = (),
     always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
     eligible: Mapping[str, npt.ArrayLike] | None = None,
     previous_menu: Menu | None = None,
@@ -360,6 +368,8 @@ def choose_menu(
         minimum puts the candidate on the menu.
     budget : most that may be spent per unit weight, counted by the profit's cost, or a ``Budget``
         that says what counts as spending.
+    limits : further limits on what the menu comes to, in whatever counts: other budgets, stock, or
+        a floor on an outcome.
     always_offer : treatments that stay on the menu.
     eligible : {expression in the treatment names: (n,) booleans}: treatments where the expression
         is not 0 go to these units only.
@@ -405,8 +415,8 @@ def choose_menu(
     if budget is not None and not isinstance(budget, Budget):
         by_cost = Profit("0", profit.cost, profit.unit_columns)
         budget = Budget(number(budget, "budget"), by_cost)
-    spending = None if budget is None else budget.row_profit
-    problem = MenuProblem.build(space, basis, profit, spending=spending)
+    within = Limits(min_share, max_share, budget, tuple(limits))
+    problem = MenuProblem.build(space, basis, profit, totals=within.totals)
     coefficients, mass, kept = validated_units(problem, theta, weights, invalid, units)
     if k > len(coefficients):
         raise InvalidInputError(
@@ -424,10 +434,10 @@ def choose_menu(
     rows = [] if previous_menu is None else list(previous_menu.encoded)
     old = [row for row in rows if problem.position(row) is not None or problem.searched.any()]
     extra = [*required, *old]
-    ruled = MenuProblem.build(space, problem.basis, profit, extra, rules.all, spending)
+    ruled = MenuProblem.build(space, problem.basis, profit, extra, rules.all, within.totals)
     population = ArrayPopulation(ruled, rules.extended(coefficients, eligible), mass)
     settings = SearchSettings(
-        Limits(min_share, max_share, budget),
+        within,
         required,
         None if previous_menu is None else previous_menu.encoded,
         starts,
@@ -513,14 +523,13 @@ def _result(
     # without the tie-break of a large population: the units that it decides about are known by
     # content
     menu = PricedMenu.build(problem, final.treatments, limits=final.limits)
-    menu = replace(menu.at(final.prices, final.budget_price), found_by=final.found_by)
+    menu = replace(menu.at(final.prices, final.limit_prices), found_by=final.found_by)
     taken = assign(theta, menu.priced_psi)
     limits, known = None, None
     if not final.free:
         usual, taken = taken, _taken(chosen.settled, population)
         known = KnownUnits.exceptions(theta, taken, usual)
-        budget, price, spent = final.limits.budget, final.budget_price, final.spending(sums)
-        limits = LimitsKept(final.lower, final.upper, budget, price, spent)
+        limits = LimitsKept(final.lower, final.upper, curve.totals_kept(k))
     changed = None
     if earlier is not None:
         before = earlier[0].encoded[earlier[1]]

@@ -12,7 +12,7 @@ import numpy as np
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.assignment.assign import AssignmentProblem
-from coarse_spark.core.menu.assignment.feasible import unmet_limits
+from coarse_spark.core.menu.assignment.feasible import NamedTotals, unmet_limits
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.population import Population, PopulationSize
 from coarse_spark.core.menu.problem.limits import SizeLimits
@@ -23,7 +23,7 @@ from coarse_spark.core.menu.settle import Settled, limit_masses, settle, unsettl
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits
 from coarse_spark.errors import InvalidInputError, RunError
 
-_ROUNDING = 1e-9  # of what is spent in all
+_ROUNDING = 1e-9  # of what counts in all
 
 
 def extend(
@@ -47,7 +47,7 @@ def extend(
         treatments, with the nearest that can.
     """
     free = population.sums({menu.k: menu})[0][menu.k]
-    # rules spend nothing, and count in the sums of further units only
+    # rules count against nothing, and stand in the sums of further units only
     more = free.theta.shape[1] - served.theta.shape[1]
     served = replace(served, theta=np.pad(served.theta, ((0, 0), (0, more))))
     room = _Room(population, menu, served, everyone, float(free.weight.sum()))
@@ -92,9 +92,10 @@ class _Room:
         )
         # units served before may be off by one, which others cannot make up for
         low, high = low / max(float(low.sum()), 1.0), high / min(float(high.sum()), 1.0)
-        spent = float((self.served.rows * self.limited.spent).sum())
-        budget = (self.limited.limits.budget * self.total - spent) / self.weight
-        limits = SizeLimits(low, high, budget=budget)
+        used = self.limited.used_in_all(self.served)
+        of_all = self.limited.limits
+        room = (of_all.most * self.total - used) / self.weight
+        limits = SizeLimits(low, high, totals=of_all.totals, room=room)
         return replace(self.limited, limits=limits, lower=low, upper=np.maximum(low, high))
 
     def kept_by(self, sums: SegmentSums, *, exactly: bool = False) -> bool:
@@ -111,9 +112,9 @@ class _Room:
         slack = self.everyone.heaviest * (1e-6 if tight else 1.0 + 1e-9)
         if (mass > high + slack).any() or (mass < low - slack).any():
             return False
-        spent = float(((self.served.rows + sums.rows) * menu.spent).sum())
-        most = menu.limits.budget * self.total
-        return spent <= most + _ROUNDING * max(abs(most), self.total)
+        used = menu.used_in_all(self.served + sums)
+        most = menu.limits.most * self.total
+        return bool((used <= most + _ROUNDING * np.maximum(np.abs(most), self.total)).all())
 
     def complaint(self, sample: WeightedUnits) -> str:
         """Return which limits cannot be kept, with the nearest that can."""
@@ -122,20 +123,21 @@ class _Room:
         # a segment served before is one more unit, which may get its treatment only
         had = np.flatnonzero(served.weight > 0)
         mass = served.weight[had]
-        spending = None
-        if posed.spending is not None:
-            spent = (served.rows * menu.spent).sum(axis=1)[had] / mass
-            spending = np.vstack([posed.spending, np.repeat(spent[:, None], menu.k, axis=1)])
+        used = (served.rows * menu.counted).sum(axis=2)[:, had] / mass
+        before = np.repeat(used[:, :, None], menu.k, axis=2)
         union = AssignmentProblem(
             np.zeros((len(sample) + len(had), menu.k)),
-            spending,
+            np.concatenate([posed.counted, before], axis=1),
             np.concatenate([sample.weights * (self.weight / sample.total), mass]),
             menu.lower * self.total,
             np.maximum(menu.upper * self.total, served.weight),
-            menu.limits.budget * self.total,
+            menu.limits.most * self.total,
         )
         may = np.vstack([allowed(sample.theta, menu.psi, problem.layout), np.eye(menu.k)[had] > 0])
         names = [problem.space.describe(row) for row in menu.treatments]
-        return unmet_limits(union, may, names) or (
+        mean = sample.weights @ np.column_stack([sample.theta, np.ones(len(sample))])
+        total = served.rows.sum(axis=0) + mean * (self.weight / sample.total)
+        told = NamedTotals.of(problem, menu.limits.totals, total / total[-1])
+        return unmet_limits(union, may, names, told) or (
             f"no assignment to {', '.join(names)} was found that keeps share limits and budget"
         )

@@ -13,7 +13,7 @@ import pandas as pd
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray, numbers
 from coarse_spark.core.menu.assignment.assign import AssignmentProblem
 from coarse_spark.core.menu.assignment.transport import exact_assignment
-from coarse_spark.core.menu.problem.limits import SizeLimits
+from coarse_spark.core.menu.problem.limits import BUDGET, SizeLimits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.problem.rules import UnitRules
 from coarse_spark.core.menu.units import KnownUnits, SegmentSums, WeightedUnits, assign
@@ -25,8 +25,9 @@ from coarse_spark.errors import InvalidInputError
 class PricedMenu:
     """K treatments with the limits of their places and the prices that keep these.
 
-    The dual of the limits has one price λ_k a treatment and one price μ of spending: unit i takes
-    the first treatment that maximizes π_ik − μ s_ik − λ_k (power cells). Where many units respond
+    The dual of the limits has one price λ_k a treatment and one price μ_l a limit on what the menu
+    comes to, such as a budget: unit i takes the first treatment that maximizes
+    π_ik − Σ_l μ_l c_ikl − λ_k (power cells). Where many units respond
     alike, no price can divide them. A tie-break can: a number u_i in [0, 1) of the unit times ε k /
     K, far too small to matter between unlike units.
 
@@ -34,24 +35,24 @@ class PricedMenu:
     ----------
     treatments : (K, d) encoded.
     psi : (K, p + 1) their rows ψ of profit.
-    spent : (K, p + 1) their rows of spending, zeros where no budget limits the menu.
+    counted : (L, K, p + 1) their rows of what counts against the limits on totals.
     required : (K,) whether a treatment has to stay on the menu.
     limits : of the places; ``lower`` and ``upper`` are those of these treatments.
     prices : (K,) λ per unit of weight.
-    budget_price : μ per unit of spending.
+    limit_prices : (L,) μ per unit of what counts.
     tie_break : ε.
     found_by : the solver that found it.
     """
 
     treatments: FloatArray
     psi: FloatArray
-    spent: FloatArray
+    counted: FloatArray
     required: BoolArray
     limits: SizeLimits
     lower: FloatArray
     upper: FloatArray
     prices: FloatArray
-    budget_price: float = 0.0
+    limit_prices: tuple[float, ...] = ()
     tie_break: float = 0.0
     found_by: str = "lloyd"
 
@@ -79,7 +80,7 @@ class PricedMenu:
         kept = np.vstack([kept, problem.candidates[limits.required]])
         stays = np.array([problem.space.same(kept, row).any() for row in treatments], dtype=bool)
         none = np.zeros(k)
-        menu = PricedMenu(treatments, none, none, stays, limits, none, none, none)
+        menu = PricedMenu(treatments, none, none[None], stays, limits, none, none, none)
         return replace(menu.moved(problem, treatments), found_by=found_by)
 
     @property
@@ -94,8 +95,11 @@ class PricedMenu:
 
     @property
     def net_psi(self) -> FloatArray:
-        """(K, p + 1) rows of profit less what spending costs at its price."""
-        return self.psi - self.budget_price * self.spent if self.budget_price else self.psi
+        """(K, p + 1) rows of profit less what counts against limits, at its prices."""
+        net: FloatArray = self.psi
+        for price, counted in zip(self.limit_prices, self.counted, strict=False):
+            net = net - price * counted if price else net
+        return np.asarray(net)
 
     @property
     def priced_psi(self) -> FloatArray:
@@ -111,35 +115,59 @@ class PricedMenu:
         """Return the menu with other treatments (K, d) at the same prices."""
         return all_moved(problem, [self], [treatments])[0]
 
-    def at(self, prices: FloatArray, budget_price: float) -> PricedMenu:
+    def at(self, prices: FloatArray, limit_prices: tuple[float, ...]) -> PricedMenu:
         """Return the menu at other prices."""
-        return replace(self, prices=prices, budget_price=budget_price)
+        return replace(self, prices=prices, limit_prices=limit_prices)
 
     def ordered(self) -> tuple[PricedMenu, IntArray]:
         """Return the menu with its treatments in ascending order, and that order."""
         rows = np.lexsort(self.treatments.T[::-1])
-        names = ("treatments", "psi", "spent", "required", "lower", "upper", "prices")
+        names = ("treatments", "psi", "required", "lower", "upper", "prices")
         sorted_ = {name: getattr(self, name)[rows] for name in names}
-        return replace(self, **sorted_, limits=self.limits.ordered(rows)), rows
+        counted, limits = self.counted[:, rows], self.limits.ordered(rows)
+        return replace(self, **sorted_, counted=counted, limits=limits), rows
 
     def posed_to(self, units: WeightedUnits) -> AssignmentProblem:
         """Return what the treatments earn with units, and the limits that assignments keep."""
         total, psi = units.total, self.psi
         if self.tie_break:
-            psi = replace(self, budget_price=0.0, prices=np.zeros(self.k)).priced_psi
-        limited = np.isfinite(self.limits.budget)
+            psi = replace(self, limit_prices=(), prices=np.zeros(self.k)).priced_psi
+        counted = [profit_matrix(units.theta, rows) for rows in self.counted]
         return AssignmentProblem(
             profit_matrix(units.theta, psi),
-            profit_matrix(units.theta, self.spent) if limited else None,
+            np.array(counted).reshape(len(counted), len(units), self.k),
             units.weights,
             self.lower * total,
             self.upper * total,
-            self.limits.budget * total,
+            self.limits.most * total,
         )
 
-    def spending(self, sums: SegmentSums) -> float:
-        """Return the spending per unit weight of segments with the given sums."""
-        return sums.value(self.spent)
+    def used(self, sums: SegmentSums) -> FloatArray:
+        """Return what counts against limits (L,), per unit weight of segments with these sums."""
+        return np.array([sums.value(rows) for rows in self.counted])
+
+    def totals_kept(self, problem: MenuProblem, sums: SegmentSums) -> tuple[TotalKept, ...]:
+        """Return what segments with these sums come to beside the limits on totals."""
+        used, prices = self.used(sums), self.limit_prices or (0.0,) * len(self.counted)
+        result = []
+        for limit, count, price in zip(self.limits.totals, used, prices, strict=True):
+            control = 0.0
+            if limit.relative_to:
+                control = limit.bound * sums.value_of_all(problem.amounts_of_control(limit))
+            allowed = control if limit.relative_to else limit.bound
+            comes_to = control + limit.sign * float(count)
+            result.append(TotalKept(limit.name, limit.sign > 0, allowed, comes_to, price))
+        return tuple(result)
+
+    def used_in_all(self, sums: SegmentSums) -> FloatArray:
+        """Return what segments with these sums count against limits (L,), in all."""
+        return np.array([float((sums.rows * rows).sum()) for rows in self.counted])
+
+    @property
+    def paid_back(self) -> float:
+        """What prices of limits on totals pay back at the limits, per unit weight."""
+        most = self.limits.most
+        return float(sum(p * m for p, m in zip(self.limit_prices, most, strict=False) if p))
 
     def lagrangian(self, sums: SegmentSums) -> float:
         """Return profit per unit weight less prices, plus what prices pay back at the limits.
@@ -152,25 +180,30 @@ class PricedMenu:
         if prices.any():
             back = np.maximum(prices, 0) @ self.upper + np.minimum(prices, 0) @ self.lower
             value += float(back - prices @ sums.shares)
-        if self.budget_price:
-            value += self.budget_price * (self.limits.budget - self.spending(sums))
+        for price, room in zip(self.limit_prices, self.limits.most - self.used(sums), strict=False):
+            value += price * float(room) if price else 0.0
         return value
 
     def shortfall(self, sums: SegmentSums) -> float:
         """Return how far sums are off what limits and prices ask for.
 
-        The largest of shares, and of spending in shares of the budget.
+        The largest of shares, and of what counts in shares of its limit.
         """
         shares, prices = sums.shares, self.prices
         inside = np.clip(shares, self.lower, self.upper)
         wanted = np.where(prices > 0, self.upper, np.where(prices < 0, self.lower, inside))
         off = float(np.abs(shares - wanted).max())
-        budget = self.limits.budget
-        if np.isfinite(budget):
-            over = self.spending(sums) - budget
-            over = abs(over) if self.budget_price else max(over, 0.0)
-            off = max(off, over / max(abs(budget), 1e-300))
+        binding = [bool(price) for price in self.limit_prices]
+        for place, over in enumerate(self.used(sums) - self.limits.most):
+            apart = abs(over) if binding and binding[place] else max(over, 0.0)
+            off = max(off, float(apart) / self.sizes(sums)[place])
         return off
+
+    def sizes(self, sums: SegmentSums) -> FloatArray:
+        """Return what is much (L,) of what counts: the limits, of 0 what one treatment comes to."""
+        most = np.abs(self.limits.most)
+        one = [max(abs(sums.value_of_all(row)) for row in rows) for rows in self.counted]
+        return np.asarray(np.maximum(np.where(most > 0, most, one), 1e-300))
 
 
 def all_moved(
@@ -183,16 +216,16 @@ def all_moved(
     # the rows of all menus are computed at once: one call costs more than its numbers
     every = np.vstack(treatments)
     psi = np.split(problem.psi_at(every), ends)
-    spent = np.split(problem.spending_at(every), ends)
+    counted = np.split(problem.counted_at(every), ends, axis=1)
     result = []
-    for menu, own, rows, paid in zip(menus, treatments, psi, spent, strict=True):
+    for menu, own, rows, of_limits in zip(menus, treatments, psi, counted, strict=True):
         limits = menu.limits
         lower, upper = limits.of_places([problem.position(r) for r in own] if limits.named else [])
         moved = replace(
             menu,
             treatments=own,
             psi=rows,
-            spent=paid if np.isfinite(limits.budget) else np.zeros_like(rows),
+            counted=of_limits if limits.totals else of_limits[:0],
             lower=lower,
             upper=np.maximum(lower, upper),
         )
@@ -224,6 +257,38 @@ class Pass:
     what: str
 
 
+@dataclass(frozen=True)
+class TotalKept:
+    """A limit on what a menu comes to, and what it comes to. All are per unit weight.
+
+    Attributes
+    ----------
+    name : of the limit.
+    at_most : whether more is what the limit forbids, not less.
+    allowed : the limit.
+    used : what counts.
+    price : what one more, or one less, that is allowed would earn; 0 where it does not bind.
+    """
+
+    name: str
+    at_most: bool
+    allowed: float
+    used: float
+    price: float
+
+    def __str__(self) -> str:
+        if self.name == BUDGET:
+            return (
+                f"spending {self.used:.6g} of {self.allowed:.6g}; "
+                f"one more of budget is worth {self.price:.6g}"
+            )
+        side, way = ("at most", "more") if self.at_most else ("at least", "less")
+        return (
+            f"{self.name} {self.used:.6g} of {side} {self.allowed:.6g}; "
+            f"one {way} is worth {self.price:.6g}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class LimitsKept:
     """The limits that a menu keeps.
@@ -231,16 +296,41 @@ class LimitsKept:
     Attributes
     ----------
     lower, upper : (K,) shares of the treatments.
-    budget : most that may be spent per unit weight.
-    budget_price : what one more unit of budget is worth, 0 where it does not bind.
-    spending : per unit weight.
+    totals : the limits on what it comes to, the budget first.
     """
 
     lower: FloatArray
     upper: FloatArray
-    budget: float
-    budget_price: float
-    spending: float
+    totals: tuple[TotalKept, ...] = ()
+
+    @property
+    def budget(self) -> float:
+        """Most that may be spent per unit weight."""
+        return self.total(BUDGET).allowed if self._has_budget else inf
+
+    @property
+    def budget_price(self) -> float:
+        """What one more unit of budget is worth, 0 where it does not bind."""
+        return self.total(BUDGET).price if self._has_budget else 0.0
+
+    @property
+    def spending(self) -> float:
+        """What counts against the budget, per unit weight."""
+        return self.total(BUDGET).used if self._has_budget else 0.0
+
+    @property
+    def _has_budget(self) -> bool:
+        return any(limit.name == BUDGET for limit in self.totals)
+
+    def total(self, name: str) -> TotalKept:
+        """Return the limit of a name.
+
+        Raises
+        ------
+        KeyError : there is none.
+        """
+        found = {limit.name: limit for limit in self.totals}
+        return found[name]
 
     @property
     def of_shares(self) -> bool:
@@ -261,7 +351,7 @@ class Menu:
     prices : (K,) what one more unit of capacity of each treatment is worth; 0 where no limit binds.
     value : profit of the menu on the units it was chosen for.
     upper_bound : no menu of as many treatments within the same limits earns more.
-    uniform_value : of the best single treatment, within the budget where one keeps it.
+    uniform_value : of the best single treatment, within limits on totals where one keeps them.
     control_value : of the control for everyone.
     granular_value : of every unit's own best treatment, without limits.
     found_by : the search that found it: exact, lloyd or transport.
@@ -406,11 +496,8 @@ class Menu:
             f"{self.captured_of_uniform:z.2%} of granular over best single treatment",
             f"no menu of {self.k} earns more than {self.upper_bound:.6g} (gap {self.gap:.3%})",
         ]
-        if self.limits is not None and np.isfinite(self.limits.budget):
-            lines.append(
-                f"spending {self.limits.spending:.6g} of {self.limits.budget:.6g}; "
-                f"one more of budget is worth {self.limits.budget_price:.6g}"
-            )
+        if self.limits is not None:
+            lines += map(str, self.limits.totals)
         if self.changed_share is not None:
             lines.append(f"{self.changed_share:.2%} of the units get another treatment than before")
         return "\n".join(lines)

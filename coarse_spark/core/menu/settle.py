@@ -1,6 +1,6 @@
 """Limits kept to the unit on a population of any size.
 
-At the prices of a pass, shares and spending are nearly what the limits ask. The rest is settled
+At the prices of a pass, shares and totals are nearly what the limits ask. The rest is settled
 unit by unit: only those at the boundary, within reach of indifference, are looked at one by one and
 assigned by an exact transport into the room that all others leave. Prices then move by less than
 the reach, so that no other unit would change its mind: the assignment is optimal for everyone, and
@@ -181,21 +181,21 @@ def settle_boundary(found: ValuedMenu, boundary: Boundary, size: PopulationSize)
         return None
     if not len(units):
         return Settled(menu, sums, menu, boundary, boundary.taken)
-    spent = float((others.rows * menu.spent).sum())
+    total = float(sums.weight.sum())
     posed = replace(
         menu.posed_to(units),
         lower=low,
         upper=np.maximum(high, 0.0),
-        budget=menu.limits.budget * float(sums.weight.sum()) - spent,
+        most=menu.limits.most * total - menu.used_in_all(others),
     )
-    best = posed.whole(menu.prices, menu.budget_price)
+    best = posed.whole(menu.prices, menu.limit_prices)
     if best is None:
         return None
     inner = SegmentSums.of(best.taken, units.theta, units.weights, menu.k)
     masses = outside + inner.weight
     if (masses > upper + slack).any() or (masses < lower - slack).any():
         return None
-    final = menu.at(best.prices, best.budget_price)
+    final = menu.at(best.prices, best.limit_prices)
     return Settled(final, others + inner, menu, boundary, best.taken)
 
 
@@ -217,10 +217,9 @@ def limit_masses(
 def _rests(found: ValuedMenu, size: PopulationSize) -> bool:
     """Return whether the limits bind nobody: they are kept at prices 0."""
     menu, sums = found.menu, found.sums
-    budget = menu.limits.budget
-    if menu.prices.any() or menu.budget_price:
+    if menu.prices.any() or any(menu.limit_prices):
         return False
-    if np.isfinite(budget) and menu.spending(sums) > budget + 1e-12 * abs(budget):
+    if (menu.used(sums) > menu.limits.most + 1e-12 * menu.sizes(sums)).any():
         return False
     lower, upper = limit_masses(menu, size, float(sums.weight.sum()))
     slack = 1e-6 * size.lightest
@@ -243,7 +242,9 @@ def _reach(menu: PricedMenu, sample: WeightedUnits, share: float) -> float:
 def _drift(old: PricedMenu, new: PricedMenu, sample: WeightedUnits) -> float:
     """Return by how much new prices can change what a unit prefers."""
     shift = np.broadcast_to(new.prices - old.prices, (len(sample), old.k))
-    if new.budget_price != old.budget_price:
-        more = new.budget_price - old.budget_price
-        shift = shift + more * profit_matrix(sample.theta, old.spent)
+    for price, before, counted in zip(
+        new.limit_prices, old.limit_prices or new.limit_prices, old.counted, strict=False
+    ):
+        if price != before:
+            shift = shift + (price - before) * profit_matrix(sample.theta, counted)
     return float(np.ptp(shift, axis=1).max())

@@ -36,7 +36,7 @@ class Stability:
     chosen : one row a rounded treatment: its columns in the user's values and ``frequency``, the
         share of resampled menus that hold it.
     lost : (resamples,) what each resampled menu loses on the original sketch against the original
-        menu, per unit weight; NaN for one that cannot keep a budget there.
+        menu, per unit weight; NaN for one that cannot keep limits on totals there.
     value : of the original menu on the sketch, per unit weight.
     """
 
@@ -118,7 +118,7 @@ def value_within(menu: PricedMenu, units: WeightedUnits) -> float:
 
     −inf where it cannot keep them.
     """
-    split = menu.posed_to(units).split(menu.budget_price)
+    split = menu.posed_to(units).split(menu.limit_prices)
     return -np.inf if split is None else split.value / units.total
 
 

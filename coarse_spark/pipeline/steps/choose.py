@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from coarse_spark.core.menu.choose import ChosenMenu, MenuCurve, choose_menus
+from coarse_spark.core.menu.choose import MenuCurve, choose_menus
 from coarse_spark.core.menu.problem.rules import Switching
 from coarse_spark.core.observed import ObservedTreatments
 from coarse_spark.core.policy_tree.rule import AssignmentRule
@@ -56,8 +56,8 @@ def choose(run: Run) -> None:
         granular, p = run.result(ScoreResult).granular_value, run.problem.coefficients
         switching = any(isinstance(rule, Switching) for rule in rules.problem.rules)
         kept_menus = {
-            k: _kept(chosen, frames[k], granular, p, menu_rules.get(k), switching)
-            for k, chosen in curve.chosen.items()
+            k: _kept(curve, k, frames[k], granular, p, menu_rules.get(k), switching)
+            for k in curve.chosen
         }
         run.keep(
             ChooseResult(
@@ -71,7 +71,8 @@ def choose(run: Run) -> None:
 
 
 def _kept(
-    chosen: ChosenMenu,
+    curve: MenuCurve,
+    k: int,
     rows: pd.DataFrame,
     granular: float,
     coefficients: int,
@@ -79,7 +80,8 @@ def _kept(
     switching: bool,
 ) -> step_results.ChosenMenu:
     """Return what the run keeps of the menu of one size, whose rows of the table are ``rows``."""
-    k, value, bound = chosen.menu.k, chosen.value, min(chosen.upper_bound, granular)
+    chosen = curve.chosen[k]
+    value, bound = chosen.value, min(chosen.upper_bound, granular)
     text = "K = %d: profit %.6g a unit (%.6g on the sketch), no menu of %d exceeds %.6g"
     log.info(text, k, value, chosen.sketch_value, k, bound)
     earned = float((rows["share"] * rows["expected_profit"]).sum())
@@ -90,7 +92,7 @@ def _kept(
         sketch_value=chosen.sketch_value,
         switching_cost=max(earned - value, 0.0) if switching else 0.0,
         segment_theta=np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0).tolist(),
-        limits=limits_kept(chosen),
+        limits=limits_kept(chosen, curve.problem),
         rule=rule,
     )
 

@@ -6,11 +6,11 @@ p-median problem [1]_). Whatever u is, no menu of K candidates earns more than
     Σ_i w_i u_i + sum of the K largest over candidates j of ρ_j,     ρ_j = Σ_i w_i (π_ij − u_i)⁺,
 
 and the rounding loss (see ``rounding``) extends that to the treatments between the candidates.
-Limits on shares add a price to every candidate (see ``dual``), a budget is paid for at its price
-and paid back; without limits all of these are 0. u is searched on a sketch. It carries to every
-unit of the population as u_i = (its own best on the menu, after prices) − (the correction found for
-its cell), so that one pass over all units gives a bound that is valid for all of them, not only for
-the sketch.
+Limits on shares add a price to every candidate (see ``dual``), what counts against a budget or
+another limit on totals is paid for at its price and paid back; without limits all of these are 0. u
+is searched on a sketch. It carries to every unit of the population as u_i = (its own best on the
+menu, after prices) − (the correction found for its cell), so that one pass over all units gives a
+bound that is valid for all of them, not only for the sketch.
 
 .. [1] Cornuéjols, Fisher & Nemhauser (1977), Location of bank accounts to optimize float.
 """
@@ -65,7 +65,7 @@ class Dual:
     psi : (K, p + 1) priced rows of the menu it was found for.
     corrections : (cells,) by which a unit's price is below its best of these rows.
     constants : (J',) what prices of candidates pay back at most.
-    paid_back : price of the budget times the budget.
+    paid_back : prices of limits on totals times the limits.
     required : rows of candidates that every menu holds.
     distinct : whether a candidate counts once only: in a finite space, and where nothing is paid
         back for its share, so that two treatments moved onto one candidate earn what it earns
@@ -128,22 +128,23 @@ class Certificate:
         gain = float(np.average(problem.granular(units.theta)[1] - control, weights=units.weights))
         size = float(np.abs(control).max(initial=0.0))
         tolerance = _TOLERANCE * max(gain, 1e-12 * size, 1e-300)
-        rounded: dict[float, Rounding] = {}
+        rounded: dict[tuple[float, ...], Rounding] = {}
         for menu in menus.values():
-            if menu.budget_price not in rounded:
-                rounded[menu.budget_price] = Rounding.of(problem.at_budget_price(menu.budget_price))
+            if menu.limit_prices not in rounded:
+                priced = problem.at_limit_prices(menu.limit_prices)
+                rounded[menu.limit_prices] = Rounding.of(priced)
         single = None
         if 1 in menus:
             dual = _dual(problem, menus[1], np.empty(0), np.empty(0))
-            single = Relaxed(rounded[menus[1].budget_price], {1: dual}, (1,))
+            single = Relaxed(rounded[menus[1].limit_prices], {1: dual}, (1,))
         several = {k: menu for k, menu in menus.items() if k > 1}
         relaxed = []
-        for price, rounding in rounded.items():
-            free = {k: m for k, m in several.items() if m.free and m.budget_price == price}
+        for prices, rounding in rounded.items():
+            free = {k: m for k, m in several.items() if m.free and m.limit_prices == prices}
             if free:
                 relaxed.append(_without_limits(problem, rounding, free, units, tolerance))
             for k, menu in several.items():
-                if not menu.free and menu.budget_price == price:
+                if not menu.free and menu.limit_prices == prices:
                     relaxed.append(_within_limits(problem, rounding, (k, menu), units, tolerance))
         return Certificate(tuple(relaxed), single)
 
@@ -198,7 +199,7 @@ def _dual(
         menu.priced_psi,
         corrections,
         constants,
-        menu.budget_price * menu.limits.budget if menu.budget_price else 0.0,
+        menu.paid_back,
         problem.positions(menu.treatments[menu.required]),
         not constants.any() or not problem.searched.any(),
     )

@@ -8,14 +8,107 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coarse_spark.core.arrays import FloatArray, IntArray, numbers
+from coarse_spark.core.arrays import FloatArray, IntArray, number, numbers
 from coarse_spark.core.profit import Profit
 from coarse_spark.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from coarse_spark.core.menu.problem.problem import MenuProblem
 
+BUDGET = "budget"  # the name of the limit that Budget is
+
 Shares = float | Sequence[float] | Mapping[int, float] | None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a menu comes to, per unit weight, is at most or at least so much.
+
+    Parameters
+    ----------
+    name : what messages, summary and page call it.
+    amount : what counts, a Profit whose margin and cost are counted:
+        Σ margin_o(t)·φ(t)·θ_o + cost(t) by a unit. margin is counted per unit of outcome, cost per
+        unit.
+    at_most, at_least : one of them, of the mean over all units by weight.
+    relative_to : None, or "control": the limit is so many times what all units come to under the
+        control.
+
+    Raises
+    ------
+    InvalidInputError : none or both of ``at_most`` and ``at_least``, or one that is not finite;
+        another ``relative_to``.
+
+    Examples
+    --------
+    >>> floor = Limit("redeemed", Profit({"redeemed": "1"}), at_least=0.95, relative_to="control")
+    >>> floor.most, floor.bound
+    (0.0, 0.95)
+    """
+
+    name: str
+    amount: Profit
+    at_most: float | None = None
+    at_least: float | None = None
+    relative_to: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.at_most is None) == (self.at_least is None):
+            found = "neither" if self.at_most is None else "both"
+            raise InvalidInputError(
+                f"limit '{self.name}': found {found} of at_most and at_least, expected one"
+            )
+        number(self.bound, f"limit '{self.name}'")
+        if self.relative_to not in (None, "control"):
+            raise InvalidInputError(
+                f"limit '{self.name}': relative_to is {self.relative_to!r}, expected 'control' or "
+                "nothing"
+            )
+
+    @property
+    def bound(self) -> float:
+        """The limit as it was written."""
+        return float(self.at_least if self.at_most is None else self.at_most)  # type: ignore[arg-type]
+
+    @property
+    def sign(self) -> float:
+        """1 where less is allowed, −1 where more is: what counts times this is at most ``most``."""
+        return -1.0 if self.at_most is None else 1.0
+
+    @property
+    def most(self) -> float:
+        """Largest mean of ``sign`` times what counts, beyond the control's part in it."""
+        return 0.0 if self.relative_to else self.sign * self.bound
+
+    @property
+    def row_profit(self) -> Profit:
+        """What counts, in the sign convention of Profit, whose cost is subtracted."""
+        amount = self.amount
+        return Profit(amount.margin, f"-({amount.cost})", amount.unit_columns)
+
+    def written(self, count: float, control: float) -> float:
+        """Return the limit, in the terms it is written in, that a count keeps just so.
+
+        Parameters
+        ----------
+        count : what is at most ``most``.
+        control : what all units come to under the control.
+        """
+        if not self.relative_to:
+            return self.sign * count
+        return self.bound + self.sign * count / control if control else self.bound
+
+    def nearest(self, count: float, control: float) -> str:
+        """Return in six digits a limit that a count keeps."""
+        value = self.written(count, control)
+        return _outward(value, up=self.sign > 0)
+
+    def __str__(self) -> str:
+        if self.name == BUDGET:
+            return f"budget {self.bound:g}"
+        side = "at_most" if self.at_least is None else "at_least"
+        of_control = " of the control's" if self.relative_to else ""
+        return f"limit '{self.name}' ({side} {self.bound:g}{of_control})"
 
 
 @dataclass(frozen=True)
@@ -38,10 +131,9 @@ class Budget:
     spending: Profit
 
     @property
-    def row_profit(self) -> Profit:
-        """Spending in the sign convention of Profit, whose cost is subtracted."""
-        spending = self.spending
-        return Profit(spending.margin, f"-({spending.cost})", spending.unit_columns)
+    def as_limit(self) -> Limit:
+        """The budget as one of the limits."""
+        return Limit(BUDGET, self.spending, at_most=self.limit)
 
 
 @dataclass(frozen=True)
@@ -51,16 +143,30 @@ class Limits:
     min_share: Shares = None
     max_share: Shares = None
     budget: Budget | None = None
+    limits: tuple[Limit, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [limit.name for limit in self.totals]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InvalidInputError(
+                f"limits: the name '{twice[0]}' stands twice, expected another for each"
+            )
+
+    @property
+    def totals(self) -> tuple[Limit, ...]:
+        """The limits on what a menu comes to, the budget first."""
+        return self.limits if self.budget is None else (self.budget.as_limit, *self.limits)
 
     @property
     def free(self) -> bool:
         """Whether nothing is limited."""
-        return self.min_share is None and self.max_share is None and self.budget is None
+        return self.min_share is None and self.max_share is None and not self.totals
 
     def of_size(self, k: int, problem: MenuProblem) -> SizeLimits:
         """Return the limits of a menu of k treatments; raises as ``SizeLimits.parse``."""
         limits = SizeLimits.parse(self.min_share, self.max_share, k, len(problem.space.candidates))
-        return limits if self.budget is None else replace(limits, budget=self.budget.limit)
+        return replace(limits, totals=self.totals) if self.totals else limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +178,22 @@ class SizeLimits:
     lower : (K,) least shares of the places.
     upper : (K,) largest shares.
     named : (lower, upper) share of single candidates, by row: they hold besides, on any place.
-    budget : most spending per unit weight.
+    totals : limits on what the menu comes to.
+    room : (L,) the most of each, where it is not what ``totals`` say: others used some of it.
     """
 
     lower: FloatArray
     upper: FloatArray
     named: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    budget: float = np.inf
+    totals: tuple[Limit, ...] = ()
+    room: FloatArray | None = None
+
+    @property
+    def most(self) -> FloatArray:
+        """(L,) the most of what counts against each of ``totals``, per unit weight."""
+        if self.room is not None:
+            return self.room
+        return np.array([limit.most for limit in self.totals], dtype=np.float64)
 
     @staticmethod
     def none(k: int) -> SizeLimits:
@@ -110,7 +225,7 @@ class SizeLimits:
     @property
     def free(self) -> bool:
         """Whether every assignment keeps the limits."""
-        return self.shares_free and not np.isfinite(self.budget)
+        return self.shares_free and not self.totals
 
     @property
     def required(self) -> IntArray:
@@ -228,4 +343,14 @@ def _digits(value: float, *, up: bool = False) -> str:
     """Return six digits of a share that can be followed: cut, or with ``up`` rounded up."""
     scale = 10.0 ** (6 - int(np.ceil(np.log10(value))))
     whole = np.ceil(value * scale - 1e-6) if up else np.floor(value * scale + 1e-6)
+    return f"{whole / scale:.6g}"
+
+
+def _outward(value: float, *, up: bool) -> str:
+    """Return six digits of a number: the next above it, or below, that is as short."""
+    if not value:
+        return "0"
+    scale = 10.0 ** (6 - int(np.ceil(np.log10(abs(value)))))
+    near = value * scale
+    whole = np.ceil(near - 1e-6) if up else np.floor(near + 1e-6)
     return f"{whole / scale:.6g}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.menu.problem.limits import Limit
 from coarse_spark.core.menu.problem.polish import (
     Objective,
     central_differences,
@@ -54,8 +55,9 @@ class MenuProblem:
     psi : (J, p + 1) rows ψ(t) of the candidates: profit is ψ(t)·(θ, 1).
     of_profit : what coefficients of a unit profit and spending are linear in.
     rules : one coefficient each after those of profit (see ``rules``); p counts them.
-    spending : what counts against a budget, itself a profit; None without a budget.
-    budget_price : profit is less so many times the spending: a budget is a price of spending.
+    totals : limits on what menus come to, such as a budget: what counts is linear as profit is.
+    limit_prices : profit is less so many times what counts: a limit is a price of that. Empty where
+        nothing costs anything.
     """
 
     space: TreatmentSpace
@@ -65,8 +67,8 @@ class MenuProblem:
     psi: FloatArray
     of_profit: ProfitCoefficients
     rules: tuple[Rule, ...] = ()
-    spending: Profit | None = None
-    budget_price: float = 0.0
+    totals: tuple[Limit, ...] = ()
+    limit_prices: tuple[float, ...] = ()
 
     @staticmethod
     def build(
@@ -75,7 +77,7 @@ class MenuProblem:
         profit: Profit,
         extra: Sequence[FloatArray] | FloatArray = (),
         rules: Sequence[Rule] = (),
-        spending: Profit | None = None,
+        totals: Sequence[Limit] = (),
     ) -> MenuProblem:
         """Build the problem.
 
@@ -83,12 +85,12 @@ class MenuProblem:
         ----------
         extra : encoded treatments (d,) that are candidates too.
         rules : in the order of their coefficients.
-        spending : what will count against a budget, which may need further coefficients of units.
+        totals : limits that menus will keep; what counts may need further coefficients of units.
 
         Raises
         ------
         InvalidInputError : a basis of another space, unknown names or levels in the profit, a
-            profit that is not finite somewhere, or spending on outcomes that the profit lacks.
+            profit that is not finite somewhere, or limits on outcomes that the profit lacks.
         """
         basis = Basis(basis, space) if isinstance(basis, str) else basis
         if basis.space != space:
@@ -97,7 +99,7 @@ class MenuProblem:
             )
         profit.check(space)
         of_profit = ProfitCoefficients.of(
-            basis.size, [profit] if spending is None else [profit, spending]
+            basis.size, [profit, *(limit.row_profit for limit in totals)]
         )
         problem = MenuProblem(space, basis, profit, space.candidates, np.empty((0, 0)), of_profit)
         edges: list[FloatArray] = []
@@ -158,22 +160,23 @@ class MenuProblem:
             eligibility_rules(expressions, self.space, worth, ineligible.tolist())
         )
 
-    def with_spending(self, spending: Profit | None) -> MenuProblem:
-        """Return the problem that knows what counts against a budget: ``Budget.row_profit``.
+    def with_totals(self, totals: Sequence[Limit]) -> MenuProblem:
+        """Return the problem that knows what counts against limits.
 
         Raises
         ------
-        ExpressionError : spending in unknown names or levels.
+        ExpressionError : what counts is in unknown names or levels.
         """
-        if spending is not None:
-            spending.check(self.space)
-        return replace(self, spending=spending)
+        for limit in totals:
+            limit.amount.check(self.space)
+        return replace(self, totals=tuple(totals))
 
-    def at_budget_price(self, price: float) -> MenuProblem:
-        """Return the problem in which every unit of spending costs ``price``."""
-        if price == self.budget_price:
+    def at_limit_prices(self, prices: tuple[float, ...]) -> MenuProblem:
+        """Return the problem in which what counts against each limit costs its price."""
+        prices = prices if any(prices) else ()
+        if prices == self.limit_prices:
             return self
-        problem = replace(self, budget_price=price)
+        problem = replace(self, limit_prices=prices)
         return replace(problem, psi=problem.psi_at(self.candidates))
 
     def _with_sides_of_control(self) -> MenuProblem:
@@ -233,19 +236,38 @@ class MenuProblem:
     def psi_at(self, treatments: FloatArray) -> FloatArray:
         """Return ψ at encoded treatments (n, d) as (n, p + 1)."""
         amounts = self.of_profit.amounts(self.profit, treatments, self.space)
-        if self.spending is not None and self.budget_price:
-            spent = self.of_profit.amounts(self.spending, treatments, self.space)
-            amounts = amounts - self.budget_price * spent
+        priced = [pair for pair in zip(self.totals, self.limit_prices, strict=False) if pair[1]]
+        for limit, price in priced:
+            counted = self.of_profit.amounts(limit.row_profit, treatments, self.space)
+            amounts = amounts - (limit.sign * price) * counted
         effects = [rule.effect(treatments, self.space) for rule in self.rules]
-        return self.of_profit.psi(amounts, self.basis(treatments), *effects)
+        psi = self.of_profit.psi(amounts, self.basis(treatments), *effects)
+        for limit, price in priced:
+            if limit.relative_to:
+                psi = psi + (limit.sign * price * limit.bound) * self.amounts_of_control(limit)
+        return psi
 
-    def spending_at(self, treatments: FloatArray) -> FloatArray:
-        """Return the rows of spending at encoded treatments (n, d) as (n, p + 1)."""
-        if self.spending is None:
-            return np.zeros((len(treatments), self.coefficients + 1))
-        spent = self.of_profit.amounts(self.spending, treatments, self.space)
+    def counted_at(self, treatments: FloatArray) -> FloatArray:
+        """Return the rows of what counts against limits at treatments (n, d) as (L, n, p + 1).
+
+        Signs are those of the limits, and the control's part in it is taken off: of each the mean
+        is at most ``Limit.most``.
+        """
+        rows = np.empty((len(self.totals), len(treatments), self.coefficients + 1))
+        for place, limit in enumerate(self.totals):
+            rows[place] = limit.sign * self._amounts_at(limit, treatments)
+            if limit.relative_to:
+                rows[place] -= limit.sign * limit.bound * self.amounts_of_control(limit)
+        return rows
+
+    def amounts_of_control(self, limit: Limit) -> FloatArray:
+        """Return the row (p + 1,) of what a limit counts under the control."""
+        return np.asarray(self._amounts_at(limit, self.space.control[None, :])[0])
+
+    def _amounts_at(self, limit: Limit, treatments: FloatArray) -> FloatArray:
+        counted = self.of_profit.amounts(limit.row_profit, treatments, self.space)
         none = [np.zeros(len(treatments))] * len(self.rules)
-        return self.of_profit.psi(spent, self.basis(treatments), *none)
+        return self.of_profit.psi(counted, self.basis(treatments), *none)
 
     def position(self, treatment: FloatArray) -> int | None:
         """Return the row of the candidates that equals an encoded treatment, or None."""

@@ -11,6 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import ClassVar
 
 import numpy as np
@@ -183,7 +184,7 @@ class _Loop:
             tries = [answer for (key, _), answer in answers if key == k]
             chosen, place = _better(self.problem, tries)
             if chosen is None:
-                # treatments that are worth more without the budget need not be able to keep it
+                # treatments that are worth more without the limits need not be able to keep them
                 self.held.add(k)
             elif _accepted(self.problem, k, self.current[k], chosen, self.step):
                 self.current[k] = chosen
@@ -268,17 +269,18 @@ def _stretched(
 
 
 def update(problem: MenuProblem, menus: Mapping[int, ValuedMenu]) -> dict[int, PricedMenu]:
-    """Give every segment the treatment that maximizes its aggregated profit, less what it spends.
+    """Give every segment the treatment that maximizes its aggregated profit, at its prices.
 
     No two treatments become equal. The maximum is exact over the candidates and then located
     between them. Empty segments and required treatments stay, and no segment gets a candidate whose
     own limits its mass does not keep.
     """
     result: dict[int, PricedMenu] = {}
-    for price in dict.fromkeys(found.menu.budget_price for found in menus.values()):
-        part = {k: found for k, found in menus.items() if found.menu.budget_price == price}
-        # the problem may have a price of spending itself, as inside the search of a budget
-        paid = problem.at_budget_price(problem.budget_price + price)
+    for prices in dict.fromkeys(found.menu.limit_prices for found in menus.values()):
+        part = {k: found for k, found in menus.items() if found.menu.limit_prices == prices}
+        # the problem may have prices itself, as inside the search within limits on totals
+        both = zip_longest(problem.limit_prices, prices, fillvalue=0.0)
+        paid = problem.at_limit_prices(tuple(own + price for own, price in both))
         result |= _updated(problem, paid, part)
     return {k: result[k] for k in menus}
 

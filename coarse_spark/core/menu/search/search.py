@@ -12,12 +12,12 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.limits import Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
-from coarse_spark.core.menu.search.budget import within_budget
 from coarse_spark.core.menu.search.exact import exact_menus, is_small_enough, is_unimodal
 from coarse_spark.core.menu.search.settings import DEFAULTS, SearchSettings
 from coarse_spark.core.menu.search.size import SizeSearch, improved, refined
 from coarse_spark.core.menu.search.starts import Starts
 from coarse_spark.core.menu.search.steps import FreeChoice, sums_of
+from coarse_spark.core.menu.search.totals import within_totals
 from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.errors import InvalidInputError
 
@@ -47,15 +47,15 @@ def search_menus(
     up_to = range(max(1, len(starts.required)), wanted[0] + 1)
     smaller = _free_menus(starts, up_to, settings)[wanted[0]].treatments
     menus: dict[int, PricedMenu] = {}
-    price: float | None = None
+    prices: tuple[float, ...] | None = None
     for k in wanted:
         others = [smaller] if settings.previous is None else [smaller, settings.previous]
         given = tuple(starts.resized(menu, k) for menu in others)
         search = SizeSearch(starts, k, size_limits[k], settings, given)
-        if limits.budget is None:
-            found = search.best().menu
+        if limits.totals:
+            found, prices = within_totals(search, prices)
         else:
-            found, price = within_budget(search, price)
+            found = search.best().menu
         menus[k] = replace(found, found_by="transport").ordered()[0]
         smaller = menus[k].treatments
     return menus
@@ -66,17 +66,17 @@ def best_single(
 ) -> PricedMenu:
     """Return the best single treatment, the reference of all menus.
 
-    It is within the budget where one treatment keeps it, else the best of all; limits on shares are
-    not for one treatment. What all units earn by it is what their mean response says.
+    It is within limits on totals where one treatment keeps them, else the best of all; limits on
+    shares are not for one treatment. What all units earn by it is what their mean response says.
     """
-    free, budget = SearchSettings(starts=1, seed=settings.seed), settings.limits.budget
+    free, limits = SearchSettings(starts=1, seed=settings.seed), settings.limits
     try:
-        within = replace(free, limits=Limits(budget=budget))
+        within = replace(free, limits=Limits(budget=limits.budget, limits=limits.limits))
         found = search_menus(problem, units.mean, [1], within)[1]
     except InvalidInputError as error:
-        if budget is None:
+        if not limits.totals:
             raise
-        log.info("the best single treatment is found without a budget: %s", error)
+        log.info("the best single treatment is found without limits on totals: %s", error)
         found = search_menus(problem, units.mean, [1], free)[1]
     return PricedMenu.build(problem, found.treatments)
 

@@ -35,9 +35,8 @@ class SearchSettings:
     tolerance: float = 1e-9
 
     def posed(self, problem: MenuProblem) -> MenuProblem:
-        """Return the problem that knows what counts against the budget."""
-        budget = self.limits.budget
-        return problem.with_spending(None if budget is None else budget.row_profit)
+        """Return the problem that knows what counts against the limits."""
+        return problem.with_totals(self.limits.totals)
 
 
 DEFAULTS = SearchSettings()

@@ -58,10 +58,10 @@ class SizeSearch:
         """Whom it is for."""
         return self.starts.units
 
-    def at_budget_price(self, price: float) -> SizeSearch:
-        """Return the search in which spending costs ``price`` and no budget limits it."""
-        limits = replace(self.limits, budget=np.inf)
-        return replace(self, starts=self.starts.at_budget_price(price), limits=limits)
+    def at_limit_prices(self, prices: tuple[float, ...]) -> SizeSearch:
+        """Return the search in which what counts costs its price and nothing limits it."""
+        limits = replace(self.limits, totals=())
+        return replace(self, starts=self.starts.at_limit_prices(prices), limits=limits)
 
     def menu(self, treatments: FloatArray) -> PricedMenu:
         """Return the menu of treatments (k, d) in the order of the limits' places."""
@@ -115,11 +115,13 @@ class SizeSearch:
             raise InvalidInputError(f"the share limits of {names} contradict each other")
         return found
 
-    def swaps(self, found: ValuedMenu, units: WeightedUnits) -> Iterator[PricedMenu]:
+    def swaps(
+        self, found: ValuedMenu, units: WeightedUnits, tried: int = _TRIED_SWAPS
+    ) -> Iterator[PricedMenu]:
         """Yield the menu with one treatment exchanged for a coarse candidate, best promise first.
 
         An exchange promises the dual at the menu's prices, an upper bound on its profit: only those
-        come that may pay.
+        come that may pay, and so many at most.
         """
         menu, problem, mass = found.menu, self.problem, units.weights / units.total
         columns = np.union1d(self.starts.columns, self.limits.required).astype(np.intp)
@@ -131,7 +133,7 @@ class SizeSearch:
             others = np.delete(net, place, axis=1).max(axis=1, initial=-np.inf)
             bounds[place] = mass @ np.maximum(profits - menu.prices[place], others[:, None])
         current = float(mass @ net.max(axis=1))
-        for flat in np.argsort(-bounds, axis=None, kind="stable")[:_TRIED_SWAPS]:
+        for flat in np.argsort(-bounds, axis=None, kind="stable")[:tried]:
             place, column = divmod(int(flat), bounds.shape[1])
             if bounds[place, column] <= current + 1e-10 * abs(current):
                 return

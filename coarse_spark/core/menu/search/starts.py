@@ -49,9 +49,9 @@ class Starts:
         columns = spanning_candidates(problem.psi, few, _COARSE_CANDIDATES, rows)
         return Starts(problem, units, kept, rows, few, columns)
 
-    def at_budget_price(self, price: float) -> Starts:
-        """Return the starts where spending costs ``price``, with the same coarse units."""
-        return replace(self, problem=self.problem.at_budget_price(price))
+    def at_limit_prices(self, prices: tuple[float, ...]) -> Starts:
+        """Return the starts where what counts costs its price, with the same coarse units."""
+        return replace(self, problem=self.problem.at_limit_prices(prices))
 
     @cached_property
     def table(self) -> ProfitTable:

@@ -91,17 +91,17 @@ class WithinLimits(Step):
         """Return a menu assigned within its limits, None where its treatments cannot keep them."""
         posed, theta, weights = menu.posed_to(self.units), self.units.theta, self.units.weights
         if self.whole:
-            best = posed.whole(menu.prices, menu.budget_price)
+            best = posed.whole(menu.prices, menu.limit_prices)
             if best is None:
                 return None
             sums = SegmentSums.of(best.taken, theta, weights, menu.k)
-            return ValuedMenu(menu.at(best.prices, best.budget_price), sums, sums.value(menu.psi))
-        split = posed.split(menu.budget_price)
+            return ValuedMenu(menu.at(best.prices, best.limit_prices), sums, sums.value(menu.psi))
+        split = posed.split(menu.limit_prices)
         if split is None:
             return None
         units = np.bincount(split.mass.argmax(axis=1), minlength=menu.k).astype(np.intp)
         sums = SegmentSums(split.mass.sum(axis=0), split.mass.T @ theta, units)
-        priced = menu.at(split.prices, split.budget_price)
+        priced = menu.at(split.prices, split.limit_prices)
         return ValuedMenu(priced, sums, split.value / self.units.total)
 
     def priced(self, menu: PricedMenu, known: ValuedMenu | None = None) -> PricedMenu | None:  # noqa: ARG002  # of every step
@@ -122,7 +122,7 @@ class WithinLimits(Step):
 class PricedPass(FreeChoice):
     """A population of any size is assigned at prices that keep the limits on a sample of it.
 
-    Each pass tells how far the sample's shares and spending are off, and the next prices aim beside
+    Each pass tells how far the sample's shares and totals are off, and the next prices aim beside
     their target by as much. The value is the Lagrangian, which equals the profit within the limits
     up to the square of what prices are off.
 
@@ -140,17 +140,17 @@ class PricedPass(FreeChoice):
         """Return the menu at the prices that keep its limits on the sample.
 
         ``known`` is what the last pass found, which tells where the sample has to aim. None where a
-        budget cannot be kept.
+        total cannot be kept.
         """
         if menu.free:
             return menu
-        off, over = np.zeros(menu.k), 0.0
+        off, over = np.zeros(menu.k), np.zeros(len(menu.counted))
         if known is not None:
             theta, weights = self.sample.theta, self.sample.weights
             taken = assign(theta, known.menu.priced_psi)
             here = SegmentSums.of(taken, theta, weights, menu.k)
             off = known.sums.shares - here.shares
-            over = known.menu.spending(known.sums) - known.menu.spending(here)
+            over = known.menu.used(known.sums) - known.menu.used(here)
         low = np.clip(menu.lower - off, 0.0, 1.0)
         high = np.clip(menu.upper - off, 0.0, 1.0)
         low, high = low / max(float(low.sum()), 1.0), high / min(float(high.sum()), 1.0)
@@ -159,13 +159,13 @@ class PricedPass(FreeChoice):
             menu.posed_to(self.sample),
             lower=low * total,
             upper=high * total,
-            budget=(menu.limits.budget - over) * total,
+            most=(menu.limits.most - over) * total,
         )
-        best = posed.whole(menu.prices, menu.budget_price)
-        return None if best is None else menu.at(best.prices, best.budget_price)
+        best = posed.whole(menu.prices, menu.limit_prices)
+        return None if best is None else menu.at(best.prices, best.limit_prices)
 
     def rests(self, found: ValuedMenu) -> bool:
-        """Return whether shares and spending are as near to the limits as a sample can tell."""
+        """Return whether shares and totals are as near to the limits as a sample can tell."""
         return found.menu.free or found.menu.shortfall(found.sums) <= _SHARE_TOLERANCE
 
 
@@ -174,11 +174,11 @@ def kept(found: Found | None, menu: PricedMenu) -> Found:
 
     Raises
     ------
-    RunError : nothing was, as the menu cannot keep its budget.
+    RunError : nothing was, as the menu cannot keep its limits on totals.
     """
     if found is None:
+        limits = " and ".join(map(str, menu.limits.totals))
         raise RunError(
-            f"a menu of {menu.k} treatments cannot keep the budget of {menu.limits.budget:g} a "
-            "unit; leave small sizes out"
+            f"a menu of {menu.k} treatments cannot keep the {limits} a unit; leave small sizes out"
         )
     return found

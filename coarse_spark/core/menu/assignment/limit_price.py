@@ -1,4 +1,4 @@
-"""The budget price: the price of spending at which a budget is kept.
+"""The price of what counts at which one limit on it is kept, such as of spending within a budget.
 
 Under one price of spending the best assignment is that of profit less price times spending, and its
 spending falls as the price rises.

@@ -26,7 +26,7 @@ def _paid(
 
 
 def _known(
-    outcome: str | tuple[str, ...], key: tuple[str, str], given: _ByOutcome
+    outcome: str | tuple[str, ...], key: tuple[str, str], given: str | Mapping[str, object]
 ) -> Iterator[Problem]:
     known = [outcome] if isinstance(outcome, str) else list(outcome)
     for name in () if isinstance(given, str) else given:
@@ -54,6 +54,24 @@ def _learners(outcome: str | tuple[str, ...], learner: _ByOutcome) -> Iterator[P
     yield from _known(outcome, ("response", "learner"), learner)
 
 
+def _brought(
+    outcome: str | tuple[str, ...], columns: tuple[str, ...] | Mapping[str, tuple[str, ...]]
+) -> Iterator[Problem]:
+    known, key = [outcome] if isinstance(outcome, str) else list(outcome), ("responses", "columns")
+    if not isinstance(columns, Mapping):
+        if columns and len(known) > 1:
+            yield Problem(
+                key,
+                "found a list beside several outcomes, expected a mapping with the columns for "
+                f"each of {', '.join(known)}",
+            )
+        return
+    yield from _known(outcome, key, columns)
+    for name in known:
+        if name not in columns:
+            yield Problem(key, f"found none for '{name}', expected columns for every outcome")
+
+
 def _one_form(
     outcome: str | tuple[str, ...], basis: str | tuple[str, ...], shape: Mapping[str, str]
 ) -> Iterator[Problem]:
@@ -77,5 +95,6 @@ CHECKS: tuple[Check, ...] = (
     (("experiment.outcome", "menu.spending_per_outcome"), _spending),
     (("experiment.outcome", "response.scale"), _scales),
     (("experiment.outcome", "response.learner"), _learners),
+    (("experiment.outcome", "responses.columns"), _brought),
     (("experiment.outcome", "response.basis", "response.shape"), _one_form),
 )

@@ -71,7 +71,7 @@ def check_identification(
     # without keys the experiment is one partition, which identifies what the sample does
     sizes, lacks = {ALL: float(usable_rows)}, dict[str, dict[str, tuple[str, ...]]]()
     if setup.partition_by:
-        by_basis = {basis: moments[basis, "partition"] for basis in whitenings}
+        by_basis = {basis: moments[basis, "partition", None] for basis in whitenings}
         sizes = {label: sums.rows for label, sums in next(iter(by_basis.values())).items()}
         lacks = _lacking(by_basis, least)
     small = [rows for rows in sizes.values() if rows < least]
@@ -87,7 +87,7 @@ def check_identification(
         warnings.append(_on_partitions(lacks, sizes, whitenings, private=setup.privacy))
     if setup.design == "stratified":
         for basis in whitenings:
-            strata = merge_strata(moments[basis, "stratum"])
+            strata = merge_strata(moments[basis, "stratum", None])
             warnings += strata.problems(basis.name, private=setup.privacy)
     never = sum(len(terms) == len(whitenings) for terms in lacks.values())
     return Identified((), tuple(warnings), len(sizes), len(small), never)

@@ -88,10 +88,12 @@ def _scales(forms: Sequence[_Form]) -> str:
 
 
 def _by_outcome(units: DataFrame, setup: ExperimentSetup) -> list[tuple[str, DataFrame]]:
-    """Return the units once for each outcome, which is then their column outcome."""
+    """Return for each outcome the units that have it, which is then their column outcome."""
     columns = outcome_columns(len(setup.outcomes))
+    if len(columns) == 1:
+        return [(setup.outcome, units)]
     return [
-        (name, units if column == "outcome" else units.withColumn("outcome", F.col(column)))
+        (name, units.withColumn("outcome", F.col(column)).where(F.col("outcome").isNotNull()))
         for name, column in zip(setup.outcomes, columns, strict=True)
     ]
 
@@ -115,7 +117,8 @@ def _models(
 ) -> DataFrame:
     """Return the models of all outcomes, each on its own scale; one row where none are fitted."""
     if run.declared.responses.given:
-        return brought_models(run.spark, run.result(ValidateResult).usable_rows)
+        row = brought_models(run.spark, run.result(ValidateResult).usable_rows)
+        return row if len(forms) == 1 else row.withColumn("outcome", F.lit(0))
     found = []
     for number, (name, own) in enumerate(_by_outcome(units, setup)):
         form = forms[number]

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.additive import Additive, Flat, added_up
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
+from coarse_spark.core.basis import Basis
 from coarse_spark.core.debiased import debiased_coefficients
 from coarse_spark.core.lack_of_fit import TreatmentBins, bin_columns, bin_scatter, bin_sums
 from coarse_spark.core.menu.menu import PricedMenu
@@ -79,6 +80,8 @@ class Evaluation:
     refused : (q,) how many units are eligible for none of a policy's treatments.
     scatter : of the bins' residuals over clusters; None where every unit is one of its own.
     model_free : moments of scores without a model (``core.model_free``), where they were asked for.
+    outcomes : moments of the outcomes themselves under the policies, those of a policy side by
+        side, where they were asked for.
     """
 
     moments: ScoreMoments
@@ -86,6 +89,7 @@ class Evaluation:
     refused: FloatArray
     scatter: FloatArray | None = None
     model_free: ScoreMoments | None = None
+    outcomes: ScoreMoments | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +135,17 @@ class FoldMenus:
         """Return what units get under a policy that is chosen on the other folds."""
         if policy.name in self.others:
             return self.others[policy.name]
-        if policy.name == "rule":
-            return rule_policy(self.sized[policy.k])
-        return menu_policy(self.uniform if policy.name == "uniform" else self.sized[policy.k])
+        menu = self._menu(policy)
+        return rule_policy(menu) if policy.name == "rule" else menu_policy(menu)
+
+    def basis_rows(self, policy: Policy, basis: Basis) -> PolicyMap:
+        """Return the map to φ (n, basis size) of what units get under a policy with a menu."""
+        menu = self._menu(policy)
+        rows = basis(menu.treatments)
+        return rule_policy(menu, rows) if policy.name == "rule" else menu_policy(menu, rows)
+
+    def _menu(self, policy: Policy) -> PricedMenu:
+        return self.uniform if policy.name == "uniform" else self.sized[policy.k]
 
 
 def evaluate(
@@ -145,6 +157,7 @@ def evaluate(
     bins: TreatmentBins,
     center: FloatArray,
     given: GivenShares | None = None,
+    by_outcome: bool = False,
 ) -> Evaluation:
     """Return the score moments of all policies over units that their learner and menus never saw.
 
@@ -164,6 +177,7 @@ def evaluate(
     center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
     given : shares of the treatments that the experiment gave, for values without a model too;
         ``held`` has stratum then.
+    by_outcome : whether to value outcomes too; no policy is another than a menu's then.
     """
     of_profit = problem.of_profit
     factor_names = factor_columns(len(of_profit.factors))
@@ -177,9 +191,12 @@ def evaluate(
 
     judged = _outcome_weights(problem)
     stand = _standing(held, bins, dimensions, outcome_names)
+    count = len(policies)
+    shown = count * len(outcome_names) * by_outcome
     if given is not None:  # h · profit and h of every policy follow
         further = np.column_stack([center, np.ones(len(center))]).ravel()
         center = np.concatenate([center, further])
+    center = np.concatenate([center, np.zeros(shown)])
 
     def scored(fold: int, rows: pd.DataFrame) -> _Scored:
         theta, treatments = matrix(rows, names), matrix(rows, dimensions)
@@ -194,6 +211,9 @@ def evaluate(
         if given is not None:
             free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y, factors)
         scores, without = policy_scores(units, debiased, policies, fold_menus[fold], free)
+        if by_outcome:
+            under = outcomes_under(units, measured, policies, fold_menus[fold], without)
+            scores = np.hstack([scores, under])
         number = bins.assign(treatments)
         fitted = np.column_stack(
             [np.einsum("ij,ij->i", phi, one) for one in np.split(learned, y.shape[1], axis=1)]
@@ -230,11 +250,13 @@ def evaluate(
     else:
         flat = add_up(needed, record)["all"]
     total = _EvaluationSums.of_flat(flat)
-    moments, count = ScoreMoments.of(total.scores, center), len(policies)
+    moments = ScoreMoments.of(total.scores, center)
     scatter = total.scatter if moments.clustered else None
-    free = None if given is None else moments.of_some(slice(count, None))
+    last = len(center) - shown
+    free = None if given is None else moments.of_some(slice(count, last))
+    outcomes = moments.of_some(slice(last, None)) if shown else None
     some = moments.of_some(slice(count))
-    return Evaluation(some, total.bins, total.refused, scatter, free)
+    return Evaluation(some, total.bins, total.refused, scatter, free, outcomes)
 
 
 def _standing(
@@ -356,6 +378,37 @@ def policy_scores(
         if free is not None:
             further.append(free.scores(psi))
     return np.hstack([scores, *further]), without
+
+
+def outcomes_under(
+    units: PolicyUnits,
+    measured: FloatArray,
+    policies: Sequence[Policy],
+    menus: FoldMenus,
+    without: BoolArray,
+) -> FloatArray:
+    """Return the debiased outcomes (n, q · outcomes) of units under policies, side by side.
+
+    Parameters
+    ----------
+    units, policies, menus : as in ``policy_scores``.
+    measured : (n, p) debiased coefficients, responses first.
+    without : (n, q) of ``policy_scores``: who is left at the control.
+    """
+    problem, found = units.problem, list[FloatArray]()
+    basis, of_profit = problem.basis, problem.of_profit
+    by_outcome = np.split(measured[:, : of_profit.responses], len(of_profit.outcomes), axis=1)
+    control = np.broadcast_to(basis(problem.space.control[None, :]), by_outcome[0].shape)
+    for position, policy in enumerate(policies):
+        if policy.name == "control":
+            phi = control
+        elif policy.name == "granular":
+            phi = basis(units.best)
+        else:
+            phi = menus.basis_rows(policy, basis)(units)
+            phi = np.where(without[:, [position]], control, phi)
+        found += [np.einsum("ij,ij->i", phi, theta)[:, None] for theta in by_outcome]
+    return np.hstack(found)
 
 
 def given_shares(units: DataFrame, problem: MenuProblem) -> GivenShares | None:

@@ -72,7 +72,8 @@ def segment_outcomes(content: ReportContent) -> list[list[str]]:
         own = np.diag(content.outcomes(content.treatments, place))
         control = content.outcomes(content.space.control[None, :], place)[:, 0]
         for text, value, base in zip(texts, own, control, strict=True):
-            text.append(f"{number(value, digits)} ({_signed(value - base, digits)})")
+            gain = _signed(value - base, digits)
+            text.append(f"{outcome} {number(value, digits)} ({gain})")
     return texts
 
 

@@ -98,8 +98,9 @@ def test_the_page_shows_each_outcome_of_policies_and_treatments(content: ReportC
     for position, texts in enumerate(own):
         for place, text in enumerate(texts):
             value = content.outcomes(content.treatments, place)[position, position]
-            assert float(text.split(" ")[0]) == pytest.approx(value, abs=0.001)
-            assert f'<td class="n">{text}</td>' in page
+            assert text.startswith(f"{OUTCOMES[place]} ")
+            assert float(text.split(" ")[1]) == pytest.approx(value, abs=0.001)
+            assert text in page
     for title in ("Expected spend", "Expected redeemed", "Expected profit per unit"):
         assert title in page
     # what was kept of the bins is the sum of both in money, which no axis of an outcome has

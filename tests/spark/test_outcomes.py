@@ -18,6 +18,7 @@ from coarse_spark import choose_menu, honest_values
 from coarse_spark.config.load import load_configuration
 from coarse_spark.distributed.frames import POOLED
 from coarse_spark.errors import TableError
+from coarse_spark.lake.step_results import EvaluateResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
     from coarse_spark.pipeline import Run
 
 pytestmark = pytest.mark.spark
+SLOW = pytest.mark.slow  # a whole run
 
 UNITS = 3_000
 SPENT, REDEEMED = ["s0", "s1", "s2"], ["r0", "r1", "r2"]
 
 
 def trial() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Units, and predictions of both outcomes that no outcome taught.
+    """Units of villages, and predictions of both outcomes that no outcome taught.
 
     Voucher and wave tell of whom the second is not known yet.
     """
@@ -47,11 +49,14 @@ def trial() -> tuple[pd.DataFrame, pd.DataFrame]:
     phi = np.column_stack([np.ones(UNITS), voucher, voucher**2])
     redeemed = (rng.random(UNITS) < (phi * rates).sum(axis=1)).astype(float)
     redeemed[rng.random(UNITS) > np.where(wave == "early", 0.9, 0.5) - 0.02 * voucher] = np.nan
-    spend = (phi * theta).sum(axis=1) + rng.normal(0, 4, UNITS)
+    village = np.arange(UNITS) // 5
+    alike = rng.normal(0, 3, UNITS // 5)[village]
+    spend = (phi * theta).sum(axis=1) + alike + rng.normal(0, 4, UNITS)
     units = pd.DataFrame(
         {
             "id": np.arange(UNITS),
             "wave": wave,
+            "village": village,
             "rate": rng.uniform(0.2, 0.5, UNITS),
             "postage": rng.uniform(0.2, 1.0, UNITS),
             "voucher": voucher,
@@ -80,6 +85,7 @@ experiment:
   unit_id: id
   outcome: [spend, redeemed]
   strata: [wave]
+  cluster: village
 design: {{kind: stratified}}
 treatments: {{voucher: {{kind: continuous, lower: 0, upper: 10, step: 2, control: 0}}}}
 response: {{basis: quadratic, folds: 2}}
@@ -105,13 +111,14 @@ def configuration(folder: Path) -> Configuration:
 
 @pytest.fixture(scope="module")
 def run(spark: SparkSession, folder: Path, configuration: Configuration) -> Run:
-    from coarse_spark.pipeline import open_run
+    from coarse_spark.pipeline.start import read_run
 
     done = run_command("run", "--config", folder / "run.yml", "--run-id", "two")
     assert done.code == 0, done.err
-    return open_run(spark, configuration, "two")
+    return read_run(spark, configuration, "two")
 
 
+@SLOW
 def test_published_values_are_those_of_arrays(run: Run) -> None:
     units, brought = trial()
     profit = run.declared.profit_function
@@ -124,6 +131,7 @@ def test_published_values_are_those_of_arrays(run: Run) -> None:
         units[["spend", "redeemed"]],
         [menu],
         strata=units["wave"],
+        groups=units["village"],
         **common,
     )
     mine = found.policy_values.set_index("policy")
@@ -139,12 +147,40 @@ def test_published_values_are_those_of_arrays(run: Run) -> None:
         for rows in (rows_of(run, "contrasts"), found.contrasts)
     )
     np.testing.assert_allclose(difference, expected, rtol=1e-9)
+    _check_outcomes(run, theta, units)
     # folds choose menus of their own, which are much alike
     assert abs(published.loc["menu", "value"] - mine.loc["menu", "value"]) < mine.loc["menu", "se"]
     free = published.loc["menu"]
     assert abs(free["model_free_value"] - free["value"]) < 4 * free["model_free_se"]
 
 
+def _check_outcomes(run: Run, theta: dict[str, pd.DataFrame], units: pd.DataFrame) -> None:
+    """Each outcome by its formula: who got what, in the stratum, and has it counts for more."""
+    basis, best = run.problem.basis, rows_of(run, "responses")["best_voucher"].to_numpy()
+    phi, wave = basis(units[["voucher"]].to_numpy()), units["wave"].to_numpy()
+    found = {(row.outcome, row.policy): row for row in run.result(EvaluateResult).outcomes}
+    for outcome, of in theta.items():
+        y, responses = units[outcome].to_numpy(), of.to_numpy()
+        has, under = ~np.isnan(y), basis(best[:, None])
+        scores, control = (responses * under).sum(axis=1), responses[:, 0].copy()
+        for label in ("early", "late"):
+            inside = wave == label
+            used = inside & has
+            inverse = np.linalg.inv(phi[used].T @ phi[used] / inside.sum())
+            residual = (y - (phi * responses).sum(axis=1))[used]
+            alpha = phi[used] @ inverse * residual[:, None]
+            scores[used] += (alpha * under[used]).sum(axis=1)
+            control[used] += alpha[:, 0]
+        assert found[outcome, "granular"].value == pytest.approx(scores.mean(), rel=1e-9)
+        assert found[outcome, "control"].value == pytest.approx(control.mean(), rel=1e-9)
+        gain = scores - control
+        assert found[outcome, "granular"].difference == pytest.approx(gain.mean(), rel=1e-9)
+        villages = np.bincount(units["village"], gain - gain.mean())
+        error = np.sqrt((villages**2).sum() * len(villages) / (len(villages) - 1)) / UNITS
+        assert found[outcome, "granular"].difference_se == pytest.approx(error, rel=1e-6)
+
+
+@SLOW
 def test_responses_are_as_brought_and_profit_is_of_both(run: Run) -> None:
     units, brought = trial()
     responses = rows_of(run, "responses").sort_values("unit_id", ignore_index=True)

@@ -43,6 +43,7 @@ from coarse_spark.distributed.frames import (
     theta_columns,
     treatment_columns,
 )
+from coarse_spark.distributed.outcomes import outcome_weights, outcomes_under, standing
 from coarse_spark.distributed.rule import ruled_columns
 
 _NOISE_UNITS = 5_000  # far more than the cells that the noise is resampled on
@@ -60,13 +61,6 @@ class _EvaluationSums(Additive):
     bins: FloatArray
     refused: FloatArray
     scatter: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class _Counts(Additive):
-    """Units by treatment bin: all of them, and those that have each outcome."""
-
-    rows: FloatArray
 
 
 @dataclass(frozen=True)
@@ -189,8 +183,8 @@ def evaluate(
     sizes = [policy.k for policy in policies if policy.name == "rule"]
     ruled = ruled_columns(sizes)
 
-    judged = _outcome_weights(problem)
-    stand = _standing(held, bins, dimensions, outcome_names)
+    judged = outcome_weights(problem)
+    stand = standing(held, bins, dimensions, outcome_names)
     count = len(policies)
     shown = count * len(outcome_names) * by_outcome
     if given is not None:  # h · profit and h of every policy follow
@@ -257,45 +251,6 @@ def evaluate(
     outcomes = moments.of_some(slice(last, None)) if shown else None
     some = moments.of_some(slice(count))
     return Evaluation(some, total.bins, total.refused, scatter, free, outcomes)
-
-
-def _standing(
-    held: DataFrame, bins: TreatmentBins, treatments: list[str], outcomes: list[str]
-) -> FloatArray | None:
-    """Return units of each bin over those of them that have each outcome (B, outcomes).
-
-    None where nobody lacks one.
-    """
-    if len(outcomes) == 1:
-        return None
-
-    def record(batch: pd.DataFrame) -> dict[str, _Counts]:
-        has = ~np.isnan(matrix(batch, outcomes))
-        counts = np.zeros((bins.size, 1 + len(outcomes)))
-        columns = np.column_stack([np.ones(len(has)), has])
-        np.add.at(counts, bins.assign(matrix(batch, treatments)), columns)
-        return {"all": _Counts(counts)}
-
-    counts = _Counts.of_flat(add_up(held.select(*treatments, *outcomes), record)["all"]).rows
-    if (counts[:, 1:] == counts[:, :1]).all():
-        return None
-    return np.asarray(counts[:, :1] / np.maximum(counts[:, 1:], 1.0))
-
-
-def _outcome_weights(problem: MenuProblem) -> FloatArray:
-    """Return what outcomes count for in the test of the fit: 1 for the only one.
-
-    Of several their sum is tested, each at its mean absolute margin over the candidates. Where
-    every outcome follows the basis so does the sum; what departs counts as the money that it is.
-    """
-    of_profit, outcomes = problem.of_profit, len(problem.of_profit.outcomes)
-    if outcomes == 1:
-        return np.ones(1)
-    amounts = of_profit.amounts(problem.profit, problem.candidates, problem.space)
-    weights = np.zeros(outcomes)
-    for block, (position, _) in enumerate(of_profit.margin):
-        weights[position] += np.abs(amounts[:, block]).mean()
-    return weights if weights.any() else np.ones(outcomes)
 
 
 def _add_up_clusters(
@@ -378,37 +333,6 @@ def policy_scores(
         if free is not None:
             further.append(free.scores(psi))
     return np.hstack([scores, *further]), without
-
-
-def outcomes_under(
-    units: PolicyUnits,
-    measured: FloatArray,
-    policies: Sequence[Policy],
-    menus: FoldMenus,
-    without: BoolArray,
-) -> FloatArray:
-    """Return the debiased outcomes (n, q · outcomes) of units under policies, side by side.
-
-    Parameters
-    ----------
-    units, policies, menus : as in ``policy_scores``.
-    measured : (n, p) debiased coefficients, responses first.
-    without : (n, q) of ``policy_scores``: who is left at the control.
-    """
-    problem, found = units.problem, list[FloatArray]()
-    basis, of_profit = problem.basis, problem.of_profit
-    by_outcome = np.split(measured[:, : of_profit.responses], len(of_profit.outcomes), axis=1)
-    control = np.broadcast_to(basis(problem.space.control[None, :]), by_outcome[0].shape)
-    for position, policy in enumerate(policies):
-        if policy.name == "control":
-            phi = control
-        elif policy.name == "granular":
-            phi = basis(units.best)
-        else:
-            phi = menus.basis_rows(policy, basis)(units)
-            phi = np.where(without[:, [position]], control, phi)
-        found += [np.einsum("ij,ij->i", phi, theta)[:, None] for theta in by_outcome]
-    return np.hstack(found)
 
 
 def given_shares(units: DataFrame, problem: MenuProblem) -> GivenShares | None:

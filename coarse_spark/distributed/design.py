@@ -114,18 +114,39 @@ def design_of(
         )
 
     private = setup.privacy
-    problems = [
-        sentence
-        for strata in judged.values()
-        for sentence in (
-            *strata.problems(basis.name, private=private),
-            *design_problems(strata.moments, private=private),
-        )
-    ]
+    problems = said_of_outcomes(
+        [
+            [
+                *strata.problems(basis.name, private=private),
+                *design_problems(strata.moments, private=private),
+            ]
+            for strata in judged.values()
+        ],
+        setup.outcomes,
+    )
     needs = ["stratum", *dimensions, *_columns(outcomes)]
     merged = max(judged.values(), key=lambda strata: len(strata.unidentified))
-    # what holds for all outcomes is said once
-    return Design(weights, needs, list(dict.fromkeys(problems)), merged=merged)
+    return Design(weights, needs, problems, merged=merged)
+
+
+def said_of_outcomes(sentences: Sequence[Sequence[str]], outcomes: Sequence[str]) -> list[str]:
+    """Return sentences on outcomes, those on all of them once and others with what they are of.
+
+    Parameters
+    ----------
+    sentences : of every outcome.
+    outcomes : their names.
+    """
+    of: dict[str, list[str]] = {}
+    for outcome, some in zip(outcomes, sentences, strict=True):
+        for sentence in some:
+            of.setdefault(sentence, []).append(outcome)
+    return [
+        sentence
+        if len(names) == len(outcomes)
+        else f"of the units with {' and with '.join(names)}: {sentence}"
+        for sentence, names in of.items()
+    ]
 
 
 def partly_known(setup: ExperimentSetup) -> list[str | None]:

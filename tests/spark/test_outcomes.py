@@ -221,6 +221,9 @@ def test_it_is_told_how_many_lack_an_outcome(
     )
     with pytest.raises(TableError, match="1 of 3000 usable rows have the outcome 'redeemed'"):
         _checked(spark, configuration, redeemed="if(id = 5, 1.0, null)")
+    few = r"rows with the outcome 'redeemed' do not identify voucher\^2 of 'quadratic': wait for"
+    with pytest.raises(TableError, match=few):
+        _checked(spark, configuration, redeemed="if(voucher <= 2, redeemed, null)")
 
 
 def test_each_outcome_is_learned_from_the_units_that_have_it(

@@ -144,8 +144,8 @@ def _log(choice: BasisChoice, scale: ScaleChoice) -> None:
 def _model_counts(run: Run) -> ModelCounts:
     rows = run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
     outcomes = len(run.declared.experiment.outcomes)
-    # what fails, or is too small, for several outcomes does so once
-    each = rows if outcomes == 1 else rows.dropDuplicates(["partition", "member", "status"])
+    # what fails, or is too small, for several outcomes does so once, by the one of most rows
+    each = rows.groupBy("partition", "member", "status").agg(F.max("rows").alias("rows"))
     counts = (
         each.groupBy("status")
         .agg(
@@ -185,7 +185,9 @@ def _model_counts(run: Run) -> ModelCounts:
 def _told_of_shards(run: Run, models: DataFrame) -> str:
     """Say which partitions were too large for one model, and what was done about it."""
     cut = (
-        models.groupBy("partition")
+        models.groupBy("partition", "member")
+        .agg(F.max("rows").alias("rows"))
+        .groupBy("partition")
         .agg(F.count("*").alias("shards"), F.sum("rows").alias("rows"))
         .where(F.col("shards") > 1)
         .orderBy(F.col("rows").desc(), "partition")

@@ -16,6 +16,7 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.model_free import GivenShares
 from coarse_spark.core.presence import Presence, presence_preparation, presence_rows
 from coarse_spark.core.profit import ProfitCoefficients
+from coarse_spark.core.strata import merge_strata
 
 SPACE = TreatmentSpace.from_dict({"t": {"kind": "categorical", "levels": [0, 1], "control": 0}})
 BASIS = Basis("levels", SPACE)
@@ -129,3 +130,18 @@ def test_chances_of_a_learned_design_know_features_and_treatment() -> None:
     # those that have the outcome stand for all, in any part of the units
     for some in (X["a"] > 0.5, X["a"] < -0.5, t == 1):
         assert weights[some].mean() == pytest.approx(1, abs=0.06)
+
+
+def test_a_stratum_where_nobody_has_the_outcome_is_judged_with_another() -> None:
+    rng = np.random.default_rng(0)
+    stratum = np.repeat(["a", "b", "c"], 200)
+    z = np.column_stack([np.ones(600), rng.standard_normal(600)])
+    has = (stratum != "c") & (rng.random(600) < 0.5)
+    merged = merge_strata(moment_sums(z, stratum, None, has))
+    assert merged.unidentified == {"c": 0}
+    ((host, _),) = merged.groups
+    alpha = representer_of_known(z, merged.moments, stratum, has)
+    together = (stratum == host) | (stratum == "c")
+    for group in (together, ~together):
+        np.testing.assert_allclose(alpha[group].T @ z[group] / group.sum(), np.eye(2), atol=1e-12)
+    assert not alpha[~has].any()

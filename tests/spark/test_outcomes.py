@@ -250,3 +250,28 @@ def test_each_outcome_is_learned_from_the_units_that_have_it(
     # the same folds: a unit is out of both models or of none
     assert rows["spend"][[0, 1]].sum() == whole
     assert rows["redeemed"][[0, 1]].sum() == have
+
+
+@SLOW
+def test_with_a_learned_design_the_chance_of_an_outcome_is_learned_too(
+    spark: SparkSession, configuration: Configuration
+) -> None:
+    from coarse_spark.core.learners.settings import LearnerSettings
+    from coarse_spark.distributed.design import design_of, with_representer
+    from coarse_spark.distributed.frames import experiment_units
+    from coarse_spark.pipeline.settings import experiment_setup, read_tables
+
+    experiment, _ = read_tables(spark, configuration)
+    setup = replace(experiment_setup(configuration), design="learned", features=("rate",))
+    units = experiment_units(experiment, setup)
+    design = design_of(units, setup, configuration.basis, LearnerSettings())
+    rows = with_representer(units, design, 6).toPandas().sort_values("unit_id", ignore_index=True)
+    alpha = rows[[f"representer_{position}" for position in range(6)]].to_numpy()
+    has = rows["outcome_1"].notna().to_numpy()
+    assert np.abs(alpha[:, 0]).min() > 0
+    assert not alpha[~has, 3:].any()
+    counted = alpha[has, 3] / alpha[has, 0]
+    np.testing.assert_allclose(alpha[has, 4:], alpha[has, 1:3] * counted[:, None], rtol=1e-9)
+    known = trial()[0]
+    chance = np.where(known["wave"] == "early", 0.9, 0.5) - 0.02 * known["voucher"].to_numpy()
+    assert np.abs(1 / counted - chance[has]).mean() < 0.06

@@ -104,7 +104,7 @@ class Experiment(Section):
     )
     outcome: Outcome = Field(
         description="numeric column with what the treatment is meant to change, or a list of them, "
-        "each with a margin of its own"
+        "each with a margin of its own and null where a unit does not have it yet"
     )
     weight: Column | None = Field(
         None,

@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
@@ -32,6 +32,8 @@ _IDENTIFIER_PART = re.compile(r"\w[\w-]*")
 _RANGE = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*")
 _MEMORY = re.compile(r"[1-9]\d*[mgtMGT]")
 _MOST_SIZES = 200
+
+_T = TypeVar("_T")
 
 
 def expected(phrase: str) -> PydanticCustomError:
@@ -84,10 +86,10 @@ def _unit_id(value: Any) -> str | tuple[str, ...]:
     return names if len(names) > 1 else names[0]
 
 
-def _for_each(check: Callable[[Any], str]) -> Callable[[Any], str | dict[str, str]]:
+def _for_each(check: Callable[[Any], _T]) -> Callable[[Any], _T | dict[str, _T]]:
     """Return a check of one setting, or of a mapping of outcomes to settings."""
 
-    def check_all(value: Any) -> str | dict[str, str]:
+    def check_all(value: Any) -> _T | dict[str, _T]:
         if not isinstance(value, Mapping):
             return check(value)
         if not value:
@@ -245,6 +247,9 @@ Column = Annotated[str, BeforeValidator(_column)]
 UnitId = Annotated[str | tuple[str, ...], BeforeValidator(_unit_id)]
 Outcome = Annotated[str | tuple[str, ...], BeforeValidator(_unit_id)]
 Columns = Annotated[tuple[str, ...], BeforeValidator(_names)]
+ColumnsByOutcome = Annotated[
+    tuple[str, ...] | dict[str, tuple[str, ...]], BeforeValidator(_for_each(_names))
+]
 TableName = Annotated[str, BeforeValidator(_identifier)]
 NamePart = Annotated[str, BeforeValidator(_identifier_part)]
 # what may hold secrets is redacted in JSON, which is written to tables, and there alone

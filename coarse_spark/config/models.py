@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from coarse_spark.config.fields import (
     ByOutcome,
     Column,
     Columns,
+    ColumnsByOutcome,
     Comparisons,
     Eligibility,
     ExpressionText,
@@ -102,7 +104,7 @@ class Experiment(Section):
     )
     outcome: Outcome = Field(
         description="numeric column with what the treatment is meant to change, or a list of them, "
-        "each with a margin of its own"
+        "each with a margin of its own and null where a unit does not have it yet"
     )
     weight: Column | None = Field(
         None,
@@ -217,10 +219,11 @@ class Responses(Section):
         "experiment's; default, where the experiment's units are the population: experiment",
     )
     format: Format = "delta"
-    columns: Columns = Field(
+    columns: ColumnsByOutcome = Field(
         (),
         description="numeric columns with the response coefficients, in the order of the columns "
-        "of response.basis; with basis arms the expected outcome under every treatment",
+        "of response.basis; with basis arms the expected outcome under every treatment; of several "
+        "outcomes a mapping, outcome to columns",
     )
     fold: Column | None = Field(
         None,
@@ -639,6 +642,14 @@ class Configuration(Section):
         return Configuration.model_validate(
             {**blocks, "response": self.response.model_copy(update=chosen)}
         )
+
+    @cached_property
+    def response_columns(self) -> tuple[str, ...]:
+        """Columns of responses that are brought along, of one outcome after the other."""
+        columns = self.responses.columns
+        if not isinstance(columns, Mapping):
+            return columns
+        return tuple(name for outcome in self.experiment.outcomes for name in columns[outcome])
 
     @cached_property
     def profit_function(self) -> Profit:

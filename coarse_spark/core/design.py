@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coarse_spark.core.additive import Additive
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.errors import InvalidInputError, nearest
 from coarse_spark.text import shown
 
@@ -36,26 +36,36 @@ class MomentSums(Additive):
     moment : (p, p) Σ w φφᵀ.
     weight, square_weight : Σ w and Σ w².
     rows : number of rows.
+    whole : Σ w of these rows and of those that lack the outcome; else ``weight``.
     """
 
     moment: FloatArray
     weight: float
     square_weight: float
     rows: float
+    whole: float
 
     @property
     def matrix(self) -> FloatArray:
-        """Λ (p, p)."""
-        return self.moment / self.weight
+        """Λ (p, p) of the rows; zeros of none."""
+        return self.moment / (self.weight or 1.0)
+
+    @property
+    def matrix_of_known(self) -> FloatArray:
+        """E[R φφᵀ] (p, p), R telling which rows have the outcome; Λ where all have."""
+        return self.moment / self.whole
 
     @property
     def effective_rows(self) -> float:
         """Effective sample size (Σw)² / Σw² (Kish 1965)."""
-        return self.weight**2 / self.square_weight
+        return self.weight**2 / self.square_weight if self.rows else 0.0
 
 
 def moment_sums(
-    phi: FloatArray, strata: npt.ArrayLike | None = None, weight: FloatArray | None = None
+    phi: FloatArray,
+    strata: npt.ArrayLike | None = None,
+    weight: FloatArray | None = None,
+    known: BoolArray | None = None,
 ) -> dict[str, MomentSums]:
     """Return the moment sums of a batch, by stratum label.
 
@@ -67,6 +77,7 @@ def moment_sums(
         ranges accurate.
     strata : (n,) labels.
     weight : (n,) row weights, default one.
+    known : (n,) which rows have the outcome, default all; others count in ``whole`` alone.
     """
     weight = np.ones(len(phi)) if weight is None else np.asarray(weight, dtype=np.float64)
     labels = np.full(len(phi), RANDOMIZED) if strata is None else np.asarray(strata).astype(str)
@@ -76,9 +87,12 @@ def moment_sums(
     bounds = [0, *np.cumsum(np.bincount(codes, minlength=len(found))).tolist()]
     sums = {}
     for label, (start, end) in zip(found, pairwise(bounds), strict=True):
-        rows, w = phi[order[start:end]], weight[order[start:end]]
+        here = order[start:end]
+        whole = float(weight[here].sum())
+        here = here if known is None else here[known[here]]
+        rows, w = phi[here], weight[here]
         sums[str(label)] = MomentSums(
-            (rows * w[:, None]).T @ rows, float(w.sum()), float(w @ w), float(len(w))
+            (rows * w[:, None]).T @ rows, float(w.sum()), float(w @ w), float(len(w)), whole
         )
     return sums
 
@@ -86,7 +100,7 @@ def moment_sums(
 def row_moments(
     moments: Mapping[str, MomentSums], strata: npt.ArrayLike | None, size: int
 ) -> FloatArray:
-    """Return Λ of every row.
+    """Return Λ of every row, of those that have the outcome only: E[R φφᵀ].
 
     A matrix (p, p) for a randomized design, (n, p, p) for a stratified one.
 
@@ -101,7 +115,7 @@ def row_moments(
     InvalidInputError : a stratum without moments.
     """
     if set(moments) == {RANDOMIZED}:
-        return moments[RANDOMIZED].matrix
+        return moments[RANDOMIZED].matrix_of_known
     if strata is None:
         raise InvalidInputError(
             f"the design has {len(moments)} strata, found {size} rows without strata"
@@ -113,7 +127,9 @@ def row_moments(
                 f"stratum '{label}' has no moments{nearest(label, moments)}; the experiment has "
                 f"{', '.join(moments)}"
             )
-    matrices: FloatArray = np.stack([moments[str(label)].matrix for label in labels])[codes]
+    matrices: FloatArray = np.stack([moments[str(label)].matrix_of_known for label in labels])[
+        codes
+    ]
     return matrices
 
 
@@ -196,3 +212,34 @@ def representer(phi: FloatArray, moments: FloatArray) -> FloatArray:
         return projected
     within = np.einsum("nij,ni->nj", vectors, scaled) / values
     return np.asarray(np.einsum("nij,nj->ni", vectors, within) / diagonal)
+
+
+def representer_of_known(
+    phi: FloatArray,
+    moments: Mapping[str, MomentSums],
+    strata: npt.ArrayLike | None,
+    known: BoolArray,
+) -> FloatArray:
+    """Return α (n, p), 0 for units that lack the outcome and larger for those that have it.
+
+    So that these stand for all of their stratum: α is of E[R φφᵀ], R telling who has it. A score of
+    a unit without the outcome is then what was predicted, and a mean over all units is right where
+    the lack tells nothing of the outcome beyond treatment and stratum; where it goes with features
+    too, as far as predictions get these right (Robins, Rotnitzky & Zhao 1994).
+
+    Parameters
+    ----------
+    phi : (n, p) basis columns of the treatments given.
+    moments : by stratum, of ``moment_sums`` with ``known``.
+    strata : (n,) labels; None for a randomized design.
+    known : (n,).
+
+    Raises
+    ------
+    InvalidInputError : as ``row_moments`` and ``representer`` do.
+    """
+    found = np.zeros_like(phi)
+    if known.any():
+        some = None if strata is None else np.asarray(strata)[known]
+        found[known] = representer(phi[known], row_moments(moments, some, int(known.sum())))
+    return found

@@ -12,7 +12,8 @@ import pandas as pd
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.design import corrected, moment_sums, representer, row_moments
+from coarse_spark.core.debiased import debiased_coefficients
+from coarse_spark.core.design import moment_sums, representer_of_known
 from coarse_spark.core.lack_of_fit import (
     LackOfFit,
     TreatmentBins,
@@ -119,20 +120,11 @@ def honest_values(
     columns = {"T": treatments, "y": outcomes, "strata": labels[0], "groups": labels[1]}
     _check(coefficients, menus, columns)
     phi = problem.basis(treatments)
-    size = problem.basis.size
-    learned = [responses[:, start : start + size] for start in range(0, of_profit.responses, size)]
+    learned = np.split(responses, len(of_profit.outcomes), axis=1)
     known = np.isfinite(outcomes)
-    pairs = list(zip(learned, np.where(known, outcomes, 0.0).T, known.T, strict=True))
     factors = of_profit.factor_values(of_profit.columns(units, len(kept))[kept])
-    debiased = of_profit.extended(
-        np.hstack(
-            [
-                corrected(theta_hat, phi, one, _representer(phi, labels[0], weight, has))
-                for theta_hat, one, has in pairs
-            ]
-        ),
-        factors,
-    )
+    turned = np.hstack([_representer(phi, labels[0], weight, has) for has in known.T])
+    debiased = debiased_coefficients(of_profit, responses, phi, outcomes, turned, factors)
 
     sized = {menu.k: menu for menu in sorted(menus, key=lambda menu: menu.k)}
     single = (
@@ -161,7 +153,7 @@ def honest_values(
             bin_columns(treatments, phi, one, (phi * theta_hat).sum(axis=1))[has],
             None if cluster is None else np.unique(cluster[has], return_inverse=True)[1],
         )
-        for theta_hat, one, has in pairs
+        for theta_hat, one, has in zip(learned, outcomes.T, known.T, strict=True)
     ]
     worst = min(fits, key=lambda fit: fit.p_value)
     return HonestValues(
@@ -176,23 +168,16 @@ def _representer(
 ) -> FloatArray:
     """Return α (n, p), 0 for units whose outcome is not ``known`` and larger for the others.
 
-    So that those stand for all of their stratum: α is of E[R φφᵀ], R telling who is known.
+    See ``representer_of_known``.
     """
-    some = None if strata is None else strata[known]
-    sums = moment_sums(phi[known], some, weight[known])
-    found = np.zeros_like(phi)
-    found[known] = representer(phi[known], row_moments(sums, some, int(known.sum())))
-    if known.all():
-        return found
-    labels = np.zeros(len(phi)) if strata is None else np.unique(strata, return_inverse=True)[1]
-    group = labels.astype(np.intp)
-    whole, there = np.bincount(group, weight), np.bincount(group, weight * known)
-    if (there <= 0).any():
+    sums = moment_sums(phi, strata, weight, known)
+    nobody = sum(not one.rows for one in sums.values())
+    if nobody:
         raise InvalidInputError(
-            f"honest values: nobody of {int((there <= 0).sum())} strata has an outcome that y has "
-            "for others; merge strata, or leave these units out"
+            f"honest values: nobody of {nobody} strata has an outcome that y has for others; merge "
+            "strata, or leave these units out"
         )
-    return np.asarray(found * (whole / there)[group][:, None])
+    return representer_of_known(phi, sums, strata, known)
 
 
 def _outcomes(y: npt.ArrayLike | Mapping[str, npt.ArrayLike], names: tuple[str, ...]) -> FloatArray:

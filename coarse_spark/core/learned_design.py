@@ -97,10 +97,7 @@ class DesignPreparation:
         ------
         InvalidInputError : treatments that do not identify the basis, or unusable features.
         """
-        settings = settings or LearnerSettings()
-        encoder = FeatureEncoder.fit(X, weight, **settings.encoding)
-        if len(encoder.main_columns) + len(encoder.pairs) <= settings.max_columns:
-            encoder = encoder.with_products(encoder.pairs)
+        encoder = design_encoder(X, weight, settings or LearnerSettings())
         return DesignPreparation(encoder, Whitening.fit(basis, T, weight), parts_per_fold)
 
     def mean_sums(self, rows: DesignRows) -> dict[int, GramStatistics]:
@@ -203,6 +200,16 @@ class DesignPreparation:
             sample.part[rest],
             seed=fold,
         )
+
+
+def design_encoder(
+    X: pd.DataFrame, weight: FloatArray, settings: LearnerSettings
+) -> FeatureEncoder:
+    """Return the encoder of features (n, ·), with products as far as these are not too many."""
+    encoder = FeatureEncoder.fit(X, weight, **settings.encoding)
+    if len(encoder.main_columns) + len(encoder.pairs) <= settings.max_columns:
+        encoder = encoder.with_products(encoder.pairs)
+    return encoder
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ class GivenShares:
     ----------
     treatments : (m, d) encoded, all different.
     psi : (m, p + 1) rows of these; treatments with the same one are one treatment.
-    shares : (m,) by stratum: of the weight of those that got a treatment with the same row.
+    shares : (m,) by stratum: of the weight of those that got a treatment with the same row, and
+        have all outcomes.
     """
 
     treatments: FloatArray
@@ -41,9 +42,17 @@ class GivenShares:
 
     @staticmethod
     def of(
-        problem: MenuProblem, treatments: FloatArray, strata: npt.ArrayLike, weight: FloatArray
+        problem: MenuProblem,
+        treatments: FloatArray,
+        strata: npt.ArrayLike,
+        weight: FloatArray,
+        having: FloatArray | None = None,
     ) -> GivenShares:
-        """Count rows (n, d) of strata (n,) with weights (n,): units, or sums of like ones."""
+        """Count rows (n, d) of strata (n,) with weights (n,): units, or sums of like ones.
+
+        Of these weights ``having`` (n,) is of units that have all outcomes, by default all.
+        """
+        having = weight if having is None else having
         distinct, place = np.unique(treatments, axis=0, return_inverse=True)
         psi = problem.psi_at(distinct)
         alike = _same(psi[:, None], psi[None], _scale(problem))
@@ -51,8 +60,8 @@ class GivenShares:
         shares = {}
         for label in np.unique(labels):
             inside = labels == label
-            counts = np.bincount(place.ravel()[inside], weight[inside], minlength=len(distinct))
-            shares[str(label)] = alike @ counts / counts.sum()
+            counts = np.bincount(place.ravel()[inside], having[inside], minlength=len(distinct))
+            shares[str(label)] = alike @ counts / weight[inside].sum()
         return GivenShares(distinct, psi, shares)
 
     def rows(
@@ -69,16 +78,20 @@ class GivenShares:
         ----------
         problem : whose profit counts.
         treatments, strata : (n, d) that the units got, (n,) where.
-        y : (n,) outcomes, or of several (n, ·).
+        y : (n,) outcomes, or of several (n, ·): units that lack one, NaN, count for nothing, and
+            others for more.
         factors : (n, f) of the units (``core.profit.ProfitCoefficients``), where profit has any.
         """
         place = self._places(treatments)
         amounts = problem.of_profit.amounts(problem.profit, treatments, problem.space)
         given = np.empty((len(y), 0)) if factors is None else factors
-        earned = problem.of_profit.earned(amounts, y.reshape(len(y), -1), given)
+        y = y.reshape(len(y), -1)
+        has = ~np.isnan(y).any(axis=1)
+        earned = problem.of_profit.earned(amounts, np.nan_to_num(y), given)
         labels, codes = np.unique(np.asarray(strata).astype(str), return_inverse=True)
         shares = np.stack([self.shares[str(label)] for label in labels])[codes.ravel(), place]
-        return ModelFreeRows(self.psi[place], _scale(problem), 1 / shares, earned)
+        inverse = np.divide(1.0, shares, out=np.zeros(len(y)), where=has)
+        return ModelFreeRows(self.psi[place], _scale(problem), inverse, earned)
 
     def _places(self, treatments: FloatArray) -> IntArray:
         position = {row.tobytes(): number for number, row in enumerate(self.treatments + 0.0)}
@@ -93,7 +106,7 @@ class ModelFreeRows:
     ----------
     psi : (n, p + 1) rows of the treatments that they got.
     scale : (p + 1,) of the entries of ψ.
-    inverse : (n,) one over the share of that treatment in the stratum.
+    inverse : (n,) one over the share of that treatment in the stratum; 0 without all outcomes.
     earned : (n,) profit.
     """
 

@@ -50,19 +50,28 @@ class PolicyUnits:
 PolicyMap = Callable[[PolicyUnits], FloatArray]
 
 
-def menu_policy(menu: PricedMenu) -> PolicyMap:
-    """Return the policy by which every unit gets its best treatment of a menu, at its prices."""
-    return partial(_under_menu, menu.psi, menu.priced_psi)
+def menu_policy(menu: PricedMenu, rows: FloatArray | None = None) -> PolicyMap:
+    """Return the policy by which every unit gets its best treatment of a menu, at its prices.
+
+    Parameters
+    ----------
+    menu : the menu.
+    rows : (K, ·) of its treatments, to return in the place of their rows ψ.
+    """
+    return partial(_under_menu, menu.psi if rows is None else rows, menu.priced_psi)
 
 
-def _under_menu(psi: FloatArray, priced: FloatArray, units: PolicyUnits) -> FloatArray:
-    return psi[assign(units.theta, priced)]
+def _under_menu(rows: FloatArray, priced: FloatArray, units: PolicyUnits) -> FloatArray:
+    return rows[assign(units.theta, priced)]
 
 
-def rule_policy(menu: PricedMenu) -> PolicyMap:
-    """Return the policy by which units get what the rule of a menu gives them (``by_rule``)."""
-    return partial(_by_rule, menu.k, menu.psi)
+def rule_policy(menu: PricedMenu, rows: FloatArray | None = None) -> PolicyMap:
+    """Return the policy by which units get what the rule of a menu gives them (``by_rule``).
+
+    Parameters are those of ``menu_policy``.
+    """
+    return partial(_by_rule, menu.k, menu.psi if rows is None else rows)
 
 
-def _by_rule(k: int, psi: FloatArray, units: PolicyUnits) -> FloatArray:
-    return psi[units.by_rule[k]]
+def _by_rule(k: int, rows: FloatArray, units: PolicyUnits) -> FloatArray:
+    return rows[units.by_rule[k]]

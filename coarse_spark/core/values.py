@@ -257,6 +257,48 @@ def policy_values(
     return frame
 
 
+def outcome_values(
+    outcomes: Sequence[str], policies: Sequence[Policy], moments: ScoreMoments, confidence: float
+) -> pd.DataFrame:
+    """Return one row an outcome and policy: its mean, and what it is above the control's.
+
+    With standard errors and intervals, ``difference_`` for those of the difference.
+
+    Parameters
+    ----------
+    outcomes : their names.
+    policies : q of them, control among them.
+    moments : of the outcomes under every policy, those of a policy side by side.
+    confidence : of the intervals, such as 0.95.
+    """
+    control = next(i for i, policy in enumerate(policies) if policy.name == "control")
+    rows = []
+    for number, outcome in enumerate(outcomes):
+        base = control * len(outcomes) + number
+        for position, policy in enumerate(policies):
+            own = position * len(outcomes) + number
+            value, se = float(moments.mean[own]), float(moments.errors[own])
+            reach = moments.quantile(confidence, own) * se
+            difference, error = moments.contrast(own, base)
+            wide = moments.quantile(confidence, own, base) * error
+            rows.append(
+                {
+                    "outcome": outcome,
+                    "policy": policy.name,
+                    "k": policy.k,
+                    "value": value,
+                    "se": se,
+                    "ci_low": value - reach,
+                    "ci_high": value + reach,
+                    "difference": difference,
+                    "difference_se": error,
+                    "difference_low": difference - wide,
+                    "difference_high": difference + wide,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: float) -> pd.DataFrame:
     """Return paired differences, one row a pair.
 

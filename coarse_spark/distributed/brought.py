@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -117,23 +118,28 @@ def with_own_best(units: DataFrame, problem: MenuProblem, eligibility: Sequence[
     return units.mapInArrow(add, schema)
 
 
-def seen_by_models(units: DataFrame, setup: ExperimentSetup, basis: Basis) -> OwnTreatment:
-    """Return whether responses know which treatments their units got, from a hash sample.
+def seen_by_models(
+    units: DataFrame, setup: ExperimentSetup, basis: Basis
+) -> dict[str, OwnTreatment]:
+    """Return by outcome whether responses know which treatments their units got.
+
+    From a hash sample.
 
     Parameters
     ----------
-    units : of the experiment, with theta_0 ….
+    units : of the experiment, with theta_0 … of one outcome after the other.
     setup : of the experiment, whose treatments were randomized, within strata or at all.
     basis : φ.
     """
-    names = theta_columns(basis.size)
+    names = theta_columns(basis.size * len(setup.outcomes))
     cluster = [] if setup.cluster is None else ["cluster"]
     rows = hash_sample(
         units.select("key", "stratum", *cluster, *setup.treatments, *names), _SAMPLE_ROWS
     )
-    return own_treatment(
-        matrix(rows, names),
-        basis(matrix(rows, setup.treatments)),
-        rows["stratum"].to_numpy(),
-        rows["cluster"].to_numpy() if cluster else None,
-    )
+    phi, stratum = basis(matrix(rows, setup.treatments)), rows["stratum"].to_numpy()
+    labels = rows["cluster"].to_numpy() if cluster else None
+    parts = np.split(matrix(rows, names), len(setup.outcomes), axis=1)
+    return {
+        outcome: own_treatment(theta, phi, stratum, labels)
+        for outcome, theta in zip(setup.outcomes, parts, strict=True)
+    }

@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, StructField, StructType
 from threadpoolctl import threadpool_limits
 
-from coarse_spark.core.arrays import FloatArray
+from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import (
     MomentSums,
     design_problems,
     moment_sums,
-    representer,
-    row_moments,
+    representer_of_known,
 )
 from coarse_spark.core.learned_design import DesignPreparation, DesignRows
 from coarse_spark.core.learners.encoding.whitening import Whitening
@@ -31,13 +31,16 @@ from coarse_spark.core.learners.folds import parts_of, parts_per_fold
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.overlap import Overlap
+from coarse_spark.core.presence import Presence, presence_preparation, presence_rows
 from coarse_spark.core.strata import MergedStrata, merge_strata
+from coarse_spark.core.treatments import Categorical
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.basis import form_sample
 from coarse_spark.distributed.frames import (
     ExperimentSetup,
     feature_columns,
     matrix,
+    outcome_columns,
 )
 from coarse_spark.distributed.sample import representative_sample
 
@@ -53,7 +56,8 @@ class Design:
     Attributes
     ----------
     representer : α = Λ(x)⁻¹φ(t) (n, p) of collected units (``core.design.representer``), with Λ
-        from units of other folds where it is learned.
+        from units of other folds where it is learned; of several outcomes (n, outcomes · p), each
+        by who has it (``core.design.representer_of_known``).
     needs : columns that ``representer`` reads.
     problems : a sentence for everything that a reader of honest values should know.
     overlap : of a learned design on the sample; None where treatments were randomized.
@@ -91,21 +95,75 @@ def design_of(
     sample = form_sample(needed, setup, [basis.name])
     weight = sample["weight"].to_numpy(np.float64)
     whitening = Whitening.fit(basis, matrix(sample, dimensions), weight)
-    label = "stratum" if stratified else None
-    sums = group_moments(units, setup, {basis: whitening}, [label])[basis, label]
-    strata = merge_strata(sums) if stratified else MergedStrata(sums)
+    label, outcomes = "stratum" if stratified else None, partly_known(setup)
+    sums = group_moments(units, setup, {basis: whitening}, [label], outcomes)
+    judged = {
+        outcome: merge_strata(sums[basis, label, outcome])
+        if stratified
+        else MergedStrata(sums[basis, label, outcome])
+        for outcome in outcomes
+    }
 
     def weights(rows: pd.DataFrame) -> FloatArray:
-        z = whitening(basis(matrix(rows, dimensions)))
-        moments = row_moments(strata.moments, rows["stratum"].to_numpy(), len(rows))
-        return whitening.raw(representer(z, moments))
+        z, stratum = whitening(basis(matrix(rows, dimensions))), rows["stratum"].to_numpy()
+        return np.hstack(
+            [
+                whitening.raw(representer_of_known(z, strata.moments, stratum, _has(rows, outcome)))
+                for outcome, strata in judged.items()
+            ]
+        )
 
     private = setup.privacy
-    problems = [
-        *strata.problems(basis.name, private=private),
-        *design_problems(strata.moments, private=private),
+    problems = said_of_outcomes(
+        [
+            [
+                *strata.problems(basis.name, private=private),
+                *design_problems(strata.moments, private=private),
+            ]
+            for strata in judged.values()
+        ],
+        setup.outcomes,
+    )
+    needs = ["stratum", *dimensions, *_columns(outcomes)]
+    merged = max(judged.values(), key=lambda strata: len(strata.unidentified))
+    return Design(weights, needs, problems, merged=merged)
+
+
+def said_of_outcomes(sentences: Sequence[Sequence[str]], outcomes: Sequence[str]) -> list[str]:
+    """Return sentences on outcomes, those on all of them once and others with what they are of.
+
+    Parameters
+    ----------
+    sentences : of every outcome.
+    outcomes : their names.
+    """
+    of: dict[str, list[str]] = {}
+    for outcome, some in zip(outcomes, sentences, strict=True):
+        for sentence in some:
+            of.setdefault(sentence, []).append(outcome)
+    return [
+        sentence
+        if len(names) == len(outcomes)
+        else f"of the units with {' and with '.join(names)}: {sentence}"
+        for sentence, names in of.items()
     ]
-    return Design(weights, ["stratum", *dimensions], problems, merged=strata)
+
+
+def partly_known(setup: ExperimentSetup) -> list[str | None]:
+    """Return the outcomes that units may lack, by their internal names: [None] of only one."""
+    names = outcome_columns(len(setup.outcomes))
+    return [*names] if len(names) > 1 else [None]
+
+
+def _columns(outcomes: Sequence[str | None]) -> list[str]:
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _has(rows: pd.DataFrame, outcome: str | None) -> BoolArray:
+    """Return which collected rows (n,) have an outcome; None is one that all have."""
+    if outcome is None:
+        return np.ones(len(rows), dtype=bool)
+    return rows[outcome].notna().to_numpy()
 
 
 def with_representer(units: DataFrame, design: Design, size: int) -> DataFrame:
@@ -115,7 +173,7 @@ def with_representer(units: DataFrame, design: Design, size: int) -> DataFrame:
     ----------
     units : rows with the columns that the design needs.
     design : of the experiment.
-    size : p, the number of columns of the basis.
+    size : number of these columns, of the basis for each outcome.
     """
     names = representer_columns(size)
     schema = StructType(
@@ -138,41 +196,45 @@ def group_moments(
     setup: ExperimentSetup,
     whitenings: Mapping[Basis, Whitening],
     labels: Sequence[str | None],
-) -> dict[tuple[Basis, str | None], dict[str, MomentSums]]:
-    """Return the moments E[zzᵀ] of groups of units, by basis and kind of group, then by label.
+    outcomes: Sequence[str | None] = (None,),
+) -> dict[tuple[Basis, str | None, str | None], dict[str, MomentSums]]:
+    """Return the moments E[zzᵀ] of groups of units, by basis, kind of group and outcome, by label.
 
     One pass adds them up over batches.
 
     Parameters
     ----------
-    units : usable experiment rows: weight, treatment_0 … and the columns of labels.
+    units : usable experiment rows: weight, treatment_0 … and the columns of labels and outcomes.
     setup : of the experiment.
     whitenings : z = W φ(t), by basis.
     labels : the column with the label of a unit's group, a kind each; None for one group of all.
+    outcomes : columns with outcomes that moments are of those who have them; None for all units.
     """
     dimensions = setup.treatments
     kinds = {
-        f"{number}/{position}/": (basis, label)
+        f"{number}/{position}/{place}/": (basis, label, outcome)
         for number, basis in enumerate(whitenings)
         for position, label in enumerate(labels)
+        for place, outcome in enumerate(outcomes)
     }
 
     def record(rows: pd.DataFrame) -> dict[str, MomentSums]:
         treatments, weight = matrix(rows, dimensions), rows["weight"].to_numpy(np.float64)
         whitened = {basis: whitening(basis(treatments)) for basis, whitening in whitenings.items()}
         found = {}
-        for prefix, (basis, column) in kinds.items():
+        for prefix, (basis, column, outcome) in kinds.items():
             groups = None if column is None else rows[column].to_numpy()
-            for label, sums in moment_sums(whitened[basis], groups, weight).items():
+            has = None if outcome is None else _has(rows, outcome)
+            for label, sums in moment_sums(whitened[basis], groups, weight, has).items():
                 found[prefix + label] = sums
         return found
 
-    needed = dict.fromkeys(label for label in labels if label is not None)
+    needed = dict.fromkeys([*_columns(labels), *_columns(outcomes)])
     total = add_up(units.select(*needed, "weight", *dimensions), record)
-    result: dict[tuple[Basis, str | None], dict[str, MomentSums]] = {}
+    result: dict[tuple[Basis, str | None, str | None], dict[str, MomentSums]] = {}
     for name in sorted(total):
-        number, position, label = name.split("/", 2)
-        kind = kinds[f"{number}/{position}/"]
+        number, position, place, label = name.split("/", 3)
+        kind = kinds[f"{number}/{position}/{place}/"]
         result.setdefault(kind, {})[label] = MomentSums.of_flat(total[name])
     return result
 
@@ -190,6 +252,8 @@ def _learned(
     # constant
     described = [*feature_columns(len(setup.features)), "partition", "stratum"]
     labels = ["key", "cluster"] if "cluster" in units.columns else ["key"]
+    outcomes = partly_known(setup)
+    lacked = _lacked(units, _columns(outcomes))
     sample = representative_sample(units, setup, _SAMPLE_ROWS, arms=basis.is_arms)
 
     def design_rows(rows: pd.DataFrame) -> DesignRows:
@@ -204,13 +268,22 @@ def _learned(
 
     def added_up(
         sums: Callable[[DesignRows], Mapping[int, GramStatistics]],
+        of: Callable[[pd.DataFrame], DesignRows] = design_rows,
     ) -> dict[int, GramStatistics]:
-        needed = units.select("fold", "weight", *labels, *described, *dimensions)
+        needed = units.select("fold", "weight", *labels, *described, *dimensions, *lacked)
         total = add_up(
             needed,
-            lambda rows: {str(part): one for part, one in sums(design_rows(rows)).items()},
+            lambda rows: {str(part): one for part, one in sums(of(rows)).items()},
         )
         return {part: GramStatistics.of_flat(total[str(part)]) for part in sorted(map(int, total))}
+
+    def has_rows(rows: pd.DataFrame) -> DesignRows:
+        given = [
+            rows[name].astype(str) if isinstance(dimension, Categorical) else rows[name]
+            for name, dimension in zip(dimensions, setup.space.dimensions, strict=True)
+        ]
+        has = np.column_stack([_has(rows, outcome) for outcome in lacked])
+        return presence_rows(design_rows(rows), pd.concat([rows[described], *given], axis=1), has)
 
     known = design_rows(sample)
     preparation = DesignPreparation.fit(
@@ -227,15 +300,35 @@ def _learned(
     names = dict(zip(described, setup.features, strict=False))
     overlap = design.overlap(known, names=names, private=setup.privacy)
 
-    def weights(rows: pd.DataFrame) -> FloatArray:
-        return design.representer(
-            rows[described], basis(matrix(rows, dimensions)), rows["fold"].to_numpy()
+    presence = None
+    if lacked:
+        sampled = has_rows(sample)
+        chances = presence_preparation(
+            sampled, parts_per_fold=preparation.parts_per_fold, settings=settings
         )
+        presence = Presence.of(
+            chances, chances.means(added_up(chances.mean_sums, has_rows), sampled)
+        )
+
+    def weights(rows: pd.DataFrame) -> FloatArray:
+        fold = rows["fold"].to_numpy()
+        alpha = design.representer(rows[described], basis(matrix(rows, dimensions)), fold)
+        if presence is None:
+            return np.hstack([alpha] * len(outcomes))
+        stands = dict(zip(lacked, presence.weights(has_rows(rows)).T, strict=True))
+        return np.hstack([alpha * stands[o][:, None] if o in stands else alpha for o in outcomes])
 
     caution = (
         "the design is learned: honest values hold if the features, partitions and strata tell "
         "everything about a unit that both its treatment and its outcome depend on"
     )
-    return Design(
-        weights, ["fold", *described, *dimensions], [caution, *overlap.problems()], overlap
-    )
+    needs = ["fold", "weight", *labels, *described, *dimensions, *lacked]
+    return Design(weights, needs, [caution, *overlap.problems()], overlap)
+
+
+def _lacked(units: DataFrame, outcomes: Sequence[str]) -> list[str]:
+    """Return the outcomes that some units lack."""
+    if not outcomes:
+        return []
+    row = units.agg(*(F.count(F.when(F.col(name).isNull(), 1)) for name in outcomes)).collect()[0]
+    return [name for name, count in zip(outcomes, row, strict=True) if count]

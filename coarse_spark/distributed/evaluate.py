@@ -10,13 +10,14 @@ from operator import add
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.additive import Additive, Flat, added_up
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
-from coarse_spark.core.design import corrected
+from coarse_spark.core.basis import Basis
+from coarse_spark.core.debiased import debiased_coefficients
 from coarse_spark.core.lack_of_fit import TreatmentBins, bin_columns, bin_scatter, bin_sums
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.problem import MenuProblem
@@ -42,6 +43,7 @@ from coarse_spark.distributed.frames import (
     theta_columns,
     treatment_columns,
 )
+from coarse_spark.distributed.outcomes import outcome_weights, outcomes_under, standing
 from coarse_spark.distributed.rule import ruled_columns
 
 _NOISE_UNITS = 5_000  # far more than the cells that the noise is resampled on
@@ -72,6 +74,8 @@ class Evaluation:
     refused : (q,) how many units are eligible for none of a policy's treatments.
     scatter : of the bins' residuals over clusters; None where every unit is one of its own.
     model_free : moments of scores without a model (``core.model_free``), where they were asked for.
+    outcomes : moments of the outcomes themselves under the policies, those of a policy side by
+        side, where they were asked for.
     """
 
     moments: ScoreMoments
@@ -79,6 +83,7 @@ class Evaluation:
     refused: FloatArray
     scatter: FloatArray | None = None
     model_free: ScoreMoments | None = None
+    outcomes: ScoreMoments | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +129,17 @@ class FoldMenus:
         """Return what units get under a policy that is chosen on the other folds."""
         if policy.name in self.others:
             return self.others[policy.name]
-        if policy.name == "rule":
-            return rule_policy(self.sized[policy.k])
-        return menu_policy(self.uniform if policy.name == "uniform" else self.sized[policy.k])
+        menu = self._menu(policy)
+        return rule_policy(menu) if policy.name == "rule" else menu_policy(menu)
+
+    def basis_rows(self, policy: Policy, basis: Basis) -> PolicyMap:
+        """Return the map to φ (n, basis size) of what units get under a policy with a menu."""
+        menu = self._menu(policy)
+        rows = basis(menu.treatments)
+        return rule_policy(menu, rows) if policy.name == "rule" else menu_policy(menu, rows)
+
+    def _menu(self, policy: Policy) -> PricedMenu:
+        return self.uniform if policy.name == "uniform" else self.sized[policy.k]
 
 
 def evaluate(
@@ -138,6 +151,7 @@ def evaluate(
     bins: TreatmentBins,
     center: FloatArray,
     given: GivenShares | None = None,
+    by_outcome: bool = False,
 ) -> Evaluation:
     """Return the score moments of all policies over units that their learner and menus never saw.
 
@@ -146,8 +160,9 @@ def evaluate(
 
     Parameters
     ----------
-    held : fold, weight, outcome, treatment_0 …, representer_0 … of the design, factor_0 …, and
-        theta_0 … of models fitted on the other folds; cluster, where units share clusters;
+    held : fold, weight, outcome (of several outcome_1 … too, null where a unit lacks it),
+        treatment_0 …, representer_0 … of the design, factor_0 …, and theta_0 … of models fitted on
+        the other folds; cluster, where units share clusters;
         feature_0 …, where policies look at them; ruled_K, where rules are judged.
     policies : control, uniform, menus of K treatments, their rules, granular and others, in the
         order of the scores.
@@ -156,51 +171,53 @@ def evaluate(
     center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
     given : shares of the treatments that the experiment gave, for values without a model too;
         ``held`` has stratum then.
+    by_outcome : whether to value outcomes too; no policy is another than a menu's then.
     """
-    size, of_profit = problem.basis.size, problem.of_profit
+    of_profit = problem.of_profit
     factor_names = factor_columns(len(of_profit.factors))
     outcome_names = outcome_columns(len(of_profit.outcomes))
-    names, weights = theta_columns(problem.coefficients), representer_columns(size)
+    names, weights = theta_columns(problem.coefficients), representer_columns(of_profit.responses)
     dimensions = treatment_columns(problem.candidates.shape[1])
     clustered = "cluster" in held.columns
     features = [name for name in held.columns if name.startswith("feature_")]
     sizes = [policy.k for policy in policies if policy.name == "rule"]
     ruled = ruled_columns(sizes)
 
-    judged = _outcome_weights(problem)
+    judged = outcome_weights(problem)
+    stand = standing(held, bins, dimensions, outcome_names)
+    count = len(policies)
+    shown = count * len(outcome_names) * by_outcome
     if given is not None:  # h · profit and h of every policy follow
         further = np.column_stack([center, np.ones(len(center))]).ravel()
         center = np.concatenate([center, further])
+    center = np.concatenate([center, np.zeros(shown)])
 
     def scored(fold: int, rows: pd.DataFrame) -> _Scored:
         theta, treatments = matrix(rows, names), matrix(rows, dimensions)
         phi, y = problem.basis(treatments), matrix(rows, outcome_names)
         learned, rules = theta[:, : of_profit.responses], theta[:, of_profit.size :]
-        by_outcome = np.split(learned, len(outcome_names), axis=1)
-        factors = matrix(rows, factor_names) if factor_names else np.empty((len(rows), 0))
-        turned = matrix(rows, weights)
-        responses = np.hstack(
-            [corrected(one, phi, y[:, o], turned) for o, one in enumerate(by_outcome)]
-        )
-        debiased = np.hstack([of_profit.extended(responses, factors), rules])
+        factors = matrix(rows, factor_names)
+        measured = debiased_coefficients(of_profit, learned, phi, y, matrix(rows, weights), factors)
+        debiased = np.hstack([measured, rules])
         by_rule = {k: rows[name].to_numpy() for k, name in zip(sizes, ruled, strict=True)}
         units = PolicyUnits(problem, theta, rows[features], by_rule)
         free = None
         if given is not None:
             free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y, factors)
         scores, without = policy_scores(units, debiased, policies, fold_menus[fold], free)
+        if by_outcome:
+            under = outcomes_under(units, measured, policies, fold_menus[fold], without)
+            scores = np.hstack([scores, under])
+        number = bins.assign(treatments)
+        fitted = np.column_stack(
+            [np.einsum("ij,ij->i", phi, one) for one in np.split(learned, y.shape[1], axis=1)]
+        )
+        if stand is not None:  # who has an outcome stands for all of the bin, others tell nothing
+            y = fitted + np.nan_to_num(y - fitted) * stand[number]
         return _Scored(
             ScoreMoments.totals(scores, rows["weight"].to_numpy(np.float64), center),
-            bins.assign(treatments),
-            bin_columns(
-                treatments,
-                phi,
-                y @ judged,
-                sum(
-                    factor * np.einsum("ij,ij->i", phi, one)
-                    for factor, one in zip(judged, by_outcome, strict=True)
-                ),
-            ),
+            number,
+            bin_columns(treatments, phi, y @ judged, fitted @ judged),
             without.astype(np.float64),
         )
 
@@ -222,48 +239,32 @@ def evaluate(
         *features,
     )
     if clustered:
-        flat = _add_up_clusters(needed, scored, bins.size, len(center), len(policies))
+        widths = [len(center) + 2, 4 + len(dimensions) + problem.basis.size, len(policies)]
+        flat = _add_up_clusters(needed, scored, bins.size, widths)
     else:
         flat = add_up(needed, record)["all"]
     total = _EvaluationSums.of_flat(flat)
-    moments, count = ScoreMoments.of(total.scores, center), len(policies)
+    moments = ScoreMoments.of(total.scores, center)
     scatter = total.scatter if moments.clustered else None
-    free = None if given is None else moments.of_some(slice(count, None))
+    last = len(center) - shown
+    free = None if given is None else moments.of_some(slice(count, last))
+    outcomes = moments.of_some(slice(last, None)) if shown else None
     some = moments.of_some(slice(count))
-    return Evaluation(some, total.bins, total.refused, scatter, free)
-
-
-def _outcome_weights(problem: MenuProblem) -> FloatArray:
-    """Return what outcomes count for in the test of the fit: 1 for the only one.
-
-    Of several their sum is tested, each at its mean absolute margin over the candidates. Where
-    every outcome follows the basis so does the sum; what departs counts as the money that it is.
-    """
-    of_profit, outcomes = problem.of_profit, len(problem.of_profit.outcomes)
-    if outcomes == 1:
-        return np.ones(1)
-    amounts = of_profit.amounts(problem.profit, problem.candidates, problem.space)
-    weights = np.zeros(outcomes)
-    for block, (position, _) in enumerate(of_profit.margin):
-        weights[position] += np.abs(amounts[:, block]).mean()
-    return weights if weights.any() else np.ones(outcomes)
+    return Evaluation(some, total.bins, total.refused, scatter, free, outcomes)
 
 
 def _add_up_clusters(
     held: DataFrame,
     scored: Callable[[int, pd.DataFrame], _Scored],
     size: int,
-    scores: int,
-    policies: int,
+    widths: Sequence[int],
 ) -> Flat:
-    """Return the flat ``_EvaluationSums`` over clusters.
+    """Return the flat ``_EvaluationSums`` over clusters, of ``_Scored`` with columns so many wide.
 
     Machines add up what they have of a cluster in a bin; only these sums, never units, have to come
     together. Clusters may be many or large: neither meets a driver or a single machine whole.
     """
-    dimensions = [name for name in held.columns if name.startswith("treatment_")]
-    basis = [name for name in held.columns if name.startswith("representer_")]
-    ends = np.cumsum([scores + 2, 4 + len(dimensions) + len(basis), policies])
+    ends = np.cumsum(widths)
     numbers = [f"sum_{position}" for position in range(ends[-1])]
 
     def cells(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -341,19 +342,22 @@ def given_shares(units: DataFrame, problem: MenuProblem) -> GivenShares | None:
 
     Parameters
     ----------
-    units : of the experiment, whose design knows or counts shares: treatment_0 …, stratum, weight.
+    units : of the experiment, whose design knows or counts shares: treatment_0 …, stratum, weight,
+        and its outcomes.
     problem : the treatments that are offered, and their profit.
     """
+    outcomes = outcome_columns(len(problem.of_profit.outcomes))
     names = treatment_columns(problem.candidates.shape[1])
     if problem.space.continuous.any():
         return None
     few = units.select(*names).distinct().limit(MOST_TREATMENTS + 1)
     if few.count() > MOST_TREATMENTS:
         return None
-    rows = units.groupBy("stratum", *names).agg(F.sum("weight").alias("weight")).toPandas()
-    return GivenShares.of(
-        problem, matrix(rows, names), rows["stratum"], rows["weight"].to_numpy(np.float64)
-    )
+    has = reduce(Column.__and__, [F.col(name).isNotNull() for name in outcomes])
+    having = F.sum(F.when(has, F.col("weight")).otherwise(0.0))
+    sums = units.groupBy("stratum", *names).agg(F.sum("weight"), having).toPandas()
+    weight, having_all = sums.iloc[:, -2:].to_numpy(np.float64).T
+    return GivenShares.of(problem, matrix(sums, names), sums["stratum"], weight, having_all)
 
 
 def with_features(held: DataFrame, units: DataFrame) -> DataFrame:

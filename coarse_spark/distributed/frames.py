@@ -46,7 +46,7 @@ class ExperimentSetup:
     weight : column with the weight of an experiment row; None for weight 1.
     eligibility : boolean columns, true for the units that a rule of eligibility lets through.
     unit_columns : numeric columns that profit speaks of.
-    further_outcomes : as ``outcome``; of them a usable row lacks none.
+    further_outcomes : as ``outcome``; of several a usable row may lack some, not all.
     folds : number of folds of cross-fitting.
     seed : of the hashes that order units and cut them into folds, and of the learners.
     privacy : whether messages show values of the tables as hashes only.
@@ -72,11 +72,6 @@ class ExperimentSetup:
     def outcomes(self) -> tuple[str, ...]:
         """All outcomes."""
         return (self.outcome, *self.further_outcomes)
-
-    @property
-    def needed(self) -> tuple[str, ...]:
-        """Columns without which an experiment row says nothing: outcomes and treatments."""
-        return (*self.outcomes, *self.space.names)
 
     @property
     def least_folds(self) -> int:
@@ -331,16 +326,22 @@ def unit_content(table: DataFrame, setup: ExperimentSetup, weight: str | None) -
 
 def usable(setup: ExperimentSetup) -> Column:
     """Whether an experiment row has an outcome, a treatment and a weight other than 0."""
-    known = [column(name).isNotNull() for name in setup.needed]
-    return reduce(Column.__and__, [*known, has_weight(setup.weight)])
+    return informative(setup) & has_weight(setup.weight)
+
+
+def informative(setup: ExperimentSetup) -> Column:
+    """Whether an experiment row has a treatment and an outcome, of several any one."""
+    given = [column(name).isNotNull() for name in setup.space.names]
+    shown = [column(name).isNotNull() for name in setup.outcomes]
+    return reduce(Column.__and__, [*given, reduce(Column.__or__, shown)])
 
 
 def experiment_units(table: DataFrame, setup: ExperimentSetup) -> DataFrame:
     """Return usable experiment rows: those of ``population_units``, and what the experiment adds.
 
     These columns are outcome (of several outcome_1 … too), stratum, fold, treatment_0 … and, of an
-    experiment in clusters, cluster (a hash). Rows without one of the outcomes, a treatment or a
-    weight other than 0 are left out; ``validate_tables`` counts them.
+    experiment in clusters, cluster (a hash). Rows without an outcome, a treatment or a weight other
+    than 0 are left out; of several outcomes a row may lack some. ``validate_tables`` counts them.
 
     Parameters
     ----------

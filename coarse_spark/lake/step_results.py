@@ -351,6 +351,30 @@ class StrataMerged(Record):
     merged_rows: int
 
 
+class OutcomeValue(Record):
+    """The honest mean of one of several outcomes under a policy (``core.values.outcome_values``).
+
+    Attributes
+    ----------
+    outcome, policy, k : what it is of.
+    value, se, ci_low, ci_high : per unit weight.
+    difference, difference_se, difference_low, difference_high : above that under the control, on
+        the same units.
+    """
+
+    outcome: str
+    policy: str
+    k: int
+    value: float
+    se: float
+    ci_low: float
+    ci_high: float
+    difference: float
+    difference_se: float
+    difference_low: float
+    difference_high: float
+
+
 class EvaluateResult(StepResult):
     """What the experiment says of the policies, beside tables ``policy_values`` and ``contrasts``.
 
@@ -362,6 +386,7 @@ class EvaluateResult(StepResult):
     strata_merged : of a stratified design; None where every stratum identifies the basis.
     lack_of_fit : of the basis.
     stability : of the choice of the menu of k.
+    outcomes : of every policy; none where there is only one outcome.
     """
 
     step: ClassVar[str] = "evaluate"
@@ -372,6 +397,7 @@ class EvaluateResult(StepResult):
     strata_merged: StrataMerged | None = None
     lack_of_fit: LackOfFit
     stability: Stability
+    outcomes: tuple[OutcomeValue, ...] = ()
 
 
 class Changes(Record):

@@ -83,10 +83,10 @@ def cross_fitted(run: Run) -> Iterator[CrossFitted]:
     with materialized(_units(run, setup)) as units:
         design = design_of(units, setup, problem.basis, learner_settings(configuration))
         run.warn(*design.problems)
-        designed = with_representer(units, design, problem.basis.size)
+        designed = with_representer(units, design, problem.of_profit.responses)
         keep = [c for c in designed.columns if not c.startswith("feature_")]
         if configuration.responses.given:
-            table, columns = run.responses["responses.experiment"], configuration.responses.columns
+            table, columns = run.responses["responses.experiment"], configuration.response_columns
             known = with_brought(designed.select(*keep), table, setup.unit_id, columns)
             scored = with_factors(known, problem.of_profit).withColumn("model_fold", F.col("fold"))
         else:

@@ -280,7 +280,9 @@ def _brought(run: Run, units: DataFrame) -> DataFrame:
     label = responses.of_population
     snapshot = snapshot_of(run.spark, responses.sources[label], label)
     table = read_source(run.spark, run.declared, label, snapshot)
-    validate_new_responses(setup, responses.columns, table, label, units=units, weight=weight)
+    validate_new_responses(
+        setup, configuration.response_columns, table, label, units=units, weight=weight
+    )
     return table
 
 

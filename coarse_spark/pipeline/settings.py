@@ -174,7 +174,7 @@ def check_tables(
     told = validate_responses(
         experiment_setup(configuration),
         configuration.basis,
-        configuration.responses.columns,
+        configuration.response_columns,
         configuration.responses.fold,
         responses["responses.experiment"],
         responses.get("responses.population"),

@@ -146,9 +146,9 @@ class ReportContent:
         return self.basis.space
 
     @property
-    def first_outcome(self) -> str:
-        """The outcome that responses are drawn of: the first of several."""
-        return self.profit.outcomes[0] if len(self.profit.outcomes) > 1 else self.outcome
+    def outcome_names(self) -> tuple[str, ...]:
+        """The outcomes, in the order of the responses."""
+        return self.profit.outcomes if len(self.profit.outcomes) > 1 else (self.outcome,)
 
     @property
     def judged_outcome(self) -> str:
@@ -239,9 +239,10 @@ class ReportContent:
             "learned": "which units got which treatment",
         }[self.design]
 
-    def outcomes(self, treatments: FloatArray) -> FloatArray:
-        """Return the segments' mean outcomes (m, n) at encoded treatments (n, d)."""
-        responses = self.segment_theta[:, : self.basis.size]
+    def outcomes(self, treatments: FloatArray, number: int = 0) -> FloatArray:
+        """Return the segments' means (m, n) of an outcome at encoded treatments (n, d)."""
+        size = self.basis.size
+        responses = self.segment_theta[:, number * size : (number + 1) * size]
         return np.asarray(responses @ self.basis(treatments).T, dtype=np.float64)
 
     def profits(self, treatments: FloatArray) -> FloatArray:

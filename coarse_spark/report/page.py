@@ -23,6 +23,7 @@ from coarse_spark.report.choice import (
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.drawing import colour, ink
 from coarse_spark.report.limits import limit_sentences
+from coarse_spark.report.outcomes import outcome_rows, segment_outcomes
 from coarse_spark.report.pictures import comparison_picture, fit_picture, k_curve
 from coarse_spark.report.responses import response_picture
 from coarse_spark.report.rule import rule_sentence
@@ -87,6 +88,7 @@ def render_report(content: ReportContent) -> str:
         level=wording.level(content),
         offers=_offers(content, digits),
         values=_values(content, digits),
+        outcomes=outcome_rows(content),
         totals=totals(content),
         totals_note=totals_note(content),
         differences=_differences(content),
@@ -108,6 +110,7 @@ def _drawn(picture: str) -> Markup:
 def _offers(content: ReportContent, digits: int) -> list[dict[str, Any]]:
     """Return the treatments of the published menu with who gets them."""
     segments = content.segments.set_index("treatment_id")
+    outcomes = segment_outcomes(content)
     offers = []
     for position, (_, row) in enumerate(content.selected.iterrows()):
         segment = (
@@ -129,6 +132,7 @@ def _offers(content: ReportContent, digits: int) -> list[dict[str, Any]]:
                     - content.segment_profits[position, -1],
                     digits,
                 ),
+                "outcomes": outcomes[position],
                 "distinguishing": []
                 if segment is None or segment["distinguishing"] is None
                 else list(segment["distinguishing"]),

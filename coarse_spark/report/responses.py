@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from textwrap import wrap
 
 import numpy as np
@@ -66,13 +68,20 @@ def response_picture(content: ReportContent) -> tuple[str, str]:
 
 
 def _curves(content: ReportContent) -> tuple[Figure, str]:
-    figure = new_figure(3.4)
+    outcomes = content.outcome_names
+    rows = -(-(len(outcomes) + 1) // 2)
+    figure = new_figure(3.4 * rows)
     name, control = content.space.names[0], float(content.space.control[0])
     grid = _axis(content, 0, 240)
     treatments, dots = content.treatments[:, 0], []
-    for axes, function in zip(
-        figure.subplots(1, 2), (content.outcomes, content.profits), strict=True
-    ):
+    drawn: list[Callable[[FloatArray], FloatArray]] = [
+        *(partial(content.outcomes, number=number) for number in range(len(outcomes))),
+        content.profits,
+    ]
+    panels = figure.subplots(rows, 2, squeeze=False).ravel().tolist()
+    for axes in panels[len(outcomes) + 1 :]:
+        axes.remove()
+    for axes, function in zip(panels, drawn, strict=False):
         curves, at_control = function(grid[:, None]), function(content.space.control[None, :])[:, 0]
         own = np.diag(function(content.treatments))
         for k, curve in enumerate(curves):
@@ -91,21 +100,23 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
         dots.append(own)
         axes.set_xlabel(name)
         axes.yaxis.set_major_locator(MaxNLocator(6))
-    left, right = figure.axes
-    left.set_title(f"Expected {content.first_outcome}")
-    right.set_title(f"Expected profit{content.money.within} {content.money.each}")
-    bins = content.evaluated.lack_of_fit.table
-    left.errorbar(
-        bins["treatment"].str[0],
-        bins["observed"],
-        bins["standard_error"],
-        fmt="s",
-        ms=3.5,
-        color=MUTED,
-        mfc=PAPER if content.raw_means else MUTED,
-        elinewidth=1,
-        zorder=2,
-    )
+    for axes, outcome in zip(figure.axes, outcomes, strict=False):
+        axes.set_title(f"Expected {outcome}")
+    figure.axes[-1].set_title(f"Expected profit{content.money.within} {content.money.each}")
+    observed = len(outcomes) == 1  # of several their sum in money was kept
+    if observed:
+        bins = content.evaluated.lack_of_fit.table
+        figure.axes[0].errorbar(
+            bins["treatment"].str[0],
+            bins["observed"],
+            bins["standard_error"],
+            fmt="s",
+            ms=3.5,
+            color=MUTED,
+            mfc=PAPER if content.raw_means else MUTED,
+            elinewidth=1,
+            zorder=2,
+        )
     for axes, own in zip(figure.axes, dots, strict=True):
         _name_above(axes, treatments, own)
     raw = (
@@ -114,11 +125,15 @@ def _curves(content: ReportContent) -> tuple[Figure, str]:
         if content.raw_means
         else ""
     )
-    return figure, (
+    caption = (
         "Each curve is the mean response of the units that get one treatment; the letter marks "
-        "what they are offered, the open circle is the control. "
-        f"{'Open' if content.raw_means else 'Grey'} squares are observed means of the whole "
-        f"experiment with one standard error.{raw}"
+        "what they are offered, the open circle is the control."
+    )
+    if not observed:
+        return figure, caption
+    return figure, (
+        f"{caption} {'Open' if content.raw_means else 'Grey'} squares are observed means of the "
+        f"whole experiment with one standard error.{raw}"
     )
 
 

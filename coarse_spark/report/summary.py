@@ -10,6 +10,7 @@ from rich.text import Text
 from coarse_spark.report.choice import changes_sentence, stability_sentence
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.limits import limit_sentences
+from coarse_spark.report.outcomes import outcome_sentences
 from coarse_spark.report.rule import rule_sentence
 from coarse_spark.report.totals import totals_sentence
 from coarse_spark.report.wording import (
@@ -82,6 +83,7 @@ def print_summary(content: ReportContent, console: Console) -> None:
         (advice(content), "bold"),
         *((line, "") for line in findings(content)),
         *((line, "") for line in (totals_sentence(content), *limit_sentences(content)) if line),
+        *((line, "") for line in outcome_sentences(content)),
     ]
     lines += [(line, "") for line in comparison_sentences(content)]
     further = [

@@ -268,6 +268,40 @@ def test_one_problem_of_responses_brought_along(
     assert [line.replace("run.yml:1:", "run.yml:") for line in found] == [message]
 
 
+OF_TWO = (
+    BROUGHT.replace("outcome: y", "outcome: [spend, redeemed]").replace(
+        "[a, b, c]", "{redeemed: [d, e, f], spend: [a, b, c]}"
+    )
+    + "profit: {margin: {spend: 1, redeemed: -price}}\n"
+)
+OF_BROUGHT_TWO = [
+    ("{redeemed: [d, e, f], spend: [a, b, c]}", "[a, b, c]", "run.yml:5: responses.columns: found a list beside several outcomes, expected a mapping with the columns for each of spend, redeemed"),
+    ("redeemed: [d, e, f], ", "", "run.yml:5: responses.columns: found none for 'redeemed', expected columns for every outcome"),
+    ("redeemed: [d, e, f], ", "redeemed: [d, e, f], spent: [g, h, i], ", "run.yml:5: responses.columns.spent: found the outcome 'spent' (did you mean 'spend'?), expected one of spend, redeemed (experiment.outcome)"),
+    ("[d, e, f]", "[d, e]", "run.yml:5: responses.columns.redeemed: found 2, expected 3, one for every column of the basis quadratic in this order: 1, price, price^2"),
+    ("[d, e, f]", "[d, id, f]", "run.yml:5: responses.columns.redeemed[1]: found 'id', which is the unit_id, expected a column of coefficients"),
+    ("[a, b, c]", "[a, d, c]", "run.yml:5: responses.columns.spend[1]: found 'd', which is of redeemed already, expected a column of coefficients"),
+    ("{redeemed: [d, e, f], spend: [a, b, c]}", "{}", "run.yml:5: responses.columns: found {}, expected a mapping that names an outcome"),
+    ("[d, e, f]", "3", "run.yml:5: responses.columns: found {'redeemed': 3, 'spend': ['a', 'b', 'c']}, expected a list of column names"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), OF_BROUGHT_TWO)
+def test_one_problem_of_responses_of_two_outcomes(
+    old: str, new: str, message: str, tmp_path: Path
+) -> None:
+    assert OF_TWO.count(old) == 1
+    assert problems(OF_TWO.replace(old, new), tmp_path) == [message]
+
+
+def test_responses_of_two_outcomes_stand_in_the_order_of_the_outcomes(tmp_path: Path) -> None:
+    (tmp_path / "run.yml").write_text(OF_TWO)
+    found = load_configuration(tmp_path / "run.yml")
+    assert found.response_columns == ("a", "b", "c", "d", "e", "f")
+    again = Configuration.model_validate_json(found.to_json())
+    assert again.fingerprint() == found.fingerprint()
+
+
 def test_responses_brought_along_settle_what_follows_from_them(tmp_path: Path) -> None:
     (tmp_path / "run.yml").write_text(BROUGHT)
     found = load_configuration(tmp_path / "run.yml")

@@ -24,7 +24,9 @@ def _paid(outcome: str | tuple[str, ...], key: Key, paid: _ByOutcome) -> Iterato
     yield from _known(outcome, key, paid)
 
 
-def _known(outcome: str | tuple[str, ...], key: Key, given: _ByOutcome) -> Iterator[Problem]:
+def _known(
+    outcome: str | tuple[str, ...], key: Key, given: str | Mapping[str, object]
+) -> Iterator[Problem]:
     known = [outcome] if isinstance(outcome, str) else list(outcome)
     for name in () if isinstance(given, str) else given:
         if name not in known:
@@ -56,6 +58,24 @@ def _learners(outcome: str | tuple[str, ...], learner: _ByOutcome) -> Iterator[P
     yield from _known(outcome, ("response", "learner"), learner)
 
 
+def _brought(
+    outcome: str | tuple[str, ...], columns: tuple[str, ...] | Mapping[str, tuple[str, ...]]
+) -> Iterator[Problem]:
+    known, key = [outcome] if isinstance(outcome, str) else list(outcome), ("responses", "columns")
+    if not isinstance(columns, Mapping):
+        if columns and len(known) > 1:
+            yield Problem(
+                key,
+                "found a list beside several outcomes, expected a mapping with the columns for "
+                f"each of {', '.join(known)}",
+            )
+        return
+    yield from _known(outcome, key, columns)
+    for name in known:
+        if name not in columns:
+            yield Problem(key, f"found none for '{name}', expected columns for every outcome")
+
+
 def _one_form(
     outcome: str | tuple[str, ...], basis: str | tuple[str, ...], shape: Mapping[str, str]
 ) -> Iterator[Problem]:
@@ -80,5 +100,6 @@ CHECKS: tuple[Check, ...] = (
     (("experiment.outcome", "menu.limits"), _limits),
     (("experiment.outcome", "response.scale"), _scales),
     (("experiment.outcome", "response.learner"), _learners),
+    (("experiment.outcome", "responses.columns"), _brought),
     (("experiment.outcome", "response.basis", "response.shape"), _one_form),
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from coarse_spark.config.checks.problem import GIVEN, SPACE, VALUES, Check, Problem, Values, brief
 from coarse_spark.config.defaults import brought_along
@@ -37,13 +38,6 @@ def _said(values: Values, given: Collection[str]) -> Iterator[Problem]:
             for name in _alone(values)[:1]
         )
         return
-    outcome = values.get("experiment.outcome", "")
-    if not isinstance(outcome, str):
-        yield Problem(
-            ("experiment", "outcome"),
-            f"found {len(outcome)} beside responses that are brought along, expected one: they are "
-            "of one outcome",
-        )
     if not values.get("responses.columns", True):
         yield Problem(
             ("responses", "columns"),
@@ -65,12 +59,24 @@ def _said(values: Values, given: Collection[str]) -> Iterator[Problem]:
         )
     unit_id = values.get("experiment.unit_id") or ()
     ids = {unit_id} if isinstance(unit_id, str) else set(unit_id)
-    for position, name in enumerate(values.get("responses.columns") or ()):
-        if name in ids:
-            yield Problem(
-                ("responses", "columns", position),
-                f"found '{name}', which is the unit_id, expected a column of coefficients",
-            )
+    taken: dict[str, str] = {}
+    for outcome, names in _columns_of(values):
+        for position, name in enumerate(names):
+            if name in ids or name in taken:
+                what = "the unit_id" if name in ids else f"of {taken[name]} already"
+                yield Problem(
+                    ("responses", "columns", *outcome, position),
+                    f"found '{name}', which is {what}, expected a column of coefficients",
+                )
+        taken |= dict.fromkeys(names, "".join(outcome))
+
+
+def _columns_of(values: Values) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return the columns of each outcome that they are given for; its name, or nothing, first."""
+    columns: Any = values.get("responses.columns") or ()
+    if isinstance(columns, Mapping):
+        return [((str(outcome),), tuple(names)) for outcome, names in columns.items()]
+    return [((), tuple(columns))]
 
 
 def _alone(values: Values) -> list[str]:
@@ -127,8 +133,8 @@ def _features(values: Values, given: Collection[str]) -> Iterator[Problem]:
 
 
 def _basis(values: Values, given: Collection[str], space: TreatmentSpace) -> Iterator[Problem]:
-    columns, wanted = values.get("responses.columns"), values.get("response.basis")
-    if not brought_along(values, given) or not columns or wanted is None:
+    wanted = values.get("response.basis")
+    if not brought_along(values, given) or not values.get("responses.columns") or wanted is None:
         return
     key = ("response", "basis")
     if wanted == "auto" or not isinstance(wanted, str) or _NO_KNOTS.search(wanted):
@@ -144,14 +150,15 @@ def _basis(values: Values, given: Collection[str], space: TreatmentSpace) -> Ite
         basis = Basis(wanted, space)
     except InvalidInputError:  # a check of its own reports it
         return
-    if len(columns) != basis.size:
-        named = ", ".join(basis.columns[:_MOST_NAMED])
-        more = ", …" if basis.size > _MOST_NAMED else ""
-        yield Problem(
-            ("responses", "columns"),
-            f"found {len(columns)}, expected {basis.size}, one for every column of the basis "
-            f"{wanted} in this order: {named}{more}",
-        )
+    for outcome, columns in _columns_of(values):
+        if len(columns) != basis.size:
+            named = ", ".join(basis.columns[:_MOST_NAMED])
+            more = ", …" if basis.size > _MOST_NAMED else ""
+            yield Problem(
+                ("responses", "columns", *outcome),
+                f"found {len(columns)}, expected {basis.size}, one for every column of the basis "
+                f"{wanted} in this order: {named}{more}",
+            )
 
 
 CHECKS: tuple[Check, ...] = (

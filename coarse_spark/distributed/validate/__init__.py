@@ -121,7 +121,12 @@ def validate_tables(
     shown, _ = at_once(
         experiment.sparkSession,
         lambda: check_identification(
-            setup, experiment, bases, usable_rows=counts.usable, least=min_rows
+            setup,
+            experiment,
+            bases,
+            usable_rows=counts.usable,
+            least=min_rows,
+            lacking=counts.lacking,
         ),
         lambda: (
             None

@@ -17,8 +17,14 @@ from coarse_spark.core.identification import unidentified_in
 from coarse_spark.core.learners.choose_basis import candidates_with_knots, identified
 from coarse_spark.core.strata import merge_strata
 from coarse_spark.distributed.basis import form_sample
-from coarse_spark.distributed.design import group_moments
-from coarse_spark.distributed.frames import ALL, ExperimentSetup, experiment_units, matrix
+from coarse_spark.distributed.design import group_moments, said_of_outcomes
+from coarse_spark.distributed.frames import (
+    ALL,
+    ExperimentSetup,
+    experiment_units,
+    matrix,
+    outcome_columns,
+)
 from coarse_spark.text import counted, shown
 
 _EXAMPLES = 3
@@ -45,7 +51,13 @@ class Identified:
 
 
 def check_identification(
-    setup: ExperimentSetup, table: DataFrame, bases: Sequence[str], *, usable_rows: int, least: int
+    setup: ExperimentSetup,
+    table: DataFrame,
+    bases: Sequence[str],
+    *,
+    usable_rows: int,
+    least: int,
+    lacking: Collection[str] = (),
 ) -> Identified:
     """Return what the experiment, its partitions and its strata identify.
 
@@ -56,8 +68,11 @@ def check_identification(
     bases : names of the bases that may be chosen.
     usable_rows : of the table.
     least : the pooled model serves partitions with fewer usable rows.
+    lacking : outcomes that some usable rows lack.
     """
-    columns = ["key", "partition", "stratum", "weight", *setup.treatments]
+    internal = dict(zip(setup.outcomes, outcome_columns(len(setup.outcomes)), strict=True))
+    some = {internal[name]: name for name in setup.outcomes if name in lacking}
+    columns = ["key", "partition", "stratum", "weight", *setup.treatments, *some]
     units = experiment_units(table, setup).select(*columns)
     sample = form_sample(units, setup, bases)
     given, weight = matrix(sample, setup.treatments), sample["weight"].to_numpy(np.float64)
@@ -67,11 +82,19 @@ def check_identification(
         return Identified(tuple(left_out.values()))
     kinds = ["partition"] if setup.partition_by else []
     kinds += ["stratum"] if setup.design == "stratified" else []
-    moments = group_moments(units, setup, whitenings, kinds) if kinds else {}
+    asked: list[str | None] = [*kinds, *([None] if some else [])]
+    moments = group_moments(units, setup, whitenings, asked, [None, *some]) if asked else {}
+    lost = [
+        _lost(basis, moments[basis, None, column][""], some[column])
+        for basis in whitenings
+        for column in some
+    ]
+    if any(lost):
+        return Identified(tuple(filter(None, lost)))
     # without keys the experiment is one partition, which identifies what the sample does
     sizes, lacks = {ALL: float(usable_rows)}, dict[str, dict[str, tuple[str, ...]]]()
     if setup.partition_by:
-        by_basis = {basis: moments[basis, "partition"] for basis in whitenings}
+        by_basis = {basis: moments[basis, "partition", None] for basis in whitenings}
         sizes = {label: sums.rows for label, sums in next(iter(by_basis.values())).items()}
         lacks = _lacking(by_basis, least)
     small = [rows for rows in sizes.values() if rows < least]
@@ -87,10 +110,27 @@ def check_identification(
         warnings.append(_on_partitions(lacks, sizes, whitenings, private=setup.privacy))
     if setup.design == "stratified":
         for basis in whitenings:
-            strata = merge_strata(moments[basis, "stratum"])
-            warnings += strata.problems(basis.name, private=setup.privacy)
+            told = [
+                merge_strata(
+                    moments[basis, "stratum", column if column in some else None]
+                ).problems(basis.name, private=setup.privacy)
+                for column in internal.values()
+            ]
+            warnings += said_of_outcomes(told, setup.outcomes)
     never = sum(len(terms) == len(whitenings) for terms in lacks.values())
     return Identified((), tuple(warnings), len(sizes), len(small), never)
+
+
+def _lost(basis: Basis, sums: MomentSums, outcome: str) -> str:
+    """Say what the rows with an outcome do not identify; nothing where they identify the basis."""
+    terms = unidentified_in(basis, sums.matrix)
+    if not terms:
+        return ""
+    return (
+        f"the {counted(sums.rows, 'usable row')} with the outcome '{outcome}' do not identify "
+        f"{', '.join(terms)} of '{basis.name}': wait for more of them, leave it out of "
+        "experiment.outcome, or use a smaller basis"
+    )
 
 
 def _lacking(

@@ -131,7 +131,7 @@ def check_responses(
     setup : of the experiment.
     experiment : one row a unit, as the user has it, without problems of its own.
     responses : of its units, one row a unit.
-    columns : of the coefficients.
+    columns : of the coefficients, of one outcome after the other.
     basis : φ, which they are coefficients of.
     found : takes problems and warnings.
     fold : as in ``check_response_table``.
@@ -145,14 +145,17 @@ def check_responses(
         _check_folds(setup, units, responses, fold, found)
     if found.problems or setup.design == "learned":  # features tell treatments then, fairly
         return
-    own = seen_by_models(with_brought(units, responses, setup.unit_id, columns), setup, basis)
-    if own.stands_out:
+    brought = with_brought(units, responses, setup.unit_id, columns)
+    for outcome, own in seen_by_models(brought, setup, basis).items():
+        if not own.stands_out:
+            continue
+        which = f" of '{outcome}'" if len(setup.outcomes) > 1 else ""
         found.warning(
-            "the responses look in-sample: what predictions deviate from their mean by has a mean "
-            f"square {own.ratio:.3g} times as large at the treatment that a unit got as at those "
-            f"that others got (1 is expected, z = {own.z:.1f}), as only models show that saw the "
-            "unit; predict every unit by models that were fitted without it, or honest values are "
-            "not honest"
+            f"the responses{which} look in-sample: what predictions deviate from their mean by has "
+            f"a mean square {own.ratio:.3g} times as large at the treatment that a unit got as at "
+            f"those that others got (1 is expected, z = {own.z:.1f}), as only models show that saw "
+            "the unit; predict every unit by models that were fitted without it, or honest "
+            "values are not honest"
         )
 
 

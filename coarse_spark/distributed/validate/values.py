@@ -18,6 +18,7 @@ from coarse_spark.distributed.frames import (
     cluster_label,
     column,
     has_weight,
+    informative,
     unit_id,
     usable,
 )
@@ -90,13 +91,9 @@ def check_experiment(
 ) -> RowCounts:
     """Check the experiment's values; return its numbers of rows."""
     space, counted = setup.space, usable(setup)
-    known = reduce(Column.__and__, [column(name).isNotNull() for name in setup.needed])
     rules = [
         *_unit_rules(setup, table, setup.weight),
-        *(
-            _Rule(column(name).isNull(), f"have no {name}", "so they are left out", warning=True)
-            for name in setup.needed
-        ),
+        *_missing_rules(setup),
         *(
             _Rule(
                 column(name).isNull(),
@@ -135,7 +132,11 @@ def check_experiment(
         for level in dimension.levels
     ]
     given = [F.max(counted & (column(name) == F.lit(level))) for name, level in levels]
-    counts, values = _measure(table, setup.weight, known, rules, [*extremes, *given], found)
+    shown_by = [F.count(F.when(counted, column(name))) for name in setup.outcomes]
+    extras = [*shown_by, *extremes, *given]
+    counts, values = _measure(table, setup.weight, informative(setup), rules, extras, found)
+    having = dict(zip(setup.outcomes, values, strict=False))
+    values = values[len(having) :]
     if counts.rows and not counts.known:
         found.problem(
             f"none of the {counts.rows} rows has both an outcome and a treatment, "
@@ -147,11 +148,50 @@ def check_experiment(
             f"learn and to judge from, expected at least one for each of the {setup.folds} "
             "response.folds"
         )
+    else:
+        _check_having(setup, counts, having, found)
     if counts.usable:
         flags = dict(zip(levels, values[len(extremes) :], strict=True))
         _check_variation(space, values[: len(extremes)], flags, found)
     check_repeated_ids(table.where(has_weight(setup.weight)), setup.unit_id, found)
-    return counts
+    return replace(counts, lacking=tuple(o for o, rows in having.items() if rows < counts.usable))
+
+
+def _missing_rules(setup: ExperimentSetup) -> Iterator[_Rule]:
+    """Yield what is said of rows without a treatment or an outcome."""
+    outcomes = setup.outcomes
+    if len(outcomes) == 1:
+        outcomes = ()
+        needed = (*setup.outcomes, *setup.space.names)
+    else:
+        needed = setup.space.names
+        none = reduce(Column.__and__, [column(name).isNull() for name in outcomes])
+        yield _Rule(
+            none, f"have none of {', '.join(outcomes)}", "so they are left out", warning=True
+        )
+    for name in needed:
+        yield _Rule(column(name).isNull(), f"have no {name}", "so they are left out", warning=True)
+    for name in outcomes:
+        yield _Rule(
+            usable(setup) & column(name).isNull(),
+            f"have no {name} but another outcome",
+            f"so {name} is learned and valued by the others, which is right as far as nothing but "
+            "treatment, features and stratum tells who has it",
+            warning=True,
+        )
+
+
+def _check_having(
+    setup: ExperimentSetup, counts: RowCounts, having: Mapping[str, int], found: Findings
+) -> None:
+    """Check that some usable rows have every outcome."""
+    for name, rows in having.items():
+        if rows < min(setup.folds, counts.usable):
+            found.problem(
+                f"{rows} of {counts.usable} usable rows have the outcome '{name}', expected at "
+                f"least one for each of the {setup.folds} response.folds: wait for more, or leave "
+                "it out of experiment.outcome"
+            )
 
 
 def _check_variation(
@@ -355,12 +395,14 @@ class RowCounts:
     weighed : those with a weight other than 0.
     known : those with all that they are needed for.
     usable : those with both.
+    lacking : outcomes that some usable rows lack.
     """
 
     rows: int
     weighed: int
     known: int
     usable: int
+    lacking: tuple[str, ...] = ()
 
 
 def _measure(

@@ -18,7 +18,13 @@ from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.model_free import model_free_values
 from coarse_spark.core.strata import MergedStrata
-from coarse_spark.core.values import Policy, contrasts, policy_values, select_menu_size
+from coarse_spark.core.values import (
+    Policy,
+    contrasts,
+    outcome_values,
+    policy_values,
+    select_menu_size,
+)
 from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, given_shares, held_out
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
@@ -29,6 +35,7 @@ from coarse_spark.lake.step_results import (
     ChooseResult,
     EvaluateResult,
     LackOfFit,
+    OutcomeValue,
     ScoreResult,
     StrataMerged,
     TreatmentBin,
@@ -83,6 +90,7 @@ def evaluate(run: Run) -> None:
                 bins=bins,
                 center=np.array([plug_in[policy.name, policy.k] for policy in policies]),
                 given=given,
+                by_outcome=len(problem.of_profit.outcomes) > 1,
             )
             k, rule = select_menu_size(policies, result.moments, menu.select, menu.tolerance)
             comparisons = compared(
@@ -136,8 +144,19 @@ def evaluate(run: Run) -> None:
                 strata_merged=_strata_merged(experiment.design.merged),
                 lack_of_fit=_lack_of_fit(bins, result),
                 stability=stability,
+                outcomes=_outcomes(configuration, policies, result, k),
             )
         )
+
+
+def _outcomes(
+    configuration: Configuration, policies: Sequence[Policy], result: Evaluation, k: int
+) -> list[OutcomeValue]:
+    if result.outcomes is None:
+        return []
+    names, confidence = configuration.experiment.outcomes, configuration.evaluation.confidence
+    rows = _of_size(outcome_values(names, policies, result.outcomes, confidence), k)
+    return [OutcomeValue.model_validate(row) for row in rows.to_dict("records")]
 
 
 def _strata_merged(merged: MergedStrata | None) -> StrataMerged | None:

@@ -88,10 +88,12 @@ def _scales(forms: Sequence[_Form]) -> str:
 
 
 def _by_outcome(units: DataFrame, setup: ExperimentSetup) -> list[tuple[str, DataFrame]]:
-    """Return the units once for each outcome, which is then their column outcome."""
+    """Return for each outcome the units that have it, which is then their column outcome."""
     columns = outcome_columns(len(setup.outcomes))
+    if len(columns) == 1:
+        return [(setup.outcome, units)]
     return [
-        (name, units if column == "outcome" else units.withColumn("outcome", F.col(column)))
+        (name, units.withColumn("outcome", F.col(column)).where(F.col("outcome").isNotNull()))
         for name, column in zip(setup.outcomes, columns, strict=True)
     ]
 
@@ -115,7 +117,8 @@ def _models(
 ) -> DataFrame:
     """Return the models of all outcomes, each on its own scale; one row where none are fitted."""
     if run.declared.responses.given:
-        return brought_models(run.spark, run.result(ValidateResult).usable_rows)
+        row = brought_models(run.spark, run.result(ValidateResult).usable_rows)
+        return row if len(forms) == 1 else row.withColumn("outcome", F.lit(0))
     found = []
     for number, (name, own) in enumerate(_by_outcome(units, setup)):
         form = forms[number]
@@ -141,8 +144,8 @@ def _log(choice: BasisChoice, scale: ScaleChoice) -> None:
 def _model_counts(run: Run) -> ModelCounts:
     rows = run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
     outcomes = len(run.declared.experiment.outcomes)
-    # what fails, or is too small, for several outcomes does so once
-    each = rows if outcomes == 1 else rows.dropDuplicates(["partition", "member", "status"])
+    # what fails, or is too small, for several outcomes does so once, by the one of most rows
+    each = rows.groupBy("partition", "member", "status").agg(F.max("rows").alias("rows"))
     counts = (
         each.groupBy("status")
         .agg(
@@ -182,7 +185,9 @@ def _model_counts(run: Run) -> ModelCounts:
 def _told_of_shards(run: Run, models: DataFrame) -> str:
     """Say which partitions were too large for one model, and what was done about it."""
     cut = (
-        models.groupBy("partition")
+        models.groupBy("partition", "member")
+        .agg(F.max("rows").alias("rows"))
+        .groupBy("partition")
         .agg(F.count("*").alias("shards"), F.sum("rows").alias("rows"))
         .where(F.col("shards") > 1)
         .orderBy(F.col("rows").desc(), "partition")

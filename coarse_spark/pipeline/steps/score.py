@@ -72,7 +72,7 @@ def response_rows(run: Run, table: DataFrame, brought: DataFrame | None = None) 
     if configuration.responses.given:
         if brought is None:
             brought = run.responses[configuration.responses.of_population]
-        columns = configuration.responses.columns
+        columns = configuration.response_columns
         numbers = number_columns(len(setup.unit_columns))
         known = with_brought(units.select(*keep, *numbers), brought, setup.unit_id, columns)
         units = with_factors(known, problem.of_profit)

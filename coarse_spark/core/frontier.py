@@ -9,7 +9,7 @@ is linear in the same coefficients of the units, so that one read of the units v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -20,7 +20,7 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.limits import Budget, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
-from coarse_spark.core.menu.problem.rules import Layout, refused
+from coarse_spark.core.menu.problem.rules import Eligibility, Layout, refused, widest_range
 from coarse_spark.core.menu.search.search import search_menus
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, assign
@@ -31,9 +31,6 @@ from coarse_spark.errors import InvalidInputError
 
 PROFIT, SPENDING = "profit", "spending"
 _STEPS = 8  # between the least that can be spent and what menus without a budget spend
-
-# from a problem to the one with the rules of the units that menus are chosen on
-Ruled = Callable[[MenuProblem], MenuProblem]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +50,20 @@ class FrontierPoint:
     profit: Profit
     limits: Limits
 
-    def problem(self, problem: MenuProblem) -> MenuProblem:
-        """Return a problem, without rules of units, with the point's profit."""
+    def problem(self, problem: MenuProblem, units: WeightedUnits) -> MenuProblem:
+        """Return a problem with the point's profit; ``units`` tell what rules have to weigh."""
         if self.profit == problem.profit:
             return problem
-        moved = replace(problem, profit=self.profit)
+        moved = replace(problem, profit=self.profit, rules=())
+        moved = replace(moved, psi=moved.psi_at(moved.candidates))
+        largest = np.abs(units.theta[:, : moved.coefficients]).max(axis=0)
+        was = replace(problem, rules=()).psi_at(problem.candidates)
+        dearer = 1 + widest_range(largest, moved.psi) / widest_range(largest, was)
+        rules = tuple(
+            replace(rule, penalty=rule.penalty * dearer) if isinstance(rule, Eligibility) else rule
+            for rule in problem.rules
+        )
+        moved = replace(moved, rules=rules)
         return replace(moved, psi=moved.psi_at(moved.candidates))
 
 
@@ -138,7 +144,6 @@ def frontier_menus(
     sizes: Iterable[int],
     k: int,
     settings: SearchSettings,
-    ruled: Ruled = lambda problem: problem,
 ) -> list[PricedMenu]:
     """Choose the menu of k treatments of every point on the same units.
 
@@ -148,12 +153,11 @@ def frontier_menus(
     Parameters
     ----------
     points : in ascending order.
-    problem : with all coefficients that spending needs, without rules.
+    problem : with the run's own profit, and with all coefficients that spending needs.
     units : weighted, such as a sketch, with the coefficients of the rules.
     sizes : that menus of the run have, k among them.
     k : number of treatments.
     settings : of the search; their limits are those of the points.
-    ruled : adds the rules of the units.
 
     Raises
     ------
@@ -165,7 +169,7 @@ def frontier_menus(
     def search(number: int, sizes: Iterable[int], previous: FloatArray | None) -> PricedMenu:
         point = points[number]
         searched = replace(settings, limits=point.limits, previous=previous)
-        return search_menus(ruled(point.problem(problem)), units, sizes, searched)[k]
+        return search_menus(point.problem(problem, units), units, sizes, searched)[k]
 
     found[own] = search(own, sizes, settings.previous)
     for number in (*range(own + 1, len(points)), *range(own - 1, -1, -1)):

@@ -115,6 +115,7 @@ class Frontier:
         if pd.isna(row["at"]):
             return "no budget"
         text = number(row["at"], _decimals(self.profit["at"]))
+        text = text.rstrip("0").rstrip(".") if "." in text else text
         return f"+{text}" if not self.of_budget and row["at"] > 0 else text
 
     @property
@@ -172,7 +173,8 @@ def sentences(frontier: Frontier) -> list[str]:
 def _place(frontier: Frontier, point: int) -> str:
     where = frontier.at_text(point)
     if not frontier.of_budget:
-        more = "as much as its margin says" if where == "0" else f"{where} besides its margin"
+        own = bool(frontier.profit["at"].iloc[point] == 0)
+        more = "no more than its margin says" if own else f"{where} besides its margin"
         return f"where one more unit of {frontier.outcome} counts for {more},"
     budget = "without a budget" if where == "no budget" else f"with a budget of {where}"
     digits = decimals_for([np.abs(frontier.places).max() / 10])
@@ -191,22 +193,22 @@ def _step(frontier: Frontier, own: int, other: int) -> Iterator[str]:
     later, sign = frontier.profit.iloc[max(own, other)], 1 if other > own else -1
     ends = sorted(sign * later[f"difference_{end}"] for end in ("low", "high"))
     change = sign * later["difference"]
-    if not np.isfinite(change) or later["difference_se"] <= 1e-12:
+    where = frontier.at_text(other)
+    name = {"no budget": "Without a budget", "control": "With nobody treated"}.get(
+        where, f"With a budget of {where}" if frontier.of_budget else f"At {where}"
+    )
+    if later["difference_se"] <= _STEP * abs(later["value"]):
+        yield f"{name} instead, honest profit is the same."
         return
     digits = decimals_for([later["difference_se"]])
     low, high = (number(end, digits) for end in ends)
-    settled = "which may be nothing" if ends[0] <= 0 <= ends[1] else ""
-    text = f"{number(change, digits)} ({low} to {high})"
-    gained = ""
-    if not frontier.of_budget:
-        row = frontier.of(frontier.across).iloc[max(own, other)]
-        more = sign * row["difference"]
-        gained = f" and {frontier.outcome} by {number(more, decimals_for([row['difference_se']]))}"
-    where = frontier.at_text(other)
-    name = "without a budget" if where == "no budget" else f"at {where}"
+    across = frontier.of(frontier.across).iloc[max(own, other)]
+    more = number(sign * across["difference"], decimals_for([abs(across["difference"])]))
+    what = SPENDING if frontier.of_budget else f"the mean of {frontier.outcome}"
+    nothing = ", which may be nothing" if ends[0] <= 0 <= ends[1] else ""
     yield (
-        f"The next point {'up' if other > own else 'down'}, {name}, changes honest profit "
-        f"{frontier.money.each} by {text}{', ' if settled else ''}{settled}{gained}."
+        f"{name} instead, {what} changes by {more}, and honest profit {frontier.money.each} by "
+        f"{frontier.money.amount(number(change, digits))} (paired, {low} to {high}){nothing}."
     )
 
 
@@ -233,11 +235,11 @@ def table_rows(frontier: Frontier) -> list[dict[str, Any]]:
                     row["shadow_price"], decimals_for([profit["shadow_price"].max() / 100])
                 ),
                 "plug_in": number(row["plug_in_value"], digits[PROFIT]),
-                "menu": [
-                    f"{name}: {percent(share)}"
+                "menu": "; ".join(
+                    f"{name} to {percent(share)}"
                     for name, share in zip(row["treatments"], row["shares"], strict=True)
                     if share > 0
-                ],
+                ),
             }
         )
     return found

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from coarse_spark import Profit, TreatmentSpace
+from coarse_spark.config.load import load_configuration
+from coarse_spark.config.models import Configuration
 from coarse_spark.core.design import corrected, moment_sums, representer, row_moments
 from coarse_spark.core.frontier import (
     PROFIT,
@@ -33,7 +38,7 @@ from coarse_spark.core.menu.units import WeightedUnits, segment_sums
 from coarse_spark.core.policies import PolicyUnits
 from coarse_spark.core.values import ScoreMoments
 from coarse_spark.distributed.evaluate import FoldMenus, policy_scores
-from coarse_spark.errors import InvalidInputError
+from coarse_spark.errors import ConfigurationError, InvalidInputError
 
 # a voucher lifts spending, and costs what it is worth to those who redeem it
 SPACE = TreatmentSpace.from_dict(
@@ -218,3 +223,46 @@ def test_values_of_a_frontier_are_those_of_the_menu_itself(
     assert found["difference"][:4].isna().all()
     apart = found[found["measure"] == PROFIT]["value"].diff().iloc[1]
     assert one.loc[PROFIT, "difference"] == pytest.approx(apart)
+
+
+ASKED = """
+experiment: {table: trial, unit_id: id, features: [x], outcome: OUTCOME}
+treatments: {t: {kind: continuous, lower: 0, upper: 2, control: 0}}
+profit: {margin: MARGIN}
+output: {schema: s}
+"""
+
+
+def _configured(path: Path, frontier: str, outcome: str = "y", margin: str = "1") -> Configuration:
+    text = ASKED.replace("OUTCOME", outcome).replace("MARGIN", margin)
+    path.write_text(f"{text}frontier: {frontier}\n")
+    return load_configuration(path)
+
+
+@pytest.mark.parametrize(
+    ("frontier", "several", "told"),
+    [
+        ("{outcome: z, weights: [1]}", False, "frontier.outcome: found 'z', expected one of"),
+        ("{outcome: y}", False, "frontier.weights: found none, expected money"),
+        ("{weights: [1]}", True, "frontier.outcome: found none, expected the one that"),
+        ("{budgets: [a]}", False, "frontier.budgets: found"),
+        ("{budget: [1]}", False, "did you mean 'budgets'"),
+    ],
+)
+def test_what_cannot_be_asked_is_told(
+    frontier: str, several: bool, told: str, tmp_path: Path
+) -> None:
+    of = ("[y, x2]", "{y: 1, x2: -t}") if several else ("y", "1")
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        _configured(tmp_path / "run.yml", frontier, *of)
+
+
+def test_what_is_asked_besides_makes_no_other_run(tmp_path: Path) -> None:
+    plain, asked, other = (
+        _configured(tmp_path / "run.yml", text)
+        for text in ("{}", "{budgets: [2, 1, 1]}", "{weights: 3}")
+    )
+    assert plain.fingerprint() == asked.fingerprint() == other.fingerprint()
+    assert [one.frontier.given for one in (plain, asked, other)] == [False, True, True]
+    assert asked.frontier.budgets == (1, 2)
+    assert other.frontier.weights == (3,)

@@ -153,8 +153,7 @@ def title(frontier: Frontier) -> str:
 def sentences(frontier: Frontier) -> list[str]:
     """Return what the frontier says of the run's own choice and of its neighbours."""
     own, rows = frontier.current, frontier.profit
-    here = f"{_place(frontier, own)} honest profit is {_value(frontier, own)}"
-    found = [f"{here[:1].upper()}{here[1:]}: the run's own choice."]
+    found = [f"{_place(frontier)} honest profit is {_value(frontier, own)}: the run's own choice."]
     price = rows["shadow_price"].iloc[own]
     if frontier.of_budget and price > 0:
         one = frontier.money.amount("1")
@@ -170,15 +169,14 @@ def sentences(frontier: Frontier) -> list[str]:
     return found
 
 
-def _place(frontier: Frontier, point: int) -> str:
-    where = frontier.at_text(point)
+def _place(frontier: Frontier) -> str:
+    """Return the run's own choice in words."""
     if not frontier.of_budget:
-        own = bool(frontier.profit["at"].iloc[point] == 0)
-        more = "no more than its margin says" if own else f"{where} besides its margin"
-        return f"where one more unit of {frontier.outcome} counts for {more},"
-    budget = "without a budget" if where == "no budget" else f"with a budget of {where}"
+        return f"With {frontier.outcome} counted by its margin alone,"
+    where = frontier.at_text(frontier.current)
+    budget = "Without a budget" if where == "no budget" else f"With a budget of {where}"
     digits = decimals_for([np.abs(frontier.places).max() / 10])
-    spent = frontier.money.amount(number(frontier.places[point], digits))
+    spent = frontier.money.amount(number(frontier.places[frontier.current], digits))
     return f"{budget} the menu spends {spent} {frontier.money.each}, and"
 
 
@@ -195,8 +193,10 @@ def _step(frontier: Frontier, own: int, other: int) -> Iterator[str]:
     change = sign * later["difference"]
     where = frontier.at_text(other)
     name = {"no budget": "Without a budget", "control": "With nobody treated"}.get(
-        where, f"With a budget of {where}" if frontier.of_budget else f"At {where}"
+        where, f"With a budget of {where}"
     )
+    if not frontier.of_budget:
+        name = f"With {where} for every unit of it"
     if later["difference_se"] <= _STEP * abs(later["value"]):
         yield f"{name} instead, honest profit is the same."
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from coarse_spark.core.menu.problem.limits import Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import search_menus
 from coarse_spark.core.menu.search.settings import SearchSettings
-from coarse_spark.core.menu.units import WeightedUnits, segment_sums
+from coarse_spark.core.menu.units import WeightedUnits, assign, segment_sums
 from coarse_spark.core.policies import PolicyUnits
 from coarse_spark.core.values import ScoreMoments
 from coarse_spark.distributed.evaluate import FoldMenus, policy_scores
@@ -159,6 +160,29 @@ def test_what_nothing_is_spent_on_has_no_frontier() -> None:
     nothing = Measures(_problem(spending=Profit("0", "0")), ("a", "b"))
     assert nothing.names == ("profit", "outcome a", "outcome b")
     assert least_spending(PROBLEM, UNITS) == pytest.approx(0, abs=1e-12)
+
+
+def test_no_weight_is_worth_a_treatment_that_units_may_not_get() -> None:
+    barred = (np.arange(len(THETA)) % 4 == 0).astype(float)
+    largest = np.abs(THETA).max(axis=0)
+    ruled = PROBLEM.with_eligibility(["voucher > 1"], largest, np.array([barred.mean()]))
+    units = WeightedUnits.of(np.column_stack([THETA, barred]), UNITS.weights)
+    points = trade_off_points(PAID, Limits(), "redeemed", [1e4])
+    menus = frontier_menus(points, ruled, units, [K], K, SETTINGS)
+    measures = Measures(ruled, ("spend", "redeemed"))
+    for menu in menus:
+        taken = assign(units.theta, menu.priced_psi)
+        got = menu.treatments[taken, 0]
+        assert got[barred > 0].max() <= 1
+        assert got[barred == 0].max() > 1
+    # who may get nothing of a menu is left at the control, by every measure
+    asking = replace(menus[1], treatments=menus[1].treatments[[-1]], psi=menus[1].psi[[-1]])
+    asking = replace(asking, prices=np.zeros(1), spent=asking.spent[[-1]])
+    assert asking.treatments[0, 0] > 1
+    found = measures.policies(asking)[SPENDING](PolicyUnits(ruled, units.theta))
+    control = measures.rows(SPACE.control[None, :])[SPENDING][0]
+    np.testing.assert_array_equal(found[barred > 0], np.tile(control, (int(barred.sum()), 1)))
+    assert (found[barred == 0] != control).any(axis=1).all()
 
 
 def _honest(menus: list[PricedMenu], n: int, seed: int) -> pd.DataFrame:

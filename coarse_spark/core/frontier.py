@@ -131,7 +131,8 @@ def sensible_budgets(least: float, free: float) -> list[float]:
         raise InvalidInputError(
             f"frontier: menus without a budget spend {free:.6g} per unit, which is the least that "
             "can be spent, so that no budget changes them; say in menu.spending_per_unit or "
-            "menu.spending_per_outcome what counts, or name frontier.outcome and frontier.weights"
+            "menu.spending_per_outcome what counts, beside frontier.budgets, or name "
+            "frontier.outcome and frontier.weights"
         )
     shares = np.arange(1, _STEPS) / _STEPS
     return [*(least + (free - least) * shares).tolist(), np.inf]

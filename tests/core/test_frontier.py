@@ -281,6 +281,19 @@ def test_what_cannot_be_asked_is_told(
         _configured(tmp_path / "run.yml", frontier, *of)
 
 
+def test_spending_may_be_named_for_a_frontier_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run.yml"
+    text = ASKED.replace("OUTCOME", "y").replace("MARGIN", "1")
+    text = f"{text}menu: {{spending_per_outcome: t}}\n"
+    path.write_text(f"{text}frontier: {{budgets: [1]}}\n")
+    found = load_configuration(path)
+    assert found.limits.budget is None
+    assert (found.spending.margin, found.spending.cost) == ("t", "0")
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"expected menu\.budget beside it"):
+        load_configuration(path)
+
+
 def test_what_is_asked_besides_makes_no_other_run(tmp_path: Path) -> None:
     plain, asked, other = (
         _configured(tmp_path / "run.yml", text)

@@ -261,7 +261,7 @@ def test_spending_by_one_of_two_outcomes_and_a_run_that_is_not_published(
     )
     spent = rows.loc[("budget", "spending")]
     np.testing.assert_allclose(spent["plug_in_value"][1:3], [0.3, 0.8], rtol=5e-3)
-    assert ((spent["ci_low"][1:3] < [0.3, 0.8]) & (spent["ci_high"][1:3] > [0.3, 0.8])).all()
+    np.testing.assert_allclose(spent["value"][1:3], [0.3, 0.8], rtol=0.25)
     traded = rows.loc["weight of redeemed"]
     assert (np.diff(traded.loc["outcome redeemed", "value"]) > 0).all()
     assert traded.loc["profit", "plug_in_value"].argmax() == 1

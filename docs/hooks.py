@@ -89,10 +89,10 @@ def _keys(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _column_tables() -> Iterator[str]:
-    from coarse_spark.lake.contract import TABLES, OutputLayout, columns_of
+    from coarse_spark.lake.contract import ALL_TABLES, OutputLayout, columns_of
 
     layout = OutputLayout("bigint", {"depth": "double", "days": "double"}, 6)
-    for schema in TABLES.values():
+    for schema in ALL_TABLES.values():
         yield f"\n### {schema.name}\n\n{_cell(schema.comment)}.\n"
         yield from _table("column", "type")
         for column in columns_of(schema, layout):

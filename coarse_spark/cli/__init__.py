@@ -279,6 +279,33 @@ def report(
     _present(read_run(session, configuration, run_id), page, asked=True)
 
 
+@app.command()
+def frontier(
+    config: Config,
+    run_id: RunId = None,
+    settings: Set = [],  # noqa: B006
+    report: ReportPath = None,
+) -> None:
+    """Show what a run's menu would earn, spend and bring about at other budgets.
+
+    Or with another worth of an outcome, as frontier.weights say. Of a published run, too.
+    """
+    configuration, session = start(config, settings)
+    from coarse_spark.lake.step_results import AssignResult
+    from coarse_spark.pipeline import look_along
+    from coarse_spark.pipeline.present import asked_page, frontiers, report_content
+    from coarse_spark.pipeline.present import report as write_page
+    from coarse_spark.report.summary import print_frontiers
+
+    path = asked_page(configuration, report)
+    found = look_along(session, configuration, run_id)
+    print_frontiers(frontiers(found), console())
+    say(f"tables: {found.lake.path or found.lake.schema} (run {found.run_id}, table frontier)")
+    if AssignResult.step in found.record.results:  # without assignments there is no page yet
+        page = write_page(found, report_content(found), path)
+        say(f"page:   {_NO_PAGE if page is None else page}")
+
+
 @app.command("export-rule")
 def export_rule(
     config: Config,

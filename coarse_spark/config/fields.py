@@ -131,6 +131,13 @@ def _expression(value: Any) -> str:
         raise PydanticCustomError(EXPLAINED, "{message}", {"message": str(error)}) from None
 
 
+def _amounts(value: Any) -> tuple[float, ...]:
+    amounts = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(_is_number(amount) for amount in amounts):
+        raise expected("a list of numbers such as [0.5, 1, 2]")
+    return tuple(sorted({float(amount) for amount in amounts}))
+
+
 def _sizes(value: Any) -> tuple[int, ...]:
     phrase = 'numbers of treatments, each at least 1, such as [1, 2, 5] or "1-6"'
     if isinstance(value, str) and (match := _RANGE.fullmatch(value)):
@@ -260,6 +267,7 @@ ExpressionText = Annotated[str, BeforeValidator(_expression)]
 ByOutcome = Annotated[str | dict[str, str], BeforeValidator(_for_each(_expression))]
 Eligibility = Annotated[dict[Column, ExpressionText], BeforeValidator(_eligibility)]
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+Amounts = Annotated[tuple[float, ...], BeforeValidator(_amounts)]
 Integer = Annotated[int, BeforeValidator(_no_boolean)]
 Sizes = Annotated[tuple[int, ...], BeforeValidator(_sizes)]
 Select = Annotated[int | str, BeforeValidator(_select)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from coarse_spark.config.checks import find_problems
 from coarse_spark.config.defaults import format_of, settled
 from coarse_spark.config.fields import (
     Address,
+    Amounts,
     Bases,
     ByOutcome,
     Column,
@@ -66,11 +67,13 @@ Format = Annotated[
     ),
 ]
 
-# where a run goes, what it is computed with and how it speaks: with others it is the same run
+# where a run goes, what it is computed with, how it speaks and what is asked of it besides: with
+# others it is the same run
 _ELSEWHERE: dict[str, Any] = {
     "output": True,
     "spark": True,
     "privacy": True,
+    "frontier": True,
     "profit": {"currency", "per"},
 }
 
@@ -485,6 +488,30 @@ class Evaluation(Section):
     )
 
 
+class Frontier(Section):
+    """What a run is asked besides: menus as the budget, or the worth of an outcome, moves."""
+
+    budgets: Amounts = Field(
+        (),
+        description="money per unit of population weight, a menu each; default, where no weights "
+        "are given either: up to what menus without a budget spend (coarse-spark frontier alone)",
+    )
+    outcome: Column | None = Field(
+        None,
+        description="one of experiment.outcome that weights are of; default: the only one",
+    )
+    weights: Amounts = Field(
+        (),
+        description="money that one more unit of the outcome counts for beside its margin, a menu "
+        "each: what menus maximize, not what they are valued by",
+    )
+
+    @property
+    def given(self) -> bool:
+        """Whether it says what moves, so that every run looks at it."""
+        return bool(self.budgets or self.weights)
+
+
 class Output(Section):
     """Where the tables go: a folder with a sub-folder a table, or a schema of a catalog."""
 
@@ -549,6 +576,10 @@ class Configuration(Section):
     )
     evaluation: Evaluation = Field(
         default_factory=Evaluation, description="honest values of the policies"
+    )
+    frontier: Frontier = Field(
+        default_factory=Frontier,
+        description="menus as the budget, or the worth of an outcome, moves",
     )
     output: Output = Field(description="where the tables go")
     spark: Spark = Field(default_factory=Spark, description="settings of a local Spark session")
@@ -663,17 +694,21 @@ class Configuration(Section):
     @cached_property
     def limits(self) -> Limits:
         """What every menu has to keep."""
-        menu, budget = self.menu, None
-        if menu.budget is not None:
-            per_unit = menu.spending_per_unit or self.profit.cost
-            spending = Profit(menu.spending_per_outcome, per_unit, self.profit.unit_columns)
-            budget = Budget(menu.budget, spending)
+        menu = self.menu
+        budget = None if menu.budget is None else Budget(menu.budget, self.spending)
         return Limits(menu.min_share, menu.max_share, budget, tuple(map(self._limit, menu.limits)))
 
     def _limit(self, limit: MenuLimit) -> Limit:
         amount = Profit(limit.per_outcome, limit.per_unit, self.profit.unit_columns)
         bounds = limit.at_most, limit.at_least
         return Limit(limit.name, amount, *bounds, relative_to=limit.relative_to)
+
+    @property
+    def spending(self) -> Profit:
+        """What counts against a budget, whether or not there is one: margin and cost are spent."""
+        menu = self.menu
+        per_unit = menu.spending_per_unit or self.profit.cost
+        return Profit(menu.spending_per_outcome, per_unit, self.profit.unit_columns)
 
     @cached_property
     def unit_factors(self) -> int:
@@ -690,13 +725,16 @@ class Configuration(Section):
         rows = self.menu.always_offer
         return self.space.encode(pd.DataFrame(list(rows))) if rows else None
 
-    def problem_within(self, support: Support | None) -> MenuProblem:
+    def problem_within(
+        self, support: Support | None, totals: Sequence[Limit] | None = None
+    ) -> MenuProblem:
         """Return space, basis, profit and the treatments that every menu holds.
 
         Parameters
         ----------
         support : of the experiment, to which ``menu.support`` restricts what is offered; None for
             no restriction.
+        totals : limits on totals that coefficients have to tell of; default: the configured ones.
 
         Raises
         ------
@@ -706,7 +744,8 @@ class Configuration(Section):
         required = np.empty((0, len(self.space.dimensions)))
         if self.always_offered is not None:
             required = self.always_offered
-        totals, profit = self.limits.totals, self.profit_function
+        totals = self.limits.totals if totals is None else totals
+        profit = self.profit_function
         if support is None:
             return MenuProblem.build(self.space, self.basis, profit, required, totals=totals)
         space = offered_space(self.basis, support, self.menu.support)

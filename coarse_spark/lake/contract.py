@@ -516,8 +516,74 @@ SEGMENTS = TableSchema(
         ),
     },
 )
+_DIFFERENCE = ("difference", "difference_se", "difference_low", "difference_high")
+FRONTIER = TableSchema(
+    "frontier",
+    "What menus earn, spend and bring about as the budget, or the worth of an outcome, moves",
+    ("sweep", "point", "measure"),
+    {
+        "sweep": ("string", "Name of what was asked for; the same points have the same name"),
+        "moved": (
+            "string",
+            "What moves: budget, or the weight of an outcome (what one more unit of it counts for "
+            "beside profit)",
+        ),
+        "point": ("int", "Place on the frontier, from 0, by what moves"),
+        "measure": (
+            "string",
+            "profit, spending, or the mean of an outcome: outcome and its name",
+        ),
+        "policy": (
+            "string",
+            "menu (of k treatments), or control, where frontiers of budgets begin",
+        ),
+        "k": ("int", "Number of unique treatments"),
+        "at": (
+            "double",
+            "The budget or the weight; null where there is no budget, and of the control",
+        ),
+        "current": ("boolean", "Whether it is what the run's own menu was chosen by"),
+        "value": (
+            "double",
+            "Honest value per unit weight, before the cost of variety: mean debiased score on "
+            "folds that neither learner nor menu saw",
+        ),
+        "se": ("double", "Standard error of value"),
+        "ci_low": ("double", "Lower end of the confidence interval"),
+        "ci_high": ("double", "Upper end of the confidence interval"),
+        "difference": (
+            "double",
+            "value minus that of the point before, on the same units; null at the first",
+        ),
+        "difference_se": ("double", "Paired standard error of difference"),
+        "difference_low": ("double", "Lower end of its confidence interval"),
+        "difference_high": ("double", "Upper end of its confidence interval"),
+        "plug_in_value": (
+            "double",
+            "The same on the population by the estimated responses themselves: optimistic",
+        ),
+        "shadow_price": (
+            "double",
+            "Plug-in profit that one more unit of money in the budget would earn, 0 where it does "
+            "not bind; null where spending is not limited",
+        ),
+        "treatments": ("array<string>", "Treatments of the menu chosen on the population"),
+        "shares": ("array<double>", "Their shares of the population's weight"),
+        "n": ("bigint", "Units of the experiment in the estimate"),
+    },
+    constraint=Constraint(
+        "finite_frontier",
+        f"point >= 0 AND {_finite('value', 'ci_low', 'ci_high', 'plug_in_value')} AND "
+        f"{_finite('se', least='0')} AND "
+        + " AND ".join(map(_may_be_null, ("at", "shadow_price", *_DIFFERENCE))),
+    ),
+)
+# what every run has, created before anything is fitted
 TABLES = {
     schema.name: schema
     for schema in (RUNS, MODELS, RESPONSES, MENU, ASSIGNMENTS, POLICY_VALUES, CONTRASTS, SEGMENTS)
 }
+# what a run may be asked besides, created by the step that answers
+FURTHER_TABLES = {schema.name: schema for schema in (FRONTIER,)}
+ALL_TABLES = {**TABLES, **FURTHER_TABLES}
 CURRENT_ASSIGNMENTS = "current_assignments"

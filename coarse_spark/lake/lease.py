@@ -126,8 +126,8 @@ class Lease:
             raise RunFinalError(f"run {self._saved.run_id} is {self._saved.status}: it is final")
         self.lake.replace(schema, self._saved.run_id, rows, self._next_number())
 
-    def append(self, schema: TableSchema, rows: DataFrame) -> None:
-        """Add rows of units that the run does not have yet; see ``Lake.append``.
+    def append(self, schema: TableSchema, rows: DataFrame | pd.DataFrame) -> None:
+        """Add rows with keys that the run does not have yet; see ``Lake.append``.
 
         Raises
         ------

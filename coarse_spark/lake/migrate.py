@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from coarse_spark.errors import TableError
 from coarse_spark.lake.conflicts import retried
 from coarse_spark.lake.contact import first_contact
-from coarse_spark.lake.contract import TABLES, VERSION, OutputLayout, TableSchema
+from coarse_spark.lake.contract import ALL_TABLES, VERSION, OutputLayout, TableSchema
 from coarse_spark.lake.output import (
     TableState,
     column_definition,
@@ -48,7 +48,9 @@ def migrate(lake: Lake, layout: OutputLayout) -> list[str]:
         raise TableError(f"the tables of the output {state.place} cannot be migrated:\n{lines}")
     for table in state.tables:
         _require_kept(lake, table)
-    return [sentence for schema in TABLES.values() for sentence in _migrated(lake, schema, layout)]
+    return [
+        sentence for schema in ALL_TABLES.values() for sentence in _migrated(lake, schema, layout)
+    ]
 
 
 def _require_kept(lake: Lake, table: TableState) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from coarse_spark.errors import TableError
 from coarse_spark.lake.conflicts import retried
 from coarse_spark.lake.contact import first_contact, require_schema
 from coarse_spark.lake.contract import (
+    ALL_TABLES,
     TABLES,
     VERSION,
     VERSION_PROPERTY,
@@ -219,13 +220,13 @@ def difference(lake: Lake, layout: OutputLayout) -> OutputState:
     """
     with first_contact(lake):
         require_schema(lake)
-    schemas = list(TABLES.values())
+    schemas = list(ALL_TABLES.values())
     found = for_each(lake.spark, schemas, lambda schema: table_state(lake, schema, layout))
     states = list(zip(schemas, found, strict=True))
     return OutputState(
         str(lake.path or lake.schema),
         tuple(state for _, state in states if state is not None),
-        tuple(schema for schema, state in states if state is None),
+        tuple(schema for schema, state in states if state is None and schema.name in TABLES),
     )
 
 
@@ -264,7 +265,7 @@ def _remove_unfinished(attempts: RetryCallState) -> None:
     lake: Lake = attempts.args[0]
     if lake.path is None or attempts.attempt_number < _PATIENT:
         return
-    for name in TABLES:
+    for name in ALL_TABLES:
         for folder in (Path(lake.path, name, "_delta_log"), Path(lake.path, name)):
             with contextlib.suppress(OSError):  # not there, or not empty: a table
                 folder.rmdir()
@@ -272,7 +273,7 @@ def _remove_unfinished(attempts: RetryCallState) -> None:
 
 # two processes that create a table at the same moment: the second finds it
 @retried(_NotThereError, attempts=6, longest=4, before_sleep=_remove_unfinished)
-def prepare(lake: Lake, layout: OutputLayout) -> None:
+def prepare(lake: Lake, layout: OutputLayout, further: Sequence[TableSchema] = ()) -> None:
     """Create the tables that are missing, and refuse an output whose tables differ.
 
     Each table is there in one commit, with all of its columns and its constraint.
@@ -281,6 +282,7 @@ def prepare(lake: Lake, layout: OutputLayout) -> None:
     ----------
     lake : the output.
     layout : what depends on the configuration.
+    further : tables beyond those of every run.
 
     Raises
     ------
@@ -288,10 +290,11 @@ def prepare(lake: Lake, layout: OutputLayout) -> None:
     """
     state = difference(lake, layout)
     state.require_same()
-    for_each(lake.spark, state.absent, lambda schema: _create(lake, schema, layout))
+    absent = (*state.absent, *(schema for schema in further if not lake.exists(schema.name)))
+    for_each(lake.spark, absent, lambda schema: _create(lake, schema, layout))
     # Delta does nothing where a file or folder is in the place; and another process may have been
     # first, with another layout: the next attempt tells
-    failed = [schema for schema in state.absent if not _is_whole(lake, schema, layout)]
+    failed = [schema for schema in absent if not _is_whole(lake, schema, layout)]
     if failed:
         references = ", ".join(lake.reference(schema.name) for schema in failed)
         raise _NotThereError(

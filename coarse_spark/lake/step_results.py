@@ -443,6 +443,34 @@ class AssignResult(StepResult):
         return "rule" if self.by_rule and self.k > 1 else "menu"
 
 
+class Sweep(Record):
+    """One frontier of table ``frontier``.
+
+    Attributes
+    ----------
+    name : of its rows.
+    moved : what moves along it.
+    k : size of its menus.
+    """
+
+    name: str
+    moved: str
+    k: int
+
+
+class FrontierResult(StepResult):
+    """The frontiers that the run was asked for.
+
+    Attributes
+    ----------
+    sweeps : in the order of asking, the last one of the same name where it was asked for again.
+    """
+
+    step: ClassVar[str] = "frontier"
+
+    sweeps: tuple[Sweep, ...] = ()
+
+
 class Extension(Record):
     """What one look at the population after publication found, and added.
 
@@ -506,6 +534,7 @@ _KINDS: dict[str, type[StepResult]] = {
         ChooseResult,
         EvaluateResult,
         AssignResult,
+        FrontierResult,
         NewUnits,
     )
 }

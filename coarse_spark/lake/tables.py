@@ -25,10 +25,10 @@ from coarse_spark.address import is_local, resolved
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
 from coarse_spark.lake.conflicts import retried
 from coarse_spark.lake.contract import (
+    ALL_TABLES,
     ASSIGNMENTS,
     CURRENT_ASSIGNMENTS,
     RUNS,
-    TABLES,
     TableSchema,
     holds,
 )
@@ -114,9 +114,10 @@ class Lake:
         ------
         TableError : the table does not exist yet.
         """
-        if table not in TABLES:
+        if table not in ALL_TABLES:
             raise TableError(
-                f"there is no table '{table}'{nearest(table, TABLES)}; tables: {', '.join(TABLES)}"
+                f"there is no table '{table}'{nearest(table, ALL_TABLES)}; "
+                f"tables: {', '.join(ALL_TABLES)}"
             )
         if not self.exists(table):
             raise TableError(
@@ -156,8 +157,10 @@ class Lake:
         """
         self._write(schema, run_id, rows, number, replaced=True)
 
-    def append(self, schema: TableSchema, run_id: str, rows: DataFrame, number: int) -> None:
-        """Add rows of units that a run does not have yet, in one commit; see ``replace``."""
+    def append(
+        self, schema: TableSchema, run_id: str, rows: DataFrame | pd.DataFrame, number: int
+    ) -> None:
+        """Add rows with keys that a run does not have yet, in one commit; see ``replace``."""
         self._write(schema, run_id, rows, number, replaced=False)
 
     def _write(

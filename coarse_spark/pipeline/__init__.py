@@ -1,4 +1,4 @@
-"""The steps of a run in order: fit, score, choose, evaluate, assign, publish.
+"""The steps of a run in order: fit, score, choose, evaluate, assign, frontier, publish.
 
 Each reads tables and writes tables, and keeps one record of what it found
 (``lake.step_results``), which later steps and the report read.
@@ -12,6 +12,7 @@ from coarse_spark.pipeline.steps.assign import assign
 from coarse_spark.pipeline.steps.choose import choose
 from coarse_spark.pipeline.steps.evaluate import evaluate
 from coarse_spark.pipeline.steps.fit import fit
+from coarse_spark.pipeline.steps.frontier import frontier, look_along
 from coarse_spark.pipeline.steps.publish import publish
 from coarse_spark.pipeline.steps.score import score
 
@@ -23,6 +24,8 @@ __all__ = [
     "choose",
     "evaluate",
     "fit",
+    "frontier",
+    "look_along",
     "open_run",
     "publish",
     "read_run",

@@ -75,9 +75,16 @@ class CrossFitted:
 
 
 @contextmanager
-def cross_fitted(run: Run) -> Iterator[CrossFitted]:
-    """Yield the experiment scored by the models of all folds, kept for the block."""
-    configuration, problem = run.configuration, run.problem
+def cross_fitted(run: Run, problem: MenuProblem | None = None) -> Iterator[CrossFitted]:
+    """Yield the experiment scored by the models of all folds, kept for the block.
+
+    Parameters
+    ----------
+    run : whose models they are.
+    problem : that says which coefficients units need, without rules; default: the run's.
+    """
+    configuration = run.configuration
+    problem = run.problem if problem is None else problem
     rules = eligibility_columns(len(configuration.menu.eligibility))
     setup = experiment_setup(configuration)
     with materialized(_units(run, setup)) as units:

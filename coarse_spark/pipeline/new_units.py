@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -26,12 +24,10 @@ from coarse_spark.distributed.validate import (
     validate_new_units,
 )
 from coarse_spark.errors import (
-    CoarseSparkError,
     InvalidInputError,
     RunTakenError,
     TableError,
 )
-from coarse_spark.lake.contact import first_contact
 from coarse_spark.lake.contract import ASSIGNMENTS, RESPONSES, holds
 from coarse_spark.lake.inputs import (
     NOT_PINNED,
@@ -44,6 +40,7 @@ from coarse_spark.lake.lease import Lease, worked_on_by
 from coarse_spark.lake.runs import current_run
 from coarse_spark.lake.step_results import ChooseResult, Extension, NewUnits, ScoreResult
 from coarse_spark.lake.workers import check_workers
+from coarse_spark.pipeline.afterwards import taken
 from coarse_spark.pipeline.limits import boundary_treatments, deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.menu_rule import given_by, published_rule
@@ -98,7 +95,10 @@ def assign_new(
     RunTakenError : another process works on the run.
     """
     run = _current(spark, configuration, run_id)
-    with progress.of("new units", spark), _taken(run) as lease:
+    with (
+        progress.of("new units", spark),
+        taken(run, (RESPONSES, ASSIGNMENTS), "adding units") as lease,
+    ):
         earlier = run.record.results.get(NewUnits.step)
         known = earlier if isinstance(earlier, NewUnits) else NewUnits()
         population = _Population.of(run, known)
@@ -140,32 +140,6 @@ def _current(spark: SparkSession, configuration: Configuration, run_id: str | No
         raise RunTakenError(f"run {current} is being worked on ({who}); wait for it")
     check_workers(spark)
     return run
-
-
-@contextmanager
-def _taken(run: Run) -> Iterator[Lease]:
-    """Take a published run for the block; its status and its rows stay as they are."""
-    before = run.record
-    with first_contact(run.lake):
-        lease = Lease(run.lake, before)
-    run.record = taken = lease.record.with_changes(stop_reason=before.stop_reason)
-    with lease.working():
-        try:
-            if before.owner is not None:
-                # who was cut short may only seem to be gone: Delta leaves out what it writes after
-                # this
-                for schema in (RESPONSES, ASSIGNMENTS):
-                    lease.append(schema, run.lake.read(schema.name, run.run_id).limit(0))
-            yield lease
-        except BaseException as error:
-            try:
-                run.record = lease.release(taken)
-            except Exception:  # the first failure is the one to report
-                log.exception("run %s could not be let go of", run.run_id)
-            if not isinstance(error, Exception) or isinstance(error, CoarseSparkError):
-                raise
-            raise run.failure(f"adding units to run {run.run_id} failed", error) from error
-        run.record = lease.release(run.record)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.errors import InvalidInputError, RunFinalError, RunTakenError, TableError
-from coarse_spark.lake.contract import RUNS, TABLES
+from coarse_spark.lake.contract import ALL_TABLES, RUNS
 from coarse_spark.lake.lease import Lease, worked_on_by
 from coarse_spark.lake.runs import (
     ABANDONED,
@@ -198,7 +198,7 @@ def prune(lake: Lake, keep: int, *, dry: bool = False) -> Pruned:
         and worked_on_by(lake, record) is None
     ]
     names = tuple(record.run_id for record in old)
-    tables = [name for name in TABLES if name != RUNS.name]
+    tables = [name for name in ALL_TABLES if name != RUNS.name]
     freed = {name: lake.bytes_of(name, names) for name in tables}
     if not dry:
         for record in old:

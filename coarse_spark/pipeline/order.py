@@ -16,6 +16,7 @@ from coarse_spark.pipeline.steps.assign import assign
 from coarse_spark.pipeline.steps.choose import choose
 from coarse_spark.pipeline.steps.evaluate import evaluate
 from coarse_spark.pipeline.steps.fit import fit
+from coarse_spark.pipeline.steps.frontier import frontier
 from coarse_spark.pipeline.steps.publish import publish
 from coarse_spark.pipeline.steps.score import score
 
@@ -27,6 +28,7 @@ STEPS: dict[str, Callable[[Run], None]] = {
     "choose": choose,
     "evaluate": evaluate,
     "assign": assign,
+    "frontier": frontier,
     "publish": publish,
 }
 
@@ -67,7 +69,8 @@ def run_all(
         log.info("run %s is published already", run_id)
         return read_run(spark, configuration, run_id)
     with started as run:
+        left_out = {"publish": not publish, "frontier": not configuration.frontier.given}
         for name, step in STEPS.items():
-            if name not in run.record.results and (publish or name != "publish"):
+            if name not in run.record.results and not left_out.get(name):
                 step(run)
     return run

@@ -22,7 +22,9 @@ from coarse_spark.lake.step_results import (
     ValidateResult,
 )
 from coarse_spark.pipeline.run import Run
+from coarse_spark.pipeline.steps.frontier import frontier_table
 from coarse_spark.report.content import ReportContent
+from coarse_spark.report.frontier import Frontier, frontiers_of
 from coarse_spark.report.money import Money
 from coarse_spark.report.page import write_report
 from coarse_spark.text import redact
@@ -77,10 +79,21 @@ def report_content(run: Run) -> ReportContent:
         confidence=run.configuration.evaluation.confidence,
         design=run.configuration.design.kind,
         totals=run.configuration.limits.totals,
-        money=Money(run.declared.profit.currency or "", run.declared.profit.per),
+        money=_money(run),
         population_given=run.declared.population.given,
+        frontier=frontier_table(run),
         brought=" and ".join(map(input_name, run.declared.responses.sources.values())),
     )
+
+
+def frontiers(run: Run) -> list[Frontier]:
+    """Return the frontiers that a run was asked for, the last of everything that moves."""
+    confidence = run.configuration.evaluation.confidence
+    return frontiers_of(frontier_table(run), _money(run), confidence)
+
+
+def _money(run: Run) -> Money:
+    return Money(run.declared.profit.currency or "", run.declared.profit.per)
 
 
 def _own_best(run: Run) -> pd.DataFrame:

@@ -177,23 +177,29 @@ def _encoded(run: Run, row: pd.DataFrame) -> FloatArray:
         return np.full((1, len(run.declared.space.names)), np.nan)
 
 
-def profit_responses(run: Run, responses: DataFrame | None = None) -> DataFrame:
+def profit_responses(
+    run: Run, responses: DataFrame | None = None, problem: MenuProblem | None = None
+) -> DataFrame:
     """Return responses with all coefficients that profit is linear in, by default all of a run."""
     if responses is None:
         responses = run.lake.read("responses", run.run_id)
-    return with_coefficients(responses, run.problem.of_profit)
+    return with_coefficients(responses, (run.problem if problem is None else problem).of_profit)
 
 
-def population_rules(run: Run, responses: DataFrame | None = None) -> PopulationRules:
+def population_rules(
+    run: Run, responses: DataFrame | None = None, problem: MenuProblem | None = None
+) -> PopulationRules:
     """Return responses with everything that rules need to know of a unit.
 
     Parameters
     ----------
     run : whose rules they are.
     responses : rows of its table; by default all.
+    problem : that says which coefficients units need, without rules; default: the run's.
     """
-    configuration, problem = run.configuration, run.problem
-    responses = profit_responses(run, responses)
+    configuration = run.configuration
+    problem = run.problem if problem is None else problem
+    responses = profit_responses(run, responses, problem)
     size = problem.coefficients
     eligibility, cost = configuration.menu.eligibility, configuration.menu.switching_cost
     written = written_rules(configuration)

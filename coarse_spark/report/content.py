@@ -84,6 +84,7 @@ class ReportContent:
     money : the words of amounts.
     population_given : whether the population is another table than the experiment's.
     brought : where the responses were brought along from; empty where they were learned.
+    frontier : frame, of every frontier that the run was asked for; may be empty.
 
     Raises
     ------
@@ -115,6 +116,7 @@ class ReportContent:
     money: Money = field(default_factory=Money)
     population_given: bool = False
     brought: str = ""
+    frontier: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
         for name, columns in _NEEDED.items():

@@ -22,6 +22,16 @@ from coarse_spark.report.choice import (
 )
 from coarse_spark.report.content import ReportContent
 from coarse_spark.report.drawing import colour, ink
+from coarse_spark.report.frontier import (
+    Frontier,
+    first_column,
+    frontiers_of,
+    measure_names,
+    sentences,
+    table_rows,
+    title,
+)
+from coarse_spark.report.frontier_picture import picture
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.outcomes import outcome_rows, segment_outcomes
 from coarse_spark.report.pictures import comparison_picture, fit_picture, k_curve
@@ -96,6 +106,12 @@ def render_report(content: ReportContent) -> str:
         k_curve=_drawn(k_curve(content)),
         compared=wording.comparison_sentences(content),
         comparisons=_drawn(comparison_picture(content)) if len(content.compared) else "",
+        frontiers=[
+            _frontier(one, place)
+            for place, one in enumerate(
+                frontiers_of(content.frontier, content.money, content.confidence), start=1
+            )
+        ],
         menu_picture=_drawn(menu_picture),
         menu_caption=menu_caption,
         fit_picture=_drawn(fit_picture(content)),
@@ -105,6 +121,21 @@ def render_report(content: ReportContent) -> str:
 def _drawn(picture: str) -> Markup:
     # drawn by this package; texts in pictures are escaped by matplotlib and drawing.to_svg
     return Markup(picture)  # noqa: S704  # nosec B704
+
+
+def _frontier(frontier: Frontier, place: int) -> dict[str, Any]:
+    return {
+        "title": title(frontier),
+        "sentences": sentences(frontier),
+        "picture": _drawn(picture(frontier, place)),
+        "of_budget": frontier.of_budget,
+        "outcome": frontier.outcome,
+        "first": wording.sentence(first_column(frontier)).rstrip("."),
+        "level": frontier.level,
+        "measures": [wording.sentence(name).rstrip(".") for name in measure_names(frontier)],
+        "rows": table_rows(frontier),
+        "unit": frontier.money.unit,
+    }
 
 
 def _offers(content: ReportContent, digits: int) -> list[dict[str, Any]]:

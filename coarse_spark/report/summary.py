@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -9,6 +11,7 @@ from rich.text import Text
 
 from coarse_spark.report.choice import changes_sentence, stability_sentence
 from coarse_spark.report.content import ReportContent
+from coarse_spark.report.frontier import Frontier, frontiers_of, printed, sentences, title
 from coarse_spark.report.limits import limit_sentences
 from coarse_spark.report.outcomes import outcome_sentences
 from coarse_spark.report.rule import rule_sentence
@@ -103,6 +106,17 @@ def print_summary(content: ReportContent, console: Console) -> None:
     for line, style in lines:
         bullets.add_row(_text("•", style), _text(line, style))
     console.print(bullets)
+    print_frontiers(frontiers_of(content.frontier, content.money, content.confidence), console)
+
+
+def print_frontiers(frontiers: Iterable[Frontier], console: Console) -> None:
+    """Print the table of every frontier with what it says of the run's own choice."""
+    for frontier in frontiers:
+        console.print()
+        console.print(_text(title(frontier), "bold"))
+        console.print(printed(frontier))
+        for sentence in sentences(frontier):
+            console.print(_text(f"• {sentence}"))
 
 
 def _text(text: str, style: str = "") -> Text:

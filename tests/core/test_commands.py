@@ -35,6 +35,7 @@ MEANINGS = {
     "assign": f"{GO_ON}; with --new the current run, and no other.",
     "publish": f"{GO_ON}.",
     "report": LAST,
+    "frontier": LAST,
     "export-rule": LAST,
 }
 

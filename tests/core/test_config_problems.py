@@ -217,9 +217,9 @@ ONE = [
     ("output: {schema: coarse}", "output: {schema: coarse}\npopulation: {table: t, path: x}", "run.yml:24: population: found table and path, expected one of them, or neither for the experiment's units"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nspark: {driver_memory: much}", "run.yml:24: spark.driver_memory: found 'much', expected a size such as 2g or 512m"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nspark: {conf: {a: [1]}}", "run.yml:24: spark.conf: found {'a': [1]}, expected a mapping of Spark settings to texts, numbers or true and false"),
-    ("output: {schema: coarse}", "output: {schema: coarse}\noutputs: 3", "run.yml:24: outputs: found an unknown key, expected one of experiment, treatments, design, response, responses, profit, menu, population, evaluation, output, spark, privacy (did you mean 'output'?)"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\noutputs: 3", "run.yml:24: outputs: found an unknown key, expected one of experiment, treatments, design, response, responses, profit, menu, population, evaluation, frontier, output, spark, privacy (did you mean 'output'?)"),
     ("output: {schema: coarse}", "output: {schema: coarse}\nmenu: {}", "run.yml:24: menu: the key occurs twice, first in line 17; expected it once"),
-    ("output: {schema: coarse}", "output: {schema: coarse}\n3: x", "run.yml:24: 3: found an unknown key, expected one of experiment, treatments, design, response, responses, profit, menu, population, evaluation, output, spark, privacy"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\n3: x", "run.yml:24: 3: found an unknown key, expected one of experiment, treatments, design, response, responses, profit, menu, population, evaluation, frontier, output, spark, privacy"),
 ]  # fmt: skip
 
 

@@ -58,6 +58,10 @@ def test_run_through_a_remote_session(
     assert "(run connect)" in done.stdout
     assert "Choice of K:" in done.stdout
     assert_same_result(finished, tmp_path / "tables", "connect")
+    asked = ["--set", "frontier.budgets=[1]"]
+    done = _client(server, tmp_path, "frontier", "--config", config, *asked)
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert "What another budget would buy" in done.stdout
 
 
 COUNTED = """

@@ -10,6 +10,7 @@ responses : responses that are brought along.
 menu : menu, with its limits.
 expressions : all that is written in the treatment names, in profit and menu.
 outcomes : several of them.
+frontier : frontier.
 treatments : the space that others need.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 from coarse_spark.config.checks import (
     estimation,
     expressions,
+    frontier,
     menu,
     outcomes,
     responses,
@@ -40,6 +42,7 @@ _CHECKS: tuple[Check, ...] = (
     *menu.CHECKS,
     *expressions.CHECKS,
     *outcomes.CHECKS,
+    *frontier.CHECKS,
 )
 
 

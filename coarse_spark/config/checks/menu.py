@@ -156,7 +156,10 @@ def _shares(
 
 
 def _spending(
-    budget: float | None, per_unit: str | None, per_outcome: str | Mapping[str, str]
+    budget: float | None,
+    per_unit: str | None,
+    per_outcome: str | Mapping[str, str],
+    budgets: tuple[float, ...],
 ) -> Iterator[Problem]:
     given = [
         name
@@ -166,7 +169,7 @@ def _spending(
         )
         if text != "0"
     ]
-    if budget is None and given:
+    if budget is None and given and not budgets:
         yield Problem(
             ("menu", given[0]), "found spending without a budget, expected menu.budget beside it"
         )
@@ -265,7 +268,15 @@ CHECKS: tuple[Check, ...] = (
     (("menu.sizes", "menu.always_offer"), _always_fits),
     (("menu.sizes", "menu.always_offer", SPACE), _always_offered),
     (("menu.sizes", "menu.min_share", "menu.max_share"), _shares),
-    (("menu.budget", "menu.spending_per_unit", "menu.spending_per_outcome"), _spending),
+    (
+        (
+            "menu.budget",
+            "menu.spending_per_unit",
+            "menu.spending_per_outcome",
+            "frontier.budgets",
+        ),
+        _spending,
+    ),
     (
         (
             "menu.budget",

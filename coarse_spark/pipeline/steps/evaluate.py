@@ -77,7 +77,7 @@ def evaluate(run: Run) -> None:
                 for fold in progress.each("menus of fold", folds)
             }
             rules = fold_menu_rules(run, experiment, fold_menus, list(ruled))
-            bins = _treatment_bins(experiment.units, configuration)
+            bins = treatment_bins(experiment.units, configuration)
             learned = configuration.design.kind == "learned"
             given = None if learned else given_shares(experiment.units, problem)
             features, eligible = configuration.experiment.features, list(menu.eligibility)
@@ -232,7 +232,8 @@ def _of_size(rows: pd.DataFrame, k: int) -> pd.DataFrame:
     return rows[(rows["policy"] != "rule") | (rows["k"] == k)]
 
 
-def _treatment_bins(units: DataFrame, configuration: Configuration) -> TreatmentBins:
+def treatment_bins(units: DataFrame, configuration: Configuration) -> TreatmentBins:
+    """Return the bins of treatments of the lack-of-fit test, placed by a sample of units."""
     columns = treatment_columns(len(configuration.space.dimensions))
     sample = hash_sample(units.select("key", *columns), _BIN_ROWS)
     return TreatmentBins.fit(matrix(sample, columns), configuration.space)

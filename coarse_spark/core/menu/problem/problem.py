@@ -255,16 +255,17 @@ class MenuProblem:
         """
         rows = np.empty((len(self.totals), len(treatments), self.coefficients + 1))
         for place, limit in enumerate(self.totals):
-            rows[place] = limit.sign * self._amounts_at(limit, treatments)
+            rows[place] = limit.sign * self.amounts_at(limit, treatments)
             if limit.relative_to:
                 rows[place] -= limit.sign * limit.bound * self.amounts_of_control(limit)
         return rows
 
     def amounts_of_control(self, limit: Limit) -> FloatArray:
         """Return the row (p + 1,) of what a limit counts under the control."""
-        return np.asarray(self._amounts_at(limit, self.space.control[None, :])[0])
+        return np.asarray(self.amounts_at(limit, self.space.control[None, :])[0])
 
-    def _amounts_at(self, limit: Limit, treatments: FloatArray) -> FloatArray:
+    def amounts_at(self, limit: Limit, treatments: FloatArray) -> FloatArray:
+        """Return the rows (n, p + 1) of what a limit counts at encoded treatments (n, d)."""
         counted = self.of_profit.amounts(limit.row_profit, treatments, self.space)
         none = [np.zeros(len(treatments))] * len(self.rules)
         return self.of_profit.psi(counted, self.basis(treatments), *none)

@@ -178,7 +178,7 @@ def test_no_weight_is_worth_a_treatment_that_units_may_not_get() -> None:
         assert got[barred == 0].max() > 1
     # who may get nothing of a menu is left at the control, by every measure
     asking = replace(menus[1], treatments=menus[1].treatments[[-1]], psi=menus[1].psi[[-1]])
-    asking = replace(asking, prices=np.zeros(1), spent=asking.spent[[-1]])
+    asking = replace(asking, prices=np.zeros(1), counted=asking.counted[:, [-1]])
     assert asking.treatments[0, 0] > 1
     found = measures.policies(asking)[SPENDING](PolicyUnits(ruled, units.theta))
     control = measures.rows(SPACE.control[None, :])[SPENDING][0]

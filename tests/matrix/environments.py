@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TESTS = ["pytest", "pytest-timeout", "hypothesis", "packaging", "duckdb"]
+TESTS = ["pytest", "pytest-timeout", "hypothesis", "packaging", "duckdb", "selenium"]
 
 
 def interpreter(version: str) -> str | None:

@@ -545,7 +545,8 @@ STEPS_WITH_RESULTS = tuple(_KINDS)  # in the order in which a run does them
 
 def results_to_json(results: Mapping[str, StepResult]) -> str:
     """Return the results by step as one JSON object."""
-    return to_json(dict(results)).decode()
+    # models inside pydantic before 2.11 write NaN as null
+    return to_json({step: result.model_dump() for step, result in results.items()}).decode()
 
 
 def results_from_json(text: str) -> dict[str, StepResult]:

@@ -67,7 +67,7 @@ class Trees:
             answers = np.concatenate([*above, np.zeros((1, len(block)), dtype=bool)])
             for start in range(0, len(tables), _PAIRS):
                 left, right = _leaves(answers[which[..., start : start + _PAIRS]])
-                cells = left * np.intp(self.value.shape[1]) + right
+                cells = np.multiply(left, self.value.shape[1], dtype=np.intp) + right
                 for table, cell in zip(tables[start:], cells, strict=False):
                     sums += table.take(cell, axis=0, mode="clip")
         return result

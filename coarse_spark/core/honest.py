@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -118,7 +118,11 @@ def honest_values(
     treatments, outcomes = space.encode(T), _outcomes(y, of_profit.outcomes)
     labels = [None if one is None else np.ravel(one) for one in (strata, groups)]
     columns = {"T": treatments, "y": outcomes, "strata": labels[0], "groups": labels[1]}
-    _check(coefficients, menus, columns)
+    _check_lengths(columns, len(kept))
+    # rows of weight 0 are no rows
+    treatments, outcomes = treatments[kept], outcomes[kept]
+    labels = [None if one is None else one[kept] for one in labels]
+    _check(outcomes, menus)
     phi = problem.basis(treatments)
     learned = np.split(responses, len(of_profit.outcomes), axis=1)
     known = np.isfinite(outcomes)
@@ -212,14 +216,16 @@ def _fit(
     return lack_of_fit(bins, sums, scatter, int(cluster.max()) + 1)
 
 
-def _check(units: FloatArray, menus: list[Menu], columns: dict[str, Any]) -> None:
+def _check_lengths(columns: Mapping[str, Any], rows: int) -> None:
     for name, column in columns.items():
-        if column is not None and len(column) != len(units):
+        if column is not None and len(column) != rows:
             raise InvalidInputError(
-                f"honest values: {name} has {len(column)} rows and theta {len(units)}, expected "
-                "one row a unit"
+                f"honest values: {name} has {len(column)} rows and theta {rows}, expected one row "
+                "a unit"
             )
-    y = columns["y"]
+
+
+def _check(y: FloatArray, menus: Sequence[Menu]) -> None:
     # of several outcomes, one may not be there yet
     lacking = np.isnan(y).all(axis=0).any() if y.shape[1] > 1 else np.isnan(y).any()
     if lacking or np.isinf(y).any():

@@ -87,6 +87,24 @@ def test_strata_and_weights_count_as_repeated_rows_do() -> None:
     assert (alone.policy_values["se"] < 0.75 * repeated.policy_values["se"]).all()
 
 
+def test_rows_of_weight_0_are_no_rows() -> None:
+    theta, arm, y, menus = arms(300, seed=1)
+    labels = {"strata": np.where(theta[:, 1] > 1.3, "high", "low"), "groups": np.arange(300) // 2}
+    counts = np.arange(300) >= 20
+    zero = honest_values(
+        theta,
+        names(arm),
+        np.where(counts, y, np.nan),
+        menus,
+        weights=counts.astype(float),
+        **labels,
+        **ARMS,
+    )
+    some = {name: column[counts] for name, column in labels.items()}
+    without = honest_values(theta[counts], names(arm)[counts], y[counts], menus, **some, **ARMS)
+    pd.testing.assert_frame_equal(zero.policy_values, without.policy_values)
+
+
 def test_a_basis_that_misses_the_response_is_told() -> None:
     trial = field_simulation(4_000, dimensions=1, seed=0)
     fits, y = {}, trial.y - 2 * trial.T["t1"].to_numpy() ** 2

@@ -26,7 +26,7 @@ from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, assign
 from coarse_spark.core.policies import PolicyMap, PolicyUnits
 from coarse_spark.core.profit import Profit
-from coarse_spark.core.values import Policy, ScoreMoments
+from coarse_spark.core.values import WITH_DIFFERENCE, Policy, ScoreMoments
 from coarse_spark.errors import InvalidInputError
 
 PROFIT, SPENDING = "profit", "spending"
@@ -292,18 +292,9 @@ def frontier_values(
     """
     records: list[list[object]] = []
     count = len(measures)
-    for position, (mean, error) in enumerate(zip(moments.mean, moments.errors, strict=True)):
-        z = moments.quantile(confidence, position)
+    for position in range(len(moments.mean)):
         number, before = position // count, position - count
-        low, high = mean - z * error, mean + z * error
-        record = [number, measures[position % count], mean, error, low, high]
-        if before < 0:
-            record += [np.nan] * 4
-        else:
-            difference, se = moments.contrast(position, before)
-            z = moments.quantile(confidence, position, before)
-            record += [difference, se, difference - z * se, difference + z * se]
-        records.append(record)
-    columns = ["point", "measure", "value", "se", "ci_low", "ci_high"]
-    ends = ["", "_se", "_low", "_high"]
-    return pd.DataFrame(records, columns=[*columns, *(f"difference{end}" for end in ends)])
+        change = (np.nan,) * 4 if before < 0 else moments.interval(confidence, position, before)
+        own = moments.interval(confidence, position)
+        records.append([number, measures[position % count], *own, *change])
+    return pd.DataFrame(records, columns=["point", "measure", *WITH_DIFFERENCE])

@@ -154,6 +154,21 @@ class ScoreMoments:
         variance = cov[first, first] + cov[second, second] - 2 * cov[first, second]
         return float(self.mean[first] - self.mean[second]), float(np.sqrt(max(variance, 0.0)))
 
+    def interval(
+        self, confidence: float, policy: int, versus: int | None = None
+    ) -> tuple[float, float, float, float]:
+        """Return a policy's value, its standard error and both ends of its interval.
+
+        With ``versus`` of the paired difference to that policy.
+        """
+        if versus is None:
+            value, se = float(self.mean[policy]), float(self.errors[policy])
+            reach = self.quantile(confidence, policy) * se
+        else:
+            value, se = self.contrast(policy, versus)
+            reach = self.quantile(confidence, policy, versus) * se
+        return value, se, value - reach, value + reach
+
     @property
     def errors(self) -> FloatArray:
         """(q,) standard errors of the values."""
@@ -186,6 +201,13 @@ class ScoreMoments:
         root = np.sqrt(max((a * b - ab) ** 2 - (b**2 - bb) * (a**2 - aa), 0.0))
         low, high = ((a * b - ab + side * root) / (b**2 - bb) for side in (-1, 1))
         return float(low), float(high)
+
+
+# a value and a paired difference, each as ``ScoreMoments.interval`` has it
+WITH_DIFFERENCE = (
+    *("value", "se", "ci_low", "ci_high"),
+    *("difference", "difference_se", "difference_low", "difference_high"),
+)
 
 
 def gains(gain: float, value: float) -> bool:
@@ -277,26 +299,9 @@ def outcome_values(
         base = control * len(outcomes) + number
         for position, policy in enumerate(policies):
             own = position * len(outcomes) + number
-            value, se = float(moments.mean[own]), float(moments.errors[own])
-            reach = moments.quantile(confidence, own) * se
-            difference, error = moments.contrast(own, base)
-            wide = moments.quantile(confidence, own, base) * error
-            rows.append(
-                {
-                    "outcome": outcome,
-                    "policy": policy.name,
-                    "k": policy.k,
-                    "value": value,
-                    "se": se,
-                    "ci_low": value - reach,
-                    "ci_high": value + reach,
-                    "difference": difference,
-                    "difference_se": error,
-                    "difference_low": difference - wide,
-                    "difference_high": difference + wide,
-                }
-            )
-    return pd.DataFrame(rows)
+            both = moments.interval(confidence, own), moments.interval(confidence, own, base)
+            rows.append((outcome, policy.name, policy.k, *both[0], *both[1]))
+    return pd.DataFrame(rows, columns=["outcome", "policy", "k", *WITH_DIFFERENCE])
 
 
 def contrasts(policies: Sequence[Policy], moments: ScoreMoments, confidence: float) -> pd.DataFrame:

@@ -406,7 +406,10 @@ def grants(
     """Print the GRANT statements that let somebody read the published results; run none."""
     from coarse_spark.lake.grants import grants as statements
 
-    write("\n".join(statements(load(config, settings).output, to, everything=everything)))
+    configuration = load(config, settings)
+    asked = configuration.frontier.given
+    lines = statements(configuration.output, to, frontier=asked, everything=everything)
+    write("\n".join(lines))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from coarse_spark.lake.contract import (
     ASSIGNMENTS,
     CONTRASTS,
     CURRENT_ASSIGNMENTS,
+    FRONTIER,
     MENU,
     POLICY_VALUES,
     RUNS,
@@ -19,7 +20,9 @@ from coarse_spark.lake.contract import (
 _RESULTS = (RUNS, MENU, ASSIGNMENTS, POLICY_VALUES, CONTRASTS, SEGMENTS)
 
 
-def grants(output: Output, principal: str, *, everything: bool = False) -> list[str]:
+def grants(
+    output: Output, principal: str, *, frontier: bool = False, everything: bool = False
+) -> list[str]:
     """Return the statements that let a principal read the published results, one a line.
 
     For an output in a folder there are none: the only line says where rights are given instead.
@@ -28,6 +31,7 @@ def grants(output: Output, principal: str, *, everything: bool = False) -> list[
     ----------
     output : where the tables are.
     principal : a user, group or service principal, as the catalog names it.
+    frontier : also the table of frontiers, which is there when one was asked for.
     everything : also the tables that serve the program: models and responses.
 
     Raises
@@ -41,7 +45,8 @@ def grants(output: Output, principal: str, *, everything: bool = False) -> list[
             "storage may read the tables."
         ]
     schema = ".".join(_quoted(part) for part in (output.catalog, output.schema_name) if part)
-    tables = TABLES if everything else [table.name for table in _RESULTS]
+    tables = [*TABLES] if everything else [table.name for table in _RESULTS]
+    tables += [FRONTIER.name] if frontier else []
     rights = [
         f"SELECT ON VIEW {schema}.{_quoted(CURRENT_ASSIGNMENTS)}",
         *(f"SELECT ON TABLE {schema}.{_quoted(table)}" for table in tables),

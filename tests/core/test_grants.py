@@ -45,6 +45,14 @@ def test_every_table_is_granted_where_everything_is_asked_for() -> None:
     assert {"models", "responses"} <= set(named)
 
 
+@pytest.mark.parametrize("everything", [False, True])
+def test_frontiers_are_granted_where_one_was_asked_for(everything: bool) -> None:
+    without = grants(CATALOG, "analysts", everything=everything)
+    *others, last = grants(CATALOG, "analysts", frontier=True, everything=everything)
+    assert others == without
+    assert last == "GRANT SELECT ON TABLE `main`.`promotions`.`frontier` TO `analysts`;"
+
+
 def test_a_schema_of_the_current_catalog_says_what_is_left() -> None:
     first, second, *_ = grants(Output(schema="promotions"), "analysts")
     assert first.startswith("-- ")
@@ -114,6 +122,8 @@ def test_options_of_the_command(config: Path) -> None:
 
     everything = run("--to", "x", "--all")
     assert everything.output.splitlines() == grants(CATALOG, "x", everything=True)
+    asked = run("--to", "x", "--set", "frontier={budgets: [1, 2]}")
+    assert asked.output.splitlines() == grants(CATALOG, "x", frontier=True)
     refused = run("--to", "a\x1b[2J")
     assert (refused.output, type(refused.exception)) == ("", InvalidInputError)
     folder = run("--to", "x", "--set", "output={path: tables}")

@@ -196,6 +196,7 @@ ONE = [
     ("select: 3", "assignment: ruel", "run.yml:19: menu.assignment: found 'ruel', expected exact or rule (did you mean 'rule'?)"),
     ("select: 3", "assignment: rule\n  budget: 1\n  max_share: 0.9", "run.yml:19: menu.assignment: found rule beside menu.max_share and menu.budget, which no rule over features can keep; expected exact, or no limits"),
     ("select: 3", "budget: 0.3", "run.yml:19: menu.budget: found 0.3, expected at least 0.5, what the cheapest treatment spends"),
+    ("output: {schema: coarse}", "output: {schema: coarse}\nfrontier: {budgets: [0.3, 2]}", "run.yml:24: frontier.budgets: found 0.3, expected at least 0.5, what the cheapest treatment spends"),
     ("select: 3", "budget: 1\n  spending_per_unit: 0 * depth", "run.yml:19: menu.budget: nothing counts as spending, as menu.spending_per_unit is 0 for every treatment; expected menu.spending_per_unit or menu.spending_per_outcome beside it"),
     ("select: 3", "limits: [{name: calls, per_unit: depth}]", "run.yml:19: menu.limits[0]: found neither of at_most and at_least, expected one of them"),
     ("select: 3", "limits: [{name: calls, per_unit: depth, at_most: 2, at_least: 1}]", "run.yml:19: menu.limits[0]: found both of at_most and at_least, expected one of them"),
@@ -390,6 +391,20 @@ def test_everything_at_once_and_in_the_order_of_the_file(tmp_path: Path) -> None
 def test_limits_that_every_size_can_keep(menu: str, tmp_path: Path) -> None:
     (tmp_path / "run.yml").write_text(GOOD.replace("select: 3", menu))
     assert not load_configuration(tmp_path / "run.yml").limits.free
+
+
+def test_spending_by_factors_that_profit_lacks_needs_a_budget(tmp_path: Path) -> None:
+    of_units = GOOD.replace("0.4 - depth / 100", "0.4 - depth / 100\n  unit_columns: [size]")
+    text = of_units.replace("select: 3", "spending_per_unit: size * depth")
+    asked = {"frontier__budgets": "[1, 2]"}
+    assert problems(text, tmp_path, **asked) == [
+        "run.yml:18: menu.budget: found none, and what counts as spending multiplies 'size', which "
+        "profit does not: expected a budget, one that nobody reaches where there is no limit"
+    ]
+    path = tmp_path / "run.yml"
+    assert load_configuration(path, {"frontier.budgets": "[1, 2]", "menu.budget": "1000"})
+    path.write_text(text.replace("where(arm == 'phone', 2, 0.5)", "size * depth"))
+    assert load_configuration(path, {"frontier.budgets": "[1, 2]"})
 
 
 def test_budget_counts_the_cost_of_treatment_unless_spending_is_named(tmp_path: Path) -> None:

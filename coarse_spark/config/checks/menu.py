@@ -182,15 +182,18 @@ def _paid(per_outcome: str | Mapping[str, str]) -> str:
     return next((text for text in per_outcome.values() if text != "0"), "0")
 
 
-def _budget(
+def _budgets(
     budget: float | None,
+    budgets: tuple[float, ...],
     per_unit: str | None,
     per_outcome: str | Mapping[str, str],
     cost: str,
     space: TreatmentSpace,
 ) -> Iterator[Problem]:
     """Yield a problem for a budget that nothing counts against, or that no treatment is within."""
-    if budget is None:
+    given: list[tuple[Key, float]] = [] if budget is None else [(("menu", "budget"), budget)]
+    given += [(("frontier", "budgets"), at) for at in budgets]
+    if not given:
         return
     try:
         spending = Profit(_paid(per_outcome), cost if per_unit is None else per_unit)
@@ -204,15 +207,17 @@ def _budget(
         source = "profit.cost" if per_unit is None else "menu.spending_per_unit"
         message = f"nothing counts as spending, as {source} is 0 for every treatment"
         yield Problem(
-            ("menu", "budget"),
+            given[0][0],
             f"{message}; expected menu.spending_per_unit or menu.spending_per_outcome beside it",
         )
-    elif a_unit.min() > budget:
-        yield Problem(
-            ("menu", "budget"),
-            f"found {budget:g}, expected at least {a_unit.min():g}, what the cheapest "
-            "treatment spends",
-        )
+        return
+    for key, at in given:
+        if a_unit.min() > at:
+            yield Problem(
+                key,
+                f"found {at:g}, expected at least {a_unit.min():g}, what the cheapest treatment "
+                "spends",
+            )
 
 
 def _limits(limits: Sequence[Any]) -> Iterator[Problem]:
@@ -280,12 +285,13 @@ CHECKS: tuple[Check, ...] = (
     (
         (
             "menu.budget",
+            "frontier.budgets",
             "menu.spending_per_unit",
             "menu.spending_per_outcome",
             "profit.cost",
             SPACE,
         ),
-        _budget,
+        _budgets,
     ),
     (
         ("menu.assignment", "menu.min_share", "menu.max_share", "menu.budget", "menu.limits"),

@@ -200,7 +200,7 @@ class Response(Section):
         150_000,
         ge=1,
         description="a partition with more rows is cut into shards whose models are averaged; "
-        "default: 150000, which take up to 0.8 GB, or min_rows where that is more",
+        "default: 150000, which take up to 0.9 GB, or min_rows where that is more",
     )
     max_failed_share: Number = Field(
         0.1, ge=0, le=1, description="largest share of rows in failed partitions that a run accepts"
@@ -386,12 +386,12 @@ class Menu(Section):
     spending_per_unit: ExpressionText | None = Field(
         None,
         description="what counts against the budget for every unit that gets a treatment, money, "
-        "an expression in the treatment names; default: profit.cost",
+        "an expression in the treatment names and profit.unit_columns; default: profit.cost",
     )
     spending_per_outcome: ByOutcome = Field(
         "0",
         description="what counts against the budget per unit of outcome, such as an incentive "
-        "paid on success; money, an expression in the treatment names",
+        "paid on success; money, an expression as in spending_per_unit",
     )
     limits: tuple[MenuLimit, ...] = Field(
         (),
@@ -775,7 +775,8 @@ class Configuration(Section):
         """Return the SHA-256 of what decides on results: ``to_json`` without ``_ELSEWHERE``.
 
         It is equal for equal configurations, whatever the order of blocks in their files, and
-        whatever the credentials; and for those of earlier versions, which lack later keys.
+        whatever the credentials; and for those of earlier versions, which lack later keys. What
+        counts as spending decides nothing where there is no budget, but for frontiers.
         """
         without = dict(_ELSEWHERE)
         if not self.responses.given:
@@ -784,7 +785,11 @@ class Configuration(Section):
             without["profit"] = {*_ELSEWHERE["profit"], "unit_columns"}
         if not self.menu.limits:
             without["menu"] = {"limits"}
-        return hashlib.sha256(self._json(without).encode()).hexdigest()
+        told = self
+        if self.menu.budget is None:
+            nothing = {"spending_per_unit": None, "spending_per_outcome": "0"}
+            told = self.model_copy(update={"menu": self.menu.model_copy(update=nothing)})
+        return hashlib.sha256(told._json(without).encode()).hexdigest()
 
     def _json(self, without: dict[str, Any]) -> str:
         values = self.model_dump(mode="json", by_alias=True, exclude=without)

@@ -87,13 +87,15 @@ class _Frontier:
 def wanted_sweeps(run: Run) -> tuple[Sweep, ...]:
     """Return the frontiers that the configuration asks for: of budgets where it says nothing.
 
-    Names tell those of other points, or of a run whose menus were chosen again, apart.
+    Names tell those of other points, of other spending, or of a run whose menus were chosen again,
+    apart.
     """
     asked, k = run.declared.frontier, run.result(EvaluateResult).k
-    chosen = run.result(ChooseResult)
+    chosen, spending = run.result(ChooseResult), run.declared.spending
 
     def sweep(moved: str, points: Sequence[float]) -> Sweep:
         told = [moved, list(points), k, chosen.control_value, chosen.menus[k].value]
+        told += [spending.margin, spending.cost]
         name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
         return Sweep(name=f"{moved}, {name}", moved=moved, k=k)
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from coarse_spark.config.load import load_configuration, read_configuration
 from coarse_spark.config.models import Configuration
 from coarse_spark.config.treatments import DIMENSIONS, CandidateList
+from coarse_spark.core.profit import Profit
 from coarse_spark.core.support import Support
 from coarse_spark.errors import ConfigurationError, InvalidInputError
 
@@ -307,6 +308,19 @@ def test_the_fingerprint_knows_the_values_alone(small: Path, tmp_path: Path) -> 
         load_configuration(small, {"menu.seed": "1"}).fingerprint() != configuration.fingerprint()
     )
     assert len(configuration.fingerprint()) == 64
+
+
+def test_spending_without_a_budget_decides_nothing_but_frontiers(small: Path) -> None:
+    plain = load_configuration(small).fingerprint()
+    spent = {"menu.spending_per_outcome": "0.1", "menu.spending_per_unit": "1"}
+    asked = load_configuration(small, {**spent, "frontier.budgets": "[2]"})
+    assert asked.fingerprint() == plain
+    assert asked.spending == Profit("0.1", "1")
+    limited = [
+        load_configuration(small, {**spent, **more, "menu.budget": "2"}).fingerprint()
+        for more in ({}, {"menu.spending_per_unit": "3"})
+    ]
+    assert len({plain, *limited}) == 3
 
 
 def test_the_order_of_treatments_is_part_of_the_configuration(small: Path) -> None:

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from coarse_spark.errors import CoarseSparkError
+from coarse_spark.errors import CoarseSparkError, RunTakenError
 from coarse_spark.lake.contact import first_contact
 from coarse_spark.lake.contract import TableSchema
-from coarse_spark.lake.lease import Lease
+from coarse_spark.lake.lease import Lease, worked_on_by
+from coarse_spark.lake.workers import check_workers
 from coarse_spark.pipeline.run import Run
 
 log = logging.getLogger(__name__)
@@ -21,16 +22,21 @@ def taken(run: Run, tables: Sequence[TableSchema], what: str) -> Iterator[Lease]
 
     Parameters
     ----------
-    run : that nobody works on.
+    run : as it was read.
     tables : that rows are added to.
     what : is done, in words such as "adding units".
 
     Raises
     ------
-    RunTakenError : somebody else took it.
+    RunTakenError : another process works on it, or took it since it was read.
+    RuntimeSetupError : the workers cannot import this package.
     RunError : the block failed for a reason that is no error of ours.
     """
     before = run.record
+    who = worked_on_by(run.lake, before)
+    if who is not None:
+        raise RunTakenError(f"run {run.run_id} is being worked on ({who}); wait for it")
+    check_workers(run.spark)
     with first_contact(run.lake):
         lease = Lease(run.lake, before)
     run.record = taken = lease.record.with_changes(stop_reason=before.stop_reason)

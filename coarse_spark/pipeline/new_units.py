@@ -23,11 +23,7 @@ from coarse_spark.distributed.validate import (
     validate_new_responses,
     validate_new_units,
 )
-from coarse_spark.errors import (
-    InvalidInputError,
-    RunTakenError,
-    TableError,
-)
+from coarse_spark.errors import InvalidInputError, TableError
 from coarse_spark.lake.contract import ASSIGNMENTS, RESPONSES, holds
 from coarse_spark.lake.inputs import (
     NOT_PINNED,
@@ -36,10 +32,9 @@ from coarse_spark.lake.inputs import (
     input_name,
     snapshot_of,
 )
-from coarse_spark.lake.lease import Lease, worked_on_by
+from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import current_run
 from coarse_spark.lake.step_results import ChooseResult, Extension, NewUnits, ScoreResult
-from coarse_spark.lake.workers import check_workers
 from coarse_spark.pipeline.afterwards import taken
 from coarse_spark.pipeline.limits import boundary_treatments, deciding_menu
 from coarse_spark.pipeline.menu_rows import read_menus
@@ -121,7 +116,7 @@ def assign_new(
 
 
 def _current(spark: SparkSession, configuration: Configuration, run_id: str | None) -> Run:
-    """Return the current run, on which nobody works."""
+    """Return the current run."""
     lake = lake_of(spark, configuration)
     current = current_run(lake)
     if current is None:
@@ -134,12 +129,7 @@ def _current(spark: SparkSession, configuration: Configuration, run_id: str | No
             f"run {run_id} is not the current one, and units are added to that only; found "
             f"{current}: name it or no run"
         )
-    run = read_run(spark, configuration, current)
-    who = worked_on_by(lake, run.record)
-    if who is not None:
-        raise RunTakenError(f"run {current} is being worked on ({who}); wait for it")
-    check_workers(spark)
-    return run
+    return read_run(spark, configuration, current)
 
 
 @dataclass(frozen=True, eq=False)

@@ -221,12 +221,12 @@ class Run:
             try:
                 log.info("%s ...", name)
                 self._forget(name)
-                self._check_inputs()
+                self.check_inputs()
                 # the driver's matrices are small, and threads of BLAS would wait for each other;
                 # nor must the last bit of a sum depend on the number of cores
                 with threadpool_limits(limits=1):
                     yield
-                self._check_inputs()
+                self.check_inputs()
                 seconds = time.perf_counter() - start
                 self.record = self.record.with_changes(
                     step_seconds={**self.record.step_seconds, name: round(seconds, 3)},
@@ -273,7 +273,8 @@ class Run:
             changed = self.record.with_changes(results=results, step_seconds=seconds)
             self.record = self._lease.save(changed)
 
-    def _check_inputs(self) -> None:
+    def check_inputs(self) -> None:
+        """Raise TableError where an input is not what it was when the run started."""
         for label, source in sources(self.declared).items():
             check_unchanged(self.spark, source, label, self.record.inputs[input_name(source)])
 
@@ -289,7 +290,7 @@ class Run:
             return error
         try:
             # inputs that were lost or changed within the step fail it in other words
-            self._check_inputs()
+            self.check_inputs()
             for label, source in sources(self.declared).items():
                 self._read(label, source)
         except TableError as lost:

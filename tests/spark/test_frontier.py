@@ -82,6 +82,11 @@ def _look(trial: Trial, *settings: str, code: int = 0) -> Any:
     return done
 
 
+def _shown(said: Any) -> str:
+    """Return the table of a frontier in what the command says."""
+    return str(said.out[said.out.index("What another budget would buy") :].split("tables:")[0])
+
+
 def _profit_and_spending(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     found = (rows[rows["measure"] == name] for name in ("profit", "spending"))
     profit, spent = (part.sort_values("point", ignore_index=True) for part in found)
@@ -130,6 +135,9 @@ def test_a_published_run_is_looked_along_budgets(spark: SparkSession, trial: Tri
     history = spark.sql(f"DESCRIBE HISTORY delta.`{trial.folder}/tables/frontier`")
     assert history.count() == 2, "created and appended to"
     assert "What another budget would buy" in said.out
+    # one that was asked for before another is shown again
+    assert _shown(_look(trial, "frontier.budgets=[0.3]")) != _shown(said)
+    assert _shown(_look(trial, "frontier.budgets=[0.2, 0.4]")) == _shown(said)
 
 
 def test_profit_is_traded_for_the_outcome(spark: SparkSession, trial: Trial) -> None:
@@ -166,6 +174,30 @@ def test_budgets_that_nobody_names_reach_from_little_to_all(
     assert not rows.duplicated(["run_id", "sweep", "point", "measure"]).any()
 
 
+def test_frontiers_are_of_the_inputs_that_the_run_saw(spark: SparkSession, trial: Trial) -> None:
+    from coarse_spark.config.load import load_configuration
+    from coarse_spark.errors import RunTakenError, TableError
+    from coarse_spark.lake.lease import Lease
+    from coarse_spark.pipeline import look_along, read_run
+
+    configuration = load_configuration(trial.config, {"frontier.budgets": "[0.1]"})
+    run = read_run(spark, configuration)
+    lease = Lease(run.lake, run.record)
+    with lease.working(), pytest.raises(RunTakenError, match="first is being worked on"):
+        look_along(spark, configuration)
+    lease.release(lease.record)
+    path = trial.folder / "responses.parquet"
+    as_it_was = path.rename(trial.folder / "aside.parquet")
+    pd.read_parquet(as_it_was).assign(level=1.0).to_parquet(path, index=False)
+    try:
+        with pytest.raises(TableError, match="changed since the run started"):
+            look_along(spark, configuration)
+    finally:
+        as_it_was.replace(path)
+    found = trial.table(spark, "frontier")
+    assert 0.1 not in set(found["at"])
+
+
 @pytest.mark.slow
 def test_a_new_run_looks_along_what_its_configuration_says(
     spark: SparkSession, trial: Trial
@@ -189,8 +221,10 @@ def test_a_new_run_looks_along_what_its_configuration_says(
 @pytest.mark.slow
 def test_a_budget_that_cannot_be_kept_is_told(spark: SparkSession, trial: Trial) -> None:
     before = trial.table(spark, "runs")["revision"].iloc[0]
-    told = " ".join(_look(trial, "frontier.budgets=[-0.5]", code=2).err.split())
-    assert "frontier: budget -0.5 is below 0" in told
+    # what counts as spending may be another than when the run was made: it had no budget
+    spent = ("menu.spending_per_outcome=0.1", "frontier.budgets=[0.3, 1]")
+    told = " ".join(_look(trial, *spent, code=2).err.split())
+    assert "frontier: budget 0.3 is below 0" in told
     assert "nearest feasible budget is 0" in told
     runs = trial.table(spark, "runs")
     assert runs["status"].tolist() == ["published"]

@@ -14,7 +14,7 @@ from coarse_spark.errors import RunFinalError
 from coarse_spark.lake.contract import FRONTIER
 from coarse_spark.lake.output import prepare
 from coarse_spark.lake.runs import PRUNED
-from coarse_spark.lake.step_results import FrontierResult, Sweep
+from coarse_spark.lake.step_results import EvaluateResult, FrontierResult, Sweep
 from coarse_spark.pipeline.afterwards import taken
 from coarse_spark.pipeline.frontiers import frontier_rows, wanted_sweeps
 from coarse_spark.pipeline.run import Run
@@ -53,9 +53,11 @@ def look_along(spark: SparkSession, configuration: Configuration, run_id: str | 
 
     Raises
     ------
-    CoarseSparkError : as ``read_run``, ``open_run`` and ``frontier``; the run was pruned.
+    CoarseSparkError : as ``read_run``, ``open_run`` and ``frontier``; the run was pruned, or has
+        no honest values yet.
     """
     run = read_run(spark, configuration, run_id)
+    run.result(EvaluateResult)  # before the run is taken: asking too early leaves it as it is
     if not run.record.final:
         with open_run(spark, configuration, run.run_id) as opened:
             frontier(opened)
@@ -64,7 +66,7 @@ def look_along(spark: SparkSession, configuration: Configuration, run_id: str | 
         raise RunFinalError(f"run {run.run_id} was pruned: nothing of it is left to look along")
     sweeps, before = wanted_sweeps(run), run.record.results.get(FrontierResult.step)
     known = before.sweeps if isinstance(before, FrontierResult) else ()
-    if all(sweep in known for sweep in sweeps):
+    if known[-len(sweeps) :] == sweeps:  # the last ones are shown
         return run
     _prepare(run)
     with (
@@ -77,7 +79,10 @@ def look_along(spark: SparkSession, configuration: Configuration, run_id: str | 
         names = {row["sweep"] for row in landed}
         missing = [sweep for sweep in sweeps if sweep.name not in names]
         if missing:
-            lease.append(FRONTIER, frontier_rows(run, missing))
+            run.check_inputs()
+            rows = frontier_rows(run, missing)
+            run.check_inputs()
+            lease.append(FRONTIER, rows)
         earlier = [sweep for sweep in known if sweep not in sweeps]
         run.keep(FrontierResult(sweeps=(*earlier, *sweeps)))
     return run

@@ -132,7 +132,7 @@ def run(
         typer.Option(
             "--explain",
             help="Only print Spark's plans of the main queries, of a run as far as it is done "
-            "(default: the last one).",
+            "(default: the one that report shows).",
         ),
     ] = False,
 ) -> None:
@@ -159,7 +159,7 @@ def run(
     if dry_run:
         from coarse_spark.pipeline.plan import plan
 
-        for line in plan(session, configuration):
+        for line in plan(session, configuration, inputs):
             say(line)
         return
     page = asked_page(configuration, report)
@@ -260,7 +260,7 @@ def publish(config: Config, run_id: GoneOnWith = None, settings: Set = []) -> No
     if run_id is None:
         run_id = run_to_go_on_with(lake_of(session, configuration), configuration)
     found = read_run(session, configuration, run_id)
-    say(publish_run(found.lake, found.run_id))
+    say(publish_run(found.lake, found.run_id, configuration))
 
 
 @app.command()

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from coarse_spark.config.models import Configuration
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.distributed.frames import experiment_units, id_parts
-from coarse_spark.errors import InvalidInputError, TableError
+from coarse_spark.errors import TableError
 from coarse_spark.lake.contract import RUNS
 from coarse_spark.lake.step_results import ChooseResult, FitResult, ScoreResult
 from coarse_spark.pipeline.limits import deciding_menu
@@ -37,12 +37,12 @@ def explained(
     ----------
     spark : the session.
     configuration : of the run.
-    run_id : the run; by default the one that started last, where it was of this configuration.
+    run_id : see ``read_run``; by default a run of this configuration, if there is any.
 
     Raises
     ------
     TableError : an input cannot be read; there is no such run.
-    InvalidInputError : the named run was of another configuration.
+    InvalidInputError : the named run was of another configuration, or several may be meant.
     """
     run = _run(spark, configuration, run_id)
     found = run.record.results
@@ -84,7 +84,7 @@ def _run(spark: SparkSession, configuration: Configuration, run_id: str | None) 
         return read_run(spark, configuration, run_id)
     lake = lake_of(spark, configuration)
     if lake.exists(RUNS.name):
-        with suppress(TableError, InvalidInputError):  # no run, or one of another configuration
+        with suppress(TableError):  # no run of this configuration
             return read_run(spark, configuration)
     return Run(spark, configuration, lake, new_record(spark, configuration, "none", None, None))
 

@@ -78,10 +78,17 @@ def find_run(lake: Lake, run_id: str) -> RunLine:
     return RunLine(record, current, worked_on_by(lake, record))
 
 
-def publish_run(lake: Lake, run_id: str) -> str:
+def publish_run(lake: Lake, run_id: str, configuration: Configuration | None = None) -> str:
     """Make a run the current one after checking its tables, and return a sentence.
 
     A run that was published before, or whose steps are all done.
+
+    Parameters
+    ----------
+    lake : that has the run.
+    run_id : of the run.
+    configuration : its own, which holds the credentials of addresses; by default the stored one,
+        which does not.
 
     Raises
     ------
@@ -99,6 +106,8 @@ def publish_run(lake: Lake, run_id: str) -> str:
         if line.owner is not None:
             raise RunTakenError(f"run {run_id} is being worked on ({line.owner})")
         run = run_of(lake, record)
+        if configuration is not None:
+            run.declared = configuration
         run.lease = Lease(lake, record)
         run.record = run.lease.record
         with run:

@@ -19,17 +19,25 @@ _FIT_ROWS_PER_SECOND = 1_200  # cross-fitted with learner auto, all folds togeth
 _OTHER_UNITS_PER_SECOND = 15_000  # score, choose, evaluate and assign together
 
 
-def plan(spark: SparkSession, configuration: Configuration) -> list[str]:
+def plan(
+    spark: SparkSession, configuration: Configuration, inputs: dict[str, str] | None = None
+) -> list[str]:
     """Return in sentences what a run would read, fit and write, and roughly how long it would take.
 
     Nothing is written; the tables are checked as a run checks them.
+
+    Parameters
+    ----------
+    spark : the session.
+    configuration : of the run.
+    inputs : see ``start_run``.
 
     Raises
     ------
     TableError : the tables have problems, see ``check_tables``.
     """
-    lake = lake_of(spark, configuration)
-    inputs, lines = snapshots(spark, configuration), []
+    lake, lines = lake_of(spark, configuration), []
+    inputs = snapshots(spark, configuration) if inputs is None else inputs
     tables: dict[str, DataFrame] = {}
     for label, source in sources(configuration).items():
         name = input_name(source)

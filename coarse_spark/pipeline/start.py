@@ -41,14 +41,15 @@ def start_run(
     configuration : of the run.
     run_id : of the run; of two processes that start one with the same id at the same moment one
         gets it. By default a new one.
-    resume : whether an unfinished run of the same configuration goes on after its last finished
-        step; otherwise it starts anew.
+    resume : whether an unfinished run goes on after its last finished step; otherwise it starts
+        anew.
     inputs : snapshots of the inputs, such as those of an earlier run; by default the present ones.
 
     Raises
     ------
     RunFinalError : the run was published.
     RunTakenError : another process works on it.
+    InvalidInputError : it would go on, and was made with another configuration.
     TableError : inputs that cannot be read, or an output that cannot be written or was made for
         other columns.
     RuntimeSetupError : the workers cannot import this package.
@@ -130,12 +131,7 @@ def read_run(spark: SparkSession, configuration: Configuration, run_id: str | No
     if run_id is None:
         run_id = run_to_look_at(lake, configuration)
     record = RunRecord.load(lake, run_id)
-    if record.config_hash != configuration.fingerprint():
-        raise InvalidInputError(
-            f"run {record.run_id} was started with another configuration "
-            f"(hash {record.config_hash[:12]}, this file's is {configuration.fingerprint()[:12]}); "
-            "start a new run with 'fit' or use the run's own configuration"
-        )
+    _require_own(record, configuration)
     return Run(spark, configuration, lake, record)
 
 
@@ -155,10 +151,25 @@ def _require_free(lake: Lake, record: RunRecord) -> None:
 
 
 def _going_on(found: RunRecord | None, configuration: Configuration) -> RunRecord | None:
-    """Return the record of a run that can go on where it stopped."""
+    """Return the record of a run that can go on where it stopped.
+
+    Raises
+    ------
+    InvalidInputError : it was made with another configuration.
+    """
     if found is None or found.status == ABANDONED or not found.results:
         return None
-    return found if found.config_hash == configuration.fingerprint() else None
+    _require_own(found, configuration)
+    return found
+
+
+def _require_own(record: RunRecord, configuration: Configuration) -> None:
+    if record.config_hash != configuration.fingerprint():
+        raise InvalidInputError(
+            f"run {record.run_id} was started with another configuration "
+            f"(hash {record.config_hash[:12]}, this file's is {configuration.fingerprint()[:12]}); "
+            "start a new run with 'fit' or use the run's own configuration"
+        )
 
 
 def new_record(

@@ -23,7 +23,8 @@ RECIPE = (
     "libraries that it needs; or 'make archive' and --archives "
     "dist/coarse_spark_environment.tar.gz#environment with "
     "--conf spark.pyspark.python=./environment/bin/python and --conf "
-    "spark.pyspark.driver.python=python3.11; or install it on every worker. "
+    "spark.pyspark.driver.python=PYTHON, that of the driver which has coarse_spark; or install it "
+    "on every worker. "
     "A .whl in --py-files is shipped and ignored; see 'Clusters' in the documentation"
 )
 

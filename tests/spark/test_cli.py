@@ -129,6 +129,10 @@ def test_steps_one_by_one_give_what_run_gives(
     _refused(
         run_command("evaluate", *elsewhere), "run steps was started with another configuration"
     )
+    _refused(
+        run_command("run", *elsewhere, "--run-id", "steps"),
+        "run steps was started with another configuration",
+    )
     assert run_command("evaluate", *steps).code == 0
     assert run_command("assign", *steps, "--no-publish").code == 0
     assert {row["run_id"] for row in lake.current_assignments().collect()} == {"first"}

@@ -286,6 +286,9 @@ def test_spending_by_one_of_two_outcomes_and_a_run_that_is_not_published(
         )
         pipeline.evaluate(run)
         assert FrontierResult.step not in run.record.results
+        pipeline.assign(run)
+        pipeline.publish(run)
+    assert not run.lake.read("frontier", "open").count(), "of menus that are no more"
     assert set(found["moved"]) == {"budget", "weight of redeemed"}
     assert set(found["measure"]) == {"profit", "spending", "outcome spend", "outcome redeemed"}
     rows = found.set_index(["moved", "measure", "point"]).sort_index()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from html import escape
 from inspect import cleandoc
-from typing import Any
+from typing import Any, get_args
 
 import griffe
 from pydantic import BaseModel
@@ -86,6 +86,11 @@ def _keys(model: type[BaseModel]) -> Iterator[str]:
     yield from _table("key", "default")
     for name, key in model.model_fields.items():
         yield f"| `{key.alias or name}` | {_default(key)} | {_cell(key.description)} |"
+    for name, key in model.model_fields.items():
+        for entry in get_args(key.annotation):
+            if isinstance(entry, type) and issubclass(entry, BaseModel):
+                yield f"\nEvery entry of `{name}`:\n"
+                yield from _keys(entry)
 
 
 def _column_tables() -> Iterator[str]:

@@ -234,22 +234,49 @@ def test_each_outcome_is_learned_from_the_units_that_have_it(
     from coarse_spark.distributed.fit import FitSettings, fit_responses
     from coarse_spark.distributed.frames import experiment_units
     from coarse_spark.pipeline.settings import experiment_setup, read_tables
-    from coarse_spark.pipeline.steps.fit import _by_outcome
+    from coarse_spark.pipeline.steps.fit import _outcomes
 
     experiment, _ = read_tables(spark, configuration)
     setup = replace(experiment_setup(configuration), features=("rate",))
     learner = LearnerSettings(learner="sieve", scale="additive")
     settings = FitSettings(configuration.basis, learner, 10**6, 10**6, shrink_to_pooled=True)
     rows = {}
-    for name, own in _by_outcome(experiment_units(experiment, setup), setup):
-        models = fit_responses(own, setup, settings).where(f"partition = '{POOLED}'").toPandas()
-        rows[name] = models.set_index("fold")["rows"]
+    for outcome in _outcomes(configuration, experiment_units(experiment, setup), setup):
+        fitted = fit_responses(outcome.units, setup, settings)
+        models = fitted.where(f"partition = '{POOLED}'").toPandas()
+        rows[outcome.name] = models.set_index("fold")["rows"]
     whole, have = UNITS, int(trial()[0]["redeemed"].notna().sum())
     assert rows["spend"][ALL_FOLDS] == whole
     assert rows["redeemed"][ALL_FOLDS] == have
     # the same folds: a unit is out of both models or of none
     assert rows["spend"][[0, 1]].sum() == whole
     assert rows["redeemed"][[0, 1]].sum() == have
+
+
+def test_outcomes_share_the_knots_of_all_units(
+    spark: SparkSession, configuration: Configuration
+) -> None:
+    from pyspark.sql import functions as F
+
+    from coarse_spark.core.basis import place_knots
+    from coarse_spark.distributed.frames import experiment_units
+    from coarse_spark.pipeline.settings import experiment_setup, read_tables
+    from coarse_spark.pipeline.steps.fit import _outcomes
+
+    given = configuration.model_dump(by_alias=True, exclude_unset=True)
+    learned = {key: value for key, value in given.items() if key != "responses"}
+    learned["experiment"] = {**given["experiment"], "features": ["rate"]}
+    learned["response"] = {"basis": "spline", "folds": 2, "scale": "additive"}
+    declared = type(configuration).model_validate(learned)
+    setup = experiment_setup(declared)
+    experiment, _ = read_tables(spark, configuration)
+    # nearly all who have the first got little, and those who have the second got much
+    spend = F.expr("if(voucher > 4 and id % 20 > 0, null, spend)")
+    units = experiment_units(experiment.withColumn("spend", spend), setup)
+    names = [found.basis.basis.name for found in _outcomes(declared, units, setup)]
+    observed = np.array([row["treatment_0"] for row in units.select("treatment_0").collect()])
+    everybody = place_knots("spline", setup.space, observed[:, None])
+    assert names == [everybody, everybody]
 
 
 @SLOW

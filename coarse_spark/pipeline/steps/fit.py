@@ -10,12 +10,13 @@ from functools import reduce
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.config.models import Configuration
 from coarse_spark.core.learners.choose_basis import BasisChoice
 from coarse_spark.core.learners.choose_scale import ScaleChoice
 from coarse_spark.core.learners.encoding.baseline import check_range
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.support import offered_space, support_problems
-from coarse_spark.distributed.basis import settle_form
+from coarse_spark.distributed.basis import settle_form, with_knots
 from coarse_spark.distributed.fit import brought_models, fit_responses
 from coarse_spark.distributed.frames import ExperimentSetup, experiment_units, outcome_columns
 from coarse_spark.distributed.materialize import materialized
@@ -46,8 +47,8 @@ def fit(run: Run) -> None:
     with run.step("fit"):
         setup = experiment_setup(run.declared)
         with materialized(experiment_units(run.experiment, setup)) as kept:
-            forms = [_settled(run, units, setup, o) for o, units in _by_outcome(kept, setup)]
-            choice = forms[0].basis
+            outcomes = _outcomes(run.declared, kept, setup)
+            choice = outcomes[0].basis
             support = experiment_support(kept, choice.basis)
             # of what is offered: where menu.support leaves treatments out, another sentence says so
             offered = offered_space(choice.basis, support, run.declared.menu.support)
@@ -56,77 +57,87 @@ def fit(run: Run) -> None:
             run.warn(*support_problems(choice.basis, support, run.declared.menu.support))
             configuration = run.declared.with_response(basis=choice.basis.name)
             configuration.problem_within(support)  # fewer treatments than a menu has are told now
-            run.replace(MODELS, _models(run, kept, setup, forms))
+            run.replace(MODELS, _models(run, setup, outcomes))
         run.keep(
             FitResult(
                 observed_treatments=observed.values,
-                outcomes=forms[0].range if len(forms) == 1 else None,
+                outcomes=outcomes[0].range if len(outcomes) == 1 else None,
                 support=support,
                 basis=choice.basis.name,
                 basis_losses=choice.losses,
                 bases_left_out=choice.left_out,
-                scale=_scales(forms),
-                scale_losses=forms[0].scale.losses if len(forms) == 1 else {},
+                scale=_scales(outcomes),
+                scale_losses=outcomes[0].scale.losses if len(outcomes) == 1 else {},
                 models=_model_counts(run),
             )
         )
 
 
 @dataclass(frozen=True)
-class _Form:
-    """Basis and scale of the responses of one outcome, and its smallest and largest value."""
+class _Outcome:
+    """One outcome: units that have it, as their column outcome, its range, and responses' form."""
 
+    name: str
+    units: DataFrame
+    range: tuple[float, float]
     basis: BasisChoice
     scale: ScaleChoice
-    range: tuple[float, float]
 
 
-def _scales(forms: Sequence[_Form]) -> str:
+def _outcomes(
+    configuration: Configuration, units: DataFrame, setup: ExperimentSetup
+) -> list[_Outcome]:
+    """Return the outcomes in their order; several have one basis, the same knots too."""
+    columns = outcome_columns(len(setup.outcomes))
+    if len(columns) == 1:
+        return [_settled(configuration, units, setup, setup.outcome, configuration.bases)]
+    given = configuration.responses.given
+    bases = configuration.bases if given else with_knots(units, setup, configuration.bases)
+    found = []
+    for name, column in zip(setup.outcomes, columns, strict=True):
+        own = units.withColumn("outcome", F.col(column)).where(F.col("outcome").isNotNull())
+        found.append(_settled(configuration, own, setup, name, bases))
+    return found
+
+
+def _settled(
+    configuration: Configuration,
+    units: DataFrame,
+    setup: ExperimentSetup,
+    name: str,
+    bases: Sequence[str],
+) -> _Outcome:
+    row = units.agg(F.min("outcome"), F.max("outcome")).collect()[0]
+    outcomes = (float(row[0]), float(row[1]))
+    learner = learner_settings(configuration, name)
+    if not learner.winsorize:  # else the fit checks what it clips
+        check_range(learner.scale, *outcomes)
+    if configuration.responses.given:
+        choice, scale = BasisChoice(configuration.basis), ScaleChoice(learner.scale)
+    else:
+        choice, scale = settle_form(units, setup, bases, learner, outcomes)
+    _log(choice, scale)
+    return _Outcome(name, units, outcomes, choice, scale)
+
+
+def _scales(outcomes: Sequence[_Outcome]) -> str:
     """Return the scale, or those of several outcomes in their order where they differ."""
-    scales = [form.scale.scale for form in forms]
+    scales = [outcome.scale.scale for outcome in outcomes]
     return scales[0] if len(set(scales)) == 1 else ", ".join(scales)
 
 
-def _by_outcome(units: DataFrame, setup: ExperimentSetup) -> list[tuple[str, DataFrame]]:
-    """Return for each outcome the units that have it, which is then their column outcome."""
-    columns = outcome_columns(len(setup.outcomes))
-    if len(columns) == 1:
-        return [(setup.outcome, units)]
-    return [
-        (name, units.withColumn("outcome", F.col(column)).where(F.col("outcome").isNotNull()))
-        for name, column in zip(setup.outcomes, columns, strict=True)
-    ]
-
-
-def _settled(run: Run, units: DataFrame, setup: ExperimentSetup, outcome: str) -> _Form:
-    row = units.agg(F.min("outcome"), F.max("outcome")).collect()[0]
-    outcomes = (float(row[0]), float(row[1]))
-    learner = learner_settings(run.declared, outcome)
-    if not learner.winsorize:  # else the fit checks what it clips
-        check_range(learner.scale, *outcomes)
-    if run.declared.responses.given:
-        choice, scale = BasisChoice(run.declared.basis), ScaleChoice(learner.scale)
-    else:
-        choice, scale = settle_form(units, setup, run.declared.bases, learner, outcomes)
-    _log(choice, scale)
-    return _Form(choice, scale, outcomes)
-
-
-def _models(
-    run: Run, units: DataFrame, setup: ExperimentSetup, forms: Sequence[_Form]
-) -> DataFrame:
+def _models(run: Run, setup: ExperimentSetup, outcomes: Sequence[_Outcome]) -> DataFrame:
     """Return the models of all outcomes, each on its own scale; one row where none are fitted."""
     if run.declared.responses.given:
         row = brought_models(run.spark, run.result(ValidateResult).usable_rows)
-        return row if len(forms) == 1 else row.withColumn("outcome", F.lit(0))
+        return row if len(outcomes) == 1 else row.withColumn("outcome", F.lit(0))
     found = []
-    for number, (name, own) in enumerate(_by_outcome(units, setup)):
-        form = forms[number]
+    for number, outcome in enumerate(outcomes):
         configuration = run.declared.with_response(
-            basis=form.basis.basis.name, scale=form.scale.scale
+            basis=outcome.basis.basis.name, scale=outcome.scale.scale
         )
-        models = fit_responses(own, setup, fit_settings(configuration, name))
-        if len(forms) > 1:
+        models = fit_responses(outcome.units, setup, fit_settings(configuration, outcome.name))
+        if len(outcomes) > 1:
             models = models.withColumn("outcome", F.lit(number))
         found.append(models)
     return reduce(DataFrame.unionByName, found)

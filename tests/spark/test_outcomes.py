@@ -221,6 +221,12 @@ def test_it_is_told_how_many_lack_an_outcome(
     )
     with pytest.raises(TableError, match="1 of 3000 usable rows have the outcome 'redeemed'"):
         _checked(spark, configuration, redeemed="if(id = 5, 1.0, null)")
+    narrow = (
+        "the 5 usable rows that have the outcome 'redeemed' are in 1 of response.folds = 2 folds, "
+        "which no cluster of 'village' crosses, expected rows in at least 2"
+    )
+    with pytest.raises(TableError, match=narrow):
+        _checked(spark, configuration, redeemed="if(village = 3, 1.0, null)")
     few = r"rows with the outcome 'redeemed' do not identify voucher\^2 of 'quadratic': wait for"
     with pytest.raises(TableError, match=few):
         _checked(spark, configuration, redeemed="if(voucher <= 2, redeemed, null)")

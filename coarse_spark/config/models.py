@@ -719,7 +719,12 @@ class Configuration(Section):
     @cached_property
     def unit_factors(self) -> int:
         """Number of factors of units that profit and spending are linear in."""
-        return len(ProfitCoefficients.of(1, self._profits).factors)
+        return len(self.of_units.factors)
+
+    @cached_property
+    def of_units(self) -> ProfitCoefficients:
+        """What of a unit profit and spending are linear in, on a basis of one column."""
+        return ProfitCoefficients.of(1, self._profits)
 
     @property
     def _profits(self) -> list[Profit]:

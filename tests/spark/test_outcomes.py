@@ -6,6 +6,7 @@ What a run on responses that are brought along publishes is what the functions o
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from command_line import run_command
 from outputs import rows_of
+from pyspark.sql import DataFrame
 
 from coarse_spark import choose_menu, honest_values
 from coarse_spark.config.load import load_configuration
@@ -227,6 +229,18 @@ def test_it_is_told_how_many_lack_an_outcome(
     )
     with pytest.raises(TableError, match=narrow):
         _checked(spark, configuration, redeemed="if(village = 3, 1.0, null)")
+    given = configuration.model_dump(by_alias=True, exclude_unset=True)
+    given["experiment"] |= {"partition_by": ["wave"], "features": ["rate"]}
+    given["response"] |= {"min_rows": 850}
+    declared = type(configuration).model_validate(
+        {key: value for key, value in given.items() if key != "responses"}
+    )
+    late = trial()[0].query("wave == 'late'")["redeemed"].notna().sum()
+    assert (
+        "experiment: 1 of 2 partitions with enough usable rows has fewer than response.min_rows = "
+        f"850 with the outcome 'redeemed', the smallest {late}; the pooled model serves it in that "
+        "outcome"
+    ) in _checked(spark, declared)
     few = r"rows with the outcome 'redeemed' do not identify voucher\^2 of 'quadratic': wait for"
     with pytest.raises(TableError, match=few):
         _checked(spark, configuration, redeemed="if(voucher <= 2, redeemed, null)")
@@ -283,6 +297,100 @@ def test_outcomes_share_the_knots_of_all_units(
     observed = np.array([row["treatment_0"] for row in units.select("treatment_0").collect()])
     everybody = place_knots("spline", setup.space, observed[:, None])
     assert names == [everybody, everybody]
+
+
+# partition, outcome, rows and what became of its model
+FATES = [
+    (POOLED, 0, 900, "ok"),
+    (POOLED, 1, 200, "ok"),
+    ("both", 0, 500, "ok"),
+    ("both", 1, 100, "ok"),
+    ("first", 0, 300, "ok"),
+    ("first", 1, 10, "pooled"),
+    ("broken", 0, 60, "pooled"),
+    ("broken", 1, 50, "failed"),
+    ("neither", 0, 40, "pooled"),
+    ("neither", 1, 40, "pooled"),
+]
+
+
+def test_a_partition_is_served_and_counted_outcome_by_outcome(spark: SparkSession) -> None:
+    from coarse_spark.distributed.score import serving_models
+    from coarse_spark.pipeline.steps.fit import _by_partition
+
+    rows = spark.createDataFrame(FATES, "partition string, outcome int, rows int, status string")
+    served = serving_models(rows, 2).toPandas()
+    assert served.set_index(["models_of", "outcome"])["partition"].to_dict() == {
+        (POOLED, 0): POOLED,
+        (POOLED, 1): POOLED,
+        ("both", 0): "both",
+        ("both", 1): "both",
+        ("first", 0): "first",
+        ("first", 1): POOLED,
+    }
+    found = _by_partition(rows, 2, 50).toPandas().set_index("partition")
+    assert found["own"].to_dict() == {
+        "both": True,
+        "first": False,
+        "broken": False,
+        "neither": False,
+    }
+    assert sorted(found.index[found["pooled"]]) == ["broken", "first", "neither"]
+    assert found.index[found["unidentified"]].tolist() == ["broken"]
+    assert found["failed"].to_dict() == {"both": 0, "first": 0, "broken": 1, "neither": 0}
+
+
+@SLOW
+def test_an_outcome_of_few_units_leaves_the_others_their_models(
+    spark: SparkSession, configuration: Configuration
+) -> None:
+    from pyspark.sql import functions as F
+
+    from coarse_spark.core.learners.settings import LearnerSettings
+    from coarse_spark.core.menu.problem.problem import MenuProblem
+    from coarse_spark.core.profit import Profit
+    from coarse_spark.distributed.fit import FitSettings, fit_responses
+    from coarse_spark.distributed.frames import experiment_units
+    from coarse_spark.distributed.score import score
+    from coarse_spark.pipeline.settings import experiment_setup, read_tables
+    from coarse_spark.pipeline.steps.fit import _outcomes
+
+    experiment, _ = read_tables(spark, configuration)
+    setup = replace(
+        experiment_setup(configuration), features=("rate",), partition_by=("wave",), cluster=None
+    )
+    units = experiment_units(experiment, setup).cache()
+    learner = LearnerSettings(learner="sieve", scale="additive")
+    # both waves have enough of the first outcome, and the late one too few of the second
+    settings = FitSettings(configuration.basis, learner, 850, 10**6, shrink_to_pooled=False)
+    models = [
+        fit_responses(outcome.units, setup, settings).withColumn("outcome", F.lit(number)).cache()
+        for number, outcome in enumerate(_outcomes(configuration, units, setup))
+    ]
+    status = models[1].where("fold = -1").toPandas().set_index("partition")["status"].to_dict()
+    assert status == {POOLED: "ok", "wave=early": "ok", "wave=late": "pooled"}
+
+    def scored(problem: MenuProblem, *of: DataFrame) -> pd.DataFrame:
+        rows = reduce(DataFrame.unionByName, of).where("fold = -1")
+        found = score(
+            units,
+            rows,
+            features=setup.features,
+            problem=problem,
+            keep=["unit_id", "partition"],
+            granular=False,
+        )
+        return found.toPandas().sort_values("unit_id", ignore_index=True)
+
+    both = scored(configuration.problem_within(None), *models)
+    one = MenuProblem.build(setup.space, configuration.basis, Profit())
+    first, second = (scored(one, rows) for rows in models)
+    theta = [f"theta_{position}" for position in range(6)]
+    np.testing.assert_array_equal(both[theta[:3]], first[theta[:3]])
+    np.testing.assert_array_equal(both[theta[3:]], second[theta[:3]])
+    assert first["served_by"].tolist() == first["partition"].tolist()
+    assert both["served_by"].tolist() == second["served_by"].tolist()
+    assert set(second["served_by"]) == {"wave=early", POOLED}
 
 
 @SLOW

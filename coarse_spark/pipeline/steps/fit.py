@@ -18,9 +18,13 @@ from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.support import offered_space, support_problems
 from coarse_spark.distributed.basis import settle_form, with_knots
 from coarse_spark.distributed.fit import brought_models, fit_responses
-from coarse_spark.distributed.frames import ExperimentSetup, experiment_units, outcome_columns
+from coarse_spark.distributed.frames import (
+    POOLED,
+    ExperimentSetup,
+    experiment_units,
+    outcome_columns,
+)
 from coarse_spark.distributed.materialize import materialized
-from coarse_spark.distributed.score import fitted_partitions
 from coarse_spark.distributed.support import experiment_support
 from coarse_spark.errors import RunError
 from coarse_spark.lake.contract import MODELS
@@ -58,6 +62,7 @@ def fit(run: Run) -> None:
             configuration = run.declared.with_response(basis=choice.basis.name)
             configuration.problem_within(support)  # fewer treatments than a menu has are told now
             run.replace(MODELS, _models(run, setup, outcomes))
+            models = _model_counts(run, kept)
         run.keep(
             FitResult(
                 observed_treatments=observed.values,
@@ -68,7 +73,7 @@ def fit(run: Run) -> None:
                 bases_left_out=choice.left_out,
                 scale=_scales(outcomes),
                 scale_losses=outcomes[0].scale.losses if len(outcomes) == 1 else {},
-                models=_model_counts(run),
+                models=models,
             )
         )
 
@@ -152,45 +157,84 @@ def _log(choice: BasisChoice, scale: ScaleChoice) -> None:
         log.info("%s responses: held-out weighted squared error %.6g", name, loss)
 
 
-def _model_counts(run: Run) -> ModelCounts:
+def _model_counts(run: Run, units: DataFrame) -> ModelCounts:
+    """Return how partitions are served, each counted once, with warnings of failures and shards.
+
+    Parameters
+    ----------
+    run : whose models are written.
+    units : usable rows of the experiment.
+
+    Raises
+    ------
+    RunError : more than ``response.max_failed_share`` of the rows are in partitions that failed.
+    """
+    names = run.declared.experiment.outcomes
     rows = run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
-    outcomes = len(run.declared.experiment.outcomes)
+    if len(names) == 1:
+        rows = rows.withColumn("outcome", F.lit(0))
     # what fails, or is too small, for several outcomes does so once, by the one of most rows
     each = rows.groupBy("partition", "member", "status").agg(F.max("rows").alias("rows"))
-    counts = (
-        each.groupBy("status")
-        .agg(
-            F.count_distinct("partition").alias("models"),
-            F.sum("rows").alias("rows"),
-            F.max("member").alias("member"),
-        )
-        .collect()
-    )
-    if max(row["member"] for row in counts):
+    if rows.agg(F.max("member")).collect()[0][0]:
         run.warn(_told_of_shards(run, each))
-    models = {row["status"]: int(row["models"]) for row in counts}
-    if outcomes > 1:
-        models["ok"] = fitted_partitions(rows, outcomes).count()
-    by_rows = {row["status"]: int(row["rows"]) for row in counts}
-    large = F.col("rows") >= run.declared.response.min_rows
-    unidentified = each.where((F.col("status") == "pooled") & large).count()
-    failed, limit = by_rows.get("failed", 0), run.declared.response.max_failed_share
-    share = failed / max(run.result(ValidateResult).usable_rows, 1)
-    if failed:
-        worst = rows.where(F.col("status") == "failed").orderBy(F.col("rows").desc()).head(1)[0]
-        sentence = (
-            f"{models['failed']} partition models failed ({share:.1%} of the rows), "
-            f"first {shown(worst['partition'], private=run.declared.privacy)}: {worst['error']}"
+    partitions = _by_partition(rows, len(names), run.declared.response.min_rows)
+    lost = F.col("failed") > 0
+    by_pooled = F.col("pooled") & ~F.col("own") & ~lost
+    counted_as = [F.col("own"), by_pooled, by_pooled & F.col("unidentified"), lost]
+    own, served, unidentified, failures = partitions.agg(
+        *(F.count(F.when(one, F.lit(1))) for one in counted_as)
+    ).collect()[0]
+    if failures:
+        sizes = units.groupBy("partition").agg(F.count("*").alias("usable"))
+        share = partitions.where(lost).join(sizes, "partition")
+        _tell_of_failures(run, rows.where("status = 'failed'"), failures, share)
+    return ModelCounts(own=own, pooled=served, unidentified=unidentified, failed=failures)
+
+
+def _by_partition(rows: DataFrame, outcomes: int, min_rows: int) -> DataFrame:
+    """Return own, pooled, unidentified, and failed, the share of rows, of every partition.
+
+    Of several outcomes, own holds where all have models, and the others are those of the worst.
+
+    Parameters
+    ----------
+    rows : partition, outcome, status and rows of the models of all folds together.
+    outcomes : number of outcomes.
+    min_rows : that a partition has to have.
+    """
+    fitted, failed, pooled = (F.col("status") == status for status in ("ok", "failed", "pooled"))
+    return (
+        rows.where(F.col("partition") != POOLED)
+        .groupBy("partition", "outcome")
+        .agg(
+            F.max(fitted.cast("int")).alias("fitted"),
+            F.max(pooled).alias("pooled"),
+            F.max(pooled & (F.col("rows") >= min_rows)).alias("unidentified"),
+            (F.sum(F.when(failed, F.col("rows")).otherwise(0)) / F.sum("rows")).alias("failed"),
         )
-        if share > limit:
-            raise RunError(f"{sentence}; at most {limit:.1%} may fail (response.max_failed_share)")
-        run.warn(f"{sentence}; their units are served by the pooled model")
-    return ModelCounts(
-        own=models.get("ok", 1) - 1,  # the pooled model is one of the fitted ones
-        pooled=models.get("pooled", 0),
-        unidentified=unidentified,
-        failed=models.get("failed", 0),
+        .groupBy("partition")
+        .agg(
+            (F.sum("fitted") == outcomes).alias("own"),
+            F.max("pooled").alias("pooled"),
+            F.max("unidentified").alias("unidentified"),
+            F.max("failed").alias("failed"),
+        )
     )
+
+
+def _tell_of_failures(run: Run, rows: DataFrame, count: int, partitions: DataFrame) -> None:
+    """Warn that models of so many partitions failed, or raise where too many rows are in them."""
+    total = run.result(ValidateResult).usable_rows
+    found = partitions.agg(F.sum(F.col("failed") * F.col("usable"))).collect()[0][0]
+    share, limit = found / max(total, 1), run.declared.response.max_failed_share
+    worst = rows.orderBy(F.col("rows").desc()).head(1)[0]
+    sentence = (
+        f"{count} partition models failed ({share:.1%} of the rows), "
+        f"first {shown(worst['partition'], private=run.declared.privacy)}: {worst['error']}"
+    )
+    if share > limit:
+        raise RunError(f"{sentence}; at most {limit:.1%} may fail (response.max_failed_share)")
+    run.warn(f"{sentence}; their units are served by the pooled model")
 
 
 def _told_of_shards(run: Run, models: DataFrame) -> str:

@@ -299,6 +299,19 @@ def test_outcomes_share_the_knots_of_all_units(
     assert names == [everybody, everybody]
 
 
+def test_the_fit_is_tested_on_outcomes_in_the_money_of_their_units(
+    configuration: Configuration,
+) -> None:
+    from coarse_spark.distributed.outcomes import OutcomeWeights
+
+    problem, units = configuration.problem_within(None), trial()[0].fillna(0.0)
+    factors = problem.of_profit.factor_values(units[["rate", "postage"]].to_numpy())
+    y = units[["spend", "redeemed"]].to_numpy()
+    # vouchers of 0 to 10, of 5 on average
+    expected = units["rate"] * units["spend"] + 5 * units["redeemed"]
+    np.testing.assert_allclose(OutcomeWeights.of(problem).summed(y, factors), expected, rtol=1e-12)
+
+
 # partition, outcome, rows and what became of its model
 FATES = [
     (POOLED, 0, 900, "ok"),

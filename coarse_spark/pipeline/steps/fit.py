@@ -67,6 +67,7 @@ def fit(run: Run) -> None:
             FitResult(
                 observed_treatments=observed.values,
                 outcomes=outcomes[0].range if len(outcomes) == 1 else None,
+                outcome_ranges=tuple(o.range for o in outcomes) if len(outcomes) > 1 else (),
                 support=support,
                 basis=choice.basis.name,
                 basis_losses=choice.losses,

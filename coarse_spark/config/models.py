@@ -301,13 +301,13 @@ class MenuLimit(Section):
     name: Text = Field(description="what summary and page call it; each has another")
     per_unit: ExpressionText = Field(
         "0",
-        description="what counts for every unit that gets a treatment, an expression in the "
-        "treatment names",
+        description="what counts for every unit that gets a treatment, an expression in "
+        "treatments and profit.unit_columns",
     )
     per_outcome: ByOutcome = Field(
         "0",
-        description="what counts per unit of outcome, an expression in the treatment names; of "
-        "several outcomes a mapping",
+        description="what counts per unit of outcome, an expression in treatments and "
+        "profit.unit_columns; of several outcomes a mapping",
     )
     at_most: Number | None = Field(None, description="the most that may count")
     at_least: Number | None = Field(None, description="the least that has to count; one of the two")

@@ -200,6 +200,7 @@ def _check_units(
         min_rows=1 if configuration.responses.given else configuration.response.min_rows,
         max_unseen_share=configuration.population.max_unseen_share,
         of_profit=configuration.of_units,
+        learned=not configuration.responses.given,
     )
 
 

@@ -20,7 +20,7 @@ from coarse_spark import choose_menu, honest_values
 from coarse_spark.config.load import load_configuration
 from coarse_spark.distributed.frames import POOLED
 from coarse_spark.errors import TableError
-from coarse_spark.lake.step_results import EvaluateResult
+from coarse_spark.lake.step_results import EvaluateResult, FitResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,6 +186,8 @@ def _check_outcomes(run: Run, theta: dict[str, pd.DataFrame], units: pd.DataFram
 def test_responses_are_as_brought_and_profit_is_of_both(run: Run) -> None:
     units, brought = trial()
     responses = rows_of(run, "responses").sort_values("unit_id", ignore_index=True)
+    models = run.result(FitResult).models
+    assert (models.own, models.pooled, models.failed) == (0, 0, 0)
     names = [f"theta_{position}" for position in range(6)]
     np.testing.assert_allclose(responses[names], brought[[*SPENT, *REDEEMED]], rtol=1e-12)
     given = rows_of(run, "assignments").sort_values("unit_id", ignore_index=True)
@@ -215,7 +217,7 @@ def test_it_is_told_how_many_lack_an_outcome(
     (told,) = _checked(spark, configuration, wave="wave")
     assert told.startswith(
         f"experiment: {lack} of {UNITS} rows have no redeemed but another outcome, so redeemed is "
-        "learned and valued by the others"
+        "valued by the others"
     )
     (told,) = _checked(spark, configuration, spend="if(redeemed is null, null, spend)")
     assert told == (
@@ -235,12 +237,14 @@ def test_it_is_told_how_many_lack_an_outcome(
     declared = type(configuration).model_validate(
         {key: value for key, value in given.items() if key != "responses"}
     )
+    told = _checked(spark, declared)
+    assert any("so redeemed is learned and valued by the others" in text for text in told)
     late = trial()[0].query("wave == 'late'")["redeemed"].notna().sum()
     assert (
         "experiment: 1 of 2 partitions with enough usable rows has fewer than response.min_rows = "
         f"850 with the outcome 'redeemed', the smallest {late}; the pooled model serves it in that "
         "outcome"
-    ) in _checked(spark, declared)
+    ) in told
     few = r"rows with the outcome 'redeemed' do not identify voucher\^2 of 'quadratic': wait for"
     with pytest.raises(TableError, match=few):
         _checked(spark, configuration, redeemed="if(voucher <= 2, redeemed, null)")
@@ -328,6 +332,8 @@ FATES = [
 
 
 def test_a_partition_is_served_and_counted_outcome_by_outcome(spark: SparkSession) -> None:
+    from pyspark.sql import functions as F
+
     from coarse_spark.distributed.score import serving_models
     from coarse_spark.pipeline.steps.fit import _by_partition
 
@@ -341,6 +347,10 @@ def test_a_partition_is_served_and_counted_outcome_by_outcome(spark: SparkSessio
         ("first", 0): "first",
         ("first", 1): POOLED,
     }
+    brought = (
+        rows.limit(1).withColumn("partition", F.lit("all")).withColumn("status", F.lit("brought"))
+    )
+    assert not any(_by_partition(brought, 2, 50).collect()[0][1:]), "nothing is fitted"
     found = _by_partition(rows, 2, 50).toPandas().set_index("partition")
     assert found["own"].to_dict() == {
         "both": True,

@@ -78,6 +78,7 @@ def validate_tables(
     min_rows: int = 1,
     max_unseen_share: float = 1.0,
     of_profit: ProfitCoefficients | None = None,
+    learned: bool = True,
 ) -> TableReport:
     """Return what the tables hold; every problem in them is raised at once.
 
@@ -94,6 +95,7 @@ def validate_tables(
     max_unseen_share : largest share of the population's units whose level of a feature no usable
         row of the experiment has, by feature.
     of_profit : has the factors of units in profit; None for none.
+    learned : whether responses are learned here, not brought along.
 
     Raises
     ------
@@ -120,7 +122,7 @@ def validate_tables(
         return served
 
     def experiment_rows() -> RowCounts:
-        counts = check_experiment(setup, experiment, found, arms=arms)
+        counts = check_experiment(setup, experiment, found, arms=arms, learned=learned)
         check_factors(setup, experiment, setup.weight, of_profit, found)
         return counts
 

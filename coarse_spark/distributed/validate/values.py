@@ -88,13 +88,18 @@ class _Rule:
 
 
 def check_experiment(
-    setup: ExperimentSetup, table: DataFrame, found: Findings, *, arms: bool
+    setup: ExperimentSetup,
+    table: DataFrame,
+    found: Findings,
+    *,
+    arms: bool,
+    learned: bool = True,
 ) -> RowCounts:
     """Check the experiment's values; return its numbers of rows."""
     space, counted = setup.space, usable(setup)
     rules = [
         *_unit_rules(setup, table, setup.weight),
-        *_missing_rules(setup),
+        *_missing_rules(setup, learned=learned),
         *(
             _Rule(
                 column(name).isNull(),
@@ -165,8 +170,9 @@ def check_experiment(
     return replace(counts, lacking=tuple(o for o, rows in having.items() if rows < counts.usable))
 
 
-def _missing_rules(setup: ExperimentSetup) -> Iterator[_Rule]:
+def _missing_rules(setup: ExperimentSetup, *, learned: bool) -> Iterator[_Rule]:
     """Yield what is said of rows without a treatment or an outcome."""
+    used = "learned and valued" if learned else "valued"
     outcomes = setup.outcomes
     if len(outcomes) == 1:
         outcomes = ()
@@ -183,7 +189,7 @@ def _missing_rules(setup: ExperimentSetup) -> Iterator[_Rule]:
         yield _Rule(
             usable(setup) & column(name).isNull(),
             f"have no {name} but another outcome",
-            f"so {name} is learned and valued by the others, which is right as far as nothing but "
+            f"so {name} is {used} by the others, which is right as far as nothing but "
             "treatment, features and stratum tells who has it",
             warning=True,
         )

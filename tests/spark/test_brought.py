@@ -54,7 +54,9 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     # good models, not perfect ones: what they miss is known to no unit's own outcome
     noise = 0.1 * np.random.default_rng(0).standard_normal(people.theta.shape)
     responses = pd.DataFrame(people.theta + noise, columns=NAMES).assign(id=units["id"])
-    units[:UNITS].to_parquet(folder / "experiment.parquet", index=False)
+    # a text of the name of a response: types of responses are their own
+    told = units[:UNITS].assign(**{NAMES[0]: "as agreed"})
+    told.to_parquet(folder / "experiment.parquet", index=False)
     units.loc[UNITS:, ["id"]].to_parquet(folder / "population.parquet", index=False)
     folds = np.where(np.arange(UNITS) % 3, "first", "second")
     of_experiment = responses[:UNITS].assign(part=folds)

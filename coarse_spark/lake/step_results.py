@@ -63,8 +63,8 @@ class ModelCounts(Record):
 
     Attributes
     ----------
-    own : partitions with a model of their own.
-    pooled : partitions that the pooled model serves.
+    own : partitions with a model of their own, of several outcomes of each.
+    pooled : other partitions, which the pooled model serves, of several outcomes in any.
     unidentified : those of them that have enough rows, whose treatments do not identify the basis.
     failed : partitions whose model failed; the pooled model serves them too.
     """

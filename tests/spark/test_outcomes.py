@@ -328,12 +328,11 @@ FATES = [
     ("broken", 1, 50, "failed"),
     ("neither", 0, 40, "pooled"),
     ("neither", 1, 40, "pooled"),
+    ("unknown", 0, 70, "ok"),  # where nobody has the second one
 ]
 
 
 def test_a_partition_is_served_and_counted_outcome_by_outcome(spark: SparkSession) -> None:
-    from pyspark.sql import functions as F
-
     from coarse_spark.distributed.score import serving_models
     from coarse_spark.pipeline.steps.fit import _by_partition
 
@@ -346,21 +345,16 @@ def test_a_partition_is_served_and_counted_outcome_by_outcome(spark: SparkSessio
         ("both", 1): "both",
         ("first", 0): "first",
         ("first", 1): POOLED,
+        ("unknown", 0): "unknown",
+        ("unknown", 1): POOLED,
     }
-    brought = (
-        rows.limit(1).withColumn("partition", F.lit("all")).withColumn("status", F.lit("brought"))
-    )
-    assert not any(_by_partition(brought, 2, 50).collect()[0][1:]), "nothing is fitted"
     found = _by_partition(rows, 2, 50).toPandas().set_index("partition")
-    assert found["own"].to_dict() == {
-        "both": True,
-        "first": False,
-        "broken": False,
-        "neither": False,
-    }
-    assert sorted(found.index[found["pooled"]]) == ["broken", "first", "neither"]
+    assert sorted(found.index) == ["both", "broken", "first", "neither", "unknown"]
+    assert found.index[found["own"]].tolist() == ["both"]
     assert found.index[found["unidentified"]].tolist() == ["broken"]
-    assert found["failed"].to_dict() == {"both": 0, "first": 0, "broken": 1, "neither": 0}
+    assert found["failed"][found["failed"] > 0].to_dict() == {"broken": 1}
+    brought = spark.createDataFrame([("all", 0, 900, "brought")], rows.schema)
+    assert not _by_partition(brought, 2, 50).head(1), "nothing is fitted"
 
 
 @SLOW

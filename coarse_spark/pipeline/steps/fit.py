@@ -180,7 +180,7 @@ def _model_counts(run: Run, units: DataFrame) -> ModelCounts:
         run.warn(_told_of_shards(run, each))
     partitions = _by_partition(rows, len(names), run.declared.response.min_rows)
     lost = F.col("failed") > 0
-    by_pooled = F.col("pooled") & ~F.col("own") & ~lost
+    by_pooled = ~F.col("own") & ~lost
     counted_as = [F.col("own"), by_pooled, by_pooled & F.col("unidentified"), lost]
     own, served, unidentified, failures = partitions.agg(
         *(F.count(F.when(one, F.lit(1))) for one in counted_as)
@@ -193,7 +193,7 @@ def _model_counts(run: Run, units: DataFrame) -> ModelCounts:
 
 
 def _by_partition(rows: DataFrame, outcomes: int, min_rows: int) -> DataFrame:
-    """Return own, pooled, unidentified, and failed, the share of rows, of every partition.
+    """Return own, unidentified, and failed, the share of rows, of every partition with models.
 
     Of several outcomes, own holds where all have models, and the others are those of the worst.
 
@@ -205,18 +205,16 @@ def _by_partition(rows: DataFrame, outcomes: int, min_rows: int) -> DataFrame:
     """
     fitted, failed, pooled = (F.col("status") == status for status in ("ok", "failed", "pooled"))
     return (
-        rows.where(F.col("partition") != POOLED)
+        rows.where((F.col("partition") != POOLED) & (F.col("status") != "brought"))
         .groupBy("partition", "outcome")
         .agg(
             F.max(fitted.cast("int")).alias("fitted"),
-            F.max(pooled).alias("pooled"),
             F.max(pooled & (F.col("rows") >= min_rows)).alias("unidentified"),
             (F.sum(F.when(failed, F.col("rows")).otherwise(0)) / F.sum("rows")).alias("failed"),
         )
         .groupBy("partition")
         .agg(
             (F.sum("fitted") == outcomes).alias("own"),
-            F.max("pooled").alias("pooled"),
             F.max("unidentified").alias("unidentified"),
             F.max("failed").alias("failed"),
         )
@@ -226,7 +224,8 @@ def _by_partition(rows: DataFrame, outcomes: int, min_rows: int) -> DataFrame:
 def _tell_of_failures(run: Run, rows: DataFrame, count: int, partitions: DataFrame) -> None:
     """Warn that models of so many partitions failed, or raise where too many rows are in them."""
     total = run.result(ValidateResult).usable_rows
-    found = partitions.agg(F.sum(F.col("failed") * F.col("usable"))).collect()[0][0]
+    lost = F.sum(F.round(F.col("failed") * F.col("usable")))
+    found = partitions.agg(lost).collect()[0][0]
     share, limit = found / max(total, 1), run.declared.response.max_failed_share
     worst = rows.orderBy(F.col("rows").desc()).head(1)[0]
     sentence = (
@@ -235,7 +234,8 @@ def _tell_of_failures(run: Run, rows: DataFrame, count: int, partitions: DataFra
     )
     if share > limit:
         raise RunError(f"{sentence}; at most {limit:.1%} may fail (response.max_failed_share)")
-    run.warn(f"{sentence}; their units are served by the pooled model")
+    where = " in what failed" if len(run.declared.experiment.outcomes) > 1 else ""
+    run.warn(f"{sentence}; their units are served by the pooled model{where}")
 
 
 def _told_of_shards(run: Run, models: DataFrame) -> str:

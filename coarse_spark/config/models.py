@@ -301,13 +301,13 @@ class MenuLimit(Section):
     name: Text = Field(description="what summary and page call it; each has another")
     per_unit: ExpressionText = Field(
         "0",
-        description="what counts for every unit that gets a treatment, an expression in the "
-        "treatment names",
+        description="what counts for every unit that gets a treatment, an expression in "
+        "treatments and profit.unit_columns",
     )
     per_outcome: ByOutcome = Field(
         "0",
-        description="what counts per unit of outcome, an expression in the treatment names; of "
-        "several outcomes a mapping",
+        description="what counts per unit of outcome, an expression in treatments and "
+        "profit.unit_columns; of several outcomes a mapping",
     )
     at_most: Number | None = Field(None, description="the most that may count")
     at_least: Number | None = Field(None, description="the least that has to count; one of the two")
@@ -685,11 +685,18 @@ class Configuration(Section):
     @cached_property
     def profit_function(self) -> Profit:
         """The profit of a treatment."""
-        margin = self.profit.margin
-        if not isinstance(margin, str):
-            # in the order of the responses; nothing is paid for an outcome that is not named
-            margin = {name: margin.get(name, "0") for name in self.experiment.outcomes}
-        return Profit(margin, self.profit.cost, self.profit.unit_columns)
+        return self._counted(self.profit.margin, self.profit.cost)
+
+    def _counted(self, per_outcome: str | Mapping[str, str], per_unit: str) -> Profit:
+        """Return what is paid per unit of outcome and per unit, in the order of the responses."""
+        names, columns = self.experiment.outcomes, self.profit.unit_columns
+        # beside several outcomes a text is "0", by ``config.checks``; who is not named is paid none
+        texts = (
+            dict.fromkeys(names, per_outcome)
+            if isinstance(per_outcome, str)
+            else {name: per_outcome.get(name, "0") for name in names}
+        )
+        return Profit(texts if len(names) > 1 else texts[names[0]], per_unit, columns)
 
     @cached_property
     def limits(self) -> Limits:
@@ -699,7 +706,7 @@ class Configuration(Section):
         return Limits(menu.min_share, menu.max_share, budget, tuple(map(self._limit, menu.limits)))
 
     def _limit(self, limit: MenuLimit) -> Limit:
-        amount = Profit(limit.per_outcome, limit.per_unit, self.profit.unit_columns)
+        amount = self._counted(limit.per_outcome, limit.per_unit)
         bounds = limit.at_most, limit.at_least
         return Limit(limit.name, amount, *bounds, relative_to=limit.relative_to)
 
@@ -707,13 +714,17 @@ class Configuration(Section):
     def spending(self) -> Profit:
         """What counts against a budget, whether or not there is one: margin and cost are spent."""
         menu = self.menu
-        per_unit = menu.spending_per_unit or self.profit.cost
-        return Profit(menu.spending_per_outcome, per_unit, self.profit.unit_columns)
+        return self._counted(menu.spending_per_outcome, menu.spending_per_unit or self.profit.cost)
 
     @cached_property
     def unit_factors(self) -> int:
         """Number of factors of units that profit and spending are linear in."""
-        return len(ProfitCoefficients.of(1, self._profits).factors)
+        return len(self.of_units.factors)
+
+    @cached_property
+    def of_units(self) -> ProfitCoefficients:
+        """What of a unit profit and spending are linear in, on a basis of one column."""
+        return ProfitCoefficients.of(1, self._profits)
 
     @property
     def _profits(self) -> list[Profit]:

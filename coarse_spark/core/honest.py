@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
+from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray, numbers
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.debiased import debiased_coefficients
 from coarse_spark.core.design import moment_sums, representer_of_known
@@ -27,7 +27,7 @@ from coarse_spark.core.menu.population import validated_units
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import best_single
 from coarse_spark.core.menu.units import WeightedUnits
-from coarse_spark.core.profit import Profit
+from coarse_spark.core.profit import OUTCOME, Profit
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.core.values import Policy, ScoreMoments, contrasts, policy_values
 from coarse_spark.errors import InvalidInputError
@@ -186,22 +186,34 @@ def _representer(
 
 def _outcomes(y: npt.ArrayLike | Mapping[str, npt.ArrayLike], names: tuple[str, ...]) -> FloatArray:
     """Return outcomes (n, ·) in the order of their names."""
-    if isinstance(y, Mapping | pd.DataFrame) and len(names) > 1:
-        if {*map(str, y)} != {*names}:
+    what = "honest values: y"
+    if isinstance(y, Mapping | pd.DataFrame):
+        given = [str(name) for name in y]
+        # a margin that names no outcome is of whichever there is
+        unnamed = names == (OUTCOME,) and len(given) == 1
+        if sorted(given) != sorted(names) and not unnamed:
             raise InvalidInputError(
-                f"honest values: y is of {sorted(map(str, y))}, expected the outcomes of the "
-                f"profit's margin: {sorted(names)}"
+                f"{what} is of {sorted(given)}, expected the outcomes of the profit's margin: "
+                f"{sorted(names)}"
             )
-        return np.column_stack([np.asarray(y[name], dtype=np.float64) for name in names])
-    found = np.asarray(y, dtype=np.float64)
+        columns = {str(name): numbers(one, f"{what} of {name}") for name, one in y.items()}
+        found = list(columns.values()) if len(names) == 1 else [columns[name] for name in names]
+        lengths = [column.shape for column in found]
+        if len({*lengths}) > 1 or len(lengths[0]) != 1:
+            raise InvalidInputError(
+                f"{what} has outcomes of the shapes {', '.join(map(str, lengths))}, expected one "
+                "number a unit of each"
+            )
+        return np.column_stack(found)
+    array = numbers(y, what)
     if len(names) == 1:
-        return found.reshape(-1, 1)
-    if found.ndim != 2 or found.shape[1] != len(names):
+        return array.reshape(-1, 1)
+    if array.ndim != 2 or array.shape[1] != len(names):
         raise InvalidInputError(
-            f"honest values: y has shape {found.shape}, expected (n, {len(names)}), a column each "
+            f"{what} has shape {array.shape}, expected (n, {len(names)}), a column each "
             f"of {', '.join(names)}"
         )
-    return found
+    return array
 
 
 def _fit(

@@ -273,15 +273,18 @@ class ProfitCoefficients:
         """
         if not self.factors:
             return np.empty((len(columns), 0))
-        given = dict(zip(self.unit_columns, columns.T, strict=True))
-        for name, column in given.items():
+        for name, column in zip(self.unit_columns, columns.T, strict=True):
             _require_finite(column, f"column '{name}'")
-        values = []
-        for unit in self.factors:
-            value = unit.evaluate(given, len(columns))
+        values = self.factors_of(columns)
+        for unit, value in zip(self.factors, values.T, strict=True):
             _require_finite(value, f"'{unit.text}' of profit")
-            values.append(value)
-        return np.column_stack(values)
+        return values
+
+    def factors_of(self, columns: FloatArray) -> FloatArray:
+        """Return what ``factor_values`` does, NaN and infinities too."""
+        given = dict(zip(self.unit_columns, columns.T, strict=True))
+        values = [unit.evaluate(given, len(columns)) for unit in self.factors]
+        return np.column_stack([np.empty((len(columns), 0)), *values])
 
     def extended(self, theta: FloatArray, factors: FloatArray) -> FloatArray:
         """Return the coefficients (n, size) of units.

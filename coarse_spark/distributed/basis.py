@@ -8,10 +8,14 @@ import pandas as pd
 from pyspark.sql import DataFrame
 
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.choose_basis import BasisChoice, choose_basis
+from coarse_spark.core.learners.choose_basis import (
+    BasisChoice,
+    candidates_with_knots,
+    choose_basis,
+)
 from coarse_spark.core.learners.choose_scale import ScaleChoice, choose_scale
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.distributed.frames import ExperimentSetup, trial_rows
+from coarse_spark.distributed.frames import ExperimentSetup, matrix, trial_rows
 from coarse_spark.distributed.sample import representative_sample
 
 _SAMPLE_ROWS = 20_000  # enough to tell curves apart, small enough for the driver
@@ -51,6 +55,23 @@ def settle_form(
         rows, basis=basis.basis, settings=learner, seed=setup.seed, outcomes=outcomes
     )
     return basis, scale
+
+
+def with_knots(units: DataFrame, setup: ExperimentSetup, bases: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of bases with the knots of their splines spelled out.
+
+    Outcomes that share a basis share its knots, whichever units have them.
+
+    Parameters
+    ----------
+    units : as in ``form_sample``, which the knots are placed by.
+    setup : of the experiment.
+    bases : names, with knots or without.
+    """
+    if not any("spline" in name for name in bases):
+        return tuple(bases)
+    treatments = matrix(form_sample(units, setup, bases), setup.treatments)
+    return tuple(basis.name for basis in candidates_with_knots(bases, setup.space, treatments))
 
 
 def form_sample(units: DataFrame, setup: ExperimentSetup, bases: Sequence[str]) -> pd.DataFrame:

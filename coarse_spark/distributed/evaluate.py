@@ -43,7 +43,7 @@ from coarse_spark.distributed.frames import (
     theta_columns,
     treatment_columns,
 )
-from coarse_spark.distributed.outcomes import outcome_weights, outcomes_under, standing
+from coarse_spark.distributed.outcomes import OutcomeWeights, outcomes_under, standing
 from coarse_spark.distributed.rule import ruled_columns
 
 _NOISE_UNITS = 5_000  # far more than the cells that the noise is resampled on
@@ -183,7 +183,7 @@ def evaluate(
     sizes = [policy.k for policy in policies if policy.name == "rule"]
     ruled = ruled_columns(sizes)
 
-    judged = outcome_weights(problem)
+    judged = OutcomeWeights.of(problem)
     stand = standing(held, bins, dimensions, outcome_names)
     count = len(policies)
     shown = count * len(outcome_names) * by_outcome
@@ -217,7 +217,7 @@ def evaluate(
         return _Scored(
             ScoreMoments.totals(scores, rows["weight"].to_numpy(np.float64), center),
             number,
-            bin_columns(treatments, phi, y @ judged, fitted @ judged),
+            bin_columns(treatments, phi, judged.summed(y, factors), judged.summed(fitted, factors)),
             without.astype(np.float64),
         )
 

@@ -15,6 +15,7 @@ from coarse_spark.core.arrays import BoolArray, FloatArray
 from coarse_spark.core.lack_of_fit import TreatmentBins
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.policies import PolicyUnits
+from coarse_spark.core.separable import ONE
 from coarse_spark.core.values import Policy
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.frames import matrix
@@ -59,20 +60,45 @@ def standing(
     return np.asarray(counts[:, :1] / np.maximum(counts[:, 1:], 1.0))
 
 
-def outcome_weights(problem: MenuProblem) -> FloatArray:
-    """Return what outcomes count for in the test of the fit: 1 for the only one.
+@dataclass(frozen=True, eq=False)
+class OutcomeWeights:
+    """What outcomes count for in the test of the fit: 1 for the only one.
 
-    Of several their sum is tested, each at its mean absolute margin over the candidates. Where
-    every outcome follows the basis so does the sum; what departs counts as the money that it is.
+    Of several their sum is tested, each at its mean absolute margin over the candidates, with the
+    unit's own factors in it. Where every outcome follows the basis so does the sum; what departs
+    counts as the money that it is.
+
+    Attributes
+    ----------
+    alike : (outcomes,) for all units.
+    further : what is added: a factor, the outcome that it counts for, and how much.
     """
-    of_profit, outcomes = problem.of_profit, len(problem.of_profit.outcomes)
-    if outcomes == 1:
-        return np.ones(1)
-    amounts = of_profit.amounts(problem.profit, problem.candidates, problem.space)
-    weights = np.zeros(outcomes)
-    for block, (position, _) in enumerate(of_profit.margin):
-        weights[position] += np.abs(amounts[:, block]).mean()
-    return weights if weights.any() else np.ones(outcomes)
+
+    alike: FloatArray
+    further: tuple[tuple[int, int, float], ...] = ()
+
+    @staticmethod
+    def of(problem: MenuProblem) -> OutcomeWeights:
+        """Return the weights of a problem's outcomes."""
+        of_profit, outcomes = problem.of_profit, len(problem.of_profit.outcomes)
+        if outcomes == 1:
+            return OutcomeWeights(np.ones(1))
+        amounts = of_profit.amounts(problem.profit, problem.candidates, problem.space)
+        alike, further = np.zeros(outcomes), []
+        for block, (position, factor) in enumerate(of_profit.margin):
+            amount = float(np.abs(amounts[:, block]).mean())
+            if factor == ONE:
+                alike[position] += amount
+            elif amount:  # not one of spending alone
+                further.append((of_profit.factors.index(factor), position, amount))
+        return OutcomeWeights(alike if alike.any() or further else np.ones(outcomes), (*further,))
+
+    def summed(self, y: FloatArray, factors: FloatArray) -> FloatArray:
+        """Return the sums (n,) of outcomes (n, outcomes) of units with factors (n, f)."""
+        total = y @ self.alike
+        for factor, position, amount in self.further:
+            total = total + amount * np.abs(factors[:, factor]) * y[:, position]
+        return np.asarray(total)
 
 
 def outcomes_under(

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import DoubleType, IntegerType, StructField, StructType
+from pyspark.sql.types import DoubleType, IntegerType, StringType, StructField, StructType
 from threadpoolctl import threadpool_limits
 
 from coarse_spark.core.arrays import FloatArray
@@ -55,7 +55,8 @@ def score(
 
     Its columns are ``keep``, served_by, model_fold, the responses theta_0 … theta_{p−1}, and
     factor_0 … of the units in profit. Units whose partition has no fitted model are served by the
-    pooled one; shards of a partition are averaged by rows.
+    pooled one, of several outcomes each by itself; served_by is the pooled one where it serves any.
+    Shards of a partition are averaged by rows.
 
     Parameters
     ----------
@@ -69,24 +70,22 @@ def score(
     eligibility : for the columns eligible_0 … of ``units``, which treatments each is about (see
         ``core.menu.problem.rules``): a unit's own best treatment is one that it may get.
     """
-    fitted = models.where(F.col("status") == "ok")
+    serving = serving_models(models, len(problem.of_profit.outcomes))
     own = (
-        fitted_partitions(models, len(problem.of_profit.outcomes))
-        .where(F.col("partition") != POOLED)
-        .withColumn("served_by", F.col("partition"))
+        models.where((F.col("status") == "ok") & (F.col("partition") != POOLED))
+        .select("partition", F.col("partition").alias("models_of"))
+        .distinct()
     )
-    served = units.join(F.broadcast(own), "partition", "left").fillna({"served_by": POOLED})
+    served = units.join(F.broadcast(own), "partition", "left").fillna({"models_of": POOLED})
     chunks = F.ceil(F.count("*") / F.lit(CHUNK_ROWS)).alias("chunks")
-    sizes = served.groupBy("served_by").agg(chunks)
-    chunked = served.join(F.broadcast(sizes), "served_by")
+    sizes = served.groupBy("models_of").agg(chunks)
+    chunked = served.join(F.broadcast(sizes), "models_of")
     chunked = chunked.withColumn("chunk", F.pmod("key", "chunks"))
-    spread = (
-        fitted.withColumnRenamed("partition", "served_by")
-        .join(F.broadcast(sizes), "served_by")
-        .withColumn("chunk", F.explode(F.sequence(F.lit(0).cast("long"), F.col("chunks") - 1)))
+    spread = serving.join(F.broadcast(sizes), "models_of").withColumn(
+        "chunk", F.explode(F.sequence(F.lit(0).cast("long"), F.col("chunks") - 1))
     )
-    kept = [name for name in chunked.columns if name in {*keep, "served_by"}]
-    fields = [chunked.schema[name] for name in kept]
+    kept = [name for name in chunked.columns if name in keep]
+    fields = [*(chunked.schema[name] for name in kept), StructField("served_by", StringType())]
     numbers = [
         *theta_columns(problem.of_profit.responses),
         *factor_columns(len(problem.of_profit.factors)),
@@ -99,7 +98,7 @@ def score(
             *(StructField(name, DoubleType()) for name in numbers),
         ]
     )
-    group = ["served_by", "chunk"]
+    group = ["models_of", "chunk"]
     return (
         chunked.select(
             *{
@@ -116,6 +115,26 @@ def score(
             _scorer(kept, list(features), problem, granular, list(eligibility), schema), schema
         )
     )
+
+
+def serving_models(models: DataFrame, outcomes: int) -> DataFrame:
+    """Return fitted models with models_of, the partition that they serve.
+
+    Where a partition has fitted models of some outcomes only, the pooled ones serve the others:
+    their rows are there once more for it.
+
+    Parameters
+    ----------
+    models, outcomes : as in ``fitted_partitions``.
+    """
+    fitted = models.where(F.col("status") == "ok").withColumn("models_of", F.col("partition"))
+    if outcomes == 1:
+        return fitted
+    pooled = fitted.where(F.col("partition") == POOLED)
+    known = fitted.select("models_of", "outcome").distinct()
+    wanted = known.select("models_of").distinct().crossJoin(pooled.select("outcome").distinct())
+    lacking = wanted.join(known, ["models_of", "outcome"], "left_anti")
+    return fitted.unionByName(lacking.join(pooled.drop("models_of"), "outcome"))
 
 
 def fitted_partitions(models: DataFrame, outcomes: int) -> DataFrame:
@@ -182,9 +201,12 @@ def _scorer(
             factors = np.empty((len(units), 0))
             if of_profit.factors:
                 factors = of_profit.factor_values(matrix(units, numbers))
+            partitions = models["partition"].unique()
+            served_by = partitions[0] if len(partitions) == 1 else POOLED
             scored = []
             for fold, theta in predict_outcomes(models, X, len(of_profit.outcomes)).items():
                 part = units[list(keep)].copy()
+                part["served_by"] = served_by
                 part["model_fold"] = fold
                 part[theta_columns(theta.shape[1])] = theta
                 part[factor_columns(factors.shape[1])] = factors
@@ -251,7 +273,7 @@ def predict_folds(models: pd.DataFrame, X: pd.DataFrame) -> dict[int, FloatArray
         theta[:, block] = np.tensordot(weights, np.stack(found), 1)
     if not np.isfinite(theta).all():
         raise ValueError(
-            f"the model of partition {rows[0].get('served_by')} gives coefficients "
+            f"the model of partition {rows[0].get('models_of')} gives coefficients "
             "that are not finite"
         )
     return dict(zip(folds.tolist(), theta, strict=True))

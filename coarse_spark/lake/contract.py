@@ -305,7 +305,11 @@ RESPONSES = TableSchema(
     {
         "partition": ("string", "Values of the partition keys"),
         "weight": ("double", "Weight of the unit"),
-        "served_by": ("string", "Partition of the model that was used: the unit's own or <pooled>"),
+        "served_by": (
+            "string",
+            "Partition of the model that was used: the unit's own or <pooled>, also where that "
+            "serves one of several outcomes only",
+        ),
         "granular_profit": (
             "double",
             "Expected profit under the unit's own best treatment, plug-in",

@@ -63,8 +63,8 @@ class ModelCounts(Record):
 
     Attributes
     ----------
-    own : partitions with a model of their own.
-    pooled : partitions that the pooled model serves.
+    own : partitions with a model of their own, of several outcomes of each.
+    pooled : other partitions, which the pooled model serves, of several outcomes in any.
     unidentified : those of them that have enough rows, whose treatments do not identify the basis.
     failed : partitions whose model failed; the pooled model serves them too.
     """
@@ -84,6 +84,7 @@ class FitResult(StepResult):
         of a categorical one all observed codes.
     outcomes : the smallest and the largest usable one; None of several outcomes, and in runs of
         versions without.
+    outcome_ranges : the same of several outcomes, in their order.
     support : of the experiment under that basis; None in runs of versions without one.
     basis : name of the basis of the run, with its knots.
     basis_losses : held-out mean squared error of every basis compared, by name; empty where one was
@@ -98,6 +99,7 @@ class FitResult(StepResult):
 
     observed_treatments: tuple[tuple[float, ...], ...]
     outcomes: tuple[float, float] | None = None
+    outcome_ranges: tuple[tuple[float, float], ...] = ()
     support: Support | None = None
     basis: str
     basis_losses: dict[str, float] = {}
@@ -107,9 +109,15 @@ class FitResult(StepResult):
     models: ModelCounts
 
     @property
-    def of_rates(self) -> bool:
-        """Whether all outcomes lie between 0 and 1, as those of chances and shares do."""
-        return self.outcomes is not None and min(self.outcomes) >= 0 and max(self.outcomes) <= 1
+    def rates(self) -> tuple[int, ...]:
+        """Which outcomes, by number, lie between 0 and 1 as chances and shares do."""
+        ranges = self.outcome_ranges if self.outcomes is None else (self.outcomes,)
+        return tuple(number for number, (low, high) in enumerate(ranges) if low >= 0 and high <= 1)
+
+    def scale_of(self, outcome: int) -> str:
+        """Return the scale of an outcome by its number."""
+        scales = self.scale.split(", ")
+        return scales[outcome] if len(scales) > 1 else scales[0]
 
 
 class ScoreResult(StepResult):
@@ -121,8 +129,8 @@ class ScoreResult(StepResult):
     granular_value : mean profit per unit weight with every unit under its own best treatment.
     pooled_units : units that the pooled model serves.
     unseen_units : those of them whose partition the experiment does not have.
-    outside_rates : units whose predicted chance or share leaves 0 … 1 at some treatment; None where
-        outcomes are neither.
+    outside_rates : units whose predicted chance or share leaves 0 … 1 at some treatment, of several
+        any; None where outcomes are neither.
     weight : of all units; None in runs of versions without.
     """
 

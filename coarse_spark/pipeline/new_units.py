@@ -225,7 +225,12 @@ def _score(run: Run, lease: Lease, population: _Population, rows: DataFrame) -> 
     setup, weight = experiment_setup(configuration), unit_weight(configuration)
     with materialized(rows) as kept:
         count, warnings = validate_new_units(
-            setup, kept, weight, population.label, population.experiment
+            setup,
+            kept,
+            weight,
+            population.label,
+            population.experiment,
+            of_profit=configuration.of_units,
         )
         if not count:
             return

@@ -118,15 +118,15 @@ def read_source(
     configuration : that names the input.
     label : its block, experiment or population, or its key, such as responses.experiment.
     snapshot : see ``read_input``.
-    experiment : beside a population, whose levels of digits are texts where those of the experiment
-        are, also in files without types.
+    experiment : whose levels of digits are texts in the population too, also in files without
+        types; other inputs have types of their own.
 
     Raises
     ------
     TableError : see ``read_input``.
     """
     texts = configuration.text_columns
-    if experiment is not None:
+    if experiment is not None and label == "population":
         texts |= {
             field.name for field in experiment.schema if isinstance(field.dataType, StringType)
         }
@@ -199,6 +199,8 @@ def _check_units(
         # models of the user's own are of all rows
         min_rows=1 if configuration.responses.given else configuration.response.min_rows,
         max_unseen_share=configuration.population.max_unseen_share,
+        of_profit=configuration.of_units,
+        learned=not configuration.responses.given,
     )
 
 

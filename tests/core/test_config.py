@@ -56,6 +56,28 @@ def test_defaults(small: Path) -> None:
     assert configuration.spark.master == "local[*]"
 
 
+def test_what_counts_of_outcomes_is_in_the_terms_of_the_responses(tmp_path: Path) -> None:
+    wanted = """
+menu: {sizes: [2], budget: 1, spending_per_outcome: WHAT, limits: [LIMIT]}
+response: {basis: linear}
+"""
+    limit = "{name: floor, per_outcome: WHAT, at_least: 0.1}"
+    text = SMALL + wanted.replace("LIMIT", limit)
+    several = text.replace("outcome: got", "outcome: [got, learned]")
+    one = load_configuration(write(tmp_path, text.replace("WHAT", "tinc")))
+    for margin in ("{got: 2}", "2"):
+        paid = f"profit: {{margin: {margin}}}"
+        found = load_configuration(write(tmp_path, text.replace("WHAT", "{got: tinc}") + paid))
+        assert found.profit_function == Profit("2")
+        assert found.limits == one.limits
+        assert found.problem_within(None).of_profit.outcomes == ("outcome",)
+    # nothing is paid for outcomes, and a limit counts one of them
+    paid = "profit: {margin: 0, cost: tinc}"
+    found = load_configuration(write(tmp_path, several.replace("WHAT", "{learned: 1}") + paid))
+    of_profit = found.problem_within(None).of_profit
+    assert (of_profit.outcomes, of_profit.responses) == (("got", "learned"), 4)
+
+
 def test_the_mathematical_objects(small: Path) -> None:
     configuration = load_configuration(
         small,

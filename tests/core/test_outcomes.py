@@ -180,3 +180,41 @@ def test_outcomes_have_to_be_those_of_the_margin() -> None:
         choose_menu(few.theta, k=1, units=few.units, budget=budget, **COMMON)
     with pytest.raises(InvalidInputError, match="per unit of outcome, and there are several"):
         choose_menu(few.theta, k=1, units=few.units, budget=Budget(1.0, Profit("1")), **COMMON)
+
+
+def test_outcomes_come_in_any_table_that_names_them() -> None:
+    few = trial(60, seed=3)
+    T = pd.DataFrame({"voucher": few.T})
+    one, bare = Profit({"spend": "0.5"}), Profit("0.5")
+    known = np.array([*few.y["spend"]])
+    missing = pd.DataFrame({name: pd.array(y, dtype="Float64") for name, y in few.y.items()})
+    missing.loc[3, "redeemed"] = pd.NA
+    whole = missing.astype(object)  # with pd.NA in it
+
+    def control(profit: Profit, y: object) -> float:
+        of = {"space": COMMON["space"], "basis": COMMON["basis"], "profit": profit}
+        units = few.units if profit.unit_columns else None
+        theta = few.theta if len(profit.outcomes) > 1 else few.theta["spend"]
+        menu = choose_menu(theta, k=1, units=units, **of)
+        found = honest_values(theta, T, y, [menu], units=units, **of)
+        return float(found.policy_values.set_index("policy").loc["control", "value"])
+
+    expected = control(one, known)
+    for profit, y in (
+        (one, {"spend": known}),
+        (one, pd.DataFrame({"spend": known})),
+        (bare, known),
+        (bare, {"spend": known}),
+        (bare, pd.DataFrame({"other": known})),
+        (bare, known.astype(object)),
+    ):
+        assert control(profit, y) == expected
+    both = COMMON["profit"]
+    by_hand = {**few.y, "redeemed": np.where(np.arange(60) == 3, np.nan, few.y["redeemed"])}
+    assert control(both, whole) == control(both, missing) == control(both, by_hand)
+    with pytest.raises(InvalidInputError, match=r"y is of \['other'\], expected .* \['spend'\]"):
+        control(one, pd.DataFrame({"other": known}))
+    with pytest.raises(InvalidInputError, match=r"y has outcomes of the shapes \(60,\), \(59,\)"):
+        control(both, {**few.y, "redeemed": few.y["redeemed"][1:]})
+    with pytest.raises(InvalidInputError, match="y of spend: found 'much', expected real numbers"):
+        control(both, {**few.y, "spend": ["much"] * 60})

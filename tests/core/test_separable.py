@@ -233,3 +233,20 @@ def test_coefficients_begin_with_the_responses() -> None:
     values = found.extended(theta, found.factor_values(fee))
     assert values.tolist() == [[3.0, 4.0, 0.75 * 3, 0.75 * 4, 0.25]]
     assert ProfitCoefficients.of(2, [Profit("price")]).plain
+
+
+def test_units_whose_factor_is_no_number_are_left_out_on_request() -> None:
+    profit = Profit(margin="2 - 0 * t", cost="t / size", unit_columns=["size"])
+    space = TreatmentSpace.from_dict(
+        {"t": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}}
+    )
+    theta = np.tile([[0, 1.0, -0.5], [0, 2.0, -0.5]], (4, 1))
+    size = np.array([np.nan, 1, 2, 3, 0, 1, 2, 3])
+    arguments = {"space": space, "basis": "quadratic", "profit": profit, "k": 2}
+    units = pd.DataFrame({"size": size})
+    found = choose_menu(theta, units=units, invalid="drop", **arguments)
+    kept = size > 0
+    expected = choose_menu(theta[kept], units=units[kept], **arguments)
+    assert found.value == expected.value
+    with pytest.raises(InvalidInputError, match=r"'1 / size' of profit .* the first in row 3;"):
+        choose_menu(theta[1:], units=units[1:], **arguments)

@@ -192,5 +192,10 @@ def test_a_support_is_read_as_it_was_kept_even_after_use() -> None:
 def test_outcomes_between_0_and_1_are_rates(outcomes: tuple[float, float], rates: bool) -> None:
     found = results()["fit"]
     assert isinstance(found, FitResult)
-    assert not found.of_rates, "runs of earlier versions do not know"
-    assert found.model_copy(update={"outcomes": outcomes}).of_rates is rates
+    assert not found.rates, "runs of earlier versions do not know"
+    assert found.model_copy(update={"outcomes": outcomes}).rates == (0,) * rates
+    several = found.model_copy(update={"outcome_ranges": ((0, 9), outcomes), "outcomes": None})
+    assert several.rates == (1,) * rates
+    assert [several.scale_of(number) for number in (0, 1)] == [found.scale] * 2
+    named = several.model_copy(update={"scale": "additive, logistic"})
+    assert [named.scale_of(number) for number in (0, 1)] == ["additive", "logistic"]

@@ -54,7 +54,9 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     # good models, not perfect ones: what they miss is known to no unit's own outcome
     noise = 0.1 * np.random.default_rng(0).standard_normal(people.theta.shape)
     responses = pd.DataFrame(people.theta + noise, columns=NAMES).assign(id=units["id"])
-    units[:UNITS].to_parquet(folder / "experiment.parquet", index=False)
+    # a text of the name of a response: types of responses are their own
+    told = units[:UNITS].assign(**{NAMES[0]: "as agreed"})
+    told.to_parquet(folder / "experiment.parquet", index=False)
     units.loc[UNITS:, ["id"]].to_parquet(folder / "population.parquet", index=False)
     folds = np.where(np.arange(UNITS) % 3, "first", "second")
     of_experiment = responses[:UNITS].assign(part=folds)
@@ -178,7 +180,10 @@ def test_every_problem_of_the_tables_has_a_sentence(
     assert "the response column 'slope' is of type string, expected a numeric type" in text
     wrong = responses.copy()
     wrong.loc[3, "slope"], wrong.loc[4, "slope"], wrong.loc[5, "curve"] = np.nan, None, np.inf
+    wrong["id"] = wrong["id"].astype("Int64")
+    wrong.loc[7:9, "id"] = None
     text = refused(pd.concat([wrong, wrong[:2]]))
+    assert "3 of 3002 rows have a null unit_id 'id', expected an id in every row" in text
     assert "2 of 3002 rows have a null, NaN or infinite response 'slope'" in text
     assert "1 of 3002 rows have a null, NaN or infinite response 'curve'" in text
     assert "2 unit ids occur in 4 rows, expected one row a unit; such as 0 (2 times)" in text

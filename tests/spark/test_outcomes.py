@@ -6,6 +6,7 @@ What a run on responses that are brought along publishes is what the functions o
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +14,13 @@ import pandas as pd
 import pytest
 from command_line import run_command
 from outputs import rows_of
+from pyspark.sql import DataFrame
 
 from coarse_spark import choose_menu, honest_values
 from coarse_spark.config.load import load_configuration
 from coarse_spark.distributed.frames import POOLED
 from coarse_spark.errors import TableError
-from coarse_spark.lake.step_results import EvaluateResult
+from coarse_spark.lake.step_results import EvaluateResult, FitResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,6 +186,8 @@ def _check_outcomes(run: Run, theta: dict[str, pd.DataFrame], units: pd.DataFram
 def test_responses_are_as_brought_and_profit_is_of_both(run: Run) -> None:
     units, brought = trial()
     responses = rows_of(run, "responses").sort_values("unit_id", ignore_index=True)
+    models = run.result(FitResult).models
+    assert (models.own, models.pooled, models.failed) == (0, 0, 0)
     names = [f"theta_{position}" for position in range(6)]
     np.testing.assert_allclose(responses[names], brought[[*SPENT, *REDEEMED]], rtol=1e-12)
     given = rows_of(run, "assignments").sort_values("unit_id", ignore_index=True)
@@ -213,7 +217,7 @@ def test_it_is_told_how_many_lack_an_outcome(
     (told,) = _checked(spark, configuration, wave="wave")
     assert told.startswith(
         f"experiment: {lack} of {UNITS} rows have no redeemed but another outcome, so redeemed is "
-        "learned and valued by the others"
+        "valued by the others"
     )
     (told,) = _checked(spark, configuration, spend="if(redeemed is null, null, spend)")
     assert told == (
@@ -221,6 +225,26 @@ def test_it_is_told_how_many_lack_an_outcome(
     )
     with pytest.raises(TableError, match="1 of 3000 usable rows have the outcome 'redeemed'"):
         _checked(spark, configuration, redeemed="if(id = 5, 1.0, null)")
+    narrow = (
+        "the 5 usable rows that have the outcome 'redeemed' are in 1 of response.folds = 2 folds, "
+        "which no cluster of 'village' crosses, expected rows in at least 2"
+    )
+    with pytest.raises(TableError, match=narrow):
+        _checked(spark, configuration, redeemed="if(village = 3, 1.0, null)")
+    given = configuration.model_dump(by_alias=True, exclude_unset=True)
+    given["experiment"] |= {"partition_by": ["wave"], "features": ["rate"]}
+    given["response"] |= {"min_rows": 850}
+    declared = type(configuration).model_validate(
+        {key: value for key, value in given.items() if key != "responses"}
+    )
+    told = _checked(spark, declared)
+    assert any("so redeemed is learned and valued by the others" in text for text in told)
+    late = trial()[0].query("wave == 'late'")["redeemed"].notna().sum()
+    assert (
+        "experiment: 1 of 2 partitions with enough usable rows has fewer than response.min_rows = "
+        f"850 with the outcome 'redeemed', the smallest {late}; the pooled model serves it in that "
+        "outcome"
+    ) in told
     few = r"rows with the outcome 'redeemed' do not identify voucher\^2 of 'quadratic': wait for"
     with pytest.raises(TableError, match=few):
         _checked(spark, configuration, redeemed="if(voucher <= 2, redeemed, null)")
@@ -234,22 +258,156 @@ def test_each_outcome_is_learned_from_the_units_that_have_it(
     from coarse_spark.distributed.fit import FitSettings, fit_responses
     from coarse_spark.distributed.frames import experiment_units
     from coarse_spark.pipeline.settings import experiment_setup, read_tables
-    from coarse_spark.pipeline.steps.fit import _by_outcome
+    from coarse_spark.pipeline.steps.fit import _outcomes
 
     experiment, _ = read_tables(spark, configuration)
     setup = replace(experiment_setup(configuration), features=("rate",))
     learner = LearnerSettings(learner="sieve", scale="additive")
     settings = FitSettings(configuration.basis, learner, 10**6, 10**6, shrink_to_pooled=True)
     rows = {}
-    for name, own in _by_outcome(experiment_units(experiment, setup), setup):
-        models = fit_responses(own, setup, settings).where(f"partition = '{POOLED}'").toPandas()
-        rows[name] = models.set_index("fold")["rows"]
+    for outcome in _outcomes(configuration, experiment_units(experiment, setup), setup):
+        fitted = fit_responses(outcome.units, setup, settings)
+        models = fitted.where(f"partition = '{POOLED}'").toPandas()
+        rows[outcome.name] = models.set_index("fold")["rows"]
     whole, have = UNITS, int(trial()[0]["redeemed"].notna().sum())
     assert rows["spend"][ALL_FOLDS] == whole
     assert rows["redeemed"][ALL_FOLDS] == have
     # the same folds: a unit is out of both models or of none
     assert rows["spend"][[0, 1]].sum() == whole
     assert rows["redeemed"][[0, 1]].sum() == have
+
+
+def test_outcomes_share_the_knots_of_all_units(
+    spark: SparkSession, configuration: Configuration
+) -> None:
+    from pyspark.sql import functions as F
+
+    from coarse_spark.core.basis import place_knots
+    from coarse_spark.distributed.frames import experiment_units
+    from coarse_spark.pipeline.settings import experiment_setup, read_tables
+    from coarse_spark.pipeline.steps.fit import _outcomes
+
+    given = configuration.model_dump(by_alias=True, exclude_unset=True)
+    learned = {key: value for key, value in given.items() if key != "responses"}
+    learned["experiment"] = {**given["experiment"], "features": ["rate"]}
+    learned["response"] = {"basis": "spline", "folds": 2, "scale": "additive"}
+    declared = type(configuration).model_validate(learned)
+    setup = experiment_setup(declared)
+    experiment, _ = read_tables(spark, configuration)
+    # nearly all who have the first got little, and those who have the second got much
+    spend = F.expr("if(voucher > 4 and id % 20 > 0, null, spend)")
+    units = experiment_units(experiment.withColumn("spend", spend), setup)
+    names = [found.basis.basis.name for found in _outcomes(declared, units, setup)]
+    observed = np.array([row["treatment_0"] for row in units.select("treatment_0").collect()])
+    everybody = place_knots("spline", setup.space, observed[:, None])
+    assert names == [everybody, everybody]
+
+
+def test_the_fit_is_tested_on_outcomes_in_the_money_of_their_units(
+    configuration: Configuration,
+) -> None:
+    from coarse_spark.distributed.outcomes import OutcomeWeights
+
+    problem, units = configuration.problem_within(None), trial()[0].fillna(0.0)
+    factors = problem.of_profit.factor_values(units[["rate", "postage"]].to_numpy())
+    y = units[["spend", "redeemed"]].to_numpy()
+    # vouchers of 0 to 10, of 5 on average
+    expected = units["rate"] * units["spend"] + 5 * units["redeemed"]
+    np.testing.assert_allclose(OutcomeWeights.of(problem).summed(y, factors), expected, rtol=1e-12)
+
+
+# partition, outcome, rows and what became of its model
+FATES = [
+    (POOLED, 0, 900, "ok"),
+    (POOLED, 1, 200, "ok"),
+    ("both", 0, 500, "ok"),
+    ("both", 1, 100, "ok"),
+    ("first", 0, 300, "ok"),
+    ("first", 1, 10, "pooled"),
+    ("broken", 0, 60, "pooled"),
+    ("broken", 1, 50, "failed"),
+    ("neither", 0, 40, "pooled"),
+    ("neither", 1, 40, "pooled"),
+    ("unknown", 0, 70, "ok"),  # where nobody has the second one
+]
+
+
+def test_a_partition_is_served_and_counted_outcome_by_outcome(spark: SparkSession) -> None:
+    from coarse_spark.distributed.score import serving_models
+    from coarse_spark.pipeline.steps.fit import _by_partition
+
+    rows = spark.createDataFrame(FATES, "partition string, outcome int, rows int, status string")
+    served = serving_models(rows, 2).toPandas()
+    assert served.set_index(["models_of", "outcome"])["partition"].to_dict() == {
+        (POOLED, 0): POOLED,
+        (POOLED, 1): POOLED,
+        ("both", 0): "both",
+        ("both", 1): "both",
+        ("first", 0): "first",
+        ("first", 1): POOLED,
+        ("unknown", 0): "unknown",
+        ("unknown", 1): POOLED,
+    }
+    found = _by_partition(rows, 2, 50).toPandas().set_index("partition")
+    assert sorted(found.index) == ["both", "broken", "first", "neither", "unknown"]
+    assert found.index[found["own"]].tolist() == ["both"]
+    assert found.index[found["unidentified"]].tolist() == ["broken"]
+    assert found["failed"][found["failed"] > 0].to_dict() == {"broken": 1}
+    brought = spark.createDataFrame([("all", 0, 900, "brought")], rows.schema)
+    assert not _by_partition(brought, 2, 50).head(1), "nothing is fitted"
+
+
+@SLOW
+def test_an_outcome_of_few_units_leaves_the_others_their_models(
+    spark: SparkSession, configuration: Configuration
+) -> None:
+    from pyspark.sql import functions as F
+
+    from coarse_spark.core.learners.settings import LearnerSettings
+    from coarse_spark.core.menu.problem.problem import MenuProblem
+    from coarse_spark.core.profit import Profit
+    from coarse_spark.distributed.fit import FitSettings, fit_responses
+    from coarse_spark.distributed.frames import experiment_units
+    from coarse_spark.distributed.score import score
+    from coarse_spark.pipeline.settings import experiment_setup, read_tables
+    from coarse_spark.pipeline.steps.fit import _outcomes
+
+    experiment, _ = read_tables(spark, configuration)
+    setup = replace(
+        experiment_setup(configuration), features=("rate",), partition_by=("wave",), cluster=None
+    )
+    units = experiment_units(experiment, setup).cache()
+    learner = LearnerSettings(learner="sieve", scale="additive")
+    # both waves have enough of the first outcome, and the late one too few of the second
+    settings = FitSettings(configuration.basis, learner, 850, 10**6, shrink_to_pooled=False)
+    models = [
+        fit_responses(outcome.units, setup, settings).withColumn("outcome", F.lit(number)).cache()
+        for number, outcome in enumerate(_outcomes(configuration, units, setup))
+    ]
+    status = models[1].where("fold = -1").toPandas().set_index("partition")["status"].to_dict()
+    assert status == {POOLED: "ok", "wave=early": "ok", "wave=late": "pooled"}
+
+    def scored(problem: MenuProblem, *of: DataFrame) -> pd.DataFrame:
+        rows = reduce(DataFrame.unionByName, of).where("fold = -1")
+        found = score(
+            units,
+            rows,
+            features=setup.features,
+            problem=problem,
+            keep=["unit_id", "partition"],
+            granular=False,
+        )
+        return found.toPandas().sort_values("unit_id", ignore_index=True)
+
+    both = scored(configuration.problem_within(None), *models)
+    one = MenuProblem.build(setup.space, configuration.basis, Profit())
+    first, second = (scored(one, rows) for rows in models)
+    theta = [f"theta_{position}" for position in range(6)]
+    np.testing.assert_array_equal(both[theta[:3]], first[theta[:3]])
+    np.testing.assert_array_equal(both[theta[3:]], second[theta[:3]])
+    assert first["served_by"].tolist() == first["partition"].tolist()
+    assert both["served_by"].tolist() == second["served_by"].tolist()
+    assert set(second["served_by"]) == {"wave=early", POOLED}
 
 
 @SLOW

@@ -58,3 +58,31 @@ def test_chances_outside_their_range_are_counted_and_told(
     assert len(told) == 1
     assert f"{outside:,} of {UNITS:,} units" in told[0]
     assert f"({predicted.min():.3g} to {predicted.max():.3g})" in told[0]
+
+
+def test_chances_are_counted_beside_other_outcomes(spark: SparkSession) -> None:
+    from coarse_spark.core.menu.problem.problem import MenuProblem
+    from coarse_spark.core.profit import Profit
+    from coarse_spark.core.treatments import TreatmentSpace
+    from coarse_spark.distributed.rates import outside_rates
+
+    discount = {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}
+    space = TreatmentSpace.from_dict({"discount": discount})
+    profit = Profit({"spend": "1", "bought": "2", "kept": "1"})
+    problem = MenuProblem.build(space, "linear", profit)
+    rows = [
+        (30.0, 5.0, 0.5, 0.25, 0.5, 0.0),
+        (30.0, 5.0, 0.5, 0.75, 0.5, 0.75),
+        (30.0, 5.0, 0.5, -0.75, 0.5, 0.0),
+    ]
+    units = spark.createDataFrame(rows, theta_columns(6))
+    found = units.agg(*outside_rates(problem, [1, 2])).collect()[0].asDict()
+    assert found == {
+        "outside": 2,
+        "outside_1": 2,
+        "least_1": -0.25,
+        "greatest_1": 1.25,
+        "outside_2": 1,
+        "least_2": 0.5,
+        "greatest_2": 1.25,
+    }

@@ -209,6 +209,16 @@ def test_tables_without_the_numbers_are_refused(
     unknown = F.when(F.col("unit_id") % 2 == 0, F.col("rate"))
     with pytest.raises(TableError, match=r"'rate' of profit\.unit_columns that is null"):
         check_tables(configuration, experiment, population.withColumn("rate", unknown))
+    free = F.when(F.col("unit_id") % 1_000 == 7, 0.0).otherwise(F.col("postage"))
+    with pytest.raises(TableError) as caught:
+        check_tables(
+            configuration, *(rows.withColumn("postage", free) for rows in (experiment, population))
+        )
+    assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
+        f"{label}: 4 rows have a '1 / postage' of profit that is NaN or infinite, though its "
+        "columns are numbers, such as 1007, expected a finite number in every row"
+        for label in ("experiment", "population")
+    ]
 
 
 def test_units_that_join_are_served_alike(spark: SparkSession, run: Run) -> None:

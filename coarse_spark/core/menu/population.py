@@ -276,11 +276,14 @@ def validated_units(
     numbers_of = of_profit.columns(columns, len(units))
     if invalid == "raise":
         of_profit.factor_values(numbers_of)
-    whole = np.isfinite(np.hstack([units, numbers_of])).all(axis=1) & np.isfinite(mass)
+    factors = of_profit.factors_of(numbers_of)
+    whole = np.isfinite(np.hstack([units, numbers_of, factors])).all(axis=1) & np.isfinite(mass)
     if not whole.all():
         broken = np.flatnonzero(~whole)
         shown = ", ".join(map(str, broken[:5])) + (", …" if broken.size > 5 else "")
         what = "missing or infinite coefficients or weights"
+        if of_profit.factors:
+            what = "missing or infinite coefficients, weights or numbers of profit"
         if invalid == "raise":
             raise InvalidInputError(
                 f"{broken.size} of {len(units)} units have {what}: rows {shown}; "
@@ -300,8 +303,7 @@ def validated_units(
             f"no unit has weight: theta has {len(units)} rows, {int(whole.sum())} of them with "
             "finite numbers"
         )
-    factors = of_profit.factor_values(numbers_of[kept])
-    return of_profit.extended(units[kept], factors), mass[kept], kept
+    return of_profit.extended(units[kept], factors[kept]), mass[kept], kept
 
 
 def required_treatments(

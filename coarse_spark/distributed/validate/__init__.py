@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 
 from coarse_spark.core.basis import Basis
+from coarse_spark.core.profit import ProfitCoefficients
 from coarse_spark.distributed.at_once import at_once
 from coarse_spark.distributed.frames import ExperimentSetup, population_units
 from coarse_spark.distributed.validate.clusters import (
@@ -23,6 +24,7 @@ from coarse_spark.distributed.validate.clusters import (
     warn_of_shared_treatments,
 )
 from coarse_spark.distributed.validate.columns import column_problems
+from coarse_spark.distributed.validate.factors import check_factors
 from coarse_spark.distributed.validate.identification import check_identification
 from coarse_spark.distributed.validate.levels import check_levels
 from coarse_spark.distributed.validate.responses import (
@@ -30,7 +32,12 @@ from coarse_spark.distributed.validate.responses import (
     check_population_responses,
     check_responses,
 )
-from coarse_spark.distributed.validate.values import Findings, check_experiment, check_population
+from coarse_spark.distributed.validate.values import (
+    Findings,
+    RowCounts,
+    check_experiment,
+    check_population,
+)
 from coarse_spark.errors import TableError
 
 
@@ -70,6 +77,8 @@ def validate_tables(
     arms: bool = False,
     min_rows: int = 1,
     max_unseen_share: float = 1.0,
+    of_profit: ProfitCoefficients | None = None,
+    learned: bool = True,
 ) -> TableReport:
     """Return what the tables hold; every problem in them is raised at once.
 
@@ -85,13 +94,16 @@ def validate_tables(
     min_rows : the pooled model serves partitions with fewer usable rows.
     max_unseen_share : largest share of the population's units whose level of a feature no usable
         row of the experiment has, by feature.
+    of_profit : has the factors of units in profit; None for none.
+    learned : whether responses are learned here, not brought along.
 
     Raises
     ------
     TableError : missing columns, unfit types, null or repeated unit ids, treatments outside the
-        space or without variation, levels that nobody got, outcomes, weights or features that are
-        no finite numbers, null strata, fewer clusters than folds, no usable row, a population of
-        other levels or partitions, or treatments that identify no basis. One line a problem.
+        space or without variation, levels that nobody got, outcomes, weights, features or factors
+        in profit that are no finite numbers, null strata, fewer clusters than folds, no usable row,
+        a population of other levels or partitions, or treatments that identify no basis. One line a
+        problem.
     """
     # values are read by the declared names and types, so these come first
     check_columns(setup, experiment, population, population_weight)
@@ -103,16 +115,18 @@ def validate_tables(
         if population is None:
             return None
         served = check_population(setup, population, population_weight, people)
+        check_factors(setup, population, population_weight, of_profit, people)
         check_levels(
             setup, experiment, population, population_weight, people, most=max_unseen_share
         )
         return served
 
-    counts, served = at_once(
-        experiment.sparkSession,
-        lambda: check_experiment(setup, experiment, found, arms=arms),
-        served_units,
-    )
+    def experiment_rows() -> RowCounts:
+        counts = check_experiment(setup, experiment, found, arms=arms, learned=learned)
+        check_factors(setup, experiment, setup.weight, of_profit, found)
+        return counts
+
+    counts, served = at_once(experiment.sparkSession, experiment_rows, served_units)
     clusters, narrow = None, 0
     if setup.cluster is not None and counts.usable:
         clusters = count_clusters(setup, experiment, found)
@@ -219,6 +233,8 @@ def validate_new_units(
     weight: str | None,
     label: str,
     experiment: DataFrame | None = None,
+    *,
+    of_profit: ProfitCoefficients | None = None,
 ) -> tuple[int, tuple[str, ...]]:
     """Return how many units join a population, and warnings; every problem is raised at once.
 
@@ -229,13 +245,16 @@ def validate_new_units(
     weight : column with their weight; None for weight 1.
     label : what the table is called that they come from.
     experiment : whose levels of features they should have; None where they are of it themselves.
+    of_profit : as in ``validate_tables``.
 
     Raises
     ------
-    TableError : null or repeated unit ids, weights or features that are no finite numbers.
+    TableError : null or repeated unit ids, weights, features or factors in profit that are no
+        finite numbers.
     """
     found = Findings(label, setup.privacy)
     count = check_population(setup, rows, weight, found, whole=False)
+    check_factors(setup, rows, weight, of_profit, found)
     if experiment is not None:
         check_levels(setup, experiment, rows, weight, found, most=None)
     _refuse(found.problems)

@@ -106,6 +106,13 @@ def check_identification(
             f"{least}, the smallest {min(small):.0f}; the pooled model serves "
             f"{'it' if len(small) == 1 else 'them'}"
         )
+    if setup.partition_by:
+        basis = next(iter(whitenings))
+        told_of = (
+            _few_have(moments[basis, "partition", column], sizes, least, name)
+            for column, name in some.items()
+        )
+        warnings += filter(None, told_of)
     if lacks:
         warnings.append(_on_partitions(lacks, sizes, whitenings, private=setup.privacy))
     if setup.design == "stratified":
@@ -130,6 +137,29 @@ def _lost(basis: Basis, sums: MomentSums, outcome: str) -> str:
         f"the {counted(sums.rows, 'usable row')} with the outcome '{outcome}' do not identify "
         f"{', '.join(terms)} of '{basis.name}': wait for more of them, leave it out of "
         "experiment.outcome, or use a smaller basis"
+    )
+
+
+def _few_have(
+    having: Mapping[str, MomentSums], sizes: Mapping[str, float], least: int, outcome: str
+) -> str:
+    """Say how many partitions with enough rows have too few with an outcome; nothing of none.
+
+    ``having`` are the moments of those who have it, by label.
+    """
+    rows = [
+        having[label].rows if label in having else 0.0
+        for label, size in sizes.items()
+        if size >= least
+    ]
+    few = [count for count in rows if count < least]
+    if not few:
+        return ""
+    return (
+        f"experiment: {len(few)} of {counted(len(rows), 'partition')} with enough usable rows "
+        f"{'has' if len(few) == 1 else 'have'} fewer than response.min_rows = {least} with the "
+        f"outcome '{outcome}', the smallest {min(few):.0f}; the pooled model serves "
+        f"{'it' if len(few) == 1 else 'them'} in that outcome"
     )
 
 

@@ -45,14 +45,21 @@ def check_response_table(
     broken = {
         name: ~F.coalesce(F.abs(v) < F.lit(float("inf")), F.lit(False)) for name, v in value.items()
     }
+    nobody = [column(name).isNull() for name in setup.unit_id]
     row = table.agg(
         F.count(F.lit(1)),
-        *(F.count(F.when(wrong, F.lit(1))) for wrong in broken.values()),
+        *(F.count(F.when(wrong, F.lit(1))) for wrong in (*broken.values(), *nobody)),
     ).collect()[0]
     if not row[0]:
         found.problem("the table has no rows")
         return
-    for name, count in zip(columns, row[1:], strict=True):
+    for name, count in zip(setup.unit_id, row[1 + len(broken) :], strict=True):
+        if count:
+            found.problem(
+                f"{count} of {row[0]} rows have a null unit_id '{name}', expected an id in every "
+                "row"
+            )
+    for name, count in zip(columns, row[1 : 1 + len(broken)], strict=True):
         if count:
             found.problem(
                 f"{count} of {row[0]} rows have a null, NaN or infinite response '{name}', "

@@ -17,6 +17,7 @@ from coarse_spark.distributed.frames import (
     ExperimentSetup,
     cluster_label,
     column,
+    fold_column,
     has_weight,
     informative,
     unit_id,
@@ -87,13 +88,18 @@ class _Rule:
 
 
 def check_experiment(
-    setup: ExperimentSetup, table: DataFrame, found: Findings, *, arms: bool
+    setup: ExperimentSetup,
+    table: DataFrame,
+    found: Findings,
+    *,
+    arms: bool,
+    learned: bool = True,
 ) -> RowCounts:
     """Check the experiment's values; return its numbers of rows."""
     space, counted = setup.space, usable(setup)
     rules = [
         *_unit_rules(setup, table, setup.weight),
-        *_missing_rules(setup),
+        *_missing_rules(setup, learned=learned),
         *(
             _Rule(
                 column(name).isNull(),
@@ -133,10 +139,17 @@ def check_experiment(
     ]
     given = [F.max(counted & (column(name) == F.lit(level))) for name, level in levels]
     shown_by = [F.count(F.when(counted, column(name))) for name in setup.outcomes]
-    extras = [*shown_by, *extremes, *given]
+    fold = fold_column(table, setup)
+    # of one outcome, usable rows are those that have it
+    shown_in = [
+        F.size(F.collect_set(F.when(counted & column(name).isNotNull(), fold)))
+        for name in (setup.outcomes if len(setup.outcomes) > 1 else ())
+    ]
+    extras = [*shown_by, *shown_in, *extremes, *given]
     counts, values = _measure(table, setup.weight, informative(setup), rules, extras, found)
     having = dict(zip(setup.outcomes, values, strict=False))
-    values = values[len(having) :]
+    folds = dict(zip(setup.outcomes, values[len(shown_by) :][: len(shown_in)], strict=False))
+    values = values[len(shown_by) + len(shown_in) :]
     if counts.rows and not counts.known:
         found.problem(
             f"none of the {counts.rows} rows has both an outcome and a treatment, "
@@ -149,7 +162,7 @@ def check_experiment(
             "response.folds"
         )
     else:
-        _check_having(setup, counts, having, found)
+        _check_having(setup, counts, having, folds, found)
     if counts.usable:
         flags = dict(zip(levels, values[len(extremes) :], strict=True))
         _check_variation(space, values[: len(extremes)], flags, found)
@@ -157,8 +170,9 @@ def check_experiment(
     return replace(counts, lacking=tuple(o for o, rows in having.items() if rows < counts.usable))
 
 
-def _missing_rules(setup: ExperimentSetup) -> Iterator[_Rule]:
+def _missing_rules(setup: ExperimentSetup, *, learned: bool) -> Iterator[_Rule]:
     """Yield what is said of rows without a treatment or an outcome."""
+    used = "learned and valued" if learned else "valued"
     outcomes = setup.outcomes
     if len(outcomes) == 1:
         outcomes = ()
@@ -175,22 +189,36 @@ def _missing_rules(setup: ExperimentSetup) -> Iterator[_Rule]:
         yield _Rule(
             usable(setup) & column(name).isNull(),
             f"have no {name} but another outcome",
-            f"so {name} is learned and valued by the others, which is right as far as nothing but "
+            f"so {name} is {used} by the others, which is right as far as nothing but "
             "treatment, features and stratum tells who has it",
             warning=True,
         )
 
 
 def _check_having(
-    setup: ExperimentSetup, counts: RowCounts, having: Mapping[str, int], found: Findings
+    setup: ExperimentSetup,
+    counts: RowCounts,
+    having: Mapping[str, int],
+    folds: Mapping[str, int],
+    found: Findings,
 ) -> None:
-    """Check that some usable rows have every outcome."""
+    """Check that some usable rows have every outcome, and that they are in enough folds.
+
+    ``folds`` are those of each of several outcomes.
+    """
+    crossed = "" if setup.cluster is None else f", which no cluster of '{setup.cluster}' crosses"
     for name, rows in having.items():
         if rows < min(setup.folds, counts.usable):
             found.problem(
                 f"{rows} of {counts.usable} usable rows have the outcome '{name}', expected at "
                 f"least one for each of the {setup.folds} response.folds: wait for more, or leave "
                 "it out of experiment.outcome"
+            )
+        elif folds.get(name, setup.folds) < setup.least_folds:
+            found.problem(
+                f"the {rows} usable rows that have the outcome '{name}' are in {folds[name]} of "
+                f"response.folds = {setup.folds} folds{crossed}, expected rows in at least "
+                f"{setup.least_folds}: wait for more, or leave it out of experiment.outcome"
             )
 
 

@@ -10,16 +10,21 @@ from functools import reduce
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.config.models import Configuration
 from coarse_spark.core.learners.choose_basis import BasisChoice
 from coarse_spark.core.learners.choose_scale import ScaleChoice
 from coarse_spark.core.learners.encoding.baseline import check_range
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.support import offered_space, support_problems
-from coarse_spark.distributed.basis import settle_form
+from coarse_spark.distributed.basis import settle_form, with_knots
 from coarse_spark.distributed.fit import brought_models, fit_responses
-from coarse_spark.distributed.frames import ExperimentSetup, experiment_units, outcome_columns
+from coarse_spark.distributed.frames import (
+    POOLED,
+    ExperimentSetup,
+    experiment_units,
+    outcome_columns,
+)
 from coarse_spark.distributed.materialize import materialized
-from coarse_spark.distributed.score import fitted_partitions
 from coarse_spark.distributed.support import experiment_support
 from coarse_spark.errors import RunError
 from coarse_spark.lake.contract import MODELS
@@ -46,8 +51,8 @@ def fit(run: Run) -> None:
     with run.step("fit"):
         setup = experiment_setup(run.declared)
         with materialized(experiment_units(run.experiment, setup)) as kept:
-            forms = [_settled(run, units, setup, o) for o, units in _by_outcome(kept, setup)]
-            choice = forms[0].basis
+            outcomes = _outcomes(run.declared, kept, setup)
+            choice = outcomes[0].basis
             support = experiment_support(kept, choice.basis)
             # of what is offered: where menu.support leaves treatments out, another sentence says so
             offered = offered_space(choice.basis, support, run.declared.menu.support)
@@ -56,77 +61,89 @@ def fit(run: Run) -> None:
             run.warn(*support_problems(choice.basis, support, run.declared.menu.support))
             configuration = run.declared.with_response(basis=choice.basis.name)
             configuration.problem_within(support)  # fewer treatments than a menu has are told now
-            run.replace(MODELS, _models(run, kept, setup, forms))
+            run.replace(MODELS, _models(run, setup, outcomes))
+            models = _model_counts(run, kept)
         run.keep(
             FitResult(
                 observed_treatments=observed.values,
-                outcomes=forms[0].range if len(forms) == 1 else None,
+                outcomes=outcomes[0].range if len(outcomes) == 1 else None,
+                outcome_ranges=tuple(o.range for o in outcomes) if len(outcomes) > 1 else (),
                 support=support,
                 basis=choice.basis.name,
                 basis_losses=choice.losses,
                 bases_left_out=choice.left_out,
-                scale=_scales(forms),
-                scale_losses=forms[0].scale.losses if len(forms) == 1 else {},
-                models=_model_counts(run),
+                scale=_scales(outcomes),
+                scale_losses=outcomes[0].scale.losses if len(outcomes) == 1 else {},
+                models=models,
             )
         )
 
 
 @dataclass(frozen=True)
-class _Form:
-    """Basis and scale of the responses of one outcome, and its smallest and largest value."""
+class _Outcome:
+    """One outcome: units that have it, as their column outcome, its range, and responses' form."""
 
+    name: str
+    units: DataFrame
+    range: tuple[float, float]
     basis: BasisChoice
     scale: ScaleChoice
-    range: tuple[float, float]
 
 
-def _scales(forms: Sequence[_Form]) -> str:
+def _outcomes(
+    configuration: Configuration, units: DataFrame, setup: ExperimentSetup
+) -> list[_Outcome]:
+    """Return the outcomes in their order; several have one basis, the same knots too."""
+    columns = outcome_columns(len(setup.outcomes))
+    if len(columns) == 1:
+        return [_settled(configuration, units, setup, setup.outcome, configuration.bases)]
+    given = configuration.responses.given
+    bases = configuration.bases if given else with_knots(units, setup, configuration.bases)
+    found = []
+    for name, column in zip(setup.outcomes, columns, strict=True):
+        own = units.withColumn("outcome", F.col(column)).where(F.col("outcome").isNotNull())
+        found.append(_settled(configuration, own, setup, name, bases))
+    return found
+
+
+def _settled(
+    configuration: Configuration,
+    units: DataFrame,
+    setup: ExperimentSetup,
+    name: str,
+    bases: Sequence[str],
+) -> _Outcome:
+    row = units.agg(F.min("outcome"), F.max("outcome")).collect()[0]
+    outcomes = (float(row[0]), float(row[1]))
+    learner = learner_settings(configuration, name)
+    if not learner.winsorize:  # else the fit checks what it clips
+        check_range(learner.scale, *outcomes)
+    if configuration.responses.given:
+        choice, scale = BasisChoice(configuration.basis), ScaleChoice(learner.scale)
+    else:
+        choice, scale = settle_form(units, setup, bases, learner, outcomes)
+    _log(choice, scale)
+    return _Outcome(name, units, outcomes, choice, scale)
+
+
+def _scales(outcomes: Sequence[_Outcome]) -> str:
     """Return the scale, or those of several outcomes in their order where they differ."""
-    scales = [form.scale.scale for form in forms]
+    scales = [outcome.scale.scale for outcome in outcomes]
     return scales[0] if len(set(scales)) == 1 else ", ".join(scales)
 
 
-def _by_outcome(units: DataFrame, setup: ExperimentSetup) -> list[tuple[str, DataFrame]]:
-    """Return for each outcome the units that have it, which is then their column outcome."""
-    columns = outcome_columns(len(setup.outcomes))
-    if len(columns) == 1:
-        return [(setup.outcome, units)]
-    return [
-        (name, units.withColumn("outcome", F.col(column)).where(F.col("outcome").isNotNull()))
-        for name, column in zip(setup.outcomes, columns, strict=True)
-    ]
-
-
-def _settled(run: Run, units: DataFrame, setup: ExperimentSetup, outcome: str) -> _Form:
-    row = units.agg(F.min("outcome"), F.max("outcome")).collect()[0]
-    outcomes = (float(row[0]), float(row[1]))
-    learner = learner_settings(run.declared, outcome)
-    if not learner.winsorize:  # else the fit checks what it clips
-        check_range(learner.scale, *outcomes)
-    if run.declared.responses.given:
-        choice, scale = BasisChoice(run.declared.basis), ScaleChoice(learner.scale)
-    else:
-        choice, scale = settle_form(units, setup, run.declared.bases, learner, outcomes)
-    _log(choice, scale)
-    return _Form(choice, scale, outcomes)
-
-
-def _models(
-    run: Run, units: DataFrame, setup: ExperimentSetup, forms: Sequence[_Form]
-) -> DataFrame:
+def _models(run: Run, setup: ExperimentSetup, outcomes: Sequence[_Outcome]) -> DataFrame:
     """Return the models of all outcomes, each on its own scale; one row where none are fitted."""
     if run.declared.responses.given:
         row = brought_models(run.spark, run.result(ValidateResult).usable_rows)
-        return row if len(forms) == 1 else row.withColumn("outcome", F.lit(0))
+        return row if len(outcomes) == 1 else row.withColumn("outcome", F.lit(0))
     found = []
-    for number, (name, own) in enumerate(_by_outcome(units, setup)):
-        form = forms[number]
+    for number, outcome in enumerate(outcomes):
         configuration = run.declared.with_response(
-            basis=form.basis.basis.name, scale=form.scale.scale
+            basis=outcome.basis.basis.name, scale=outcome.scale.scale
         )
-        models = fit_responses(own, setup, fit_settings(configuration, name))
-        if len(forms) > 1:
+        models = fit_responses(outcome.units, setup, fit_settings(configuration, outcome.name))
+        if len(outcomes) > 1:
             models = models.withColumn("outcome", F.lit(number))
         found.append(models)
     return reduce(DataFrame.unionByName, found)
@@ -141,45 +158,84 @@ def _log(choice: BasisChoice, scale: ScaleChoice) -> None:
         log.info("%s responses: held-out weighted squared error %.6g", name, loss)
 
 
-def _model_counts(run: Run) -> ModelCounts:
+def _model_counts(run: Run, units: DataFrame) -> ModelCounts:
+    """Return how partitions are served, each counted once, with warnings of failures and shards.
+
+    Parameters
+    ----------
+    run : whose models are written.
+    units : usable rows of the experiment.
+
+    Raises
+    ------
+    RunError : more than ``response.max_failed_share`` of the rows are in partitions that failed.
+    """
+    names = run.declared.experiment.outcomes
     rows = run.lake.read("models", run.run_id).where(F.col("fold") == ALL_FOLDS)
-    outcomes = len(run.declared.experiment.outcomes)
+    if len(names) == 1:
+        rows = rows.withColumn("outcome", F.lit(0))
     # what fails, or is too small, for several outcomes does so once, by the one of most rows
     each = rows.groupBy("partition", "member", "status").agg(F.max("rows").alias("rows"))
-    counts = (
-        each.groupBy("status")
-        .agg(
-            F.count_distinct("partition").alias("models"),
-            F.sum("rows").alias("rows"),
-            F.max("member").alias("member"),
-        )
-        .collect()
-    )
-    if max(row["member"] for row in counts):
+    if rows.agg(F.max("member")).collect()[0][0]:
         run.warn(_told_of_shards(run, each))
-    models = {row["status"]: int(row["models"]) for row in counts}
-    if outcomes > 1:
-        models["ok"] = fitted_partitions(rows, outcomes).count()
-    by_rows = {row["status"]: int(row["rows"]) for row in counts}
-    large = F.col("rows") >= run.declared.response.min_rows
-    unidentified = each.where((F.col("status") == "pooled") & large).count()
-    failed, limit = by_rows.get("failed", 0), run.declared.response.max_failed_share
-    share = failed / max(run.result(ValidateResult).usable_rows, 1)
-    if failed:
-        worst = rows.where(F.col("status") == "failed").orderBy(F.col("rows").desc()).head(1)[0]
-        sentence = (
-            f"{models['failed']} partition models failed ({share:.1%} of the rows), "
-            f"first {shown(worst['partition'], private=run.declared.privacy)}: {worst['error']}"
+    partitions = _by_partition(rows, len(names), run.declared.response.min_rows)
+    lost = F.col("failed") > 0
+    by_pooled = ~F.col("own") & ~lost
+    counted_as = [F.col("own"), by_pooled, by_pooled & F.col("unidentified"), lost]
+    own, served, unidentified, failures = partitions.agg(
+        *(F.count(F.when(one, F.lit(1))) for one in counted_as)
+    ).collect()[0]
+    if failures:
+        sizes = units.groupBy("partition").agg(F.count("*").alias("usable"))
+        share = partitions.where(lost).join(sizes, "partition")
+        _tell_of_failures(run, rows.where("status = 'failed'"), failures, share)
+    return ModelCounts(own=own, pooled=served, unidentified=unidentified, failed=failures)
+
+
+def _by_partition(rows: DataFrame, outcomes: int, min_rows: int) -> DataFrame:
+    """Return own, unidentified, and failed, the share of rows, of every partition with models.
+
+    Of several outcomes, own holds where all have models, and the others are those of the worst.
+
+    Parameters
+    ----------
+    rows : partition, outcome, status and rows of the models of all folds together.
+    outcomes : number of outcomes.
+    min_rows : that a partition has to have.
+    """
+    fitted, failed, pooled = (F.col("status") == status for status in ("ok", "failed", "pooled"))
+    return (
+        rows.where((F.col("partition") != POOLED) & (F.col("status") != "brought"))
+        .groupBy("partition", "outcome")
+        .agg(
+            F.max(fitted.cast("int")).alias("fitted"),
+            F.max(pooled & (F.col("rows") >= min_rows)).alias("unidentified"),
+            (F.sum(F.when(failed, F.col("rows")).otherwise(0)) / F.sum("rows")).alias("failed"),
         )
-        if share > limit:
-            raise RunError(f"{sentence}; at most {limit:.1%} may fail (response.max_failed_share)")
-        run.warn(f"{sentence}; their units are served by the pooled model")
-    return ModelCounts(
-        own=models.get("ok", 1) - 1,  # the pooled model is one of the fitted ones
-        pooled=models.get("pooled", 0),
-        unidentified=unidentified,
-        failed=models.get("failed", 0),
+        .groupBy("partition")
+        .agg(
+            (F.sum("fitted") == outcomes).alias("own"),
+            F.max("unidentified").alias("unidentified"),
+            F.max("failed").alias("failed"),
+        )
     )
+
+
+def _tell_of_failures(run: Run, rows: DataFrame, count: int, partitions: DataFrame) -> None:
+    """Warn that models of so many partitions failed, or raise where too many rows are in them."""
+    total = run.result(ValidateResult).usable_rows
+    lost = F.sum(F.round(F.col("failed") * F.col("usable")))
+    found = partitions.agg(lost).collect()[0][0]
+    share, limit = found / max(total, 1), run.declared.response.max_failed_share
+    worst = rows.orderBy(F.col("rows").desc()).head(1)[0]
+    sentence = (
+        f"{count} partition models failed ({share:.1%} of the rows), "
+        f"first {shown(worst['partition'], private=run.declared.privacy)}: {worst['error']}"
+    )
+    if share > limit:
+        raise RunError(f"{sentence}; at most {limit:.1%} may fail (response.max_failed_share)")
+    where = " in what failed" if len(run.declared.experiment.outcomes) > 1 else ""
+    run.warn(f"{sentence}; their units are served by the pooled model{where}")
 
 
 def _told_of_shards(run: Run, models: DataFrame) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.folds import ALL_FOLDS
@@ -18,7 +18,7 @@ from coarse_spark.distributed.frames import (
     population_units,
     theta_columns,
 )
-from coarse_spark.distributed.rates import predicted_range
+from coarse_spark.distributed.rates import outside_rates
 from coarse_spark.distributed.score import granular_columns, unseen_partitions
 from coarse_spark.distributed.score import score as score_units
 from coarse_spark.lake.contract import RESPONSES
@@ -40,7 +40,7 @@ def score(run: Run) -> None:
             F.sum("weight").alias("weight"),
             F.sum(F.col("weight") * F.col("granular_profit")).alias("granular"),
             F.sum((F.col("partition") != F.col("served_by")).cast("long")).alias("pooled"),
-            *_of_rates(run),
+            *outside_rates(run.problem, run.result(FitResult).rates),
         ).collect()[0]
         run.keep(
             ScoreResult(
@@ -129,43 +129,34 @@ def warn_of_unseen(run: Run, responses: DataFrame) -> int:
     return unseen.units
 
 
-def _of_rates(run: Run) -> list[Column]:
-    """Return what counts predictions of chances and shares that are none; nothing of others."""
-    if not run.result(FitResult).of_rates:
-        return []
-    least, greatest = predicted_range(run.problem)
-    outside = F.when((least < 0) | (greatest > 1), F.lit(1))
-    return [
-        F.count(outside).alias("outside"),
-        F.min(least).alias("least"),
-        F.max(greatest).alias("greatest"),
-    ]
-
-
 def _warn_of_rates(run: Run, row: Row) -> int | None:
-    """Return how many units have such predictions, with a warning; None where there are no rates.
+    """Return how many units have chances or shares predicted that are none, with warnings.
+
+    None where outcomes are neither.
 
     Parameters
     ----------
     run : that warns.
-    row : units, and what ``_of_rates`` counts.
+    row : units, and what ``outside_rates`` counts.
     """
-    if not run.result(FitResult).of_rates:
-        return None
-    outside, units = int(row["outside"]), int(row["units"])
-    if outside:
+    fitted, names = run.result(FitResult), run.declared.experiment.outcomes
+    for number in fitted.rates:
+        outside, units = int(row[f"outside_{number}"]), int(row["units"])
+        if not outside:
+            continue
         remedy = "use a smaller basis or fewer features"
         if run.declared.responses.given:
             remedy = "the models that they were brought along from do so: bound what they predict"
-        elif run.result(FitResult).scale != "logistic":
+        elif fitted.scale_of(number) != "logistic":
             remedy = f"compare response.scale: logistic, or {remedy}"
+        which = f" '{names[number]}'" if len(names) > 1 else ""
         run.warn(
-            f"outcomes lie between 0 and 1, but those predicted for {outside:,} of "
+            f"outcomes{which} lie between 0 and 1, but those predicted for {outside:,} of "
             f"{counted(units, 'unit')} ({outside / units:.1%}) leave that range at some treatment "
-            f"({row['least']:.3g} to {row['greatest']:.3g}): what such units seem to gain is "
-            f"overstated; {remedy}"
+            f"({row[f'least_{number}']:.3g} to {row[f'greatest_{number}']:.3g}): what such units "
+            f"seem to gain is overstated; {remedy}"
         )
-    return outside
+    return int(row["outside"]) if fitted.rates else None
 
 
 def _models(run: Run) -> DataFrame:

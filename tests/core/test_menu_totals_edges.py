@@ -1,0 +1,83 @@
+"""Limits on what a menu comes to at their edges: single treatments, equal profits, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coarse_spark import Profit, TreatmentSpace, choose_menu
+from coarse_spark.core.menu.menu import Menu
+from coarse_spark.core.menu.problem.limits import Limit
+
+UNITS = 60
+STEPS = TreatmentSpace.from_dict(
+    {"v": {"kind": "continuous", "lower": 0, "upper": 3, "step": 1, "control": 0}}
+)
+VALUES = np.arange(4.0)
+PROFIT = Profit({"spend": "0.45", "red": "-v"}, "0")
+MAILED = Limit("mailed", Profit("0", "where(v > 0, 1, 0)"), at_most=0.5)
+FLOOR = Limit("red", Profit({"red": "1"}), at_least=0.9, relative_to="control")
+
+
+def _theta(n: int = UNITS, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    spend = [rng.normal(5, 1, n), rng.normal(2, 1, n), -rng.uniform(0.1, 0.5, n)]
+    red = [rng.uniform(0.2, 0.6, n), rng.normal(0.05, 0.1, n), rng.normal(0, 0.02, n)]
+    return {"spend": np.column_stack(spend), "red": np.column_stack(red)}
+
+
+def _outcome(theta: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """(n, 4) what units come to at every candidate."""
+    return np.asarray(theta[name] @ np.column_stack([np.ones(4), VALUES, VALUES**2]).T)
+
+
+def _chosen(theta: dict[str, np.ndarray], *limits: Limit, k: int = 2, **more: Any) -> Menu:
+    given = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": k, "limits": limits}
+    return choose_menu(theta, **{**given, **more})
+
+
+def test_one_treatment_keeps_several_limits_where_it_can() -> None:
+    theta = _theta()
+    earned = (0.45 * _outcome(theta, "spend") - VALUES * _outcome(theta, "red")).mean(axis=0)
+    red = _outcome(theta, "red").mean(axis=0)
+    # only the control mails nobody more than half of the units: it earns least, and that is best
+    menu = _chosen(theta, MAILED, FLOOR, k=1)
+    assert menu.encoded.tolist() == [[0.0]]
+    assert menu.value == pytest.approx(earned[0], rel=1e-12)
+    # where any may be mailed, the best of those that keep the floor
+    floor = replace(FLOOR, at_least=1.15)
+    reached = red >= 1.15 * red[0]
+    assert 0 < reached.sum() < 4
+    menu = _chosen(theta, replace(MAILED, at_most=1.0), floor, k=1)
+    assert menu.value == pytest.approx(earned[reached].max(), rel=1e-12)
+
+
+def test_the_best_single_treatment_keeps_several_limits() -> None:
+    theta = _theta()
+    earned = (0.45 * _outcome(theta, "spend") - VALUES * _outcome(theta, "red")).mean(axis=0)
+    menu = _chosen(theta, MAILED, FLOOR)
+    assert menu.uniform_value == pytest.approx(earned[0], rel=1e-12)
+    assert earned[0] < earned.max() - 0.1
+    with_one = _chosen(theta, MAILED)
+    assert menu.uniform_value == pytest.approx(with_one.uniform_value, rel=1e-12)
+
+
+@pytest.mark.parametrize("level", [-5.0, 0.0, 2e8])
+def test_limits_are_kept_where_all_treatments_earn_the_same(level: float) -> None:
+    floor = Limit("mailed too", MAILED.amount, at_least=0.3)
+    profit = Profit({"spend": "0", "red": "0"}, f"0 - ({level})")
+    menu = _chosen(_theta(), MAILED, floor, profit=profit)
+    assert menu.limits is not None
+    assert 0.3 <= menu.limits.total("mailed").used <= 0.5
+    assert menu.value == pytest.approx(level)
+
+
+def test_the_unit_of_money_does_not_matter() -> None:
+    theta, dear = _theta(), Profit({"spend": "0.45 * 1e8", "red": "-v * 1e8"}, "0")
+    floor = replace(FLOOR, at_least=1.1)
+    one, other = _chosen(theta, MAILED, floor), _chosen(theta, MAILED, floor, profit=dear)
+    assert other.value == pytest.approx(1e8 * one.value, rel=1e-6)
+    np.testing.assert_allclose(other.encoded, one.encoded)

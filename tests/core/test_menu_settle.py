@@ -8,13 +8,14 @@ import pytest
 from coarse_spark.core.menu.assignment.assign import AssignmentProblem
 from coarse_spark.core.menu.assignment.transport import exact_assignment, whole_limits
 from coarse_spark.core.menu.choose import ChosenMenu, choose_menus
+from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.population import ArrayPopulation
-from coarse_spark.core.menu.problem.limits import Budget, Limits
+from coarse_spark.core.menu.problem.limits import Budget, Limit, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.lloyd import ValuedMenu
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.menu.settle import Settled, settle_boundary
-from coarse_spark.core.menu.units import assign
+from coarse_spark.core.menu.units import WeightedUnits, assign
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 
@@ -175,3 +176,49 @@ def test_limits_that_bind_nobody_need_no_prices_and_nobody_to_look_at() -> None:
     assert not settled[3].menu.prices.any()
     assert settled[3].menu.limit_prices == (0.0,)
     assert not len(settled[3].settled.boundary.ids)
+
+
+STEPS = TreatmentSpace.from_dict(
+    {"v": {"kind": "continuous", "lower": 0, "upper": 3, "step": 1, "control": 0}}
+)
+PAID = Profit({"spend": "0.45", "red": "-v"}, "0")
+PAYMENT = Profit({"red": "v"}, "0")
+TREATED = Limit("treated", Profit("0", "where(v > 0, 1, 0)"), at_most=0.6)
+
+
+def _heavy(seed: int, spread: float, n: int = 6_000) -> dict[str, np.ndarray]:
+    """Units of whom few come to as much as thousands of others."""
+    rng = np.random.default_rng(seed)
+    spend = [rng.normal(5, 1, n), rng.normal(2, 1, n), -rng.uniform(0.1, 0.5, n)]
+    red = [rng.uniform(0.2, 0.6, n), rng.normal(0.05, 0.1, n), rng.normal(0, 0.02, n)]
+    size = np.exp(np.random.default_rng(seed + 100).normal(0, spread, n))[:, None]
+    return {"spend": np.column_stack(spend) * size, "red": np.column_stack(red) * size}
+
+
+@pytest.mark.parametrize(
+    ("seed", "spread", "sample", "close"),
+    [(1, 1.5, 1_000, 1e-4), (3, 1.5, 1_000, 1e-4), (0, 2.2, 300, 1e-4), (2, 2.2, 1_000, 0.05)],
+    ids=["two limits", "two limits otherwise", "one limit, a small sample", "one very large unit"],
+)
+def test_prices_are_enclosed_where_few_units_outweigh_many(
+    seed: int, spread: float, sample: int, close: float
+) -> None:
+    theta, n = _heavy(seed, spread), 6_000
+    totals = (TREATED,) if seed % 2 else ()
+    limits = Limits(budget=Budget(0.4 * theta["red"].sum(axis=1).mean(), PAYMENT), limits=totals)
+    problem = MenuProblem.build(STEPS, "quadratic", PAID, totals=limits.totals)
+    units = problem.of_profit.side_by_side(theta)
+    population = ArrayPopulation(problem, units, np.ones(n), sample, 1_500)
+    curve = choose_menus(population, [2], SearchSettings(limits, starts=1, cells=200, passes=3))
+    chosen = curve.chosen[2]
+    menu = chosen.menu
+    assert (menu.used(chosen.sums) <= menu.limits.most * (1 + 1e-12)).all()
+    # the optimum of everyone at once, units divided at will
+    posed = problem.with_totals(limits.totals)
+    whole = PricedMenu.build(posed, menu.treatments, limits=limits.of_size(2, posed))
+    split = whole.posed_to(WeightedUnits.of(units, np.ones(n))).split()
+    assert split is not None
+    best = split.value / n
+    assert chosen.value >= best - close * (best - curve.control_value)
+    assert menu.limit_prices == pytest.approx(split.limit_prices, rel=0.01, abs=1e-6)
+    assert split.limit_prices[0] > 0.4

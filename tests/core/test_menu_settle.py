@@ -14,7 +14,7 @@ from coarse_spark.core.menu.problem.limits import Budget, Limit, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.lloyd import ValuedMenu
 from coarse_spark.core.menu.search.settings import SearchSettings
-from coarse_spark.core.menu.settle import Settled, settle_boundary
+from coarse_spark.core.menu.settle import Settled, _drift, settle_boundary
 from coarse_spark.core.menu.units import WeightedUnits, assign
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
@@ -222,3 +222,19 @@ def test_prices_are_enclosed_where_few_units_outweigh_many(
     assert chosen.value >= best - close * (best - curve.control_value)
     assert menu.limit_prices == pytest.approx(split.limit_prices, rel=0.01, abs=1e-6)
     assert split.limit_prices[0] > 0.4
+
+
+def test_a_menu_without_prices_is_as_far_from_others_as_one_at_prices_of_0() -> None:
+    theta = _heavy(1, 0.5, 400)
+    limits = Limits(budget=Budget(0.1, PAYMENT), limits=(TREATED,))
+    problem = MenuProblem.build(STEPS, "quadratic", PAID, totals=limits.totals)
+    units = WeightedUnits.of(problem.of_profit.side_by_side(theta), np.ones(400))
+    posed = problem.with_totals(limits.totals)
+    given = limits.of_size(2, posed)
+    menu = PricedMenu.build(posed, np.array([[0.0], [2.0]]), limits=given)
+    priced = menu.at(menu.prices, (0.7, 0.0))
+    moved = _drift(menu, priced, units)
+    most = 0.7 * np.abs(np.diff(profit_matrix(units.theta, menu.counted[0]), axis=1)).max()
+    assert moved == pytest.approx(most, rel=1e-12)
+    assert moved == _drift(menu.at(menu.prices, (0.0, 0.0)), priced, units)
+    assert _drift(priced, priced, units) == 0

@@ -305,9 +305,8 @@ def _reach(menu: PricedMenu, sample: WeightedUnits, share: float) -> float:
 def _drift(old: PricedMenu, new: PricedMenu, sample: WeightedUnits) -> float:
     """Return by how much new prices can change what a unit prefers."""
     shift = np.broadcast_to(new.prices - old.prices, (len(sample), old.k))
-    for price, before, counted in zip(
-        new.limit_prices, old.limit_prices or new.limit_prices, old.counted, strict=False
-    ):
-        if price != before:
-            shift = shift + (price - before) * profit_matrix(sample.theta, counted)
+    moves = new.prices_of_totals - old.prices_of_totals
+    for move, counted in zip(moves, old.counted, strict=True):
+        if move:
+            shift = shift + move * profit_matrix(sample.theta, counted)
     return float(np.ptp(shift, axis=1).max())

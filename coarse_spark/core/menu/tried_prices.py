@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.assignment.limit_price import price_scale
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.search.lloyd import ValuedMenu
@@ -70,15 +69,15 @@ class TriedPrices:
         if len(self.passes) % _HALVING == 0:
             way = 0.5
         prices = (1 - way) * best.menu.prices + way * other.menu.prices
-        ends = _limit_prices(best.menu), _limit_prices(other.menu)
-        return best.menu.at(prices, tuple(((1 - way) * ends[0] + way * ends[1]).tolist()))
+        near, far = best.menu.prices_of_totals, other.menu.prices_of_totals
+        return best.menu.at(prices, tuple(((1 - way) * near + way * far).tolist()))
 
     def _further(self, best: ValuedMenu) -> PricedMenu:
         """Return twice the price of what counts too much, and half of what counts too little."""
         menu, theta = best.menu, self.sample.theta
         profits = profit_matrix(theta, menu.psi)
         small = [price_scale(profits, profit_matrix(theta, rows)) for rows in menu.counted]
-        prices, over = _limit_prices(menu), menu.used(best.sums) > menu.limits.most
+        prices, over = menu.prices_of_totals, menu.used(best.sums) > menu.limits.most
         dearer = np.maximum(2 * prices, np.array(small))
         return menu.at(menu.prices, tuple(np.where(over, dearer, prices / 2).tolist()))
 
@@ -86,7 +85,3 @@ class TriedPrices:
 def _at(found: ValuedMenu, menu: PricedMenu) -> float:
     """Return the Lagrangian of a pass's segments at the prices of a menu: it is no lower there."""
     return menu.lagrangian(found.sums)
-
-
-def _limit_prices(menu: PricedMenu) -> FloatArray:
-    return np.array(menu.limit_prices or (0.0,) * len(menu.counted), dtype=np.float64)

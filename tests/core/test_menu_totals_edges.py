@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,14 @@ import numpy as np
 import pytest
 
 from coarse_spark import Profit, TreatmentSpace, choose_menu
+from coarse_spark.core.menu.assignment.feasible import NamedTotals
+from coarse_spark.core.menu.choose import choose_menus
 from coarse_spark.core.menu.menu import Menu
-from coarse_spark.core.menu.problem.limits import Limit
+from coarse_spark.core.menu.population import ArrayPopulation
+from coarse_spark.core.menu.problem.limits import Limit, Limits
+from coarse_spark.core.menu.problem.problem import MenuProblem
+from coarse_spark.core.menu.search.settings import SearchSettings
+from coarse_spark.errors import InvalidInputError
 
 UNITS = 60
 STEPS = TreatmentSpace.from_dict(
@@ -81,3 +88,74 @@ def test_the_unit_of_money_does_not_matter() -> None:
     one, other = _chosen(theta, MAILED, floor), _chosen(theta, MAILED, floor, profit=dear)
     assert other.value == pytest.approx(1e8 * one.value, rel=1e-6)
     np.testing.assert_allclose(other.encoded, one.encoded)
+
+
+def _refused(theta: dict[str, np.ndarray], *limits: Limit, **more: Any) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        _chosen(theta, *limits, **more)
+    return str(caught.value)
+
+
+def _told(message: str, name: str = "") -> float:
+    """The value that a refusal tells, of the limit of a name where there are several."""
+    pattern = rf"of {name} (-?[\d.e+-]+)" if name else r"nearest feasible value is (-?[\d.e+-]+)"
+    found = re.search(pattern, message)
+    assert found is not None
+    return float(found[1])
+
+
+def test_a_refusal_names_the_nearest_that_a_menu_keeps_not_a_poor_one() -> None:
+    theta, floor = _theta(), replace(FLOOR, at_least=5.0)
+    red = _outcome(theta, "red")
+    # two treatments reach nearly what every unit's best of all does
+    pairs = [np.maximum(red[:, a], red[:, b]).mean() for a in range(4) for b in range(a)]
+    alone = _refused(theta, floor)
+    assert "is beyond 1.47082, what every unit's best treatment" in alone
+    assert _told(alone) == pytest.approx(max(pairs) / red[:, 0].mean(), rel=1e-5)
+    _chosen(theta, replace(floor, at_least=_told(alone)))
+    # half of the units mailed: those who redeem most more for it
+    beside = _refused(theta, MAILED, floor)
+    assert "value beside the others is of red" in beside
+    assert "of mailed" not in beside
+    top = [np.sort(red[:, b] - red[:, 0])[-UNITS // 2 :].clip(0).sum() / UNITS for b in range(4)]
+    assert _told(beside, "red") == pytest.approx(1 + max(top) / red[:, 0].mean(), rel=1e-5)
+    menu = _chosen(theta, MAILED, replace(floor, at_least=_told(beside, "red") * 0.999))
+    assert menu.limits is not None
+    assert menu.limits.total("mailed").used <= 0.5
+
+
+def test_a_refusal_says_what_a_sketch_can_tell() -> None:
+    theta = _theta(3_000)
+    red = _outcome(theta, "red")
+    most = float(np.maximum(red[:, 0], red[:, 3]).mean() / red[:, 0].mean())
+    floor = replace(FLOOR, at_least=0.999 * most)
+    problem = MenuProblem.build(STEPS, "quadratic", PROFIT, totals=[floor])
+    units = problem.of_profit.side_by_side(theta)
+    population = ArrayPopulation(problem, units, np.ones(len(units)))
+    given = SearchSettings(Limits(limits=(floor,)), starts=1, cells=20)
+    with pytest.raises(InvalidInputError, match=r"as far as 20 cells of units .*sketch_cells"):
+        choose_menus(population, [2], given)
+    # units themselves tell more: it can be kept
+    closer = replace(given, cells=5_000)
+    assert choose_menus(population, [2], closer).chosen[2].value > 0
+    assert "sketch_cells" not in _refused(theta, replace(floor, at_least=9.0))
+
+
+def test_a_size_that_cannot_keep_limits_says_that_larger_ones_can() -> None:
+    theta, floor = _theta(), Limit("mailed too", MAILED.amount, at_least=0.3)
+    said = "; or leave small sizes out: larger menus may keep them"
+    assert _refused(theta, MAILED, floor, k=1).endswith(said)
+    _chosen(theta, MAILED, floor, k=2)
+    assert _refused(theta, replace(MAILED, at_most=0.3), k=1, always_offer=[{"v": 1}]).endswith(
+        said
+    )
+    # no size helps where limits contradict each other
+    assert said not in _refused(theta, replace(MAILED, at_most=0.2), floor)
+
+
+def test_a_refusal_is_in_words_where_nothing_nearer_is_known() -> None:
+    told = NamedTotals((MAILED, FLOOR), np.ones(2)).refusal(None, "on a menu of 2 treatments")
+    assert told == (
+        "limit 'mailed' (at_most 0.5) and limit 'red' (at_least 0.9 of the control's) cannot be "
+        "kept together on a menu of 2 treatments"
+    )

@@ -159,3 +159,28 @@ def test_a_refusal_is_in_words_where_nothing_nearer_is_known() -> None:
         "limit 'mailed' (at_most 0.5) and limit 'red' (at_least 0.9 of the control's) cannot be "
         "kept together on a menu of 2 treatments"
     )
+
+
+def test_nothing_is_no_measure_of_a_limit() -> None:
+    theta = _theta()
+    told = "under the control nothing counts, so that no multiple of it limits anything; write"
+    for side in ({"at_least": 1.1}, {"at_most": 2.0}):
+        limit = Limit("mailed", MAILED.amount, relative_to="control", **side)
+        assert told in _refused(theta, limit)
+        assert f"limit 'mailed' ({next(iter(side))}" in _refused(theta, FLOOR, limit)
+
+
+@pytest.mark.parametrize("side", ["at_most", "at_least"])
+def test_the_nearest_multiple_of_what_is_below_0_is_kept_as_it_is_told(side: str) -> None:
+    theta = _theta()
+    theta["red"] = theta["red"] - np.array([1.0, 0.2, 0.0])  # all lose by it
+    bound = 9.0 if side == "at_most" else -9.0
+    limit = Limit("lost", FLOOR.amount, relative_to="control", **{side: bound})
+    nearest = _told(_refused(theta, limit, k=1))
+    assert 0 < nearest < 9
+    menu = _chosen(theta, replace(limit, **{side: nearest}), k=1)
+    assert menu.limits is not None
+    kept = menu.limits.total("lost")
+    assert kept.used == pytest.approx(kept.allowed, rel=1e-5)
+    further = nearest + (1e-5 if side == "at_most" else -1e-5)
+    assert _told(_refused(theta, replace(limit, **{side: further}), k=1)) == nearest

@@ -92,16 +92,17 @@ class Limit:
         Parameters
         ----------
         count : what is at most ``most``.
-        control : what all units come to under the control.
+        control : what all units come to under the control, not 0 where the limit is relative to it.
         """
         if not self.relative_to:
             return self.sign * count
-        return self.bound + self.sign * count / control if control else self.bound
+        return self.bound + self.sign * count / control
 
     def nearest(self, count: float, control: float) -> str:
         """Return in six digits a limit that a count keeps."""
-        value = self.written(count, control)
-        return _outward(value, up=self.sign > 0)
+        # of less than nothing more is less
+        up = (self.sign > 0) == (not self.relative_to or control >= 0)
+        return _outward(self.written(count, control), up=up)
 
     def __str__(self) -> str:
         if self.name == BUDGET:

@@ -233,7 +233,13 @@ class TotalsSearch:
     def _check(self) -> None:
         """Raise where not even units that may take all candidates keep a limit."""
         problem, units = self.search.problem, self.search.units
-        every = problem.counted_at(problem.candidates)
+        named, every = self._named, problem.counted_at(problem.candidates)
+        for limit, control in zip(named.limits, named.control, strict=True):
+            if limit.relative_to and not control:
+                raise InvalidInputError(
+                    f"{limit}: under the control nothing counts, so that no multiple of it limits "
+                    "anything; write the number itself, without relative_to"
+                )
         for place, (limit, rows) in enumerate(zip(self.search.limits.totals, every, strict=True)):
             least = float(units.weights @ profit_matrix(units.theta, rows).min(axis=1))
             least /= units.total
@@ -245,7 +251,7 @@ class TotalsSearch:
                     "costs on average"
                 )
             else:
-                reached = limit.written(least, float(self._named.control[place]))
+                reached = limit.written(least, float(named.control[place]))
                 why = (
                     f"{limit} is beyond {reached:.6g}, what every unit's best treatment for it "
                     "comes to on average"

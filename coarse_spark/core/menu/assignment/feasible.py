@@ -53,25 +53,28 @@ class NamedTotals:
         several, money = len(self.limits) > 1, self.limits[0].name == BUDGET
         what = "cannot be kept together" if several else "cannot be kept"
         told = why or f"{self} {'is too small' if money and not several else what} {where}"
-        if least is None:
+        alone = [] if least is None else self._nearest(least.alone)
+        if least is None or not alone:
             return told
         if not several:
-            value = "budget" if money else "value"
-            return f"{told}; the nearest feasible {value} is {self._nearest(least.alone)[0][1]}"
+            return f"{told}; the nearest feasible {'budget' if money else 'value'} is {alone[0][1]}"
         how, values = "beside the others", self._nearest(least.beside)
         if not values:
-            how, values = "alone", self._nearest(least.alone)
+            how, values = "alone", alone
             told += "" if why else ", nor without any one of them"
         each = ", or ".join(f"of {name} {value}" for name, value in values)
         return f"{told}; the nearest feasible value {how} is {each}"
 
     def _nearest(self, counts: Sequence[float | None]) -> list[tuple[str, str]]:
-        """Return names of limits, and what counts (L,) keep of each by itself."""
+        """Return names of limits, and what counts (L,) keep of each by itself.
+
+        A multiple of nothing has none.
+        """
         told = zip(self.limits, counts, self.control.tolist(), strict=True)
         return [
             (limit.name, limit.nearest(count, control))
             for limit, count, control in told
-            if count is not None
+            if count is not None and (control or not limit.relative_to)
         ]
 
 

@@ -184,3 +184,17 @@ def test_the_nearest_multiple_of_what_is_below_0_is_kept_as_it_is_told(side: str
     assert kept.used == pytest.approx(kept.allowed, rel=1e-5)
     further = nearest + (1e-5 if side == "at_most" else -1e-5)
     assert _told(_refused(theta, replace(limit, **{side: further}), k=1)) == nearest
+
+
+def test_limits_that_only_divided_units_keep_are_to_be_loosened() -> None:
+    # of 61 units just one half
+    theta, half = _theta(61), Limit("mailed too", MAILED.amount, at_least=0.5)
+    told = _refused(theta, MAILED, half)
+    assert told == (
+        "no assignment of whole units to the menu of 2 treatments was found that keeps limit "
+        "'mailed' (at_most 0.5) and limit 'mailed too' (at_least 0.5); loosen one of them a "
+        "little, or leave small sizes out"
+    )
+    menu = _chosen(theta, MAILED, replace(half, at_least=0.49))
+    assert menu.limits is not None
+    assert menu.limits.total("mailed").used == pytest.approx(30 / 61)

@@ -385,6 +385,7 @@ def choose_menu(
     ------
     InvalidInputError : anything above that cannot be used; limits that cannot be met, with the
         nearest that can.
+    RunError : limits that no prices come near to.
 
     Examples
     --------

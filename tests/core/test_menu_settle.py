@@ -238,3 +238,21 @@ def test_a_menu_without_prices_is_as_far_from_others_as_one_at_prices_of_0() -> 
     assert moved == pytest.approx(most, rel=1e-12)
     assert moved == _drift(menu.at(menu.prices, (0.0, 0.0)), priced, units)
     assert _drift(priced, priced, units) == 0
+
+
+def test_units_without_weight_are_no_units() -> None:
+    n = 3_000
+    theta = _heavy(0, 0.0, n)
+    limits = Limits(max_share=0.6)
+    problem = MenuProblem.build(STEPS, "quadratic", PAID)
+    units = problem.of_profit.side_by_side(theta)
+    settings, found = SearchSettings(limits, starts=2, cells=300, passes=4), []
+    for rows in (slice(None), slice(600, None)):
+        weights = np.ones(n)
+        weights[:600] = 0.0
+        population = ArrayPopulation(problem, units[rows], weights[rows], 1_000, 1_000)
+        chosen = choose_menus(population, [2], settings).chosen[2]
+        assert chosen.sums.units.sum() == n - 600
+        assert chosen.sums.shares.max() <= 0.6 + 1e-12
+        found.append(chosen.value)
+    assert found[0] == pytest.approx(found[1], rel=1e-6)

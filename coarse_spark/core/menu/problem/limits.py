@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class Limit:
         """Largest mean of ``sign`` times what counts, beyond the control's part in it."""
         return 0.0 if self.relative_to else self.sign * self.bound
 
-    @property
+    @cached_property
     def row_profit(self) -> Profit:
         """What counts, in the sign convention of Profit, whose cost is subtracted."""
         amount = self.amount
@@ -113,7 +114,7 @@ class Limit:
         """Return in six digits a limit that a count keeps."""
         # of less than nothing more is less
         up = (self.sign > 0) == (not self.relative_to or control >= 0)
-        return _outward(self.written(count, control), up=up)
+        return _digits(self.written(count, control), up=up)
 
     def __str__(self) -> str:
         if self.name == BUDGET:
@@ -373,14 +374,7 @@ def _shares(
 
 
 def _digits(value: float, *, up: bool = False) -> str:
-    """Return six digits of a share that can be followed: cut, or with ``up`` rounded up."""
-    scale = 10.0 ** (6 - int(np.ceil(np.log10(value))))
-    whole = np.ceil(value * scale - 1e-6) if up else np.floor(value * scale + 1e-6)
-    return f"{whole / scale:.6g}"
-
-
-def _outward(value: float, *, up: bool) -> str:
-    """Return six digits of a number: the next above it, or below, that is as short."""
+    """Return six digits of a number that can be followed: cut, or with ``up`` the next above."""
     if not value:
         return "0"
     scale = 10.0 ** (6 - int(np.ceil(np.log10(abs(value)))))

@@ -207,7 +207,7 @@ FLOOR = Limit("redeemed", Profit({"red": "1"}), at_least=1.06, relative_to="cont
         (2, 1.5, 300, 500, {}, 1e-3),
         (0, 2.2, 300, 1_500, {}, 1e-4),
         (2, 2.2, 1_000, 1_500, {}, 0.05),
-        (3, 1.5, 300, 1_500, {"limits": (TREATED, FLOOR), "max_share": 0.6}, 1e-3),
+        (1, 1.5, 300, 1_500, {"limits": (TREATED, FLOOR), "max_share": 0.6}, 1e-3),
     ],
     ids=["two", "a sample that cannot keep it", "a small sample", "one very large", "all kinds"],
 )

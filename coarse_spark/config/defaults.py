@@ -72,7 +72,7 @@ def format_of(path: str) -> str | None:
 
 
 def _sizes(values: Mapping[str, Any], space: TreatmentSpace) -> tuple[int, ...]:
-    """Return 1 to 6, as far as there are treatments and what else the menu must keep allows it."""
+    """Return 1 to 6, as far as treatments, limits on shares and what is always offered allow."""
     least, most = values.get("menu.min_share"), values.get("menu.max_share")
     for share in (least, most):
         if isinstance(share, tuple):

@@ -324,7 +324,7 @@ class Menu(Section):
     sizes: Sizes = Field(
         (1, 2, 3, 4, 5, 6),
         description='numbers of treatments to choose menus for: a list, or a range such as "1-6"; '
-        "default: 1 to 6, as far as there are treatments and limits and always_offer allow",
+        "default: 1 to 6, as far as treatments, limits on shares and always_offer allow",
     )
     select: Select = Field(
         "auto",

@@ -210,10 +210,10 @@ def test_assigned_units_spend_what_the_menu_says(rules: str) -> None:
         ({"max_share": 0.34}, True, True, "max_share", "feasible maximum is"),
         ({"min_share": 0.325}, True, True, "min_share", "feasible minimum is"),
         ({"budget": -0.01}, False, False, "budget", "feasible budget is"),
-        ({"budget": 0.02, "max_share": 0.4}, True, False, "budget", "least found is"),
-        ({"budget": 0.05, "min_share": 0.25}, False, True, "budget", "least found is"),
-        ({"budget": 0.05, "min_share": 0.25}, True, True, "budget", "least found is"),
-        ({"budget": 0.02, "max_share": 0.4}, False, True, "budget", "least found is"),
+        ({"budget": 0.02, "max_share": 0.4}, True, False, "budget", "feasible budget is"),
+        ({"budget": 0.05, "min_share": 0.25}, False, True, "budget", "feasible budget is"),
+        ({"budget": 0.05, "min_share": 0.25}, True, True, "budget", "feasible budget is"),
+        ({"budget": 0.02, "max_share": 0.4}, False, True, "budget", "feasible budget is"),
     ],
 )
 def test_limits_that_no_menu_keeps_are_refused_with_the_nearest_that_one_does(

@@ -279,7 +279,10 @@ def test_exact_masses_and_eligibility_hold_together_between_candidates() -> None
             {"max_share": 0.5, "k": 2, "always_offer": [{"a": 2.0, "b": 0.0}]},
             r"a maximum share of 0\.5.*maximum is 0\.7",
         ),
-        ({"min_share": {24: 0.3}, "budget": 0.1}, r"spends at most 0\.1; the least found is 0\.18"),
+        (
+            {"min_share": {24: 0.3}, "budget": 0.1},
+            r"budget 0\.1 is too small on a menu of 3 .*feasible budget is 0\.18$",
+        ),
         (
             {"budget": 0.1, "eligible": {"a < 1.5": np.arange(60) % 10 < 3}},
             r"budget 0\.1 is too small.*budget is 0\.21",

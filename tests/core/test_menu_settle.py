@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from coarse_spark.core.menu.assignment.assign import AssignmentProblem
 from coarse_spark.core.menu.assignment.transport import exact_assignment, whole_limits
 from coarse_spark.core.menu.choose import ChosenMenu, choose_menus
+from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.population import ArrayPopulation
-from coarse_spark.core.menu.problem.limits import Budget, Limits
+from coarse_spark.core.menu.problem.limits import Budget, Limit, Limits
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.lloyd import ValuedMenu
 from coarse_spark.core.menu.search.settings import SearchSettings
-from coarse_spark.core.menu.settle import Settled, settle_boundary
-from coarse_spark.core.menu.units import assign
+from coarse_spark.core.menu.settle import Settled, _drift, settle_boundary
+from coarse_spark.core.menu.units import WeightedUnits, assign
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 
@@ -175,3 +178,93 @@ def test_limits_that_bind_nobody_need_no_prices_and_nobody_to_look_at() -> None:
     assert not settled[3].menu.prices.any()
     assert settled[3].menu.limit_prices == (0.0,)
     assert not len(settled[3].settled.boundary.ids)
+
+
+STEPS = TreatmentSpace.from_dict(
+    {"v": {"kind": "continuous", "lower": 0, "upper": 3, "step": 1, "control": 0}}
+)
+PAID = Profit({"spend": "0.45", "red": "-v"}, "0")
+PAYMENT = Profit({"red": "v"}, "0")
+TREATED = Limit("treated", Profit("0", "where(v > 0, 1, 0)"), at_most=0.6)
+
+
+def _heavy(seed: int, spread: float, n: int = 6_000) -> dict[str, np.ndarray]:
+    """Units of whom few come to as much as thousands of others."""
+    rng = np.random.default_rng(seed)
+    spend = [rng.normal(5, 1, n), rng.normal(2, 1, n), -rng.uniform(0.1, 0.5, n)]
+    red = [rng.uniform(0.2, 0.6, n), rng.normal(0.05, 0.1, n), rng.normal(0, 0.02, n)]
+    size = np.exp(np.random.default_rng(seed + 100).normal(0, spread, n))[:, None]
+    return {"spend": np.column_stack(spend) * size, "red": np.column_stack(red) * size}
+
+
+FLOOR = Limit("redeemed", Profit({"red": "1"}), at_least=1.06, relative_to="control")
+
+
+@pytest.mark.parametrize(
+    ("seed", "spread", "sample", "boundary", "more", "close"),
+    [
+        (1, 1.5, 1_000, 1_500, {"limits": (TREATED,)}, 1e-4),
+        (2, 1.5, 300, 500, {}, 1e-3),
+        (0, 2.2, 300, 1_500, {}, 1e-4),
+        (2, 2.2, 1_000, 1_500, {}, 0.05),
+        (1, 1.5, 300, 1_500, {"limits": (TREATED, FLOOR), "max_share": 0.6}, 1e-3),
+    ],
+    ids=["two", "a sample that cannot keep it", "a small sample", "one very large", "all kinds"],
+)
+def test_prices_are_enclosed_where_few_units_outweigh_many(
+    seed: int, spread: float, sample: int, boundary: int, more: dict[str, Any], close: float
+) -> None:
+    theta, n = _heavy(seed, spread), 6_000
+    money = Budget(0.4 * theta["red"].sum(axis=1).mean(), PAYMENT)
+    limits = Limits(**{"budget": money, **more})
+    problem = MenuProblem.build(STEPS, "quadratic", PAID, totals=limits.totals)
+    units = problem.of_profit.side_by_side(theta)
+    population = ArrayPopulation(problem, units, np.ones(n), sample, boundary)
+    curve = choose_menus(population, [2], SearchSettings(limits, starts=1, cells=200, passes=3))
+    chosen = curve.chosen[2]
+    menu = chosen.menu
+    assert (menu.used(chosen.sums) <= menu.limits.most + 1e-12).all()
+    assert (chosen.sums.shares <= menu.upper + 1e-12).all()
+    # the optimum of everyone at once, units divided at will
+    posed = problem.with_totals(limits.totals)
+    whole = PricedMenu.build(posed, menu.treatments, limits=limits.of_size(2, posed))
+    split = whole.posed_to(WeightedUnits.of(units, np.ones(n))).split()
+    assert split is not None
+    best = split.value / n
+    assert chosen.value >= best - close * (best - curve.control_value)
+    assert menu.limit_prices == pytest.approx(split.limit_prices, rel=0.01, abs=1e-6)
+    assert max(split.limit_prices) > 0.4
+
+
+def test_a_menu_without_prices_is_as_far_from_others_as_one_at_prices_of_0() -> None:
+    theta = _heavy(1, 0.5, 400)
+    limits = Limits(budget=Budget(0.1, PAYMENT), limits=(TREATED,))
+    problem = MenuProblem.build(STEPS, "quadratic", PAID, totals=limits.totals)
+    units = WeightedUnits.of(problem.of_profit.side_by_side(theta), np.ones(400))
+    posed = problem.with_totals(limits.totals)
+    given = limits.of_size(2, posed)
+    menu = PricedMenu.build(posed, np.array([[0.0], [2.0]]), limits=given)
+    priced = menu.at(menu.prices, (0.7, 0.0))
+    moved = _drift(menu, priced, units)
+    most = 0.7 * np.abs(np.diff(profit_matrix(units.theta, menu.counted[0]), axis=1)).max()
+    assert moved == pytest.approx(most, rel=1e-12)
+    assert moved == _drift(menu.at(menu.prices, (0.0, 0.0)), priced, units)
+    assert _drift(priced, priced, units) == 0
+
+
+def test_units_without_weight_are_no_units() -> None:
+    n = 3_000
+    theta = _heavy(0, 0.0, n)
+    limits = Limits(max_share=0.6)
+    problem = MenuProblem.build(STEPS, "quadratic", PAID)
+    units = problem.of_profit.side_by_side(theta)
+    settings, found = SearchSettings(limits, starts=2, cells=300, passes=4), []
+    for rows in (slice(None), slice(600, None)):
+        weights = np.ones(n)
+        weights[:600] = 0.0
+        population = ArrayPopulation(problem, units[rows], weights[rows], 1_000, 1_000)
+        chosen = choose_menus(population, [2], settings).chosen[2]
+        assert chosen.sums.units.sum() == n - 600
+        assert chosen.sums.shares.max() <= 0.6 + 1e-12
+        found.append(chosen.value)
+    assert found[0] == pytest.approx(found[1], rel=1e-6)

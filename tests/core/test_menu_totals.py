@@ -277,11 +277,25 @@ def test_a_limit_says_what_is_wrong_with_it() -> None:
         ({"at_most": 1, "at_least": 0}, "found both of at_most and at_least"),
         ({"at_most": np.nan}, "limit 'x': found nan, expected one finite number"),
         ({"at_most": 1, "relative_to": "granular"}, "relative_to is 'granular', expected"),
+        ({"at_most": "a lot"}, "limit 'x': found 'a lot', expected real numbers"),
+        ({"at_most": 1, "name": " "}, "a limit has the name ' ', expected a text"),
+        ({"at_most": 1, "name": None}, "a limit has the name None, expected a text"),
+        ({"at_most": 1, "amount": "a"}, "limit 'x': amount is 'a', expected a Profit whose"),
     ):
         with pytest.raises(InvalidInputError, match=message):
-            Limit("x", amount, **arguments)
+            Limit(**{"name": "x", "amount": amount, **arguments})
     with pytest.raises(InvalidInputError, match="the name 'budget' stands twice"):
         Limits(budget=Budget(1.0, SPENDING), limits=(replace(MAIL, name="budget"),))
+    with pytest.raises(InvalidInputError, match="the name 'budget' is that of the budget"):
+        Limits(limits=(replace(MAIL, name="budget"),))
+    common = {"space": STEPS, "basis": "quadratic", "profit": PROFIT, "k": 2}
+    for limits in ([{"name": "mail"}], {"mail": 1}, 0.5):
+        with pytest.raises(InvalidInputError, match=r"limits: found .*, expected a"):
+            choose_menu(_theta(20), limits=limits, **common)
+    alone = choose_menu(_theta(20), limits=MAIL, **common)
+    assert alone.limits is not None
+    assert alone.limits.total("mail").used <= 0.5
+    assert choose_menu(_theta(20), limits=None, **common).limits is None
     unknown = Limit("x", Profit({"redeemd": "1"}), at_most=1.0)
     with pytest.raises(InvalidInputError, match="unknown outcome 'redeemd'"):
         MenuProblem.build(STEPS, "quadratic", PROFIT, totals=[unknown])

@@ -14,6 +14,7 @@ all sizes on weighted units: starts, swaps and one Lloyd's loop with three steps
 what no menu of a size can exceed ``population``   the five questions that a population answers
 (size, sample, sketch, sums, boundary), and
                  ``ArrayPopulation``, which has its units in memory
+``tried_prices`` prices of limits from one pass to the next
 ``settle``       limits kept to the unit ``choose``       ``choose_menus``, the one driver over any
 population, and ``choose_menu`` for arrays ``extend``       further
 units for a menu that stays ``stability``    menus of resampled populations

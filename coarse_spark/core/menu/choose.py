@@ -339,7 +339,7 @@ def choose_menu(
     min_share: Shares = None,
     max_share: Shares = None,
     budget: float | Budget | None = None,
-    limits: Iterable[Limit] = (),
+    limits: Limit | Iterable[Limit] | None = (),
     always_offer: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
     eligible: Mapping[str, npt.ArrayLike] | None = None,
     previous_menu: Menu | None = None,
@@ -368,7 +368,7 @@ def choose_menu(
         minimum puts the candidate on the menu.
     budget : most that may be spent per unit weight, counted by the profit's cost, or a ``Budget``
         that says what counts as spending.
-    limits : further limits on what the menu comes to, in whatever counts: other budgets, stock, or
+    limits : one or more further limits on what the menu comes to: other budgets, stock, or
         a floor on an outcome.
     always_offer : treatments that stay on the menu.
     eligible : {expression in the treatment names: (n,) booleans}: treatments where the expression
@@ -385,6 +385,7 @@ def choose_menu(
     ------
     InvalidInputError : anything above that cannot be used; limits that cannot be met, with the
         nearest that can.
+    RunError : limits that no prices come near to.
 
     Examples
     --------
@@ -415,7 +416,7 @@ def choose_menu(
     if budget is not None and not isinstance(budget, Budget):
         by_cost = Profit("0", profit.cost, profit.unit_columns)
         budget = Budget(number(budget, "budget"), by_cost)
-    within = Limits(min_share, max_share, budget, tuple(limits))
+    within = Limits(min_share, max_share, budget, Limits.listed(limits))
     problem = MenuProblem.build(space, basis, profit, totals=within.totals)
     coefficients, mass, kept = validated_units(problem, theta, weights, invalid, units)
     if k > len(coefficients):

@@ -102,6 +102,11 @@ class PricedMenu:
         return np.asarray(net)
 
     @property
+    def prices_of_totals(self) -> FloatArray:
+        """(L,) μ, which are 0 before any are found."""
+        return np.array(self.limit_prices or (0.0,) * len(self.counted), dtype=np.float64)
+
+    @property
     def priced_psi(self) -> FloatArray:
         """(K, p + 1) rows that units maximize: profit less all prices, and the tie-break."""
         priced = self.net_psi.copy()
@@ -148,7 +153,7 @@ class PricedMenu:
 
     def totals_kept(self, problem: MenuProblem, sums: SegmentSums) -> tuple[TotalKept, ...]:
         """Return what segments with these sums come to beside the limits on totals."""
-        used, prices = self.used(sums), self.limit_prices or (0.0,) * len(self.counted)
+        used, prices = self.used(sums), self.prices_of_totals.tolist()
         result = []
         for limit, count, price in zip(self.limits.totals, used, prices, strict=True):
             control = 0.0

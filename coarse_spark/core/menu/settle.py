@@ -10,7 +10,7 @@ the final prices decide about all units but the few that they leave indifferent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,8 @@ from coarse_spark.core.menu.population import (
     PopulationSize,
 )
 from coarse_spark.core.menu.search.lloyd import ValuedMenu
-from coarse_spark.core.menu.search.steps import PricedPass, kept
+from coarse_spark.core.menu.search.steps import PricedPass
+from coarse_spark.core.menu.tried_prices import TriedPrices
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, preferred
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import RunError
@@ -61,6 +62,11 @@ class Settled:
     boundary: Boundary
     taken: IntArray
 
+    @property
+    def value(self) -> float:
+        """Profit per unit weight."""
+        return self.sums.value(self.menu.psi)
+
 
 def settle(
     population: Population, menus: Mapping[int, PricedMenu], sample: WeightedUnits
@@ -80,34 +86,88 @@ def settle(
     size = population.size()
     result: dict[int, Settled] = {}
     missing, short = dict(menus), dict[int, float]()
+    attempts = {k: _Attempts(TriedPrices(sample), size) for k in menus}
     for _ in range(_ROUNDS):
         sums = pricing.sums(missing)
         open_ = {k: ValuedMenu(m, sums[k], m.lagrangian(sums[k])) for k, m in missing.items()}
         for k in [k for k, found in open_.items() if _rests(found, size)]:
             result[k] = unsettled(open_.pop(k))
+        for k, found in open_.items():
+            attempts[k].passed(found)
         off = {k: found.menu.shortfall(found.sums) for k, found in open_.items()}
         far = {k: open_.pop(k) for k in off if _NEAR < off[k] <= short.get(k, np.inf) / 2}
-        missing, short = {k: kept(pricing.priced(m.menu, m), m.menu) for k, m in far.items()}, off
-        near = _boundaries(population, open_, sample, size)
+        missing = {
+            k: attempts[k].tried.following(_proposed(m, None, pricing)) for k, m in far.items()
+        }
+        short, near = off, _boundaries(population, open_, sample, size)
         for k, found in open_.items():
             settled = settle_boundary(found, near[k], size)
-            if settled is None:
-                missing[k] = kept(pricing.priced(found.menu, found), found.menu)
-                continue
-            drift = _drift(found.menu, settled.menu, sample)
-            result[k] = _narrowed(settled, near[k].reach - drift)
-            if drift > near[k].reach:
-                missing[k] = settled.menu
+            final = None if settled is None else attempts[k].confirmed(found, settled)
+            if final is None:
+                missing[k] = attempts[k].tried.following(_proposed(found, settled, pricing))
+            else:
+                result[k] = final
         if not missing:
             break
         log.info("limits of menus of %s: prices move on", ", ".join(map(str, missing)))
-    for k in menus:
-        if k not in result:
+    return {k: result[k] if k in result else attempts[k].nearest for k in menus}
+
+
+@dataclass(eq=False)
+class _Attempts:
+    """What was tried with one menu.
+
+    Attributes
+    ----------
+    tried : the prices.
+    size : of the population.
+    best : the best assignment within the limits so far, None before the first.
+    """
+
+    tried: TriedPrices
+    size: PopulationSize
+    best: Settled | None = None
+
+    def passed(self, found: ValuedMenu) -> None:
+        """Note a pass over everyone."""
+        self.tried.passes.append(found)
+        if _keeps(found, self.size):
+            self._note(unsettled(found))
+
+    def confirmed(self, found: ValuedMenu, settled: Settled) -> Settled | None:
+        """Return a menu whose new prices leave all others with what they have, else None."""
+        reach = settled.boundary.reach
+        drift = _drift(found.menu, settled.menu, self.tried.sample)
+        if drift <= reach:
+            return _narrowed(settled, reach - drift)
+        # what units take is within the limits all the same
+        self._note(settled)
+        return None
+
+    @property
+    def nearest(self) -> Settled:
+        """The best assignment so far, at the prices that are nearest to what limits cost."""
+        menu = self.tried.best.menu
+        if self.best is None:
             raise RunError(
-                f"the limits of the menu of {k} treatments could not be kept: no prices come "
+                f"the limits of the menu of {menu.k} treatments could not be kept: no prices come "
                 "near to them"
             )
-    return {k: result[k] for k in menus}
+        log.info("limits of the menu of %d: kept, by more units than can be looked at", menu.k)
+        return replace(self.best, menu=menu)
+
+    def _note(self, settled: Settled) -> None:
+        if self.best is None or settled.value > self.best.value:
+            self.best = settled
+
+
+def _proposed(
+    found: ValuedMenu, settled: Settled | None, pricing: PricedPass
+) -> Iterator[PricedMenu | None]:
+    """Yield a menu at the prices of the boundary, and at those of the sample."""
+    if settled is not None:
+        yield settled.menu
+    yield pricing.priced(found.menu, found)
 
 
 def _boundaries(
@@ -216,9 +276,12 @@ def limit_masses(
 
 def _rests(found: ValuedMenu, size: PopulationSize) -> bool:
     """Return whether the limits bind nobody: they are kept at prices 0."""
+    return not (found.menu.prices.any() or any(found.menu.limit_prices)) and _keeps(found, size)
+
+
+def _keeps(found: ValuedMenu, size: PopulationSize) -> bool:
+    """Return whether units keep the limits that follow the prices alone."""
     menu, sums = found.menu, found.sums
-    if menu.prices.any() or any(menu.limit_prices):
-        return False
     if (menu.used(sums) > menu.limits.most + 1e-12 * menu.sizes(sums)).any():
         return False
     lower, upper = limit_masses(menu, size, float(sums.weight.sum()))
@@ -242,9 +305,8 @@ def _reach(menu: PricedMenu, sample: WeightedUnits, share: float) -> float:
 def _drift(old: PricedMenu, new: PricedMenu, sample: WeightedUnits) -> float:
     """Return by how much new prices can change what a unit prefers."""
     shift = np.broadcast_to(new.prices - old.prices, (len(sample), old.k))
-    for price, before, counted in zip(
-        new.limit_prices, old.limit_prices or new.limit_prices, old.counted, strict=False
-    ):
-        if price != before:
-            shift = shift + (price - before) * profit_matrix(sample.theta, counted)
+    moves = new.prices_of_totals - old.prices_of_totals
+    for move, counted in zip(moves, old.counted, strict=True):
+        if move:
+            shift = shift + move * profit_matrix(sample.theta, counted)
     return float(np.ptp(shift, axis=1).max())

@@ -57,7 +57,7 @@ class SegmentSums(Additive):
     ----------
     weight : (g,) Σ w.
     theta : (g, p) Σ w θ.
-    units : (g,) how many units they are.
+    units : (g,) how many units with weight they are.
     """
 
     weight: FloatArray
@@ -69,7 +69,7 @@ class SegmentSums(Additive):
         """Add up units (n, p) with weights (n,) by their group (n,), a number below ``count``."""
         sums = [np.bincount(group, weights * column, minlength=count) for column in theta.T]
         weight = np.asarray(np.bincount(group, weights, minlength=count), dtype=np.float64)
-        units = np.bincount(group, minlength=count).astype(np.intp)
+        units = np.bincount(group, weights > 0, minlength=count).astype(np.intp)
         return SegmentSums(weight, np.column_stack(sums), units)
 
     @property
@@ -168,7 +168,7 @@ def segment_sums(
             for start, end in ends:
                 first = taken[start:end].argmax(axis=0)
                 np.equal(first, np.arange(end - start)[:, None], out=taken[start:end])
-        units += taken.sum(axis=1).astype(np.intp)
+        units += (taken @ (weights[block] > 0)).astype(np.intp)
         total += taken @ np.column_stack([theta[block] * weights[block, None], weights[block]])
     return {
         k: SegmentSums(total[start:end, -1], total[start:end, :-1], units[start:end])

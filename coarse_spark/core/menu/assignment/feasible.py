@@ -38,36 +38,44 @@ class NamedTotals:
         control = [float(problem.amounts_of_control(limit) @ mean) for limit in limits]
         return NamedTotals(tuple(limits), np.array(control))
 
-    def nearest(self, counts: Sequence[float | None]) -> str:
-        """Return the limits in words that counts (L,) keep, which are of one limit each."""
-        told = zip(self.limits, counts, self.control.tolist(), strict=True)
-        values = [
-            (limit.name, limit.nearest(count, control))
-            for limit, count, control in told
-            if count is not None
-        ]
-        return ", or ".join(f"of {name} {value}" for name, value in values)
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.limits))
 
-    def together(self, counts: Sequence[float | None], alone: Sequence[float], where: str) -> str:
-        """Return that limits cannot be kept together, with the nearest value of each that can.
+    def refusal(self, least: LeastCounts | None, where: str, why: str = "") -> str:
+        """Return that limits cannot be kept, with the nearest of each that can.
 
         Parameters
         ----------
-        counts : (L,) the least that counts against each while the others are kept; None where they
-            cannot be kept without it either.
-        alone : (L,) the same while nothing else is kept.
+        least : that can count against them on a menu; None where nothing is known.
         where : on what menus.
+        why : a sentence that says it, by default that no assignment ``where`` keeps them.
         """
-        limits = " and ".join(map(str, self.limits))
-        if any(count is not None for count in counts):
-            return (
-                f"{limits} cannot be kept together {where}; the nearest feasible value beside the "
-                f"others is {self.nearest(counts)}"
-            )
-        return (
-            f"{limits} cannot be kept together {where}, nor without any one of them; the nearest "
-            f"feasible value alone is {self.nearest(alone)}"
-        )
+        several, money = len(self.limits) > 1, self.limits[0].name == BUDGET
+        what = "cannot be kept together" if several else "cannot be kept"
+        told = why or f"{self} {'is too small' if money and not several else what} {where}"
+        alone = [] if least is None else self._nearest(least.alone)
+        if least is None or not alone:
+            return told
+        if not several:
+            return f"{told}; the nearest feasible {'budget' if money else 'value'} is {alone[0][1]}"
+        how, values = "beside the others", self._nearest(least.beside)
+        if not values:
+            how, values = "alone", alone
+            told += "" if why else ", nor without any one of them"
+        each = ", or ".join(f"of {name} {value}" for name, value in values)
+        return f"{told}; the nearest feasible value {how} is {each}"
+
+    def _nearest(self, counts: Sequence[float | None]) -> list[tuple[str, str]]:
+        """Return names of limits, and what counts (L,) keep of each by itself.
+
+        A multiple of nothing has none.
+        """
+        told = zip(self.limits, counts, self.control.tolist(), strict=True)
+        return [
+            (limit.name, limit.nearest(count, control))
+            for limit, count, control in told
+            if count is not None and (control or not limit.relative_to)
+        ]
 
 
 def least_counts(posed: AssignmentProblem, allowed: BoolArray | None = None) -> LeastCounts | None:
@@ -147,16 +155,7 @@ def unmet_limits(
     if least is None:
         return None
     where = f"on the menu of {', '.join(names)}"
-    if len(totals.limits) > 1:
-        return totals.together(least.beside, least.alone, where)
-    (limit,), (control,) = totals.limits, totals.control
-    nearest = limit.nearest(least.alone[0], control)
-    if limit.name == BUDGET:
-        return (
-            f"{limit} is too small {where}: units may not get what costs less; "
-            f"the nearest feasible budget is {nearest}"
-        )
-    return f"{limit} cannot be kept {where}; the nearest feasible value is {nearest}"
+    return totals.refusal(least, where)
 
 
 def _unmet_shares(

@@ -169,7 +169,7 @@ class Programme:
         split = len(cells.units)
         if found.status != 0 or found.x[split:].sum() > _SHORT:
             return None
-        scale = max(float(np.ptp(self.profits[inner])), 1e-300)
+        _, scale = self._most_and_range(inner)
         dual = np.maximum(-found.ineqlin.marginals, 0.0) * scale
         prices, ends = np.zeros(k), np.cumsum([low.sum(), high.sum()])
         prices[low] -= dual[: ends[0]]
@@ -196,8 +196,8 @@ class Programme:
         limits = vstack([-shares[low], shares[high], counted])
         right = np.concatenate([-lower[low] / mean, upper[high] / mean, most / (mean * sizes)])
         dear = vstack([csr_array((limits.shape[0] - len(most), len(most))), -eye_array(len(most))])
-        scale = max(float(np.ptp(self.profits[units])), 1e-300)
-        earned = weights * self.profits[cells.units, cells.treatments] / scale
+        top, scale = self._most_and_range(units)
+        earned = weights * (self.profits[cells.units, cells.treatments] - top) / scale
         found = linprog(
             np.concatenate([-earned, np.full(len(most), dearest)]),
             hstack([limits, dear]),
@@ -208,6 +208,15 @@ class Programme:
             options=_EXACT,
         )
         return found, (low, high), sizes
+
+    def _most_and_range(self, units: IntArray) -> tuple[float, float]:
+        """Return the largest profit of units and the range of their profits, never 0.
+
+        Profits count from the largest: next to a small range a common level would be all that is
+        seen, and of equal profits nothing else.
+        """
+        profits = self.profits[units]
+        return float(profits.max()), max(float(np.ptp(profits)), 1e-300)
 
     def _room(self, rows: IntArray, taken: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return lower, upper and most that units leave which take a treatment each."""
@@ -257,7 +266,7 @@ class Programme:
         cells = _Cells.of(np.ones((len(few), self.profits.shape[1]), dtype=bool), few)
         weights = self.weights[cells.units] / mean
         shares, counted, sizes = self._rows(cells, weights)
-        scale = max(float(np.ptp(self.profits[few])), 1e-300)
+        top, scale = self._most_and_range(few)
         limits = [
             LinearConstraint(cells.each, 1.0, 1.0),
             LinearConstraint(shares, (lower - slack) / mean, (upper + slack) / mean),
@@ -265,7 +274,7 @@ class Programme:
         ]
         # the very optimum: a part of these units, settled again, then finds the same
         solved = milp(
-            -weights * self.profits[cells.units, cells.treatments] / scale,
+            -weights * (self.profits[cells.units, cells.treatments] - top) / scale,
             integrality=np.ones(len(weights)),
             bounds=Bounds(0, 1),
             constraints=limits,

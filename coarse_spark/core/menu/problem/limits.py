@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,8 +37,8 @@ class Limit:
 
     Raises
     ------
-    InvalidInputError : none or both of ``at_most`` and ``at_least``, or one that is not finite;
-        another ``relative_to``.
+    InvalidInputError : none or both of ``at_most`` and ``at_least``, or one that is no finite
+        number; another ``relative_to``; no name; an amount that is no Profit.
 
     Examples
     --------
@@ -53,12 +54,19 @@ class Limit:
     relative_to: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InvalidInputError(f"a limit has the name {self.name!r}, expected a text")
+        if not isinstance(self.amount, Profit):
+            raise InvalidInputError(
+                f"limit '{self.name}': amount is {self.amount!r}, expected a Profit whose margin "
+                "and cost are counted"
+            )
         if (self.at_most is None) == (self.at_least is None):
             found = "neither" if self.at_most is None else "both"
             raise InvalidInputError(
                 f"limit '{self.name}': found {found} of at_most and at_least, expected one"
             )
-        number(self.bound, f"limit '{self.name}'")
+        number(self._written, f"limit '{self.name}'")
         if self.relative_to not in (None, "control"):
             raise InvalidInputError(
                 f"limit '{self.name}': relative_to is {self.relative_to!r}, expected 'control' or "
@@ -68,7 +76,11 @@ class Limit:
     @property
     def bound(self) -> float:
         """The limit as it was written."""
-        return float(self.at_least if self.at_most is None else self.at_most)  # type: ignore[arg-type]
+        return float(self._written)
+
+    @property
+    def _written(self) -> Any:
+        return self.at_least if self.at_most is None else self.at_most
 
     @property
     def sign(self) -> float:
@@ -80,7 +92,7 @@ class Limit:
         """Largest mean of ``sign`` times what counts, beyond the control's part in it."""
         return 0.0 if self.relative_to else self.sign * self.bound
 
-    @property
+    @cached_property
     def row_profit(self) -> Profit:
         """What counts, in the sign convention of Profit, whose cost is subtracted."""
         amount = self.amount
@@ -92,16 +104,17 @@ class Limit:
         Parameters
         ----------
         count : what is at most ``most``.
-        control : what all units come to under the control.
+        control : what all units come to under the control, not 0 where the limit is relative to it.
         """
         if not self.relative_to:
             return self.sign * count
-        return self.bound + self.sign * count / control if control else self.bound
+        return self.bound + self.sign * count / control
 
     def nearest(self, count: float, control: float) -> str:
         """Return in six digits a limit that a count keeps."""
-        value = self.written(count, control)
-        return _outward(value, up=self.sign > 0)
+        # of less than nothing more is less
+        up = (self.sign > 0) == (not self.relative_to or control >= 0)
+        return _digits(self.written(count, control), up=up)
 
     def __str__(self) -> str:
         if self.name == BUDGET:
@@ -146,12 +159,33 @@ class Limits:
     limits: tuple[Limit, ...] = ()
 
     def __post_init__(self) -> None:
+        for limit in self.limits:
+            if not isinstance(limit, Limit):
+                raise InvalidInputError(f"limits: found {limit!r}, expected a Limit")
         names = [limit.name for limit in self.totals]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise InvalidInputError(
                 f"limits: the name '{twice[0]}' stands twice, expected another for each"
             )
+        if self.budget is None and BUDGET in names:
+            raise InvalidInputError(
+                f"limits: the name '{BUDGET}' is that of the budget, expected another"
+            )
+
+    @staticmethod
+    def listed(limits: Limit | Iterable[Limit] | None) -> tuple[Limit, ...]:
+        """Return further limits that are given as several, as one, or not at all.
+
+        Raises
+        ------
+        InvalidInputError : anything else.
+        """
+        if limits is None or isinstance(limits, Limit):
+            return () if limits is None else (limits,)
+        if not isinstance(limits, Iterable):
+            raise InvalidInputError(f"limits: found {limits!r}, expected a list of Limit")
+        return tuple(limits)
 
     @property
     def totals(self) -> tuple[Limit, ...]:
@@ -340,14 +374,7 @@ def _shares(
 
 
 def _digits(value: float, *, up: bool = False) -> str:
-    """Return six digits of a share that can be followed: cut, or with ``up`` rounded up."""
-    scale = 10.0 ** (6 - int(np.ceil(np.log10(value))))
-    whole = np.ceil(value * scale - 1e-6) if up else np.floor(value * scale + 1e-6)
-    return f"{whole / scale:.6g}"
-
-
-def _outward(value: float, *, up: bool) -> str:
-    """Return six digits of a number: the next above it, or below, that is as short."""
+    """Return six digits of a number that can be followed: cut, or with ``up`` the next above."""
     if not value:
         return "0"
     scale = 10.0 ** (6 - int(np.ceil(np.log10(abs(value)))))

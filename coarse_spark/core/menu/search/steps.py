@@ -11,7 +11,7 @@ import numpy as np
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.search.lloyd import Step, ValuedMenu
 from coarse_spark.core.menu.units import SegmentSums, WeightedUnits, assign, segment_sums
-from coarse_spark.errors import RunError
+from coarse_spark.errors import InvalidInputError
 
 Found = TypeVar("Found")
 Sums = Callable[[Mapping[int, PricedMenu]], Mapping[int, SegmentSums]]
@@ -174,11 +174,13 @@ def kept(found: Found | None, menu: PricedMenu) -> Found:
 
     Raises
     ------
-    RunError : nothing was, as the menu cannot keep its limits on totals.
+    InvalidInputError : nothing was: units that stay whole do not keep its limits on totals.
     """
     if found is None:
-        limits = " and ".join(map(str, menu.limits.totals))
-        raise RunError(
-            f"a menu of {menu.k} treatments cannot keep the {limits} a unit; leave small sizes out"
+        totals = menu.limits.totals
+        raise InvalidInputError(
+            f"no assignment of whole units to the menu of {menu.k} treatments was found that keeps "
+            f"{' and '.join(map(str, totals))}; loosen {'one of them' if totals[1:] else 'it'} a "
+            "little, or leave small sizes out"
         )
     return found

@@ -13,7 +13,7 @@ import numpy as np
 
 from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.assignment.assign import AssignmentProblem
-from coarse_spark.core.menu.assignment.feasible import LeastCounts, NamedTotals, least_counts
+from coarse_spark.core.menu.assignment.feasible import NamedTotals, least_counts
 from coarse_spark.core.menu.assignment.limit_price import free_price, price_scale
 from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.limits import BUDGET
@@ -141,7 +141,7 @@ class TotalsSearch:
         if not np.isfinite(best.value) and len(self.most) > 1:
             best = self._affordable(self._least.menu.treatments, found_at)
         if not np.isfinite(best.value):
-            raise InvalidInputError(self._complaint(excess + self.most))
+            raise InvalidInputError(self._refusal())
         return best
 
     def _exchanged(self, best: Affordable) -> Affordable | None:
@@ -233,24 +233,36 @@ class TotalsSearch:
     def _check(self) -> None:
         """Raise where not even units that may take all candidates keep a limit."""
         problem, units = self.search.problem, self.search.units
-        every = problem.counted_at(problem.candidates)
+        named, every = self._named, problem.counted_at(problem.candidates)
+        for limit, control in zip(named.limits, named.control, strict=True):
+            if limit.relative_to and not control:
+                raise InvalidInputError(
+                    f"{limit}: under the control nothing counts, so that no multiple of it limits "
+                    "anything; write the number itself, without relative_to"
+                )
         for place, (limit, rows) in enumerate(zip(self.search.limits.totals, every, strict=True)):
             least = float(units.weights @ profit_matrix(units.theta, rows).min(axis=1))
             least /= units.total
-            if self.most[place] < least - 1e-12:
-                control = float(self._named.control[place])
-                found = float(self._used(self._least)[place])
-                near = limit.nearest(max(found, least), control)
-                if limit.name == BUDGET:
-                    raise InvalidInputError(
-                        f"{limit} is below {least:.6g}, what the cheapest treatment of every unit "
-                        f"costs on average; the nearest feasible budget is {near}"
-                    )
-                raise InvalidInputError(
-                    f"{limit} is beyond {limit.written(least, control):.6g}, what every unit's "
-                    f"best treatment for it comes to on average; the nearest feasible value is "
-                    f"{near}"
+            if self.most[place] >= least - 1e-12:
+                continue
+            if limit.name == BUDGET:
+                why = (
+                    f"{limit} is below {least:.6g}, what the cheapest treatment of every unit "
+                    "costs on average"
                 )
+            else:
+                reached = limit.written(least, float(named.control[place]))
+                why = (
+                    f"{limit} is beyond {reached:.6g}, what every unit's best treatment for it "
+                    "comes to on average"
+                )
+            if units.behind.max() > 1 and rows[:, :-1].any():
+                # the best for a mean is no better than the best of each
+                why += (
+                    f", as far as {len(units)} cells of units alike tell "
+                    "(more of them, menu.sketch_cells, tell more)"
+                )
+            raise InvalidInputError(self._refusal(why))
 
     @property
     def _named(self) -> NamedTotals:
@@ -258,27 +270,33 @@ class TotalsSearch:
         mean = np.append(units.mean.theta[0], 1.0)
         return NamedTotals.of(problem, self.search.limits.totals, mean)
 
-    def _complaint(self, used: FloatArray) -> str:
-        """Return that no menu was found that keeps the limits; the last one found uses (L,)."""
-        k, totals = self.search.k, self.search.limits.totals
-        if len(totals) == 1:
-            (limit,), control = totals, float(self._named.control[0])
-            least = limit.written(float(used[0]), control)
-            if limit.name == BUDGET:
-                return (
-                    f"budget: no menu of {k} treatments within the other limits was found "
-                    f"that spends at most {limit.bound:g}; the least found is {least:.6g}"
-                )
-            return (
-                f"{limit}: no menu of {k} treatments within the other limits was found that keeps "
-                f"it; the nearest found is {least:.6g}"
-            )
-        where = f"by a menu of {k} treatments"
-        menu = self.search.menu(self._least.menu.treatments)
-        least_of_all = least_counts(self._coarse)
-        if least_of_all is not None:
-            return self._named.together(least_of_all.beside, least_of_all.alone, where)
-        found: LeastCounts | None = least_counts(menu.posed_to(self.search.units))
-        if found is None:
-            return f"no menu of {k} treatments was found that keeps {self._named}"
-        return self._named.together(found.beside, found.alone, where)
+    def _refusal(self, why: str = "") -> str:
+        """Return that no menu keeps the limits, ``why``, with the nearest that one found keeps."""
+        k, units = self.search.k, self.search.units
+        menu = self.search.menu(self._nearest_found)
+        least = least_counts(menu.posed_to(units))
+        told = self._named.refusal(least, f"on a menu of {k} treatments", why)
+        if not why and self._larger_may:
+            told += "; or leave small sizes out: larger menus may keep them"
+        return told
+
+    @property
+    def _larger_may(self) -> bool:
+        """Whether a menu of all coarse candidates keeps the limits."""
+        limits, coarse, columns = self.search.limits, self._coarse, self.search.starts.columns
+        lower, upper = limits.named_shares(len(self.search.problem.candidates))
+        total = float(coarse.weights.sum())
+        posed = replace(coarse, lower=lower[columns] * total, upper=upper[columns] * total)
+        # a minimum for every place is harder for more of them
+        return not limits.lower.any() and least_counts(posed) is None
+
+    @property
+    def _nearest_found(self) -> FloatArray:
+        """The treatments (K, d) found that come nearest to keeping the limits."""
+        treatments = self._least.menu.treatments
+        if len(self.most) > 1:
+            return treatments
+        # what is cheapest on average need not be what each unit's cheapest are
+        search = self.at(tuple(_DEAR * scale for scale in self._scales))
+        found = [search.best([treatments]), self._least]
+        return min(found, key=lambda one: float(self._used(one)[0])).menu.treatments

@@ -253,7 +253,7 @@ def test_values_of_a_frontier_are_those_of_the_menu_itself(
 ASKED = """
 experiment: {table: trial, unit_id: id, features: [x], outcome: OUTCOME}
 treatments: {t: {kind: continuous, lower: 0, upper: 2, control: 0}}
-profit: {margin: MARGIN}
+profit: {margin: MARGIN, cost: 0.5 * t}
 output: {schema: s}
 """
 
@@ -289,7 +289,7 @@ def test_spending_may_be_named_for_a_frontier_alone(tmp_path: Path) -> None:
     path.write_text(f"{text}frontier: {{budgets: [1]}}\n")
     found = load_configuration(path)
     assert found.limits.budget is None
-    assert (found.spending.margin, found.spending.cost) == ("t", "0")
+    assert (found.spending.margin, found.spending.cost) == ("t", "0.5 * t")
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=r"expected menu\.budget beside it"):
         load_configuration(path)

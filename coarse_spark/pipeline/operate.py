@@ -105,9 +105,7 @@ def publish_run(lake: Lake, run_id: str, configuration: Configuration | None = N
     if not record.final:
         if line.owner is not None:
             raise RunTakenError(f"run {run_id} is being worked on ({line.owner})")
-        run = run_of(lake, record)
-        if configuration is not None:
-            run.declared = configuration
+        run = run_of(lake, record, configuration)
         run.lease = Lease(lake, record)
         run.record = run.lease.record
         with run:
@@ -225,9 +223,10 @@ def _take_from_readers(lake: Lake, run_id: str, status: str) -> None:
     record.with_changes(status=status, published_at=None, stop_reason=told).save(lake, check=True)
 
 
-def run_of(lake: Lake, record: RunRecord) -> Run:
-    """Return a run with the configuration that its record holds."""
-    return Run(lake.spark, Configuration.model_validate_json(record.config), lake, record)
+def run_of(lake: Lake, record: RunRecord, configuration: Configuration | None = None) -> Run:
+    """Return a run with its configuration, by default the one that its record holds."""
+    declared = configuration or Configuration.model_validate_json(record.config)
+    return Run(lake.spark, declared, lake, record)
 
 
 def repeated(

@@ -212,6 +212,17 @@ def unit_hash(unit: Column | str = "unit_id", *purpose: int | str) -> Column:
     return F.xxhash64(*salt, found.cast("string"))
 
 
+def unit_key(unit: Column, seed: int) -> Column:
+    """Return the hash that orders units, the one called key: the first are a sample of them.
+
+    Parameters
+    ----------
+    unit : column with the id.
+    seed : of the hashes (``ExperimentSetup.seed``).
+    """
+    return unit_hash(unit, seed, "key")
+
+
 def cluster_label(table: DataFrame, name: str) -> Column:
     """Return the text of a unit's cluster, null where it has none.
 
@@ -270,7 +281,7 @@ def _unit_columns(table: DataFrame, setup: ExperimentSetup, weight: str | None) 
     return [
         unit.alias("unit_id"),
         label(table, setup.partition_by, ALL).alias("partition"),
-        unit_hash(unit, setup.seed, "key").alias("key"),
+        unit_key(unit, setup.seed).alias("key"),
         (F.lit(1.0) if weight is None else column(weight).cast("double")).alias("weight"),
         *(
             feature(table, name).alias(alias)

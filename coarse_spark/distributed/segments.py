@@ -1,4 +1,4 @@
-"""Descriptions of the segments: native aggregates over all units, and a rule from a hash sample."""
+"""Descriptions of the segments: native aggregates over a hash sample of the units, and a rule."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from pyspark.sql.types import StringType
 
 from coarse_spark.core.policy_tree.rule import AssignmentRule, told_of
 from coarse_spark.core.segments import distinguishing_features, segment_rules
-from coarse_spark.distributed.frames import feature_columns, feature_frame, hash_sample
+from coarse_spark.distributed.frames import (
+    feature_columns,
+    feature_frame,
+    hash_limit,
+    hash_sample,
+    unit_key,
+)
 from coarse_spark.distributed.materialize import materialized
 
-_SAMPLE_UNITS = 20_000
+# described by their features: to bring those of ten million units together with the assignments
+# costs several times as much as to assign them, and tells no more
+_DESCRIBED_UNITS = 1_000_000
+_RULE_UNITS = 20_000
 _MAX_LEVELS = 30  # of a text feature; rarer levels are not described
 
 
@@ -23,52 +32,68 @@ def describe_segments(
     assignments: DataFrame,
     units: DataFrame,
     names: Sequence[str],
+    *,
+    seed: int,
     rule: AssignmentRule | None = None,
 ) -> pd.DataFrame:
     """Return one row a treatment: treatment_id, size, feature_means, distinguishing, rule.
+
+    Sizes are of all units; of more than a million units, about a million tell the rest, the ones
+    with the smallest keys.
 
     Parameters
     ----------
     assignments : unit_id, treatment_id.
     units : rows in the shape of ``distributed.frames.population_units``.
     names : of the features, as the user calls them.
+    seed : of the units' keys.
     rule : by which the units are assigned; otherwise rules are found that nearly tell the segments.
     """
+    sizes = (
+        assignments.groupBy("treatment_id")
+        .agg(F.count("*").alias("size"))
+        .toPandas()
+        .set_index("treatment_id")["size"]
+        .sort_index()
+    )
+    segments = [int(number) for number in sizes.index]
+    limit = F.lit(hash_limit(_DESCRIBED_UNITS, int(sizes.sum())))
     aliases = feature_columns(len(names))
     texts = [
         i for i, alias in enumerate(aliases) if isinstance(units.schema[alias].dataType, StringType)
     ]
     numbers = [i for i in range(len(names)) if i not in texts]
-    joined = units.select("unit_id", "key", *aliases).join(
-        assignments.select("unit_id", "treatment_id"), "unit_id"
-    )
-    # three passes: joining two tables of all units costs more than all of them
+    some = units.where(F.col("key") <= limit).select("unit_id", "key", *aliases)
+    # the same limit on both sides, so that no more units than these have to meet
+    given = assignments.where(unit_key(F.col("unit_id"), seed) <= limit)
+    joined = some.join(given.select("unit_id", "treatment_id"), "unit_id")
+    # three passes: joining two tables costs more than all of them
     with materialized(joined.drop("unit_id")) as described:
-        means, overall, spread, sizes = _numeric(
+        means, overall, spread, counts = _numeric(
             described, [names[i] for i in numbers], [aliases[i] for i in numbers]
         )
         levels: list[str] = []
         if texts:
             shares, all_shares = _levels(
-                described, [names[i] for i in texts], [aliases[i] for i in texts], sizes
+                described, [names[i] for i in texts], [aliases[i] for i in texts], counts
             )
             levels = list(shares.columns)
             means = means.join(shares)
             all_spread = (all_shares * (1 - all_shares)) ** 0.5
             overall, spread = pd.concat([overall, all_shares]), pd.concat([spread, all_spread])
-        sample = hash_sample(described, _SAMPLE_UNITS)
-    segments = [int(number) for number in means.index]
+        sample = hash_sample(described, _RULE_UNITS)
+    means = means.reindex(sizes.index)
     if rule is not None:
         rules = told_of(rule, segments)
     elif not names:
         rules = [""] * len(segments)
     else:
-        given = sample["treatment_id"].to_numpy()
-        rules = segment_rules(feature_frame(sample, names), given, np.ones(len(sample)), segments)
+        own = sample["treatment_id"].to_numpy()
+        rules = segment_rules(feature_frame(sample, names), own, np.ones(len(sample)), segments)
     return pd.DataFrame(
         {
             "treatment_id": segments,
-            "size": sizes.loc[segments].to_numpy(),
+            "size": sizes.to_numpy(np.int64),
             "feature_means": [means.loc[segment].dropna().to_dict() for segment in segments],
             "distinguishing": distinguishing_features(means, overall, spread, levels),
             "rule": rules,
@@ -79,9 +104,9 @@ def describe_segments(
 def _numeric(
     joined: DataFrame, names: list[str], aliases: list[str]
 ) -> tuple[pd.DataFrame, pd.Series, pd.Series, pd.Series]:
-    """Means of number features by segment, then their mean and standard deviation over all units.
+    """Means of number features by segment, their mean and standard deviation over all these units.
 
-    Last come the sizes of the segments.
+    Last come the numbers of units.
     """
     sums = [F.sum(alias).alias(f"sum_{i}") for i, alias in enumerate(aliases)]
     squares = [
@@ -90,7 +115,7 @@ def _numeric(
     held = [F.count(alias).alias(f"held_{i}") for i, alias in enumerate(aliases)]
     rows = (
         joined.groupBy("treatment_id")
-        .agg(F.count("*").alias("size"), *sums, *squares, *held)
+        .agg(F.count("*").alias("units"), *sums, *squares, *held)
         .toPandas()
     )
     rows = rows.set_index("treatment_id").sort_index()
@@ -103,13 +128,18 @@ def _numeric(
     held_all = count.sum().where(count.sum() > 0)
     overall = total.sum() / held_all
     variance = (square.sum() / held_all - overall**2).clip(lower=0)
-    return total / count.where(count > 0), overall, np.sqrt(variance), rows["size"].astype(np.int64)
+    return (
+        total / count.where(count > 0),
+        overall,
+        np.sqrt(variance),
+        rows["units"].astype(np.int64),
+    )
 
 
 def _levels(
-    joined: DataFrame, names: list[str], aliases: list[str], sizes: pd.Series
+    joined: DataFrame, names: list[str], aliases: list[str], units: pd.Series
 ) -> tuple[pd.DataFrame, pd.Series]:
-    """Shares of the most frequent levels of text features, by segment and of all units.
+    """Shares of the most frequent levels of text features, by segment and of all of these units.
 
     One job counts them all.
     """
@@ -135,6 +165,6 @@ def _levels(
     rows["name"] = rows["feature"] + "=" + rows["level"]
     table = rows.pivot_table(
         index="treatment_id", columns="name", values="count", fill_value=0, aggfunc="sum"
-    ).reindex(sizes.index, fill_value=0)
+    ).reindex(units.index, fill_value=0)
     table = table[sorted(table.columns)]
-    return table.div(sizes, axis=0), table.sum() / sizes.sum()
+    return table.div(units, axis=0), table.sum() / units.sum()

@@ -507,7 +507,8 @@ SEGMENTS = TableSchema(
         "size": ("bigint", "Units served with it"),
         "feature_means": (
             "map<string,double>",
-            "Mean of every numeric feature and share of every level (feature=level)",
+            "Mean of every numeric feature and share of every level (feature=level); of more than "
+            "a million units, about a million tell",
         ),
         "distinguishing": (
             "array<string>",

@@ -20,7 +20,7 @@ def test_of_a_level_a_unit_only_the_frequent_ones_leave_spark(
 ) -> None:
     from pyspark.sql import functions as F
 
-    from coarse_spark.distributed.frames import unit_hash
+    from coarse_spark.distributed.frames import unit_key
     from coarse_spark.distributed.segments import _MAX_LEVELS, describe_segments
 
     number = F.col("id")
@@ -28,7 +28,7 @@ def test_of_a_level_a_unit_only_the_frequent_ones_leave_spark(
     name = F.when(number % 2 == 0, F.concat(F.lit("usual "), (number % 8).cast("string")))
     units = spark.range(UNITS).select(
         number.alias("unit_id"),
-        unit_hash("id").alias("key"),
+        unit_key(F.col("id"), 0).alias("key"),
         F.coalesce(name, F.concat(F.lit("unit "), number.cast("string"))).alias("feature_0"),
         number.cast("double").alias("feature_1"),
     )
@@ -42,7 +42,7 @@ def test_of_a_level_a_unit_only_the_frequent_ones_leave_spark(
         return rows
 
     monkeypatch.setattr(kind, "toPandas", watched)
-    segments = describe_segments(assignments, units, ["name", "number"])
+    segments = describe_segments(assignments, units, ["name", "number"], seed=0)
     (levels,) = [rows for columns, rows in collected if "level" in columns]
     # each of the usual ones in every segment, the others in one
     assert levels == 3 * 4 + _MAX_LEVELS - 4
@@ -53,3 +53,42 @@ def test_of_a_level_a_unit_only_the_frequent_ones_leave_spark(
         usual = [share * size for level, share in named.items() if "usual" in level]
         assert len(usual) == 4
         assert usual == pytest.approx([UNITS / 8 / 3] * 4, abs=1)
+
+
+def test_of_many_units_a_sample_tells_all_but_the_sizes(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyspark.sql import functions as F
+
+    from coarse_spark.distributed import segments
+    from coarse_spark.distributed.frames import unit_key
+
+    monkeypatch.setattr(segments, "_DESCRIBED_UNITS", 1_000)
+    number = F.col("id")
+    units = spark.range(UNITS).select(
+        number.cast("int").alias("unit_id"),
+        unit_key(number, 7).alias("key"),
+        (number % 10).cast("double").alias("feature_0"),
+        F.when(number % 4 == 0, "few").otherwise("many").alias("feature_1"),
+    )
+    # the table of assignments may hold the same ids in another type
+    assignments = units.select(
+        F.col("unit_id").cast("long").alias("unit_id"),
+        F.when(F.col("unit_id") % 10 < 8, 0)
+        .when(F.col("unit_id") < UNITS - 1, 1)
+        .otherwise(2)
+        .alias("treatment_id"),
+    )
+    found = segments.describe_segments(assignments, units, ["number", "level"], seed=7)
+    assert found["size"].tolist() == [3_200, 799, 1]
+    rows = units.join(assignments, "unit_id").toPandas().sort_values("key")
+    first = rows[rows["key"] <= (2 * 1_000 / UNITS - 1) * 2**63]
+    assert 900 < len(first) < 1_100
+    for treatment, means in zip(found["treatment_id"], found["feature_means"], strict=True):
+        own = first[first["treatment_id"] == treatment]
+        if own.empty:
+            assert not means
+            continue
+        assert means["number"] == pytest.approx(own["feature_0"].mean())
+        assert means["level=few"] == pytest.approx((own["feature_1"] == "few").mean())
+    assert found["distinguishing"][1][0].startswith("number higher")

@@ -73,7 +73,8 @@ def assign(run: Run) -> None:
         changes = count_changes(run, rules)
         units = population_units(table, setup, unit_weight(run.configuration))
         landed = run.lake.read("assignments", run.run_id)
-        run.replace(SEGMENTS, describe_segments(landed, units, setup.features, rule))
+        segments = describe_segments(landed, units, setup.features, seed=setup.seed, rule=rule)
+        run.replace(SEGMENTS, segments)
         run.keep(
             AssignResult(
                 k=k,

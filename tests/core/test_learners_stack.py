@@ -11,8 +11,6 @@ from coarse_spark.core.learners.boosting.trees import (
     Binned,
     Growth,
     Trees,
-    bin_codes,
-    bin_edges,
     grow,
     route,
 )
@@ -52,9 +50,9 @@ def test_the_first_split_is_the_one_scikit_learn_finds():
         + np.where(inputs[:, 1] > 4, 0.7, 0)
         + 0.1 * rng.normal(size=800)
     )
-    edges = bin_edges(inputs)
+    binned = Binned.of(inputs)
     features, places = grow(
-        bin_codes(inputs, edges),
+        binned,
         target[None],
         np.ones(800),
         np.arange(5),
@@ -62,7 +60,7 @@ def test_the_first_split_is_the_one_scikit_learn_finds():
     )
     peer = DecisionTreeRegressor(max_depth=2, min_samples_leaf=5).fit(inputs, target).tree_
     assert features[0] == peer.feature[0] == 3
-    assert edges[3][places[0]] < peer.threshold[0] < edges[3][places[0]] + 1
+    assert binned.edges[3][places[0]] < peer.threshold[0] < binned.edges[3][places[0]] + 1
     assert set(features[1:]) == {1}
 
 
@@ -70,17 +68,18 @@ def test_a_step_is_found_where_it_is():
     rng = np.random.default_rng(0)
     inputs = rng.random((20_000, 2))
     target = np.where(inputs[:, 1] > 0.237, 1.0, 0.0) - 0.763
-    edges = bin_edges(inputs)
+    binned = Binned.of(inputs)
     features, places = grow(
-        bin_codes(inputs, edges),
+        binned,
         target[None],
         np.ones(20_000),
         np.arange(2),
         Growth(depth=1, min_rows=25, penalty=50),
     )
     assert features.tolist() == [1]
-    # one of 255 bins is 0.004 wide; 32 bins missed it by up to 0.03
-    assert edges[1][places[0]] == pytest.approx(0.237, abs=0.004)
+    # one of 255 bins is 0.004 wide, a step between two rows 0.00005
+    below, above = inputs[:, 1] <= 0.237, inputs[:, 1] > 0.237
+    assert inputs[below, 1].max() <= binned.edges[1][places[0]] < inputs[above, 1].min()
 
 
 @pytest.mark.parametrize(("rounds", "depth"), [(0, 3), (1, 3), (37, 3), (8, 2), (3, 5)])
@@ -105,26 +104,25 @@ def test_ensembles_add_up_the_leaves_of_every_tree(rounds, depth):
 def test_trees_route_raw_values_as_they_routed_bins():
     rng = np.random.default_rng(1)
     inputs = rng.normal(size=(3000, 6))
-    edges = bin_edges(inputs)
-    codes = bin_codes(inputs, edges)
+    binned = Binned.of(inputs)
     features, places = grow(
-        codes,
+        binned,
         rng.normal(size=(2, 3000)),
         np.ones(3000),
         np.arange(6),
         Growth(depth=3, min_rows=20, penalty=10),
     )
-    threshold = np.array([edges[f][p] for f, p in zip(features, places, strict=True)])
+    threshold = np.array([binned.edges[f][p] for f, p in zip(features, places, strict=True)])
     value = rng.normal(size=(8, 2))
     predicted = Trees(features[None], threshold[None], value[None]).predict(inputs)
-    np.testing.assert_array_equal(predicted, value[route(codes, features, places)])
+    np.testing.assert_array_equal(predicted, value[route(binned.steps, features, places)])
     leaf = np.zeros(3000, dtype=int)
     for row in range(3000):
         node = 0
         for _ in range(3):
             node = 2 * node + 1 + int(inputs[row, features[node]] > threshold[node])
         leaf[row] = node - 7
-    np.testing.assert_array_equal(route(codes, features, places), leaf)
+    np.testing.assert_array_equal(route(binned.steps, features, places), leaf)
 
 
 def test_boosting_recovers_jumps_and_stops_without_signal():

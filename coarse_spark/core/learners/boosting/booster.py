@@ -15,7 +15,7 @@ all of them share. Splits of many columns are searched on a few random combinati
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ import numpy.typing as npt
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.boosting.trees import (
     Binned,
-    CodeArray,
     Growth,
+    StepArray,
     Trees,
     grow,
     route,
@@ -67,11 +67,11 @@ class _Booster:
     """The booster of one part, in the middle of fitting."""
 
     start: FloatArray
-    codes: CodeArray
+    inputs: Binned
     columns: FloatArray  # (k, n), as held_columns
     residual: FloatArray  # (n,), or (q, n) of a vector, as held_residual
     weight: FloatArray
-    held_codes: CodeArray
+    held_steps: StepArray
     held_columns: FloatArray
     held_residual: FloatArray
     held_weight: FloatArray
@@ -85,28 +85,32 @@ class _Booster:
         rows = self.weight.size
         size, offset = max(1, int(_SHARE * rows)), int(self.random.integers(rows))
         # rows are in random order, so that a cyclic window is a random sample without a gather
-        codes, Z, weight, residual = (
-            _window(array, offset, size)
-            for array in (self.codes, self.columns, self.weight, self.residual)
+        Z, weight, residual = (
+            _window(array, offset, size) for array in (self.columns, self.weight, self.residual)
         )
         target = weight * residual
-        count = len(codes)
+        count = len(self.inputs.codes)
         columns = (
             np.arange(count)
             if count <= _COLUMNS
             else np.sort(self.random.choice(count, _COLUMNS, replace=False))
         )
         few = min(size, max(_SPLIT_ROWS, int(_SPLIT_SHARE * size)))
+        searched = replace(
+            self.inputs,
+            codes=_window(self.inputs.codes, offset, few),
+            steps=_window(self.inputs.steps, offset, few),
+        )
         features, places = grow(
-            codes[:, :few],
+            searched,
             self._combined(Z[:, :few] * target[..., :few]),
             weight[:few],
             columns,
             _GROWTH,
         )
-        leaf = route(self.codes, features, places)
+        leaf = route(self.inputs.steps, features, places)
         value = _leaf_values(Z, target, weight, _window(leaf, offset, size))
-        held, dimensions = route(self.held_codes, features, places), self.residual.ndim
+        held, dimensions = route(self.held_steps, features, places), self.residual.ndim
         self.residual -= _product(self.columns, value, leaf, dimensions)
         self.held_residual -= _product(self.held_columns, value, held, dimensions)
         self.features.append(features)
@@ -129,14 +133,14 @@ class _Booster:
         for features, places, value in zip(
             self.features[:rounds], self.places, self.values, strict=False
         ):
-            result += value[route(self.held_codes, features, places)]
+            result += value[route(self.held_steps, features, places)]
         return result
 
-    def trees(self, rounds: int, edges: list[FloatArray]) -> Trees:
+    def trees(self, rounds: int) -> Trees:
         features = np.array(self.features[:rounds], dtype=np.int64).reshape(rounds, _SPLITS)
         places = np.array(self.places[:rounds], dtype=np.int64).reshape(rounds, _SPLITS)
         threshold = np.zeros(features.shape)
-        for column, cuts in enumerate(edges):
+        for column, cuts in enumerate(self.inputs.edges):
             threshold = np.where(
                 features == column,
                 np.append(cuts, np.inf)[np.minimum(places, len(cuts))],
@@ -180,11 +184,11 @@ def fit_boosting(
         boosters.append(
             _Booster(
                 start.ravel(),
-                inputs.codes[:, train],
+                inputs.take(train),
                 np.ascontiguousarray(Z[train].T),
                 (target[train] - Z[train] @ start).T,
                 weight[train],
-                inputs.codes[:, held],
+                inputs.steps[:, held],
                 np.ascontiguousarray(Z[held].T),
                 (target[held] - Z[held] @ start).T,
                 weight[held],
@@ -203,10 +207,8 @@ def fit_boosting(
         # the booster
         own = _best(np.delete(losses, position, axis=1))
         held_out[part == number] = booster.held_out(own)
-        without[int(number)] = booster.start, booster.trees(own, inputs.edges)
-    ensembles = [
-        booster.trees(best, inputs.edges).scaled(1 / len(boosters)) for booster in boosters
-    ]
+        without[int(number)] = booster.start, booster.trees(own)
+    ensembles = [booster.trees(best).scaled(1 / len(boosters)) for booster in boosters]
     start = np.mean([booster.start for booster in boosters], axis=0)
     return BoostedFit(start, Trees.concatenate(ensembles), held_out, best, without)
 

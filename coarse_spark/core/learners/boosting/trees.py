@@ -8,9 +8,9 @@ structure beyond three arrays is needed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,10 @@ from scipy.sparse import csc_array
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 
 CodeArray = npt.NDArray[np.uint8]
+StepArray = npt.NDArray[np.uint16]
+Code = TypeVar("Code", np.uint8, np.uint16)
 
-_LEAST_BINS, _MOST_BINS = 32, 255
+_LEAST_BINS, _MOST_BINS, _MOST_STEPS = 32, 255, 65_535
 NO_SPLIT = -1
 _LEAST_GAIN, _TIE = 1e-12, 1e-9
 _ROWS, _PAIRS = 2_048, 16  # predicted at once: their splits' answers stay in the cache
@@ -168,26 +170,41 @@ def _leaves(answers: Sequence[BoolArray] | BoolArray) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True, eq=False)
 class Binned:
-    """Columns as bins.
+    """Columns as bins, and as steps within these.
+
+    Splits are searched between bins, which are few; where in the two bins beside it a split lies,
+    steps tell: of fewer values than two bytes tell apart every one is a step of its own.
 
     Attributes
     ----------
-    edges : of every column, as ``bin_edges``.
+    edges : of the steps of every column, ascending.
     codes : (c, n) bins.
+    steps : (c, n) a step exceeds s exactly where the value exceeds edge s.
+    last : of every column, the last step of each bin.
     """
 
     edges: list[FloatArray]
     codes: CodeArray
+    steps: StepArray
+    last: list[IntArray]
 
     @staticmethod
     def of(inputs: FloatArray) -> Binned:
         """Return the bins of inputs (n, c)."""
-        edges = bin_edges(inputs)
-        return Binned(edges, bin_codes(inputs, edges))
+        bounds = bin_edges(inputs)
+        edges = [
+            np.union1d(coarse, _edges(values, _MOST_STEPS - len(coarse)))
+            for coarse, values in zip(bounds, inputs.T, strict=True)
+        ]
+        last = [
+            np.append(np.searchsorted(fine, coarse), len(fine))
+            for fine, coarse in zip(edges, bounds, strict=True)
+        ]
+        return Binned(edges, bin_codes(inputs, bounds), _codes(inputs, edges, np.uint16), last)
 
     def take(self, rows: IntArray) -> Binned:
         """Return the bins of some rows."""
-        return Binned(self.edges, self.codes[:, rows])
+        return replace(self, codes=self.codes[:, rows], steps=self.steps[:, rows])
 
 
 def bin_edges(inputs: FloatArray) -> list[FloatArray]:
@@ -196,34 +213,40 @@ def bin_edges(inputs: FloatArray) -> list[FloatArray]:
     They are quantiles, or all distinct values where those are few. There are as many bins as a byte
     can tell apart, in few rows as many as have ten rows.
     """
-    edges, bins = [], min(_MOST_BINS, max(_LEAST_BINS, len(inputs) // 10))
-    for values in inputs.T:
-        distinct = np.unique(values)
-        if len(distinct) > bins:
-            distinct = np.unique(
-                np.quantile(values, np.arange(1, bins + 1) / bins, method="inverted_cdf")
-            )
-        edges.append(distinct[:-1])
-    return edges
+    bins = min(_MOST_BINS, max(_LEAST_BINS, len(inputs) // 10))
+    return [_edges(values, bins) for values in inputs.T]
+
+
+def _edges(values: FloatArray, bins: int) -> FloatArray:
+    distinct = np.unique(values)
+    if len(distinct) > bins:
+        distinct = np.unique(
+            np.quantile(values, np.arange(1, bins + 1) / bins, method="inverted_cdf")
+        )
+    return np.asarray(distinct[:-1])
 
 
 def bin_codes(inputs: FloatArray, edges: list[FloatArray]) -> CodeArray:
     """Return the bins (c, n): a code exceeds b exactly where the value exceeds edge b."""
+    return _codes(inputs, edges, np.uint8)
+
+
+def _codes(inputs: FloatArray, edges: list[FloatArray], kind: type[Code]) -> npt.NDArray[Code]:
     codes = [
         np.searchsorted(places, values, side="left")
         for places, values in zip(edges, inputs.T, strict=True)
     ]
-    return np.asarray(codes, dtype=np.uint8).reshape(len(edges), len(inputs))
+    return np.asarray(codes, dtype=kind).reshape(len(edges), len(inputs))
 
 
 def grow(
-    codes: CodeArray,
+    inputs: Binned,
     gradient: FloatArray,
     weight: FloatArray,
     columns: IntArray,
     growth: Growth,
 ) -> tuple[IntArray, IntArray]:
-    """Grow one tree level by level and return its split columns and bins (2^depth − 1,).
+    """Grow one tree level by level and return its split columns and steps (2^depth − 1,).
 
     The gain of a split is what it adds to Σ |G|² / (W + penalty) over the leaves, with
     G = Σ gradient (k,) and W = Σ weight: the second-order gain of boosting with an identity
@@ -231,13 +254,13 @@ def grow(
 
     Parameters
     ----------
-    codes : (c, n) bins.
+    inputs : n rows.
     gradient : (k, n).
     weight : (n,).
     columns : columns that may be split on.
     growth : depth, least leaf and penalty.
     """
-    depth, searched = growth.depth, codes[columns]
+    depth, searched = growth.depth, inputs.codes[columns]
     features, places = np.full(2**depth - 1, NO_SPLIT), np.zeros(2**depth - 1, dtype=np.int64)
     if not searched.size:
         return features, places
@@ -247,24 +270,30 @@ def grow(
     cells = np.ascontiguousarray(searched.T) + (ends - bins)
     values, ones = np.column_stack([weight, *gradient]), np.ones(cells.size)
 
-    def histogram(rows: slice | IntArray) -> FloatArray:
+    def histogram(rows: IntArray | slice) -> FloatArray:
         """Sums of weight and gradient (1 + k, bins of all columns): a sparse product."""
         chosen, added = cells[rows], values[rows]
         starts = np.arange(0, chosen.size + 1, len(columns), dtype=np.int32)
         content = (ones[: chosen.size], chosen.ravel(), starts)
         return np.asarray(csc_array(content, shape=(int(ends[-1]), len(chosen))) @ added).T
 
-    histograms = [histogram(slice(None))]
+    parents, histograms = [np.arange(len(weight))], [histogram(slice(None))]
     for level in range(depth):
-        first, last = 2**level - 1, 2 ** (level + 1) - 1
-        column, place = _best_splits(np.stack(histograms), bins, growth)
-        features[first:last] = np.where(column == NO_SPLIT, NO_SPLIT, columns[column])
-        places[first:last] = place
-        if level == depth - 1:
-            break
-        node, children = route(codes, features[:last], places[:last]), []
-        for parent, whole in enumerate(histograms):
-            left, right = (np.flatnonzero(node == 2 * parent + side) for side in (0, 1))
+        first, nodes, children = 2**level - 1, list[IntArray](), list[FloatArray]()
+        found = zip(*_best_splits(np.stack(histograms), bins, growth), strict=True)
+        for node, (rows, whole, (best, bin_)) in enumerate(
+            zip(parents, histograms, found, strict=True), start=first
+        ):
+            left, right = rows, rows[:0]
+            if best != NO_SPLIT:
+                column, sums = int(columns[best]), whole[:, ends[best] - bins[best] : ends[best]]
+                step = _finer(inputs, column, int(bin_), rows, values, sums, growth)
+                features[node], places[node] = column, step
+                goes = inputs.steps[column][rows] > step
+                left, right = rows[~goes], rows[goes]
+            nodes += [left, right]
+            if level == depth - 1:
+                continue
             # the lighter side is summed, the other one is what is left
             if len(left) < len(right):
                 few = histogram(left)
@@ -272,8 +301,44 @@ def grow(
             else:
                 few = histogram(right)
                 children += [whole - few, few]
-        histograms = children
+        parents, histograms = nodes, children
     return features, places
+
+
+def _finer(
+    inputs: Binned,
+    column: int,
+    bin_: int,
+    rows: IntArray,
+    values: FloatArray,
+    sums: FloatArray,
+    growth: Growth,
+) -> int:
+    """Return the step after which to split a node that is best split after a bin of a column.
+
+    It lies in this bin or the next, half-way to the next row.
+
+    Parameters
+    ----------
+    inputs : all rows.
+    column, bin_ : as found.
+    rows : of the node.
+    values : (n, 1 + k) weight and gradient of all rows.
+    sums : (1 + k, bins of the column) of the node.
+    growth : of which least leaf and penalty count.
+    """
+    last = inputs.last[column]
+    if len(last) > len(inputs.edges[column]):
+        return int(last[bin_])  # every step is a bin
+    beside = rows[(inputs.codes[column][rows] - np.uint8(bin_)) <= 1]  # bytes below it wrap around
+    steps = inputs.steps[column][beside]
+    order = np.argsort(steps, kind="stable")
+    steps, added = steps[order].astype(np.int64), values[beside[order]].T
+    following = np.append(steps[1:], steps[-1:])
+    places = np.flatnonzero(np.append(steps[1:] != steps[:-1], True))
+    left = sums[:, :bin_].sum(axis=1)[:, None] + added.cumsum(axis=1)[:, places]
+    place = places[_first_best(_gains(left[None], sums.sum(axis=1)[None], growth))[0]]
+    return int(steps[place] + following[place]) // 2
 
 
 def _best_splits(
@@ -287,24 +352,44 @@ def _best_splits(
     bins : of every column.
     growth : of which least leaf and penalty count.
     """
-    penalty, ends = growth.penalty, np.cumsum(bins)
+    ends = np.cumsum(bins)
     below = histograms.cumsum(axis=2)
     # every column begins anew: without what all columns before it add up to
     before = np.concatenate([np.zeros_like(below[:, :, :1]), below[:, :, ends[:-1] - 1]], axis=2)
     totals = below[:, :, ends[0] - 1]
     below -= np.repeat(before, bins, axis=2)
-    left, sums = below[:, 0], below[:, 1:]
-    weight, whole = totals[:, :1], totals[:, 1:]
-    right, whole_square = weight - left, (whole**2).sum(axis=1)[:, None]
-    square = (sums * sums).sum(axis=1)
-    rest_square = whole_square - 2 * (whole[:, None] @ sums)[:, 0] + square
-    gain = square / (left + penalty) + rest_square / (right + penalty)
-    gain -= whole_square / (weight + penalty)
-    gain[(left < growth.min_rows) | (right < growth.min_rows)] = -np.inf
-    # bins without rows between them are worth the same: the first, whatever sums round to
-    top = gain.max(axis=1)
-    best = (gain >= (top - _TIE * np.abs(top))[:, None]).argmax(axis=1)
+    gain = _gains(below, totals, growth)
+    best = _first_best(gain)
     column = np.searchsorted(ends, best, side="right")
     place = best - (ends - bins)[column]
     worth = gain[np.arange(len(gain)), best] > _LEAST_GAIN
     return np.where(worth, column, NO_SPLIT), np.where(worth, place, 0)
+
+
+def _gains(left: FloatArray, whole: FloatArray, growth: Growth) -> FloatArray:
+    """Return the gains (w, b) of splits of w nodes, −∞ where a side has too few rows.
+
+    Parameters
+    ----------
+    left : (w, 1 + k, b) sums of weight and gradient that go left.
+    whole : (w, 1 + k) sums of the nodes.
+    growth : of which least leaf and penalty count.
+    """
+    penalty, weight, sums = growth.penalty, left[:, 0], left[:, 1:]
+    rest, gradient = whole[:, :1] - weight, whole[:, 1:]
+    whole_square = (gradient**2).sum(axis=1)[:, None]
+    square = (sums * sums).sum(axis=1)
+    rest_square = whole_square - 2 * (gradient[:, None] @ sums)[:, 0] + square
+    gain = square / (weight + penalty) + rest_square / (rest + penalty)
+    gain -= whole_square / (whole[:, :1] + penalty)
+    gain[(weight < growth.min_rows) | (rest < growth.min_rows)] = -np.inf
+    return np.asarray(gain)
+
+
+def _first_best(gain: FloatArray) -> IntArray:
+    """Return the place (w,) of the largest gain (w, b).
+
+    Splits without rows between them are worth the same: the first, whatever sums round to.
+    """
+    top = gain.max(axis=1)
+    return np.asarray((gain >= (top - _TIE * np.abs(top))[:, None]).argmax(axis=1))

@@ -77,9 +77,8 @@ def test_a_step_is_found_where_it_is():
         Growth(depth=1, min_rows=25, penalty=50),
     )
     assert features.tolist() == [1]
-    # one of 255 bins is 0.004 wide, a step between two rows 0.00005
-    below, above = inputs[:, 1] <= 0.237, inputs[:, 1] > 0.237
-    assert inputs[below, 1].max() <= binned.edges[1][places[0]] < inputs[above, 1].min()
+    # one of 255 bins is 0.004 wide, a step of ten rows 0.0005; 32 bins missed it by up to 0.03
+    assert binned.edges[1][places[0]] == pytest.approx(0.237, abs=0.0005)
 
 
 @pytest.mark.parametrize(("rounds", "depth"), [(0, 3), (1, 3), (37, 3), (8, 2), (3, 5)])

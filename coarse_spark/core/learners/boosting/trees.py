@@ -22,7 +22,7 @@ CodeArray = npt.NDArray[np.uint8]
 StepArray = npt.NDArray[np.uint16]
 Code = TypeVar("Code", np.uint8, np.uint16)
 
-_LEAST_BINS, _MOST_BINS, _MOST_STEPS = 32, 255, 65_535
+_LEAST_BINS, _MOST_BINS, _MOST_STEPS = 32, 255, 65_000  # of a byte and of two
 NO_SPLIT = -1
 _LEAST_GAIN, _TIE = 1e-12, 1e-9
 _ROWS, _PAIRS = 2_048, 16  # predicted at once: their splits' answers stay in the cache
@@ -173,7 +173,7 @@ class Binned:
     """Columns as bins, and as steps within these.
 
     Splits are searched between bins, which are few; where in the two bins beside it a split lies,
-    steps tell: of fewer values than two bytes tell apart every one is a step of its own.
+    steps tell, which in many rows are as many as have ten rows.
 
     Attributes
     ----------
@@ -191,9 +191,9 @@ class Binned:
     @staticmethod
     def of(inputs: FloatArray) -> Binned:
         """Return the bins of inputs (n, c)."""
-        bounds = bin_edges(inputs)
+        bounds, steps = bin_edges(inputs), _count(len(inputs), _MOST_STEPS)
         edges = [
-            np.union1d(coarse, _edges(values, _MOST_STEPS - len(coarse)))
+            np.union1d(coarse, _edges(values, steps))
             for coarse, values in zip(bounds, inputs.T, strict=True)
         ]
         last = [
@@ -213,8 +213,12 @@ def bin_edges(inputs: FloatArray) -> list[FloatArray]:
     They are quantiles, or all distinct values where those are few. There are as many bins as a byte
     can tell apart, in few rows as many as have ten rows.
     """
-    bins = min(_MOST_BINS, max(_LEAST_BINS, len(inputs) // 10))
+    bins = _count(len(inputs), _MOST_BINS)
     return [_edges(values, bins) for values in inputs.T]
+
+
+def _count(rows: int, most: int) -> int:
+    return min(most, max(_LEAST_BINS, rows // 10))
 
 
 def _edges(values: FloatArray, bins: int) -> FloatArray:
@@ -277,23 +281,23 @@ def grow(
         content = (ones[: chosen.size], chosen.ravel(), starts)
         return np.asarray(csc_array(content, shape=(int(ends[-1]), len(chosen))) @ added).T
 
-    parents, histograms = [np.arange(len(weight))], [histogram(slice(None))]
+    nodes, histograms = [np.arange(len(weight))], [histogram(slice(None))]
     for level in range(depth):
-        first, nodes, children = 2**level - 1, list[IntArray](), list[FloatArray]()
+        first, sides, children = 2**level - 1, list[IntArray](), list[FloatArray]()
         found = zip(*_best_splits(np.stack(histograms), bins, growth), strict=True)
         for node, (rows, whole, (best, bin_)) in enumerate(
-            zip(parents, histograms, found, strict=True), start=first
+            zip(nodes, histograms, found, strict=True), start=first
         ):
-            left, right = rows, rows[:0]
             if best != NO_SPLIT:
-                column, sums = int(columns[best]), whole[:, ends[best] - bins[best] : ends[best]]
-                step = _finer(inputs, column, int(bin_), rows, values, sums, growth)
-                features[node], places[node] = column, step
-                goes = inputs.steps[column][rows] > step
-                left, right = rows[~goes], rows[goes]
-            nodes += [left, right]
+                sums = whole[:, ends[best] - bins[best] : ends[best]]
+                features[node] = columns[best]
+                places[node] = _finer(inputs, features[node], bin_, rows, values, sums, growth)
             if level == depth - 1:
                 continue
+            left, right = rows, rows[:0]
+            if best != NO_SPLIT:
+                goes = inputs.steps[features[node]][rows] > places[node]
+                left, right = rows[~goes], rows[goes]
             # the lighter side is summed, the other one is what is left
             if len(left) < len(right):
                 few = histogram(left)
@@ -301,7 +305,8 @@ def grow(
             else:
                 few = histogram(right)
                 children += [whole - few, few]
-        parents, histograms = nodes, children
+            sides += [left, right]
+        nodes, histograms = sides, children
     return features, places
 
 

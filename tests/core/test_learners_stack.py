@@ -111,6 +111,8 @@ def test_trees_route_raw_values_as_they_routed_bins():
         np.arange(6),
         Growth(depth=3, min_rows=20, penalty=10),
     )
+    # of noise, no place within a bin is worth a search
+    assert all(p in binned.last[f] for f, p in zip(features, places, strict=True))
     threshold = np.array([binned.edges[f][p] for f, p in zip(features, places, strict=True)])
     value = rng.normal(size=(8, 2))
     predicted = Trees(features[None], threshold[None], value[None]).predict(inputs)

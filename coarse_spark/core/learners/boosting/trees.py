@@ -25,6 +25,8 @@ Code = TypeVar("Code", np.uint8, np.uint16)
 _LEAST_BINS, _MOST_BINS, _MOST_STEPS = 32, 255, 65_000  # of a byte and of two
 NO_SPLIT = -1
 _LEAST_GAIN, _TIE = 1e-12, 1e-9
+# squared gradients of a row: of splits that gain as much, the place in the bin is worth a search
+_CERTAIN = 100.0
 _ROWS, _PAIRS = 2_048, 16  # predicted at once: their splits' answers stay in the cache
 
 
@@ -172,8 +174,9 @@ def _leaves(answers: Sequence[BoolArray] | BoolArray) -> npt.NDArray[np.uint8]:
 class Binned:
     """Columns as bins, and as steps within these.
 
-    Splits are searched between bins, which are few; where in the two bins beside it a split lies,
-    steps tell, which in many rows are as many as have ten rows.
+    Splits are searched between bins, which are few. Where one lies within the two bins beside it is
+    told by steps, which in many rows are as many as have ten rows: where the outcome jumps this
+    decides for units close to it, and in noise it would only fit more of that.
 
     Attributes
     ----------
@@ -273,6 +276,7 @@ def grow(
     ends = np.cumsum(bins, dtype=np.int32)
     cells = np.ascontiguousarray(searched.T) + (ends - bins)
     values, ones = np.column_stack([weight, *gradient]), np.ones(cells.size)
+    noise = float(np.einsum("kn,kn->", gradient, gradient)) / len(weight)
 
     def histogram(rows: IntArray | slice) -> FloatArray:
         """Sums of weight and gradient (1 + k, bins of all columns): a sparse product."""
@@ -285,13 +289,15 @@ def grow(
     for level in range(depth):
         first, sides, children = 2**level - 1, list[IntArray](), list[FloatArray]()
         found = zip(*_best_splits(np.stack(histograms), bins, growth), strict=True)
-        for node, (rows, whole, (best, bin_)) in enumerate(
+        for node, (rows, whole, (best, bin_, gain)) in enumerate(
             zip(nodes, histograms, found, strict=True), start=first
         ):
             if best != NO_SPLIT:
-                sums = whole[:, ends[best] - bins[best] : ends[best]]
-                features[node] = columns[best]
-                places[node] = _finer(inputs, features[node], bin_, rows, values, sums, growth)
+                column = features[node] = columns[best]
+                places[node] = inputs.last[column][bin_]
+                if gain > _CERTAIN * noise:
+                    sums = whole[:, ends[best] - bins[best] : ends[best]]
+                    places[node] = _finer(inputs, column, bin_, rows, values, sums, growth)
             if level == depth - 1:
                 continue
             left, right = rows, rows[:0]
@@ -348,8 +354,10 @@ def _finer(
 
 def _best_splits(
     histograms: FloatArray, bins: npt.NDArray[np.int32], growth: Growth
-) -> tuple[IntArray, IntArray]:
+) -> tuple[IntArray, IntArray, FloatArray]:
     """Return the column (w,) and bin (w,) to split each of w nodes after, or ``NO_SPLIT`` and 0.
+
+    The last is the gain (w,).
 
     Parameters
     ----------
@@ -367,8 +375,9 @@ def _best_splits(
     best = _first_best(gain)
     column = np.searchsorted(ends, best, side="right")
     place = best - (ends - bins)[column]
-    worth = gain[np.arange(len(gain)), best] > _LEAST_GAIN
-    return np.where(worth, column, NO_SPLIT), np.where(worth, place, 0)
+    most = gain[np.arange(len(gain)), best]
+    worth = most > _LEAST_GAIN
+    return np.where(worth, column, NO_SPLIT), np.where(worth, place, 0), most
 
 
 def _gains(left: FloatArray, whole: FloatArray, growth: Growth) -> FloatArray:

@@ -31,7 +31,9 @@ from scipy import stats
 
 from coarse_spark.core.additive import added_up
 from coarse_spark.core.arrays import FloatArray, IntArray
-from coarse_spark.core.evidence import EVIDENCE
+
+_BY_CHANCE = 0.05  # of experiments in which nothing is better, something seems to be
+_DRAWS = 20_000  # of differences, to find what the largest reaches in those
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,28 @@ class ScoreMoments:
             wider = count / (count - 1) * freedom / (freedom + 1)
             return float(stats.t.ppf(tail, count - 1) * np.sqrt(wider))
         return float(stats.norm.ppf(tail))
+
+    def reached_by_chance(self, one: int, others: Sequence[int]) -> float:
+        """Return how many standard errors the largest difference of others to one policy reaches.
+
+        It reaches more in five per cent of experiments in which none of the others is better: the
+        more and the more different they are, the more. Drawn from the normal distribution, wider
+        for few clusters as intervals are.
+        """
+        contrasts = np.zeros((len(others), len(self.mean)))
+        contrasts[np.arange(len(others)), others] = 1.0
+        contrasts[:, one] -= 1.0
+        covariance = contrasts @ self.covariance @ contrasts.T
+        errors = np.sqrt(np.clip(np.diag(covariance), 0.0, None))
+        known = errors > 0
+        if not known.any():
+            return 0.0
+        correlation = (covariance / np.outer(errors, errors).clip(1e-300))[np.ix_(known, known)]
+        variances, axes = np.linalg.eigh(correlation)
+        drawn = np.random.default_rng(0).standard_normal((_DRAWS, len(variances)))
+        largest = (drawn @ (axes * np.sqrt(variances.clip(0.0))).T).max(axis=1)
+        wider = self.quantile(1 - 2 * _BY_CHANCE, one, *others) / stats.norm.ppf(1 - _BY_CHANCE)
+        return float(np.quantile(largest, 1 - _BY_CHANCE) * wider)
 
     def contrast(self, first: int, second: int) -> tuple[float, float]:
         """Return the paired difference of two policies' values and its standard error."""
@@ -354,8 +378,9 @@ def select_menu_size(
     Its value falls short of the best menu's by at most one (paired) standard error, which is what
     the experiment can tell apart, or by at most the tolerance, which is what is worth telling
     apart: without the second, the more precise an experiment, the more treatments are published.
-    One treatment for all stays unless a larger menu beats it by more than chance (one-sided five
-    per cent): of several menus that earn nothing, one always looks better.
+    One treatment for all stays unless a larger menu beats it by more than chance: by more than what
+    the largest of all differences reaches in five per cent of experiments in which no menu earns
+    anything (see ``ScoreMoments.reached_by_chance``).
 
     Parameters
     ----------
@@ -387,9 +412,9 @@ def select_menu_size(
     gain = max(float(net[best] - net[uniform]), 0.0)
     for i in menus:
         _, se = moments.contrast(best, i)
-        shortfall = float(net[best] - net[i])
-        within = (EVIDENCE if policies[i].k == 1 else 1.0) * se
-        if shortfall <= max(within, tolerance * gain):
+        shortfall, alone = float(net[best] - net[i]), policies[i].k == 1
+        stays = alone and not _beaten(net, moments, i, [j for j in menus if j != i])
+        if stays or shortfall <= max(0.0 if alone else se, tolerance * gain):
             break
     best_k, k = policies[best].k, policies[i].k
     near = (
@@ -403,10 +428,18 @@ def select_menu_size(
     below = f"{rule}: K = {k} is {shortfall:.4g} below K = {best_k}"
     if shortfall <= se:
         return k, f"{below}, within the standard error (paired s.e. {se:.4g})"
-    if shortfall <= within:
+    if stays:
         return (
             k,
             f"{below} (paired s.e. {se:.4g}), which may be chance: one treatment for all stays",
         )
     share = f"{100 * shortfall / gain:.2g}% of that gain"
     return k, f"{below}, more than the paired s.e. of {se:.4g}, but only {share}"
+
+
+def _beaten(net: FloatArray, moments: ScoreMoments, one: int, others: Sequence[int]) -> bool:
+    """Whether any of the other policies is better than one by more than chance."""
+    if not others:
+        return False
+    by_chance = moments.reached_by_chance(one, others)
+    return any(net[j] - net[one] > by_chance * moments.contrast(j, one)[1] for j in others)

@@ -142,6 +142,28 @@ def test_smallest_size_within_one_paired_standard_error() -> None:
     assert k == POLICIES[within[0]].k
 
 
+@pytest.mark.parametrize(("larger", "shared", "clusters"), [(4, 0.0, 0), (4, 0.9, 0), (1, 0.0, 8)])
+def test_where_no_menu_earns_anything_one_treatment_mostly_stays(
+    larger: int, shared: float, clusters: int
+) -> None:
+    sized = [Policy("uniform", 1), *(Policy("menu", k) for k in range(1, larger + 2))]
+    rng, taken, count = np.random.default_rng(larger), 0, 400
+    units = 200
+    for _ in range(count):
+        scores = np.zeros((units, larger + 2))
+        own, common = rng.normal(size=(units, larger)), rng.normal(size=(units, 1))
+        scores[:, 2:] = np.sqrt(1 - shared) * own + np.sqrt(shared) * common
+        cluster = None
+        if clusters:
+            cluster = np.arange(units) % clusters
+            scores[:, 2:] = rng.normal(size=(clusters, larger))[cluster]
+        zeros = np.zeros(larger + 2)
+        sums = ScoreMoments.sums(scores, np.ones(units), zeros, cluster)
+        taken += select_menu_size(sized, ScoreMoments.of(sums, zeros))[0] > 1
+    # five per cent, four standard errors of so many repetitions above it at most
+    assert taken / count <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / count)
+
+
 def _without_noise(*values: float) -> ScoreMoments:
     return ScoreMoments(9, 9.0, np.array(values), np.zeros((len(values), len(values))), 9)
 

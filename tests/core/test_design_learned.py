@@ -256,3 +256,12 @@ def test_balance_is_judged_by_bins_of_every_feature():
     )
     assert "Basle" not in private.imbalanced
     assert "city is #" in private.imbalanced
+
+
+def test_a_feature_without_any_value_has_no_bins():
+    X, T, _ = confounded(600)
+    design, rows = crossfitted(X.assign(empty=np.nan), T, Basis("linear", UNIT))
+    plain, others = crossfitted(X, T, Basis("linear", UNIT))
+    found, expected = design.overlap(rows), plain.overlap(others)
+    assert found.imbalance == pytest.approx(expected.imbalance, abs=1e-6)
+    assert found.rows == 600

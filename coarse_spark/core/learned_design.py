@@ -23,12 +23,17 @@ import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.basis import Basis
-from coarse_spark.core.learners.encoding.conditional_mean import ConditionalMean, cross_fitted
+from coarse_spark.core.learners.encoding.conditional_mean import (
+    TREE_ROWS,
+    ConditionalMean,
+    cross_fitted,
+)
 from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.overlap import Overlap
+from coarse_spark.errors import InvalidInputError
 
 # least eigenvalue of V(x): no residual counts more than twenty times
 FLOOR = 0.05
@@ -111,9 +116,19 @@ class DesignPreparation:
         ----------
         sums : of ``mean_sums``, added up.
         sample : all rows, or a sample of them, in random order.
+
+        Raises
+        ------
+        InvalidInputError : the rows outside a fold are of one part only.
         """
-        features, moving = self.encoder.transform(sample.X), self._moving(sample)
         folds = sorted({self._fold(part) for part in sums})
+        for fold in folds:
+            if len(np.unique(sample.part[sample.fold != fold][:TREE_ROWS])) < 2:
+                raise InvalidInputError(
+                    "design: its rows leave no two parts outside every fold, as those of few "
+                    "clusters may; expected more clusters or more folds"
+                )
+        features, moving = self.encoder.transform(sample.X), self._moving(sample)
         return {fold: self._learned(sums, features, moving, sample, fold) for fold in folds}
 
     def covariance_sums(self, rows: DesignRows, means: NestedMeans) -> dict[int, GramStatistics]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
@@ -21,7 +22,11 @@ from coarse_spark.core.values import ScoreMoments
 
 MOST_TREATMENTS = 64  # with more, too few units got any one of them
 _ALIKE = 1e-5  # of the range of an entry of ψ: treatments are stored in single precision at times
+WIDTH = 3  # scores of a policy
 _OVERLAP = 4.0  # standard errors that the mean of the weights may be from 1
+# of the weight, that may get what nobody in its stratum got: their profits are unknown, and the
+# value is wrong by as large a share of how far these are from those of the others
+_UNKNOWN = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +94,10 @@ class GivenShares:
         has = ~np.isnan(y).any(axis=1)
         earned = problem.of_profit.earned(amounts, np.nan_to_num(y), given)
         labels, codes = np.unique(np.asarray(strata).astype(str), return_inverse=True)
-        shares = np.stack([self.shares[str(label)] for label in labels])[codes.ravel(), place]
-        inverse = np.divide(1.0, shares, out=np.zeros(len(y)), where=has)
-        return ModelFreeRows(self.psi[place], _scale(problem), inverse, earned)
+        shares = np.stack([self.shares[str(label)] for label in labels])[codes.ravel()]
+        own = shares[np.arange(len(y)), place]
+        inverse = np.divide(1.0, own, out=np.zeros(len(y)), where=has)
+        return ModelFreeRows(self.psi, place, _scale(problem), inverse, earned, shares > 0)
 
     def _places(self, treatments: FloatArray) -> IntArray:
         position = {row.tobytes(): number for number, row in enumerate(self.treatments + 0.0)}
@@ -104,22 +110,31 @@ class ModelFreeRows:
 
     Attributes
     ----------
-    psi : (n, p + 1) rows of the treatments that they got.
+    psi : (m, p + 1) rows of the treatments that anybody got.
+    place : (n,) which of these the units got.
     scale : (p + 1,) of the entries of ψ.
     inverse : (n,) one over the share of that treatment in the stratum; 0 without all outcomes.
     earned : (n,) profit.
+    known : (n, m) whether anybody in their stratum got the treatments, and has all outcomes.
     """
 
     psi: FloatArray
+    place: IntArray
     scale: FloatArray
     inverse: FloatArray
     earned: FloatArray
+    known: BoolArray
 
     def scores(self, psi: FloatArray) -> FloatArray:
-        """Return (n, 2) h · profit and h, where h is the inverse of those that got what ``psi``
-        (n, p + 1) says, and 0 of all others."""
-        h = np.where(_same(self.psi, psi, self.scale), self.inverse, 0.0)
-        return np.column_stack([h * self.earned, h])
+        """Return (n, 3) h · profit, h, and 1 where nobody in the stratum got what ``psi``
+        (n, p + 1) says: h is the inverse of those that got it, and 0 of all others."""
+        # the units of a menu share few rows
+        groups = pd.DataFrame(psi).groupby([*range(psi.shape[1])], sort=False, dropna=False)
+        _, first, code = np.unique(groups.ngroup(), return_index=True, return_inverse=True)
+        alike = np.stack([_same(psi[first], one, self.scale) for one in self.psi], axis=1)[code]
+        h = np.where(alike[np.arange(len(psi)), self.place], self.inverse, 0.0)
+        unknown = ~(alike & self.known).any(axis=1)
+        return np.column_stack([h * self.earned, h, unknown])
 
 
 def _scale(problem: MenuProblem) -> FloatArray:
@@ -134,19 +149,20 @@ def _same(first: FloatArray, second: FloatArray, scale: FloatArray) -> BoolArray
 def model_free_values(moments: ScoreMoments) -> tuple[FloatArray, FloatArray]:
     """Return values (q,) and their standard errors (q,), by the delta method.
 
-    NaN where the mean of the weights h is not 1, up to chance: units under the policy get what
-    nobody in their stratum got.
+    NaN where more than a thousandth of the weight gets under the policy what nobody in its stratum
+    got, or where the mean of the weights h is not 1, up to chance.
 
     Parameters
     ----------
     moments : of ``ModelFreeRows.scores`` of q policies, side by side.
     """
-    earned, h = moments.mean[0::2], moments.mean[1::2]
-    spread = np.abs(h - 1) <= _OVERLAP * moments.errors[1::2] + 1e-9
+    earned, h, unknown = moments.mean.reshape(-1, WIDTH).T
+    spread = np.abs(h - 1) <= _OVERLAP * moments.errors[1::WIDTH] + 1e-9
+    spread &= unknown <= _UNKNOWN
     value = np.full(len(h), np.nan)
     np.divide(earned, h, out=value, where=spread & (h > 0))
-    pairs = moments.covariance.reshape(len(h), 2, len(h), 2)
-    own = np.einsum("iaib->iab", pairs)
+    pairs = moments.covariance.reshape(len(h), WIDTH, len(h), WIDTH)
+    own = np.einsum("iaib->iab", pairs)[:, :2, :2]
     slope = np.column_stack([np.ones(len(h)), -value])
     variance = np.einsum("ia,iab,ib->i", slope, own, slope) / np.where(h > 0, h, 1.0) ** 2
     return value, np.sqrt(np.clip(variance, 0, None))

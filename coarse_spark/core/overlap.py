@@ -141,6 +141,8 @@ def _bins(X: pd.DataFrame, *, private: bool) -> Iterator[tuple[str, IntArray]]:
                     np.flatnonzero((values == level).to_numpy()),
                 )
             continue
+        if missing.all():
+            continue
         raw = numeric_values(values)
         edges = np.unique(
             np.quantile(raw[~missing], np.arange(_BINS + 1) / _BINS, method="inverted_cdf")

@@ -188,7 +188,7 @@ def evaluate(
     count = len(policies)
     shown = count * len(outcome_names) * by_outcome
     if given is not None:  # h · profit and h of every policy follow
-        further = np.column_stack([center, np.ones(len(center))]).ravel()
+        further = np.column_stack([center, np.ones(count), np.zeros(count)]).ravel()
         center = np.concatenate([center, further])
     center = np.concatenate([center, np.zeros(shown)])
 
@@ -313,7 +313,7 @@ def policy_scores(
     debiased : (n, p) coefficients that measure what decisions earn.
     policies : q of them.
     menus : what was chosen without the units.
-    free : what the units got, for scores without a model: two further columns a policy.
+    free : what the units got, for scores without a model: three further columns a policy.
     """
     problem, further = units.problem, list[FloatArray]()
     scores = np.empty((len(debiased), len(policies)))

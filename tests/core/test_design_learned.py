@@ -4,6 +4,7 @@ import pytest
 from pricing import FEATURES, pricing
 from scipy import stats
 
+from coarse_spark.core import learned_design
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import corrected, moment_sums, representer
 from coarse_spark.core.learned_design import FLOOR, CrossFittedDesign, DesignPreparation, DesignRows
@@ -11,6 +12,7 @@ from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.overlap import Overlap
 from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.errors import InvalidInputError
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 4, "control": 0}})
 ARMS = TreatmentSpace.from_dict(
@@ -256,3 +258,24 @@ def test_balance_is_judged_by_bins_of_every_feature():
     )
     assert "Basle" not in private.imbalanced
     assert "city is #" in private.imbalanced
+
+
+def test_a_feature_without_any_value_has_no_bins():
+    X, T, _ = confounded(600)
+    design, rows = crossfitted(X.assign(empty=np.nan), T, Basis("linear", UNIT))
+    plain, others = crossfitted(X, T, Basis("linear", UNIT))
+    found, expected = design.overlap(rows), plain.overlap(others)
+    assert found.imbalance == pytest.approx(expected.imbalance, abs=1e-6)
+    assert found.rows == 600
+
+
+@pytest.mark.parametrize("lone", [0, 1])
+def test_rows_of_one_part_outside_a_fold_are_refused_before_anything_is_fitted(lone, monkeypatch):
+    X, T, _ = confounded(60)
+    fold = np.arange(60) % 2
+    part = np.where(fold == lone, 3 * fold, 3 * fold + np.arange(60) // 2 % 3)
+    basis, weight = Basis("linear", UNIT), np.ones(60)
+    preparation = DesignPreparation.fit(X, T, basis=basis, weight=weight, parts_per_fold=3)
+    monkeypatch.setattr(learned_design, "cross_fitted", lambda *_, **__: pytest.fail("fitted"))
+    with pytest.raises(InvalidInputError, match="no two parts outside every fold"):
+        CrossFittedDesign.fit(preparation, DesignRows(X, basis(T), fold, part, weight))

@@ -105,7 +105,8 @@ def test_values_without_a_model_are_of_units_that_have_all_outcomes() -> None:
     given = GivenShares.of(problem, treatments, stratum, weight, weight * whole)
     rows = given.rows(problem, treatments, stratum, y)
     psi = np.tile(problem.psi_at(np.array([[1.0]])), (len(t), 1))
-    earned, h = rows.scores(psi).T
+    earned, h, unknown = rows.scores(psi).T
+    assert not unknown.any()
     assert h.mean() == pytest.approx(1)
     truth = np.mean([0.5 * (2 + 1 + s) - 0.5 for s in stratum])
     assert (earned.mean() / h.mean()) == pytest.approx(truth, abs=0.1)

@@ -96,3 +96,33 @@ def test_steps_and_levels_are_discrete_and_ranges_are_not() -> None:
     assert discrete(**ends, step=0.5)
     assert not discrete(**ends)
     assert discrete(kind="categorical", levels=["a", "b"], control="a")
+
+
+@pytest.mark.parametrize("lacking", [0, 3, 100])
+def test_a_stratum_that_lacks_the_treatment_takes_the_value_away(lacking: int) -> None:
+    """Even of a few per cent of the units, which the mean of the weights does not tell."""
+    rng = np.random.default_rng(3)
+    rich = np.arange(4_000) < lacking
+    treatments = np.where(rich, 0.0, DAYS[rng.integers(0, 2, 4_000)])
+    y = 50 * rich + rng.normal(size=4_000)
+    policies = [np.full(4_000, 7.0), np.zeros(4_000), np.where(rich, 0.0, 7.0)]
+    value, error = found(treatments, rich.astype(str), y, policies)
+    assert np.isfinite(value).tolist() == [lacking < 4, True, True]
+    np.testing.assert_array_equal(np.isfinite(error), np.isfinite(value))
+
+
+def test_counts_of_unknown_profits_add_up_over_batches() -> None:
+    rng = np.random.default_rng(4)
+    strata = rng.integers(0, 3, 900).astype(str)
+    treatments = np.where(strata == "2", 0.0, DAYS[rng.integers(0, 2, 900)])[:, None]
+    y, policy = rng.normal(size=900), DAYS[rng.integers(0, 3, 900)]
+    shares = GivenShares.of(PROBLEM, treatments, strata, np.ones(900))
+
+    def scores(some: slice) -> np.ndarray:
+        rows = shares.rows(PROBLEM, treatments[some], strata[some], y[some])
+        return rows.scores(PROBLEM.psi_at(policy[some, None]))
+
+    halves = [scores(slice(0, 500)), scores(slice(500, None))]
+    np.testing.assert_array_equal(np.concatenate(halves), scores(slice(None)))
+    unknown = (policy == 30) | ((policy == 7) & (strata == "2"))
+    np.testing.assert_array_equal(np.concatenate(halves)[:, 2], unknown)

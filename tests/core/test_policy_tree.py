@@ -334,3 +334,18 @@ def test_an_unknown_dialect_is_told() -> None:
         r"  ELSE 0  -- one\x0aDROP",
         "END",
     ]
+
+
+def test_without_features_everyone_gets_the_best_treatment() -> None:
+    profits = np.eye(2)[[0, 1, 1, 1]]
+    rule = fit_rule(pd.DataFrame(index=range(4)), profits, np.ones(4), depth=2)
+    assert rule.leaves == (Leaf({}, 1, 1.0, 0.75),)
+    assert rule.assign(pd.DataFrame(index=range(3))).tolist() == [1, 1, 1]
+    assert to_sql(rule) == "1"
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_units_of_no_weight_are_refused(count: int) -> None:
+    features = pd.DataFrame({"a": np.arange(float(count))})
+    with pytest.raises(InvalidInputError, match=rf"weights: found a sum of 0 over {count} units"):
+        fit_rule(features, np.ones((count, 2)), np.zeros(count), depth=1)

@@ -14,6 +14,7 @@ from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.policy_tree.cells import Cells, as_numbers, as_texts, roundest
 from coarse_spark.core.policy_tree.search import Node, grow
 from coarse_spark.errors import InvalidInputError, nearest
+from coarse_spark.text import counted
 
 MIN_SHARE = 0.01  # least share of the weight that a leaf serves
 _WORTH = 1e-3  # what a split has to earn, of what differs between treatments
@@ -299,6 +300,10 @@ def fit_rule(
     depth : most conditions between all units and a leaf.
     min_share : least share of the weight in a leaf.
 
+    Raises
+    ------
+    InvalidInputError : weights whose sum is not above 0.
+
     Examples
     --------
     >>> features = pd.DataFrame({"age": [20.0, 30.0, 50.0, 60.0]})
@@ -306,9 +311,14 @@ def fit_rule(
     >>> [(rule.words(leaf), leaf.treatment) for leaf in rule.leaves]
     [('age <= 40', 0), ('age > 40', 1)]
     """
+    total = float(weights.sum())
+    if not total > 0:
+        raise InvalidInputError(
+            f"weights: found a sum of {total:g} over {counted(len(weights), 'unit')}, "
+            "expected some units that count"
+        )
     known, best = _Features.of(features), profits.max(axis=1)
     regret = best[:, None] - profits  # sums of small numbers keep their digits
-    total = float(weights.sum())
     worth = float((weights @ regret).min())
     tree = grow(
         known.cells,

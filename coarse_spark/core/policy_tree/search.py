@@ -84,7 +84,7 @@ def grow(
     sums = np.column_stack([profits * weights[:, None], weights])
     least = min_share * float(weights.sum())
     search = _Search(tuple(features), sums, least, ahead)
-    return _pruned(search.grown(np.arange(len(sums)), depth), min_gain)
+    return _pruned(search.grown(np.arange(len(sums)), depth if features else 0), min_gain)
 
 
 def _pruned(node: Node, min_gain: float) -> Node:

@@ -21,7 +21,7 @@ from coarse_spark.core.learners.ridge.gram import GramStatistics, total
 from coarse_spark.core.learners.ridge.penalties import empirical_bayes
 
 # for trees: what is smooth is the ridge's, and steps show in few rounds and rows
-_ROUNDS, _ROWS = 60, 30_000
+_ROUNDS, TREE_ROWS = 60, 30_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +77,11 @@ def cross_fitted(
         on the first 30,000 of these.
     target : v (n, q) of the same rows, as are the others.
     weight : (n,).
-    part : (n,) those of at least two parts.
+    part : (n,) at least two parts among the rows that trees are grown on.
     seed : of the trees.
     """
-    features, target = features[:_ROWS], target[:_ROWS]
-    weight, part = weight[:_ROWS], part[:_ROWS]
+    features, target = features[:TREE_ROWS], target[:TREE_ROWS]
+    weight, part = weight[:TREE_ROWS], part[:TREE_ROWS]
     share = weight / weight.sum()
     mean = share @ target
     scale = np.sqrt(share @ (target - mean) ** 2)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import LARGEST, BoolArray, FloatArray, plain, shortest
+from coarse_spark.core.arrays import LARGEST, BoolArray, FloatArray, named, plain, shortest
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.levels import require_levels
 from coarse_spark.errors import InvalidInputError, nearest
@@ -290,18 +290,20 @@ class TreatmentSpace:
             raise InvalidInputError(
                 "the list of candidates is empty; expected at least one row and one column"
             )
+        candidates = named(candidates, "candidate column")
+        control = {str(name): value for name, value in control.items()}
         missing = [name for name in candidates.columns if name not in control]
         unknown = [name for name in control if name not in candidates.columns]
         if missing or unknown:
             found, expected = (
-                ", ".join(map(str, control)) or "nothing",
-                ", ".join(map(str, candidates.columns)),
+                ", ".join(control) or "nothing",
+                ", ".join(candidates.columns),
             )
             raise InvalidInputError(
                 f"control names {found}; expected a value for each of {expected}"
             )
         dimensions = [
-            _listed_dimension(str(name), shortest(candidates[name]), plain(control[name]))
+            _listed_dimension(name, shortest(candidates[name]), plain(control[name]))
             for name in candidates.columns
         ]
         if len(candidates) > _MAX_CANDIDATES:
@@ -487,6 +489,7 @@ class TreatmentSpace:
                     f"treatments have shape {array.shape}, expected (n, {len(self.dimensions)})"
                 )
             treatments = pd.DataFrame(array, columns=list(self.names))
+        treatments = named(treatments, "treatment")
         for name in self.names:
             if name not in treatments.columns:
                 raise InvalidInputError(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import FloatArray, IntArray, named
 from coarse_spark.errors import InvalidInputError, nearest
 
 _CLAMP = 0.001  # share of the rows beyond which a numeric feature is clamped on either side
@@ -389,11 +389,7 @@ def as_frame(X: Any) -> pd.DataFrame:
     InvalidInputError : not two-dimensional, or two features of one name.
     """
     if isinstance(X, pd.DataFrame):
-        frame = X.rename(columns=str)
-        repeated = frame.columns[frame.columns.duplicated()]
-        if len(repeated):
-            raise InvalidInputError(f"feature '{repeated[0]}' occurs twice, expected it once")
-        return frame
+        return named(X, "feature")
     array = np.asarray(X)
     if array.ndim != 2:
         raise InvalidInputError(f"features have shape {array.shape}, expected (rows, features)")

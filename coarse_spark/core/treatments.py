@@ -405,6 +405,13 @@ class TreatmentSpace:
             for d in self.dimensions
         ]
 
+    @property
+    def searchable(self) -> bool:
+        """Whether there are few enough candidates to be made."""
+        return (
+            self.finite is not None or prod(self._grid_sizes(self._grid_points)) <= _MAX_CANDIDATES
+        )
+
     @cached_property
     def candidates(self) -> FloatArray:
         """(J, d) encoded candidates.
@@ -421,7 +428,7 @@ class TreatmentSpace:
             return listed[self.allowed(listed)]  # the control is one of them, and always passes
         lengths = self._grid_sizes(self._grid_points)
         size = prod(lengths)
-        if size > _MAX_CANDIDATES:
+        if not self.searchable:
             sizes = " x ".join(map(_count, lengths[:_SHOWN]))
             if len(lengths) > _SHOWN:
                 sizes += f" x ... ({len(lengths)} treatments)"

@@ -97,3 +97,16 @@ def test_labels_of_other_rows(name: str, labels: Any, message: str) -> None:
     if name == "strata":
         with pytest.raises(InvalidInputError, match=message):
             ResponseLearner(basis="linear").fit(X, t, y, strata=labels)
+
+
+def test_many_combinations_of_levels_are_learned_by_level() -> None:
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, 16, (3000, 3)) * (rng.random(3000) < 0.7)[:, None]
+    T = pd.DataFrame(codes.astype(str), columns=["size", "ratio", "ask"])
+    y = (codes[:, 0] > 7) + 0.1 * rng.normal(size=3000)
+    learner = ResponseLearner("auto", "constant", scale="additive").fit(np.ones((3000, 1)), T, y)
+    assert set(learner.basis_losses_) == {"any", "levels"}
+    phi = learner.basis_(
+        learner.basis_.space.encode(pd.DataFrame([["15", "3", "3"]], columns=T.columns))
+    )
+    np.testing.assert_allclose(phi @ learner.predict(np.ones((1, 1)))[0], 1, atol=0.1)

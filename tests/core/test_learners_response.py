@@ -110,3 +110,9 @@ def test_many_combinations_of_levels_are_learned_by_level() -> None:
         learner.basis_.space.encode(pd.DataFrame([["15", "3", "3"]], columns=T.columns))
     )
     np.testing.assert_allclose(phi @ learner.predict(np.ones((1, 1)))[0], 1, atol=0.1)
+
+
+def test_an_outcome_that_no_float_holds() -> None:
+    X, t, _ = purchases(3)
+    with pytest.raises(InvalidInputError, match="outcomes: found a number beyond 1e308"):
+        ResponseLearner(basis="linear").fit(X, t, [10**400, 1, 2])

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from itertools import product
-from math import floor, isfinite, log10, prod
+from math import floor, inf, isfinite, log10, prod
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
@@ -196,7 +198,7 @@ class TreatmentSpace:
 
     Raises
     ------
-    InvalidInputError : no dimensions, or two of one name.
+    InvalidInputError : no dimensions, two of one name, or a name that a basis cannot name.
     ExpressionError : an exclusion with unknown names, or levels that there are none.
 
     Examples
@@ -225,6 +227,12 @@ class TreatmentSpace:
             raise InvalidInputError("the treatment space has no dimensions; name at least one")
         if len(set(self.names)) != len(self.names):
             raise InvalidInputError(f"treatment names are not unique: {', '.join(self.names)}")
+        for name in self.names:
+            if not nameable(name):
+                raise InvalidInputError(
+                    f"treatment '{name}': found the name {name!r}, expected one without , ( ) and "
+                    "spaces at its ends, which a basis cannot name"
+                )
         if self.exclude is not None:
             self.check(self.exclude)
 
@@ -521,6 +529,10 @@ class TreatmentSpace:
             else:
                 try:
                     columns.append(values.to_numpy(np.float64, na_value=np.nan))
+                except OverflowError:
+                    raise InvalidInputError(
+                        f"treatment '{dimension.name}' holds a number beyond 1e308"
+                    ) from None
                 except (TypeError, ValueError):
                     raise InvalidInputError(
                         f"treatment '{dimension.name}' holds {values.iloc[0]!r}, expected numbers"
@@ -617,6 +629,19 @@ class TreatmentSpace:
         return TreatmentSpace(dimensions, None if exclude is None else Expression(exclude), rows)
 
 
+def nameable(name: str) -> bool:
+    """Return whether a basis can name a treatment so, as in ``spline(price, 0.5)``."""
+    return name.strip() == name != "" and not set(name) & set(",()")
+
+
+def _float(value: Any) -> float:
+    """A number as a float; whole ones that none can hold are infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf
+
+
 def _listed_dimension(name: str, values: pd.Series[Any], control: Any) -> Dimension:
     """Return the dimension of a column of candidates."""
     if values.isna().any():
@@ -624,17 +649,19 @@ def _listed_dimension(name: str, values: pd.Series[Any], control: Any) -> Dimens
             f"candidate column '{name}' has missing values in rows {_rows(values.isna())}"
         )
     levels = list(dict.fromkeys([*map(plain, values), control]))
-    number = pd.api.types.is_any_real_numeric_dtype(values)
+    number = pd.api.types.is_any_real_numeric_dtype(values) or all(
+        isinstance(value, Real | Decimal) and not isinstance(value, bool) for value in values
+    )
     if not number or len(levels) < 2:
         return Categorical(name, tuple(levels), control)
     try:
-        base = float(control)
+        base = _float(control)
     except (TypeError, ValueError):
         raise InvalidInputError(
             f"control is {control!r} in column '{name}', whose candidates are numbers; expected a "
             "number, or candidates that are texts"
         ) from None
-    return Continuous.of_values(name, [float(value) for value in values.unique()], base)
+    return Continuous.of_values(name, [_float(value) for value in values.unique()], base)
 
 
 def _listed(name: str, key: str, values: Any) -> list[Any]:
@@ -687,10 +714,10 @@ def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
     try:
         if "values" in entry:
             return Continuous.of_values(
-                name, [float(value) for value in entry["values"]], float(entry["control"])
+                name, [_float(value) for value in entry["values"]], _float(entry["control"])
             )
-        lower, upper, control = (float(entry[key]) for key in ("lower", "upper", "control"))
-        return Continuous(name, lower, upper, control, None if step is None else float(step))
+        lower, upper, control = (_float(entry[key]) for key in ("lower", "upper", "control"))
+        return Continuous(name, lower, upper, control, None if step is None else _float(step))
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise

@@ -116,3 +116,34 @@ def test_an_outcome_that_no_float_holds() -> None:
     X, t, _ = purchases(3)
     with pytest.raises(InvalidInputError, match="outcomes: found a number beyond 1e308"):
         ResponseLearner(basis="linear").fit(X, t, [10**400, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("T", "columns"),
+    [
+        (np.arange(600) % 2, ("1", "t1")),
+        (np.arange(600) % 3, ("1", "t1", "t1^2")),
+        (np.column_stack([np.arange(600) % 2, np.arange(600) % 5]), ("1", "t1", "t2")),
+        (pd.DataFrame({"arm": ["a", "b", "c"] * 200}), ("arm = a", "arm = b", "arm = c")),
+        (
+            pd.DataFrame({"arm": ["a", "b", "c"] * 200, "t": np.arange(600) % 2}),
+            ("1", "arm = b", "arm = c", "t", "arm = b * t", "arm = c * t"),
+        ),
+        (
+            pd.DataFrame({"arm": ["-", "b", "c", "b"] * 150, "ask": ["-", "d", "d", "e"] * 150}),
+            ("1", "any(arm, ask)", "arm = c rather than b", "ask = e rather than d"),
+        ),
+    ],
+)
+def test_a_basis_that_nobody_asked_for_is_nobodys_mistake(T: Any, columns: Any) -> None:
+    X, y = pd.DataFrame({"x": np.arange(600) % 7}), np.random.default_rng(0).normal(size=600)
+    learner = ResponseLearner(learner="constant", scale="additive").fit(X, T, y)
+    assert learner.basis_.columns == columns
+    assert learner.basis_losses_ == {}
+
+
+def test_one_cluster_is_not_outside_of_a_fold() -> None:
+    X, t, y = purchases(600)
+    message = "1 validation parts with rows, expected at least 2; use more rows, of more clusters"
+    with pytest.raises(InvalidInputError, match=message):
+        ResponseLearner(**PLAIN).fit(X, t, y, groups=np.zeros(600))

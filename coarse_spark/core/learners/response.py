@@ -16,7 +16,7 @@ import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray, IntArray, named, numbers, plain, relative
 from coarse_spark.core.basis import candidate_bases
-from coarse_spark.core.learners.choose_basis import choose_basis
+from coarse_spark.core.learners.choose_basis import choose_basis, usual_bases
 from coarse_spark.core.learners.choose_scale import choose_scale
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.encoding.features import as_frame, is_numeric
@@ -37,7 +37,8 @@ class ResponseLearner:
     Parameters
     ----------
     basis : name of the treatment basis (``core.basis``). Several names are compared by held-out
-        loss; ``auto`` stands for a list that suits the space.
+        loss; ``auto`` stands for a list that suits the space. Default: quadratic, or what suits
+        the treatments that were given, such as linear for two values (``usual_bases``).
     learner : auto, sieve, boosting or constant (``LearnerSettings``).
     random_state : seed of the validation parts.
     space : the treatments; default the box of the observed ones with the control at its lower end.
@@ -70,7 +71,7 @@ class ResponseLearner:
 
     def __init__(
         self,
-        basis: str | Sequence[str] = "quadratic",
+        basis: str | Sequence[str] | None = None,
         learner: str = "auto",
         random_state: int = 0,
         space: TreatmentSpace | None = None,
@@ -132,7 +133,11 @@ class ResponseLearner:
         # a row without a group is a cluster of its own
         rows = replace(rows, key=key, cluster=np.where(groups == _MISSING, key, groups))
         settings, seed = self.settings, self.random_state
-        bases = candidate_bases(self.basis, space, shaped=bool(self.settings.shape))
+        bases = (
+            usual_bases(rows, space)
+            if self.basis is None
+            else candidate_bases(self.basis, space, shaped=bool(self.settings.shape))
+        )
         choice = choose_basis(bases, rows, space=space, settings=settings, seed=seed)
         self.basis_, self.basis_losses_ = choice.basis, choice.losses
         self.scale_ = choose_scale(rows, basis=self.basis_, settings=settings, seed=seed).scale

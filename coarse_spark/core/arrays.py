@@ -59,7 +59,12 @@ def numbers(
         odd = [] if array.dtype.kind in "biuf" else array.ravel()[:1].tolist() or [array.dtype]
     if odd:
         raise InvalidInputError(f"{what}: found {odd[0]!r}, expected real numbers")
-    result = array.astype(np.float64, copy=False)
+    try:
+        result = array.astype(np.float64, copy=False)
+    except OverflowError:
+        raise InvalidInputError(
+            f"{what}: found a number beyond 1e308, expected at most {largest:g}; use a larger unit"
+        ) from None
     found = np.max(np.abs(result), initial=0.0, where=np.isfinite(result))
     if found > largest:
         raise InvalidInputError(
@@ -88,6 +93,32 @@ def relative(weights: FloatArray) -> FloatArray:
     """
     largest = weights.max(initial=0.0)
     return np.ldexp(weights, 1 - np.frexp(largest)[1]) if largest > 0 else weights
+
+
+def named(frame: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Return a frame whose columns have texts for names.
+
+    Parameters
+    ----------
+    frame : columns of any names: texts, numbers, tuples of several levels.
+    what : a column is, for messages, such as ``feature``.
+
+    Raises
+    ------
+    InvalidInputError : two columns of one name.
+
+    Examples
+    --------
+    >>> named(pd.DataFrame([[1, 2]]), "feature").columns.tolist()
+    ['0', '1']
+    """
+    names = [str(name) for name in frame.columns]
+    repeated = pd.Index(names).duplicated()
+    if repeated.any():
+        raise InvalidInputError(
+            f"{what} '{names[repeated.argmax()]}' occurs twice, expected it once"
+        )
+    return frame if names == list(frame.columns) else frame.set_axis(names, axis=1)
 
 
 def shortest(values: pd.Series[Any]) -> pd.Series[Any]:

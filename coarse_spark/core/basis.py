@@ -9,7 +9,8 @@ any``. The polynomial terms follow the column order of scikit-learn's Polynomial
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import floor, log10
@@ -17,12 +18,14 @@ from math import floor, log10
 import numpy as np
 
 from coarse_spark.core.arrays import FloatArray, IntArray
-from coarse_spark.core.basis_terms import Factor, parse, term_labels, term_values
+from coarse_spark.core.basis_terms import Factor, parse, term_columns, term_values
 from coarse_spark.core.treatments import STORED, Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
 _KNOT_SHARES = (0.25, 0.5, 0.75)
+_CONSTANT: tuple[Hashable, ...] = ()  # what the column of the constant is
 _MOST_ARMS = 50  # candidates of a finite list that `auto` tries one column each for
+_MOST_CELLS = 256  # and combinations of levels
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Basis:
 
     Raises
     ------
-    InvalidInputError : an unknown term, treatment or knot, or a treatment that no term uses.
+    InvalidInputError : an unknown term, treatment or knot, a treatment that no term uses, or two
+        columns that have one name.
 
     Examples
     --------
@@ -65,7 +69,7 @@ class Basis:
                 "other terms"
             )
         if not self.is_arms:
-            parse(self.name, self.space)
+            _ = self._columns
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -148,30 +152,39 @@ class Basis:
     @cached_property
     def _columns(self) -> tuple[list[str], list[IntArray]]:
         """The names of the columns, and which columns of every term are new."""
-        names, fresh = ["1"], []
+        known, fresh = {_CONSTANT: "1"}, []
         for term in self._factors:
-            labels = term_labels(term, self.space)
-            new = [
-                position
-                for position, label in enumerate(labels)
-                if label not in names and labels.index(label) == position
-            ]
-            names += [labels[position] for position in new]
+            new = []
+            for position, column in enumerate(term_columns(term, self.space)):
+                if column.what not in known:
+                    known[column.what] = column.label
+                    new.append(position)
             fresh.append(np.array(new, dtype=np.intp))
+        names = list(known.values())
+        if len(set(names)) < len(names):
+            name = Counter(names).most_common(1)[0][0]
+            raise InvalidInputError(
+                f"basis '{self.name}': two different columns are called '{name}', expected names "
+                "of treatments and levels that tell them apart; rename one"
+            )
         return names, fresh
 
     def _arms(self, treatments: FloatArray) -> FloatArray:
         # a treatment belongs to the candidate that it is stored as; candidates are few and distinct
-        differences = np.abs(treatments[:, None, :] - self.space.candidates[None, :, :])
-        distance = (differences / self.space.widths).max(axis=2)
+        candidates = self.space.candidates
+        distance = np.zeros((len(treatments), len(candidates)))
+        for given, offered, width in zip(
+            treatments.T, candidates.T, self.space.widths, strict=True
+        ):
+            np.maximum(distance, np.abs(given[:, None] - offered) / width, out=distance)
         arm = distance.argmin(axis=1)
         stray = distance[np.arange(len(arm)), arm] > STORED
         if stray.any():
             place = self.space.describe(treatments[np.flatnonzero(stray)[0]])
             raise InvalidInputError(
-                f"basis 'arms': {place} is not one of the {len(self.space.candidates)} candidates"
+                f"basis 'arms': {place} is not one of the {len(candidates)} candidates"
             )
-        return np.asarray(np.eye(len(self.space.candidates))[arm])
+        return np.asarray(np.eye(len(candidates))[arm])
 
 
 def place_knots(name: str, space: TreatmentSpace, treatments: FloatArray) -> str:
@@ -273,13 +286,20 @@ def default_bases(space: TreatmentSpace) -> tuple[str, ...]:
     if all(categorical):
         # an experiment may have given what is excluded now: arms know nothing of it
         several = len(categorical) > 1 or space.exclude is not None
-        return ("levels", "arms") if several else ("arms",)
+        if not several:
+            return ("arms",)
+        return ("levels", "arms") if _few_arms(space, _MOST_CELLS) else ("any", "levels")
     bases: tuple[str, ...] = ("linear", "quadratic", "any + quadratic", "spline")
     if any(categorical):
         smooth = ("linear", "quadratic", "spline")
         bases = tuple(f"levels {sign} {term}" for sign in ("+", "*") for term in smooth)
-    listed = space.finite is not None and len(space.candidates) <= _MOST_ARMS
+    listed = space.finite is not None and _few_arms(space, _MOST_ARMS)
     return (*bases, "arms") if listed else bases
+
+
+def _few_arms(space: TreatmentSpace, most: int) -> bool:
+    """Whether the candidates are few enough to try one column for each."""
+    return space.searchable and len(space.candidates) <= most
 
 
 def _knotted(position: int, space: TreatmentSpace, observed: FloatArray) -> str:

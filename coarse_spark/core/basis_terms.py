@@ -6,7 +6,7 @@ For instance ``"levels(channel) * quadratic(price) + any"``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any
@@ -18,6 +18,20 @@ from coarse_spark.core.treatments import Categorical, TreatmentSpace
 from coarse_spark.errors import InvalidInputError, nearest
 
 _DEFAULT_KNOTS = (0.25, 0.5, 0.75)  # of the declared range, where the name gives none
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a basis.
+
+    Attributes
+    ----------
+    label : its readable name.
+    what : it is, whatever the treatments are called: columns are the same where these are equal.
+    """
+
+    label: str
+    what: tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
@@ -39,9 +53,9 @@ class Factor:
         """Return the columns (n, c) at encoded treatments (n, d)."""
         return KINDS[self.kind].values(treatments[:, list(self.dimensions)], space, self)
 
-    def labels(self, space: TreatmentSpace) -> list[str]:
-        """Return the names of the columns."""
-        return KINDS[self.kind].labels(space, self)
+    def columns(self, space: TreatmentSpace) -> list[Column]:
+        """Return what the columns are."""
+        return KINDS[self.kind].columns(space, self)
 
     def text(self, space: TreatmentSpace) -> str:
         """Return the factor as ``parse`` reads it, with its dimensions and knots spelled out."""
@@ -56,12 +70,12 @@ class Kind:
     Attributes
     ----------
     values : columns (n, c) of encoded treatments in the dimensions of a factor.
-    labels : names of the columns.
+    columns : what the columns are.
     continuous, categorical : whether it takes such dimensions.
     """
 
     values: Callable[[FloatArray, TreatmentSpace, Factor], FloatArray]
-    labels: Callable[[TreatmentSpace, Factor], list[str]]
+    columns: Callable[[TreatmentSpace, Factor], list[Column]]
     continuous: bool
     categorical: bool
 
@@ -114,14 +128,18 @@ def term_values(
     return values
 
 
-def term_labels(term: Iterable[Factor], space: TreatmentSpace) -> list[str]:
-    """Return the names of the columns of a term."""
-    labels = list[str]()
+def term_columns(term: Iterable[Factor], space: TreatmentSpace) -> list[Column]:
+    """Return what the columns of a term are."""
+    columns = list[Column]()
     for factor in term:
-        names = factor.labels(space)
-        crossed = [f"{left} * {right}" for left in labels for right in names]
-        labels = [*labels, *names, *crossed]
-    return labels
+        more = factor.columns(space)
+        crossed = [
+            Column(f"{left.label} * {right.label}", (*left.what, *right.what))
+            for left in columns
+            for right in more
+        ]
+        columns = [*columns, *more, *crossed]
+    return columns
 
 
 def _split(text: str, sign: str) -> list[str]:
@@ -234,11 +252,21 @@ def _polynomial(degree: int) -> Kind:
         powers = [(names[j], monomial.count(j)) for j in dict.fromkeys(monomial)]
         return " ".join(name if power == 1 else f"{name}^{power}" for name, power in powers)
 
-    def labels(space: TreatmentSpace, factor: Factor) -> list[str]:
-        names = [space.names[j] for j in factor.dimensions]
-        return [label(names, m) for m in _monomials(len(names), degree)]
+    def columns(space: TreatmentSpace, factor: Factor) -> list[Column]:
+        return [
+            Column(
+                label([space.names[j] for j in factor.dimensions], monomial),
+                _power(*(factor.dimensions[j] for j in monomial)),
+            )
+            for monomial in _monomials(len(factor.dimensions), degree)
+        ]
 
-    return Kind(values, labels, continuous=True, categorical=False)
+    return Kind(values, columns, continuous=True, categorical=False)
+
+
+def _power(*dimensions: int) -> tuple[Hashable, ...]:
+    """What the product of some treatments is."""
+    return (("power", *sorted(dimensions)),)
 
 
 def _log1p(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> FloatArray:
@@ -271,23 +299,28 @@ def _indicators(
     return np.hstack(parts).astype(np.float64)
 
 
-def _level_labels(space: TreatmentSpace, factor: Factor) -> list[str]:
-    return [f"{name} = {level}" for name, levels in _treated(space, factor) for level in levels]
-
-
-def _among_labels(space: TreatmentSpace, factor: Factor) -> list[str]:
+def _level_columns(space: TreatmentSpace, factor: Factor) -> list[Column]:
     return [
-        f"{name} = {level} rather than {levels[0]}"
-        for name, levels in _treated(space, factor)
-        for level in levels[1:]
+        Column(f"{space.names[j]} = {level}", ((factor.kind, j, code),))
+        for j, levels in _treated(space, factor)
+        for code, level in enumerate(levels)
     ]
 
 
-def _treated(space: TreatmentSpace, factor: Factor) -> Iterator[tuple[str, list[Any]]]:
-    """Yield name and levels but the control of every dimension of a factor."""
-    for dimension in (space.dimensions[j] for j in factor.dimensions):
+def _among_columns(space: TreatmentSpace, factor: Factor) -> list[Column]:
+    return [
+        Column(f"{space.names[j]} = {level} rather than {levels[0]}", ((factor.kind, j, code),))
+        for j, levels in _treated(space, factor)
+        for code, level in enumerate(levels[1:])
+    ]
+
+
+def _treated(space: TreatmentSpace, factor: Factor) -> Iterator[tuple[int, list[Any]]]:
+    """Yield position and levels but the control of every dimension of a factor."""
+    for position in factor.dimensions:
+        dimension = space.dimensions[position]
         if isinstance(dimension, Categorical):
-            yield dimension.name, [v for v in dimension.levels if v != dimension.control]
+            yield position, [v for v in dimension.levels if v != dimension.control]
 
 
 def _interior_knots(space: TreatmentSpace, factor: Factor, position: int) -> FloatArray:
@@ -316,35 +349,48 @@ def _spline(treatments: FloatArray, space: TreatmentSpace, factor: Factor) -> Fl
     return np.hstack(parts)
 
 
-def _spline_labels(space: TreatmentSpace, factor: Factor) -> list[str]:
-    labels = []
+def _spline_columns(space: TreatmentSpace, factor: Factor) -> list[Column]:
+    columns = []
     for position in factor.dimensions:
         lower, upper = space.bounds[position]
-        places = [lower, *(lower + (upper - lower) * _interior_knots(space, factor, position))]
-        labels += [
-            space.names[position],
-            *(f"spline({space.names[position]}, {place:.6g})" for place in places[:-1]),
+        knots = _interior_knots(space, factor, position)
+        places = [lower, *(lower + (upper - lower) * knots)]
+        texts = [f"{place:.6g}" for place in places]
+        if len(set(texts)) < len(texts):
+            texts = [f"{place:.15g}" for place in places]
+        name, same = space.names[position], tuple(np.round(knots, 12).tolist())
+        columns.append(Column(name, _power(position)))
+        columns += [
+            Column(f"spline({name}, {text})", (("spline", position, number, same),))
+            for number, text in enumerate(texts[:-1])
         ]
-    return labels
+    return columns
 
 
 KINDS: dict[str, Kind] = {
     "linear": _polynomial(1),
     "quadratic": _polynomial(2),
     "cubic": _polynomial(3),
-    "spline": Kind(_spline, _spline_labels, continuous=True, categorical=False),
+    "spline": Kind(_spline, _spline_columns, continuous=True, categorical=False),
     "log1p": Kind(
         _log1p,
-        lambda space, factor: [f"log1p({space.names[j]})" for j in factor.dimensions],
+        lambda space, factor: [
+            Column(f"log1p({space.names[j]})", (("log1p", j),)) for j in factor.dimensions
+        ],
         continuous=True,
         categorical=False,
     ),
     "any": Kind(
         _any,
-        lambda space, factor: [f"any({', '.join(space.names[j] for j in factor.dimensions)})"],
+        lambda space, factor: [
+            Column(
+                f"any({', '.join(space.names[j] for j in factor.dimensions)})",
+                (("any", *sorted(factor.dimensions)),),
+            )
+        ],
         continuous=True,
         categorical=True,
     ),
-    "levels": Kind(_levels, _level_labels, continuous=False, categorical=True),
-    "among": Kind(_among, _among_labels, continuous=False, categorical=True),
+    "levels": Kind(_levels, _level_columns, continuous=False, categorical=True),
+    "among": Kind(_among, _among_columns, continuous=False, categorical=True),
 }

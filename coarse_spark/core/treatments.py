@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from itertools import product
-from math import floor, isfinite, log10, prod
+from math import floor, inf, isfinite, log10, prod
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import LARGEST, BoolArray, FloatArray, plain, shortest
+from coarse_spark.core.arrays import LARGEST, BoolArray, FloatArray, named, plain, shortest
 from coarse_spark.core.expressions import Expression
 from coarse_spark.core.levels import require_levels
 from coarse_spark.errors import InvalidInputError, nearest
@@ -196,7 +198,7 @@ class TreatmentSpace:
 
     Raises
     ------
-    InvalidInputError : no dimensions, or two of one name.
+    InvalidInputError : no dimensions, two of one name, or a name that a basis cannot name.
     ExpressionError : an exclusion with unknown names, or levels that there are none.
 
     Examples
@@ -225,6 +227,12 @@ class TreatmentSpace:
             raise InvalidInputError("the treatment space has no dimensions; name at least one")
         if len(set(self.names)) != len(self.names):
             raise InvalidInputError(f"treatment names are not unique: {', '.join(self.names)}")
+        for name in self.names:
+            if not nameable(name):
+                raise InvalidInputError(
+                    f"treatment '{name}': found the name {name!r}, expected one without , ( ) and "
+                    "spaces at its ends, which a basis cannot name"
+                )
         if self.exclude is not None:
             self.check(self.exclude)
 
@@ -290,18 +298,20 @@ class TreatmentSpace:
             raise InvalidInputError(
                 "the list of candidates is empty; expected at least one row and one column"
             )
+        candidates = named(candidates, "candidate column")
+        control = {str(name): value for name, value in control.items()}
         missing = [name for name in candidates.columns if name not in control]
         unknown = [name for name in control if name not in candidates.columns]
         if missing or unknown:
             found, expected = (
-                ", ".join(map(str, control)) or "nothing",
-                ", ".join(map(str, candidates.columns)),
+                ", ".join(control) or "nothing",
+                ", ".join(candidates.columns),
             )
             raise InvalidInputError(
                 f"control names {found}; expected a value for each of {expected}"
             )
         dimensions = [
-            _listed_dimension(str(name), shortest(candidates[name]), plain(control[name]))
+            _listed_dimension(name, shortest(candidates[name]), plain(control[name]))
             for name in candidates.columns
         ]
         if len(candidates) > _MAX_CANDIDATES:
@@ -403,6 +413,13 @@ class TreatmentSpace:
             for d in self.dimensions
         ]
 
+    @property
+    def searchable(self) -> bool:
+        """Whether there are few enough candidates to be made."""
+        return (
+            self.finite is not None or prod(self._grid_sizes(self._grid_points)) <= _MAX_CANDIDATES
+        )
+
     @cached_property
     def candidates(self) -> FloatArray:
         """(J, d) encoded candidates.
@@ -419,7 +436,7 @@ class TreatmentSpace:
             return listed[self.allowed(listed)]  # the control is one of them, and always passes
         lengths = self._grid_sizes(self._grid_points)
         size = prod(lengths)
-        if size > _MAX_CANDIDATES:
+        if not self.searchable:
             sizes = " x ".join(map(_count, lengths[:_SHOWN]))
             if len(lengths) > _SHOWN:
                 sizes += f" x ... ({len(lengths)} treatments)"
@@ -487,6 +504,7 @@ class TreatmentSpace:
                     f"treatments have shape {array.shape}, expected (n, {len(self.dimensions)})"
                 )
             treatments = pd.DataFrame(array, columns=list(self.names))
+        treatments = named(treatments, "treatment")
         for name in self.names:
             if name not in treatments.columns:
                 raise InvalidInputError(
@@ -511,6 +529,10 @@ class TreatmentSpace:
             else:
                 try:
                     columns.append(values.to_numpy(np.float64, na_value=np.nan))
+                except OverflowError:
+                    raise InvalidInputError(
+                        f"treatment '{dimension.name}' holds a number beyond 1e308"
+                    ) from None
                 except (TypeError, ValueError):
                     raise InvalidInputError(
                         f"treatment '{dimension.name}' holds {values.iloc[0]!r}, expected numbers"
@@ -607,6 +629,19 @@ class TreatmentSpace:
         return TreatmentSpace(dimensions, None if exclude is None else Expression(exclude), rows)
 
 
+def nameable(name: str) -> bool:
+    """Return whether a basis can name a treatment so, as in ``spline(price, 0.5)``."""
+    return name.strip() == name != "" and not set(name) & set(",()")
+
+
+def _float(value: Any) -> float:
+    """A number as a float; whole ones that none can hold are infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf
+
+
 def _listed_dimension(name: str, values: pd.Series[Any], control: Any) -> Dimension:
     """Return the dimension of a column of candidates."""
     if values.isna().any():
@@ -614,17 +649,19 @@ def _listed_dimension(name: str, values: pd.Series[Any], control: Any) -> Dimens
             f"candidate column '{name}' has missing values in rows {_rows(values.isna())}"
         )
     levels = list(dict.fromkeys([*map(plain, values), control]))
-    number = pd.api.types.is_any_real_numeric_dtype(values)
+    number = pd.api.types.is_any_real_numeric_dtype(values) or all(
+        isinstance(value, Real | Decimal) and not isinstance(value, bool) for value in values
+    )
     if not number or len(levels) < 2:
         return Categorical(name, tuple(levels), control)
     try:
-        base = float(control)
+        base = _float(control)
     except (TypeError, ValueError):
         raise InvalidInputError(
             f"control is {control!r} in column '{name}', whose candidates are numbers; expected a "
             "number, or candidates that are texts"
         ) from None
-    return Continuous.of_values(name, [float(value) for value in values.unique()], base)
+    return Continuous.of_values(name, [_float(value) for value in values.unique()], base)
 
 
 def _listed(name: str, key: str, values: Any) -> list[Any]:
@@ -677,10 +714,10 @@ def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
     try:
         if "values" in entry:
             return Continuous.of_values(
-                name, [float(value) for value in entry["values"]], float(entry["control"])
+                name, [_float(value) for value in entry["values"]], _float(entry["control"])
             )
-        lower, upper, control = (float(entry[key]) for key in ("lower", "upper", "control"))
-        return Continuous(name, lower, upper, control, None if step is None else float(step))
+        lower, upper, control = (_float(entry[key]) for key in ("lower", "upper", "control"))
+        return Continuous(name, lower, upper, control, None if step is None else _float(step))
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise

@@ -126,3 +126,52 @@ def test_auto_has_bases_for_every_kind_of_space():
 def test_bad_names_are_explained(name, message):
     with pytest.raises(InvalidInputError, match=message):
         Basis(name, OFFER)
+
+
+def numeric(*names: str) -> TreatmentSpace:
+    dimension = {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}
+    return TreatmentSpace.from_dict(dict.fromkeys(names, dimension))
+
+
+def letters(*levels: object, names: str = "a") -> TreatmentSpace:
+    dimension = {"kind": "categorical", "levels": list(levels), "control": levels[0]}
+    return TreatmentSpace.from_dict(dict.fromkeys(names, dimension))
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "label"),
+    [
+        ("linear", numeric("1", "b"), "1"),  # the constant is called 1
+        ("quadratic", numeric("a", "b", "a b"), "a b"),
+        ("levels", letters("none", 1, "1"), "a = 1"),
+        ("spline(a, 0.5, 1, 1.5) + spline(a, 0.5, 1, 1.8)", numeric("a"), "spline(a, 0)"),
+    ],
+)
+def test_no_column_is_lost_to_another_of_its_name(name, space, label):
+    with pytest.raises(InvalidInputError) as caught:
+        Basis(name, space)
+    assert f"two different columns are called '{label}'" in str(caught.value)
+
+
+def test_columns_are_the_same_by_what_they_are():
+    space = numeric("a", "b")
+    assert Basis("linear + quadratic(b, a)", space).columns == ("1", "a", "b", "b^2", "b a", "a^2")
+    assert Basis("quadratic + quadratic(b, a)", space).size == 6
+    assert Basis("quadratic + any(a, b) + any(b, a)", space).size == 7
+    assert Basis("spline(a, 0.5, 1, 1.5) + spline", space).size == 9
+    # names that look like columns, where there are none such
+    assert Basis("linear", numeric("a", "b", "a b")).columns == ("1", "a", "b", "a b")
+
+
+def test_knots_close_beside_their_size_are_kept():
+    dimension = {"kind": "continuous", "lower": 1_000_000, "upper": 1_000_001, "control": 1_000_000}
+    basis = Basis("spline", TreatmentSpace.from_dict({"t": dimension}))
+    assert basis.columns[2:] == tuple(f"spline(t, {k})" for k in (1000000, 1000000.25, 1000000.5))
+
+
+def test_auto_has_no_column_for_each_of_many_candidates():
+    assert default_bases(letters(*range(50))) == ("arms",)
+    assert default_bases(letters(*range(16), names="ab")) == ("levels", "arms")
+    assert default_bases(letters(*range(17), names="ab")) == ("any", "levels")
+    # more than are searched
+    assert default_bases(letters(*range(16), names="abcdefgh")) == ("any", "levels")

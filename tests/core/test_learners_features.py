@@ -115,5 +115,23 @@ def test_bad_frames_are_named():
         encoder.transform(frame().drop(columns="income"))
     with pytest.raises(InvalidInputError, match="feature 'age' holds 'old'"):
         encoder.transform(frame().assign(age="old"))
+    with pytest.raises(InvalidInputError, match=r"feature 'income' holds '0\.5', expected numbers"):
+        encoder.transform(frame().assign(income="0.5"))
+    for dates in (pd.date_range("2024", periods=400), pd.timedelta_range("1 day", periods=400)):
+        with pytest.raises(
+            InvalidInputError, match=r"feature 'age' holds Time.*, expected numbers"
+        ):
+            encoder.transform(frame().assign(age=dates))
+    huge = pd.DataFrame({"age": pd.Series([10**400, 1, 2], dtype=object)})
+    with pytest.raises(InvalidInputError, match="feature 'age' holds a number beyond 1e308"):
+        FeatureEncoder.fit(huge)
     with pytest.raises(InvalidInputError, match="'when'"):
         FeatureEncoder.fit(pd.DataFrame({"when": pd.date_range("2024-01-01", periods=3)}))
+
+
+@pytest.mark.parametrize("dtype", [object, "string", "category", "float64", "Int64"])
+def test_a_feature_that_nobody_has_is_missing_whatever_holds_it(dtype):
+    encoder = FeatureEncoder.fit(frame())
+    expected = encoder.transform(frame().assign(income=np.nan))
+    column = pd.Series([None] * 400, dtype=dtype)
+    np.testing.assert_array_equal(encoder.transform(frame().assign(income=column)), expected)

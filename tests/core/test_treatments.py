@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -393,3 +394,29 @@ def test_a_grid_of_more_points_than_python_writes_is_one_sentence() -> None:
     )
     with pytest.raises(InvalidInputError, match=told):
         _ = space.candidates
+
+
+def test_candidates_that_are_decimals_are_numbers() -> None:
+    for values in ([Decimal("1.5"), Decimal("2")], [Decimal("1.5"), 2], [1.5, 2.0]):
+        space = TreatmentSpace.from_candidates(
+            pd.DataFrame({"price": pd.Series(values, dtype=object)}), {"price": Decimal("2")}
+        )
+        assert space.dimensions == (Continuous.of_values("price", [1.5, 2.0], 2.0),)
+    flags = TreatmentSpace.from_candidates(pd.DataFrame({"mail": [True, False]}), {"mail": False})
+    assert isinstance(flags.dimensions[0], Categorical)
+
+
+@pytest.mark.parametrize("name", ["price, net", "price (net)", " price", "price ", ""])
+def test_names_that_a_basis_cannot_name(name: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        TreatmentSpace.from_dict({name: CONTINUOUS})
+    assert f"found the name {name!r}, expected one without , ( ) and spaces" in str(caught.value)
+
+
+def test_whole_numbers_that_no_float_holds() -> None:
+    with pytest.raises(InvalidInputError, match="treatment 't': upper is inf, expected a finite"):
+        TreatmentSpace.from_dict({"t": CONTINUOUS | {"upper": 10**400}})
+    space = TreatmentSpace.from_dict({"t": CONTINUOUS})
+    column = pd.Series([10**400], dtype=object)
+    with pytest.raises(InvalidInputError, match="treatment 't' holds a number beyond 1e308"):
+        space.encode(pd.DataFrame({"t": column}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coarse_spark.config.checks.problem import Problem, Values
 from coarse_spark.config.treatments import CandidateList, build_space, treatment_names
 from coarse_spark.core.expressions import Expression
-from coarse_spark.core.treatments import TreatmentSpace
+from coarse_spark.core.treatments import TreatmentSpace, nameable
 from coarse_spark.errors import InvalidInputError
 
 
@@ -14,6 +14,8 @@ def treatment_space(values: Values) -> TreatmentSpace | list[Problem]:
     if "treatments" not in values:
         return []
     treatments, exclude = values["treatments"], values.get("menu.exclude")
+    if not all(map(nameable, treatment_names(treatments))):
+        return []  # a check of its own reports it
     if isinstance(treatments, CandidateList):
         try:
             build_space(treatments)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from coarse_spark.core.arrays import FloatArray
-from coarse_spark.core.basis import Basis, place_knots, separated
+from coarse_spark.core.basis import Basis, default_bases, place_knots, separated
 from coarse_spark.core.identification import Standardized, standardized, why_unidentified
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.encoding.rows import TrialRows
@@ -17,6 +17,8 @@ from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
+
+_UNUSUAL = ("any", "spline", "arms")  # terms that are tried where they are asked for, or by auto
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,23 @@ def choose_basis(
         losses[basis.name] = record.diagnostics[kind]
     best = min(whitenings, key=lambda basis: losses[basis.name])
     return BasisChoice(best, losses, left_out)
+
+
+def usual_bases(rows: TrialRows, space: TreatmentSpace) -> tuple[str, ...]:
+    """Return the basis that is taken where none is asked for: never a problem of the user's.
+
+    It is the largest that the treatments identify of the usual ones without jumps, splines and
+    arms, such as quadratic; linear where two values were given. All of them where none is.
+
+    Parameters
+    ----------
+    rows : of the experiment.
+    space : the treatments.
+    """
+    suited = default_bases(space)
+    plain = tuple(name for name in suited if not any(term in name for term in _UNUSUAL)) or suited
+    whitenings, _ = identified(candidates_with_knots(plain, space, rows.T), rows.T, rows.weight)
+    return (max(whitenings, key=lambda basis: basis.size).name,) if whitenings else plain
 
 
 def candidates_with_knots(

@@ -16,7 +16,13 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.boosting.trees import Binned
 from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.folds import hash_uniform, left_out, parts_of, parts_per_fold
+from coarse_spark.core.learners.folds import (
+    ALL_FOLDS,
+    hash_uniform,
+    left_out,
+    parts_of,
+    parts_per_fold,
+)
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
@@ -206,9 +212,10 @@ def _sieves(
             if number // per_fold != fold and sums[number].weight > 0
         }
         if len(parts) < 2:
+            outside = "" if fold == ALL_FOLDS else f" remain outside fold {fold}"
             raise InvalidInputError(
-                f"{len(parts)} validation parts with rows remain outside fold {fold}, "
-                "expected at least 2; use more rows, of more clusters"
+                f"{len(parts)} validation parts with rows{outside}, expected at least 2; use more "
+                "rows, of more clusters"
             )
         layout = Layout.of(preparation, fold)
         yield FoldSieve(fold, layout, parts, fit_sieve(list(parts.values()), layout))

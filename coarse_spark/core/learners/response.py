@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray, IntArray, numbers, plain, relative
+from coarse_spark.core.arrays import FloatArray, IntArray, named, numbers, plain, relative
 from coarse_spark.core.basis import candidate_bases
-from coarse_spark.core.learners.choose_basis import choose_basis
+from coarse_spark.core.learners.choose_basis import choose_basis, usual_bases
 from coarse_spark.core.learners.choose_scale import choose_scale
 from coarse_spark.core.learners.crossfit import fit_models
 from coarse_spark.core.learners.encoding.features import as_frame, is_numeric
@@ -28,6 +28,8 @@ from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
 
+_MISSING = np.iinfo(np.int64).min  # in place of a hash
+
 
 class ResponseLearner:
     """Learns θ(x) of E[y | x, t] = φ(t)·θ(x) from an experiment.
@@ -35,7 +37,8 @@ class ResponseLearner:
     Parameters
     ----------
     basis : name of the treatment basis (``core.basis``). Several names are compared by held-out
-        loss; ``auto`` stands for a list that suits the space.
+        loss; ``auto`` stands for a list that suits the space. Default: quadratic, or what suits
+        the treatments that were given, such as linear for two values (``usual_bases``).
     learner : auto, sieve, boosting or constant (``LearnerSettings``).
     random_state : seed of the validation parts.
     space : the treatments; default the box of the observed ones with the control at its lower end.
@@ -68,7 +71,7 @@ class ResponseLearner:
 
     def __init__(
         self,
-        basis: str | Sequence[str] = "quadratic",
+        basis: str | Sequence[str] | None = None,
         learner: str = "auto",
         random_state: int = 0,
         space: TreatmentSpace | None = None,
@@ -120,10 +123,21 @@ class ResponseLearner:
         )
         space = self.space or observed_space(given)
         rows = TrialRows(frame, space.encode(given), outcome, weight=weight, strata=labels[0])
-        key = _content_key(rows.X, rows.T, rows.y)
-        rows = replace(rows, key=key, cluster=_cluster(labels[1], key))
+        groups = _numbers_of(labels[1], len(rows))
+        key = _numbered(
+            _content_key(rows.X, rows.T, rows.y),
+            rows.weight,
+            _numbers_of(labels[0], len(rows)),
+            groups,
+        )
+        # a row without a group is a cluster of its own
+        rows = replace(rows, key=key, cluster=np.where(groups == _MISSING, key, groups))
         settings, seed = self.settings, self.random_state
-        bases = candidate_bases(self.basis, space, shaped=bool(self.settings.shape))
+        bases = (
+            usual_bases(rows, space)
+            if self.basis is None
+            else candidate_bases(self.basis, space, shaped=bool(self.settings.shape))
+        )
         choice = choose_basis(bases, rows, space=space, settings=settings, seed=seed)
         self.basis_, self.basis_losses_ = choice.basis, choice.losses
         self.scale_ = choose_scale(rows, basis=self.basis_, settings=settings, seed=seed).scale
@@ -158,6 +172,7 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
         array = np.asarray(T)
         array = array[:, None] if array.ndim == 1 else array
         T = pd.DataFrame(array, columns=[f"t{j + 1}" for j in range(array.shape[1])])
+    T = named(T, "treatment")
     spec: dict[str, dict[str, Any]] = {}
     for name in T.columns:
         values = T[name].dropna()
@@ -170,14 +185,14 @@ def observed_space(T: pd.DataFrame | npt.ArrayLike) -> TreatmentSpace:
             )
         if number:
             lower, upper = float(distinct[0]), float(distinct[-1])
-            spec[str(name)] = {
+            spec[name] = {
                 "kind": "continuous",
                 "lower": lower,
                 "upper": upper,
                 "control": lower,
             }
         else:
-            spec[str(name)] = {"kind": "categorical", "levels": distinct, "control": distinct[0]}
+            spec[name] = {"kind": "categorical", "levels": distinct, "control": distinct[0]}
     return TreatmentSpace.from_dict(spec)
 
 
@@ -193,23 +208,35 @@ def _weighed(weight: npt.NDArray[Any], *columns: Any) -> tuple[Any, ...]:
     return tuple(None if column is None else column[used] for column in columns)
 
 
-def _cluster(groups: npt.ArrayLike | None, key: IntArray) -> IntArray:
-    """A number of every row's cluster: a hash of its label, or the row's own key without one."""
-    if groups is None:
-        return key
-    labels = pd.Series(np.asarray(groups).ravel())
-    if len(labels) != len(key):
-        raise InvalidInputError(f"rows do not match: {len(key)} outcomes, {len(labels)} groups")
-    hashed = pd.util.hash_pandas_object(labels.astype(str), index=False).to_numpy()
-    return np.where(labels.isna(), key, hashed.view(np.int64))
+def _numbers_of(labels: npt.ArrayLike | None, n: int) -> IntArray:
+    """A hash (n,) of every row's label, ``_MISSING`` without one."""
+    if labels is None:
+        return np.full(n, _MISSING)
+    series = pd.Series(np.asarray(labels).ravel())
+    if len(series) != n:
+        raise InvalidInputError(f"rows do not match: {n} outcomes, {len(series)} groups")
+    hashed = pd.util.hash_pandas_object(series.astype(str), index=False).to_numpy()
+    return np.where(series.isna(), _MISSING, hashed.view(np.int64))
 
 
 def _content_key(X: pd.DataFrame, T: FloatArray, y: FloatArray) -> IntArray:
     """A hash of every row's content: rows have no names here, and their order must not matter."""
     frame = pd.DataFrame({**{f"t{j}": T[:, j] for j in range(T.shape[1])}, "y": y})
-    text = X.astype({name: str for name in X.columns if X[name].dtype == object})
-    keys = (
-        pd.util.hash_pandas_object(text, index=False).to_numpy()
-        ^ pd.util.hash_pandas_object(frame, index=False).to_numpy()
-    )
+    keys = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    if X.shape[1]:
+        text = X.astype({name: str for name in X.columns if X[name].dtype == object})
+        keys = keys ^ pd.util.hash_pandas_object(text, index=False).to_numpy()
     return keys.view(np.int64)
+
+
+def _numbered(key: IntArray, *unlike: npt.NDArray[Any]) -> IntArray:
+    """Keys of which those of equal rows differ.
+
+    One key for all rows of a content would choose their validation part by their outcome. Equal
+    rows are numbered in the order of what they may still differ by, not in that of rows.
+    """
+    frame = pd.DataFrame({"key": key, **{f"{j}": column for j, column in enumerate(unlike)}})
+    nth = frame.sort_values(list(frame.columns)).groupby("key").cumcount().sort_index()
+    numbered = pd.DataFrame({"key": key, "nth": nth})
+    hashed = pd.util.hash_pandas_object(numbered, index=False).to_numpy()
+    return np.where(nth > 0, hashed.view(np.int64), key)

@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import FloatArray, IntArray, named
 from coarse_spark.errors import InvalidInputError, nearest
 
 _CLAMP = 0.001  # share of the rows beyond which a numeric feature is clamped on either side
 _SMALLEST_RATIO = 1e-300
 _FAR = 7.0  # median absolute deviations from the median: 4.7 standard deviations of a normal one
 _OTHER = "other"
+_NUMBERS = numbers.Real | Decimal | np.bool_
 _BLOCK_ROWS = 2_048  # encoded at once: few enough for the cache, many enough for numpy
 
 
@@ -325,7 +326,7 @@ class FeatureEncoder:
 
         Raises
         ------
-        InvalidInputError : a feature of the fit is absent, or a numeric one holds text.
+        InvalidInputError : a feature of the fit is absent, or a numeric one holds text or dates.
         """
         for name in self.required:
             if name not in X.columns:
@@ -389,11 +390,7 @@ def as_frame(X: Any) -> pd.DataFrame:
     InvalidInputError : not two-dimensional, or two features of one name.
     """
     if isinstance(X, pd.DataFrame):
-        frame = X.rename(columns=str)
-        repeated = frame.columns[frame.columns.duplicated()]
-        if len(repeated):
-            raise InvalidInputError(f"feature '{repeated[0]}' occurs twice, expected it once")
-        return frame
+        return named(X, "feature")
     array = np.asarray(X)
     if array.ndim != 2:
         raise InvalidInputError(f"features have shape {array.shape}, expected (rows, features)")
@@ -401,12 +398,25 @@ def as_frame(X: Any) -> pd.DataFrame:
 
 
 def numeric_values(values: pd.Series[Any]) -> FloatArray:
-    """Return a numeric column as floats, NaN where missing; infinities are kept."""
+    """Return a numeric column as floats, NaN where missing; infinities are kept.
+
+    Raises
+    ------
+    InvalidInputError : dates or texts, even of digits, or whole numbers that no float holds.
+    """
+    if not (pd.api.types.is_any_real_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)):
+        values = values.astype(object)
+        odd = [value for value in values.dropna() if not isinstance(value, _NUMBERS)][:1]
+        if odd:
+            raise InvalidInputError(
+                f"feature '{values.name}' holds {odd[0]!r}, expected numbers as in the fit"
+            )
     try:
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError):
+    except OverflowError:
         raise InvalidInputError(
-            f"feature '{values.name}' holds {_first_text(values)!r}, expected numbers as in the fit"
+            f"feature '{values.name}' holds a number beyond 1e308, expected smaller ones; use a "
+            "larger unit"
         ) from None
 
 
@@ -424,20 +434,13 @@ def is_numeric(values: pd.Series[Any], what: str = "feature") -> bool:
     ):
         return False
     known = values.dropna()
-    if all(isinstance(value, numbers.Real | Decimal | np.bool_) for value in known):
+    if all(isinstance(value, _NUMBERS) for value in known):
         return True
     if all(isinstance(value, str | bool | numbers.Real | Decimal) for value in known):
         return False
     raise InvalidInputError(
         f"{what} '{values.name}' holds {known.iloc[0]!r}, expected numbers or text; turn dates "
         "into numbers first"
-    )
-
-
-def _first_text(values: pd.Series[Any]) -> object:
-    return next(
-        (value for value in values.dropna() if not isinstance(value, numbers.Number | Decimal)),
-        values.dtype,
     )
 
 

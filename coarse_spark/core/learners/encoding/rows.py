@@ -107,6 +107,17 @@ def _check(rows: TrialRows) -> None:
         "outcomes": n,
         "weights": len(weight),
     }
+    labels = {
+        "keys": rows.key,
+        "folds": rows.fold,
+        "strata": rows.strata,
+        "clusters": rows.cluster,
+    }
+    for name, label in labels.items():
+        if label is not None and label.ndim != 1:
+            raise InvalidInputError(f"{name} have shape {label.shape}, expected one for every row")
+        if label is not None and len(label) != n:
+            lengths[name] = len(label)
     if len(set(lengths.values())) > 1:
         raise InvalidInputError(
             f"rows do not match: {', '.join(f'{count} {name}' for name, count in lengths.items())}"

@@ -33,6 +33,7 @@ from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.frames import ALL, POOLED, ExperimentSetup, matrix, trial_rows
 from coarse_spark.distributed.sample import representative_sample
+from coarse_spark.errors import TooFewRowsError
 from coarse_spark.text import counted
 
 MODEL_SCHEMA = (
@@ -69,9 +70,10 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
     """Return model rows for every partition and fold, and those of the pooled model.
 
     A partition with fewer than ``min_rows`` rows, with rows in too few folds or parts, as clusters
-    do not cross them, or whose treatments do not identify the basis, gets a row with the status
-    "pooled" that says why; one with more than ``max_rows`` is cut into shards by a hash. A
-    partition that fails gets the status "failed" with its error; the run goes on.
+    do not cross them, whose treatments do not identify the basis, or whose outcomes are too rare
+    for the scale, gets a row with the status "pooled" that says why; one with more than
+    ``max_rows`` is cut into shards by a hash. A partition that fails gets the status "failed" with
+    its error; the run goes on.
 
     Parameters
     ----------
@@ -238,6 +240,9 @@ def _group_fitter(
             held = np.bincount(rows["fold"].to_numpy(), minlength=setup.folds)
             counts = _fold_rows(dict(enumerate(held.tolist())), setup.folds)
             result = _model_rows(records, counts, partition, member, time.perf_counter() - start)
+        except TooFewRowsError as error:
+            row = _status_row(partition, "pooled", member=member, rows=len(rows), error=str(error))
+            result = [row]
         # one bad partition must not end the run; its status row says what happened
         except Exception as error:
             cause = "".join(traceback.format_exception_only(error)).strip()

@@ -22,7 +22,7 @@ from coarse_spark.core.learners.encoding.features import FeatureEncoder
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.encoding.screening import rank_features
 from coarse_spark.core.learners.encoding.whitening import Whitening
-from coarse_spark.core.learners.folds import ALL_FOLDS, THIRDS, left_out, parts_of
+from coarse_spark.core.learners.folds import ALL_FOLDS, THIRDS, check_thirds, left_out, parts_of
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
@@ -146,6 +146,7 @@ class Preparation:
         self, rows: TrialRows, part: IntArray, weight: FloatArray, seed: int
     ) -> tuple[ConditionalMean, ...]:
         features, z = self.encoder.transform(rows.X), self.whitening(self.basis(rows.T))
+        check_thirds(part)
         third = part % THIRDS
         sums = {
             number: GramStatistics.of(features[here], z[here, 1:], weight[here])

@@ -16,7 +16,7 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.boosting.trees import Binned
 from coarse_spark.core.learners.encoding.preparation import Preparation, PreparedRows
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.folds import hash_uniform, left_out, parts_of, parts_per_fold
+from coarse_spark.core.learners.folds import left_out, parts_of, parts_per_fold, random_order
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
@@ -170,7 +170,7 @@ def _prepared(
 
     It is random for boosting, and the same for every order they arrive in.
     """
-    order = np.lexsort([rows.key, hash_uniform(rows.key, seed)])
+    order = random_order(rows.key, seed)
     rows = rows.take(order)
     part = parts_of(rows.fold, rows.cluster, rows.folds, settings, seed)
     preparation = Preparation.fit(rows, basis=basis, settings=settings, seed=seed)

@@ -34,6 +34,11 @@ def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
     return mixed
 
 
+def random_order(key: IntArray, seed: int) -> IntArray:
+    """Return the order (n,) of mixed keys: random, and the same whatever order rows arrive in."""
+    return np.lexsort([key, hash_uniform(key, seed)])
+
+
 def left_out(folds: int) -> list[int]:
     """Return the folds that a model each leaves out: none (``ALL_FOLDS``), then every fold."""
     return [ALL_FOLDS, *(range(folds) if folds > 1 else [])]

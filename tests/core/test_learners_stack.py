@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import load_model
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.response import ResponseLearner
-from coarse_spark.core.learners.ridge.gram import GramStatistics
+from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
 from coarse_spark.core.learners.ridge.penalties import FREE, empirical_bayes, expand
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
@@ -31,6 +32,12 @@ from coarse_spark.simulate.field import field_simulation
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
 LINEAR = Basis("linear", UNIT)
+ARMS = Basis(
+    "arms",
+    TreatmentSpace.from_dict(
+        {"arm": {"kind": "categorical", "levels": list("abcdef"), "control": "a"}}
+    ),
+)
 
 
 def stepped(n, seed=0):
@@ -237,10 +244,29 @@ def test_features_are_ranked_by_their_main_effects_on_baseline_and_effects():
     rng = np.random.default_rng(7)
     plain, t = rng.normal(size=(3000, 12)), rng.normal(size=3000)
     y = plain[:, 0] + 0.2 * t * plain[:, 7] + 0.3 * t * plain[:, 9] + rng.normal(size=3000)
-    ranks = rank_features(plain, np.column_stack([np.ones(3000), t]), y, np.ones(3000))
+    ones = np.ones(3000)
+    design, z = np.column_stack([ones, plain]), np.column_stack([ones, t])
+    ranks = rank_features(response_gram(design, z, np.empty((3000, 0)), y, ones), 12)
     assert ranks[:2].tolist() == [9, 0]
     assert 7 in ranks[2:4]
     assert sorted(ranks) == list(range(12))
+
+
+def test_choosing_products_takes_memory_by_the_rows_and_not_by_their_wide_design():
+    def peak(rows):
+        rng = np.random.default_rng(9)
+        X = pd.DataFrame(rng.normal(size=(rows, 30)), columns=[f"x{j}" for j in range(30)])
+        trial = TrialRows(X, rng.integers(0, 6, (rows, 1)), rng.random(rows), folds=1)
+        tracemalloc.start()
+        fitted = Preparation.fit(trial, basis=ARMS)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most, fitted
+
+    (few, _), (many, fitted) = peak(6_000), peak(12_000)
+    columns = 1 + len(fitted.encoder.plain)
+    assert fitted.products
+    assert (many - few) / 6_000 < 8 * columns * ARMS.size
 
 
 def test_many_features_get_products_that_the_left_out_fold_did_not_choose():

@@ -36,7 +36,7 @@ def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
 
 def random_order(key: IntArray, seed: int) -> IntArray:
     """Return the order (n,) of mixed keys: random, and the same whatever order rows arrive in."""
-    return np.lexsort([key, hash_uniform(key, seed)])
+    return np.asarray(np.lexsort([key, hash_uniform(key, seed)]))
 
 
 def left_out(folds: int) -> list[int]:

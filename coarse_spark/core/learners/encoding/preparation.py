@@ -23,7 +23,7 @@ from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.encoding.screening import rank_features
 from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.learners.folds import ALL_FOLDS, THIRDS, check_thirds, left_out, parts_of
-from coarse_spark.core.learners.ridge.gram import GramStatistics
+from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram, total
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.errors import InvalidInputError
@@ -162,18 +162,20 @@ class Preparation:
         if len(pairs) <= count:
             return replace(self, encoder=self.encoder.with_products(pairs))
         plain, prepared = self.encoder.plain, self.prepare(rows, part)
-        columns = prepared.features[:, plain]
+        sums, columns = {}, np.r_[0, plain]
+        for fold in range(rows.folds):
+            here = np.flatnonzero(rows.fold == fold)
+            sums[fold] = response_gram(
+                prepared.features[np.ix_(here, columns)],
+                prepared.z[here],
+                np.empty((len(here), 0)),
+                prepared.outcomes[here],
+                prepared.weight[here],
+            )
         kept: dict[int, list[tuple[int, int]]] = {}
         for number in left_out(rows.folds):
-            used = rows.fold != number
-            ranks = plain[
-                rank_features(
-                    columns[used],
-                    prepared.z[used],
-                    prepared.outcomes[used, self.outcome_number(number)],
-                    prepared.weight[used],
-                )
-            ].tolist()
+            used = total(sums, without={number}).of_outcome(self.outcome_number(number))
+            ranks = plain[rank_features(used, len(plain))].tolist()
             place = {column: rank for rank, column in enumerate(ranks)}
             # pairs of the first features, as many features as fit
             kept[number] = sorted(

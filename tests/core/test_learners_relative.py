@@ -140,6 +140,20 @@ def test_what_all_units_do_is_met_on_average(seed, stratified):
         np.testing.assert_allclose(predicted.mean(axis=0), debiased.mean(axis=0), rtol=0.2)
 
 
+def test_a_sample_without_the_few_refunds_is_not_of_amounts():
+    rng = np.random.default_rng(0)
+    X, T = pd.DataFrame({"a": rng.random(600)}), rng.integers(0, 2, (600, 1)).astype(float)
+    y = rng.gamma(2, 0.5, 600) * np.exp(1.5 * X["a"].to_numpy())  # no effect on either scale
+    for least, scale in ((0.0, "relative"), (-500.0, "additive")):
+        chosen = choose_scale(
+            TrialRows(X, T, y),
+            basis=LINEAR,
+            settings=replace(RELATIVE, scale="auto"),
+            outcomes=(least, float(y.max())),
+        )
+        assert chosen.scale == scale
+
+
 def test_without_a_positive_mean_there_are_no_multiples():
     trial, _ = spend(500)
     loss = TrialRows(trial.X, trial.T, -trial.y)

@@ -24,6 +24,10 @@ class InvalidInputError(CoarseSparkError, ValueError):
     exit_code = 2
 
 
+class TooFewRowsError(InvalidInputError):
+    """Rows too few, or outcomes too rare, for a model of their own, though not for one of more."""
+
+
 class ExpressionError(InvalidInputError):
     """A margin, cost or exclusion expression outside the safe subset, or with unknown names."""
 

@@ -25,7 +25,7 @@ from coarse_spark.core.identification import unidentified_terms
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
 from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.folds import ALL_FOLDS, fewest_parts, parts_of
+from coarse_spark.core.learners.folds import ALL_FOLDS, fewest_parts, parts_of, random_order
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics
@@ -33,6 +33,7 @@ from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.frames import ALL, POOLED, ExperimentSetup, matrix, trial_rows
 from coarse_spark.distributed.sample import representative_sample
+from coarse_spark.errors import TooFewRowsError
 from coarse_spark.text import counted
 
 MODEL_SCHEMA = (
@@ -69,9 +70,10 @@ def fit_responses(units: DataFrame, setup: ExperimentSetup, settings: FitSetting
     """Return model rows for every partition and fold, and those of the pooled model.
 
     A partition with fewer than ``min_rows`` rows, with rows in too few folds or parts, as clusters
-    do not cross them, or whose treatments do not identify the basis, gets a row with the status
-    "pooled" that says why; one with more than ``max_rows`` is cut into shards by a hash. A
-    partition that fails gets the status "failed" with its error; the run goes on.
+    do not cross them, whose treatments do not identify the basis, or whose outcomes are too rare
+    for the scale, gets a row with the status "pooled" that says why; one with more than
+    ``max_rows`` is cut into shards by a hash. A partition that fails gets the status "failed" with
+    its error; the run goes on.
 
     Parameters
     ----------
@@ -238,6 +240,9 @@ def _group_fitter(
             held = np.bincount(rows["fold"].to_numpy(), minlength=setup.folds)
             counts = _fold_rows(dict(enumerate(held.tolist())), setup.folds)
             result = _model_rows(records, counts, partition, member, time.perf_counter() - start)
+        except TooFewRowsError as error:
+            row = _status_row(partition, "pooled", member=member, rows=len(rows), error=str(error))
+            result = [row]
         # one bad partition must not end the run; its status row says what happened
         except Exception as error:
             cause = "".join(traceback.format_exception_only(error)).strip()
@@ -277,6 +282,17 @@ def _few_parts(rows: TrialRows, learner: LearnerSettings, seed: int) -> str:
     return f"its {len(rows)} rows of {clusters} leave no two parts outside every fold"
 
 
+def _prepared(sample: pd.DataFrame, setup: ExperimentSetup, settings: FitSettings) -> Preparation:
+    """Return the preparation of a sample.
+
+    Its largest keys are all of rare treatments and strata, as the key decides who is in: in the
+    order of keys the first rows would not be like all.
+    """
+    rows = trial_rows(sample, setup)
+    rows = rows.take(random_order(rows.key, setup.seed))
+    return Preparation.fit(rows, basis=settings.basis, settings=settings.learner, seed=setup.seed)
+
+
 def _fit_pooled(
     units: DataFrame, setup: ExperimentSetup, settings: FitSettings, fold_counts: dict[int, int]
 ) -> tuple[DataFrame, PooledModels]:
@@ -289,12 +305,7 @@ def _fit_pooled(
     basis, learner, folds = settings.basis, settings.learner, setup.folds
     total = sum(fold_counts.values())
     sample = representative_sample(units, setup, _ENCODER_ROWS, arms=basis.is_arms, total=total)
-    preparation = Preparation.fit(
-        trial_rows(sample, setup),
-        basis=basis,
-        settings=learner,
-        seed=setup.seed,
-    )
+    preparation = _prepared(sample, setup, settings)
 
     def record(rows: pd.DataFrame) -> dict[str, GramStatistics]:
         sums = accumulate(

@@ -65,7 +65,8 @@ class ModelCounts(Record):
     ----------
     own : partitions with a model of their own, of several outcomes of each.
     pooled : other partitions, which the pooled model serves, of several outcomes in any.
-    unidentified : those of them that have enough rows, whose treatments do not identify the basis.
+    unidentified : those of them that have enough rows, which do not support a model: treatments do
+        not identify the basis, clusters are too few, or outcomes too rare for the scale.
     failed : partitions whose model failed; the pooled model serves them too.
     """
 

@@ -540,7 +540,7 @@ def models_sentence(content: ReportContent) -> str:
         )
     models = content.fitted.models
     own, others = ("its" if n == 1 else "their" for n in (models.own, models.unidentified))
-    why = f" ({count(models.unidentified)} because {others} treatments do not identify the basis)"
+    why = f" ({count(models.unidentified)} because {others} rows do not support a model)"
     parts = [
         f"{count(models.own)} with a model of {own} own",
         f"{count(models.pooled)} served by the pooled model{why if models.unidentified else ''}",

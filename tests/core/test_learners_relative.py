@@ -21,7 +21,7 @@ from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import load_model
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.errors import InvalidInputError
+from coarse_spark.errors import InvalidInputError, TooFewRowsError
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
 LINEAR = Basis("linear", UNIT)
@@ -140,6 +140,20 @@ def test_what_all_units_do_is_met_on_average(seed, stratified):
         np.testing.assert_allclose(predicted.mean(axis=0), debiased.mean(axis=0), rtol=0.2)
 
 
+def test_a_sample_without_the_few_refunds_is_not_of_amounts():
+    rng = np.random.default_rng(0)
+    X, T = pd.DataFrame({"a": rng.random(600)}), rng.integers(0, 2, (600, 1)).astype(float)
+    y = rng.gamma(2, 0.5, 600) * np.exp(1.5 * X["a"].to_numpy())  # no effect on either scale
+    for least, scale in ((0.0, "relative"), (-500.0, "additive")):
+        chosen = choose_scale(
+            TrialRows(X, T, y),
+            basis=LINEAR,
+            settings=replace(RELATIVE, scale="auto"),
+            outcomes=(least, float(y.max())),
+        )
+        assert chosen.scale == scale
+
+
 def test_without_a_positive_mean_there_are_no_multiples():
     trial, _ = spend(500)
     loss = TrialRows(trial.X, trial.T, -trial.y)
@@ -219,3 +233,38 @@ def test_a_baseline_is_positive_floored_and_near_the_mean():
     far = baseline(np.array([[1.0, 1e6], [1.0, -1e6]]))
     assert np.isfinite(far).all()
     assert far[1] == baseline.floor
+
+
+@pytest.mark.parametrize("scale", ["relative", "logistic"])
+def test_outcomes_too_rare_for_baselines_are_told_of_the_rows_that_lack_them(scale):
+    settings = replace(RELATIVE, scale=scale)
+    for folds, told in (
+        ([], "the mean outcome is 0, expected above 0"),
+        ([2], r"is 0 of the 800 rows without third 2 of the validation parts \(0.1 of all 1000\)"),
+        ([0, 2], r"of the 600 rows without fold 0 and third 2 of the validation .* \(0.2 of all"),
+    ):
+        with pytest.raises(TooFewRowsError, match=told):
+            fit_models(alike_in_folds(folds, 0.5), basis=LINEAR, settings=settings)
+
+
+def test_a_loss_on_average_is_no_matter_of_few_rows():
+    with pytest.raises(InvalidInputError, match="mean outcome is -1, expected above 0") as told:
+        fit_models(alike_in_folds(range(5), -1.0), basis=LINEAR, settings=RELATIVE)
+    assert not isinstance(told.value, TooFewRowsError)
+
+
+def test_baselines_want_rows_outside_every_third_of_the_parts():
+    """Parts 0 and 3 are in one third: no baseline of theirs did not see what it divides."""
+    trial = alike_in_folds(range(5), 1.0)
+    few = trial.take(np.flatnonzero(np.isin(trial.fold, [0, 1, 3])))
+    with pytest.raises(TooFewRowsError, match="the 400 rows without fold 1 are all in one third"):
+        fit_models(few, basis=LINEAR, settings=RELATIVE)
+    assert fit_models(few, basis=LINEAR, settings=replace(RELATIVE, scale="additive"))
+
+
+def alike_in_folds(folds, outcome):
+    """A thousand rows of five folds, whose outcomes are 0 but in the given folds."""
+    rng = np.random.default_rng(0)
+    fold = np.arange(1_000) % 5
+    X, T = pd.DataFrame({"a": rng.random(1_000)}), rng.integers(0, 2, (1_000, 1))
+    return TrialRows(X, T, np.where(np.isin(fold, list(folds)), outcome, 0.0), fold=fold)

@@ -16,6 +16,7 @@ from coarse_spark.core.learners.model import load_model
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.learners.sieve import FoldSieve
+from coarse_spark.errors import TooFewRowsError
 
 SPACE = TreatmentSpace.from_dict(
     {"price": {"kind": "continuous", "lower": 0.5, "upper": 1, "control": 1}}
@@ -124,3 +125,10 @@ def test_a_partition_leans_on_the_pooled_model_wherever_its_prices_are_centred()
     np.testing.assert_allclose(
         own.center + own.scale * lent, preparation.center + preparation.scale * common
     )
+
+
+def test_parts_in_one_third_cannot_be_centred():
+    rows = rows_of(pricing(1_000), 4)
+    alike = rows.take(np.flatnonzero(rows.fold % 3 == 0))
+    with pytest.raises(TooFewRowsError, match="the 500 rows are all in one third of the validat"):
+        fit_models(alike, basis=LINEAR, settings=LearnerSettings(residualize=True))

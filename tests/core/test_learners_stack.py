@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -22,15 +23,21 @@ from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.learners.model import load_model
 from coarse_spark.core.learners.record import ModelRecord
 from coarse_spark.core.learners.response import ResponseLearner
-from coarse_spark.core.learners.ridge.gram import GramStatistics
+from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
 from coarse_spark.core.learners.ridge.penalties import FREE, empirical_bayes, expand
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.errors import InvalidInputError
+from coarse_spark.errors import InvalidInputError, TooFewRowsError
 from coarse_spark.simulate.field import field_simulation
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
 LINEAR = Basis("linear", UNIT)
+ARMS = Basis(
+    "arms",
+    TreatmentSpace.from_dict(
+        {"arm": {"kind": "categorical", "levels": list("abcdef"), "control": "a"}}
+    ),
+)
 
 
 def stepped(n, seed=0):
@@ -233,14 +240,53 @@ def test_heavy_tails_are_winsorized_only_on_demand_and_reported():
     )
 
 
+def test_winsorizing_goes_by_weights_and_leaves_more_than_one_outcome():
+    n = 400
+    X, T = pd.DataFrame({"x": np.arange(n) % 7}), np.arange(n)[:, None] % 2
+    y, settings = np.arange(n) / n, LearnerSettings(learner="sieve", winsorize=0.05)
+
+    def clip(outcome, weight=None):
+        trial = TrialRows(X, T, outcome, weight=weight)
+        return Preparation.fit(trial, basis=LINEAR, settings=settings).clip
+
+    assert clip(y) == clip(y, np.full(n, 0.3)) == tuple(np.quantile(y, [0.05, 0.95]))
+    # the upper half counts nine times as much as the lower
+    assert clip(y, np.where(y < 0.5, 1.0, 9.0)) == pytest.approx((0.25, 0.972), abs=0.005)
+    with pytest.raises(
+        TooFewRowsError,
+        match=r"response.winsorize is 0\.05, which clips all outcomes to 0, expected less than 0\.03",
+    ):
+        clip((np.arange(n) < 12) * 1.0)
+    assert clip(np.ones(n)) == (1, 1)
+
+
 def test_features_are_ranked_by_their_main_effects_on_baseline_and_effects():
     rng = np.random.default_rng(7)
     plain, t = rng.normal(size=(3000, 12)), rng.normal(size=3000)
     y = plain[:, 0] + 0.2 * t * plain[:, 7] + 0.3 * t * plain[:, 9] + rng.normal(size=3000)
-    ranks = rank_features(plain, np.column_stack([np.ones(3000), t]), y, np.ones(3000))
+    ones = np.ones(3000)
+    design, z = np.column_stack([ones, plain]), np.column_stack([ones, t])
+    ranks = rank_features(response_gram(design, z, np.empty((3000, 0)), y, ones), 12)
     assert ranks[:2].tolist() == [9, 0]
     assert 7 in ranks[2:4]
     assert sorted(ranks) == list(range(12))
+
+
+def test_choosing_products_takes_memory_by_the_rows_and_not_by_their_wide_design():
+    def peak(rows):
+        rng = np.random.default_rng(9)
+        X = pd.DataFrame(rng.normal(size=(rows, 30)), columns=[f"x{j}" for j in range(30)])
+        trial = TrialRows(X, rng.integers(0, 6, (rows, 1)), rng.random(rows), folds=1)
+        tracemalloc.start()
+        fitted = Preparation.fit(trial, basis=ARMS)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most, fitted
+
+    (few, _), (many, fitted) = peak(6_000), peak(12_000)
+    columns = 1 + len(fitted.encoder.plain)
+    assert fitted.products
+    assert (many - few) / 6_000 < 8 * columns * ARMS.size
 
 
 def test_many_features_get_products_that_the_left_out_fold_did_not_choose():

@@ -614,7 +614,7 @@ def test_partitions_whose_treatments_do_not_identify_the_basis_are_told(
 ) -> None:
     models = one.fitted.models.model_copy(update={"pooled": 4, "unidentified": 3})
     content = with_result(one, "fitted", models=models)
-    expected = "4 served by the pooled model (3 because their treatments do not identify the basis)"
+    expected = "4 served by the pooled model (3 because their rows do not support a model)"
     assert expected in flowing(summary_of(content))
     assert expected in page_of(content, tmp_path)[1].text
     assert "identify" not in flowing(summary_of(one))

@@ -113,7 +113,7 @@ def choose_scale(
     if bounded and likelier("logistic", "additive") and likelier("logistic", "relative"):
         better = min(("logistic", "additive"), key=lambda scale: losses[scale])
         return ScaleChoice(unless(better, "relative"), losses)
-    amounts = rows.y.min() >= 0 and likelier("relative", "additive")
+    amounts = least >= 0 and likelier("relative", "additive")
     chosen = unless("relative", "additive") if amounts else unless("additive", "relative")
     return ScaleChoice(unless(chosen, "logistic") if bounded else chosen, losses)
 

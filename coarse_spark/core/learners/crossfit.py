@@ -18,10 +18,10 @@ from coarse_spark.core.learners.encoding.preparation import Preparation, Prepare
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.folds import (
     ALL_FOLDS,
-    hash_uniform,
     left_out,
     parts_of,
     parts_per_fold,
+    random_order,
 )
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import ModelRecord
@@ -176,7 +176,7 @@ def _prepared(
 
     It is random for boosting, and the same for every order they arrive in.
     """
-    order = np.lexsort([rows.key, hash_uniform(rows.key, seed)])
+    order = random_order(rows.key, seed)
     rows = rows.take(order)
     part = parts_of(rows.fold, rows.cluster, rows.folds, settings, seed)
     preparation = Preparation.fit(rows, basis=basis, settings=settings, seed=seed)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from coarse_spark.core.arrays import IntArray
 from coarse_spark.core.learners.settings import LearnerSettings
+from coarse_spark.errors import TooFewRowsError
 
 ALL_FOLDS = -1  # the fold number of models fitted on all folds
 # what rows are divided by or centred on was fitted without the third (part % THIRDS) they are in
@@ -31,6 +32,11 @@ def hash_uniform(key: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint64]:
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed: npt.NDArray[np.uint64] = value ^ (value >> np.uint64(31))
     return mixed
+
+
+def random_order(key: IntArray, seed: int) -> IntArray:
+    """Return the order (n,) of mixed keys: random, and the same whatever order rows arrive in."""
+    return np.asarray(np.lexsort([key, hash_uniform(key, seed)]))
 
 
 def left_out(folds: int) -> list[int]:
@@ -57,6 +63,27 @@ def fewest_parts(part: IntArray, folds: int, settings: LearnerSettings) -> int:
     """
     fold = np.unique(part) // parts_per_fold(folds, settings)
     return min(int((fold != number).sum()) for number in left_out(folds))
+
+
+def check_thirds(part: IntArray, *without: str) -> None:
+    """Check that rows lie in several thirds, so that each third has rows outside it to fit on.
+
+    Parameters
+    ----------
+    part : (n,) of ``parts_of``.
+    without : what is left out of the rows, in words.
+
+    Raises
+    ------
+    TooFewRowsError : all rows are in one third.
+    """
+    if len(np.unique(part % THIRDS)) < 2:
+        left = f" without {' and '.join(without)}" if without else ""
+        raise TooFewRowsError(
+            f"the {len(part)} rows{left} are all in one third of the validation parts, expected "
+            "some in others: what scales or centres a row must not have seen it; use more "
+            "clusters, or an additive scale of treatments that were randomized"
+        )
 
 
 def parts_of(

@@ -27,10 +27,10 @@ from scipy.special import expit, logit
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.folds import THIRDS, left_out
+from coarse_spark.core.learners.folds import THIRDS, check_thirds, left_out
 from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.ridge.penalties import empirical_bayes
-from coarse_spark.errors import InvalidInputError
+from coarse_spark.errors import InvalidInputError, TooFewRowsError
 
 _STEPS, _TOLERANCE = 10, 1e-3
 _REACH = 6.0  # g(b) stays so near g of the mean outcome: factors of 400 either way
@@ -151,24 +151,14 @@ class Baseline:
         Parameters
         ----------
         features : f(x) (n, m) of main columns, f₀ = 1.
-        outcome : (n,).
+        outcome : (n,), whose mean is within the range of b.
         weight : (n,).
         groups : (m,) penalty group of every column.
         scale : relative or logistic.
-
-        Raises
-        ------
-        InvalidInputError : the mean outcome is not positive or, of chances, not below 1.
         """
         features, outcome, weight = features[:_ROWS], outcome[:_ROWS], weight[:_ROWS]
         link = LINKS[scale]
-        mean = float(weight @ outcome / weight.sum()) if weight.any() else 0.0
-        if not link.within[0] < mean < link.within[1]:
-            raise InvalidInputError(
-                f"the mean outcome is {mean:.6g}, expected {link.wanted}; use response.scale: "
-                "additive"
-            )
-        center = float(link.linear(mean))
+        center = float(link.linear(_mean(outcome, weight)))
         coefficients = np.zeros(features.shape[1])
         linear = np.full(len(outcome), center)
         block = np.zeros_like(groups)
@@ -271,24 +261,46 @@ class Baselines:
 
         Raises
         ------
-        InvalidInputError : outcomes, or a mean of them, that the scale is not for.
+        TooFewRowsError : the rows outside a fold are all in one third of the validation parts, or
+            have no mean outcome that the scale is for where all rows have (or have none but 0 or,
+            of chances, 1).
+        InvalidInputError : outcomes, or a mean of all of them, that the scale is not for.
         """
         outcome, weight, fold = rows.y, rows.weight, rows.fold
         check_range(scale, float(outcome.min()), float(outcome.max()))
         root, third = np.sqrt(weight), part % THIRDS
-        mean = float(weight @ outcome / weight.sum())
+        mean, (least, most) = _mean(outcome, weight), LINKS[scale].within
 
-        def baseline(here: IntArray) -> Baseline:
+        def baseline(here: IntArray, *without: str) -> Baseline:
+            found = _mean(outcome[here[:_ROWS]], weight[here[:_ROWS]])
+            if not least < found < most:
+                named = (
+                    f" of the {len(here)} rows without {' and '.join(without)} ({mean:.6g} of all "
+                    f"{len(rows)})"
+                    if without
+                    else ""
+                )
+                error = TooFewRowsError if least <= mean <= most else InvalidInputError
+                raise error(
+                    f"the mean outcome is {found:.6g}{named}, expected {LINKS[scale].wanted}; use "
+                    "response.scale: additive"
+                )
             return Baseline.fit(features[here], outcome[here], weight[here], groups, scale)
 
         by_fold = {}
         for number in left_out(rows.folds):
             outside = np.flatnonzero(fold != number)
-            whole = baseline(outside)
+            without = [f"fold {number}"] if len(outside) < len(rows) else []
+            whole = baseline(outside, *without)
+            check_thirds(part[outside], *without)
             held_out = []
             for held in range(THIRDS):
                 rest = outside[third[outside] != held]
-                held_out.append(baseline(rest) if 0 < len(rest) < len(outside) else whole)
+                held_out.append(
+                    baseline(rest, *without, f"third {held} of the validation parts")
+                    if len(rest) < len(outside)
+                    else whole
+                )
             by_fold[number] = (*held_out, whole)
         response = np.linalg.lstsq(phi * root[:, None], outcome * root, rcond=None)[0]
         return Baselines(scale, response / mean, by_fold)
@@ -338,6 +350,10 @@ class Baselines:
         }
         mean_response = np.asarray(content["mean_response"], dtype=np.float64)
         return Baselines(str(content["scale"]), mean_response, by_fold)
+
+
+def _mean(outcome: FloatArray, weight: FloatArray) -> float:
+    return float(weight @ outcome / weight.sum()) if weight.any() else 0.0
 
 
 def _near(linear: FloatArray, center: float) -> FloatArray:

@@ -9,33 +9,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from coarse_spark.core.arrays import FloatArray, IntArray
+from coarse_spark.core.arrays import IntArray
+from coarse_spark.core.learners.ridge.gram import GramStatistics
 
 
-def rank_features(
-    plain: FloatArray, z: FloatArray, outcome: FloatArray, weight: FloatArray
-) -> IntArray:
-    """Return the columns of ``plain`` (n, L), the most important first.
+def rank_features(sums: GramStatistics, count: int) -> IntArray:
+    """Return the numbers of the features (L,), the most important first.
 
-    They are ranked by their Wald tests in a regression on z ⊗ (1, plain); the ranks for the
+    They are ranked by their Wald tests in a regression on z ⊗ (1, features); the ranks for the
     baseline and for the effects take turns, the effects first.
 
     Parameters
     ----------
-    plain : (n, L) standardized numbers and indicators.
-    z : (n, p) whitened basis.
-    outcome : (n,).
-    weight : (n,).
+    sums : of ``response_gram`` of (1, features), z and one outcome.
+    count : L, of the features.
     """
-    design = np.column_stack([np.ones(len(plain)), plain])
-    size, p = design.shape[1], z.shape[1]
-    design = (z[:, :, None] * design[:, None, :]).reshape(len(plain), -1)
-    design *= np.sqrt(weight)[:, None]
-    gram = design.T @ design  # of one and the same array: half the work
+    gram = sums.gram.copy()
     gram[np.diag_indices(len(gram))] += 1e-6 * max(np.diag(gram).mean(), 1e-300)
     inverse = np.linalg.inv(gram)
-    coefficients = inverse @ (design.T @ (np.sqrt(weight) * outcome))
-    wald = (coefficients**2 / np.diag(inverse)).reshape(p, size)[:, 1:]
+    coefficients = inverse @ sums.moment
+    wald = (coefficients**2 / np.diag(inverse)).reshape(-1, count + 1)[:, 1:]
     turns = np.column_stack(
         [np.argsort(-wald[1:].sum(axis=0), kind="stable"), np.argsort(-wald[0], kind="stable")]
     )

@@ -133,13 +133,14 @@ def response_gram(
     """
     n, m = features.shape
     p = z.shape[1]
-    blocks = []
-    for start in range(0, max(n, 1), _BLOCK_ROWS):
+
+    def block(start: int) -> GramStatistics:
         rows = slice(start, start + _BLOCK_ROWS)
         product = (z[rows, :, None] * features[rows, None, :]).reshape(-1, m * p)
         design = np.hstack([product, nuisance[rows]])
-        blocks.append(GramStatistics.of(design, outcome[rows], weight[rows]))
-    return reduce(add, blocks)
+        return GramStatistics.of(design, outcome[rows], weight[rows])
+
+    return reduce(add, map(block, range(0, max(n, 1), _BLOCK_ROWS)))
 
 
 def total(

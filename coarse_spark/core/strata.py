@@ -130,6 +130,26 @@ def merge_strata(moments: Mapping[str, MomentSums]) -> MergedStrata:
     )
 
 
+def said_of_outcomes(sentences: Sequence[Sequence[str]], outcomes: Sequence[str]) -> list[str]:
+    """Return sentences on outcomes, those on all of them once and others with what they are of.
+
+    Parameters
+    ----------
+    sentences : of every outcome.
+    outcomes : their names.
+    """
+    of: dict[str, list[str]] = {}
+    for outcome, some in zip(outcomes, sentences, strict=True):
+        for sentence in some:
+            of.setdefault(sentence, []).append(outcome)
+    return [
+        sentence
+        if len(names) == len(outcomes)
+        else f"of the units with {' and with '.join(names)}: {sentence}"
+        for sentence, names in of.items()
+    ]
+
+
 def _lost(sums: MomentSums) -> bool:
     # the first is the second's consequence, and spares thousands of lone units the arithmetic
     return sums.rows < len(sums.moment) or bool(

@@ -177,7 +177,7 @@ def honest_values(
         )
         for theta_hat, one, has in zip(learned, outcomes.T, known.T, strict=True)
     ]
-    worst = min(fits, key=lambda fit: fit.p_value)
+    worst = min(fits, key=lambda fit: 1.0 if fit.untested else fit.p_value)
     return HonestValues(
         policy_values(policies, found, confidence),
         contrasts(policies, found, confidence),
@@ -228,7 +228,7 @@ def _outcomes(y: npt.ArrayLike | Mapping[str, npt.ArrayLike], names: tuple[str, 
 def _fit(
     space: TreatmentSpace, treatments: FloatArray, columns: FloatArray, cluster: IntArray | None
 ) -> LackOfFit:
-    bins = TreatmentBins.fit(treatments, space, max_bins=min(30, len(treatments) // 10))
+    bins = TreatmentBins.fit(treatments, space)
     number = bins.assign(treatments)
     sums = bin_sums(bins.size, number, columns)
     if cluster is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -22,15 +23,20 @@ from coarse_spark.core.lack_of_fit import (
     bin_sums,
     lack_of_fit,
 )
+from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.menu.menu import Menu
 from coarse_spark.core.menu.population import validated_units
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import best_single
 from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.profit import OUTCOME, Profit
+from coarse_spark.core.strata import MergedStrata, merge_strata, said_of_outcomes
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.core.values import Policy, ScoreMoments, contrasts, policy_values
 from coarse_spark.errors import InvalidInputError
+from coarse_spark.text import counted
+
+log = logging.getLogger(__name__)
 
 
 class HonestValues(NamedTuple):
@@ -86,7 +92,8 @@ def honest_values(
     space, basis, profit : as the menus were chosen with.
     units : n rows with the ``unit_columns`` of the profit.
     weights : (n,), default 1.
-    strata : (n,) labels of the randomization strata; default none.
+    strata : (n,) labels of the randomization strata; default none. Those that do not identify the
+        basis are merged with others, as a run does (``core.strata``), and a warning is logged.
     groups : (n,) labels of clusters, such as households, whose outcomes go together; default none.
     confidence : of the intervals.
 
@@ -122,12 +129,24 @@ def honest_values(
     # rows of weight 0 are no rows
     treatments, outcomes = treatments[kept], outcomes[kept]
     labels = [None if one is None else one[kept] for one in labels]
-    _check(outcomes, menus)
+    cluster = None if labels[1] is None else np.unique(labels[1], return_inverse=True)[1]
+    _check(outcomes, menus, cluster)
     phi = problem.basis(treatments)
     learned = np.split(responses, len(of_profit.outcomes), axis=1)
     known = np.isfinite(outcomes)
     factors = of_profit.factor_values(of_profit.columns(units, len(kept))[kept])
-    turned = np.hstack([_representer(phi, labels[0], weight, has) for has in known.T])
+    whitening = Whitening.fit(problem.basis, treatments, weight)
+    z = whitening(phi)
+    judged = [_design(z, labels[0], weight, has) for has in known.T]
+    told = [strata.problems(problem.basis.name) for strata in judged]
+    for sentence in said_of_outcomes(told, of_profit.outcomes):
+        log.warning("honest values: %s", sentence)
+    turned = np.hstack(
+        [
+            whitening.raw(representer_of_known(z, strata.moments, labels[0], has))
+            for strata, has in zip(judged, known.T, strict=True)
+        ]
+    )
     debiased = debiased_coefficients(of_profit, responses, phi, outcomes, turned, factors)
 
     sized = {menu.k: menu for menu in sorted(menus, key=lambda menu: menu.k)}
@@ -147,7 +166,6 @@ def honest_values(
         [(debiased * psi[:, :-1]).sum(axis=1) + psi[:, -1] for psi in given.values()]
     )
     center = np.average(scores, axis=0, weights=weight)
-    cluster = None if labels[1] is None else np.unique(labels[1], return_inverse=True)[1]
     found = ScoreMoments.of(ScoreMoments.sums(scores, weight, center, cluster), center)
     policies = list(given)
     fits = [
@@ -159,7 +177,7 @@ def honest_values(
         )
         for theta_hat, one, has in zip(learned, outcomes.T, known.T, strict=True)
     ]
-    worst = min(fits, key=lambda fit: fit.p_value)
+    worst = min(fits, key=lambda fit: 1.0 if fit.untested else fit.p_value)
     return HonestValues(
         policy_values(policies, found, confidence),
         contrasts(policies, found, confidence),
@@ -167,21 +185,12 @@ def honest_values(
     )
 
 
-def _representer(
-    phi: FloatArray, strata: npt.NDArray[Any] | None, weight: FloatArray, known: BoolArray
-) -> FloatArray:
-    """Return α (n, p), 0 for units whose outcome is not ``known`` and larger for the others.
-
-    See ``representer_of_known``.
-    """
-    sums = moment_sums(phi, strata, weight, known)
-    nobody = sum(not one.rows for one in sums.values())
-    if nobody:
-        raise InvalidInputError(
-            f"honest values: nobody of {nobody} strata has an outcome that y has for others; merge "
-            "strata, or leave these units out"
-        )
-    return representer_of_known(phi, sums, strata, known)
+def _design(
+    z: FloatArray, strata: npt.NDArray[Any] | None, weight: FloatArray, known: BoolArray
+) -> MergedStrata:
+    """Return the design of whitened columns z (n, p) for an outcome that some units have."""
+    sums = moment_sums(z, strata, weight, known)
+    return MergedStrata(sums) if strata is None else merge_strata(sums)
 
 
 def _outcomes(y: npt.ArrayLike | Mapping[str, npt.ArrayLike], names: tuple[str, ...]) -> FloatArray:
@@ -219,7 +228,7 @@ def _outcomes(y: npt.ArrayLike | Mapping[str, npt.ArrayLike], names: tuple[str, 
 def _fit(
     space: TreatmentSpace, treatments: FloatArray, columns: FloatArray, cluster: IntArray | None
 ) -> LackOfFit:
-    bins = TreatmentBins.fit(treatments, space, max_bins=min(30, len(treatments) // 10))
+    bins = TreatmentBins.fit(treatments, space)
     number = bins.assign(treatments)
     sums = bin_sums(bins.size, number, columns)
     if cluster is None:
@@ -237,7 +246,14 @@ def _check_lengths(columns: Mapping[str, Any], rows: int) -> None:
             )
 
 
-def _check(y: FloatArray, menus: Sequence[Menu]) -> None:
+def _check(y: FloatArray, menus: Sequence[Menu], cluster: IntArray | None) -> None:
+    many, what = (len(y), "unit") if cluster is None else (int(cluster.max()) + 1, "cluster")
+    if many < 2:
+        where = " in groups" if what == "cluster" else ""
+        raise InvalidInputError(
+            f"honest values: {counted(many, what)}{where}, expected at least 2: standard errors "
+            f"are how {what}s differ"
+        )
     # of several outcomes, one may not be there yet
     lacking = np.isnan(y).all(axis=0).any() if y.shape[1] > 1 else np.isnan(y).any()
     if lacking or np.isinf(y).any():

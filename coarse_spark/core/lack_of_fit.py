@@ -14,10 +14,11 @@ from scipy import stats
 
 from coarse_spark.core.arrays import FloatArray, IntArray
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.errors import InvalidInputError
 from coarse_spark.text import counted
 
 _MIN_BIN_ROWS = 5
+_BINS = 30
+_MOST_BINS = 100  # of many dimensions only the first are told apart: the sums stay small
 _PRIOR_ROWS = 30  # weight of the common variance in the variance of a bin
 
 
@@ -36,15 +37,23 @@ class TreatmentBins:
     edges: tuple[tuple[float, ...], ...]
 
     @staticmethod
-    def fit(treatments: FloatArray, space: TreatmentSpace, max_bins: int = 30) -> TreatmentBins:
+    def fit(
+        treatments: FloatArray, space: TreatmentSpace, max_bins: int | None = None
+    ) -> TreatmentBins:
         """Return bins of treatments: one a distinct value where those are few, else quantiles.
+
+        At least two a dimension; but where bins would be more than 100 and ``max_bins``, further
+        dimensions are not split.
 
         Parameters
         ----------
         treatments : (n, d) encoded.
         space : the treatments.
-        max_bins : about so many in all.
+        max_bins : about so many in all; default 30, and no more than one for ten rows.
         """
+        if max_bins is None:
+            max_bins = min(_BINS, len(treatments) // 10)
+        most, size = max(max_bins, _MOST_BINS), 1
         each = max(2, round(max_bins ** (1 / treatments.shape[1])))
         edges = []
         for values in treatments.T:
@@ -54,6 +63,9 @@ class TreatmentBins:
             else:
                 places = np.unique(np.quantile(values, np.arange(1, each) / each))
                 places = places[places > distinct[0]]
+            if size * (len(places) + 1) > most:
+                places = places[:0]
+            size *= len(places) + 1
             edges.append(tuple(places.tolist()))
         return TreatmentBins(space.names, tuple(edges))
 
@@ -91,16 +103,21 @@ class LackOfFit:
     ----------
     table : one row a bin: bin, rows, observed and fitted mean outcome, standard error of their
         difference, and mean treatment (``mean_<name>`` of every dimension).
-    statistic, degrees, p_value : of the chi-square test that the basis holds.
+    statistic, degrees, p_value : of the chi-square test that the basis holds; 0, 0 and NaN where
+        nothing was tested.
+    untested : why not, in words; empty where there was a test, or the basis is saturated.
     """
 
     table: pd.DataFrame
     statistic: float
     degrees: int
     p_value: float
+    untested: str = ""
 
     def __str__(self) -> str:
         bins = counted(len(self.table), "treatment bin")
+        if self.untested:
+            return f"lack of fit over {bins}: not tested, {self.untested}"
         if not self.degrees:
             return f"lack of fit over {bins}: nothing to test, the basis is saturated"
         test = f"chi-square {self.statistic:.1f} on {self.degrees}, p = {self.p_value:.3g}"
@@ -164,7 +181,8 @@ def lack_of_fit(
     The mean residuals of the bins are regressed on the bins' mean basis columns, weighted by their
     variances; the weighted sum of squares left over is chi-square with (bins − rank) degrees of
     freedom when the basis holds. Errors of θ̂ that are constant over units lie in the span of the
-    basis and do not count. Bins with fewer than five rows are left out; the variance of a bin with
+    basis and do not count. Bins with fewer than five rows are left out, and where all have fewer
+    nothing is tested; the variance of a bin with
     few rows, which knows it badly (all successes seem to have none), is drawn towards that of all
     bins.
 
@@ -179,16 +197,11 @@ def lack_of_fit(
     sums : of ``bin_sums``, added up over batches.
     scatter : of ``bin_scatter``; None where every row is a cluster of its own.
     clusters : G, where there is a scatter.
-
-    Raises
-    ------
-    InvalidInputError : no bin has enough rows.
     """
-    used = np.flatnonzero(sums[:, 0] >= _MIN_BIN_ROWS)
+    used, untested = np.flatnonzero(sums[:, 0] >= _MIN_BIN_ROWS), ""
     if not len(used):
-        raise InvalidInputError(
-            f"no treatment bin has {_MIN_BIN_ROWS} rows; expected more rows or fewer bins"
-        )
+        used = np.flatnonzero(sums[:, 0])
+        untested = f"no bin of treatments has {_MIN_BIN_ROWS} rows"
     rows, total_y, total_fit, squares = sums[used, :4].T
     residual = (total_y - total_fit) / rows
     within = np.maximum(squares - rows * residual**2, 0)
@@ -206,6 +219,8 @@ def lack_of_fit(
     dimensions = len(bins.names)
     means = sums[used, 4 : 4 + dimensions] / rows[:, None]
     table[[f"mean_{name}" for name in bins.names]] = means
+    if untested:
+        return LackOfFit(table, 0.0, 0, np.nan, untested)
     root = 1 / np.sqrt(variance)
     phi = sums[used, 4 + dimensions :] / rows[:, None]
     scaled = phi * root[:, None]

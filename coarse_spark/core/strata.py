@@ -21,12 +21,13 @@ from operator import add
 import numpy as np
 
 from coarse_spark.core.design import FEW, MomentSums
-from coarse_spark.core.identification import weak_columns
 from coarse_spark.core.learned_design import FLOOR
 from coarse_spark.text import counted, shown
 
 _EQUAL = 1e-9  # of the experiment's own spread: mixes that differ by rounding do not differ
 _EXAMPLES = 3
+# what one ordinary row says of a direction, less rounding: one unit in every arm may say just that
+_ENOUGH = 1 - 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,8 @@ class MergedStrata:
     Attributes
     ----------
     moments : by label of every stratum, those of the group that it is in.
-    unidentified : strata that do not identify the basis, with their rows, largest first.
+    unidentified : strata that do not identify the basis, with their rows, largest first. Their rows
+        together say less of some direction of the basis than one ordinary row of the experiment.
     groups : of two strata or more that stand together, by label.
     rows : of all strata in these groups.
     """
@@ -79,9 +81,14 @@ def merge_strata(moments: Mapping[str, MomentSums]) -> MergedStrata:
     Small strata that do not, of fewer than ``FEW`` effective rows, are taken together. Each larger
     one, and those together, are joined by the identified strata of nearest treatment mix (Euclidean
     distance of the mean whitened columns; of equal ones the largest), until the basis is identified
-    and no residual counts more than 1 / ``FLOOR`` times as in the whole experiment. Small ones
-    are joined by small ones first, larger ones by larger ones. Groups that share a stratum are one.
-    Where no stratum identifies the basis, all are one group.
+    and no residual of the group counts more than 1 / ``FLOOR`` times as in the whole experiment.
+    Small ones are joined by small ones first, larger ones by larger ones. Groups that share a
+    stratum are one. Where no stratum identifies the basis, all are one group.
+
+    A stratum identifies the basis where its rows say of every direction as much as one ordinary row
+    of the experiment: where n times the least eigenvalue of its Λ is at least 1. Then none of its n
+    residuals counts more than n times as in the whole experiment. Of a basis with one column an
+    arm, one unit in every arm is enough, whatever the shares of the arms.
 
     The result depends on the sums alone, not on the order of strata.
 
@@ -123,9 +130,31 @@ def merge_strata(moments: Mapping[str, MomentSums]) -> MergedStrata:
     )
 
 
+def said_of_outcomes(sentences: Sequence[Sequence[str]], outcomes: Sequence[str]) -> list[str]:
+    """Return sentences on outcomes, those on all of them once and others with what they are of.
+
+    Parameters
+    ----------
+    sentences : of every outcome.
+    outcomes : their names.
+    """
+    of: dict[str, list[str]] = {}
+    for outcome, some in zip(outcomes, sentences, strict=True):
+        for sentence in some:
+            of.setdefault(sentence, []).append(outcome)
+    return [
+        sentence
+        if len(names) == len(outcomes)
+        else f"of the units with {' and with '.join(names)}: {sentence}"
+        for sentence, names in of.items()
+    ]
+
+
 def _lost(sums: MomentSums) -> bool:
     # the first is the second's consequence, and spares thousands of lone units the arithmetic
-    return sums.rows < len(sums.moment) or bool(weak_columns(sums.matrix))
+    return sums.rows < len(sums.moment) or bool(
+        sums.rows * np.linalg.eigvalsh(sums.matrix)[0] < _ENOUGH
+    )
 
 
 def _total(moments: Mapping[str, MomentSums], labels: Sequence[str]) -> MomentSums:

@@ -32,7 +32,7 @@ from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.overlap import Overlap
 from coarse_spark.core.presence import Presence, presence_preparation, presence_rows
-from coarse_spark.core.strata import MergedStrata, merge_strata
+from coarse_spark.core.strata import MergedStrata, merge_strata, said_of_outcomes
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.basis import form_sample
@@ -127,26 +127,6 @@ def design_of(
     needs = ["stratum", *dimensions, *_columns(outcomes)]
     merged = max(judged.values(), key=lambda strata: len(strata.unidentified))
     return Design(weights, needs, problems, merged=merged)
-
-
-def said_of_outcomes(sentences: Sequence[Sequence[str]], outcomes: Sequence[str]) -> list[str]:
-    """Return sentences on outcomes, those on all of them once and others with what they are of.
-
-    Parameters
-    ----------
-    sentences : of every outcome.
-    outcomes : their names.
-    """
-    of: dict[str, list[str]] = {}
-    for outcome, some in zip(outcomes, sentences, strict=True):
-        for sentence in some:
-            of.setdefault(sentence, []).append(outcome)
-    return [
-        sentence
-        if len(names) == len(outcomes)
-        else f"of the units with {' and with '.join(names)}: {sentence}"
-        for sentence, names in of.items()
-    ]
 
 
 def partly_known(setup: ExperimentSetup) -> list[str | None]:

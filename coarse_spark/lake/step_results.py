@@ -294,12 +294,14 @@ class LackOfFit(Record):
     ----------
     statistic, degrees, p_value : chi-square test that observed and fitted agree in every bin.
     bins : one a bin.
+    untested : why there was no test, in words; empty where there was one or the basis is saturated.
     """
 
     statistic: float
     degrees: int
     p_value: float
     bins: tuple[TreatmentBin, ...]
+    untested: str = ""
 
     @property
     def table(self) -> pd.DataFrame:

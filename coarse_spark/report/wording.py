@@ -436,6 +436,8 @@ def model_free_sentence(content: ReportContent) -> str:
 def fit_sentence(content: ReportContent) -> str:
     """Return how well the basis follows the response, in words."""
     fit = content.evaluated.lack_of_fit
+    if fit.untested:
+        return f"Whether the basis “{content.basis.name}” fits was not tested: {fit.untested}."
     if fit.degrees == 0:
         return (
             f"The basis “{content.basis.name}” is saturated: it has as many coefficients as there "

@@ -188,7 +188,35 @@ def test_distinct_treatments_get_a_bin_each_and_dimensions_a_product_grid():
         }
     )
     T = np.array([[a, b] for a in (0, 1, 2) for b in (0, 1)], dtype=float)
-    bins = TreatmentBins.fit(T, space)
+    bins = TreatmentBins.fit(T, space, 30)
     assert bins.size == 6
     assert sorted(bins.assign(T)) == list(range(6))
     assert bins.describe(int(bins.assign(np.array([[1.0, 1.0]]))[0])) == "0.5 <= a < 1.5, 0.5 <= b"
+
+
+@pytest.mark.parametrize("rows", [4, 40, 100])
+def test_lack_of_fit_of_few_rows_has_as_many_bins_as_they_fill(rows):
+    T = np.linspace(80, 100, rows)[:, None]
+    bins, phi = TreatmentBins.fit(T, PERCENT), np.column_stack([np.ones(rows), T])
+    assert bins.size <= max(rows // 10, 2)
+    y = T[:, 0] + np.random.default_rng(0).normal(size=rows)
+    found = lack_of_fit(bins, bin_sums(bins.size, bins.assign(T), bin_columns(T, phi, y, T[:, 0])))
+    assert found.table["rows"].sum() == rows
+    if rows == 4:
+        assert (found.degrees, found.untested) == (0, "no bin of treatments has 5 rows")
+        assert np.isnan(found.p_value)
+        assert "not tested, no bin of treatments has 5 rows" in str(found)
+    else:
+        assert found.degrees == bins.size - 2
+        assert found.p_value > 0.01
+        assert not found.untested
+
+
+def test_bins_of_many_factors_are_no_more_than_can_be_added_up():
+    space = TreatmentSpace.from_dict(
+        {f"t{i}": {"kind": "categorical", "levels": ["a", "b"], "control": "a"} for i in range(12)}
+    )
+    T = np.random.default_rng(0).integers(0, 2, (600, 12)).astype(float)
+    bins = TreatmentBins.fit(T, space)
+    assert 30 <= bins.size <= 100
+    assert len(np.unique(bins.assign(T))) == bins.size

@@ -16,6 +16,9 @@ SPACE = TreatmentSpace.from_dict(
 )
 ARMS = {"space": SPACE, "basis": "arms", "profit": Profit(cost="where(arm == 'letter', 0.2, 0)")}
 BOX = TreatmentSpace.from_dict({"t1": {"kind": "continuous", "lower": 0, "upper": 2, "control": 0}})
+PRICE = TreatmentSpace.from_dict(
+    {"t": {"kind": "continuous", "lower": 0, "upper": 100, "control": 0}}
+)
 FIELD = {"space": BOX, "basis": "quadratic", "profit": Profit(cost="0.3 * t1")}
 
 
@@ -131,6 +134,36 @@ def test_the_best_single_treatment_needs_no_menu_of_one() -> None:
     )
     # of another number of policies, matrix products may add up in another order
     pd.testing.assert_frame_equal(alone, beside, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("prices", [(50.0, 50.0), (50.0, 50.001)])
+def test_a_stratum_that_does_not_identify_the_basis_is_merged_and_told(
+    prices: tuple[float, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    T, strata = rng.uniform(0, 100, 2_000), np.arange(2_000) // 50
+    T[:2], strata[:2] = prices, 999
+    x = rng.normal(size=2_000)
+    theta = np.column_stack([np.ones(2_000), 0.03 + 0.01 * x])
+    y = 1 + theta[:, 1] * T + rng.normal(size=2_000)
+    problem = {"space": PRICE, "basis": "linear", "profit": Profit(cost="0.03 * t")}
+    menus = [choose_menu(theta, k=1, **problem)]
+    found = honest_values(theta, T, y, menus, strata=strata, **problem).policy_values
+    control = found.set_index("policy").loc["control"]
+    assert abs(control["value"] - 1) < 3 * control["se"] < 0.2
+    (told,) = caplog.messages
+    assert told.startswith("honest values: 1 of 41 strata does not identify 'linear' (999 (2 uni")
+
+
+def test_too_few_units_for_a_standard_error_are_refused() -> None:
+    theta, arm, y, menus = arms(50, seed=3)
+    with pytest.raises(InvalidInputError, match="1 cluster in groups, expected at least 2"):
+        honest_values(theta, names(arm), y, menus, groups=np.zeros(50), **ARMS)
+    groups, weights = np.arange(50) // 49, np.arange(50) < 49
+    with pytest.raises(InvalidInputError, match="1 cluster in groups, expected at least 2"):
+        honest_values(theta, names(arm), y, menus, groups=groups, weights=weights, **ARMS)
+    with pytest.raises(InvalidInputError, match="1 unit, expected at least 2"):
+        honest_values(theta[:1], names(arm[:1]), y[:1], menus, **ARMS)
 
 
 def test_what_cannot_be_judged_is_refused() -> None:

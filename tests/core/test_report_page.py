@@ -149,6 +149,10 @@ def test_a_saturated_basis_leaves_nothing_to_test(one: ReportContent) -> None:
     for changes, expected in [
         ({"statistic": 0.0, "degrees": 0, "p_value": 1.0}, "which leaves nothing to test"),
         ({"statistic": 0.0, "degrees": 2, "p_value": 1.0}, "cannot be tested"),
+        (
+            {"statistic": 0.0, "degrees": 0, "p_value": np.nan, "untested": "rows are few"},
+            "fits was not tested: rows are few.",
+        ),
     ]:
         content = with_result(one, "evaluated", lack_of_fit=fit.model_copy(update=changes))
         assert expected in fit_sentence(content)

@@ -28,8 +28,8 @@ def design(strata, treatments, basis=LEVELS):
 
 def arms(**groups):
     """Strata and encoded arms: counts of none, mail, visit by stratum."""
-    strata = np.repeat(list(groups), [sum(counts) for counts in groups.values()])
-    codes = [np.repeat([0.0, 1, 2], counts) for counts in groups.values()]
+    strata = np.repeat(list(groups), [sum(map(int, counts)) for counts in groups.values()])
+    codes = [np.repeat([0.0, 1, 2], np.array(counts, int)) for counts in groups.values()]
     return strata, np.concatenate(codes)[:, None]
 
 
@@ -142,3 +142,43 @@ def test_small_strata_are_not_merged_by_the_treatments_that_they_happened_to_get
     truth = np.array([base.mean(), effect.mean()])
     assert (np.abs(np.mean(found, axis=0) - truth) < 4 * error).all()
     assert (error < 0.03).all()
+
+
+def barely(rows, reach):
+    """20 strata at any price and one of prices near 50: labels, whitened columns, merged strata."""
+    space = TreatmentSpace.from_dict(
+        {"price": {"kind": "continuous", "lower": 0, "upper": 100, "control": 0}}
+    )
+    rng = np.random.default_rng(0)
+    treatments = rng.uniform(0, 100, (4000 + rows, 1))
+    treatments[4000:] = 50 + np.linspace(-reach, reach, rows)[:, None]
+    labels = np.concatenate([np.arange(4000) // 200, np.full(rows, 99)]).astype(str)
+    basis = Basis("linear", space)
+    whitening, merged = design(labels, treatments, basis)
+    return labels, whitening(basis(treatments)), merged
+
+
+@pytest.mark.parametrize(("rows", "reach"), [(200, 0.01), (2, 0.0005), (200, 1.5)])
+def test_a_stratum_that_barely_identifies_the_basis_does_not_stand_alone(rows, reach):
+    labels, z, merged = barely(rows, reach)
+    assert merged.unidentified == {"99": rows}
+    weights = representer(z, row_moments(merged.moments, labels, len(labels)))
+    assert np.abs(weights).max() < 10
+    assert "does not identify 'linear' (99 " in merged.problems("linear")[0]
+
+
+def test_a_stratum_that_says_as_much_of_every_direction_as_an_ordinary_row_stays_its_own():
+    _, _, merged = barely(200, 6.0)
+    assert merged.unidentified == {}
+
+
+@pytest.mark.parametrize("share", [0.5, 0.01, 0.99])
+def test_one_treated_unit_of_many_identifies_the_basis_whatever_its_share(share):
+    many = 4000
+    strata, treatments = arms(
+        rest=(many * (1 - share), many * share / 2, many * share / 2),
+        controls=(10_000, 1, 1),
+        lone=(1, 1, 1),
+    )
+    _, merged = design(strata, treatments)
+    assert merged.unidentified == {}

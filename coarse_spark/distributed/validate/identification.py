@@ -15,9 +15,9 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.design import MomentSums
 from coarse_spark.core.identification import unidentified_in
 from coarse_spark.core.learners.choose_basis import candidates_with_knots, identified
-from coarse_spark.core.strata import merge_strata
+from coarse_spark.core.strata import merge_strata, said_of_outcomes
 from coarse_spark.distributed.basis import form_sample
-from coarse_spark.distributed.design import group_moments, said_of_outcomes
+from coarse_spark.distributed.design import group_moments
 from coarse_spark.distributed.frames import (
     ALL,
     ExperimentSetup,

@@ -186,7 +186,11 @@ def _lack_of_fit(bins: TreatmentBins, result: Evaluation) -> LackOfFit:
         for row in found.table.to_dict("records")
     ]
     return LackOfFit(
-        statistic=found.statistic, degrees=found.degrees, p_value=found.p_value, bins=rows
+        statistic=found.statistic,
+        degrees=found.degrees,
+        p_value=found.p_value,
+        bins=rows,
+        untested=found.untested,
     )
 
 

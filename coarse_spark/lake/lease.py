@@ -20,8 +20,10 @@ from coarse_spark.lake.tables import Lake
 log = logging.getLogger(__name__)
 
 HEARTBEAT = timedelta(seconds=60)  # a commit each
+MARGIN = timedelta(seconds=1)  # between owners: in microseconds more than writes between two beats
 SILENT = 5 * HEARTBEAT  # an owner that cannot be looked at is gone when it said nothing for so long
 
+_EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _steps: set[tuple[str, str]] = set()  # runs of which a step is being done in this process
 
 
@@ -71,7 +73,7 @@ class Lease:
         self.lake = lake
         now = datetime.now(UTC)
         if record.heartbeat_at is not None:  # clocks differ, the order of owners must not
-            now = max(now, record.heartbeat_at + timedelta(microseconds=1))
+            now = max(now, record.heartbeat_at + MARGIN)
         taken = record.with_changes(
             status=record.status if record.final else RUNNING,
             owner=str(Process.current()),
@@ -79,8 +81,8 @@ class Lease:
             error=None,
             stop_reason=None,
         )
-        self._saved = taken.save(lake, check=True)
-        self._number = int(now.timestamp() * 1_000_000)
+        self._saved = taken.save(lake)
+        self._number = (now - _EPOCH) // _TICK
         self._lock = threading.RLock()
         self._lost: RunTakenError | None = None
         self._ended = False
@@ -92,7 +94,7 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether a heartbeat found that somebody else took the run."""
+        """Whether a heartbeat or a save found that somebody else took the run."""
         return self._lost is not None
 
     @contextmanager
@@ -141,14 +143,25 @@ class Lease:
             self._number += 1
             return self._number
 
-    def save(self, record: RunRecord, *, check: bool = False) -> RunRecord:
-        """Save a changed record and return it as saved; see ``RunRecord.save``."""
+    def save(self, record: RunRecord) -> RunRecord:
+        """Save a changed record and return it as saved.
+
+        Raises
+        ------
+        RunTakenError : somebody else took the run or gave it up; nothing was saved, and nothing is
+            written by this process from here on.
+        """
         with self._lock:
             self._check()
-            changed = record.with_changes(
-                revision=self._saved.revision, heartbeat_at=datetime.now(UTC)
-            )
-            self._saved = changed.save(self.lake, check=check)
+            # what the next owner counts from never goes back, whatever the clock does
+            before = self._saved.heartbeat_at or _EPOCH
+            beat = max(datetime.now(UTC), before + _TICK, _EPOCH + self._number * _TICK)
+            changed = record.with_changes(revision=self._saved.revision, heartbeat_at=beat)
+            try:
+                self._saved = changed.save(self.lake)
+            except RunTakenError as error:
+                self._lost = error
+                raise
             return self._saved
 
     def release(self, record: RunRecord) -> RunRecord:
@@ -159,7 +172,7 @@ class Lease:
         RunTakenError : somebody else took the run; nothing was saved.
         """
         self._ended = True
-        return self.save(record.with_changes(owner=None), check=True)
+        return self.save(record.with_changes(owner=None))
 
     def _check(self) -> None:
         if self._lost is not None:
@@ -171,9 +184,8 @@ class Lease:
                 if self._ended:
                     return
                 try:
-                    self.save(self._saved, check=True)
-                except RunTakenError as error:
-                    self._lost = error
+                    self.save(self._saved)
+                except RunTakenError:
                     return
                 except Exception:  # an outage: the next beat may get through
                     log.debug("no heartbeat", exc_info=True)

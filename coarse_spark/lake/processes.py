@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import psutil
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _CLOCK_SLACK = 2.0  # seconds: two looks at when a process started may differ a little
 
 
@@ -20,9 +22,11 @@ class Process:
     Attributes
     ----------
     host : name of its machine.
-    namespace : of its process numbers: containers of one host count processes of their own.
+    namespace : of its process numbers: that of the machine since it booted, as machines may have
+        one name, and of the container, each of which counts its own.
     number : the process id.
-    started : when it started, seconds since 1970: numbers are used again.
+    started : when it started, in seconds, on Linux since the machine booted: numbers are used
+        again.
     """
 
     host: str
@@ -35,8 +39,7 @@ class Process:
     def current() -> Process:
         """Return this process."""
         number = os.getpid()
-        started = round(psutil.Process(number).create_time(), 2)
-        return Process(socket.gethostname(), _namespace(), number, started)
+        return Process(socket.gethostname(), _namespace(), number, round(_started(number), 2))
 
     def __str__(self) -> str:
         """Return the text from which ``parse`` makes the process again."""
@@ -58,14 +61,26 @@ class Process:
             return None
         try:
             found = psutil.Process(self.number)
-            same = abs(found.create_time() - self.started) < _CLOCK_SLACK
+            same = abs(_started(self.number) - self.started) < _CLOCK_SLACK
             return same and found.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
 
 def _namespace() -> str:
+    found = []  # without Linux neither is there: processes of a host are numbered together
+    with suppress(OSError):  # the first namespace has the same number on every machine
+        found.append(_BOOT.read_text().strip())
+    with suppress(OSError):
+        found.append(Path("/proc/self/ns/pid").readlink().name.strip("pid:[]"))
+    return ":".join(found) or "-"
+
+
+def _started(number: int) -> float:
+    """Return when a process started, by a clock that nobody sets."""
     try:
-        return Path("/proc/self/ns/pid").readlink().name.strip("pid:[]") or "-"
-    except OSError:  # no Linux: processes of a host are numbered together
-        return "-"
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except OSError:  # gone, or no Linux, where the system keeps the moment as it was
+        return psutil.Process(number).create_time()
+    # the 22nd field; the second, in parentheses, may have blanks
+    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")

@@ -77,31 +77,26 @@ class RunRecord:
         """Return a copy with other values."""
         return replace(self, **changes)
 
-    def save(self, lake: Lake, *, check: bool = False) -> RunRecord:
+    def save(self, lake: Lake) -> RunRecord:
         """Replace this run's row in one commit and return the record of the next revision.
 
-        Nothing is written where somebody else changed the row since it was read.
-
-        Parameters
-        ----------
-        lake : where the tables are.
-        check : whether to read the row back, and to raise where it is not ours.
+        Nothing is written where somebody else changed the row since it was read. Delta does not
+        tell, so that the row is read back.
 
         Raises
         ------
-        RunTakenError : somebody else changed the row, as far as it was checked.
+        RunTakenError : somebody else changed the row.
         """
         saved = self.with_changes(revision=self.revision + 1, change_id=secrets.token_hex(8))
         row = {name: getattr(saved, name) for name in RUNS.columns if name != "diagnostics"}
         row["diagnostics"] = results_to_json(saved.results)
         lake.replace(RUNS, saved.run_id, pd.DataFrame([row], dtype=object), saved.revision)
-        if check:
-            found = lake.read(RUNS.name, saved.run_id).select("change_id").collect()
-            if [row["change_id"] for row in found] != [saved.change_id]:
-                raise RunTakenError(
-                    f"run {saved.run_id} was taken over or changed by somebody else in the "
-                    "meantime; 'coarse-spark runs show' says by whom"
-                )
+        found = lake.read(RUNS.name, saved.run_id).select("change_id").collect()
+        if [row["change_id"] for row in found] != [saved.change_id]:
+            raise RunTakenError(
+                f"run {saved.run_id} was taken over or changed by somebody else in the "
+                "meantime; 'coarse-spark runs show' says by whom"
+            )
         return saved
 
     @staticmethod

@@ -117,7 +117,7 @@ def publish_run(lake: Lake, run_id: str, configuration: Configuration | None = N
     again = record.with_changes(
         status=PUBLISHED, published_at=next_publication(lake), stop_reason="published again"
     )
-    again.save(lake, check=True)
+    again.save(lake)
     return f"run {run_id} is the current one again"
 
 
@@ -156,7 +156,7 @@ def give_up(lake: Lake, run_id: str) -> str:
     given_up = record.with_changes(
         status=ABANDONED, owner=None, stop_reason="given up by an operator"
     )
-    given_up.save(lake, check=True)
+    given_up.save(lake)
     return f"run {run_id} is given up; its id may be used for a new start"
 
 
@@ -220,7 +220,7 @@ def _take_from_readers(lake: Lake, run_id: str, status: str) -> None:
     record = RunRecord.load(lake, run_id)
     was = record.published_at
     told = status if was is None else f"{status}; it was published at {was:%Y-%m-%d %H:%M:%S} UTC"
-    record.with_changes(status=status, published_at=None, stop_reason=told).save(lake, check=True)
+    record.with_changes(status=status, published_at=None, stop_reason=told).save(lake)
 
 
 def run_of(lake: Lake, record: RunRecord, configuration: Configuration | None = None) -> Run:

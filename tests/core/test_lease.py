@@ -1,0 +1,109 @@
+"""Who may change a run: against a lake in memory that keeps Delta's rule for repeated writes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import pytest
+from pyspark.sql import Row
+
+from coarse_spark.errors import RunTakenError
+from coarse_spark.lake.contract import SEGMENTS
+from coarse_spark.lake.lease import Lease
+from coarse_spark.lake.runs import ABANDONED, OPEN, RunRecord
+from coarse_spark.pipeline.operate import give_up
+
+NEW = RunRecord("r", "{}", "hash", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+class _Rows:
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows = rows
+
+    def select(self, *_: str) -> _Rows:
+        return self
+
+    def collect(self) -> list[Row]:
+        return self._rows
+
+
+class _Lake:
+    """Writes that carry a number no larger than one of their run are left out, silently."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], int] = {}
+        self._tables: dict[tuple[str, str], pd.DataFrame] = {}
+
+    def reference(self, table: str) -> str:
+        return table
+
+    def replace(self, schema: Any, run_id: str, rows: pd.DataFrame, number: int) -> None:
+        key = schema.name, run_id
+        if number > self._seen.get(key, -1):
+            self._seen[key], self._tables[key] = number, rows
+
+    def read(self, table: str, run_id: str) -> _Rows:
+        found = self._tables.get((table, run_id), pd.DataFrame())
+        return _Rows([Row(run_id=run_id, **row) for row in found.to_dict("records")])
+
+    def sizes(self) -> list[int]:
+        return [row["size"] for row in self.read(SEGMENTS.name, "r").collect()]
+
+    @property
+    def record(self) -> RunRecord:
+        return RunRecord.load(self, "r")
+
+
+@pytest.fixture
+def lake() -> Any:
+    return _Lake()
+
+
+def _segments(size: int) -> pd.DataFrame:
+    return pd.DataFrame({"treatment_id": [0], "size": [size]})
+
+
+def test_a_run_that_was_given_up_stops_at_the_end_of_its_step(lake: Any) -> None:
+    running = Lease(lake, NEW)
+    give_up(lake, "r")
+    with pytest.raises(RunTakenError, match="taken over or changed"):
+        running.save(running.record.with_changes(step_seconds={"score": 1.0}))
+    assert running.lost
+    with pytest.raises(RunTakenError):
+        running.replace(SEGMENTS, _segments(1))
+    with pytest.raises(RunTakenError):
+        running.release(running.record.with_changes(status=OPEN))
+    assert lake.record.status == ABANDONED
+    assert lake.record.step_seconds == {}
+    assert lake.sizes() == []
+
+
+def test_an_owner_that_wakes_up_does_not_take_the_run_back(lake: Any) -> None:
+    sleeper = Lease(lake, NEW)
+    successor = Lease(lake, lake.record)
+    for _ in range(3):  # as a process that does not hear of it would save one step after another
+        with pytest.raises(RunTakenError):
+            sleeper.save(sleeper.record)
+    assert lake.record == successor.record
+    assert successor.release(successor.record.with_changes(status=OPEN)) == lake.record
+
+
+@pytest.mark.parametrize("lets_go", [True, False])
+def test_a_clock_that_steps_back_loses_no_rows_of_the_next_owner(lake: Any, lets_go: bool) -> None:
+    ahead = replace(NEW, heartbeat_at=datetime.now(UTC) + timedelta(minutes=10))
+    first = Lease(lake, ahead)  # by the clock of an owner before, which was ahead of ours
+    for size in range(5):
+        first.replace(SEGMENTS, _segments(size))
+        if lets_go:
+            first.save(first.record)
+    if lets_go:
+        first.release(first.record)
+    second = Lease(lake, lake.record)
+    second.replace(SEGMENTS, _segments(10))
+    assert lake.sizes() == [10]
+    if not lets_go:
+        first.replace(SEGMENTS, _segments(11))
+    assert lake.sizes() == [10]

@@ -57,7 +57,10 @@ def spark_version() -> tuple[int, int]:
 
 def java_versions() -> tuple[int, ...]:
     """Return the versions of Java that this Spark runs on."""
-    return (17, 21) if spark_version() >= (4, 0) else (8, 11, 17)
+    version = spark_version()
+    if version >= (4, 2):
+        return (17, 21, 25)
+    return (17, 21) if version >= (4, 0) else (8, 11, 17)
 
 
 def is_client_alone() -> bool:
@@ -74,8 +77,13 @@ def has_platform_session() -> bool:
     return not _PLATFORMS.isdisjoint(os.environ)
 
 
-def with_delta(builder: SparkSession.Builder) -> SparkSession.Builder:
+def with_delta(builder: SparkSession.Builder, packages: str = "") -> SparkSession.Builder:
     """Return the builder of a session with the jars of the delta-spark that is installed.
+
+    Parameters
+    ----------
+    builder : of the session; its own ``spark.jars.packages`` are replaced.
+    packages : further ones, as ``spark.jars.packages`` names them, separated by commas.
 
     Raises
     ------
@@ -83,7 +91,9 @@ def with_delta(builder: SparkSession.Builder) -> SparkSession.Builder:
     """
     from delta import configure_spark_with_delta_pip
 
-    configured: SparkSession.Builder = configure_spark_with_delta_pip(builder)
+    configured: SparkSession.Builder = configure_spark_with_delta_pip(
+        builder, [name for name in map(str.strip, packages.split(",")) if name]
+    )
     return configured
 
 
@@ -142,16 +152,16 @@ def tasks_of(spark: Any) -> Iterator[Tasks]:
         found = list(stages.values())
         return sum(done for done, _ in found), sum(total for _, total in found)
 
-    try:
+    hears = False
+    with suppress(Exception):  # a session in this process, one of Spark 3.5, or none
         spark.registerProgressHandler(hear)
-    except Exception:  # a session in this process, one of Spark 3.5, or none
-        yield _tracked(spark)
-        return
+        hears = True
     try:
-        yield heard
+        yield heard if hears else _tracked(spark)
     finally:
-        with suppress(Exception):  # the session ended
-            spark.removeProgressHandler(hear)
+        if hears:
+            with suppress(Exception):  # the session ended
+                spark.removeProgressHandler(hear)
 
 
 def _tracked(spark: Any) -> Tasks:

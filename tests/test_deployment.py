@@ -187,6 +187,19 @@ def test_where_the_jobs_run() -> None:
     assert sorted(states) == ["PAUSED", "UNPAUSED"]
 
 
+@pytest.mark.parametrize(("target", "running"), [("dev", 0), ("prod", 1)])
+def test_schedules_run_in_production_alone(target: str, running: int) -> None:
+    """The mode development pauses only schedules that have no state of their own."""
+    given = {name: one.get("default") for name, one in BUNDLE["variables"].items()}
+    given |= BUNDLE["targets"][target]["variables"]
+    states = [
+        VARIABLE.sub(lambda found: given[found[1]], job["schedule"]["pause_status"])
+        for job in JOBS.values()
+    ]
+    assert states.count("UNPAUSED") == running
+    assert states.count("PAUSED") == len(JOBS) - running
+
+
 def test_the_configuration_of_the_jobs_is_one_for_a_catalog() -> None:
     configuration = load_configuration(ROOT / BUNDLE["variables"]["config"]["default"])
     output = configuration.output

@@ -62,17 +62,18 @@ def require_schema(lake: Lake) -> None:
     ------
     TableError : it does not; the message names those that there are.
     """
-    if lake.schema is None or lake.spark.catalog.databaseExists(lake.schema):
+    if lake.schema is None or lake.spark.catalog.databaseExists(quote(lake.schema)):
         return
     catalog, _, name = lake.schema.rpartition(".")
-    catalogs = [row["catalog"] for row in lake.spark.sql("SHOW CATALOGS").collect()]
+    # runtimes call the columns of these statements differently
+    catalogs = [row[0] for row in lake.spark.sql("SHOW CATALOGS").collect()]
     if catalog and catalog not in catalogs:
         raise TableError(
             f"output: there is no catalog '{catalog}'{nearest(catalog, catalogs)}; "
             f"catalogs: {', '.join(catalogs)}"
         )
     rows = lake.spark.sql("SHOW SCHEMAS" + (f" IN {quote(catalog)}" if catalog else ""))
-    names = sorted(row["namespace"] for row in rows.collect())
+    names = sorted(row[0] for row in rows.collect())
     raise TableError(
         f"output: there is no schema '{lake.schema}'{nearest(name, names)}; create it, or use one "
         f"of {', '.join(names)}"

@@ -76,11 +76,12 @@ def open_session(
         "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "coarse-spark-warehouse"),
         **(conf or {}),
     }
+    packages = settings.pop("spark.jars.packages", "")
     builder = SparkSession.builder.appName("coarse_spark").master(master)
     for key, value in settings.items():
         builder = builder.config(key, value)
     try:
-        builder = with_delta(builder)
+        builder = with_delta(builder, packages)
     except ImportError:
         raise RuntimeSetupError(
             "delta-spark is not installed; install the extra: pip install 'coarse-spark[spark]'"

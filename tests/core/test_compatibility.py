@@ -104,7 +104,8 @@ def _spark(monkeypatch: pytest.MonkeyPatch, version: str, **more: Any) -> None:
     [
         ("3.5.8", (3, 5), (8, 11, 17)),
         ("4.0.2", (4, 0), (17, 21)),
-        ("4.2.0.dev1", (4, 2), (17, 21)),
+        ("4.1.1", (4, 1), (17, 21)),
+        ("4.2.0.dev1", (4, 2), (17, 21, 25)),
     ],
 )
 def test_versions(
@@ -144,6 +145,29 @@ def test_threads_inherit_as_the_version_and_the_session_can(
     _spark(monkeypatch, "4.0.0", inheritable_thread_target=inherit)
     for spark in (local, remote):
         assert compatibility.in_session(spark, work)(1) == (spark, 2)  # type: ignore[comparison-overlap]
+
+
+def test_packages_of_a_configuration_come_beside_those_of_delta() -> None:
+    pytest.importorskip("delta")
+    from pyspark.sql import SparkSession
+
+    packages = "org.apache.hadoop:hadoop-aws:3.4.2, org.example:more:1"
+    builder: Any = compatibility.with_delta(SparkSession.Builder(), packages)
+    first, *others = builder._options["spark.jars.packages"].split(",")
+    assert first.startswith("io.delta:delta-spark_")
+    assert others == ["org.apache.hadoop:hadoop-aws:3.4.2", "org.example:more:1"]
+    builder = compatibility.with_delta(SparkSession.Builder())
+    assert builder._options["spark.jars.packages"] == first
+
+
+def test_counting_tasks_leaves_no_trace_in_errors() -> None:
+    def fail() -> None:
+        with compatibility.tasks_of(None):
+            raise RuntimeError("why")
+
+    with pytest.raises(RuntimeError, match="why") as raised:
+        fail()
+    assert raised.value.__context__ is None
 
 
 def test_without_spark_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -496,8 +496,8 @@ def test_java_that_spark_cannot_use(
     (message,) = done.stderr.splitlines()
     assert message.startswith("error: ")
     assert (
-        "Spark needs Java 17 or 21: install it and put it on PATH, or set JAVA_HOME to its folder."
-        in message
+        "Spark needs Java 17, 21 or 25: install it and put it on PATH, or set JAVA_HOME to its "
+        "folder." in message
     )
     for fragment in fragments:
         assert fragment in message

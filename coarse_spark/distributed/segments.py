@@ -69,7 +69,7 @@ def describe_segments(
     joined = some.join(given.select("unit_id", "treatment_id"), "unit_id")
     # three passes: joining two tables costs more than all of them
     with materialized(joined.drop("unit_id")) as described:
-        means, overall, spread, counts = _numeric(
+        means, overall, spread, held, counts = _numeric(
             described, [names[i] for i in numbers], [aliases[i] for i in numbers]
         )
         levels: list[str] = []
@@ -79,6 +79,7 @@ def describe_segments(
             )
             levels = list(shares.columns)
             means = means.join(shares)
+            held = held.join(pd.DataFrame(dict.fromkeys(levels, counts)))
             all_spread = (all_shares * (1 - all_shares)) ** 0.5
             overall, spread = pd.concat([overall, all_shares]), pd.concat([spread, all_spread])
         sample = hash_sample(described, _RULE_UNITS)
@@ -95,7 +96,9 @@ def describe_segments(
             "treatment_id": segments,
             "size": sizes.to_numpy(np.int64),
             "feature_means": [means.loc[segment].dropna().to_dict() for segment in segments],
-            "distinguishing": distinguishing_features(means, overall, spread, levels),
+            "distinguishing": distinguishing_features(
+                means, overall, spread, held.reindex(sizes.index), levels
+            ),
             "rule": rules,
         }
     )
@@ -103,10 +106,10 @@ def describe_segments(
 
 def _numeric(
     joined: DataFrame, names: list[str], aliases: list[str]
-) -> tuple[pd.DataFrame, pd.Series, pd.Series, pd.Series]:
+) -> tuple[pd.DataFrame, pd.Series, pd.Series, pd.DataFrame, pd.Series]:
     """Means of number features by segment, their mean and standard deviation over all these units.
 
-    Last come the numbers of units.
+    Last come the numbers of units that hold them, and of all units, by segment.
     """
     sums = [F.sum(alias).alias(f"sum_{i}") for i, alias in enumerate(aliases)]
     squares = [
@@ -132,6 +135,7 @@ def _numeric(
         total / count.where(count > 0),
         overall,
         np.sqrt(variance),
+        count,
         rows["units"].astype(np.int64),
     )
 

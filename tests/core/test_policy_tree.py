@@ -17,7 +17,14 @@ from coarse_spark.core.menu.menu import PricedMenu
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.policy_tree.cells import Cells, roundest
 from coarse_spark.core.policy_tree.menu_rule import fit_menu_rule
-from coarse_spark.core.policy_tree.rule import AssignmentRule, Leaf, fit_rule, number_text, told_of
+from coarse_spark.core.policy_tree.rule import (
+    AssignmentRule,
+    Leaf,
+    NumberCondition,
+    fit_rule,
+    number_text,
+    told_of,
+)
 from coarse_spark.core.policy_tree.search import grow
 from coarse_spark.core.policy_tree.sql import to_sql
 from coarse_spark.core.profit import Profit
@@ -349,3 +356,53 @@ def test_units_of_no_weight_are_refused(count: int) -> None:
     features = pd.DataFrame({"a": np.arange(float(count))})
     with pytest.raises(InvalidInputError, match=rf"weights: found a sum of 0 over {count} units"):
         fit_rule(features, np.ones((count, 2)), np.zeros(count), depth=1)
+
+
+@pytest.mark.parametrize("known", [[1.0], [0.0, 1.0], [-5.0, 2.0, 7.0]])
+def test_a_number_splits_on_whether_it_is_missing(known: list[float]) -> None:
+    features = pd.DataFrame({"member": [*known, np.nan] * 30})
+    best = features["member"].isna().to_numpy().astype(int)
+    rule = fit_rule(features, np.eye(2)[best], np.ones(len(best)), depth=2)
+    assert told_of(rule, [0, 1]) == ["member is not missing", "member is missing"]
+    np.testing.assert_array_equal(rule.assign(features), best)
+    values = [float("nan"), None, -1e9, 0.0, 1e9]
+    table = pa.table({"member": pa.array(values, pa.float64(), from_pandas=False)})
+    assert _in_duckdb(rule, table).tolist() == [1, 1, 0, 0, 0]
+    turned = AssignmentRule((*rule.leaves, Leaf({}, 1, 1.0, 0.0)))  # the other leaf is written
+    assert _in_duckdb(turned, table).tolist() == [1, 1, 0, 0, 0]
+    assert '"member" IS NOT NULL THEN' in to_sql(turned, "ansi")
+
+
+def test_missing_numbers_are_told_below_other_splits() -> None:
+    rng = np.random.default_rng(6)
+    a = np.where(rng.random(3_000) < 0.3, np.nan, rng.integers(0, 50, 3_000))
+    features = pd.DataFrame({"a": a, "b": rng.integers(0, 60, 3_000)})
+    best = np.where(np.isnan(a), np.where(features["b"] <= 30, 0, 1), np.where(a <= 20, 2, 3))
+    rule = fit_rule(features, np.eye(4)[best], np.ones(3_000), depth=2)
+    assert told_of(rule, range(4)) == [
+        "a is missing and b <= 30",
+        "a is missing and b > 30",
+        "a <= 20",
+        "a > 20",
+    ]
+    np.testing.assert_array_equal(rule.assign(features), best)
+    table = pa.Table.from_pandas(features, preserve_index=False)
+    np.testing.assert_array_equal(_in_duckdb(rule, table), best)
+
+
+def test_conditions_on_missing_numbers_combine_as_they_hold() -> None:
+    values = pd.Series([np.nan, -1.0, 0.0, 1.0, 2.0])
+    ends = [None, 0.0, 1.0]
+    conditions = [
+        NumberCondition(low, high, missing)
+        for low, high, missing in product(ends, ends, [False, True])
+        if (low, high, missing) != (None, None, True)
+    ]
+    for one, other in product(conditions, repeat=2):
+        both = one.and_(other)
+        np.testing.assert_array_equal(both.holds(values), one.holds(values) & other.holds(values))
+        alone = both.holds(values).tolist() == [True, False, False, False, False]
+        assert both.words("m", gaps=True).endswith("m is missing") == alone
+        leaves = (Leaf({"m": both}, 0, 0.1, 0.0), Leaf({}, 1, 0.9, 0.0))
+        table = pa.table({"m": pa.array(values, from_pandas=False)})
+        assert (_in_duckdb(AssignmentRule(leaves), table) == 0).tolist() == [*both.holds(values)]

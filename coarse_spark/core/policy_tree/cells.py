@@ -71,10 +71,11 @@ class Cells:
     def splits(self, earned: FloatArray) -> BoolArray:
         """Return the splits to be compared as masks (s, m) of the cells on the first side.
 
-        Of a number: every edge, with missing values on either side, or above where none are. Of a
-        text: every level against the others, and for each pair of treatments (of the eight that
-        earn most) the levels on which the one earns more, among which is the best of all splits
-        into two leaves with these. Levels that are not named go with the second side.
+        Of a number: missing values against all others, and every edge with missing values on
+        either side, or above where none are. Of a text: every level against the others, and for
+        each pair of treatments (of the eight that earn most) the levels on which the one earns
+        more, among which is the best of all splits into two leaves with these. Levels that are not
+        named go with the second side.
 
         Parameters
         ----------
@@ -86,7 +87,8 @@ class Cells:
                 return below
             with_missing = below.copy()
             with_missing[:, -1] = True
-            return np.vstack([below, with_missing])
+            # first, as of splits that earn the same the first one is taken
+            return np.vstack([np.eye(self.count, dtype=bool)[-1:], below, with_missing])
         single = np.eye(self.count, dtype=bool)[: len(self.levels)]
         most = np.argsort(-earned.sum(axis=0), kind="stable")[:_PAIRED]
         pairs = combinations(sorted(most.tolist()), 2)

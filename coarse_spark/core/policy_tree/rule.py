@@ -24,15 +24,23 @@ _WORTH = 1e-3  # what a split has to earn, of what differs between treatments
 class NumberCondition:
     """A number lies above ``low`` (None: has no lower end), and up to ``high``.
 
+    Without ends it holds for all numbers that are known; where low ≥ high for none of them.
+
     Attributes
     ----------
-    low, high : ends; at least one is given.
+    low, high : ends.
     missing : whether it holds where the number is missing, null or NaN.
     """
 
     low: float | None
     high: float | None
     missing: bool
+
+    @property
+    def missing_alone(self) -> bool:
+        """Whether it holds where the number is missing, and for no number."""
+        ends = self.low is not None and self.high is not None and self.low >= self.high
+        return self.missing and ends
 
     def holds(self, values: pd.Series) -> BoolArray:
         """Return for which values (n,) it holds."""
@@ -54,6 +62,10 @@ class NumberCondition:
 
     def words(self, name: str, *, gaps: bool) -> str:
         """Return it in words; ``gaps`` tells whether values may be missing."""
+        if self.missing_alone:
+            return f"{name} is missing"
+        if self.low is None and self.high is None:
+            return f"{name} is not missing"
         high = None if self.high is None else number_text(self.high)
         text = f"{name} <= {high}"
         if self.low is not None:
@@ -252,6 +264,11 @@ class _Features:
             return (
                 LevelCondition(levels, listed=True, missing=missing),
                 LevelCondition(levels, listed=False, missing=not missing),
+            )
+        if not mask[:-1].any():
+            return (
+                NumberCondition(0.0, 0.0, missing=True),
+                NumberCondition(None, None, missing=False),
             )
         edge = cells.edges[int(mask[:-1].sum()) - 1]
         numbers = as_numbers(self.frame[self.names[node.feature]])

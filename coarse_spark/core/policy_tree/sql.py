@@ -146,17 +146,12 @@ def _condition(dialect: Dialect, name: str, condition: Condition) -> str:
     """Return one condition; it is true or not, where a value is missing too."""
     missing = [f"{name} IS NULL"]
     if isinstance(condition, NumberCondition):
-        ends = []
-        if condition.low is not None:
-            ends.append(f"{name} > {dialect.number(condition.low)}")
-        if condition.high is not None:
-            ends.append(f"{name} <= {dialect.number(condition.high)}")
-        if dialect.isnan:
-            # NaN is above all numbers in these engines
-            if condition.high is not None:
-                missing.append(f"isnan({name})")
-            elif not condition.missing:
-                ends.append(f"NOT isnan({name})")
+        ends = _ends(dialect, name, condition)
+        # NaN is above all numbers in these engines
+        if dialect.isnan and condition.high is not None:
+            missing.append(f"isnan({name})")
+        if condition.missing_alone:
+            return " OR ".join(missing)
         held = " AND ".join(ends)
         if condition.missing:
             held = f"({held})" if len(ends) > 1 else held
@@ -169,3 +164,17 @@ def _condition(dialect: Dialect, name: str, condition: Condition) -> str:
         else:
             held = f"{name} {'IN' if condition.listed else 'NOT IN'} ({', '.join(texts)})"
     return " OR ".join([held, *missing]) if condition.missing else held
+
+
+def _ends(dialect: Dialect, name: str, condition: NumberCondition) -> list[str]:
+    """Return what holds of the numbers for which a condition does."""
+    ends = []
+    if condition.low is not None:
+        ends.append(f"{name} > {dialect.number(condition.low)}")
+    if condition.high is not None:
+        ends.append(f"{name} <= {dialect.number(condition.high)}")
+    if not ends:
+        ends.append(f"{name} IS NOT NULL")
+    if dialect.isnan and condition.high is None and not condition.missing:
+        ends.append(f"NOT isnan({name})")
+    return ends

@@ -62,7 +62,7 @@ def test_a_partition_at_a_loss_fails():
 
 def test_rare_treatments_of_a_sample_have_their_probability(monkeypatch):
     """All of a rare arm are in, of others a fiftieth: the largest keys are all of it."""
-    monkeypatch.setattr(conditional_mean, "_ROWS", 3_000)
+    monkeypatch.setattr(conditional_mean, "TREE_ROWS", 3_000)
     rng = np.random.default_rng(0)
     key, arm = rng.integers(0, 2**62, 200_000), rng.choice(3, 200_000, p=[0.5, 0.495, 0.005])
     drawn = (arm == 2) | (key < 2**62 / 50)

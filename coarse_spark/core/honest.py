@@ -16,6 +16,7 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.debiased import debiased_coefficients
 from coarse_spark.core.design import moment_sums, representer_of_known
 from coarse_spark.core.lack_of_fit import (
+    GO_WITH_STRATA,
     LackOfFit,
     TreatmentBins,
     bin_columns,
@@ -30,7 +31,12 @@ from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import best_single
 from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.profit import OUTCOME, Profit
-from coarse_spark.core.strata import MergedStrata, merge_strata, said_of_outcomes
+from coarse_spark.core.strata import (
+    MergedStrata,
+    merge_strata,
+    said_of_outcomes,
+    treated_differently,
+)
 from coarse_spark.core.treatments import TreatmentSpace
 from coarse_spark.core.values import Policy, ScoreMoments, contrasts, policy_values
 from coarse_spark.errors import InvalidInputError
@@ -168,12 +174,14 @@ def honest_values(
     center = np.average(scores, axis=0, weights=weight)
     found = ScoreMoments.of(ScoreMoments.sums(scores, weight, center, cluster), center)
     policies = list(given)
+    differ = treated_differently(moment_sums(z, labels[0], weight))
     fits = [
         _fit(
             space,
             treatments[has],
             bin_columns(treatments, phi, one, (phi * theta_hat).sum(axis=1))[has],
             None if cluster is None else np.unique(cluster[has], return_inverse=True)[1],
+            GO_WITH_STRATA if differ else "",
         )
         for theta_hat, one, has in zip(learned, outcomes.T, known.T, strict=True)
     ]
@@ -226,15 +234,19 @@ def _outcomes(y: npt.ArrayLike | Mapping[str, npt.ArrayLike], names: tuple[str, 
 
 
 def _fit(
-    space: TreatmentSpace, treatments: FloatArray, columns: FloatArray, cluster: IntArray | None
+    space: TreatmentSpace,
+    treatments: FloatArray,
+    columns: FloatArray,
+    cluster: IntArray | None,
+    untested: str,
 ) -> LackOfFit:
     bins = TreatmentBins.fit(treatments, space)
     number = bins.assign(treatments)
     sums = bin_sums(bins.size, number, columns)
     if cluster is None:
-        return lack_of_fit(bins, sums)
+        return lack_of_fit(bins, sums, untested=untested)
     scatter = bin_scatter(bins.size, number, columns, cluster)
-    return lack_of_fit(bins, sums, scatter, int(cluster.max()) + 1)
+    return lack_of_fit(bins, sums, scatter, int(cluster.max()) + 1, untested)
 
 
 def _check_lengths(columns: Mapping[str, Any], rows: int) -> None:

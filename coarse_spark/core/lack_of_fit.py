@@ -21,6 +21,14 @@ _BINS = 30
 _MOST_BINS = 100  # of many dimensions only the first are told apart: the sums stay small
 _PRIOR_ROWS = 30  # weight of the common variance in the variance of a bin
 
+# why there is no test
+GO_WITH_STRATA = (
+    "strata were treated differently, so that what responses miss of them would look like a misfit"
+)
+GO_WITH_FEATURES = (
+    "treatments go with features, so that what responses miss of units would look like a misfit"
+)
+
 
 @dataclass(frozen=True)
 class TreatmentBins:
@@ -174,14 +182,20 @@ def bin_scatter(size: int, number: IntArray, columns: FloatArray, cluster: IntAr
 
 
 def lack_of_fit(
-    bins: TreatmentBins, sums: FloatArray, scatter: FloatArray | None = None, clusters: int = 0
+    bins: TreatmentBins,
+    sums: FloatArray,
+    scatter: FloatArray | None = None,
+    clusters: int = 0,
+    untested: str = "",
 ) -> LackOfFit:
     """Return the test whether residuals differ between bins beyond what the basis could absorb.
 
     The mean residuals of the bins are regressed on the bins' mean basis columns, weighted by their
     variances; the weighted sum of squares left over is chi-square with (bins − rank) degrees of
     freedom when the basis holds. Errors of θ̂ that are constant over units lie in the span of the
-    basis and do not count. Bins with fewer than five rows are left out, and where all have fewer
+    basis and do not count. Errors that vary over units do not count either as far as treatments do
+    not go with them: where they do, they would look like a misfit, and nothing is tested. Bins with
+    fewer than five rows are left out, and where all have fewer
     nothing is tested; the variance of a bin with
     few rows, which knows it badly (all successes seem to have none), is drawn towards that of all
     bins.
@@ -197,11 +211,12 @@ def lack_of_fit(
     sums : of ``bin_sums``, added up over batches.
     scatter : of ``bin_scatter``; None where every row is a cluster of its own.
     clusters : G, where there is a scatter.
+    untested : why the design allows no test (``GO_WITH_STRATA``, ``GO_WITH_FEATURES``).
     """
-    used, untested = np.flatnonzero(sums[:, 0] >= _MIN_BIN_ROWS), ""
+    used = np.flatnonzero(sums[:, 0] >= _MIN_BIN_ROWS)
     if not len(used):
         used = np.flatnonzero(sums[:, 0])
-        untested = f"no bin of treatments has {_MIN_BIN_ROWS} rows"
+        untested = untested or f"no bin of treatments has {_MIN_BIN_ROWS} rows"
     rows, total_y, total_fit, squares = sums[used, :4].T
     residual = (total_y - total_fit) / rows
     within = np.maximum(squares - rows * residual**2, 0)
@@ -219,8 +234,7 @@ def lack_of_fit(
     dimensions = len(bins.names)
     means = sums[used, 4 : 4 + dimensions] / rows[:, None]
     table[[f"mean_{name}" for name in bins.names]] = means
-    if untested:
-        return LackOfFit(table, 0.0, 0, np.nan, untested)
+    few = rows.max(initial=0) < _MIN_BIN_ROWS
     root = 1 / np.sqrt(variance)
     phi = sums[used, 4 + dimensions :] / rows[:, None]
     scaled = phi * root[:, None]
@@ -228,6 +242,8 @@ def lack_of_fit(
     coefficients, _, rank, _ = np.linalg.lstsq(scaled, residual * root, rcond=1e-10)
     statistic = float(((residual * root - scaled @ coefficients) ** 2).sum())
     degrees = len(used) - int(rank)
+    if few or (untested and degrees):
+        return LackOfFit(table, 0.0, 0, np.nan, untested)
     if degrees == 0:
         return LackOfFit(table, statistic, degrees, 1.0)
     if scatter is None:

@@ -19,6 +19,7 @@ from functools import reduce
 from operator import add
 
 import numpy as np
+from scipy import stats
 
 from coarse_spark.core.design import FEW, MomentSums
 from coarse_spark.core.learned_design import FLOOR
@@ -26,6 +27,7 @@ from coarse_spark.text import counted, shown
 
 _EQUAL = 1e-9  # of the experiment's own spread: mixes that differ by rounding do not differ
 _EXAMPLES = 3
+_CHANCE, _LONG_TAILS = 1e-3, 20.0
 # what one ordinary row says of a direction, less rounding: one unit in every arm may say just that
 _ENOUGH = 1 - 1e-6
 
@@ -128,6 +130,30 @@ def merge_strata(moments: Mapping[str, MomentSums]) -> MergedStrata:
         tuple(groups),
         int(sum(moments[label].rows for group in groups for label in group)),
     )
+
+
+def treated_differently(moments: Mapping[str, MomentSums]) -> bool:
+    """Whether strata got treatments of different kinds, beyond chance.
+
+    By the means of the whitened columns, whose variance is about 1, and of their products, whose
+    variance is 20 at most of treatments without very long tails.
+
+    Parameters
+    ----------
+    moments : by label, in columns whitened over the whole experiment.
+    """
+    some = [sums for sums in moments.values() if sums.rows]
+    if len(some) < 2:
+        return False
+    rows = np.array([sums.effective_rows for sums in some])
+    matrices = np.stack([sums.matrix for sums in some])
+    apart = matrices - reduce(add, some).matrix
+    across = np.triu_indices(apart.shape[1] - 1)
+    for differ, variance in [(apart[:, 0, 1:], 1.0), (apart[:, 1:, 1:][:, *across], _LONG_TAILS)]:
+        statistic = float(rows @ (differ**2).sum(axis=1)) / variance
+        if stats.chi2.sf(statistic, (len(some) - 1) * differ.shape[1]) < _CHANCE:
+            return True
+    return False
 
 
 def said_of_outcomes(sentences: Sequence[Sequence[str]], outcomes: Sequence[str]) -> list[str]:

@@ -25,6 +25,7 @@ from coarse_spark.core.design import (
     moment_sums,
     representer_of_known,
 )
+from coarse_spark.core.lack_of_fit import GO_WITH_FEATURES, GO_WITH_STRATA
 from coarse_spark.core.learned_design import DesignPreparation, DesignRows
 from coarse_spark.core.learners.encoding.whitening import Whitening
 from coarse_spark.core.learners.folds import parts_of, parts_per_fold
@@ -32,7 +33,12 @@ from coarse_spark.core.learners.ridge.gram import GramStatistics
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.overlap import Overlap
 from coarse_spark.core.presence import Presence, presence_preparation, presence_rows
-from coarse_spark.core.strata import MergedStrata, merge_strata, said_of_outcomes
+from coarse_spark.core.strata import (
+    MergedStrata,
+    merge_strata,
+    said_of_outcomes,
+    treated_differently,
+)
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.distributed.aggregate import add_up
 from coarse_spark.distributed.basis import form_sample
@@ -62,6 +68,7 @@ class Design:
     problems : a sentence for everything that a reader of honest values should know.
     overlap : of a learned design on the sample; None where treatments were randomized.
     merged : strata of a stratified design as they were judged; else None.
+    untested : why the lack of fit of the basis is not tested, in words; else empty.
     """
 
     representer: Callable[[pd.DataFrame], FloatArray]
@@ -69,6 +76,7 @@ class Design:
     problems: list[str]
     overlap: Overlap | None = None
     merged: MergedStrata | None = None
+    untested: str = ""
 
 
 def representer_columns(count: int) -> list[str]:
@@ -126,7 +134,11 @@ def design_of(
     )
     needs = ["stratum", *dimensions, *_columns(outcomes)]
     merged = max(judged.values(), key=lambda strata: len(strata.unidentified))
-    return Design(weights, needs, problems, merged=merged)
+    # as they are before they are merged
+    differ = any(treated_differently(sums[basis, label, outcome]) for outcome in outcomes)
+    return Design(
+        weights, needs, problems, merged=merged, untested=GO_WITH_STRATA if differ else ""
+    )
 
 
 def partly_known(setup: ExperimentSetup) -> list[str | None]:
@@ -303,7 +315,8 @@ def _learned(
         "everything about a unit that both its treatment and its outcome depend on"
     )
     needs = ["fold", "weight", *labels, *described, *dimensions, *lacked]
-    return Design(weights, needs, [caution, *overlap.problems()], overlap)
+    problems = [caution, *overlap.problems()]
+    return Design(weights, needs, problems, overlap, untested=GO_WITH_FEATURES)
 
 
 def _lacked(units: DataFrame, outcomes: Sequence[str]) -> list[str]:

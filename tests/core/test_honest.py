@@ -178,3 +178,28 @@ def test_what_cannot_be_judged_is_refused() -> None:
     few = choose_menu(theta, k=2, eligible={"arm == 'letter'": np.arange(50) > 9}, **ARMS)
     with pytest.raises(InvalidInputError, match="eligibility or a switching cost"):
         honest_values(theta, T, y, [few], **ARMS)
+
+
+@pytest.mark.parametrize(("apart", "spread"), [(30, 0), (0, 0), (0, 10)])
+def test_a_basis_is_not_blamed_for_what_responses_miss_of_strata(apart: int, spread: int) -> None:
+    """The basis is right. Baselines of strata are half learned, and treatments may go with them."""
+    rng = np.random.default_rng(0)
+    stratum = rng.integers(0, 3, 6_000)
+    T = rng.normal(50 + apart * (stratum - 1), 6 + spread * (stratum == 1))
+    T = np.clip(T, 0, 100)
+    base = np.array([0, 3.0, 0])[stratum]
+    theta = np.column_stack([1 + 0.5 * base, np.full(6_000, 0.03)])
+    y = 1 + base + 0.03 * T + rng.normal(size=6_000)
+    problem = {"space": PRICE, "basis": "linear", "profit": Profit(cost="0.03 * t")}
+    menus = [choose_menu(theta, k=1, **problem)]
+    fit = honest_values(theta, T, y, menus, strata=stratum, **problem).lack_of_fit
+    if apart or spread:
+        assert fit.untested.startswith("strata were treated differently")
+        assert fit.degrees == 0
+        assert np.isnan(fit.p_value)
+    else:
+        assert fit.degrees == 28
+        assert fit.p_value > 0.01
+        curved = y + 0.01 * (T - 50) ** 2
+        found = honest_values(theta, T, curved, menus, strata=stratum, **problem)
+        assert found.lack_of_fit.p_value < 1e-6

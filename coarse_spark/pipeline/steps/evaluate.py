@@ -142,7 +142,7 @@ def evaluate(run: Run) -> None:
                 selection_rule=rule,
                 overlap=experiment.design.overlap,
                 strata_merged=_strata_merged(experiment.design.merged),
-                lack_of_fit=_lack_of_fit(bins, result),
+                lack_of_fit=_lack_of_fit(bins, result, experiment.design.untested),
                 stability=stability,
                 outcomes=_outcomes(configuration, policies, result, k),
             )
@@ -172,8 +172,9 @@ def _strata_merged(merged: MergedStrata | None) -> StrataMerged | None:
     )
 
 
-def _lack_of_fit(bins: TreatmentBins, result: Evaluation) -> LackOfFit:
-    found = lack_of_fit(bins, result.bins, result.scatter, result.moments.clusters)
+def _lack_of_fit(bins: TreatmentBins, result: Evaluation, untested: str) -> LackOfFit:
+    clusters = result.moments.clusters
+    found = lack_of_fit(bins, result.bins, result.scatter, clusters, untested)
     rows = [
         TreatmentBin(
             label=row["bin"],

@@ -18,7 +18,7 @@ from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from coarse_spark import __version__
-from coarse_spark.errors import RunTakenError, TableError, nearest
+from coarse_spark.errors import InvalidInputError, RunTakenError, TableError, nearest
 from coarse_spark.lake.contract import RUNS
 from coarse_spark.lake.step_results import (
     STEPS_WITH_RESULTS,
@@ -72,6 +72,11 @@ class RunRecord:
     def final(self) -> bool:
         """Whether readers may have seen the run's rows, so that no step may change them."""
         return self.status in FINAL
+
+    def refuse_given_up(self) -> None:
+        """Raise InvalidInputError where an operator gave the run up: nothing goes on with it."""
+        if self.status == ABANDONED:
+            raise InvalidInputError(f"run {self.run_id} was given up; start a new run with 'fit'")
 
     def with_changes(self, **changes: Any) -> RunRecord:
         """Return a copy with other values."""

@@ -94,6 +94,7 @@ def publish_run(lake: Lake, run_id: str, configuration: Configuration | None = N
     ------
     RunError : its tables are not what may be published.
     RunTakenError : another process works on it.
+    InvalidInputError : it was given up.
     TableError : there is no such run, a step of it is missing, or its rows were removed.
     """
     line = find_run(lake, run_id)
@@ -102,6 +103,7 @@ def publish_run(lake: Lake, run_id: str, configuration: Configuration | None = N
         return f"run {run_id} is the current one already"
     if record.status == PRUNED:
         raise TableError(f"run {run_id} was pruned: its rows are gone")
+    record.refuse_given_up()
     if not record.final:
         if line.owner is not None:
             raise RunTakenError(f"run {run_id} is being worked on ({line.owner})")

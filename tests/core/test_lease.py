@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 from pyspark.sql import Row
 
-from coarse_spark.errors import RunTakenError
+from coarse_spark import cli, pipeline
+from coarse_spark.errors import InvalidInputError, RunTakenError
 from coarse_spark.lake.contract import SEGMENTS
 from coarse_spark.lake.lease import Lease
 from coarse_spark.lake.runs import ABANDONED, OPEN, RunRecord
+from coarse_spark.pipeline import operate, present
 from coarse_spark.pipeline.operate import give_up
 
 NEW = RunRecord("r", "{}", "hash", datetime(2026, 1, 1, tzinfo=UTC))
@@ -107,3 +111,28 @@ def test_a_clock_that_steps_back_loses_no_rows_of_the_next_owner(lake: Any, lets
     if not lets_go:
         first.replace(SEGMENTS, _segments(11))
     assert lake.sizes() == [10]
+
+
+def test_a_run_that_was_given_up_is_not_published(
+    lake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Lease(lake, NEW)
+    before.release(before.record)
+    give_up(lake, "r")
+    given_up = lake.record
+    monkeypatch.setattr(operate, "current_run", lambda _: None)
+    with pytest.raises(InvalidInputError, match="run r was given up; start a new run with 'fit'"):
+        operate.publish_run(lake, "r")
+    assert lake.record == given_up
+
+
+def test_a_run_that_was_given_up_is_not_resumed(lake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Lease(lake, NEW)
+    give_up(lake, "r")
+    found = SimpleNamespace(record=lake.record)
+    monkeypatch.setattr(cli, "start", lambda *_: (SimpleNamespace(report=None), None))
+    monkeypatch.setattr(pipeline, "read_run", lambda *_: found)
+    monkeypatch.setattr(pipeline, "run_all", lambda *_: pytest.fail("it started anew"))
+    monkeypatch.setattr(present, "asked_page", lambda *_: None)
+    with pytest.raises(InvalidInputError, match="run r was given up"):
+        cli.resume(Path("run.yml"), "r")

@@ -7,6 +7,7 @@ to agree on who owns a run and which run is current, whatever the order in which
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -46,7 +47,8 @@ def new_run_id() -> str:
 class RunRecord:
     """One row of ``runs``; immutable, each step saves a changed copy.
 
-    ``results`` holds what each step found, by its name; column ``diagnostics`` is its JSON.
+    ``results`` holds what each step found, by its name; column ``diagnostics`` is its JSON. A
+    record that was read without results has that text in ``unread``, and is saved with it.
     """
 
     run_id: str
@@ -67,11 +69,17 @@ class RunRecord:
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
     results: Mapping[str, StepResult] = field(default_factory=dict)
+    unread: str | None = None
 
     @property
     def final(self) -> bool:
         """Whether readers may have seen the run's rows, so that no step may change them."""
         return self.status in FINAL
+
+    @property
+    def done(self) -> list[str]:
+        """Names of the steps that left results, whether these were read or not."""
+        return list(self.results if self.unread is None else json.loads(self.unread))
 
     def refuse_given_up(self) -> None:
         """Raise InvalidInputError where an operator gave the run up: nothing goes on with it."""
@@ -94,7 +102,7 @@ class RunRecord:
         """
         saved = self.with_changes(revision=self.revision + 1, change_id=secrets.token_hex(8))
         row = {name: getattr(saved, name) for name in RUNS.columns if name != "diagnostics"}
-        row["diagnostics"] = results_to_json(saved.results)
+        row["diagnostics"] = saved.unread or results_to_json(saved.results)
         lake.replace(RUNS, saved.run_id, pd.DataFrame([row], dtype=object), saved.revision)
         found = lake.read(RUNS.name, saved.run_id).select("change_id").collect()
         if [row["change_id"] for row in found] != [saved.change_id]:
@@ -105,27 +113,34 @@ class RunRecord:
         return saved
 
     @staticmethod
-    def find(lake: Lake, run_id: str) -> RunRecord | None:
-        """Return the record of a run, None where there is none; errors as in ``load``."""
+    def find(lake: Lake, run_id: str, *, results: bool = True) -> RunRecord | None:
+        """Return the record of a run, None where there is none; otherwise as ``load``."""
         if not lake.exists(RUNS.name):
             return None
         found = lake.read(RUNS.name, check_run_id(run_id)).collect()
-        return RunRecord.of(found[0]) if found else None
+        return RunRecord.of(found[0], results=results) if found else None
 
     @staticmethod
-    def load(lake: Lake, run_id: str) -> RunRecord:
+    def load(lake: Lake, run_id: str, *, results: bool = True) -> RunRecord:
         """Return the record of a run.
+
+        Parameters
+        ----------
+        lake : where the tables are.
+        run_id : of the run.
+        results : whether to read what its steps found, which another version may have written
+            otherwise.
 
         Raises
         ------
-        TableError : there is no such run, or another version of the package wrote it.
+        TableError : there is no such run, or another version of the package wrote its results.
         """
         found = lake.read(RUNS.name, check_run_id(run_id)).collect()
         if not found:
             known = lake.read(RUNS.name).select("run_id").limit(_LOOKED_AT).collect()
             hint = nearest(run_id, [row["run_id"] for row in known])
             raise TableError(f"there is no run {run_id!r} in {lake.reference(RUNS.name)}{hint}")
-        return RunRecord.of(found[0])
+        return RunRecord.of(found[0], results=results)
 
     @staticmethod
     def of(row: Row, *, results: bool = True) -> RunRecord:
@@ -149,6 +164,8 @@ class RunRecord:
             )
         values = {name: value for name, value in given.items() if name in _COLUMNS}
         text = values.pop("diagnostics") or "{}"
+        if not results:
+            values["unread"] = text
         try:
             values["results"] = results_from_json(text) if results else {}
         except ValueError:

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 
 from coarse_spark import __version__
 from coarse_spark.errors import InvalidInputError, RunTakenError, TableError, nearest
+from coarse_spark.lake.contact import first_contact
 from coarse_spark.lake.contract import RUNS
 from coarse_spark.lake.step_results import (
     STEPS_WITH_RESULTS,
@@ -115,9 +116,10 @@ class RunRecord:
     @staticmethod
     def find(lake: Lake, run_id: str, *, results: bool = True) -> RunRecord | None:
         """Return the record of a run, None where there is none; otherwise as ``load``."""
-        if not lake.exists(RUNS.name):
-            return None
-        found = lake.read(RUNS.name, check_run_id(run_id)).collect()
+        with first_contact(lake):
+            if not lake.exists(RUNS.name):
+                return None
+            found = lake.read(RUNS.name, check_run_id(run_id)).collect()
         return RunRecord.of(found[0], results=results) if found else None
 
     @staticmethod
@@ -133,11 +135,14 @@ class RunRecord:
 
         Raises
         ------
-        TableError : there is no such run, or another version of the package wrote its results.
+        TableError : there is no such run, or another version of the package wrote its results; or
+            the output cannot be read.
         """
-        found = lake.read(RUNS.name, check_run_id(run_id)).collect()
+        with first_contact(lake):
+            found = lake.read(RUNS.name, check_run_id(run_id)).collect()
         if not found:
-            known = lake.read(RUNS.name).select("run_id").limit(_LOOKED_AT).collect()
+            with first_contact(lake):
+                known = lake.read(RUNS.name).select("run_id").limit(_LOOKED_AT).collect()
             hint = nearest(run_id, [row["run_id"] for row in known])
             raise TableError(f"there is no run {run_id!r} in {lake.reference(RUNS.name)}{hint}")
         return RunRecord.of(found[0], results=results)
@@ -191,11 +196,17 @@ class RunRecord:
 
 
 def published_runs(lake: Lake) -> list[str]:
-    """Return the published runs, the one that was published last, the current one, first."""
-    if not lake.exists(RUNS.name):
-        return []
-    rows = lake.read(RUNS.name).where(F.col("published_at").isNotNull())
-    found = rows.orderBy(F.col("published_at").desc()).select("run_id").collect()
+    """Return the published runs, the one that was published last, the current one, first.
+
+    Raises
+    ------
+    TableError : the output cannot be read.
+    """
+    with first_contact(lake):
+        if not lake.exists(RUNS.name):
+            return []
+        rows = lake.read(RUNS.name).where(F.col("published_at").isNotNull())
+        found = rows.orderBy(F.col("published_at").desc()).select("run_id").collect()
     return [str(row["run_id"]) for row in found]
 
 

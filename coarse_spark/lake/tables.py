@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import NullType, StructType
 
 from coarse_spark.address import is_local, resolved
-from coarse_spark.compatibility import works_here
+from coarse_spark.compatibility import is_absent, works_here
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
 from coarse_spark.lake.conflicts import retried
 from coarse_spark.lake.contract import (
@@ -99,12 +99,17 @@ class Lake:
         return f"{quote(str(self.schema))}.{quote(table)}"
 
     def exists(self, table: str) -> bool:
-        """Whether the table is there; no run drops one, so that one look is enough."""
+        """Whether the table is there; no run drops one, so that one look is enough.
+
+        One that is there and cannot be read is an error of Spark's, see ``first_contact``.
+        """
         if table not in self._found:
             try:
                 self.spark.table(self.reference(table)).schema  # noqa: B018  # Connect analyses only on use
-            except AnalysisException:
-                return False
+            except AnalysisException as error:
+                if is_absent(error):
+                    return False
+                raise
             self._found.add(table)
         return True
 

@@ -109,7 +109,8 @@ def open_run(spark: SparkSession, configuration: Configuration, run_id: str | No
     _require_free(run.lake, run.record)
     run.record.refuse_given_up()
     check_workers(spark)
-    run.lease = Lease(run.lake, run.record)
+    with first_contact(run.lake):
+        run.lease = Lease(run.lake, run.record)
     run.record = run.lease.record
     return run
 

@@ -41,6 +41,8 @@ class _Rows:
 class _Lake:
     """Writes that carry a number no larger than one of their run are left out, silently."""
 
+    path, schema = "/of/the/test", None
+
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], int] = {}
         self._tables: dict[tuple[str, str], pd.DataFrame] = {}

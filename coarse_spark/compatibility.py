@@ -30,6 +30,16 @@ _CONFLICT = re.compile(
     r"|DeltaConcurrentModification|MetadataChanged|ProtocolChanged)Exception\b"
     r"|\bDELTA_(?:CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)\b"
 )
+# what Spark and Delta raise of a table that is not there, or whose schema or catalog is not
+_ABSENT = {
+    "TABLE_OR_VIEW_NOT_FOUND",
+    "PATH_NOT_FOUND",
+    "DELTA_TABLE_NOT_FOUND",
+    "DELTA_PATH_DOES_NOT_EXIST",
+    "SCHEMA_NOT_FOUND",
+    "CATALOG_NOT_FOUND",
+    "REQUIRES_SINGLE_PART_NAMESPACE",  # the catalog of a session has no others
+}
 # variables that spark-submit, a client's user and a managed runtime set
 _PLATFORMS = {"PYSPARK_GATEWAY_PORT", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION"}
 # serverless runtimes keep no intermediate results
@@ -235,6 +245,11 @@ def condition_of(error: Any) -> str | None:
         error.getCondition() if hasattr(error, "getCondition") else error.getErrorClass()
     )
     return found
+
+
+def is_absent(error: BaseException) -> bool:
+    """Whether a table is not there, rather than that it cannot be read."""
+    return hasattr(error, "getErrorClass") and condition_of(error) in _ABSENT
 
 
 def is_conflict(error: BaseException) -> bool:

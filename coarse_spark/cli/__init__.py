@@ -184,7 +184,8 @@ def resume(
     if run_id is None:
         lake = lake_of(session, configuration)
         run_id = run_to_go_on_with(lake, configuration, fitted=False)
-    read_run(session, configuration, run_id)  # it has to be there, with this configuration
+    # it has to be there, with this configuration
+    read_run(session, configuration, run_id).record.refuse_given_up()
     _present(run_all(session, configuration, run_id), page)
 
 

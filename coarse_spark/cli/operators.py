@@ -128,7 +128,7 @@ def _facts(line: RunLine) -> list[tuple[str, str]]:
         ("configuration", record.config_hash[:12]),
         *((f"input {name}", version) for name, version in record.inputs.items()),
         *((f"step {name}", f"{seconds:.1f} s") for name, seconds in record.step_seconds.items()),
-        ("done", ", ".join(record.results) or "-"),
+        ("done", ", ".join(record.done) or "-"),
         ("stopped because", record.stop_reason or "-"),
         ("error", record.error or "-"),
         *(("warning", warning) for warning in record.warnings),

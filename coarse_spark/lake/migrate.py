@@ -78,10 +78,10 @@ def _require_kept(lake: Lake, table: TableState) -> None:
 @retried()
 def _migrated(lake: Lake, schema: TableSchema, layout: OutputLayout) -> list[str]:
     """Migrate one table, from however far an earlier attempt came."""
-    table = table_state(lake, schema, layout)
-    if table is None or not any(table.differences()):
-        return []
-    with first_contact(lake, schema.name):
+    with lake.alone(schema.name), first_contact(lake, schema.name):
+        table = table_state(lake, schema, layout)
+        if table is None or not any(table.differences()):
+            return []
         return [
             *_widened(lake, table),
             *_extended(lake, table),

@@ -11,7 +11,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql.types import StructType
 from tenacity import RetryCallState
 
-from coarse_spark.compatibility import condition_of
+from coarse_spark.compatibility import condition_of, is_absent
 from coarse_spark.distributed.at_once import for_each
 from coarse_spark.errors import TableError
 from coarse_spark.lake.conflicts import retried
@@ -30,12 +30,6 @@ from coarse_spark.lake.contract import (
 from coarse_spark.lake.tables import Lake, quote_part
 
 CONSTRAINT_PREFIX = "delta.constraints."
-_ABSENT = {
-    "TABLE_OR_VIEW_NOT_FOUND",
-    "PATH_NOT_FOUND",
-    "DELTA_TABLE_NOT_FOUND",
-    "DELTA_PATH_DOES_NOT_EXIST",
-}
 # another process was first, or is at it; what is there then is looked at
 _RACED = {
     "DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION",
@@ -237,7 +231,7 @@ def table_state(lake: Lake, schema: TableSchema, layout: OutputLayout) -> TableS
         try:
             found = lake.spark.table(reference).schema
         except AnalysisException as error:
-            if condition_of(error) in _ABSENT:
+            if is_absent(error):
                 return None
             raise
         rows = lake.spark.sql(f"SHOW TBLPROPERTIES {reference}").collect()

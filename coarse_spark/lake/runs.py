@@ -7,6 +7,7 @@ to agree on who owns a run and which run is current, whatever the order in which
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,8 @@ from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from coarse_spark import __version__
-from coarse_spark.errors import RunTakenError, TableError, nearest
+from coarse_spark.errors import InvalidInputError, RunTakenError, TableError, nearest
+from coarse_spark.lake.contact import first_contact
 from coarse_spark.lake.contract import RUNS
 from coarse_spark.lake.step_results import (
     STEPS_WITH_RESULTS,
@@ -46,7 +48,8 @@ def new_run_id() -> str:
 class RunRecord:
     """One row of ``runs``; immutable, each step saves a changed copy.
 
-    ``results`` holds what each step found, by its name; column ``diagnostics`` is its JSON.
+    ``results`` holds what each step found, by its name; column ``diagnostics`` is its JSON. A
+    record that was read without results has that text in ``unread``, and is saved with it.
     """
 
     run_id: str
@@ -67,11 +70,22 @@ class RunRecord:
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
     results: Mapping[str, StepResult] = field(default_factory=dict)
+    unread: str | None = None
 
     @property
     def final(self) -> bool:
         """Whether readers may have seen the run's rows, so that no step may change them."""
         return self.status in FINAL
+
+    @property
+    def done(self) -> list[str]:
+        """Names of the steps that left results, whether these were read or not."""
+        return list(self.results if self.unread is None else json.loads(self.unread))
+
+    def refuse_given_up(self) -> None:
+        """Raise InvalidInputError where an operator gave the run up: nothing goes on with it."""
+        if self.status == ABANDONED:
+            raise InvalidInputError(f"run {self.run_id} was given up; start a new run with 'fit'")
 
     def with_changes(self, **changes: Any) -> RunRecord:
         """Return a copy with other values."""
@@ -89,7 +103,7 @@ class RunRecord:
         """
         saved = self.with_changes(revision=self.revision + 1, change_id=secrets.token_hex(8))
         row = {name: getattr(saved, name) for name in RUNS.columns if name != "diagnostics"}
-        row["diagnostics"] = results_to_json(saved.results)
+        row["diagnostics"] = saved.unread or results_to_json(saved.results)
         lake.replace(RUNS, saved.run_id, pd.DataFrame([row], dtype=object), saved.revision)
         found = lake.read(RUNS.name, saved.run_id).select("change_id").collect()
         if [row["change_id"] for row in found] != [saved.change_id]:
@@ -100,27 +114,38 @@ class RunRecord:
         return saved
 
     @staticmethod
-    def find(lake: Lake, run_id: str) -> RunRecord | None:
-        """Return the record of a run, None where there is none; errors as in ``load``."""
-        if not lake.exists(RUNS.name):
-            return None
-        found = lake.read(RUNS.name, check_run_id(run_id)).collect()
-        return RunRecord.of(found[0]) if found else None
+    def find(lake: Lake, run_id: str, *, results: bool = True) -> RunRecord | None:
+        """Return the record of a run, None where there is none; otherwise as ``load``."""
+        with first_contact(lake):
+            if not lake.exists(RUNS.name):
+                return None
+            found = lake.read(RUNS.name, check_run_id(run_id)).collect()
+        return RunRecord.of(found[0], results=results) if found else None
 
     @staticmethod
-    def load(lake: Lake, run_id: str) -> RunRecord:
+    def load(lake: Lake, run_id: str, *, results: bool = True) -> RunRecord:
         """Return the record of a run.
+
+        Parameters
+        ----------
+        lake : where the tables are.
+        run_id : of the run.
+        results : whether to read what its steps found, which another version may have written
+            otherwise.
 
         Raises
         ------
-        TableError : there is no such run, or another version of the package wrote it.
+        TableError : there is no such run, or another version of the package wrote its results; or
+            the output cannot be read.
         """
-        found = lake.read(RUNS.name, check_run_id(run_id)).collect()
+        with first_contact(lake):
+            found = lake.read(RUNS.name, check_run_id(run_id)).collect()
         if not found:
-            known = lake.read(RUNS.name).select("run_id").limit(_LOOKED_AT).collect()
+            with first_contact(lake):
+                known = lake.read(RUNS.name).select("run_id").limit(_LOOKED_AT).collect()
             hint = nearest(run_id, [row["run_id"] for row in known])
             raise TableError(f"there is no run {run_id!r} in {lake.reference(RUNS.name)}{hint}")
-        return RunRecord.of(found[0])
+        return RunRecord.of(found[0], results=results)
 
     @staticmethod
     def of(row: Row, *, results: bool = True) -> RunRecord:
@@ -144,6 +169,8 @@ class RunRecord:
             )
         values = {name: value for name, value in given.items() if name in _COLUMNS}
         text = values.pop("diagnostics") or "{}"
+        if not results:
+            values["unread"] = text
         try:
             values["results"] = results_from_json(text) if results else {}
         except ValueError:
@@ -169,11 +196,17 @@ class RunRecord:
 
 
 def published_runs(lake: Lake) -> list[str]:
-    """Return the published runs, the one that was published last, the current one, first."""
-    if not lake.exists(RUNS.name):
-        return []
-    rows = lake.read(RUNS.name).where(F.col("published_at").isNotNull())
-    found = rows.orderBy(F.col("published_at").desc()).select("run_id").collect()
+    """Return the published runs, the one that was published last, the current one, first.
+
+    Raises
+    ------
+    TableError : the output cannot be read.
+    """
+    with first_contact(lake):
+        if not lake.exists(RUNS.name):
+            return []
+        rows = lake.read(RUNS.name).where(F.col("published_at").isNotNull())
+        found = rows.orderBy(F.col("published_at").desc()).select("run_id").collect()
     return [str(row["run_id"]) for row in found]
 
 

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import NullType, StructType
 
 from coarse_spark.address import is_local, resolved
+from coarse_spark.compatibility import is_absent, works_here
 from coarse_spark.errors import InvalidInputError, RunError, TableError, nearest
 from coarse_spark.lake.conflicts import retried
 from coarse_spark.lake.contract import (
@@ -98,12 +99,17 @@ class Lake:
         return f"{quote(str(self.schema))}.{quote(table)}"
 
     def exists(self, table: str) -> bool:
-        """Whether the table is there; no run drops one, so that one look is enough."""
+        """Whether the table is there; no run drops one, so that one look is enough.
+
+        One that is there and cannot be read is an error of Spark's, see ``first_contact``.
+        """
         if table not in self._found:
             try:
                 self.spark.table(self.reference(table)).schema  # noqa: B018  # Connect analyses only on use
-            except AnalysisException:
-                return False
+            except AnalysisException as error:
+                if is_absent(error):
+                    return False
+                raise
             self._found.add(table)
         return True
 
@@ -187,14 +193,19 @@ class Lake:
 
         On a local file system Delta cannot tell that another process commits the same version: the
         later one would replace the earlier one. Object stores and catalogs see to that themselves.
+        A path may also be a server's or a cluster's: here there is no such folder then.
         """
         if self.path is None or not is_local(self.path):
             yield
             return
-        lock = FileLock(Path(self.path) / ".locks" / table)
+        folder = Path(self.path)
+        lock = FileLock(folder / ".locks" / table)
         with suppress(OSError, NotImplementedError):  # a read-only place, or one without locks
-            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            if works_here(self.spark):  # the first table would create it
+                folder.mkdir(parents=True, exist_ok=True)
+            if folder.is_dir():
+                Path(lock.lock_file).parent.mkdir(exist_ok=True)
+                lock.acquire()
         try:
             yield
         finally:
@@ -217,12 +228,14 @@ class Lake:
         # a handful of rows: one file, however many cores the session has
         return self.spark.createDataFrame(values, ", ".join(fields)).coalesce(1)
 
+    @retried()
     def remove(self, table: str, run_ids: Sequence[str]) -> None:
         """Remove the rows of runs from a table in one commit; files stay until VACUUM."""
         if run_ids and self.exists(table):
             # a quoted name, and run ids that hold no quotes
             delete = f"DELETE FROM {self.reference(table)} WHERE {_of_runs(run_ids)}"  # noqa: S608  # nosec
-            self.spark.sql(delete)
+            with self.alone(table):
+                self.spark.sql(delete)
 
     def vacuum_statement(self, table: str) -> str:
         """Return the SQL that frees the files of removed rows."""

@@ -5,13 +5,20 @@ Everything needs the output alone: what a run was made with stands in its record
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
-from coarse_spark.errors import InvalidInputError, RunFinalError, RunTakenError, TableError
-from coarse_spark.lake.contract import ALL_TABLES, RUNS
+from coarse_spark.errors import (
+    InvalidInputError,
+    RunError,
+    RunFinalError,
+    RunTakenError,
+    TableError,
+)
+from coarse_spark.lake.contract import ALL_TABLES, ASSIGNMENTS, RUNS
 from coarse_spark.lake.lease import Lease, worked_on_by
 from coarse_spark.lake.runs import (
     ABANDONED,
@@ -29,6 +36,8 @@ from coarse_spark.pipeline.checks import check_publishable
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.steps.publish import next_publication, publish
 from coarse_spark.text import REDACTED, redact
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,8 @@ def list_runs(lake: Lake, most: int = 50) -> list[RunLine]:
 
 
 def find_run(lake: Lake, run_id: str) -> RunLine:
-    """Return one run; errors as in ``RunRecord.load``."""
-    record = RunRecord.load(lake, run_id)
+    """Return one run, without what its steps found; errors as in ``RunRecord.load``."""
+    record = RunRecord.load(lake, run_id, results=False)
     current = current_run(lake) == record.run_id
     return RunLine(record, current, worked_on_by(lake, record))
 
@@ -94,6 +103,7 @@ def publish_run(lake: Lake, run_id: str, configuration: Configuration | None = N
     ------
     RunError : its tables are not what may be published.
     RunTakenError : another process works on it.
+    InvalidInputError : it was given up.
     TableError : there is no such run, a step of it is missing, or its rows were removed.
     """
     line = find_run(lake, run_id)
@@ -102,17 +112,17 @@ def publish_run(lake: Lake, run_id: str, configuration: Configuration | None = N
         return f"run {run_id} is the current one already"
     if record.status == PRUNED:
         raise TableError(f"run {run_id} was pruned: its rows are gone")
+    record.refuse_given_up()
     if not record.final:
         if line.owner is not None:
             raise RunTakenError(f"run {run_id} is being worked on ({line.owner})")
-        run = run_of(lake, record, configuration)
-        run.lease = Lease(lake, record)
+        run = run_of(lake, RunRecord.load(lake, run_id), configuration)
+        run.lease = Lease(lake, run.record)
         run.record = run.lease.record
         with run:
             publish(run)
         return f"run {run_id} is published"
-    # the population may have moved on since: it was compared when the run was published first
-    check_publishable(run_of(lake, record), population=False)
+    _check_again(lake, run_id)
     lake.publish_view()
     again = record.with_changes(
         status=PUBLISHED, published_at=next_publication(lake), stop_reason="published again"
@@ -134,9 +144,29 @@ def rollback(lake: Lake) -> str:
         raise TableError(
             f"there is no earlier published run in {lake.reference(RUNS.name)} to go back to"
         )
-    check_publishable(run_of(lake, RunRecord.load(lake, runs[1])), population=False)
+    _check_again(lake, runs[1])
     _take_from_readers(lake, runs[0], WITHDRAWN)
     return f"run {runs[1]} is the current one again; run {runs[0]} is withdrawn"
+
+
+def _check_again(lake: Lake, run_id: str) -> None:
+    """Check the tables of a run that was published before; errors as in ``check_publishable``.
+
+    Of a run of another version, whose results cannot be read, only that it has assignments.
+    """
+    try:
+        run = run_of(lake, RunRecord.load(lake, run_id))
+    except ValueError:
+        if not lake.read(ASSIGNMENTS.name, run_id).take(1):
+            raise RunError(f"run {run_id} has no assignments any more") from None
+        log.warning(
+            "run %s is of another version of coarse_spark: its tables were checked when it was "
+            "published, and are not checked again",
+            run_id,
+        )
+        return
+    # the population may have moved on since: it was compared when the run was published first
+    check_publishable(run, population=False)
 
 
 def give_up(lake: Lake, run_id: str) -> str:
@@ -147,7 +177,7 @@ def give_up(lake: Lake, run_id: str) -> str:
     RunFinalError : readers saw it; take it back instead.
     TableError : there is no such run.
     """
-    record = RunRecord.load(lake, run_id)
+    record = RunRecord.load(lake, run_id, results=False)
     if record.final:
         raise RunFinalError(
             f"run {run_id} is {record.status}; 'coarse-spark runs rollback' takes the current run "
@@ -217,7 +247,7 @@ def prune(lake: Lake, keep: int, *, dry: bool = False) -> Pruned:
 
 
 def _take_from_readers(lake: Lake, run_id: str, status: str) -> None:
-    record = RunRecord.load(lake, run_id)
+    record = RunRecord.load(lake, run_id, results=False)
     was = record.published_at
     told = status if was is None else f"{status}; it was published at {was:%Y-%m-%d %H:%M:%S} UTC"
     record.with_changes(status=status, published_at=None, stop_reason=told).save(lake)

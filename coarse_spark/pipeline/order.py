@@ -63,7 +63,7 @@ def run_all(
     except RunFinalError:
         if run_id is None:
             raise
-        record = RunRecord.load(lake_of(spark, configuration), run_id)
+        record = RunRecord.load(lake_of(spark, configuration), run_id, results=False)
         if record.status != PUBLISHED:
             raise
         log.info("run %s is published already", run_id)

@@ -17,6 +17,7 @@ from coarse_spark.text import counted
 # measured on two cores: good for minutes or hours, not for seconds
 _FIT_ROWS_PER_SECOND = 1_200  # cross-fitted with learner auto, all folds together
 _OTHER_UNITS_PER_SECOND = 15_000  # score, choose, evaluate and assign together
+_NO_RUN = "this output has no published run to go by"
 
 
 def plan(
@@ -71,16 +72,15 @@ def plan(
 
 def _time(lake: Lake, rows: int, units: int) -> str:
     runs = published_runs(lake)
-    if not runs:
+    try:
+        record = RunRecord.load(lake, runs[0]) if runs else None
+    except TableError:  # of another version, whose results cannot be read
+        record = None
+    before = None if record is None else record.results.get(ValidateResult.step)
+    if record is None or not isinstance(before, ValidateResult):
         seconds = rows / _FIT_ROWS_PER_SECOND + units / _OTHER_UNITS_PER_SECOND
-        return (
-            f"would take {_words(seconds)} on two cores, by measurements elsewhere: this output "
-            "has no published run to go by"
-        )
-    record = RunRecord.load(lake, runs[0])
-    before = record.results.get(ValidateResult.step)
-    if not isinstance(before, ValidateResult):
-        raise TableError(f"run {record.run_id} does not say how many rows it read")
+        why = f"run {runs[0]} is of another version" if runs else _NO_RUN
+        return f"would take {_words(seconds)} on two cores, by measurements elsewhere: {why}"
     of_rows, of_units = rows / before.usable_rows, units / before.population_rows
     scale = {"validate": of_rows, "fit": of_rows, "evaluate": of_rows}
     seconds = sum(taken * scale.get(step, of_units) for step, taken in record.step_seconds.items())

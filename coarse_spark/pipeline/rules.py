@@ -136,7 +136,7 @@ def previous_menu(run: Run) -> PreviousMenu | None:
 
 
 def _is_pruned(run: Run, run_id: str) -> bool:
-    found = RunRecord.find(run.lake, run_id)
+    found = RunRecord.find(run.lake, run_id, results=False)
     return found is not None and found.status == PRUNED
 
 

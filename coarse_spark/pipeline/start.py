@@ -107,10 +107,10 @@ def open_run(spark: SparkSession, configuration: Configuration, run_id: str | No
         run_id = run_to_go_on_with(lake_of(spark, configuration), configuration)
     run = read_run(spark, configuration, run_id)
     _require_free(run.lake, run.record)
-    if run.record.status == ABANDONED:
-        raise InvalidInputError(f"run {run.run_id} was given up; start a new run with 'fit'")
+    run.record.refuse_given_up()
     check_workers(spark)
-    run.lease = Lease(run.lake, run.record)
+    with first_contact(run.lake):
+        run.lease = Lease(run.lake, run.record)
     run.record = run.lease.record
     return run
 

@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 
 from coarse_spark.config.models import Configuration
 from coarse_spark.errors import InvalidInputError, TableError
+from coarse_spark.lake.contact import first_contact
 from coarse_spark.lake.contract import RUNS
 from coarse_spark.lake.runs import ABANDONED, FINAL, RunRecord
 from coarse_spark.lake.step_results import FitResult
@@ -30,9 +31,10 @@ def run_to_go_on_with(lake: Lake, configuration: Configuration, *, fitted: bool 
     TableError : there is none.
     InvalidInputError : there are several.
     """
-    found = _unfinished(lake, configuration, fitted=fitted)
-    if not found:
-        raise TableError(f"no run of this configuration is unfinished{_others(lake)}")
+    with first_contact(lake):
+        found = _unfinished(lake, configuration, fitted=fitted)
+        if not found:
+            raise TableError(f"no run of this configuration is unfinished{_others(lake)}")
     return _only(lake, found)
 
 
@@ -46,14 +48,15 @@ def run_to_look_at(lake: Lake, configuration: Configuration) -> str:
     TableError : there is neither.
     InvalidInputError : several started after it.
     """
-    rows = _rows_of(lake, configuration).where(F.col("published_at").isNotNull())
-    published = rows.orderBy(F.col("published_at").desc()).limit(1).collect()
-    found = _unfinished(lake, configuration, fitted=True)
-    if published:
-        last = RunRecord.of(published[0], results=False)
-        found = [record for record in found if record.started_at > last.started_at] or [last]
-    if not found:
-        raise TableError(f"there is no run of this configuration{_others(lake)}")
+    with first_contact(lake):
+        rows = _rows_of(lake, configuration).where(F.col("published_at").isNotNull())
+        published = rows.orderBy(F.col("published_at").desc()).limit(1).collect()
+        found = _unfinished(lake, configuration, fitted=True)
+        if published:
+            last = RunRecord.of(published[0], results=False)
+            found = [record for record in found if record.started_at > last.started_at] or [last]
+        if not found:
+            raise TableError(f"there is no run of this configuration{_others(lake)}")
     return _only(lake, found)
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 from pyspark.sql import Row
 
-from coarse_spark.errors import RunTakenError
-from coarse_spark.lake.contract import SEGMENTS
+from coarse_spark import cli, pipeline
+from coarse_spark.errors import InvalidInputError, RunError, RunTakenError, TableError
+from coarse_spark.lake.contract import ASSIGNMENTS, SEGMENTS
 from coarse_spark.lake.lease import Lease
-from coarse_spark.lake.runs import ABANDONED, OPEN, RunRecord
+from coarse_spark.lake.runs import ABANDONED, OPEN, PUBLISHED, WITHDRAWN, RunRecord
+from coarse_spark.lake.step_results import ValidateResult, results_to_json
+from coarse_spark.pipeline import operate, plan, present
 from coarse_spark.pipeline.operate import give_up
 
 NEW = RunRecord("r", "{}", "hash", datetime(2026, 1, 1, tzinfo=UTC))
@@ -26,12 +31,17 @@ class _Rows:
     def select(self, *_: str) -> _Rows:
         return self
 
+    def take(self, count: int) -> list[Row]:
+        return self._rows[:count]
+
     def collect(self) -> list[Row]:
         return self._rows
 
 
 class _Lake:
     """Writes that carry a number no larger than one of their run are left out, silently."""
+
+    path, schema = "/of/the/test", None
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], int] = {}
@@ -48,6 +58,9 @@ class _Lake:
     def read(self, table: str, run_id: str) -> _Rows:
         found = self._tables.get((table, run_id), pd.DataFrame())
         return _Rows([Row(run_id=run_id, **row) for row in found.to_dict("records")])
+
+    def publish_view(self) -> None:
+        """Nobody reads."""
 
     def sizes(self) -> list[int]:
         return [row["size"] for row in self.read(SEGMENTS.name, "r").collect()]
@@ -107,3 +120,60 @@ def test_a_clock_that_steps_back_loses_no_rows_of_the_next_owner(lake: Any, lets
     if not lets_go:
         first.replace(SEGMENTS, _segments(11))
     assert lake.sizes() == [10]
+
+
+def test_a_run_that_was_given_up_is_not_published(
+    lake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Lease(lake, NEW)
+    before.release(before.record)
+    give_up(lake, "r")
+    given_up = lake.record
+    monkeypatch.setattr(operate, "current_run", lambda _: None)
+    with pytest.raises(InvalidInputError, match="run r was given up; start a new run with 'fit'"):
+        operate.publish_run(lake, "r")
+    assert lake.record == given_up
+
+
+def test_a_run_that_was_given_up_is_not_resumed(lake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Lease(lake, NEW)
+    give_up(lake, "r")
+    found = SimpleNamespace(record=lake.record)
+    monkeypatch.setattr(cli, "start", lambda *_: (SimpleNamespace(report=None), None))
+    monkeypatch.setattr(pipeline, "read_run", lambda *_: found)
+    monkeypatch.setattr(pipeline, "run_all", lambda *_: pytest.fail("it started anew"))
+    monkeypatch.setattr(present, "asked_page", lambda *_: None)
+    with pytest.raises(InvalidInputError, match="run r was given up"):
+        cli.resume(Path("run.yml"), "r")
+
+
+def test_operators_handle_a_run_of_another_version(
+    lake: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What its steps found stays as it was written."""
+    monkeypatch.setattr(operate, "current_run", lambda _: None)
+    monkeypatch.setattr(operate, "next_publication", lambda _: datetime.now(UTC))
+    monkeypatch.setattr(plan, "published_runs", lambda _: ["published"])
+    found = ValidateResult(experiment_rows=1, usable_rows=1, population_rows=1, partitions=1)
+    text = results_to_json({"validate": found}).replace('"partitions"', '"parts"')
+    for run_id, status in (("unfinished", "failed"), ("published", "published")):
+        record = replace(NEW, run_id=run_id, status=status, unread=text, package_version="0.1")
+        record.save(lake)
+    with pytest.raises(TableError, match="another version"):
+        RunRecord.load(lake, "published")
+    operate.give_up(lake, "unfinished")
+    operate._take_from_readers(lake, "published", WITHDRAWN)
+    lake.replace(ASSIGNMENTS, "published", pd.DataFrame({"treatment_id": [0]}), 1)
+    assert "is the current one again" in operate.publish_run(lake, "published")
+    assert "run published is of another version" in caplog.text
+    states = {"unfinished": ABANDONED, "published": PUBLISHED}
+    for run_id, status in states.items():
+        kept = RunRecord.load(lake, run_id, results=False)
+        assert (kept.status, kept.unread, kept.done) == (status, text, ["validate"])
+        assert kept.package_version == "0.1"
+    words = plan._time(lake, 1_000, 1_000)
+    assert words.endswith("by measurements elsewhere: run published is of another version")
+    lake.replace(ASSIGNMENTS, "published", pd.DataFrame({"treatment_id": []}), 2)
+    operate._take_from_readers(lake, "published", WITHDRAWN)
+    with pytest.raises(RunError, match="run published has no assignments any more"):
+        operate.publish_run(lake, "published")

@@ -27,7 +27,7 @@ from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram
 from coarse_spark.core.learners.ridge.penalties import FREE, empirical_bayes, expand
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.errors import InvalidInputError
+from coarse_spark.errors import InvalidInputError, TooFewRowsError
 from coarse_spark.simulate.field import field_simulation
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
@@ -238,6 +238,26 @@ def test_heavy_tails_are_winsorized_only_on_demand_and_reported():
         np.abs(clipped.predict(X)[:, 1] - truth).mean()
         < np.abs(plain.predict(X)[:, 1] - truth).mean()
     )
+
+
+def test_winsorizing_goes_by_weights_and_leaves_more_than_one_outcome():
+    n = 400
+    X, T = pd.DataFrame({"x": np.arange(n) % 7}), np.arange(n)[:, None] % 2
+    y, settings = np.arange(n) / n, LearnerSettings(learner="sieve", winsorize=0.05)
+
+    def clip(outcome, weight=None):
+        trial = TrialRows(X, T, outcome, weight=weight)
+        return Preparation.fit(trial, basis=LINEAR, settings=settings).clip
+
+    assert clip(y) == clip(y, np.full(n, 0.3)) == tuple(np.quantile(y, [0.05, 0.95]))
+    # the upper half counts nine times as much as the lower
+    assert clip(y, np.where(y < 0.5, 1.0, 9.0)) == pytest.approx((0.25, 0.972), abs=0.005)
+    with pytest.raises(
+        TooFewRowsError,
+        match=r"winsorize is 0\.05, which clips all outcomes to 0, expected less than 0\.03",
+    ):
+        clip((np.arange(n) < 12) * 1.0)
+    assert clip(np.ones(n)) == (1, 1)
 
 
 def test_features_are_ranked_by_their_main_effects_on_baseline_and_effects():

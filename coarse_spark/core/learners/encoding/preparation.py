@@ -18,7 +18,7 @@ from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.encoding.baseline import Baseline, Baselines, ScaledRows
 from coarse_spark.core.learners.encoding.conditional_mean import ConditionalMean, cross_fitted
-from coarse_spark.core.learners.encoding.features import FeatureEncoder
+from coarse_spark.core.learners.encoding.features import FeatureEncoder, _quantiles
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.encoding.screening import rank_features
 from coarse_spark.core.learners.encoding.whitening import Whitening
@@ -26,7 +26,7 @@ from coarse_spark.core.learners.folds import ALL_FOLDS, THIRDS, check_thirds, le
 from coarse_spark.core.learners.ridge.gram import GramStatistics, response_gram, total
 from coarse_spark.core.learners.settings import LearnerSettings
 from coarse_spark.core.treatments import TreatmentSpace
-from coarse_spark.errors import InvalidInputError
+from coarse_spark.errors import InvalidInputError, TooFewRowsError
 
 _MOST_STRATA, _MOST_STRATA_PRODUCTS = 200, 200
 
@@ -111,6 +111,8 @@ class Preparation:
 
         Raises
         ------
+        TooFewRowsError : rows too few, or outcomes too rare, for the scale, to be residualized, or
+            to be winsorized.
         InvalidInputError : treatments that do not identify the basis, unusable features, or
             outcomes that the scale is not for.
         """
@@ -120,7 +122,7 @@ class Preparation:
         settings = settings.borne_by(len(rows))
         encoder = FeatureEncoder.fit(rows.X, weight, **settings.encoding)
         part = parts_of(rows.fold, rows.cluster, rows.folds, settings, seed)
-        clip, baselines = _clip_bounds(rows.y, settings.winsorize), None
+        clip, baselines = _clip_bounds(rows.y, weight, settings.winsorize), None
         y = np.clip(rows.y, *clip)
         if settings.scale != "additive":
             features, phi = encoder.transform(rows.X), basis(rows.T)
@@ -364,8 +366,17 @@ def _strata_shares(
     return tuple(labels[kept].tolist()), tuple(shares[kept].tolist())
 
 
-def _clip_bounds(y: FloatArray, share: float) -> tuple[float, float]:
+def _clip_bounds(y: FloatArray, weight: FloatArray, share: float) -> tuple[float, float]:
     if share == 0:
         return -np.inf, np.inf
-    lower, upper = np.quantile(y, [share, 1 - share])
-    return float(lower), float(upper)
+    ends = np.array([share, 1 - share])
+    alike = (weight == weight[0]).all()
+    lower, upper = (np.quantile(y, ends) if alike else _quantiles(y, weight, ends)).tolist()
+    if lower == upper and y.min() < y.max():
+        beyond = max(weight @ (y < lower), weight @ (y > lower)) / weight.sum()
+        raise TooFewRowsError(
+            f"response.winsorize is {share:g}, which clips all outcomes to {lower:.6g}, expected "
+            f"less than {beyond:.3g}, the share of outcomes on a side of it; use "
+            "response.winsorize: 0"
+        )
+    return lower, upper

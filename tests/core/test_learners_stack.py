@@ -254,7 +254,7 @@ def test_winsorizing_goes_by_weights_and_leaves_more_than_one_outcome():
     assert clip(y, np.where(y < 0.5, 1.0, 9.0)) == pytest.approx((0.25, 0.972), abs=0.005)
     with pytest.raises(
         TooFewRowsError,
-        match=r"response.winsorize is 0\.05, which clips all outcomes to 0, expected less than 0\.03",
+        match=r"winsorize is 0\.05, which clips all outcomes to 0, expected less than 0\.03",
     ):
         clip((np.arange(n) < 12) * 1.0)
     assert clip(np.ones(n)) == (1, 1)

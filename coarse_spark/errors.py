@@ -11,11 +11,16 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from unicodedata import normalize
 
+from coarse_spark.text import printable
+
 
 class CoarseSparkError(Exception):
-    """Root of all errors raised on purpose."""
+    """Root of all errors raised on purpose; their messages are printable wherever they show."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InvalidInputError(CoarseSparkError, ValueError):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import matrix
 import pytest
 from environments import over, pinned
-from matrix import CORE, ROWS, Row, counted, differing
+from matrix import CORE, ROWS, Row, agree, counted, differing, judged
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from whole_run import checksum
@@ -80,3 +85,32 @@ def test_tables_that_differ_between_rows_are_named() -> None:
     assert differing([one, one]) == []
     assert differing([one, {"checksum": "b", "tables": {"menu": "1", "models": "3"}}]) == ["models"]
     assert differing([one, {"checksum": None, "tables": None}]) == []
+
+
+def test_outcomes_of_another_time_are_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrix, "OUTCOMES", tmp_path)
+    assert not agree(ROWS), "nothing ran"
+    row, other = ROWS[0], ROWS[1]
+    good = {"good": True, "tables": {"menu": "1"}}
+    (tmp_path / f"{row.name}.json").write_text(json.dumps(good))
+    assert agree(ROWS)
+    monkeypatch.setattr(matrix, "interpreter", lambda _: None)
+    assert judged(row).startswith("left out, ")
+    assert list(tmp_path.iterdir()) == []
+    # a row that takes too long, or has no environment, is not good, and the next one has its turn
+    monkeypatch.setattr(matrix, "interpreter", lambda version: version)
+    (tmp_path / f"{other.name}.json").write_text(json.dumps(good))
+    for failure in (
+        subprocess.TimeoutExpired(["python"], 1),
+        subprocess.CalledProcessError(1, ["uv"]),
+    ):
+
+        def fail(_: Row, failure: Exception = failure) -> Iterator[dict[str, Any]]:
+            yield {**good, "logs": "here"}
+            raise failure
+
+        monkeypatch.setattr(matrix, "run", fail)
+        assert judged(ROWS[-1]).startswith("FAILED, see here (Command ")
+        assert not agree(ROWS)

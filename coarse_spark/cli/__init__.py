@@ -497,7 +497,7 @@ def guarded(command: Callable[[], object]) -> int:
     try:
         command()
     except CoarseSparkError as error:
-        sys.stderr.write(printable(f"error: {error}\n"))
+        sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except SystemExit as end:
         if end.code in _STOPPED:
@@ -538,10 +538,13 @@ def _as_command() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _command(arguments: Sequence[str] | None, *, standalone: bool) -> None:
-    """Run a command; standalone, it tells of unknown options and ends in SystemExit."""
+def _command(arguments: Sequence[str] | None, *, standalone: bool) -> object:
+    """Run a command; standalone, it tells of unknown options and ends in SystemExit.
+
+    Else it returns the code of an end that is no error: that of an interruption is not 0.
+    """
     given = None if arguments is None else list(arguments)
-    typer.main.get_command(app).main(given, "coarse-spark", standalone_mode=standalone)
+    return typer.main.get_command(app).main(given, "coarse-spark", standalone_mode=standalone)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -565,7 +568,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def task(arguments: Sequence[str] | None = None) -> None:
     """Entry point for schedulers that call it in a process of their own, such as wheel tasks.
 
-    It returns when the command is done, and lets errors through.
+    It returns when the command is done, and lets errors through; ours without those that caused
+    them, whose messages may hold secrets.
 
     Raises
     ------
@@ -574,6 +578,10 @@ def task(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         with _as_command():
-            _command(arguments, standalone=False)
+            code = _command(arguments, standalone=False)
+    except CoarseSparkError as error:
+        raise error from None
     except SystemExit as end:
         raise RunError(f"the process was asked to end ({end})") from end
+    if code:
+        raise RunError(f"the command was stopped (code {code})")

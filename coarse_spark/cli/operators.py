@@ -45,7 +45,7 @@ def output_of(config: Path | None, output: str | None, settings: list[str]) -> I
 
     Raises
     ------
-    ConfigurationError : neither is given, or both.
+    ConfigurationError : neither is given, or both, or ``--set`` without a configuration.
     TableError : it cannot be read or written.
     """
     from coarse_spark.lake.contact import first_contact
@@ -63,6 +63,10 @@ def _lake_of(config: Path | None, output: str | None, settings: list[str]) -> La
 
         configuration, session = start(config, settings)
         return configured(session, configuration)
+    if settings:
+        raise ConfigurationError(
+            "--set replaces values of a configuration: give --config in place of --output"
+        )
     from coarse_spark.lake.tables import Lake
 
     # a name without a slash is a schema, like those of tables in a configuration

@@ -16,12 +16,15 @@ from rich.text import Text
 from coarse_spark import progress
 from coarse_spark.text import printable
 
+_STEPS = "coarse_spark.steps"  # lines for machines, JSON and nothing else
+
 
 class _Printable(logging.Formatter):
     """Lines of the log as they may be printed."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        whole = record.getMessage() if record.name == _STEPS else super().format(record)
+        return printable(whole)
 
 
 class _Terminal(logging.Handler):
@@ -63,8 +66,12 @@ class _Terminal(logging.Handler):
 def lenient_streams() -> Iterator[None]:
     """Let standard output and error show "?" for characters that their encoding lacks.
 
-    What they cannot take at the end, on a disk that is full, is dropped.
+    What they cannot take at the end, on a disk that is full, is dropped; so is everything where
+    one is closed.
     """
+    closed = [name for name in ("stdout", "stderr") if getattr(sys, name) is None]
+    for name in closed:
+        setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     streams = [
         stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)
     ]
@@ -78,6 +85,9 @@ def lenient_streams() -> Iterator[None]:
                 stream.flush()
             except OSError:  # Python would fail at its own end
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        for name in closed:
+            getattr(sys, name).close()
+            setattr(sys, name, None)
 
 
 @contextmanager
@@ -92,7 +102,7 @@ def progress_shown() -> Iterator[None]:
     package = logging.getLogger("coarse_spark")
     telling = [package.getChild(name) for name in ("pipeline", "progress")]
     if terminal is None:  # lines for machines, which nobody reads on a terminal
-        telling.append(package.getChild("steps"))
+        telling.append(logging.getLogger(_STEPS))
     before = package.handlers, package.propagate, package.level, [each.level for each in telling]
     package.handlers, package.propagate = [handler], False
     package.setLevel(logging.WARNING)

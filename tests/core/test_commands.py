@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import traceback
 from pathlib import Path
 
 import click
@@ -129,3 +130,39 @@ def test_a_task_that_is_stopped_raises_an_error(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SystemExit, match="SIGTERM"):
         main(["version"])
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_task_that_is_interrupted_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "say", interrupt)
+    # click says it with an error of its own
+    with pytest.raises((RunError, click.exceptions.Abort), match=r"stopped \(code 130\)|^$"):
+        task(["version"])
+    with pytest.raises(SystemExit) as end:
+        main(["version"])
+    assert end.value.code != 0
+
+
+def test_a_task_tells_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers print the error with all that caused it."""
+    address = "wasbs://c@a.blob/x?sv=1&sig=SECRET"
+
+    def fail(_: str) -> None:
+        try:
+            raise OSError(f"no such path: {address}")
+        except OSError as error:
+            raise RunError(f"experiment: {address} cannot be read: {error}") from error
+
+    monkeypatch.setattr(cli, "say", fail)
+    with pytest.raises(RunError) as raised:
+        task(["version"])
+    told = "".join(traceback.format_exception(raised.value))
+    assert "experiment: wasbs://c@a.blob/x?*** cannot be read: no such path" in told
+    assert "SECRET" not in told
+
+
+def test_settings_without_a_configuration_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="give --config in place of --output"):
+        task(["runs", "list", "--output", "s3a://bucket/out", "--set", "menu.seed=3"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,11 @@ from typing import Any
 
 import pytest
 
+from coarse_spark.cli.terminal import progress_shown
+from coarse_spark.pipeline.step_log import told
+
 ROOT = Path(__file__).parents[2]
+MODULE = ("-m", "coarse_spark.cli")
 CONFIG = """\
 experiment: {path: units, unit_id: id, features: [age], outcome: y}
 treatments: {arm: {kind: categorical, levels: [a, b], control: a}}
@@ -27,6 +32,17 @@ def command(
         env=environment,
         stdout=stdout,
         stderr=subprocess.PIPE,
+        timeout=120,
+        check=False,
+    )
+
+
+def closed(descriptor: int, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command whose standard output (1) or error (2) is closed, as by a shell's >&-."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {descriptor}>&-', sys.executable, *MODULE, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
         timeout=120,
         check=False,
     )
@@ -86,3 +102,23 @@ def test_a_disk_that_is_full_or_a_pipe_that_is_closed_is_a_warning() -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_stream_that_is_closed_takes_nothing_and_fails_nothing(tmp_path: Path) -> None:
+    from coarse_spark import __version__
+
+    done = closed(2, "version")
+    assert (done.returncode, done.stdout.decode()) == (0, f"{__version__}\n")
+    assert closed(2, "validate", "-c", str(tmp_path / "none.yml")).returncode == 2
+    path = tmp_path / "run.yml"
+    path.write_text(CONFIG.replace("path: out", "schema: coarse"))
+    for command in (["grants", "-c", str(path), "--to", "Zoe"], ["version"]):
+        done = closed(1, *command)
+        assert (done.returncode, b"Error" in done.stderr) == (0, False)
+
+
+def test_lines_for_machines_are_json_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_shown(), told("nightly-7", "score", None, lambda _: 5):
+        pass
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["step"] == "score"

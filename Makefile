@@ -155,8 +155,14 @@ dist/coarse_spark.zip: $(INSTALLED) $(PACKAGE)
 zip: dist/coarse_spark.zip ## Build dist/coarse_spark.zip, the package for spark-submit --py-files
 	@echo "$<"
 
+# changes when it is called with another prefix
+.PHONY: force
+dist/.python_prefix: force
+	@mkdir -p dist
+	@echo '$(PYTHON_PREFIX)' | cmp -s - $@ || echo '$(PYTHON_PREFIX)' > $@
+
 # the package as it is installed, not as it is edited, and all that it needs but Spark
-dist/coarse_spark_environment.tar.gz: $(INSTALLED) $(PACKAGE) constraints.txt
+dist/coarse_spark_environment.tar.gz: $(INSTALLED) $(PACKAGE) constraints.txt dist/.python_prefix
 	@rm -rf dist/environment $@
 	@$(BIN)/python -m venv dist/environment
 	@PIP_CONSTRAINT=constraints.txt dist/environment/bin/python -m pip install --quiet --disable-pip-version-check .

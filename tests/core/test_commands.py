@@ -147,7 +147,7 @@ def test_a_task_that_is_interrupted_is_not_done(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_task_tells_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Schedulers print the error with all that caused it."""
-    address = "wasbs://c@a.blob/x?sv=1&sig=SECRET"
+    address = "s3a://bucket/x?sv=1&sig=SECRET"
 
     def fail(_: str) -> None:
         try:
@@ -159,7 +159,7 @@ def test_a_task_tells_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError) as raised:
         task(["version"])
     told = "".join(traceback.format_exception(raised.value))
-    assert "experiment: wasbs://c@a.blob/x?*** cannot be read: no such path" in told
+    assert "experiment: s3a://bucket/x?*** cannot be read: no such path" in told
     assert "SECRET" not in told
 
 

@@ -81,7 +81,7 @@ def test_a_folder_of_a_server_or_cluster_is_not_made_here(
     tmp_path: Path, kind: type[_Session]
 ) -> None:
     folder = tmp_path / "not" / "there"
-    session = kind(folder, "spark://elsewhere:7077")
+    session = kind(folder, "spark://127.0.0.1:7077")
     with Lake(session, path=str(folder)).alone(RUNS.name):  # type: ignore[arg-type]
         session.sql("CREATE TABLE")
     assert list(tmp_path.iterdir()) == []

@@ -85,6 +85,7 @@ class Lease:
         self._number = (now - _EPOCH) // _TICK
         self._lock = threading.RLock()
         self._lost: RunTakenError | None = None
+        self._unsure = False  # whether an outage kept from us if a save got through
         self._ended = False
 
     @property
@@ -153,16 +154,26 @@ class Lease:
         """
         with self._lock:
             self._check()
+            if self._unsure:
+                self._take_up_own()
             # what the next owner counts from never goes back, whatever the clock does
             before = self._saved.heartbeat_at or _EPOCH
             beat = max(datetime.now(UTC), before + _TICK, _EPOCH + self._number * _TICK)
             changed = record.with_changes(revision=self._saved.revision, heartbeat_at=beat)
+            self._unsure = True
             try:
                 self._saved = changed.save(self.lake)
             except RunTakenError as error:
                 self._lost = error
                 raise
+            self._unsure = False
             return self._saved
+
+    def _take_up_own(self) -> None:
+        """Go on from a save of ours that got through and could not be read back."""
+        found = RunRecord.find(self.lake, self._saved.run_id, results=False)
+        if found is not None and found.owner == self._saved.owner:
+            self._saved = self._saved.with_changes(revision=found.revision)
 
     def release(self, record: RunRecord) -> RunRecord:
         """Save a record that nobody works on any more, and return it.

@@ -50,6 +50,9 @@ class _Lake:
     def reference(self, table: str) -> str:
         return table
 
+    def exists(self, _: str) -> bool:
+        return True
+
     def replace(self, schema: Any, run_id: str, rows: pd.DataFrame, number: int) -> None:
         key = schema.name, run_id
         if number > self._seen.get(key, -1):
@@ -92,6 +95,32 @@ def test_a_run_that_was_given_up_stops_at_the_end_of_its_step(lake: Any) -> None
     assert lake.record.status == ABANDONED
     assert lake.record.step_seconds == {}
     assert lake.sizes() == []
+
+
+def test_a_save_that_cannot_be_read_back_does_not_lose_the_run(
+    lake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = Lease(lake, NEW)
+
+    def out(*_: str) -> None:
+        raise OSError("the storage is out")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(lake, "read", out)
+        with pytest.raises(OSError, match="is out"):
+            owner.save(owner.record.with_changes(step_seconds={"score": 1.0}))
+    saved = owner.save(owner.record.with_changes(step_seconds={"score": 2.0}))
+    assert lake.record == saved
+    assert saved.step_seconds == {"score": 2.0}
+    # what somebody else wrote in the meantime is not ours
+    with monkeypatch.context() as outage:
+        outage.setattr(lake, "read", out)
+        with pytest.raises(OSError, match="is out"):
+            owner.save(owner.record)
+    give_up(lake, "r")
+    with pytest.raises(RunTakenError):
+        owner.save(owner.record)
+    assert lake.record.status == ABANDONED
 
 
 def test_an_owner_that_wakes_up_does_not_take_the_run_back(lake: Any) -> None:

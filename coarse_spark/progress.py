@@ -17,6 +17,7 @@ from coarse_spark.compatibility import Tasks, tasks_of
 
 log = logging.getLogger(__name__)
 
+STEPS = "coarse_spark.steps"  # the logger of lines for machines, JSON and nothing else
 SHOWN, LOGGED = 1.0, 30.0  # seconds between lines on a display, and in the log
 
 Item = TypeVar("Item")

@@ -16,14 +16,12 @@ from rich.text import Text
 from coarse_spark import progress
 from coarse_spark.text import printable
 
-_STEPS = "coarse_spark.steps"  # lines for machines, JSON and nothing else
-
 
 class _Printable(logging.Formatter):
     """Lines of the log as they may be printed."""
 
     def format(self, record: logging.LogRecord) -> str:
-        whole = record.getMessage() if record.name == _STEPS else super().format(record)
+        whole = record.getMessage() if record.name == progress.STEPS else super().format(record)
         return printable(whole)
 
 
@@ -102,7 +100,7 @@ def progress_shown() -> Iterator[None]:
     package = logging.getLogger("coarse_spark")
     telling = [package.getChild(name) for name in ("pipeline", "progress")]
     if terminal is None:  # lines for machines, which nobody reads on a terminal
-        telling.append(logging.getLogger(_STEPS))
+        telling.append(logging.getLogger(progress.STEPS))
     before = package.handlers, package.propagate, package.level, [each.level for each in telling]
     package.handlers, package.propagate = [handler], False
     package.setLevel(logging.WARNING)

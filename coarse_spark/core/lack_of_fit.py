@@ -195,10 +195,9 @@ def lack_of_fit(
     freedom when the basis holds. Errors of θ̂ that are constant over units lie in the span of the
     basis and do not count. Errors that vary over units do not count either as far as treatments do
     not go with them: where they do, they would look like a misfit, and nothing is tested. Bins with
-    fewer than five rows are left out, and where all have fewer
-    nothing is tested; the variance of a bin with
-    few rows, which knows it badly (all successes seem to have none), is drawn towards that of all
-    bins.
+    fewer than five rows are left out, and where all have fewer nothing is tested; the variance of a
+    bin with few rows, which knows it badly (all successes seem to have none), is drawn towards that
+    of all bins.
 
     Where units share clusters, the sum of squares is divided by the mean design effect of its
     directions, how many times as much they vary as those of independent rows, and referred to F
@@ -214,7 +213,8 @@ def lack_of_fit(
     untested : why the design allows no test (``GO_WITH_STRATA``, ``GO_WITH_FEATURES``).
     """
     used = np.flatnonzero(sums[:, 0] >= _MIN_BIN_ROWS)
-    if not len(used):
+    few = not len(used)
+    if few:
         used = np.flatnonzero(sums[:, 0])
         untested = untested or f"no bin of treatments has {_MIN_BIN_ROWS} rows"
     rows, total_y, total_fit, squares = sums[used, :4].T
@@ -234,7 +234,6 @@ def lack_of_fit(
     dimensions = len(bins.names)
     means = sums[used, 4 : 4 + dimensions] / rows[:, None]
     table[[f"mean_{name}" for name in bins.names]] = means
-    few = rows.max(initial=0) < _MIN_BIN_ROWS
     root = 1 / np.sqrt(variance)
     phi = sums[used, 4 + dimensions :] / rows[:, None]
     scaled = phi * root[:, None]

@@ -187,7 +187,7 @@ def evaluate(
     stand = standing(held, bins, dimensions, outcome_names)
     count = len(policies)
     shown = count * len(outcome_names) * by_outcome
-    if given is not None:  # h · profit and h of every policy follow
+    if given is not None:  # three scores of every policy without a model follow
         further = np.column_stack([center, np.ones(count), np.zeros(count)]).ravel()
         center = np.concatenate([center, further])
     center = np.concatenate([center, np.zeros(shown)])

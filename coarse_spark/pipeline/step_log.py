@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 
 from pyspark.sql import SparkSession
 
+from coarse_spark.progress import STEPS
 from coarse_spark.resources import Used, measured
 
-log = logging.getLogger("coarse_spark.steps")
+log = logging.getLogger(STEPS)
 
 
 @contextmanager

@@ -67,7 +67,9 @@ class NumericFeature:
         if not known.any():
             return None
         kept, kept_weight = values[known], weight[known]
-        lower, upper = _quantiles(kept, kept_weight, np.array([_CLAMP, 1 - _CLAMP])).tolist()
+        lower, upper = weighted_quantiles(
+            kept, kept_weight, np.array([_CLAMP, 1 - _CLAMP])
+        ).tolist()
         if lower == upper:
             lower, upper = float(kept.min()), float(kept.max())
         kept = np.clip(kept, lower, upper)
@@ -444,7 +446,7 @@ def is_numeric(values: pd.Series[Any], what: str = "feature") -> bool:
     )
 
 
-def _quantiles(values: FloatArray, weight: FloatArray, shares: FloatArray) -> FloatArray:
+def weighted_quantiles(values: FloatArray, weight: FloatArray, shares: FloatArray) -> FloatArray:
     """Weighted quantiles by the inverted distribution function: always observed values."""
     order = np.argsort(values, kind="stable")
     mass = np.cumsum(weight[order])
@@ -464,9 +466,9 @@ def _fence(values: FloatArray, weight: FloatArray) -> tuple[float, float | None]
     if not len(others):
         return 0.0, None
     mass = np.delete(mass, mass.argmax())
-    middle = float(_quantiles(others, mass, np.array([0.5]))[0])
+    middle = float(weighted_quantiles(others, mass, np.array([0.5]))[0])
     distance = np.abs(others - middle)
-    reach = _FAR * float(_quantiles(distance, mass, np.array([0.5]))[0])
+    reach = _FAR * float(weighted_quantiles(distance, mass, np.array([0.5]))[0])
     furthest = np.abs(values - middle).max()
     # the ratio of the two is to be a number
     return middle, reach if furthest * _SMALLEST_RATIO < reach < furthest else None
@@ -487,7 +489,7 @@ def _knots(values: FloatArray, weight: FloatArray, count: int) -> tuple[float, .
     distinct = np.unique(values)
     if len(distinct) <= count + 2:
         return tuple(distinct[1:-1].tolist())
-    places = _quantiles(values, weight, np.arange(1, count + 1) / (count + 1))
+    places = weighted_quantiles(values, weight, np.arange(1, count + 1) / (count + 1))
     return tuple(sorted({float(p) for p in places if distinct[0] < p < distinct[-1]}))
 
 

@@ -18,7 +18,7 @@ from coarse_spark.core.arrays import BoolArray, FloatArray, IntArray
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.encoding.baseline import Baseline, Baselines, ScaledRows
 from coarse_spark.core.learners.encoding.conditional_mean import ConditionalMean, cross_fitted
-from coarse_spark.core.learners.encoding.features import FeatureEncoder, _quantiles
+from coarse_spark.core.learners.encoding.features import FeatureEncoder, weighted_quantiles
 from coarse_spark.core.learners.encoding.rows import TrialRows
 from coarse_spark.core.learners.encoding.screening import rank_features
 from coarse_spark.core.learners.encoding.whitening import Whitening
@@ -371,7 +371,7 @@ def _clip_bounds(y: FloatArray, weight: FloatArray, share: float) -> tuple[float
         return -np.inf, np.inf
     ends = np.array([share, 1 - share])
     alike = (weight == weight[0]).all()
-    lower, upper = (np.quantile(y, ends) if alike else _quantiles(y, weight, ends)).tolist()
+    lower, upper = (np.quantile(y, ends) if alike else weighted_quantiles(y, weight, ends)).tolist()
     if lower == upper and y.min() < y.max():
         beyond = max(weight @ (y < lower), weight @ (y > lower)) / weight.sum()
         raise TooFewRowsError(

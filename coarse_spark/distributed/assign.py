@@ -39,6 +39,12 @@ def best_position(profits: Sequence[Column]) -> Column:
     return position
 
 
+def _of_treatment(values: Sequence[Column]) -> Column:
+    """Return which of K values belongs to a unit's treatment_id."""
+    # not K cases: Java interprets generated methods of more than 8,000 bytes, ten times as slow
+    return F.get(F.array(*values), F.col("treatment_id"))
+
+
 def assign(
     responses: DataFrame,
     problem: MenuProblem,
@@ -91,24 +97,12 @@ def assign(
         choice = F.coalesce("settled_id", "treatment_id")
         chosen = chosen.join(F.broadcast(named), "unit_id", "left")
         chosen = chosen.withColumn("treatment_id", choice)
-    if k > 1:
-        # greatest skips nulls: the chosen treatment drops out of the race for the second place
-        others = [F.when(F.col("treatment_id") != i, priced[i]) for i in range(k)]
-        best_other = F.greatest(*others)
-        runner_up = F.coalesce(*(F.when(others[i] == best_other, F.lit(i)) for i in range(k)))
-    else:
-        runner_up = F.lit(None).cast("int")
-    expected = F.coalesce(
-        *(F.when(F.col("treatment_id") == i, F.col(f"profit_{i}")) for i in range(k))
-    )
+    # nulls are none: the chosen treatment drops out of the race for the second place
+    others = [F.when(F.col("treatment_id") != i, priced[i]) for i in range(k)]
+    expected = _of_treatment([F.col(f"profit_{i}") for i in range(k)])
     treatments = problem.space.decode(menu.treatments)
     dimensions = [
-        F.coalesce(
-            *(
-                F.when(F.col("treatment_id") == i, F.lit(value))
-                for i, value in enumerate(treatments[name].tolist())
-            )
-        ).alias(name)
+        _of_treatment([F.lit(value) for value in treatments[name].tolist()]).alias(name)
         for name in problem.space.names
     ]
     return chosen.select(
@@ -118,6 +112,6 @@ def assign(
         expected.alias("expected_profit"),
         (expected - F.col("control_profit")).alias("expected_incremental_profit"),
         F.greatest(F.col("granular_profit") - expected, F.lit(0.0)).alias("regret"),
-        runner_up.alias("runner_up_treatment_id"),
+        best_position(others).alias("runner_up_treatment_id"),
         (F.lit(None) if changed is None else changed).cast("boolean").alias("changed"),
     )

@@ -25,7 +25,7 @@ from coarse_spark.core.identification import unidentified_terms
 from coarse_spark.core.learners.crossfit import accumulate, fit_models, solve
 from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.encoding.rows import TrialRows
-from coarse_spark.core.learners.folds import ALL_FOLDS, fewest_parts, parts_of, random_order
+from coarse_spark.core.learners.folds import ALL_FOLDS, fewest_parts, parts_of
 from coarse_spark.core.learners.pooled import PooledModels
 from coarse_spark.core.learners.record import FORMAT_VERSION, ModelRecord
 from coarse_spark.core.learners.ridge.gram import GramStatistics
@@ -282,17 +282,6 @@ def _few_parts(rows: TrialRows, learner: LearnerSettings, seed: int) -> str:
     return f"its {len(rows)} rows of {clusters} leave no two parts outside every fold"
 
 
-def _prepared(sample: pd.DataFrame, setup: ExperimentSetup, settings: FitSettings) -> Preparation:
-    """Return the preparation of a sample.
-
-    Its largest keys are all of rare treatments and strata, as the key decides who is in: in the
-    order of keys the first rows would not be like all.
-    """
-    rows = trial_rows(sample, setup)
-    rows = rows.take(random_order(rows.key, setup.seed))
-    return Preparation.fit(rows, basis=settings.basis, settings=settings.learner, seed=setup.seed)
-
-
 def _fit_pooled(
     units: DataFrame, setup: ExperimentSetup, settings: FitSettings, fold_counts: dict[int, int]
 ) -> tuple[DataFrame, PooledModels]:
@@ -305,7 +294,9 @@ def _fit_pooled(
     basis, learner, folds = settings.basis, settings.learner, setup.folds
     total = sum(fold_counts.values())
     sample = representative_sample(units, setup, _ENCODER_ROWS, arms=basis.is_arms, total=total)
-    preparation = _prepared(sample, setup, settings)
+    preparation = Preparation.fit(
+        trial_rows(sample, setup), basis=basis, settings=learner, seed=setup.seed
+    )
 
     def record(rows: pd.DataFrame) -> dict[str, GramStatistics]:
         sums = accumulate(

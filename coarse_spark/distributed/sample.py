@@ -11,6 +11,7 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from coarse_spark.core.learners.folds import random_order
 from coarse_spark.core.treatments import Categorical
 from coarse_spark.distributed.frames import ExperimentSetup, hash_limit
 
@@ -27,12 +28,13 @@ def representative_sample(
     arms: bool = False,
     total: int | None = None,
 ) -> pd.DataFrame:
-    """Return about ``rows`` experiment units, at most twice as many, in the order of their keys.
+    """Return about ``rows`` experiment units, at most twice as many, in random order.
 
     Rare strata and rare treatments (levels; the control of a dimension, or what is not its control)
     get a larger share of their units and these a weight lowered as much, so that weighted means
     remain those of all units (Horvitz & Thompson 1952). A plain sample may miss them, and what a
-    model was not prepared for it cannot learn. Whether a unit is in depends on its key alone.
+    model was not prepared for it cannot learn. Whether a unit is in, and where, depends on its key
+    alone.
 
     Parameters
     ----------
@@ -70,11 +72,21 @@ def representative_sample(
     # 53 bits of the key make an even number from 0 to 1
     drawn = tagged.where(F.shiftrightunsigned("key", 11) / F.lit(2.0**53) < rate)
     weighed = drawn.withColumn("weight", F.col("weight") * plain / rate)
-    return (
-        weighed.select(*units.columns)
-        .toPandas()
-        .sort_values("key", kind="stable", ignore_index=True)
-    )
+    return in_random_order(weighed.select(*units.columns).toPandas(), setup.seed)
+
+
+def in_random_order(sample: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the rows of a sample so that the first ones are like all, the same in any order.
+
+    The largest keys are all of rare treatments and strata, as the key decides who is in.
+
+    Parameters
+    ----------
+    sample : rows with their key.
+    seed : of the order.
+    """
+    order = random_order(sample["key"].to_numpy(), seed)
+    return sample.iloc[order].reset_index(drop=True)
 
 
 def scored_sample(

@@ -9,9 +9,11 @@ import pytest
 from coarse_spark import TreatmentSpace
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.learners.encoding import conditional_mean
+from coarse_spark.core.learners.encoding.preparation import Preparation
 from coarse_spark.core.learners.settings import LearnerSettings
-from coarse_spark.distributed.fit import FitSettings, _group_fitter, _prepared
-from coarse_spark.distributed.frames import ExperimentSetup
+from coarse_spark.distributed.fit import FitSettings, _group_fitter
+from coarse_spark.distributed.frames import ExperimentSetup, trial_rows
+from coarse_spark.distributed.sample import in_random_order
 
 UNIT = TreatmentSpace.from_dict({"t": {"kind": "continuous", "lower": 0, "upper": 1, "control": 0}})
 SETUP = ExperimentSetup(unit_id=("id",), features=("a",), outcome="y", space=UNIT, folds=5)
@@ -71,8 +73,9 @@ def test_rare_treatments_of_a_sample_have_their_probability(monkeypatch):
     arms = {"arm": {"kind": "categorical", "levels": ["none", "mail", "visit"], "control": "none"}}
     space = TreatmentSpace.from_dict(arms)
     setup = ExperimentSetup(unit_id=("id",), features=("a",), outcome="y", space=space, folds=5)
+    rows = trial_rows(in_random_order(sample, setup.seed), setup)
     learner = LearnerSettings(residualize=True)
-    found = _prepared(sample, setup, FitSettings(Basis("arms", space), learner, 1, 10, True))
+    found = Preparation.fit(rows, basis=Basis("arms", space), settings=learner, seed=setup.seed)
     features = found.encoder.transform(sample[["feature_0"]].rename(columns={"feature_0": "a"}))
     means = found.treatment_mean(features, found.encoder.plain)
     mean = np.average(means, axis=0, weights=sample["weight"])

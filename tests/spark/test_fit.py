@@ -95,6 +95,8 @@ def test_a_sample_holds_rare_strata_and_treatments_and_keeps_the_means(
     assert 250 < len(sample) < 450
     assert (sample["stratum"] == "wave=late").sum() == 12
     assert (sample["treatment_0"] == 2).sum() == 10
+    # whoever takes the first rows takes their share of the rare ones
+    assert 2 <= (sample["treatment_0"].head(len(sample) // 2) == 2).sum() <= 8
     weights = sample.groupby("treatment_0")["weight"].sum() / sample["weight"].sum()
     assert weights[2.0] == pytest.approx(10 / ROWS, rel=0.2)
     again = representative_sample(rows.repartition(5), setup, 300, total=ROWS)

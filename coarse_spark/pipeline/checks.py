@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.menu.population import may_be_offered
+from coarse_spark.distributed.at_once import for_each
 from coarse_spark.distributed.frames import population_units
 from coarse_spark.distributed.published import assigned_treatments, segment_sums, unit_set
 from coarse_spark.distributed.score import fitted_partitions
@@ -149,10 +150,12 @@ def _chain(run: Run, groups: pd.DataFrame) -> list[str]:
     if (added < 0).any() or (added.any() and not run.record.final):
         problems.append("table 'segments' counts other units than 'assignments' has")
     if EvaluateResult.step in run.record.results:
+        names = ("policy_values", "contrasts")
+        first = for_each(run.spark, names, lambda name: lake.read(name, run.run_id).head(1))
         problems += [
             f"table '{name}' is empty, expected what 'evaluate' found"
-            for name in ("policy_values", "contrasts")
-            if not lake.read(name, run.run_id).head(1)
+            for name, rows in zip(names, first, strict=True)
+            if not rows
         ]
     return problems
 

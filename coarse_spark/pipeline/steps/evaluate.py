@@ -25,6 +25,7 @@ from coarse_spark.core.values import (
     policy_values,
     select_menu_size,
 )
+from coarse_spark.distributed.at_once import for_each
 from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, given_shares, held_out
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
@@ -131,10 +132,10 @@ def evaluate(run: Run) -> None:
                 pd.concat([own, further], ignore_index=True)
                 for own, further in zip((values, differences), comparisons, strict=True)
             )
-        run.replace(POLICY_VALUES, _of_size(values, k))
-        run.replace(CONTRASTS, _of_size(differences, k))
+        tables = [(POLICY_VALUES, _of_size(values, k)), (CONTRASTS, _of_size(differences, k))]
         if configuration.menu.select == "auto":
-            run.replace(MENU, rows.assign(selected=rows["k"] == k))
+            tables.append((MENU, rows.assign(selected=rows["k"] == k)))
+        for_each(run.spark, tables, lambda table: run.replace(*table))
         log.info("%s", rule)
         run.keep(
             EvaluateResult(

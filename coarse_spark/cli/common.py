@@ -6,7 +6,9 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,7 +63,14 @@ def open_session_of(configuration: Configuration | None = None):  # type: ignore
     with progress.of("Spark starts"):
         from coarse_spark.lake.session import open_session
 
+        # what commands go on with takes seconds to import, and this process waits for Java
+        Thread(target=_import_pipeline, daemon=True).start()
         return open_session(**({} if configuration is None else configuration.spark.model_dump()))
+
+
+def _import_pipeline() -> None:
+    with suppress(Exception):  # whoever needs it is told
+        import_module("coarse_spark.pipeline.present")
 
 
 def start(config: Path, settings: Sequence[str]):  # type: ignore[no-untyped-def]  # as above

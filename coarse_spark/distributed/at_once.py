@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pyspark.sql import SparkSession
 
@@ -21,10 +21,14 @@ _THREADS = 4  # more only wait for the driver, which plans every job
 def at_once(
     spark: SparkSession, first: Callable[[], First], second: Callable[[], Second]
 ) -> tuple[First, Second]:
-    """Return what two functions return whose jobs run side by side; errors as of ``for_each``."""
-    tasks: list[Callable[[], Any]] = [first, second]
-    one, other = for_each(spark, tasks, lambda task: task())
-    return one, other
+    """Return what two functions return whose jobs run side by side; errors as of ``for_each``.
+
+    The first stays in this thread: arithmetic goes there, within the limits of this thread.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(in_session(spark, lambda _: second()), None)
+        one = first()
+    return one, other.result()
 
 
 def for_each(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,10 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.lack_of_fit import TreatmentBins, lack_of_fit
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.search import best_single, search_menus
+from coarse_spark.core.menu.sketch import Sketch
 from coarse_spark.core.menu.units import WeightedUnits
-from coarse_spark.core.model_free import model_free_values
+from coarse_spark.core.model_free import GivenShares, model_free_values
+from coarse_spark.core.policy_tree.rule import AssignmentRule
 from coarse_spark.core.strata import MergedStrata
 from coarse_spark.core.values import (
     Policy,
@@ -25,7 +27,7 @@ from coarse_spark.core.values import (
     policy_values,
     select_menu_size,
 )
-from coarse_spark.distributed.at_once import for_each
+from coarse_spark.distributed.at_once import at_once, for_each
 from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, given_shares, held_out
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
@@ -42,7 +44,7 @@ from coarse_spark.lake.step_results import (
     TreatmentBin,
 )
 from coarse_spark.pipeline.comparisons import compared
-from coarse_spark.pipeline.experiment import cross_fitted
+from coarse_spark.pipeline.experiment import CrossFitted, cross_fitted
 from coarse_spark.pipeline.menu_rows import read_menus
 from coarse_spark.pipeline.menu_rule import fold_menu_rules
 from coarse_spark.pipeline.run import Run
@@ -73,14 +75,11 @@ def evaluate(run: Run) -> None:
             predictions, problem = experiment.predictions, experiment.problem
             cells = configuration.menu.sketch_cells
             sketched = sketches(experiment.chosen_on, problem, cells=cells, groups=list(folds))
-            fold_menus = {
-                fold: _search(run, problem, sketched[fold].units)
-                for fold in progress.each("menus of fold", folds)
-            }
-            rules = fold_menu_rules(run, experiment, fold_menus, list(ruled))
-            bins = treatment_bins(experiment.units, configuration)
-            learned = configuration.design.kind == "learned"
-            given = None if learned else given_shares(experiment.units, problem)
+            (fold_menus, rules), (bins, given, rows) = at_once(
+                run.spark,
+                lambda: _chosen(run, experiment, sketched, list(ruled)),
+                lambda: _looked_up(run, experiment),
+            )
             features, eligible = configuration.experiment.features, list(menu.eligibility)
             held = held_out(predictions)
             result = evaluate_policies(
@@ -94,23 +93,25 @@ def evaluate(run: Run) -> None:
                 by_outcome=len(problem.of_profit.outcomes) > 1,
             )
             k, rule = select_menu_size(policies, result.moments, menu.select, menu.tolerance)
-            comparisons = compared(
-                run,
-                experiment,
-                bins,
-                k=k,
-                sketched={fold: sketch.units for fold, sketch in sketched.items()},
-                fold_menus=fold_menus,
-                moments=result.moments,
-            )
-            rows = read_menus(run.lake, run.run_id)
-            stability = choice_stability(
-                run,
-                problem,
-                predictions,
-                [menus.sized[k] for menus in fold_menus.values()],
-                rows[rows["k"] == k],
-                result.moments,
+            comparisons, stability = at_once(
+                run.spark,
+                lambda: compared(
+                    run,
+                    experiment,
+                    bins,
+                    k=k,
+                    sketched={fold: sketch.units for fold, sketch in sketched.items()},
+                    fold_menus=fold_menus,
+                    moments=result.moments,
+                ),
+                lambda: choice_stability(
+                    run,
+                    problem,
+                    predictions,
+                    [menus.sized[k] for menus in fold_menus.values()],
+                    rows[rows["k"] == k],
+                    result.moments,
+                ),
             )
         _warn_of_refused(run, policies, result.refused)
         confidence = configuration.evaluation.confidence
@@ -194,6 +195,27 @@ def _lack_of_fit(bins: TreatmentBins, result: Evaluation, untested: str) -> Lack
         bins=rows,
         untested=found.untested,
     )
+
+
+def _chosen(
+    run: Run, experiment: CrossFitted, sketched: Mapping[int, Sketch], ruled: list[int]
+) -> tuple[dict[int, FoldMenus], dict[int, dict[int, AssignmentRule]]]:
+    """Return by fold the menus chosen without it, and the rules of some of their sizes."""
+    menus = {
+        fold: _search(run, experiment.problem, sketch.units)
+        for fold, sketch in progress.each("menus of fold", sketched.items())
+    }
+    return menus, fold_menu_rules(run, experiment, menus, ruled)
+
+
+def _looked_up(
+    run: Run, experiment: CrossFitted
+) -> tuple[TreatmentBins, GivenShares | None, pd.DataFrame]:
+    """Return the bins of treatments, the shares given, and the rows of the run's menus."""
+    bins = treatment_bins(experiment.units, run.configuration)
+    learned = run.configuration.design.kind == "learned"
+    given = None if learned else given_shares(experiment.units, experiment.problem)
+    return bins, given, read_menus(run.lake, run.run_id)
 
 
 def _search(run: Run, problem: MenuProblem, units: WeightedUnits) -> FoldMenus:

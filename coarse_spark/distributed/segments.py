@@ -12,6 +12,7 @@ from pyspark.sql.types import StringType
 
 from coarse_spark.core.policy_tree.rule import AssignmentRule, told_of
 from coarse_spark.core.segments import distinguishing_features, segment_rules
+from coarse_spark.distributed.at_once import at_once
 from coarse_spark.distributed.frames import (
     feature_columns,
     feature_frame,
@@ -69,20 +70,22 @@ def describe_segments(
     joined = some.join(given.select("unit_id", "treatment_id"), "unit_id")
     # three passes: joining two tables costs more than all of them
     with materialized(joined.drop("unit_id")) as described:
-        means, overall, spread, held, counts = _numeric(
-            described, [names[i] for i in numbers], [aliases[i] for i in numbers]
+        (means, overall, spread, held, counts), (found, sample) = at_once(
+            units.sparkSession,
+            lambda: _numeric(described, [names[i] for i in numbers], [aliases[i] for i in numbers]),
+            lambda: (
+                _levels(described, [names[i] for i in texts], [aliases[i] for i in texts]),
+                hash_sample(described, _RULE_UNITS),
+            ),
         )
-        levels: list[str] = []
-        if texts:
-            shares, all_shares = _levels(
-                described, [names[i] for i in texts], [aliases[i] for i in texts], counts
-            )
-            levels = list(shares.columns)
-            means = means.join(shares)
-            held = held.join(pd.DataFrame(dict.fromkeys(levels, counts)))
-            all_spread = (all_shares * (1 - all_shares)) ** 0.5
-            overall, spread = pd.concat([overall, all_shares]), pd.concat([spread, all_spread])
-        sample = hash_sample(described, _RULE_UNITS)
+    levels = list(found.columns)
+    if levels:
+        found = found.reindex(counts.index, fill_value=0)
+        shares = found.sum() / counts.sum()
+        means = means.join(found.div(counts, axis=0))
+        held = held.join(pd.DataFrame(dict.fromkeys(levels, counts)))
+        overall = pd.concat([overall, shares])
+        spread = pd.concat([spread, (shares * (1 - shares)) ** 0.5])
     means = means.reindex(sizes.index)
     if rule is not None:
         rules = told_of(rule, segments)
@@ -140,13 +143,13 @@ def _numeric(
     )
 
 
-def _levels(
-    joined: DataFrame, names: list[str], aliases: list[str], units: pd.Series
-) -> tuple[pd.DataFrame, pd.Series]:
-    """Shares of the most frequent levels of text features, by segment and of all of these units.
+def _levels(joined: DataFrame, names: list[str], aliases: list[str]) -> pd.DataFrame:
+    """Numbers of units with the most frequent levels of text features, by segment.
 
     One job counts them all.
     """
+    if not names:
+        return pd.DataFrame()
     pairs = [
         F.struct(F.lit(name).alias("feature"), F.col(alias).alias("level"))
         for name, alias in zip(names, aliases, strict=True)
@@ -169,6 +172,5 @@ def _levels(
     rows["name"] = rows["feature"] + "=" + rows["level"]
     table = rows.pivot_table(
         index="treatment_id", columns="name", values="count", fill_value=0, aggfunc="sum"
-    ).reindex(units.index, fill_value=0)
-    table = table[sorted(table.columns)]
-    return table.div(units, axis=0), table.sum() / units.sum()
+    )
+    return table[sorted(table.columns)]

@@ -84,18 +84,20 @@ def _units(
     if run.record.final:
         # a crash while units were added may have left responses that nobody sees
         responses = responses.join(assignments.select("unit_id"), "unit_id", "left_semi")
-    given, scored = unit_set(assignments), unit_set(responses)
+    tables = [assignments, responses]
+    if population:
+        table = run.experiment if run.population is None else run.population
+        setup, weight = experiment_setup(run.configuration), unit_weight(run.configuration)
+        tables.append(population_units(table, setup, weight))
+    given, *others = for_each(run.spark, tables, unit_set)
     problems = []
     # ... or assignments that the record does not count yet
     if given.units < units or (given.units > units and not run.record.final):
         problems.append(f"{given.units} units have an assignment, expected {units}")
-    elif given != scored:
+    elif given != others[0]:
         problems.append("table 'assignments' is about other units than 'responses', or some twice")
-    if population and not problems:
-        table = run.experiment if run.population is None else run.population
-        setup, weight = experiment_setup(run.configuration), unit_weight(run.configuration)
-        if unit_set(population_units(table, setup, weight)) != given:
-            problems.append("the assignments are not those of the population's units, each once")
+    elif given != others[-1]:
+        problems.append("the assignments are not those of the population's units, each once")
     return problems
 
 

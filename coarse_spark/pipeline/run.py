@@ -23,6 +23,7 @@ from coarse_spark.core.arrays import FloatArray
 from coarse_spark.core.menu.problem.problem import MenuProblem
 from coarse_spark.core.menu.search.settings import SearchSettings
 from coarse_spark.core.support import Support
+from coarse_spark.distributed.at_once import for_each
 from coarse_spark.errors import CoarseSparkError, RunError, TableError
 from coarse_spark.lake.contract import TableSchema
 from coarse_spark.lake.inputs import check_unchanged, input_name, snapshot_of
@@ -330,7 +331,6 @@ def snapshots(spark: SparkSession, configuration: Configuration) -> dict[str, st
     ------
     TableError : an input cannot be read.
     """
-    return {
-        input_name(source): snapshot_of(spark, source, label)
-        for label, source in sources(configuration).items()
-    }
+    named = sources(configuration)
+    found = for_each(spark, named.items(), lambda one: snapshot_of(spark, one[1], one[0]))
+    return {input_name(source): one for source, one in zip(named.values(), found, strict=True)}

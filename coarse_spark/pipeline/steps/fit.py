@@ -16,6 +16,7 @@ from coarse_spark.core.learners.choose_scale import ScaleChoice
 from coarse_spark.core.learners.encoding.baseline import check_range
 from coarse_spark.core.learners.folds import ALL_FOLDS
 from coarse_spark.core.support import offered_space, support_problems
+from coarse_spark.distributed.at_once import for_each
 from coarse_spark.distributed.basis import settle_form, with_knots
 from coarse_spark.distributed.fit import brought_models, fit_responses
 from coarse_spark.distributed.frames import (
@@ -176,15 +177,17 @@ def _model_counts(run: Run, units: DataFrame) -> ModelCounts:
         rows = rows.withColumn("outcome", F.lit(0))
     # what fails, or is too small, for several outcomes does so once, by the one of most rows
     each = rows.groupBy("partition", "member", "status").agg(F.max("rows").alias("rows"))
-    if rows.agg(F.max("member")).collect()[0][0]:
-        run.warn(_told_of_shards(run, each))
     partitions = _by_partition(rows, len(names), run.declared.response.min_rows)
     lost = F.col("failed") > 0
     by_pooled = ~F.col("own") & ~lost
     counted_as = [F.col("own"), by_pooled, by_pooled & F.col("unidentified"), lost]
-    own, served, unidentified, failures = partitions.agg(
-        *(F.count(F.when(one, F.lit(1))) for one in counted_as)
-    ).collect()[0]
+    counts = partitions.agg(*(F.count(F.when(one, F.lit(1))) for one in counted_as))
+    members = rows.agg(F.max("member"))
+    (own, served, unidentified, failures), (last,) = for_each(
+        run.spark, (counts, members), lambda sums: sums.collect()[0]
+    )
+    if last:
+        run.warn(_told_of_shards(run, each))
     if failures:
         sizes = units.groupBy("partition").agg(F.count("*").alias("usable"))
         share = partitions.where(lost).join(sizes, "partition")

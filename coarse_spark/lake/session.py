@@ -28,6 +28,9 @@ _LOCAL_DEFAULTS = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # no limit but that of rows: since 4.1 Spark measures a batch again at every row, which takes
+    # longer than to move it
+    "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",
     "spark.log.level": "ERROR",
 }
 

@@ -37,7 +37,7 @@ def sketches(
     ----------
     units : columns sketch_group (int), key (hash of the unit), weight, theta_0 … theta_{p−1}.
     cells : of a group at most; a group with no more units than that is returned unit by unit.
-    groups : the values of sketch_group.
+    groups : the values of sketch_group; one without units has no sketch.
     drawn : whether a larger sample stands for all units, so that no pass over them is needed.
     """
     names = theta_columns(problem.coefficients)
@@ -53,7 +53,7 @@ def sketches(
     by_group = dict(parts(rows, "sketch_group"))
     trees: dict[int, SketchTree] = {}
     found: dict[int, Sketch] = {}
-    for group in groups:
+    for group in (group for group in groups if group in by_group):
         part = by_group[group]
         theta, weights = matrix(part, names), part["weight"].to_numpy(np.float64)
         # a larger group may have thinned the sample of a small one
@@ -70,7 +70,7 @@ def sketches(
     if trees and not drawn:
         for group, sums in _routed(units, trees, problem.coefficients).items():
             found[group] = Sketch.of_cells(trees[group], sums)
-    return {group: found[group] for group in groups}
+    return {group: found[group] for group in groups if group in found}
 
 
 def _routed(

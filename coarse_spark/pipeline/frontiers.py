@@ -125,11 +125,11 @@ def frontier_rows(run: Run, sweeps: Sequence[Sweep]) -> pd.DataFrame:
             fold: [
                 menu
                 for one in frontiers
-                for menu in _chosen(run, measures.problem, sketched[fold].units, one, f"{fold}")
+                for menu in _chosen(run, measures.problem, sketch.units, one, f"{fold}")
             ]
-            for fold in progress.each("frontiers of fold", folds)
+            for fold, sketch in progress.each("frontiers of fold", sketched.items())
         }
-        count = len(menus[0])
+        count = sum(len(one.menus) for one in frontiers)
         result = evaluate_policies(
             held_out(experiment.predictions),
             measures.problem,

@@ -15,6 +15,7 @@ from coarse_spark.config.load import load_configuration
 from coarse_spark.core.basis import Basis
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.errors import TableError
+from coarse_spark.lake.step_results import EvaluateResult
 from coarse_spark.simulate.field import field_simulation
 
 if TYPE_CHECKING:
@@ -131,6 +132,29 @@ def test_the_menu_is_nearly_the_best_and_honest_values_are_true(
     # the units of the experiment are other ones, of the same kind
     assert abs(menu["value"] - earned.mean()) < 4 * menu["se"]
     assert menu["se"] < 0.05
+
+
+def test_a_fold_that_no_cluster_is_in_is_left_out(spark: SparkSession, trial: Trial) -> None:
+    from coarse_spark.pipeline import run_all
+
+    units = pd.read_parquet(trial.folder / "experiment.parquet")
+    units.assign(shop=units["id"] % 6).to_parquet(trial.folder / "shops.parquet", index=False)
+    configuration = trial.configure(
+        experiment__path=trial.folder / "shops.parquet",
+        experiment__cluster="shop",
+        response__folds=6,
+        responses__fold="null",
+        menu__sizes="[2]",
+        menu__select=2,
+        evaluation__resamples=0,
+        evaluation__comparisons="[]",
+        output__path=trial.folder / "shops",
+    )
+    run = run_all(spark, configuration, "shops")
+    found = run.result(EvaluateResult)
+    assert 2 <= found.stability.folds < 6
+    values = spark.read.format("delta").load(str(trial.folder / "shops" / "policy_values"))
+    assert values.where("value is null or isnan(value) or isnan(se)").count() == 0
 
 
 def test_in_sample_responses_are_told_and_out_of_fold_ones_are_not(

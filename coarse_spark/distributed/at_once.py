@@ -23,7 +23,8 @@ def at_once(
 ) -> tuple[First, Second]:
     """Return what two functions return whose jobs run side by side; errors as of ``for_each``.
 
-    The first stays in this thread: arithmetic goes there, within the limits of this thread.
+    The first stays in this thread: what computes with OpenMP, as scikit-learn does, goes there, as
+    its limits are a thread's own.
     """
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(in_session(spark, lambda _: second()), None)

@@ -79,3 +79,19 @@ def test_spark_knows_whose_its_jobs_are(spark: SparkSession) -> None:
     assert len(together) == 3 * len(alone)
     spark.range(10).count()
     assert len(tracker.getJobIdsForGroup("run of this test")) == len(together)
+
+
+def test_of_two_tasks_the_first_stays_in_its_thread_and_its_error_comes_first(
+    spark: SparkSession,
+) -> None:
+    here, ended = threading.get_ident(), []
+
+    def fails(name: str) -> None:
+        ended.append((name, threading.get_ident() == here))
+        raise ValueError(name)
+
+    with pytest.raises(ValueError, match="first"):
+        at_once(spark, lambda: fails("first"), lambda: fails("second"))
+    assert sorted(ended) == [("first", True), ("second", False)]
+    with pytest.raises(ValueError, match="second"):
+        at_once(spark, lambda: 1, lambda: fails("second"))

@@ -63,9 +63,11 @@ def open_session_of(configuration: Configuration | None = None):  # type: ignore
     with progress.of("Spark starts"):
         from coarse_spark.lake.session import open_session
 
-        # what commands go on with takes seconds to import, and this process waits for Java
+        if configuration is None:
+            return open_session()
+        # what its commands go on with takes seconds to import, and this process waits for Java
         Thread(target=_import_pipeline, daemon=True).start()
-        return open_session(**({} if configuration is None else configuration.spark.model_dump()))
+        return open_session(**configuration.spark.model_dump())
 
 
 def _import_pipeline() -> None:

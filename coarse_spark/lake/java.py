@@ -1,4 +1,7 @@
-"""Is there a Java that Spark can run on? Run as a module it says so before anything slow starts."""
+"""Is there a Java that Spark can run on?
+
+Run as a module it says so before anything slow starts, and has Java archive the classes of Spark.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,29 @@ import re
 import shutil
 import subprocess  # nosec B404  # to ask Java for its version
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from coarse_spark.compatibility import java_versions
 from coarse_spark.errors import RuntimeSetupError
 
 
-def check_java() -> int:
-    """Return the major version of the Java that Spark would start.
+@dataclass(frozen=True)
+class Java:
+    """A Java that Spark runs on.
+
+    Attributes
+    ----------
+    major : its version, such as 17.
+    answer : all that it says of its version.
+    """
+
+    major: int
+    answer: str
+
+
+def check_java() -> Java:
+    """Return the Java that Spark would start.
 
     Raises
     ------
@@ -50,7 +68,8 @@ def check_java() -> int:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RuntimeSetupError(f"{java} did not run: {error}. {wanted}.") from None
-    match = re.search(r'version "(\d+)(?:\.(\d+))?', answer.stderr + answer.stdout)
+    told = answer.stderr + answer.stdout
+    match = re.search(r'version "(\d+)(?:\.(\d+))?', told)
     if match is None:
         raise RuntimeSetupError(f"{java} -version said nothing that names a version. {wanted}.")
     major = (
@@ -58,12 +77,15 @@ def check_java() -> int:
     )  # Java 8 calls itself 1.8
     if major not in supported:
         raise RuntimeSetupError(f"{java} is Java {major}. {wanted}.")
-    return major
+    return Java(major, told)
 
 
 if __name__ == "__main__":
+    # the session that it starts asks this module
+    from coarse_spark.lake.java_classes import archive_classes
+
     try:
-        check_java()
+        archive_classes(check_java())
     except RuntimeSetupError as problem:
         sys.stderr.write(f"error: {problem}\n")
         sys.exit(problem.exit_code)

@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from coarse_spark.compatibility import has_platform_session, is_client_alone, with_delta
 from coarse_spark.errors import RuntimeSetupError
 from coarse_spark.lake.java import check_java
+from coarse_spark.lake.java_classes import JAVA_OPTIONS, shared_classes
 
 # what a session on one machine with small tables should not spend its time on
 _LOCAL_DEFAULTS = {
@@ -69,7 +70,7 @@ def open_session(
             "there is only Spark Connect's client here, which needs a server: set SPARK_REMOTE to "
             "its address, such as sc://localhost:15002"
         )
-    check_java()
+    java = check_java()
     # executors must run the interpreter that has this package, whatever `python3` is on PATH
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     partitions = shuffle_partitions or (os.cpu_count() or 2)
@@ -81,6 +82,8 @@ def open_session(
         "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "coarse-spark-warehouse"),
         **(conf or {}),
     }
+    # in front: those that are given can have it otherwise
+    settings[JAVA_OPTIONS] = f"{shared_classes(java)} {settings.get(JAVA_OPTIONS, '')}".strip()
     packages = settings.pop("spark.jars.packages", "")
     builder = SparkSession.builder.appName("coarse_spark").master(master)
     for key, value in settings.items():

@@ -5,10 +5,12 @@ And workers of other machines, which are asked for the package; and pages of tab
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import psutil
 import pytest
 from command_line import Outcome, run_command
 
@@ -38,6 +40,19 @@ def test_a_session_that_is_there_is_used_as_it_is(
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
     assert open_session(master="local[7]", **given) is spark
     assert dict(spark.conf.getAll) == before
+
+
+@pytest.mark.usefixtures("spark")
+def test_java_of_a_session_of_ours_maps_the_archived_classes() -> None:
+    from coarse_spark.lake.java import check_java
+    from coarse_spark.lake.java_classes import shared_classes
+
+    found = re.search(r'"(.+)"', shared_classes(check_java()))
+    if found is None:
+        pytest.skip("no archive: make java makes one")
+    own = psutil.Process().children(recursive=True)
+    maps = [Path(f"/proc/{one.pid}/maps").read_text() for one in own if one.name() == "java"]
+    assert any(found[1] in mapped for mapped in maps)
 
 
 def test_workers_of_other_machines_are_asked_for_the_package(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from coarse_spark.core.menu.problem.problem import MenuProblem
@@ -47,8 +48,13 @@ def sketches(
         counted = units.groupBy("sketch_group").count().collect()
         sizes = {int(row["sketch_group"]): int(row["count"]) for row in counted}
     wanted = cells * (_DRAWN_PER_CELL if drawn else _PLACED_PER_CELL)
-    limit = hash_limit(wanted, max(sizes.values(), default=0))
-    sample = units.where(F.col("key") <= limit).select("sketch_group", "key", "weight", *names)
+    # each group by its own size: the share of the largest could be none of a small one
+    drawn_of = [
+        (F.col("sketch_group") == group) & (F.col("key") <= hash_limit(wanted, size))
+        for group, size in sizes.items()
+    ]
+    sample = units.where(reduce(Column.__or__, drawn_of, F.lit(False)))
+    sample = sample.select("sketch_group", "key", "weight", *names)
     rows = sample.toPandas().sort_values(["sketch_group", "key"], kind="stable")
     by_group = dict(parts(rows, "sketch_group"))
     trees: dict[int, SketchTree] = {}
@@ -56,7 +62,6 @@ def sketches(
     for group in (group for group in groups if group in by_group):
         part = by_group[group]
         theta, weights = matrix(part, names), part["weight"].to_numpy(np.float64)
-        # a larger group may have thinned the sample of a small one
         if len(part) == sizes[group] <= cells:
             found[group] = Sketch.of_units(theta, weights)
             continue

@@ -60,8 +60,9 @@ def _archive(java: Java) -> Path:
     """Return where the archive of a Java and the Spark that is installed is, or would be."""
     import pyspark
 
-    parts = java.answer, pyspark.__version__, pyspark.__file__
-    name = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
+    # the names of its jars have versions
+    jars = sorted(Path(pyspark.__file__).with_name("jars").glob("*.jar"))
+    name = hashlib.sha256("\n".join([java.answer, *map(str, jars)]).encode()).hexdigest()[:16]
     return Path(sys.prefix, "share", "coarse_spark", f"java-classes-{name}.jsa")
 
 

@@ -209,9 +209,10 @@ def _value(run: Run) -> list[str]:
         .collect()
         for name, result in ((run.run_id, run.result(AssignResult)), (current, before))
     }
-    if not all(found.values()):
+    known = [row["value"] for rows in found.values() for row in rows]
+    if len(known) < len(found) or not np.isfinite(np.array(known, dtype=np.float64)).all():
         return ["evaluation.max_loss_to_current needs honest values; run the step 'evaluate'"]
-    (mine,), (theirs,) = (rows[0] for rows in found.values())
+    mine, theirs = known
     if mine < theirs - margin:
         return [
             f"its honest value {mine:.6g} is below that of the current run {current}, "

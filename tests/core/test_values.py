@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coarse_spark.core.basis import Basis
@@ -222,6 +222,7 @@ def test_within_the_noise_the_standard_error_is_the_reason() -> None:
     st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
     st.floats(0, 1),
 )
+@example([0.0, 0.0, 5.0, 9.0, 0.0, 0.0], 1.5, (0.0, 0.0), 0.0)
 def test_a_larger_tolerance_never_gives_more_treatments(
     values: list[float], noise: float, tolerances: tuple[float, float], cost: float
 ) -> None:
@@ -238,7 +239,9 @@ def test_a_larger_tolerance_never_gives_more_treatments(
     best = max(net["menu", k] for k in (1, 2, 3))
     gain = max(best - net["uniform", 1], 0)
     lost = best - net["menu", least]
-    errors = 1.645 if least == 1 else 1.0
+    # two menus are compared with one treatment: what the larger difference reaches by chance in
+    # five per cent is below 1.96 errors (Bonferroni)
+    errors = 1.96 if least == 1 else 1.0
     assert lost <= max(errors * np.sqrt(2) * noise, large * gain) + 1e-9
 
 

@@ -209,10 +209,9 @@ def _value(run: Run) -> list[str]:
         .collect()
         for name, result in ((run.run_id, run.result(AssignResult)), (current, before))
     }
-    known = [row["value"] for rows in found.values() for row in rows]
-    if len(known) < len(found) or not np.isfinite(np.array(known, dtype=np.float64)).all():
+    if not all(found.values()):
         return ["evaluation.max_loss_to_current needs honest values; run the step 'evaluate'"]
-    mine, theirs = known
+    (mine,), (theirs,) = (rows[0] for rows in found.values())
     if mine < theirs - margin:
         return [
             f"its honest value {mine:.6g} is below that of the current run {current}, "

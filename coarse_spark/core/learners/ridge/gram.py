@@ -50,11 +50,15 @@ class GramStatistics(Additive):
         outcome : (n,) or (n, k).
         weight : (n,).
         """
-        root = np.sqrt(weight)
-        scaled, target = design * root[:, None], (outcome.T * root).T
+        return GramStatistics._of_scaled(design * np.sqrt(weight)[:, None], outcome, weight)
+
+    @staticmethod
+    def _of_scaled(design: FloatArray, outcome: FloatArray, weight: FloatArray) -> GramStatistics:
+        """Return the sums over rows of a design that is times the roots of the weights already."""
+        target = (outcome.T * np.sqrt(weight)).T
         return GramStatistics(
-            scaled.T @ scaled,
-            scaled.T @ target,
+            design.T @ design,
+            design.T @ target,
             (target * target).sum(axis=0),
             float(weight.sum()),
             float(weight @ weight),
@@ -133,12 +137,16 @@ def response_gram(
     """
     n, m = features.shape
     p = z.shape[1]
+    held = np.empty((min(n, _BLOCK_ROWS), m * p + nuisance.shape[1]))  # memory of every block
 
     def block(start: int) -> GramStatistics:
         rows = slice(start, start + _BLOCK_ROWS)
-        product = (z[rows, :, None] * features[rows, None, :]).reshape(-1, m * p)
-        design = np.hstack([product, nuisance[rows]])
-        return GramStatistics.of(design, outcome[rows], weight[rows])
+        design = held[: len(weight[rows])]
+        products = design[:, : m * p].reshape(-1, p, m)  # a view
+        np.multiply(z[rows, :, None], features[rows, None, :], out=products)
+        design[:, m * p :] = nuisance[rows]
+        design *= np.sqrt(weight[rows])[:, None]
+        return GramStatistics._of_scaled(design, outcome[rows], weight[rows])
 
     return reduce(add, map(block, range(0, max(n, 1), _BLOCK_ROWS)))
 

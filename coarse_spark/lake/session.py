@@ -32,6 +32,8 @@ _LOCAL_DEFAULTS = {
     # no limit but that of rows: since 4.1 Spark measures a batch again at every row, which takes
     # longer than to move it
     "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",
+    # what is kept is mostly numbers with a fraction, which no scheme of Spark's makes smaller
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",
     "spark.log.level": "ERROR",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from pyspark.sql import SparkSession
@@ -26,10 +26,21 @@ def at_once(
     The first stays in this thread: what computes with OpenMP, as scikit-learn does, goes there, as
     its limits are a thread's own.
     """
-    with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(in_session(spark, lambda _: second()), None)
+    other = begun(spark, second)
+    try:
         one = first()
+    finally:
+        wait([other])
     return one, other.result()
+
+
+def begun(spark: SparkSession, work: Callable[[], Result]) -> Future[Result]:
+    """Start a function whose jobs run beside what this thread goes on with; return what it will."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(in_session(spark, lambda _: work()), None)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def for_each(

@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 from coarse_spark import __version__
 from coarse_spark.causes import first_cause
 from coarse_spark.compatibility import works_here
+from coarse_spark.distributed.at_once import begun
 from coarse_spark.errors import RuntimeSetupError
 
 if TYPE_CHECKING:
@@ -32,17 +33,18 @@ RECIPE = (
 def check_workers(spark: SparkSession) -> None:
     """Raise where workers cannot import this package in this version; one small job of seconds.
 
-    Nothing is asked of a session whose workers are this machine's own processes. Of a cluster, as
-    many tasks ask as it has cores: an executor that comes later may differ.
+    As many tasks ask as a cluster has cores: an executor that comes later may differ. Workers that
+    are this machine's own processes are only started, beside what follows: they import for seconds.
 
     Raises
     ------
     RuntimeSetupError : they cannot; the message says how they get it.
     """
-    if works_here(spark):
-        return
     # as many tasks as there are cores
     asked = spark.range(1_000).select("id").mapInArrow(_question(_NEEDED), _ANSWER)
+    if works_here(spark):
+        begun(spark, asked.collect)
+        return
     try:
         answers = asked.distinct().collect()
     except Exception as error:  # their Python does not even start, or is of another version

@@ -61,7 +61,7 @@ def test_workers_of_other_machines_are_asked_for_the_package(
     from coarse_spark.lake import workers
 
     monkeypatch.setattr(workers, "_NEEDED", ("no_such_module",))
-    workers.check_workers(spark)  # they are processes of this machine: nothing is asked
+    workers.check_workers(spark)  # processes of this machine: whatever they answer
     monkeypatch.setattr(workers, "works_here", lambda _: False)
     with pytest.raises(RuntimeSetupError, match="No module named 'no_such_module'; bring it to"):
         workers.check_workers(spark)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 from pyspark.sql import DataFrame
 
+from coarse_spark.distributed.at_once import begun
 from coarse_spark.errors import RunFinalError, RunTakenError
 from coarse_spark.lake.contract import TableSchema
 from coarse_spark.lake.processes import Process
@@ -83,7 +85,9 @@ class Lease:
         )
         self._saved = taken.save(lake)
         self._number = (now - _EPOCH) // _TICK
-        self._lock = threading.RLock()
+        self._numbering = threading.Lock()
+        self._saving = threading.RLock()
+        self._begun: Future[RunRecord] | None = None
         self._lost: RunTakenError | None = None
         self._unsure = False  # whether an outage kept from us if a save got through
         self._ended = False
@@ -139,8 +143,8 @@ class Lease:
         self.lake.append(schema, self._saved.run_id, rows, self._next_number())
 
     def _next_number(self) -> int:
-        with self._lock:
-            self._check()
+        self._check()
+        with self._numbering:
             self._number += 1
             return self._number
 
@@ -151,8 +155,26 @@ class Lease:
         ------
         RunTakenError : somebody else took the run or gave it up; nothing was saved, and nothing is
             written by this process from here on.
+        Exception : what a save that was begun before has met.
         """
-        with self._lock:
+        self._end_begun()
+        return self._save(record)
+
+    def begin_save(self, record: RunRecord) -> None:
+        """Save a changed record beside what follows; the next save tells when that failed.
+
+        Errors as in ``save``.
+        """
+        self._end_begun()
+        self._begun = begun(self.lake.spark, lambda: self._save(record))
+
+    def _end_begun(self) -> None:
+        saving, self._begun = self._begun, None
+        if saving is not None:
+            saving.result()
+
+    def _save(self, record: RunRecord) -> RunRecord:
+        with self._saving:
             self._check()
             if self._unsure:
                 self._take_up_own()
@@ -182,8 +204,9 @@ class Lease:
         ------
         RunTakenError : somebody else took the run; nothing was saved.
         """
+        self._end_begun()
         self._ended = True
-        return self.save(record.with_changes(owner=None))
+        return self._save(record.with_changes(owner=None))
 
     def _check(self) -> None:
         if self._lost is not None:
@@ -191,11 +214,11 @@ class Lease:
 
     def _beat(self, done: threading.Event) -> None:
         while not done.wait(HEARTBEAT.total_seconds()):
-            with self._lock:
+            with self._saving:
                 if self._ended:
                     return
                 try:
-                    self.save(self._saved)
+                    self._save(self._saved)
                 except RunTakenError:
                     return
                 except Exception:  # an outage: the next beat may get through

@@ -69,6 +69,7 @@ def run_all(
         log.info("run %s is published already", run_id)
         return read_run(spark, configuration, run_id)
     with started as run:
+        run.in_sequence = True
         left_out = {"publish": not publish, "frontier": not configuration.frontier.given}
         for name, step in STEPS.items():
             if name not in run.record.results and not left_out.get(name):

@@ -59,6 +59,7 @@ class Run:
     lake : where the tables are.
     record : row of table ``runs``; replaced as the steps go, and saved after each.
     lease : the right to change the run; None where it is only looked at.
+    in_sequence : whether steps follow each other: what one found is saved beside the next.
     """
 
     spark: SparkSession
@@ -66,6 +67,7 @@ class Run:
     lake: Lake
     record: RunRecord
     lease: Lease | None = None
+    in_sequence: bool = False
 
     def __enter__(self) -> Run:
         """Return the run: at the end of the block nobody works on it any more."""
@@ -181,9 +183,22 @@ class Run:
         self._lease.replace(schema, rows)
 
     def close(self) -> None:
-        """Let go of the run: a later command goes on from it."""
-        if self.lease is not None and not self.lease.ended:
+        """Let go of the run: a later command goes on from it.
+
+        Raises
+        ------
+        RunTakenError : somebody else took the run.
+        RunError : what the last step found could not be saved.
+        """
+        if self.lease is None or self.lease.ended:
+            return
+        try:
             self.record = self.lease.release(self.record.with_changes(status=OPEN))
+        except Exception as error:
+            unsaved = self.failure(f"the record of run {self.run_id} could not be saved", error)
+            if unsaved is error:
+                raise
+            raise unsaved from error
 
     @property
     def _lease(self) -> Lease:
@@ -203,8 +218,9 @@ class Run:
     def step(self, name: str) -> Iterator[None]:
         """Do a step: what it found is saved at its end, a failure before it is raised.
 
-        What the step and those after it found before is forgotten, and the inputs must stay as they
-        were when the run started.
+        In a sequence it is saved beside the next step, which tells where that failed, as ``close``
+        does of the last one. What the step and those after it found before is forgotten, and the
+        inputs must stay as they were when the run started.
 
         Raises
         ------
@@ -236,7 +252,10 @@ class Run:
                 if self.record.final:
                     self.record = self._lease.release(self.record)
                 elif name != ValidateResult.step:  # part of the step "fit", which saves both
-                    self.record = self._lease.save(self.record)
+                    if self.in_sequence:
+                        self._lease.begin_save(self.record)
+                    else:
+                        self.record = self._lease.save(self.record)
             except Exception as error:
                 failed = f"step '{name}' failed"
                 told = self.failure(failed, error)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +23,7 @@ from coarse_spark.lake.runs import ABANDONED, OPEN, PUBLISHED, WITHDRAWN, RunRec
 from coarse_spark.lake.step_results import ValidateResult, results_to_json
 from coarse_spark.pipeline import operate, plan, present
 from coarse_spark.pipeline.operate import give_up
+from coarse_spark.pipeline.run import Run
 
 NEW = RunRecord("r", "{}", "hash", datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -41,7 +45,7 @@ class _Rows:
 class _Lake:
     """Writes that carry a number no larger than one of their run are left out, silently."""
 
-    path, schema = "/of/the/test", None
+    spark, path, schema = None, "/of/the/test", None
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], int] = {}
@@ -120,6 +124,57 @@ def test_a_save_that_cannot_be_read_back_does_not_lose_the_run(
     give_up(lake, "r")
     with pytest.raises(RunTakenError):
         owner.save(owner.record)
+    assert lake.record.status == ABANDONED
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Threads as of ``begun``, which knows them by their session."""
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr("coarse_spark.lake.lease.begun", lambda _, work: pool.submit(work))
+        yield
+
+
+def test_nothing_waits_for_a_save_but_the_next_one(
+    lake: Any, beside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, goes_on, read = Lease(lake, NEW), threading.Event(), lake.read
+
+    def slow(table: str, run_id: str) -> _Rows:
+        assert table != "runs" or goes_on.wait(10)
+        return read(table, run_id)
+
+    monkeypatch.setattr(lake, "read", slow)
+    owner.begin_save(owner.record.with_changes(step_seconds={"score": 1.0}))
+    owner.replace(SEGMENTS, _segments(3))
+    assert lake.sizes() == [3]
+    goes_on.set()
+    saved = owner.save(owner.record.with_changes(step_seconds={"score": 1.0, "choose": 2.0}))
+    assert lake.record == saved
+    assert saved.revision == 3
+
+
+def test_what_a_save_beside_the_next_step_met_is_told(
+    lake: Any, beside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out(*_: str) -> None:
+        raise OSError("the storage is out")
+
+    owner, without = Lease(lake, NEW), SimpleNamespace(privacy=False)
+    run = Run(None, without, lake, owner.record, owner)
+    with monkeypatch.context() as outage:
+        outage.setattr(lake, "read", out)
+        owner.begin_save(owner.record.with_changes(step_seconds={"score": 1.0}))
+        with pytest.raises(RunError, match=r"record of run r could not be saved: .*is out"):
+            run.close()
+    saved = owner.save(owner.record.with_changes(step_seconds={"score": 2.0}))
+    assert lake.record == saved
+    give_up(lake, "r")
+    owner.begin_save(owner.record.with_changes(step_seconds={"score": 3.0}))
+    with pytest.raises(RunTakenError):
+        run.close()
+    with pytest.raises(RunTakenError):
+        owner.replace(SEGMENTS, _segments(1))
     assert lake.record.status == ABANDONED
 
 

@@ -74,8 +74,8 @@ class Evaluation:
     refused : (q,) how many units are eligible for none of a policy's treatments.
     scatter : of the bins' residuals over clusters; None where every unit is one of its own.
     model_free : moments of scores without a model (``core.model_free``), where they were asked for.
-    outcomes : moments of the outcomes themselves under the policies, those of a policy side by
-        side, where they were asked for.
+    outcomes : moments of the outcomes themselves under policies with a menu, control and granular,
+        those of a policy side by side, where they were asked for.
     """
 
     moments: ScoreMoments
@@ -164,14 +164,14 @@ def evaluate(
         treatment_0 …, representer_0 … of the design, factor_0 …, and theta_0 … of models fitted on
         the other folds; cluster, where units share clusters;
         feature_0 …, where policies look at them; ruled_K, where rules are judged.
-    policies : control, uniform, menus of K treatments, their rules, granular and others, in the
-        order of the scores.
+    policies : control, uniform, menus of K treatments, their rules and granular, then the others
+        of ``fold_menus``, in the order of the scores.
     fold_menus : by fold.
     bins : of treatments, for the lack of fit.
     center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
     given : shares of the treatments that the experiment gave, for values without a model too;
         ``held`` has stratum then.
-    by_outcome : whether to value outcomes too; no policy is another than a menu's then.
+    by_outcome : whether to value outcomes too.
     """
     of_profit = problem.of_profit
     factor_names = factor_columns(len(of_profit.factors))
@@ -185,8 +185,9 @@ def evaluate(
 
     judged = OutcomeWeights.of(problem)
     stand = standing(held, bins, dimensions, outcome_names)
-    count = len(policies)
-    shown = count * len(outcome_names) * by_outcome
+    count, others = len(policies), next(iter(fold_menus.values())).others
+    own = [policy for policy in policies if policy.name not in others]
+    shown = len(own) * len(outcome_names) * by_outcome
     if given is not None:  # three scores of every policy without a model follow
         further = np.column_stack([center, np.ones(count), np.zeros(count)]).ravel()
         center = np.concatenate([center, further])
@@ -206,7 +207,7 @@ def evaluate(
             free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y, factors)
         scores, without = policy_scores(units, debiased, policies, fold_menus[fold], free)
         if by_outcome:
-            under = outcomes_under(units, measured, policies, fold_menus[fold], without)
+            under = outcomes_under(units, measured, own, fold_menus[fold], without)
             scores = np.hstack([scores, under])
         number = bins.assign(treatments)
         fitted = np.column_stack(

@@ -43,7 +43,8 @@ def ruled_columns(sizes: Sequence[int]) -> list[str]:
 def with_fold_rules(
     held: DataFrame,
     units: DataFrame,
-    rules: Mapping[int, Mapping[int, AssignmentRule]],
+    rules: Mapping[int, AssignmentRule],
+    k: int,
     features: Sequence[str],
     eligible: Sequence[str],
 ) -> DataFrame:
@@ -55,17 +56,14 @@ def with_fold_rules(
     ----------
     held : one row a unit, with unit_id.
     units : the same units: unit_id, fold, feature_0 …, eligible_0 ….
-    rules : by fold and size of the menu, the same sizes in each.
+    rules : by fold, of menus of k treatments.
+    k : their size.
     features, eligible : as in ``ruled_treatment``.
     """
-    sizes = list(next(iter(rules.values()), {}))
-    if not sizes:
-        return held
-    given = []
-    for k, name in zip(sizes, ruled_columns(sizes), strict=True):
-        by_fold = [
-            F.when(F.col("fold") == fold, ruled_treatment(of_fold[k], features, eligible))
-            for fold, of_fold in rules.items()
-        ]
-        given.append(F.coalesce(*by_fold, F.lit(-1)).alias(name))
-    return held.join(units.select("unit_id", *given), "unit_id")
+    by_fold = [
+        F.when(F.col("fold") == fold, ruled_treatment(rule, features, eligible))
+        for fold, rule in rules.items()
+    ]
+    (name,) = ruled_columns([k])
+    given = F.coalesce(*by_fold, F.lit(-1)).alias(name)
+    return held.join(units.select("unit_id", given), "unit_id")

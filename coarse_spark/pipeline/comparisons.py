@@ -1,4 +1,4 @@
-"""The menu against what a firm would do instead, valued on the same units in one more pass."""
+"""The menu against its rule, and against what a firm would do instead, on the same units."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from coarse_spark.core.comparisons import fit_comparisons
 from coarse_spark.core.lack_of_fit import TreatmentBins
 from coarse_spark.core.menu.units import WeightedUnits
+from coarse_spark.core.model_free import GivenShares
 from coarse_spark.core.policies import ON_FEATURES, PolicyUnits
-from coarse_spark.core.values import Policy, ScoreMoments, contrasts, policy_values
+from coarse_spark.core.values import Policy, ScoreMoments
 from coarse_spark.distributed.evaluate import (
+    Evaluation,
     FoldMenus,
     evaluate,
     held_out,
     with_features,
 )
 from coarse_spark.distributed.frames import feature_columns, matrix, theta_columns
+from coarse_spark.distributed.rule import with_fold_rules
+from coarse_spark.lake.step_results import ChooseResult
 from coarse_spark.pipeline.experiment import CrossFitted
+from coarse_spark.pipeline.menu_rule import fold_menu_rules
 from coarse_spark.pipeline.run import Run
 
 
@@ -32,11 +36,12 @@ def compared(
     k: int,
     sketched: Mapping[int, WeightedUnits],
     fold_menus: Mapping[int, FoldMenus],
+    given: GivenShares | None,
     moments: ScoreMoments,
-) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Return rows of ``policy_values`` and ``contrasts`` of the comparisons with a menu.
+) -> tuple[list[Policy], Evaluation] | None:
+    """Judge the rule of a menu and the comparisons with it, in one more pass.
 
-    None where there are none, or where menus keep limits, which no comparison would.
+    None where there is neither, as where menus keep limits: no rule and no comparison would.
 
     Parameters
     ----------
@@ -46,21 +51,33 @@ def compared(
     k : size of the menu.
     sketched : the units that a fold's policies are chosen on, by fold.
     fold_menus : what was chosen on them.
+    given : shares of the treatments that the experiment gave, for values without a model too.
     moments : of the scores of control, uniform, menus and granular.
+
+    Returns
+    -------
+    The policies, what they are compared with first, and what was found.
     """
     configuration, problem = run.configuration, experiment.problem
-    names = list(configuration.evaluation.comparisons)
-    if not names or not configuration.limits.free:
+    names = list(configuration.evaluation.comparisons) if configuration.limits.free else []
+    ruled = k > 1 and run.result(ChooseResult).menus[k].rule is not None
+    if not names and not ruled:
         return None
-    cost = configuration.menu.cost_per_treatment
-    policies = [
-        *(Policy(name, 1, cost) for name in ("control", "uniform")),
-        *(Policy(name, k, cost * k) for name in ("menu", *names)),
-        Policy("granular", 0),
-    ]
     held = held_out(experiment.predictions)
+    if ruled:
+        rules = fold_menu_rules(run, experiment, fold_menus, k)
+        features, eligible = configuration.experiment.features, configuration.menu.eligibility
+        held = with_fold_rules(held, experiment.units, rules, k, features, list(eligible))
     if set(names) & set(ON_FEATURES):
         held = with_features(held, experiment.units)
+    cost = configuration.menu.cost_per_treatment
+    sized = ["menu", *(["rule"] if ruled else [])]
+    policies = [
+        *(Policy(name, 1, cost) for name in ("control", "uniform")),
+        *(Policy(name, k, cost * k) for name in sized),
+        Policy("granular", 0),
+        *(Policy(name, k, cost * k) for name in names),
+    ]
     menus = {}
     for fold, units in sketched.items():
         rows = experiment.samples[fold]
@@ -79,18 +96,13 @@ def compared(
             seed=configuration.menu.seed + fold,
         )
         menus[fold] = replace(fold_menus[fold], others=others)
-    result = evaluate(
+    return policies, evaluate(
         held,
         problem,
         policies=policies,
         fold_menus=menus,
         bins=bins,
         center=np.full(len(policies), moments.mean[0]),
-    )
-    confidence = configuration.evaluation.confidence
-    values = policy_values(policies, result.moments, confidence)
-    differences = contrasts(policies, result.moments, confidence)
-    return (
-        values[values["policy"].isin(names)],
-        differences[differences["versus"].isin(names)],
+        given=given,
+        by_outcome=ruled and len(problem.of_profit.outcomes) > 1,
     )

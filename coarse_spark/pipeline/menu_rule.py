@@ -58,21 +58,11 @@ def population_menu_rules(
 
 
 def fold_menu_rules(
-    run: Run, experiment: CrossFitted, fold_menus: Mapping[int, FoldMenus], sizes: list[int]
-) -> dict[int, dict[int, AssignmentRule]]:
-    """Return by fold the rules of its menus, fitted on the units that the menus were chosen on.
-
-    Parameters
-    ----------
-    run : the run.
-    experiment : its units.
-    fold_menus : by fold.
-    sizes : of the menus.
-    """
-    if not sizes:
-        return {fold: {} for fold in fold_menus}
+    run: Run, experiment: CrossFitted, fold_menus: Mapping[int, FoldMenus], k: int
+) -> dict[int, AssignmentRule]:
+    """Return by fold the rule of its menu of k, fitted on the units that this was chosen on."""
     return {
-        fold: _fitted(run, experiment.problem, rows, {k: fold_menus[fold].sized[k] for k in sizes})
+        fold: _fitted(run, experiment.problem, rows, {k: fold_menus[fold].sized[k]})[k]
         for fold, rows in experiment.samples.items()
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,6 @@ from coarse_spark.core.menu.search.search import best_single, search_menus
 from coarse_spark.core.menu.sketch import Sketch
 from coarse_spark.core.menu.units import WeightedUnits
 from coarse_spark.core.model_free import GivenShares, model_free_values
-from coarse_spark.core.policy_tree.rule import AssignmentRule
 from coarse_spark.core.strata import MergedStrata
 from coarse_spark.core.values import (
     Policy,
@@ -31,7 +30,6 @@ from coarse_spark.distributed.at_once import at_once, for_each
 from coarse_spark.distributed.evaluate import Evaluation, FoldMenus, given_shares, held_out
 from coarse_spark.distributed.evaluate import evaluate as evaluate_policies
 from coarse_spark.distributed.frames import hash_sample, matrix, treatment_columns
-from coarse_spark.distributed.rule import with_fold_rules
 from coarse_spark.distributed.sketch import sketches
 from coarse_spark.lake.contract import CONTRASTS, MENU, POLICY_VALUES
 from coarse_spark.lake.step_results import (
@@ -46,7 +44,6 @@ from coarse_spark.lake.step_results import (
 from coarse_spark.pipeline.comparisons import compared
 from coarse_spark.pipeline.experiment import CrossFitted, cross_fitted
 from coarse_spark.pipeline.menu_rows import read_menus
-from coarse_spark.pipeline.menu_rule import fold_menu_rules
 from coarse_spark.pipeline.run import Run
 from coarse_spark.pipeline.stability import choice_stability
 
@@ -56,34 +53,24 @@ _BIN_ROWS = 20_000  # a hash sample of this size places the treatment bins of th
 
 
 def evaluate(run: Run) -> None:
-    """Estimate honest values of control, uniform, every menu and granular; select K by the rule."""
+    """Estimate honest values of all policies; select K by the rule."""
     with run.step("evaluate"):
         configuration = run.configuration
         folds, menu = range(configuration.response.folds), configuration.menu
-        sizes = menu.sizes
         chosen = run.result(ChooseResult)
-        ruled = _ruled_sizes(configuration, chosen)
-        policies = _policies(configuration, ruled)
-        plug_in = {
-            ("control", 1): chosen.control_value,
-            ("uniform", 1): chosen.uniform_value,
-            **{("menu", k): chosen.menus[k].value for k in sizes},
-            **{("rule", k): chosen.menus[k].value - lost for k, lost in ruled.items()},
-            ("granular", 0): run.result(ScoreResult).granular_value,
-        }
+        policies = _policies(configuration)
+        plug_in = _plug_in(run)
         with cross_fitted(run) as experiment:
             predictions, problem = experiment.predictions, experiment.problem
             cells = configuration.menu.sketch_cells
             sketched = sketches(experiment.chosen_on, problem, cells=cells, groups=list(folds))
-            (fold_menus, rules), (bins, given, rows) = at_once(
+            fold_menus, (bins, given, rows) = at_once(
                 run.spark,
-                lambda: _chosen(run, experiment, sketched, list(ruled)),
+                lambda: _chosen(run, problem, sketched),
                 lambda: _looked_up(run, experiment),
             )
-            features, eligible = configuration.experiment.features, list(menu.eligibility)
-            held = held_out(predictions)
             result = evaluate_policies(
-                with_fold_rules(held, experiment.units, rules, features, eligible),
+                held_out(predictions),
                 problem,
                 policies=policies,
                 fold_menus=fold_menus,
@@ -93,7 +80,7 @@ def evaluate(run: Run) -> None:
                 by_outcome=len(problem.of_profit.outcomes) > 1,
             )
             k, rule = select_menu_size(policies, result.moments, menu.select, menu.tolerance)
-            comparisons, stability = at_once(
+            beside, stability = at_once(
                 run.spark,
                 lambda: compared(
                     run,
@@ -102,6 +89,7 @@ def evaluate(run: Run) -> None:
                     k=k,
                     sketched={fold: sketch.units for fold, sketch in sketched.items()},
                     fold_menus=fold_menus,
+                    given=given,
                     moments=result.moments,
                 ),
                 lambda: choice_stability(
@@ -114,27 +102,20 @@ def evaluate(run: Run) -> None:
                 ),
             )
         _warn_of_refused(run, policies, result.refused)
-        confidence = configuration.evaluation.confidence
-        values = policy_values(policies, result.moments, confidence)
-        keys = list(zip(values["policy"], values["k"], strict=True))
-        costs = {(policy.name, policy.k): policy.variety_cost for policy in policies}
-        values["plug_in_value"] = [plug_in[key] - costs[key] for key in keys]
-        values[["model_free_value", "model_free_se"]] = np.nan
-        if result.model_free is not None:
-            free, values["model_free_se"] = model_free_values(result.model_free)
-            values["model_free_value"] = free - [policy.variety_cost for policy in policies]
-        bounds = {
-            ("menu", size): chosen.menus[size].upper_bound - costs["menu", size] for size in sizes
-        }
-        values["upper_bound"] = [bounds.get(key, np.nan) for key in keys]
-        differences = contrasts(policies, result.moments, confidence)
-        if comparisons is not None:
-            values, differences = (
-                pd.concat([own, further], ignore_index=True)
-                for own, further in zip((values, differences), comparisons, strict=True)
+        values, differences, outcomes = _rows(configuration, policies, result)
+        if beside is not None:
+            fresh = {policy.name for policy in beside[0]} - {policy.name for policy in policies}
+            further = _rows(configuration, *beside)
+            values, differences, outcomes = (
+                pd.concat([found, more[_about(more, fresh)]], ignore_index=True)
+                for found, more in zip((values, differences, outcomes), further, strict=True)
             )
-        tables = [(POLICY_VALUES, _of_size(values, k)), (CONTRASTS, _of_size(differences, k))]
-        if configuration.menu.select == "auto":
+        keys, cost = list(zip(values["policy"], values["k"], strict=True)), menu.cost_per_treatment
+        bounds = {("menu", size): chosen.menus[size].upper_bound for size in menu.sizes}
+        values["plug_in_value"] = [plug_in.get(key, np.nan) - cost * key[1] for key in keys]
+        values["upper_bound"] = [bounds.get(key, np.nan) - cost * key[1] for key in keys]
+        tables = [(POLICY_VALUES, values), (CONTRASTS, differences)]
+        if menu.select == "auto":
             tables.append((MENU, rows.assign(selected=rows["k"] == k)))
         for_each(run.spark, tables, lambda table: run.replace(*table))
         log.info("%s", rule)
@@ -146,19 +127,52 @@ def evaluate(run: Run) -> None:
                 strata_merged=_strata_merged(experiment.design.merged),
                 lack_of_fit=_lack_of_fit(bins, result, experiment.design.untested),
                 stability=stability,
-                outcomes=_outcomes(configuration, policies, result, k),
+                outcomes=[OutcomeValue.model_validate(row) for row in outcomes.to_dict("records")],
             )
         )
 
 
-def _outcomes(
-    configuration: Configuration, policies: Sequence[Policy], result: Evaluation, k: int
-) -> list[OutcomeValue]:
-    if result.outcomes is None:
-        return []
-    names, confidence = configuration.experiment.outcomes, configuration.evaluation.confidence
-    rows = _of_size(outcome_values(names, policies, result.outcomes, confidence), k)
-    return [OutcomeValue.model_validate(row) for row in rows.to_dict("records")]
+def _policies(configuration: Configuration) -> list[Policy]:
+    cost = configuration.menu.cost_per_treatment
+    menus = [Policy("menu", k, cost * k) for k in configuration.menu.sizes]
+    single = [Policy("control", 1, cost), Policy("uniform", 1, cost)]
+    return [*single, *menus, Policy("granular", 0)]
+
+
+def _plug_in(run: Run) -> dict[tuple[str, int], float]:
+    """Return the values of policies on the population by the responses themselves."""
+    chosen, menu = run.result(ChooseResult), run.configuration.menu
+    values = {k: chosen.menus[k].value for k in menu.sizes}
+    rules = {k: chosen.menus[k].rule for k in menu.sizes if k > 1}
+    return {
+        ("control", 1): chosen.control_value,
+        ("uniform", 1): chosen.uniform_value,
+        **{("menu", k): value for k, value in values.items()},
+        **{("rule", k): values[k] - rule.lost for k, rule in rules.items() if rule is not None},
+        ("granular", 0): run.result(ScoreResult).granular_value,
+    }
+
+
+def _rows(
+    configuration: Configuration, policies: Sequence[Policy], result: Evaluation
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return what a pass found: rows of policy_values, of contrasts, and of several outcomes."""
+    confidence, outcomes = configuration.evaluation.confidence, pd.DataFrame()
+    values = policy_values(policies, result.moments, confidence)
+    values[["model_free_value", "model_free_se"]] = np.nan
+    if result.model_free is not None:
+        free, values["model_free_se"] = model_free_values(result.model_free)
+        values["model_free_value"] = free - [policy.variety_cost for policy in policies]
+    if result.outcomes is not None:
+        names = configuration.experiment.outcomes
+        outcomes = outcome_values(names, policies, result.outcomes, confidence)
+    return values, contrasts(policies, result.moments, confidence), outcomes
+
+
+def _about(rows: pd.DataFrame, names: Collection[str]) -> pd.Series[bool]:
+    """Whether rows are about policies of these names."""
+    sides = [name for name in ("policy", "versus") if name in rows]
+    return rows[sides].isin(names).any(axis=1)
 
 
 def _strata_merged(merged: MergedStrata | None) -> StrataMerged | None:
@@ -197,15 +211,12 @@ def _lack_of_fit(bins: TreatmentBins, result: Evaluation, untested: str) -> Lack
     )
 
 
-def _chosen(
-    run: Run, experiment: CrossFitted, sketched: Mapping[int, Sketch], ruled: list[int]
-) -> tuple[dict[int, FoldMenus], dict[int, dict[int, AssignmentRule]]]:
-    """Return by fold the menus chosen without it, and the rules of some of their sizes."""
-    menus = {
-        fold: _search(run, experiment.problem, sketch.units)
+def _chosen(run: Run, problem: MenuProblem, sketched: Mapping[int, Sketch]) -> dict[int, FoldMenus]:
+    """Return by fold the menus chosen without it."""
+    return {
+        fold: _search(run, problem, sketch.units)
         for fold, sketch in progress.each("menus of fold", sketched.items())
     }
-    return menus, fold_menu_rules(run, experiment, menus, ruled)
 
 
 def _looked_up(
@@ -230,34 +241,13 @@ def _warn_of_refused(run: Run, policies: Sequence[Policy], refused: FloatArray) 
     counts = [
         f"{count:.0f} on the menu of {policy.k}"
         for policy, count in zip(policies, refused, strict=True)
-        if count and policy.name != "rule"
+        if count
     ]
     if counts:
         run.warn(
             "some units of the experiment may get none of the treatments of the menu that they are "
             f"judged on: {', '.join(counts)}; they are valued under the control"
         )
-
-
-def _policies(configuration: Configuration, ruled: Iterable[int]) -> list[Policy]:
-    cost = configuration.menu.cost_per_treatment
-    menus = [Policy("menu", k, cost * k) for k in configuration.menu.sizes]
-    rules = [Policy("rule", k, cost * k) for k in ruled]
-    single = [Policy("control", 1, cost), Policy("uniform", 1, cost)]
-    return [*single, *menus, *rules, Policy("granular", 0)]
-
-
-def _ruled_sizes(configuration: Configuration, chosen: ChooseResult) -> dict[int, float]:
-    """Return the sizes that may be selected and have a rule to choose by, with what it loses."""
-    select = configuration.menu.select
-    sizes = configuration.menu.sizes if select == "auto" else [int(select)]
-    rules = {k: chosen.menus[k].rule for k in sizes if k > 1}
-    return {k: rule.lost for k, rule in rules.items() if rule is not None}
-
-
-def _of_size(rows: pd.DataFrame, k: int) -> pd.DataFrame:
-    """Return the rows without those of the rules of other sizes."""
-    return rows[(rows["policy"] != "rule") | (rows["k"] == k)]
 
 
 def treatment_bins(units: DataFrame, configuration: Configuration) -> TreatmentBins:

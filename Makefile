@@ -57,16 +57,22 @@ lint: setup ## Format, lint, types, layers, documentation and safety, in seconds
 
 # side by side: Spark's tests wait for its driver most of the time, the others keep one core busy
 .PHONY: test
-test: lint java ## Lint, then every test but the slow ones
+test: lint java ## Lint, then every test but the long and the slow ones, ten minutes of it
 	@$(MAKE) --no-print-directory --output-sync=line -j2 test-core test-spark
+
+.PHONY: test-long
+test-long: java ## The long tests, which CI runs after make test, a quarter of an hour of it
+	@$(MAKE) --no-print-directory --output-sync=line -j2 test-core test-spark TESTS="long and not slow"
+
+TESTS := not long and not slow
 
 .PHONY: test-core
 test-core: setup
-	@$(BIN)/pytest -m "not slow" --ignore=tests/spark
+	@$(BIN)/pytest -m "$(TESTS)" --ignore=tests/spark
 
 .PHONY: test-spark
 test-spark: java
-	@$(BIN)/pytest -m "not slow" tests/spark
+	@$(BIN)/pytest -m "$(TESTS)" tests/spark
 
 .PHONY: test-all
 test-all: lint java ## Lint, then every test

@@ -20,6 +20,8 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
 
+pytestmark = pytest.mark.long
+
 SPACE = TreatmentSpace.from_dict(
     {
         "a": {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0},

@@ -10,6 +10,8 @@ from coarse_spark.core.basis import Basis
 from coarse_spark.core.profit import profit_matrix
 from coarse_spark.errors import InvalidInputError
 
+pytestmark = pytest.mark.long
+
 STEPS = TreatmentSpace.from_dict(
     {
         n: {"kind": "continuous", "lower": 0, "upper": 2, "step": 0.5, "control": 0}

@@ -21,6 +21,8 @@ from coarse_spark.core.menu.units import WeightedUnits, assign
 from coarse_spark.core.profit import Profit, profit_matrix
 from coarse_spark.core.treatments import TreatmentSpace
 
+pytestmark = pytest.mark.long
+
 PLANE = TreatmentSpace.from_dict(
     {n: {"kind": "continuous", "lower": 0, "upper": 2, "control": 0} for n in ("a", "b")}
 )

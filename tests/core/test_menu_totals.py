@@ -28,6 +28,8 @@ from coarse_spark.core.menu.settle import settle, settle_boundary
 from coarse_spark.core.menu.units import assign
 from coarse_spark.errors import InvalidInputError
 
+pytestmark = pytest.mark.long
+
 UNITS = 160
 STEPS = TreatmentSpace.from_dict(
     {

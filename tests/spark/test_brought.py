@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from coarse_spark.config.models import Configuration
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 UNITS, SERVED = 3_000, 1_500
 NAMES = ["level", "slope", "curve"]

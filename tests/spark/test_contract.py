@@ -380,6 +380,7 @@ def old(spark: SparkSession, version_1: Path, tmp_path: Path) -> Lake:
     return Lake(spark, path=str(shutil.copytree(version_1, tmp_path / "old")))
 
 
+@pytest.mark.long
 def test_tables_of_version_1_are_refused_and_migrate(old: Lake) -> None:
     from coarse_spark.lake.migrate import migrate
     from coarse_spark.lake.output import prepare
@@ -578,6 +579,7 @@ def test_a_table_that_is_not_of_delta(spark: SparkSession) -> None:
 # --- the command line -----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_validate_says_what_of_the_output_is_there(
     promotions: Promotions, empty: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from coarse_spark.pipeline import Run
 
+pytestmark = pytest.mark.long
+
 UNITS = 4_000
 CONFIGURATION = """\
 experiment:

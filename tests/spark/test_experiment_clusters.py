@@ -198,6 +198,7 @@ def test_batches_are_cut_between_values_only(values: list[int], cuts: list[int])
     assert all(shown)
 
 
+@pytest.mark.long
 def test_treatments_that_were_given_to_villages_are_told_of(spark: SparkSession) -> None:
     found, mailed = report(spark, trial(), configuration()), (trial()["arm"] == "mail").mean()
     assert found.warnings == (

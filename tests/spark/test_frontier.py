@@ -14,7 +14,7 @@ from command_line import run_command
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 UNITS = 2_000
 NAMES = ["level", "slope", "curve"]

@@ -171,6 +171,7 @@ def test_files_that_change_are_refused(spark: SparkSession, tmp_path: Path, kind
         check_unchanged(spark, place, "population", snapshot)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["delta", "parquet", "csv"])
 def test_a_path_is_what_is_read_whatever_its_signs(
     spark: SparkSession, tmp_path: Path, kind: str

@@ -149,6 +149,7 @@ def test_catalog_output_has_a_persistent_view(spark: SparkSession) -> None:
         spark.sql("DROP SCHEMA promotions_test CASCADE")
 
 
+@pytest.mark.long
 def test_writers_of_one_run_at_one_time_lose_nothing(spark: SparkSession) -> None:
     """In a schema, where no lock of ours keeps them apart: conflicts are tried again."""
     from concurrent.futures import ThreadPoolExecutor

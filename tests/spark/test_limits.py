@@ -107,6 +107,7 @@ def _table(theta: np.ndarray) -> pd.DataFrame:
     )
 
 
+@pytest.mark.long
 def test_shares_hold_to_the_unit_at_the_profit_of_the_transport_in_memory(
     spark: SparkSession,
 ) -> None:
@@ -297,6 +298,7 @@ def test_a_run_within_limits_publishes_what_it_keeps(
         selected_rule(run, "spark")
 
 
+@pytest.mark.long
 def test_a_run_within_several_limits_keeps_them_all(
     spark: SparkSession, finished: Run, promotions: Promotions, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .conftest import Promotions
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 THETA = [f"theta_{position}" for position in range(6)]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .conftest import Promotions
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from coarse_spark.config.models import Configuration
     from coarse_spark.pipeline import Run
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 SLOW = pytest.mark.slow  # a whole run
 
 UNITS = 3_000

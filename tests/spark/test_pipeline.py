@@ -250,6 +250,7 @@ def test_a_run_whose_models_fail_is_not_published(
     assert record["error"].startswith("fit: ")
 
 
+@pytest.mark.long
 def test_a_logistic_scale_wants_chances_or_shares(
     spark: SparkSession, promotions: Promotions, tmp_path: Path
 ) -> None:
@@ -290,6 +291,7 @@ def _assignments(run: Run) -> pd.DataFrame:
     return _table(run, "assignments").sort_values("unit_id", ignore_index=True)
 
 
+@pytest.mark.long
 def test_another_run_moves_the_view_and_leaves_rows_alone(rerun: Run, finished: Run) -> None:
     current = rerun.lake.current_assignments().select("run_id").distinct().collect()
     assert [row["run_id"] for row in current] == ["again"]
@@ -304,6 +306,7 @@ def test_another_run_moves_the_view_and_leaves_rows_alone(rerun: Run, finished: 
     )
 
 
+@pytest.mark.long
 def test_same_seed_same_menu_and_assignments_whatever_partitions_and_order(
     rerun: Run, finished: Run
 ) -> None:

@@ -31,6 +31,7 @@ def settings(tables: Path) -> list[str]:
     return command[command.index("--run-id") :]
 
 
+@pytest.mark.long
 def test_a_terminal_shows_how_far_every_step_is(
     spark: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

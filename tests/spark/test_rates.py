@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from coarse_spark.distributed.frames import matrix, theta_columns
 from coarse_spark.lake.step_results import FitResult, ScoreResult
@@ -31,6 +32,7 @@ output: {{path: {folder}/tables}}
 """
 
 
+@pytest.mark.long
 def test_chances_outside_their_range_are_counted_and_told(
     spark: SparkSession, tmp_path: Path
 ) -> None:

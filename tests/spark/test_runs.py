@@ -125,6 +125,7 @@ def test_a_run_whose_record_was_lost_replaces_its_rows(lake: Lake) -> None:
     assert again.read("segments", "r").toPandas()["size"].tolist() == [2]
 
 
+@pytest.mark.long
 def test_a_heartbeat_is_saved_and_tells_when_the_run_was_taken(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +265,7 @@ def test_what_spark_says_of_a_failure_holds_no_values_where_they_are_private(
     assert "Zo" not in lake.read("runs", "r").collect()[0]["error"]
 
 
+@pytest.mark.long
 def test_a_run_that_nobody_names_is_one_that_nobody_can_mistake(
     lake: Lake, promotions: Promotions
 ) -> None:

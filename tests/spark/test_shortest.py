@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from coarse_spark.pipeline import Run
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 
 def run_file(spark: SparkSession, folder: Path, trial: pd.DataFrame, text: str) -> Run:

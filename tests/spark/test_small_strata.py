@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from coarse_spark.pipeline import Run
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 UNITS, NOBODY, LONE = 2_400, 60, 40
 CONFIGURATION = """\

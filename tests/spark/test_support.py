@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from coarse_spark.config.models import Configuration
     from coarse_spark.pipeline import Run
 
+pytestmark = pytest.mark.long
+
 UNITS = 3_000
 LEVELS = np.array([[depth, code] for depth in (0, 5, 10) for code in (0, 1)])[:-1]  # not (10, app)
 CONFIGURATION = """\

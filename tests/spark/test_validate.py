@@ -257,6 +257,7 @@ def test_a_feature_must_be_of_like_type_in_both_tables(spark: Any) -> None:
             check_tables(config, flags, people)
 
 
+@pytest.mark.long
 def test_levels_and_partitions_that_the_population_spells_otherwise(spark: Any) -> None:
     content = [
         row | {"channel": ("web", "Caf\u00e9", "mail order")[row["unit_id"] % 3]}
@@ -316,6 +317,7 @@ def test_levels_and_partitions_that_the_population_spells_otherwise(spark: Any) 
     )
 
 
+@pytest.mark.long
 def test_keys_of_whole_numbers_are_written_alike_whatever_their_type(spark: Any) -> None:
     def keyed(kind: str, key: str = "unit_id % 2 + 1") -> Any:
         return table(spark, rows()).selectExpr("* EXCEPT (market)", f"CAST({key} AS {kind}) market")

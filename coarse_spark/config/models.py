@@ -189,7 +189,8 @@ class Response(Section):
         500,
         ge=1,
         description="a partition with fewer usable rows is served by the pooled model, as is one "
-        "whose treatments do not identify the basis; default: 500, or max_rows where that is less",
+        "whose treatments do not identify the basis or whose outcomes are too rare; default: 500, "
+        "or max_rows where that is less",
     )
     shrink_to_pooled: Flag = Field(
         True,

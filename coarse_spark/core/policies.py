@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from coarse_spark.core.arrays import FloatArray, IntArray
@@ -31,14 +32,13 @@ class PolicyUnits:
     problem : what is to be had from them.
     theta : (n, p) response coefficients, which decide.
     features : (n, ·); none where no policy looks at them.
-    by_rule : by size of a menu, (n,) its treatments by the menu's rule, −1 for none; empty where
-        there are no rules.
+    by_rule : (n,) treatments by the rule of a menu, −1 for none; empty where none is judged.
     """
 
     problem: MenuProblem
     theta: FloatArray
     features: pd.DataFrame = field(default_factory=pd.DataFrame)
-    by_rule: Mapping[int, IntArray] = field(default_factory=dict)
+    by_rule: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
     @cached_property
     def best(self) -> FloatArray:
@@ -70,8 +70,8 @@ def rule_policy(menu: PricedMenu, rows: FloatArray | None = None) -> PolicyMap:
 
     Parameters are those of ``menu_policy``.
     """
-    return partial(_by_rule, menu.k, menu.psi if rows is None else rows)
+    return partial(_by_rule, menu.psi if rows is None else rows)
 
 
-def _by_rule(k: int, rows: FloatArray, units: PolicyUnits) -> FloatArray:
-    return rows[units.by_rule[k]]
+def _by_rule(rows: FloatArray, units: PolicyUnits) -> FloatArray:
+    return rows[units.by_rule]

@@ -44,7 +44,7 @@ from coarse_spark.distributed.frames import (
     treatment_columns,
 )
 from coarse_spark.distributed.outcomes import OutcomeWeights, outcomes_under, standing
-from coarse_spark.distributed.rule import ruled_columns
+from coarse_spark.distributed.rule import RULED
 
 _NOISE_UNITS = 5_000  # far more than the cells that the noise is resampled on
 
@@ -163,9 +163,9 @@ def evaluate(
     held : fold, weight, outcome (of several outcome_1 … too, null where a unit lacks it),
         treatment_0 …, representer_0 … of the design, factor_0 …, and theta_0 … of models fitted on
         the other folds; cluster, where units share clusters;
-        feature_0 …, where policies look at them; ruled_K, where rules are judged.
-    policies : control, uniform, menus of K treatments, their rules and granular, then the others
-        of ``fold_menus``, in the order of the scores.
+        feature_0 …, where policies look at them; ``RULED``, where a rule is judged.
+    policies : control, uniform, menus of K treatments, the rule of one and granular, then the
+        others of ``fold_menus``, in the order of the scores.
     fold_menus : by fold.
     bins : of treatments, for the lack of fit.
     center : (q,) rough values of the policies, such as plug-in ones; see ``ScoreMoments``.
@@ -180,8 +180,7 @@ def evaluate(
     dimensions = treatment_columns(problem.candidates.shape[1])
     clustered = "cluster" in held.columns
     features = [name for name in held.columns if name.startswith("feature_")]
-    sizes = [policy.k for policy in policies if policy.name == "rule"]
-    ruled = ruled_columns(sizes)
+    ruled = [RULED] if any(policy.name == "rule" for policy in policies) else []
 
     judged = OutcomeWeights.of(problem)
     stand = standing(held, bins, dimensions, outcome_names)
@@ -200,8 +199,9 @@ def evaluate(
         factors = matrix(rows, factor_names)
         measured = debiased_coefficients(of_profit, learned, phi, y, matrix(rows, weights), factors)
         debiased = np.hstack([measured, rules])
-        by_rule = {k: rows[name].to_numpy() for k, name in zip(sizes, ruled, strict=True)}
-        units = PolicyUnits(problem, theta, rows[features], by_rule)
+        units = PolicyUnits(problem, theta, rows[features])
+        if ruled:
+            units = replace(units, by_rule=rows[RULED].to_numpy())
         free = None
         if given is not None:
             free = given.rows(problem, treatments, rows["stratum"].to_numpy(), y, factors)
@@ -328,7 +328,7 @@ def policy_scores(
             psi = menus.policy(policy)(units)
             none = refused(units.theta, psi, problem.layout)
             if policy.name == "rule":
-                none |= units.by_rule[policy.k] < 0
+                none |= units.by_rule < 0
             psi[none], without[:, position] = problem.control_psi, none
         scores[:, position] = np.einsum("ij,ij->i", debiased, psi[:, :-1]) + psi[:, -1]
         if free is not None:

@@ -15,6 +15,8 @@ from coarse_spark.core.policy_tree.rule import AssignmentRule
 from coarse_spark.core.policy_tree.sql import to_sql
 from coarse_spark.distributed.frames import eligibility_columns, feature_columns
 
+RULED = "ruled"  # the column of what rules give, numbers of treatments
+
 
 def ruled_treatment(
     rule: AssignmentRule, features: Sequence[str], eligible: Sequence[str]
@@ -35,20 +37,14 @@ def ruled_treatment(
     return F.expr(text).cast("int")
 
 
-def ruled_columns(sizes: Sequence[int]) -> list[str]:
-    """Names of the columns with the treatments by the rules of menus of these sizes."""
-    return [f"ruled_{k}" for k in sizes]
-
-
 def with_fold_rules(
     held: DataFrame,
     units: DataFrame,
     rules: Mapping[int, AssignmentRule],
-    k: int,
     features: Sequence[str],
     eligible: Sequence[str],
 ) -> DataFrame:
-    """Return held-out units with what the rules of their folds give them, as ruled_K.
+    """Return held-out units with what the rules of their folds give them, as ``RULED``.
 
     It is −1 where that is nothing.
 
@@ -56,14 +52,12 @@ def with_fold_rules(
     ----------
     held : one row a unit, with unit_id.
     units : the same units: unit_id, fold, feature_0 …, eligible_0 ….
-    rules : by fold, of menus of k treatments.
-    k : their size.
+    rules : by fold, of menus of one size.
     features, eligible : as in ``ruled_treatment``.
     """
     by_fold = [
         F.when(F.col("fold") == fold, ruled_treatment(rule, features, eligible))
         for fold, rule in rules.items()
     ]
-    (name,) = ruled_columns([k])
-    given = F.coalesce(*by_fold, F.lit(-1)).alias(name)
-    return held.join(units.select("unit_id", given), "unit_id")
+    given = F.coalesce(*by_fold, F.lit(-1))
+    return held.join(units.select("unit_id", given.alias(RULED)), "unit_id")

@@ -67,7 +67,7 @@ def compared(
     if ruled:
         rules = fold_menu_rules(run, experiment, fold_menus, k)
         features, eligible = configuration.experiment.features, configuration.menu.eligibility
-        held = with_fold_rules(held, experiment.units, rules, k, features, list(eligible))
+        held = with_fold_rules(held, experiment.units, rules, features, list(eligible))
     if set(names) & set(ON_FEATURES):
         held = with_features(held, experiment.units)
     cost = configuration.menu.cost_per_treatment
